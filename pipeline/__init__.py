@@ -1,0 +1,1 @@
+"""Train a robust student: data, networks, methods, the search, and the way to a bundle."""

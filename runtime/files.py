@@ -1,0 +1,62 @@
+"""Files: written whole or not at all, and known by their digest."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import MissingEnvironment, UsageFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader, or a power cut, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield a directory beside `path` that becomes `path` if the block succeeds, and vanishes if not."""
+    check_new_directory(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        inner = Path(temporary) / path.name
+        inner.mkdir()
+        yield inner
+        inner.replace(path)
+
+
+def check_new_directory(path: Path) -> None:
+    """Check, before any work, that `path` can become a new directory.
+
+    Raises:
+        UsageFault: it is a file, or a directory that holds anything.
+        MissingEnvironment: its place cannot be written to.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageFault(f"{path} exists and is not empty", hint="remove it, or name another --out")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise MissingEnvironment(f"{place} cannot be written to", hint="name another --out")
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,62 @@
+"""The seam between a model and everything that attacks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+Array = Any
+"""An array of any namespace that array-api-compat knows; attacks never ask which."""
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss that is raised, one row an image; B images, K classes.
+
+    The value of row i is the sum of the four named losses by `weights`, plus <cotangent_i, z_i>:
+    cross-entropy, margin max_{j != y} z_j - z_y, DLR, and targeted DLR (formulas: runtime/attacks/losses.py).
+
+    Args:
+        weights: float32 [B, 4], the weight of cross-entropy, margin, DLR and targeted DLR.
+        label: float32 [B, K], one-hot true class.
+        target: float32 [B, K], one-hot target class; zeros where no weight asks for it.
+        cotangent: float32 [B, K], for losses linear in the logits (FAB's z_t - z_y).
+
+    """
+
+    weights: Array
+    label: Array
+    target: Array
+    cotangent: Array
+
+    def rows(self, index: Any) -> LossSpec:
+        """Return the rows that `index` (a slice or an integer array) selects."""
+        return LossSpec(*(getattr(self, field.name)[index, ...] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class SessionCard:
+    """What was attacked: goes into the report's `artifact`."""
+
+    sha256: str
+    precision: str
+    backend: str
+    provider: str
+    device: str
+    engine_sha256: str | None = None
+
+
+class Session(Protocol):
+    """A classifier as its attackers see it.
+
+    Images x are float32 [B, C, H, W] in [0, 1], logits float32 [B, K].
+    """
+
+    def logits(self, x: Array) -> Array:
+        """Return the logits of the artifact itself: what the deployed model answers."""
+
+    def loss_gradient(self, x: Array, loss: LossSpec) -> tuple[Array, Array, Array]:
+        """Return (logits [B, K], loss value [B], its gradient [B, C, H, W]) in one pass, a row an image."""
+
+    def card(self) -> SessionCard:
+        """Return the artifact's digest, precision, backend, provider and device."""

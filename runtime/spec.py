@@ -1,0 +1,54 @@
+"""What is asked for: threat model, gate, and how they are written on a command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """A record that is checked once, refuses unknown keys and never changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def parse_fraction(value: Any) -> Any:
+    """Turn '8/255', '45%', '0.03' or a number into a float; leave what it cannot read as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100
+        numerator, slash, denominator = text.partition("/")
+        result = float(numerator) / float(denominator) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        return value
+    return result if math.isfinite(result) else value
+
+
+Fraction = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+"""A number from 0 to 1, also written as '8/255' or '45%'."""
+
+
+class ThreatModel(Frozen):
+    """The perturbations that a model must withstand: `eps` in the units of images in [0, 1]."""
+
+    norm: Literal["linf"] = "linf"
+    eps: Fraction = 8 / 255
+
+
+class Gate(Frozen):
+    """What a release must reach; fractions of all images. None asks for nothing."""
+
+    fail_under: Fraction | None = None
+    max_drop: Fraction | None = None
+
+
+def to_json(record: BaseModel) -> bytes:
+    """Return a record as JSON: sorted, indented, one newline at the end; the bytes that are hashed."""
+    content = record.model_dump(mode="json", by_alias=True)
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
