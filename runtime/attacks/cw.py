@@ -1,0 +1,18 @@
+"""CW-infinity: PGD on the margin of Carlini & Wagner 2017, as Madry et al. 2018 run it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.attacks.losses import margin
+from runtime.attacks.pgd import climb, uniform_start
+
+if TYPE_CHECKING:
+    from runtime.attacks.noise import Noise
+    from runtime.attacks.oracle import Found, Oracle, Points
+
+
+def cw(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, step: float) -> Found:
+    """Raise the margin from a uniform start by `steps` signed steps of `step` x eps."""
+    start = uniform_start(points, eps, noise)
+    return climb(oracle, points, start, margin, eps=eps, steps=steps, step=step * eps)

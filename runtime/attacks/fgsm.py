@@ -1,0 +1,17 @@
+"""The fast gradient sign method (Goodfellow et al. 2015)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.attacks.losses import cross_entropy
+from runtime.attacks.pgd import climb
+
+if TYPE_CHECKING:
+    from runtime.attacks.noise import Noise
+    from runtime.attacks.oracle import Found, Oracle, Points
+
+
+def fgsm(oracle: Oracle, points: Points, eps: float, noise: Noise) -> Found:
+    """Take one signed step of eps from the clean image; draws no noise."""
+    return climb(oracle, points, points.x, cross_entropy, eps=eps, steps=1, step=eps)

@@ -1,0 +1,184 @@
+"""What an attack may ask: gradients and logits by the batch, and the proof that a point is broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_torch_array
+
+from runtime.attacks.geometry import TOLERANCE, linf
+from runtime.errors import NonFinite
+
+if TYPE_CHECKING:
+    from runtime.session import LossSpec, Session
+
+
+@dataclass(frozen=True)
+class Points:
+    """Images under attack, one row each.
+
+    Args:
+        x: float32 [B, C, H, W] in [0, 1], the clean images; an array of the session's framework.
+        one_hot: float32 [B, K], their classes; of the session's framework.
+        label: int64 [B]; numpy, as the next two.
+        index: int64 [B], the place of each image in the evaluation set.
+        row: int64 [B], the place of each image in the chunk that the attack began with.
+
+    """
+
+    x: Any
+    one_hot: Any
+    label: Any
+    index: Any
+    row: Any
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.label)
+
+    def rows(self, mask: Any) -> Points:
+        """Return the images where the numpy boolean array `mask` [B] is set."""
+        bookkeeping = (self.label[mask], self.index[mask], self.row[mask])
+        return Points(select(self.x, mask), select(self.one_hot, mask), *bookkeeping)
+
+
+class Oracle:
+    """A session asked in batches of `batch` rows; counts the image passes and refuses what is not finite.
+
+    Attributes:
+        forwards: images whose logits were asked of the artifact.
+        gradients: images whose gradient was asked.
+
+    """
+
+    def __init__(self, session: Session, batch: int) -> None:
+        self.session = session
+        self.batch = batch
+        self.forwards = 0
+        self.gradients = 0
+
+    def logits(self, points: Points, x: Any) -> Any:
+        """Return what the artifact itself answers to x: float32 [B, K], numpy.
+
+        Raises:
+            NonFinite: a logit is NaN or infinite; names the image.
+
+        """
+        self.forwards += len(points)
+        z = np.concatenate([to_numpy(self.session.logits(x[rows, ...])) for rows in self._batches(points)])
+        _refuse_non_finite(z, points, "logit")
+        return z
+
+    def loss_gradient(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
+        """Return the gradient graph's logits [B, K] (numpy), the loss [B] and its gradient [B, C, H, W].
+
+        Raises:
+            NonFinite: a logit, loss or gradient is NaN or infinite; names the image.
+
+        """
+        self.gradients += len(points)
+        xp = array_namespace(x)
+        parts = [self.session.loss_gradient(x[rows, ...], loss.rows(rows)) for rows in self._batches(points)]
+        z, value, gradient = (part[0] if len(parts) == 1 else xp.concat(part) for part in zip(*parts, strict=True))
+        z = to_numpy(z)
+        for what, array in (("logit", z), ("loss", value), ("gradient", gradient)):
+            _refuse_non_finite(array, points, what)
+        return z, value, gradient
+
+    def _batches(self, points: Points) -> list[slice]:
+        n = len(points)
+        return [slice(start, min(start + self.batch, n)) for start in range(0, n, self.batch)]
+
+
+class Found:
+    """What one attack found for a chunk of images: a point for each, and what the artifact answers to it.
+
+    Attributes:
+        x: float32 [B, C, H, W], the point: the one that broke the image, else the attack's last.
+        broken: bool [B]. Set only by `judge`, on the artifact's own forward pass.
+        prediction: int64 [B], the artifact's class at x.
+        margin: float32 [B], max_{j != y} z_j - z_y at x, positive where x is misclassified.
+        linf: float64 [B], the distance of x from the clean image.
+
+    """
+
+    def __init__(self, points: Points, eps: float) -> None:
+        self.eps = eps
+        self.x = to_numpy(points.x).copy()
+        self.broken = np.zeros(len(points), bool)
+        self.prediction = points.label.copy()
+        self.margin = np.zeros(len(points), np.float32)
+        self.linf = np.zeros(len(points))
+
+    def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
+        """Prove which of x are broken, keep them, and return which images still stand: bool [B], numpy.
+
+        Args:
+            oracle: asked for the proof.
+            points: the images, rows as in x.
+            x: float32 [B, C, H, W].
+            hint: logits of the gradient graph [B, K]; only rows it misclassifies are tried. None tries all.
+
+        """
+        standing = np.ones(len(points), bool)
+        doubtful = standing if hint is None else predictions(hint) != points.label
+        if doubtful.any():
+            standing[doubtful] = ~self._try(oracle, points.rows(doubtful), select(x, doubtful))
+        return standing
+
+    def _try(self, oracle: Oracle, points: Points, x: Any) -> Any:
+        z, host, rows = oracle.logits(points, x), to_numpy(x), points.row
+        distance = linf(host, to_numpy(points.x))
+        _check_reach(points, host, distance, self.eps)
+        self.x[rows], self.linf[rows], self.prediction[rows] = host, distance, predictions(z)
+        self.margin[rows] = margins(z, points.label)
+        self.broken[rows] = self.prediction[rows] != points.label
+        return self.broken[rows]
+
+
+def predictions(z: Any) -> Any:
+    """Return each row's class: the first of the largest logits; [B, K] to int64 [B], numpy."""
+    return np.argmax(z, axis=1)
+
+
+def margins(z: Any, label: Any) -> Any:
+    """Return max_{j != y} z_j - z_y: [B], numpy."""
+    rows = np.arange(len(label))
+    others = z.copy()
+    others[rows, label] = -np.inf
+    return others.max(axis=1) - z[rows, label]
+
+
+def select(array: Any, mask: Any) -> Any:
+    """Return the rows where the numpy boolean array `mask` is set; the array itself where all are."""
+    if mask.all():
+        return array
+    xp = array_namespace(array)
+    return xp.take(array, xp.asarray(np.flatnonzero(mask), device=device(array)), axis=0)
+
+
+def to_numpy(array: Any) -> Any:
+    """Return an array of any framework and device as numpy."""
+    return np.asarray(array.cpu() if is_torch_array(array) else array)
+
+
+def _refuse_non_finite(array: Any, points: Points, what: str) -> None:
+    xp = array_namespace(array)
+    finite = xp.isfinite(array)
+    if bool(xp.all(finite)):
+        return
+    image = points.index[~to_numpy(finite).reshape(len(points), -1).all(axis=1)][0]
+    raise NonFinite(
+        f"image {image}: the {what} is NaN or infinite",
+        hint="no verdict can be drawn from such an artifact; look for an overflow in its graph",
+    )
+
+
+def _check_reach(points: Points, x: Any, distance: Any, eps: float) -> None:
+    """Raise `RuntimeError` where an attack left the ball or the box: a defect, never a result."""
+    flat = x.reshape(len(x), -1)
+    outside = (distance > eps + TOLERANCE) | (flat.min(axis=1) < 0) | (flat.max(axis=1) > 1)
+    if outside.any():
+        raise RuntimeError(f"an attack left its ball of {eps} or the box at image {points.index[outside][0]}")

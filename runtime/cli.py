@@ -1,0 +1,97 @@
+"""The command line: one group whose commands are found by entry point and imported when they are called.
+
+Nothing heavy may be imported here: `edgeproof --help` answers at once, on a device without any extra.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from runtime.errors import EdgeproofError, MissingEnvironment
+
+COMMANDS_GROUP = "edgeproof.commands"
+INTERRUPTED = 130
+
+SUMMARIES = {
+    "teach": "Train a robust teacher.",
+    "distill": "Train the student.",
+    "evaluate": "Run the attack suite on the PyTorch student.",
+    "export": "Turn a checkpoint into a bundle.",
+    "verify": "Attack the artifact that ships, on this machine, and judge it.",
+}
+"""One line a command, for the list of commands, which imports none of them; in the order of the work."""
+
+
+class LazyGroup(click.Group):
+    """Commands from the entry-point group `edgeproof.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the installed commands: the known ones in the order of the work, then the others."""
+        found = _found()
+        return [name for name in SUMMARIES if name in found] + sorted(found.keys() - SUMMARIES.keys())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None where there is none of this name."""
+        entry = _found().get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            command: click.Command = entry.load()
+        except ModuleNotFoundError as error:
+            raise _missing(entry, error) from error
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        rows = [(name, SUMMARIES.get(name, "")) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; its typed errors and an interrupt become one or two lines and an exit code."""
+        try:
+            return self._run(ctx)
+        except EdgeproofError as error:
+            click.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+        except OSError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(MissingEnvironment.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+    def _run(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            entry = _found().get(ctx.invoked_subcommand or "")
+            if entry is None:
+                raise
+            raise _missing(entry, error) from error
+
+
+def _found() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
+
+
+def _missing(entry: EntryPoint, error: ModuleNotFoundError) -> Exception:
+    """Return the error that names the extra; the original one where the command needs no extra."""
+    if not entry.extras:
+        return error
+    extra = ",".join(entry.extras)
+    return MissingEnvironment(
+        f"`edgeproof {entry.name}` needs the extra {extra!r}: {error.name} is not installed",
+        hint=f"pip install 'edgeproof[{extra}]'",
+    )
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="edgeproof", prog_name="edgeproof")
+def main() -> None:
+    """Distil, export and verify robust image classifiers for the edge."""

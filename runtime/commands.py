@@ -1,0 +1,56 @@
+"""The commands that need no training framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runtime.backends import BACKENDS, open_session
+from runtime.bundle import EVALUATION, Bundle, open_bundle
+from runtime.images import ImageSet, find_images, read_npz
+from runtime.options import Asked, attack_options, judge
+from runtime.session_ort import PROVIDERS
+from runtime.verify import Subject
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
+@click.option(
+    "--backend", type=click.Choice(list(BACKENDS)), default="ort", envvar="EDGEPROOF_BACKEND",
+    show_default=True, show_envvar=True, help="The engine that runs it; never another in its place.",
+)  # fmt: skip
+@click.option(
+    "--provider",
+    type=click.Choice(list(PROVIDERS)),
+    default="cpu",
+    show_default=True,
+    help="Of ONNX Runtime.",
+)
+@attack_options
+def verify(bundle: Path, precision: str | None, backend: str, provider: str, **choices: Any) -> None:
+    """Attack the artifact that ships, on this machine, and judge it."""
+    asked = Asked(**choices)
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    precision = precision or manifest.ships
+    session = open_session(opened, precision=precision, backend=backend, provider=provider)
+    subject = Subject(
+        session=session,
+        name=manifest.name,
+        classes=manifest.classes,
+        shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
+        images=_images(opened, asked),
+        command=f"edgeproof verify BUNDLE --precision {precision} --backend {backend} --provider {provider}",
+        bundle_version=manifest.version,
+    )
+    judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+
+
+def _images(bundle: Bundle, asked: Asked) -> ImageSet:
+    manifest = bundle.manifest
+    if asked.data is None:
+        return read_npz(bundle.read(EVALUATION), name=manifest.evaluation.name, layout="nchw")
+    return find_images(asked.data, layout=asked.layout, channels=manifest.input.channels, classes=manifest.classes)

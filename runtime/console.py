@@ -1,0 +1,37 @@
+"""The summary that a run ends with, on stdout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from runtime.report import accuracy_rows, interval
+from runtime.statistics import percent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runtime.report_schema import Report
+
+COLOURS = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+
+
+def print_summary(report: Report, out: Path) -> None:
+    """Print the verdict and why, accuracy per attack with its interval, and where the report is."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(report.verdict, style=f"bold {COLOURS[report.verdict]}")
+    for reason in report.reasons:
+        console.print(f"  {reason}", markup=False)
+    table = Table("attack", box=None, pad_edge=False)
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, accuracy, ends in accuracy_rows(report):
+        table.add_row(name, percent(accuracy), interval(ends))
+    console.print(table)
+    artifact = report.artifact
+    what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, not authenticated"
+    console.print(what, markup=False)
+    console.print(f"{report.data.n} images, eps {255 * report.threat_model.eps:.2f}/255", markup=False)
+    console.print(f"report: {out}", markup=False)

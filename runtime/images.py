@@ -1,0 +1,301 @@
+"""Evaluation sets: an .npz, an image folder, the set inside a bundle, or a name; kept as stored."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from runtime.errors import BadData, MissingEnvironment, UsageFault
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Layout = Literal["nchw", "nhwc"]
+
+DATASETS_GROUP = "edgeproof.datasets"
+KEYS = (("x", "y", "ids"), ("images", "labels", "ids"))
+"""Names of images, labels and ids inside an .npz: a user's file, and the set inside a bundle."""
+PLAIN_CHANNELS = (1, 3)
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for a damaged, encrypted, pickled or foreign file."""
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with their labels; checked when made.
+
+    Args:
+        name: what the report calls the set.
+        images: [N, C, H, W], uint8, or float32 in [0, 1].
+        labels: [N], integers from 0; kept as int64.
+        ids: [N], each image's number in the set it comes from; kept as int64.
+
+    Raises:
+        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative label.
+
+    """
+
+    name: str
+    images: Array
+    labels: Array
+    ids: Array
+
+    def __post_init__(self) -> None:
+        _check_images(self.name, self.images)
+        for field in ("labels", "ids"):
+            object.__setattr__(self, field, _numbers(self.name, field, getattr(self, field), len(self.images)))
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of type, shape and values of the images and labels; not of the name or the file."""
+        digest = hashlib.sha256(f"{self.images.dtype.name} {self.images.shape}\n".encode())
+        digest.update(np.ascontiguousarray(self.images, self.images.dtype.newbyteorder("<")).data)
+        digest.update(np.ascontiguousarray(self.labels, "<i8").data)
+        return digest.hexdigest()
+
+    def rows(self, index: Any) -> ImageSet:
+        """Return the images that `index` (a slice or an integer array) selects."""
+        return ImageSet(self.name, self.images[index], self.labels[index], self.ids[index])
+
+    def first(self, n: int | None) -> ImageSet:
+        """Return the first `n` images; all of them for None.
+
+        Raises:
+            BadData: there are fewer.
+
+        """
+        if n is None or n == len(self):
+            return self
+        if n > len(self):
+            raise BadData(
+                f"{n} images asked for, {self.name} has {len(self)}", hint=f"--n {len(self)}, or leave it out"
+            )
+        return self.rows(slice(0, n))
+
+    def as_float(self, index: Any) -> Array:
+        """Return the selected images as float32 [B, C, H, W] in [0, 1]: a new array."""
+        chosen = self.images[index]
+        scale = np.float32(255 if chosen.dtype == np.uint8 else 1)
+        return np.asarray(chosen.astype(np.float32) / scale)
+
+    def check_fits(self, shape: tuple[int, int, int], classes: int) -> None:
+        """Raise `BadData` unless every image has `shape` (C, H, W) and every label is below `classes`."""
+        if self.images.shape[1:] != shape:
+            raise BadData(
+                f"{self.name} has images of {_times(self.images.shape[1:])}, the model takes {_times(shape)}",
+                hint="channels x height x width; --layout says where an .npz has its channels",
+            )
+        wrong = np.flatnonzero(self.labels >= classes)
+        if wrong.size:
+            raise BadData(
+                f"{self.name}: image {wrong[0]} has label {self.labels[wrong[0]]} of {classes} classes",
+                hint="labels are class numbers from 0, in the order of the model's logits",
+            )
+
+
+def read_npz(source: Path | bytes, *, name: str | None = None, layout: Layout | None = None) -> ImageSet:
+    """Read `x` (uint8, or float32 in [0, 1]) and `y`, or a bundle's `images`, `labels`, `ids`, from an .npz.
+
+    Args:
+        source: the file, or its bytes.
+        name: what the report calls it; the file's stem by default.
+        layout: of `x`; by default channels are the axis with 1 or 3 entries, where only one place fits.
+
+    Raises:
+        BadData: not an .npz, damaged, pickled, a key is missing, or see `ImageSet`.
+
+    """
+    where = str(source) if isinstance(source, Path) else (name or "npz")
+    name = name or (source.stem if isinstance(source, Path) else where)
+    images, labels, ids = _load(source, where)
+    images = _to_nchw(where, images, layout)
+    return ImageSet(name, images, labels, np.arange(len(images)) if ids is None else ids)
+
+
+def read_folder(path: Path, *, channels: int | None = None) -> tuple[ImageSet, tuple[str, ...]]:
+    """Read a folder with one folder of images a class; labels follow the sorted class names.
+
+    Args:
+        path: the folder.
+        channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey.
+
+    Returns:
+        The set, uint8, and the class names.
+
+    Raises:
+        BadData: no class folder, a class without images, an unreadable image, or images of different sizes.
+        MissingEnvironment: Pillow is not installed.
+
+    """
+    files = _class_files(path)
+    classes = tuple(files)
+    pictures: list[Array] = []
+    for file in (file for names in files.values() for file in names):
+        picture = _read_picture(file, channels)
+        channels = len(picture)
+        if pictures and picture.shape != pictures[0].shape:
+            raise BadData(
+                f"{file} is {_times(picture.shape)}, the images before it are {_times(pictures[0].shape)}",
+                hint="bring all images to the model's size first: edgeproof does not resize",
+            )
+        pictures.append(picture)
+    labels = np.repeat(np.arange(len(classes)), [len(names) for names in files.values()])
+    return ImageSet(path.name, np.stack(pictures), labels, np.arange(len(labels))), classes
+
+
+def find_images(
+    data: str, *, layout: Layout | None = None, channels: int | None = None, classes: tuple[str, ...] = ()
+) -> ImageSet:
+    """Read the evaluation set that `--data` names: a known name, a folder or an .npz.
+
+    Args:
+        data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
+        layout: see `read_npz`.
+        channels: see `read_folder`.
+        classes: the model's class names; a folder whose class names are among them is labelled by name.
+
+    Raises:
+        UsageFault: neither a known name nor a path that exists.
+        BadData: see `read_npz` and `read_folder`.
+        MissingEnvironment: a known name whose extra is not installed.
+
+    """
+    path = Path(data)
+    known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
+    if data in known:
+        return _by_name(known[data])
+    if path.is_dir():
+        images, names = read_folder(path, channels=channels)
+        return _labelled_by_name(images, names, classes) if set(names) <= set(classes) else images
+    if path.is_file():
+        return read_npz(path, layout=layout)
+    raise UsageFault(
+        f"--data {data}: no such file, folder or known set",
+        hint=f"known: {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def _by_name(entry: Any) -> ImageSet:
+    try:
+        read = entry.load()
+    except ModuleNotFoundError as error:
+        extra = ",".join(entry.extras)
+        raise MissingEnvironment(
+            f"the data set {entry.name} needs {error.name}",
+            hint=f"pip install 'edgeproof[{extra}]', or give an .npz",
+        ) from error
+    images: ImageSet = read(None)
+    return images
+
+
+def _labelled_by_name(images: ImageSet, names: tuple[str, ...], classes: tuple[str, ...]) -> ImageSet:
+    numbers = np.asarray([classes.index(name) for name in names])
+    return ImageSet(images.name, images.images, numbers[images.labels], images.ids)
+
+
+def _load(source: Path | bytes, where: str) -> tuple[Array, Array, Array | None]:
+    try:
+        with _open(source) as file:
+            for images, labels, ids in KEYS:
+                if images in file and labels in file:
+                    return file[images], file[labels], file.get(ids)
+            found = ", ".join(file) or "nothing"
+    except UNREADABLE as error:
+        raise BadData(f"{where} cannot be read as .npz: {error}", hint="numpy.savez writes one") from None
+    raise BadData(f"{where} holds {found}: x and y are missing", hint="numpy.savez(file, x=images, y=labels)")
+
+
+def _open(source: Path | bytes) -> Any:
+    file = np.load(io.BytesIO(source if isinstance(source, bytes) else source.read_bytes()), allow_pickle=False)
+    if isinstance(file, np.ndarray):
+        raise ValueError("it is a single array")
+    return file
+
+
+def _to_nchw(where: str, images: Array, layout: Layout | None) -> Array:
+    if images.ndim != 4:
+        raise BadData(
+            f"{where}: images have shape {images.shape}",
+            hint="four axes: N,C,H,W, or N,H,W,C with --layout nhwc",
+        )
+    layout = layout or _plain_layout(where, images.shape)
+    return images if layout == "nchw" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _plain_layout(where: str, shape: tuple[int, ...]) -> Layout:
+    first, last = shape[1] in PLAIN_CHANNELS, shape[3] in PLAIN_CHANNELS
+    if first == last:
+        raise BadData(
+            f"{where}: which axis of {shape} holds the channels is not plain",
+            hint="say --layout nchw or nhwc",
+        )
+    return "nchw" if first else "nhwc"
+
+
+def _check_images(name: str, images: Array) -> None:
+    if images.ndim != 4 or 0 in images.shape:
+        raise BadData(f"{name}: images have shape {images.shape}", hint="N,C,H,W with at least one image")
+    if images.dtype not in (np.uint8, np.float32):
+        raise BadData(f"{name}: images are {images.dtype}", hint="uint8, or float32 in [0, 1]")
+    if images.dtype == np.uint8:
+        return
+    sound = np.asarray([bool(np.all((image >= 0) & (image <= 1))) for image in images])
+    if not sound.all():
+        raise BadData(
+            f"{name}: image {int(np.argmin(sound))} has values outside [0, 1] or NaN",
+            hint="scale images to [0, 1]; the model's normalisation belongs into the graph",
+        )
+
+
+def _numbers(name: str, field: str, values: Array, count: int) -> Array:
+    values = np.asarray(values)
+    if values.shape != (count,) or values.dtype.kind not in "iu":
+        raise BadData(
+            f"{name}: {field} are {values.dtype} of shape {values.shape}",
+            hint=f"integers of shape ({count},)",
+        )
+    if values.min() < 0:
+        raise BadData(
+            f"{name}: {field} has {values.min()} at place {int(values.argmin())}", hint="numbers count from 0"
+        )
+    return values.astype(np.int64)
+
+
+def _class_files(path: Path) -> dict[str, list[Path]]:
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = {
+        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
+    }
+    for empty in [name for name, names in files.items() if not names] or ([path.name] if not files else []):
+        raise BadData(f"{path}: {empty} holds no images", hint="one folder of images a class: SET/CLASS/*.png")
+    return files
+
+
+def _read_picture(path: Path, channels: int | None) -> Array:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise MissingEnvironment("an image folder needs Pillow", hint="pip install 'edgeproof[report]'") from None
+    try:
+        with Image.open(path) as image:
+            grey = channels == 1 if channels else image.mode in ("1", "L")
+            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadData(f"{path} cannot be read as an image: {error}") from None
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,199 @@
+"""report.json, schema edgeproof.report/1: what a run says, as `compare` and `--against` read it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from runtime.bundle import DataRecord, Digest
+from runtime.errors import BadData
+from runtime.files import sha256
+from runtime.spec import Fraction, Frozen, Gate, ThreatModel, to_json
+from runtime.statistics import Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REPORT = "report.json"
+
+Count = Annotated[int, Field(ge=0)]
+Interval = tuple[float, float]
+
+
+class Artifact(Frozen):
+    """What was attacked."""
+
+    name: str
+    sha256: Digest
+    engine_sha256: Digest | None
+    precision: str
+    backend: str
+    provider: str
+    bundle_version: int | None
+    authenticated: bool
+
+
+class AttackRequest(Frozen):
+    """One attack with the settings it ran with; steps are fractions of eps."""
+
+    name: str
+    settings: dict[str, int | float]
+
+
+class Request(Frozen):
+    """Everything that decides the figures and the verdict, resolved.
+
+    `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
+    run compared with.
+    """
+
+    command: str
+    artifact_sha256: Digest
+    precision: str
+    backend: str
+    provider: str
+    data: DataRecord
+    n: Annotated[int, Field(gt=0)]
+    threat_model: ThreatModel
+    attacks: tuple[AttackRequest, ...]
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    batch: Annotated[int, Field(gt=0)]
+    gate: Gate
+    against: Digest | None
+    save_adversarial: bool
+
+    def digest(self) -> str:
+        """SHA-256 of the request in canonical JSON."""
+        return sha256(to_json(self))
+
+
+class RunRecord(Frozen):
+    """run.json: the resolved request and its digest."""
+
+    request: Request
+    request_sha256: Digest
+
+
+class Accuracy(Frozen):
+    """A fraction of n and its 95 % interval (Wilson)."""
+
+    value: Fraction
+    ci95: Interval
+
+
+class Clean(Frozen):
+    """Accuracy without any attack."""
+
+    n: Count
+    correct: Count
+    accuracy: Fraction
+    ci95: Interval
+
+
+class AttackRow(Frozen):
+    """One attack on all correctly classified images; accuracy is a fraction of n. Costs count images."""
+
+    name: str
+    cascade: bool
+    gradient: Literal["own", "parent", "none"]
+    attacked: Count
+    broken: Count
+    accuracy: Fraction
+    ci95: Interval
+    seconds: float
+    forwards: Count
+    gradients: Count
+
+
+class ClassRow(Frozen):
+    """Accuracy on the images of one class; null where it has none."""
+
+    label: Count
+    name: str
+    n: Count
+    clean: Fraction | None
+    robust: Fraction | None
+
+
+class CurvePoint(Frozen):
+    """Accuracy under PGD-10 at one eps, on the first n images."""
+
+    eps: float
+    n: Count
+    accuracy: Fraction
+
+
+class Paired(Frozen):
+    """The same images under another run: `difference` is this less that, negative is a drop."""
+
+    against: str
+    both: Count
+    only_this: Count
+    only_that: Count
+    neither: Count
+    difference: float
+    ci95: Interval
+    mcnemar_p: float
+
+
+class Agreement(Frozen):
+    """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does."""
+
+    n: Count
+    same_prediction: Count
+
+
+class Finding(Frozen):
+    """A check that found something, and what to do."""
+
+    check: str
+    blocking: bool
+    message: str
+    hint: str
+
+
+class Report(Frozen):
+    """report.json. `robust_accuracy` is null where no attack ran."""
+
+    schema_: Literal["edgeproof.report/1"] = Field(alias="schema", default="edgeproof.report/1")
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    gate: Gate
+    artifact: Artifact
+    data: DataRecord
+    threat_model: ThreatModel
+    request: Request
+    request_sha256: Digest
+    seed: int
+    clean: Clean
+    attacks: tuple[AttackRow, ...]
+    robust_accuracy: Accuracy | None
+    per_class: tuple[ClassRow, ...]
+    confusion: tuple[tuple[Count, ...], ...]
+    eps_curve: tuple[CurvePoint, ...]
+    paired: Paired | None
+    agreement: Agreement | None
+    warnings: tuple[Finding, ...]
+    device: dict[str, Any]
+    software: dict[str, str]
+    started: str
+    seconds: float
+
+
+def load_report(directory: Path) -> Report:
+    """Read report.json of a run directory.
+
+    Raises:
+        BadData: it is missing, damaged or of another schema.
+
+    """
+    path = directory / REPORT
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}", hint="name the --out of a finished verify") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise BadData(f"{path}: {where}: {first['msg']}", hint="it is damaged, or made by another version") from None

@@ -1,0 +1,144 @@
+"""ONNX Runtime behind the Session protocol: the artifact's graph, and the graph of its input gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import BadModel, MissingEnvironment
+from runtime.files import sha256
+from runtime.session import LossSpec, SessionCard
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+FATAL = 4
+"""Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
+
+
+class OrtSession:
+    """A classifier run by ONNX Runtime.
+
+    Args:
+        forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
+        gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
+            to `logits`, `value`, `gradient`. None: only attacks without gradients run.
+        precision: what the graph computes in, for the card.
+        provider: a key of PROVIDERS. Never another one in its place.
+        threads: of one operator; 0 leaves it to ONNX Runtime (all cores).
+
+    Raises:
+        BadModel: a graph that ONNX Runtime cannot load, or with other inputs and outputs.
+        MissingEnvironment: ONNX Runtime or the provider is not there, or does not work.
+
+    """
+
+    def __init__(
+        self,
+        forward: bytes,
+        gradient: bytes | None,
+        *,
+        precision: str,
+        provider: str = "cpu",
+        threads: int = 0,
+    ) -> None:
+        self._forward = _Graph("forward graph", forward, {"input"}, {"logits"}, provider, threads)
+        self._gradient = None
+        if gradient is not None:
+            outputs = {"logits", "value", "gradient"}
+            self._gradient = _Graph("gradient graph", gradient, {"input", "label"}, outputs, provider, threads)
+        self._card = SessionCard(
+            sha256(forward), precision, "ort", provider, device="gpu" if provider != "cpu" else "cpu"
+        )
+
+    def logits(self, x: Any) -> Any:
+        """Return the logits of the artifact: float32 [B, K].
+
+        Raises:
+            BadModel: the graph does not take this shape, or fails.
+
+        """
+        (z,) = self._forward.run({"input": x}, ("logits",))
+        return z
+
+    def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
+        """Return (logits, value, gradient) of the gradient graph.
+
+        Raises:
+            BadModel: there is no gradient graph, it does not take this shape, or fails.
+
+        """
+        if self._gradient is None:
+            raise BadModel("this precision has no gradient graph", hint="export it again with the extra onnx")
+        feeds = {"input": x, **vars(loss)}
+        z, value, gradient = self._gradient.run(feeds, ("logits", "value", "gradient"))
+        return z, value, gradient
+
+    def card(self) -> SessionCard:
+        """Return the artifact's digest, precision, backend, provider and device."""
+        return self._card
+
+
+class _Graph:
+    """One ONNX graph, its inputs and outputs by name."""
+
+    def __init__(
+        self, role: str, graph: bytes, inputs: set[str], outputs: set[str], provider: str, threads: int
+    ) -> None:
+        self.role = role
+        self._session = _load(role, graph, provider, threads)
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        missing = (inputs - self._inputs) | (outputs - {entry.name for entry in self._session.get_outputs()})
+        if missing:
+            raise BadModel(f"the {role} has no {', '.join(sorted(missing))}", hint="inputs and outputs go by name")
+
+    def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
+        """Feed what the graph asks for, as float32, and return the outputs named."""
+        wanted = {
+            name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items() if name in self._inputs
+        }
+        try:
+            results: list[Any] = self._session.run(list(outputs), wanted)
+        except Exception as error:  # ONNX Runtime's own errors share no base but this one
+            raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
+        return results
+
+
+def _load(role: str, graph: bytes, provider: str, threads: int) -> Any:
+    runtime = _onnxruntime()
+    name = PROVIDERS[provider]
+    if name not in runtime.get_available_providers():
+        raise MissingEnvironment(
+            f"this ONNX Runtime has no {name}", hint="install onnxruntime-gpu, or choose --provider cpu"
+        )
+    options = runtime.SessionOptions()
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = threads
+    options.use_deterministic_compute = True
+    try:
+        session = runtime.InferenceSession(graph, options, providers=[name])
+    except Exception as error:  # as above
+        raise BadModel(f"the {role} cannot be loaded: {_first_line(error)}", hint="export it again") from None
+    if session.get_providers()[0] != name:
+        raise MissingEnvironment(f"{name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    return session
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingEnvironment(f"ONNX Runtime is missing: {error}", hint="pip install onnxruntime") from None
+    onnxruntime.set_default_logger_severity(FATAL)
+    return onnxruntime
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _shapes(feeds: dict[str, Any]) -> str:
+    return "it was fed " + ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())

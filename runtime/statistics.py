@@ -1,0 +1,154 @@
+"""Intervals, tests and decisions on fractions of images."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from runtime.spec import Gate
+
+Z95 = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+
+Verdict = Literal["passed", "failed", "inconclusive"]
+Interval = tuple[float, float]
+
+
+class Pairs(NamedTuple):
+    """Images counted by whether this and that artifact classify the worst point correctly."""
+
+    both: int
+    only_this: int
+    only_that: int
+    neither: int
+
+    @property
+    def difference(self) -> float:
+        """Robust accuracy of this less that of that; negative is a drop."""
+        return (self.only_this - self.only_that) / sum(self)
+
+
+class Decision(NamedTuple):
+    """A verdict and the reasons for it, in words."""
+
+    verdict: Verdict
+    reasons: list[str]
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """Return the 95 % score interval of a proportion (Wilson 1927)."""
+    p, z2 = successes / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
+
+
+def paired_difference(pairs: Pairs) -> Interval:
+    """Return the 95 % interval of the difference of two paired proportions.
+
+    Newcombe 1998, Improved confidence intervals for the difference between binomial proportions based on
+    paired data, method 10: Wilson intervals squared and added, with a continuity-corrected correlation.
+    """
+    n, phi = sum(pairs), _correlation(pairs)
+    this, that = pairs.both + pairs.only_this, pairs.both + pairs.only_that
+    (low1, high1), (low2, high2) = wilson(this, n), wilson(that, n)
+    down1, up1, down2, up2 = this / n - low1, high1 - this / n, that / n - low2, high2 - that / n
+    low = sqrt(max(down1**2 - 2 * phi * down1 * up2 + up2**2, 0.0))
+    high = sqrt(max(up1**2 - 2 * phi * up1 * down2 + down2**2, 0.0))
+    return pairs.difference - low, pairs.difference + high
+
+
+def _correlation(pairs: Pairs) -> float:
+    a, b, c, d = pairs
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    if margins == 0:
+        return 0.0
+    covariance = float(a * d - b * c)
+    corrected = max(covariance - sum(pairs) / 2, 0.0) if covariance > 0 else covariance
+    return corrected / sqrt(margins)
+
+
+def mcnemar(pairs: Pairs) -> float:
+    """Return the exact two-sided p of McNemar's test: binomial on the discordant pairs, 1 without any."""
+    discordant = pairs.only_this + pairs.only_that
+    term = tail = 1
+    for k in range(min(pairs.only_this, pairs.only_that)):
+        term = term * (discordant - k) // (k + 1)
+        tail += term
+    return min(1.0, float(2 * tail / 2**discordant))
+
+
+def decide(gate: Gate, robust: Interval | None, difference: Interval | None, blocking: list[str]) -> Decision:
+    """Judge a run.
+
+    Args:
+        gate: what is asked; nothing asked passes.
+        robust: 95 % interval of robust accuracy; None where no attack ran.
+        difference: 95 % interval of its difference to what is compared with; None without a comparison.
+        blocking: reasons not to believe the figures; any makes the verdict inconclusive.
+
+    """
+    decisions = []
+    if gate.fail_under is not None:
+        decisions.append(_fail_under(gate.fail_under, robust))
+    if gate.max_drop is not None:
+        decisions.append(_max_drop(gate.max_drop, difference))
+    reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate asked for"]
+    if blocking:
+        return Decision("inconclusive", blocking + reasons)
+    verdicts = {decision.verdict for decision in decisions}
+    worst: tuple[Verdict, ...] = ("failed", "inconclusive")
+    return Decision(next((verdict for verdict in worst if verdict in verdicts), "passed"), reasons)
+
+
+def _fail_under(least: float, robust: Interval | None) -> Decision:
+    if robust is None:
+        return Decision("inconclusive", ["no attack ran: there is no robust accuracy to judge"])
+    low, high = robust
+    interval = f"its 95 % interval ({percent(low)} to {percent(high)})"
+    if low >= least:
+        return Decision(
+            "passed", [f"robust accuracy is at least {percent(least)}: the low end of {interval} reaches it"]
+        )
+    if high < least:
+        return Decision(
+            "failed", [f"robust accuracy is under {percent(least)}: the high end of {interval} is below it"]
+        )
+    return Decision(
+        "inconclusive", [f"robust accuracy may lie on either side of {percent(least)}: {interval} spans it"]
+    )
+
+
+def _max_drop(most: float, difference: Interval | None) -> Decision:
+    if difference is None:
+        return Decision(
+            "inconclusive", ["the drop of robust accuracy cannot be judged: there is nothing to compare with"]
+        )
+    low, high = difference
+    interval = f"the 95 % interval of its change ({points(low)} to {points(high)})"
+    if low >= -most:
+        return Decision(
+            "passed",
+            [f"robust accuracy dropped by at most {points(most)}: the low end of {interval} is within"],
+        )
+    if high < -most:
+        return Decision(
+            "failed",
+            [f"robust accuracy dropped by more than {points(most)}: the high end of {interval} is beyond"],
+        )
+    return Decision(
+        "inconclusive",
+        [f"robust accuracy may have dropped by more than {points(most)} or less: {interval} spans it"],
+    )
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as percent with one decimal."""
+    return f"{100 * fraction:.1f} %"
+
+
+def points(fraction: float) -> str:
+    """Write a difference of fractions as percentage points with one decimal."""
+    return f"{100 * fraction:.1f} points"

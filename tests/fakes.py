@@ -1,0 +1,47 @@
+"""A classifier whose robust accuracy is known in closed form, behind the Session protocol, for any array library."""
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from runtime.attacks.losses import value_and_cotangent
+from runtime.session import SessionCard
+
+DIGEST = "0" * 64
+
+
+class LinearSession:
+    """z = W x + b. weight [K, D] and bias [K] are float32 arrays of the library under test."""
+
+    def __init__(self, weight, bias):
+        self.weight, self.bias = weight, bias
+        self.calls = []
+
+    def logits(self, x):
+        self.calls.append(x.shape[0])
+        return self._logits(x)
+
+    def loss_gradient(self, x, loss):
+        xp = array_namespace(x)
+        z = self._logits(x)
+        value, cotangent = value_and_cotangent(z, loss)
+        return z, value, xp.reshape(cotangent @ self.weight, x.shape)
+
+    def card(self):
+        return SessionCard(DIGEST, "fp32", "fake", "fake", "fake")
+
+    def _logits(self, x):
+        xp = array_namespace(x)
+        return xp.reshape(x, (x.shape[0], -1)) @ self.weight.T + self.bias
+
+    def margins(self, images, labels):
+        """Return the least over t of (margin over t) / ||w_y - w_t||_1 in float64 [N]: the distance to the boundary.
+
+        Holds where the ball lies inside the box.
+        """
+        weight, bias = np.asarray(self.weight, np.float64), np.asarray(self.bias, np.float64)
+        x = np.asarray(images, np.float64).reshape(len(labels), -1)
+        difference = weight[labels][:, None] - weight[None]
+        gap = np.einsum("nd,nkd->nk", x, difference) + bias[labels][:, None] - bias[None]
+        length = np.abs(difference).sum(axis=2)
+        length[np.arange(len(labels)), labels] = np.nan
+        return np.nanmin(gap / length, axis=1)

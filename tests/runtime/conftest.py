@@ -1,0 +1,48 @@
+"""The tiny bundle and its parts as fixtures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from runtime.images import ImageSet
+from tests.fakes import LinearSession
+from tests.tiny import bundle_files, linear_task, write_bundle
+
+
+@pytest.fixture
+def task():
+    return linear_task()
+
+
+@pytest.fixture
+def linear(task):
+    weight, bias, images, labels = task
+    return LinearSession(weight, bias), ImageSet("linear", images, labels, np.arange(len(labels)))
+
+
+@pytest.fixture
+def files(task):
+    """The files of the tiny bundle; images are uint8."""
+    return bundle_files(task)
+
+
+@pytest.fixture
+def bundle(tmp_path, files):
+    return write_bundle(tmp_path / "bundle", files, n=60)
+
+
+@pytest.fixture
+def rewrite():
+    """Change one field of a manifest in place, by its path of keys."""
+
+    def change(bundle, *keys, value):
+        path = bundle / "manifest.json"
+        record = json.loads(path.read_text())
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        path.write_text(json.dumps(record))
+
+    return change

@@ -1,0 +1,276 @@
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.attacks import ATTACKS, PGD
+from runtime.attacks.losses import one_hot
+from runtime.attacks.oracle import Oracle, Points, to_numpy
+from runtime.errors import NonFinite
+from runtime.images import ImageSet
+from runtime.progress import Silent
+from runtime.suite import WRONG_BEFORE, Target, run_suite
+from tests.fakes import LinearSession
+from tests.tiny import EPS, linear_task
+
+every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+
+
+def points_of(images, labels, classes, place=np.asarray):
+    index = np.arange(len(labels))
+    return Points(place(images), one_hot(place(labels), classes), labels, index, index)
+
+
+def correct_task(classes, n=60, seed=0):
+    weight, bias, images, labels = linear_task(classes, n, seed)
+    right = (images.reshape(n, -1) @ weight.T + bias).argmax(axis=1) == labels
+    return weight, bias, images[right], labels[right]
+
+
+def attack_linear(attack, place, *, eps=EPS, classes=3, batch=7, seed=0):
+    weight, bias, images, labels = correct_task(classes)
+    oracle = Oracle(LinearSession(place(weight), place(bias)), batch)
+    return attack.run(oracle, points_of(images, labels, classes, place), eps, seed)
+
+
+@every_attack
+@pytest.mark.parametrize("eps", [0.005, 0.02, 0.05])
+def test_two_classes_are_broken_exactly_where_the_closed_form_says_so(attack, eps):
+    weight, bias, images, labels = correct_task(2, n=200)
+    session = LinearSession(weight, bias)
+    found = attack.run(Oracle(session, 64), points_of(images, labels, 2), eps, 0)
+    expected = session.margins(images, labels) < eps
+    assert 0 < expected.sum() < len(expected)
+    np.testing.assert_array_equal(found.broken, expected)
+
+
+def test_the_margin_attack_never_goes_beyond_the_closed_form_and_all_but_reaches_it():
+    weight, bias, images, labels = correct_task(5, n=300)
+    session = LinearSession(weight, bias)
+    found = ATTACKS["cw"].run(Oracle(session, 64), points_of(images, labels, 5), 0.02, 0)
+    expected = session.margins(images, labels) < 0.02
+    assert not (found.broken & ~expected).any()
+    assert found.broken.sum() >= 0.95 * expected.sum()
+
+
+@every_attack
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), eps=st.floats(0, 1), spread=st.sampled_from([0.0, 0.2, 0.5]))
+def test_no_point_leaves_the_ball_or_the_box(attack, seed, eps, spread):
+    weight, bias, _, labels = linear_task(3, 10, seed)
+    random = np.random.default_rng(seed)
+    images = random.uniform(0.5 - spread, 0.5 + spread, (10, 1, 4, 4)).round(1).astype(np.float32)
+    found = attack.run(Oracle(LinearSession(weight, bias), 4), points_of(images, labels, 3), eps, seed)
+    assert np.abs(found.x.astype(np.float64) - images.astype(np.float64)).max() <= eps + 1e-6
+    assert found.x.min() >= 0
+    assert found.x.max() <= 1
+    assert found.x.dtype == np.float32
+
+
+@every_attack
+def test_broken_means_that_the_artifact_itself_misclassifies_the_point(attack):
+    weight, bias, images, labels = correct_task(3)
+    session = LinearSession(weight, bias)
+    found = attack.run(Oracle(session, 16), points_of(images, labels, 3), EPS, 0)
+    z = session.logits(found.x)
+    np.testing.assert_array_equal(found.broken, z.argmax(axis=1) != labels)
+    np.testing.assert_array_equal(found.prediction, z.argmax(axis=1))
+    others = np.where(np.arange(3) == labels[:, None], -np.inf, z).max(axis=1)
+    np.testing.assert_allclose(found.margin, others - z[np.arange(len(z)), labels], atol=1e-6)
+
+
+class LyingGradients(LinearSession):
+    """Its gradient graph calls every point misclassified, the artifact does not agree."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        return -z, value, gradient
+
+
+@every_attack
+def test_a_gradient_graph_that_cries_wolf_breaks_nothing(attack):
+    weight, bias, images, labels = correct_task(3)
+    found = attack.run(Oracle(LyingGradients(weight, bias), 16), points_of(images, labels, 3), 1e-6, 0)
+    expected = LinearSession(weight, bias).margins(images, labels) < 1e-6
+    np.testing.assert_array_equal(found.broken, expected)
+
+
+def test_broken_points_leave_the_batch_at_once():
+    weight, bias, images, labels = correct_task(2, n=200)
+    oracle = Oracle(LinearSession(weight, bias), 64)
+    found = PGD.run(oracle, points_of(images, labels, 2), 0.3, 0)
+    assert found.broken.all()
+    assert oracle.gradients < 6 * len(labels)
+
+
+def test_a_point_at_which_the_margin_is_zero_but_the_class_is_right_still_stands():
+    images, labels = np.full((1, 1, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    session = LinearSession(np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
+    assert not PGD.run(Oracle(session, 1), points_of(images, labels, 2), 0.1, 0).broken.any()
+
+
+class LeavesTheBall:
+    """An attack gone wrong: it moves every point by more than eps."""
+
+    def __call__(self, oracle, points, eps):
+        from runtime.attacks.oracle import Found
+
+        return Found(points, eps).judge(oracle, points, points.x + 2 * eps)
+
+
+def test_a_point_outside_the_ball_is_a_defect_and_never_a_result():
+    weight, bias, images, labels = correct_task(3)
+    with pytest.raises(RuntimeError, match="left its ball"):
+        LeavesTheBall()(Oracle(LinearSession(weight, bias), 8), points_of(images, labels, 3), 0.01)
+
+
+@every_attack
+def test_the_standard_namespace_is_enough_and_gives_the_same_verdicts(attack):
+    strict = attack_linear(attack, array_api_strict.asarray)
+    plain = attack_linear(attack, np.asarray)
+    np.testing.assert_array_equal(strict.broken, plain.broken)
+    np.testing.assert_allclose(strict.x, plain.x, atol=1e-6)
+
+
+class SharedGradients(LinearSession):
+    """Computes in numpy whatever it is given, so that two libraries see the same gradients to the bit."""
+
+    def __init__(self, weight, bias, place):
+        super().__init__(weight, bias)
+        self.place = place
+
+    def logits(self, x):
+        return self.place(super().logits(to_numpy(x)))
+
+    def loss_gradient(self, x, loss):
+        host = type(loss)(*(to_numpy(array) for array in vars(loss).values()))
+        return tuple(self.place(part) for part in super().loss_gradient(to_numpy(x), host))
+
+
+@every_attack
+def test_numpy_and_torch_are_equal_to_the_bit_given_the_same_gradients(attack):
+    torch = pytest.importorskip("torch")
+    weight, bias, images, labels = correct_task(3)
+    first, second = (
+        attack.run(Oracle(SharedGradients(weight, bias, place), 8), points_of(images, labels, 3, place), EPS, 0)
+        for place in (np.asarray, torch.from_numpy)
+    )
+    for name in ("x", "broken", "prediction", "margin", "linf"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
+
+
+@every_attack
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_verdicts_do_not_depend_on_the_batch(attack, batch):
+    found, whole = (attack_linear(attack, np.asarray, batch=size) for size in (batch, 1000))
+    np.testing.assert_array_equal(found.broken, whole.broken)
+    np.testing.assert_allclose(found.x, whole.x, atol=1e-6)
+
+
+@every_attack
+def test_verdicts_do_not_depend_on_the_order_of_the_images(attack):
+    weight, bias, images, labels = correct_task(3)
+    oracle, points = Oracle(LinearSession(weight, bias), 8), points_of(images, labels, 3)
+    order = np.random.default_rng(1).permutation(len(labels))
+    shuffled = Points(images[order], points.one_hot[order], labels[order], order, np.arange(len(labels)))
+    expected = attack.run(oracle, points, EPS, 0)
+    found = attack.run(oracle, shuffled, EPS, 0)
+    np.testing.assert_array_equal(found.broken, expected.broken[order])
+    np.testing.assert_allclose(found.x, expected.x[order], atol=1e-6)
+
+
+def test_an_oracle_never_asks_for_more_than_its_batch_and_packs_it_full():
+    weight, bias, images, labels = correct_task(3)
+    session = LinearSession(weight, bias)
+    oracle = Oracle(session, 16)
+    oracle.logits(points_of(images, labels, 3), images)
+    assert session.calls == [16] * (len(labels) // 16) + [len(labels) % 16]
+    assert oracle.forwards == len(labels)
+
+
+class Poisoned(LinearSession):
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        gradient[x[:, 0, 0, 0] == np.float32(0.125)] = np.nan
+        return z, value, gradient
+
+
+@every_attack
+def test_a_gradient_that_is_not_finite_names_its_image(attack):
+    weight, bias, images, labels = correct_task(3)
+    images[5] = 0.125
+    labels[5] = LinearSession(weight, bias).logits(images[5:6]).argmax()
+    with pytest.raises(NonFinite, match="image 5: the gradient"):
+        attack.run(Oracle(Poisoned(weight, bias), 4), points_of(images, labels, 3), 0.0, 0)
+
+
+def suite(session, images, attacks=("fgsm", "pgd", "cw"), batch=8):
+    target = Target(session, images, 3, batch)
+    return run_suite(target, attacks, eps=EPS, seed=0, keep_all=True, progress=Silent())
+
+
+def test_every_attack_of_the_suite_runs_on_all_correctly_classified_images(linear):
+    outcome = suite(*linear)
+    correct = int(outcome.evidence.correct.sum())
+    assert 0 < correct < 60
+    assert [row.attacked for row in outcome.attacks] == [correct] * 3
+    assert all(row.accuracy == (correct - row.broken) / 60 for row in outcome.attacks)
+    assert all(row.gradients >= row.attacked for row in outcome.attacks)
+
+
+def test_the_worst_case_is_the_union_of_the_attacks(linear):
+    session, images = linear
+    evidence = suite(session, images).evidence
+    alone = [suite(session, images, [name]).evidence.robust for name in ("fgsm", "pgd", "cw")]
+    np.testing.assert_array_equal(evidence.robust, np.logical_and.reduce(alone))
+    first = np.argmin(alone, axis=0)
+    broken = evidence.correct & ~evidence.robust
+    np.testing.assert_array_equal(evidence.broken_by[broken], first[broken])
+
+
+def test_the_evidence_describes_the_points_it_keeps(linear):
+    session, images = linear
+    evidence = suite(session, images).evidence
+    z = session.logits(evidence.adversarial)
+    np.testing.assert_array_equal(z.argmax(axis=1), evidence.adversarial_prediction)
+    distance = (
+        np.abs(evidence.adversarial.astype(np.float64) - images.as_float(slice(None))).reshape(60, -1).max(axis=1)
+    )
+    np.testing.assert_array_equal(distance, evidence.linf)
+    wrong = evidence.broken_by == WRONG_BEFORE
+    np.testing.assert_array_equal(evidence.linf[wrong], 0)
+    np.testing.assert_array_equal(evidence.adversarial_prediction[wrong], evidence.clean_prediction[wrong])
+    assert (evidence.adversarial_prediction[evidence.robust] == evidence.label[evidence.robust]).all()
+
+
+def test_the_curve_starts_at_clean_accuracy_and_passes_through_pgd(linear):
+    outcome = suite(*linear)
+    accuracies = [point.accuracy for point in outcome.eps_curve]
+    pgd = outcome.attacks[1]
+    assert accuracies[0] == outcome.evidence.correct.mean()
+    assert accuracies[3] == pgd.accuracy
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_agreement_counts_where_the_gradient_graph_predicts_otherwise(linear):
+    session, images = linear
+    whole = suite(session, images).agreement
+    assert whole.same_prediction == whole.n
+    lying = suite(LyingGradients(session.weight, session.bias), images).agreement
+    assert lying.same_prediction < lying.n
+
+
+def test_a_clean_run_attacks_nothing(linear):
+    outcome = suite(*linear, attacks=())
+    assert outcome.attacks == ()
+    assert outcome.eps_curve == ()
+    assert outcome.agreement is None
+
+
+def test_a_set_without_one_correct_image_is_no_error(linear):
+    session, images = linear
+    predicted = session.logits(images.images).argmax(axis=1)
+    wrong = ImageSet("wrong", images.images, (predicted + 1) % 3, images.ids)
+    outcome = suite(session, wrong)
+    assert [row.accuracy for row in outcome.attacks] == [0, 0, 0]

@@ -1,0 +1,76 @@
+import pytest
+
+from runtime.bundle import open_bundle
+from runtime.errors import BadBundle
+
+
+def test_a_whole_bundle_gives_its_manifest_and_bytes(bundle, files):
+    opened = open_bundle(bundle)
+    assert opened.manifest.name == "tiny"
+    assert all(opened.read(name) == data for name, data in files.items())
+    assert opened.manifest.to_json() == (bundle / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.fp32.onnx", "model.fp32.grad.onnx", "evaluation.npz"])
+def test_a_bundle_with_one_changed_byte_is_refused(bundle, name):
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(BadBundle, match=f"{name}: its digest differs"):
+        open_bundle(bundle)
+
+
+def cut(bundle):
+    path = bundle / "model.fp32.onnx"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def remove(bundle):
+    (bundle / "evaluation.npz").unlink()
+
+
+def add(bundle):
+    (bundle / "stray.txt").write_text("?")
+
+
+def link(bundle):
+    path = bundle / "evaluation.npz"
+    path.rename(bundle.parent / "outside.npz")
+    path.symlink_to(bundle.parent / "outside.npz")
+
+
+def empty(bundle):
+    (bundle / "manifest.json").write_text("")
+
+
+def no_manifest(bundle):
+    (bundle / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, remove, add, link, empty, no_manifest])
+def test_a_damaged_bundle_is_refused(bundle, damage):
+    damage(bundle)
+    with pytest.raises(BadBundle) as caught:
+        open_bundle(bundle)
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["schema"], "edgeproof.bundle/2"),
+        (["unknown"], 1),
+        (["version"], 0),
+        (["classes"], ["only"]),
+        (["ships"], "int8"),
+        (["threat_model", "eps"], 2),
+        (["graphs", "fp32", "forward"], "../model.onnx"),
+        (["graphs", "fp32", "forward"], "other.onnx"),
+        (["files", "model.fp32.onnx", "sha256"], "?"),
+        (["input", "channels"], 0),
+    ],
+)
+def test_a_manifest_that_does_not_hold_together_is_refused(bundle, rewrite, keys, value):
+    rewrite(bundle, *keys, value=value)
+    with pytest.raises(BadBundle, match=r"manifest\.json"):
+        open_bundle(bundle)

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import runtime
+from runtime import cli
+from runtime.errors import BadData
+
+MODULES = sorted(
+    ".".join(("runtime", *path.relative_to(Path(runtime.__path__[0])).with_suffix("").parts))
+    for path in Path(runtime.__path__[0]).rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+IMPORTED_BY_HELP = """
+import json, sys
+from runtime.cli import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+sys.stdout.flush()
+sys.stderr.write(json.dumps(sorted(sys.modules)))
+"""
+
+BANNED = """
+import importlib, sys
+for name in ("torch", "torchvision", "onnx", "safetensors"):
+    sys.modules[name] = None
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+class Entry:
+    """An installed entry point."""
+
+    def __init__(self, name, load, extras=()):
+        self.name, self.load, self.extras = name, load, extras
+
+
+@pytest.fixture
+def install(monkeypatch):
+    def install(*entries):
+        monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+
+    return install
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def absent(name):
+    def load():
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    return load
+
+
+def test_help_imports_nothing_heavy():
+    result = subprocess.run([sys.executable, "-c", IMPORTED_BY_HELP], capture_output=True, text=True, check=True)
+    imported = set(json.loads(result.stderr))
+    heavy = {"torch", "onnxruntime", "onnx", "numpy", "pydantic", "rich", "jinja2", "matplotlib", "runtime.commands"}
+    assert imported & heavy == set()
+    assert "verify" in result.stdout
+
+
+def test_every_module_of_the_runtime_imports_where_torch_and_onnx_are_banned():
+    assert "runtime.attacks.pgd" in MODULES
+    subprocess.run([sys.executable, "-c", BANNED, *MODULES], check=True)
+
+
+def test_help_lists_every_command_with_a_summary_and_loads_none(install):
+    install(*(Entry(name, None, ["train"]) for name in [*cli.SUMMARIES, "stranger"]))
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(summary in result.output for summary in cli.SUMMARIES.values())
+    assert "stranger" in result.output
+
+
+def test_the_installed_commands_are_those_with_a_summary():
+    assert {*cli.SUMMARIES} == {entry.name for entry in cli.entry_points(group=cli.COMMANDS_GROUP)}
+
+
+def test_the_summary_of_verify_is_its_own_first_line():
+    from runtime.commands import verify
+
+    assert verify.help.splitlines()[0] == cli.SUMMARIES["verify"]
+
+
+def test_version_is_that_of_the_distribution():
+    assert run("--version").output.split()[-1] == version("edgeproof")
+
+
+def test_a_command_whose_extra_is_missing_names_it(install):
+    install(Entry("distill", absent("torch"), ["train"]))
+    result = run("distill")
+    assert result.exit_code == 4
+    assert "needs the extra 'train': torch is not installed" in result.stderr
+    assert "hint: pip install 'edgeproof[train]'" in result.stderr
+    assert run("--help").exit_code == 0
+
+
+def test_an_extra_that_is_missed_only_while_the_command_runs_is_named_too(install):
+    install(Entry("distill", lambda: click.Command("distill", callback=absent("torch")), ["train"]))
+    assert run("distill").exit_code == 4
+
+
+def test_a_missing_module_of_a_command_without_extras_is_no_extra(install):
+    install(Entry("verify", absent("something")))
+    assert isinstance(run("verify").exception, ModuleNotFoundError)
+
+
+def test_a_typed_error_is_two_lines_on_stderr_and_its_exit_code(install):
+    def fail():
+        raise BadData("the images are blue", hint="paint them")
+
+    install(Entry("verify", lambda: click.Command("verify", callback=fail)))
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "error: the images are blue\nhint: paint them\n"
+
+
+def test_a_file_system_that_refuses_is_the_environments_fault(install):
+    def write():
+        raise PermissionError(13, "Permission denied", "reports/x")
+
+    install(Entry("verify", lambda: click.Command("verify", callback=write)))
+    result = run("verify")
+    assert result.exit_code == 4
+    assert result.stderr == "error: [Errno 13] Permission denied: 'reports/x'\n"
+
+
+def test_an_interrupt_is_one_line_and_130(install):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    install(Entry("verify", lambda: click.Command("verify", callback=interrupt)))
+    result = run("verify")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_an_unknown_command_is_a_usage_error(install):
+    install()
+    assert run("dance").exit_code == 2

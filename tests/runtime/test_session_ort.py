@@ -1,0 +1,101 @@
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from runtime.attacks.losses import cross_entropy, linear, margin, one_hot
+from runtime.errors import BadModel, MissingEnvironment
+from runtime.session_ort import OrtSession
+from tests.fakes import LinearSession
+from tests.tiny import FORWARD, GRADIENT, graph
+
+
+def ort(files, **changes):
+    graphs = {"forward": files["model.fp32.onnx"], "gradient": files["model.fp32.grad.onnx"]} | changes
+    return OrtSession(graphs["forward"], graphs["gradient"], precision="fp32", threads=1)
+
+
+def test_logits_values_and_gradients_are_those_of_the_model(task, files):
+    weight, bias, images, labels = task
+    label = one_hot(labels, 3)
+    session, fake = ort(files), LinearSession(weight, bias)
+    np.testing.assert_allclose(session.logits(images), fake.logits(images), atol=1e-5)
+    for loss in (cross_entropy(label), margin(label), linear(label, label[::-1] - label)):
+        z, value, gradient = session.loss_gradient(images, loss)
+        _, expected, slope = fake.loss_gradient(images, loss)
+        np.testing.assert_allclose(z, fake.logits(images), atol=1e-5)
+        np.testing.assert_allclose(gradient, slope, atol=1e-5)
+        if not loss.cotangent.any():
+            np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_the_card_says_what_runs_where(files):
+    card = ort(files).card()
+    assert (card.precision, card.backend, card.provider, card.engine_sha256) == ("fp32", "ort", "cpu", None)
+    assert len(card.sha256) == 64
+
+
+@pytest.mark.parametrize("which", ["forward", "gradient"])
+def test_a_truncated_graph_is_refused_without_a_word_on_the_terminal(files, which, capfd):
+    name = {"forward": "model.fp32.onnx", "gradient": "model.fp32.grad.onnx"}[which]
+    with pytest.raises(BadModel, match=f"{which} graph cannot be loaded"):
+        ort(files, **{which: files[name][:-40]})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_graph_with_other_names_is_refused(task, files):
+    weight, bias, *_ = task
+    model = graph(FORWARD.replace("logits", "scores"), weight, bias)
+    with pytest.raises(BadModel, match="the forward graph has no logits"):
+        ort(files, forward=model)
+    with pytest.raises(BadModel, match="the gradient graph has no"):
+        ort(files, gradient=files["model.fp32.onnx"])
+
+
+def test_images_of_another_shape_are_refused(files):
+    with pytest.raises(BadModel, match="the forward graph failed") as caught:
+        ort(files).logits(np.zeros((2, 1, 5, 5), np.float32))
+    assert "[2, 1, 5, 5]" in caught.value.hint
+
+
+def test_without_a_gradient_graph_only_logits_are_answered(task, files):
+    session = ort(files, gradient=None)
+    session.logits(task[2])
+    with pytest.raises(BadModel, match="no gradient graph"):
+        session.loss_gradient(task[2], cross_entropy(one_hot(task[3], 3)))
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_another_provider_never_takes_the_place_of_one_that_is_missing(files, provider, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingEnvironment, match="ExecutionProvider"):
+        OrtSession(files["model.fp32.onnx"], None, precision="fp32", provider=provider)
+
+
+def test_a_provider_that_is_listed_but_does_not_work_is_refused(files, monkeypatch):
+    import onnxruntime
+
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    original = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda graph, options, providers: original(graph, options, ["CPUExecutionProvider"]),
+    )
+    with pytest.raises(MissingEnvironment, match="does not work here"):
+        OrtSession(files["model.fp32.onnx"], None, precision="fp32", provider="cuda")
+
+
+def test_onnx_itself_accepts_the_hand_written_gradient(files):
+    onnx.checker.check_model(onnx.load_model_from_string(files["model.fp32.grad.onnx"]))
+    assert "target" not in GRADIENT
+
+
+def test_without_onnx_runtime_the_environment_is_to_blame(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingEnvironment, match="ONNX Runtime is missing"):
+        ort(files)

@@ -1,0 +1,414 @@
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from runtime import report
+from runtime.bundle import EVALUATION, Graph
+from runtime.cli import main
+from runtime.errors import BadData
+from runtime.report_schema import Report, RunRecord, load_report
+from runtime.spec import Gate
+from tests.fakes import LinearSession
+from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task, npz, write_bundle
+
+
+def edgeproof(*arguments, env=None):
+    """Run the command line in this process: exit code, stdout, stderr."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    bundle = write_bundle(folder / "bundle", bundle_files(linear_task()), n=60)
+    result = edgeproof("verify", bundle, "--out", folder / "run", "--save-adversarial", "--json")
+    assert result.exit_code == 0, result.stderr
+    return folder, result
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """A finished run of the tiny bundle: its directory, a copy, and what it printed."""
+    folder, result = finished_once
+    return shutil.copytree(folder / "run", tmp_path / "run"), result
+
+
+@pytest.fixture
+def evidence(finished):
+    with np.load(finished[0] / "evidence.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_a_run_leaves_its_four_files_and_nothing_else(finished_once):
+    folder, _ = finished_once
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle", "run"]
+    names = sorted(path.name for path in (folder / "run").iterdir())
+    assert names == ["evidence.npz", "report.html", "report.json", "run.json"]
+
+
+def test_json_on_stdout_is_the_report_and_progress_is_on_stderr(finished):
+    out, result = finished
+    assert result.stdout.encode() == (out / "report.json").read_bytes()
+    assert "pgd: " in result.stderr
+
+
+def test_the_report_holds_every_field_of_its_schema(finished):
+    record = json.loads(finished[1].stdout)
+    assert record["schema"] == "edgeproof.report/1"
+    assert set(record) == {
+        "schema", "verdict", "reasons", "gate", "artifact", "data", "threat_model", "request", "request_sha256", "seed",
+        "clean", "attacks", "robust_accuracy", "per_class", "confusion", "eps_curve", "paired", "agreement", "warnings",
+        "device", "software", "started", "seconds",
+    }  # fmt: skip
+    assert (record["verdict"], record["reasons"]) == ("passed", ["no gate asked for"])
+    assert [row["name"] for row in record["attacks"]] == ["fgsm", "pgd", "cw"]
+    assert record["artifact"]["authenticated"] is False
+    assert record["threat_model"] == {"norm": "linf", "eps": EPS}
+    assert record["data"]["n"] == record["clean"]["n"] == 60
+    assert set(record["software"]) == {"edgeproof", "numpy", "onnxruntime"}
+
+
+def test_the_figures_of_the_report_are_those_of_the_evidence(finished, evidence):
+    read = load_report(finished[0])
+    robust, correct = evidence["broken_by"] == -1, evidence["broken_by"] != -2
+    assert read.robust_accuracy.value == robust.mean()
+    assert read.clean.accuracy == correct.mean()
+    assert read.robust_accuracy.value <= min(row.accuracy for row in read.attacks)
+    for row in read.per_class:
+        own = evidence["label"] == row.label
+        assert (row.n, row.clean, row.robust) == (own.sum(), correct[own].mean(), robust[own].mean())
+    expected = np.zeros((3, 3), int)
+    for label, prediction in zip(evidence["label"], evidence["adversarial_prediction"], strict=True):
+        expected[label, prediction] += 1
+    assert read.confusion == tuple(map(tuple, expected.tolist()))
+    assert np.trace(expected) == robust.sum()
+
+
+def test_every_broken_point_in_the_evidence_can_be_checked_again(evidence, task, files):
+    weight, bias, *_ = task
+    with np.load(io.BytesIO(files[EVALUATION])) as file:
+        clean = file["images"].astype(np.float32) / np.float32(255)
+    x = evidence["adversarial"]
+    distance = np.abs(x.astype(np.float64) - clean).reshape(60, -1).max(axis=1)
+    np.testing.assert_array_equal(distance, evidence["linf"])
+    assert distance.max() <= EPS + 1e-6
+    assert x.min() >= 0
+    assert x.max() <= 1
+    predicted = LinearSession(weight, bias).logits(x).argmax(axis=1)
+    np.testing.assert_array_equal(predicted == evidence["label"], evidence["broken_by"] == -1)
+
+
+def test_the_closed_form_bounds_the_verdict(evidence, task, files):
+    weight, bias, *_ = task
+    with np.load(io.BytesIO(files[EVALUATION])) as file:
+        clean = file["images"].astype(np.float32) / np.float32(255)
+    certain = LinearSession(weight, bias).margins(clean, evidence["label"]) > EPS
+    robust = evidence["broken_by"] == -1
+    assert (robust >= certain).all()
+    assert robust.sum() <= certain.sum() + 2
+
+
+def test_the_run_record_holds_the_request_and_its_digest(finished):
+    record = RunRecord.model_validate_json((finished[0] / "run.json").read_bytes())
+    assert record.request.digest() == record.request_sha256 == load_report(finished[0]).request_sha256
+    assert record.request.attacks[1].settings == {"steps": 10, "step": 0.25}
+
+
+def test_a_run_is_repeated_to_the_bit(bundle, tmp_path, finished):
+    assert edgeproof("verify", bundle, "--out", "again", "--save-adversarial").exit_code == 0
+    assert (tmp_path / "again" / "evidence.npz").read_bytes() == (finished[0] / "evidence.npz").read_bytes()
+    assert (tmp_path / "again" / "run.json").read_bytes() == (finished[0] / "run.json").read_bytes()
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_verdicts_do_not_depend_on_the_batch(bundle, tmp_path, evidence, batch):
+    assert edgeproof("verify", bundle, "--out", "other", "--batch", batch).exit_code == 0
+    with np.load(tmp_path / "other" / "evidence.npz") as other:
+        np.testing.assert_array_equal(other["broken_by"], evidence["broken_by"])
+        assert "adversarial" not in other
+
+
+def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
+    out = edgeproof("verify", bundle, "--out", "run", "--attacks", "clean,pgd", "--n", 20, "--eps", "2/255").stdout
+    read = load_report(Path("run"))
+    assert out.startswith("passed\n  no gate asked for")
+    assert f"{100 * read.attacks[0].accuracy:.1f} %" in out
+    assert "95 % interval" in out
+    assert "20 images, eps 2.00/255" in out
+    assert out.rstrip().endswith("report: run")
+
+
+def test_without_out_a_fresh_directory_is_made(bundle, tmp_path):
+    assert edgeproof("verify", bundle, "--attacks", "clean").exit_code == 0
+    (made,) = (tmp_path / "reports").iterdir()
+    assert made.name.startswith("tiny-fp32-2")
+
+
+GATES = {
+    "low end reached": (["--fail-under", "1%"], 0, "passed"),
+    "high end under": (["--fail-under", "99%"], 1, "failed"),
+}
+
+
+@pytest.mark.parametrize(("options", "code", "verdict"), GATES.values(), ids=GATES)
+def test_the_gate_decides_the_exit_code(bundle, options, code, verdict):
+    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "fgsm", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (code, verdict)
+
+
+def test_an_interval_that_spans_the_gate_is_inconclusive(bundle, finished):
+    between = load_report(finished[0]).robust_accuracy.value
+    assert edgeproof("verify", bundle, "--fail-under", between, "--out", "second").exit_code == 5
+
+
+def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, files):
+    strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
+    assert edgeproof("verify", strict, "--attacks", "fgsm", "--out", "a").exit_code == 1
+    assert edgeproof("verify", strict, "--attacks", "fgsm", "--fail-under", "1%", "--out", "b").exit_code == 0
+
+
+def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path, files):
+    fp32 = write_bundle(tmp_path / "fp32", files, n=60, gate=Gate(max_drop=0.01))
+    assert edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a").exit_code == 0
+    graphs = {"int8": Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18)}
+    int8 = write_bundle(tmp_path / "int8", files, n=60, gate=Gate(max_drop=0.01), graphs=graphs, ships="int8")
+    result = edgeproof("verify", int8, "--attacks", "fgsm", "--out", "b")
+    assert result.exit_code == 5
+    assert "nothing to compare with" in result.stdout
+
+
+def test_a_run_against_itself_drops_by_nothing_within_its_interval(bundle, finished):
+    result = edgeproof("verify", bundle, "--against", finished[0], "--max-drop", "50%", "--out", "second", "--json")
+    paired = json.loads(result.stdout)["paired"]
+    assert result.exit_code == 0
+    assert (paired["only_this"], paired["only_that"], paired["difference"]) == (0, 0, 0)
+    assert paired["ci95"][0] < 0 < paired["ci95"][1]
+    assert paired["mcnemar_p"] == 1
+    assert "tiny fp32 on ort/cpu" in paired["against"]
+
+
+def test_a_weaker_artifact_fails_against_the_better_one(tmp_path, task, files, finished):
+    constant = np.zeros_like(task[0]), np.float32([1, 0, 0])
+    weaker = {**files, "model.fp32.onnx": graph(FORWARD, *constant), "model.fp32.grad.onnx": graph(GRADIENT, *constant)}
+    other = write_bundle(tmp_path / "weaker", weaker, n=60)
+    result = edgeproof("verify", other, "--against", finished[0], "--max-drop", "1%", "--out", "second", "--json")
+    robust = load_report(finished[0]).robust_accuracy.value
+    paired = json.loads(result.stdout)["paired"]
+    assert result.exit_code == 1
+    assert paired["difference"] == pytest.approx((task[3] == 0).mean() - robust)
+    assert paired["ci95"][1] < -0.01
+
+
+def test_runs_of_different_size_are_paired_on_the_images_they_share(bundle, finished):
+    result = edgeproof("verify", bundle, "--n", 25, "--against", finished[0], "--out", "second", "--json")
+    paired = json.loads(result.stdout)["paired"]
+    assert sum(paired[cell] for cell in ("both", "only_this", "only_that", "neither")) == 25
+
+
+@pytest.mark.parametrize("options", [["--eps", "0.02"], ["--attacks", "pgd"], ["--data", "other.npz"]])
+def test_a_run_of_another_request_is_no_comparison(bundle, finished, options):
+    other = np.zeros((60, 1, 4, 4), np.uint8)
+    np.savez("other.npz", x=other, y=np.zeros(60, int))
+    result = edgeproof("verify", bundle, *options, "--against", finished[0], "--out", "second")
+    assert result.exit_code == 3
+    assert "the run to compare with has other" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["report.json", "evidence.npz"])
+def test_a_damaged_run_is_no_comparison(bundle, finished, name):
+    (finished[0] / name).write_text('{"schema": "edgeproof.report/9"}')
+    result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
+    assert result.exit_code == 3
+    assert name in result.stderr
+
+
+USAGE = {
+    "unknown attack": ["--attacks", "pgd,magic"],
+    "unknown backend": ["--backend", "tensorrt"],
+    "unknown provider": ["--provider", "tpu"],
+    "unparsable eps": ["--eps", "8/0"],
+    "eps above one": ["--eps", "8"],
+    "no images": ["--n", "0"],
+    "negative seed": ["--seed", "-1"],
+    "percent above 100": ["--fail-under", "450%"],
+    "drop without comparison": ["--max-drop", "1%"],
+    "gate without attack": ["--attacks", "clean", "--fail-under", "10%"],
+    "comparison that is not there": ["--against", "nowhere"],
+    "data that is not there": ["--data", "nowhere.npz"],
+    "unknown option": ["--colour"],
+}
+
+
+@pytest.mark.parametrize("options", USAGE.values(), ids=USAGE)
+def test_a_wrong_command_line_is_refused_before_any_work(bundle, tmp_path, options):
+    result = edgeproof("verify", bundle, *options, "--out", "run")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_is_not_there_is_a_usage_error():
+    assert edgeproof("verify", "nowhere").exit_code == 2
+
+
+def test_the_backend_can_be_set_by_the_environment(bundle):
+    assert edgeproof("verify", bundle, env={"EDGEPROOF_BACKEND": "magic"}).exit_code == 2
+
+
+def test_an_out_that_cannot_be_made_is_refused_before_the_attacks(bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = edgeproof("verify", bundle, "--out", "file/report")
+    assert result.exit_code == 4
+    assert "cannot be written to" in result.stderr
+    assert "clean:" not in result.stderr
+
+
+def test_an_out_that_holds_anything_is_refused_and_kept(bundle, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("keep")
+    assert edgeproof("verify", bundle, "--out", "run").exit_code == 2
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def changed(files, **arrays):
+    base = {"images": np.zeros((60, 1, 4, 4), np.uint8), "labels": np.zeros(60, int), "ids": np.arange(60)}
+    return {**files, EVALUATION: npz(**(base | arrays))}
+
+
+BAD_FILES = {
+    "labels out of range": lambda files: changed(files, labels=np.full(60, 3)),
+    "NaN": lambda files: changed(files, images=np.full((60, 1, 4, 4), np.nan, np.float32)),
+    "other image shape": lambda files: changed(files, images=np.zeros((60, 1, 5, 5), np.uint8)),
+    "truncated graph": lambda files: {**files, "model.fp32.onnx": files["model.fp32.onnx"][:-30]},
+    "truncated gradient": lambda files: {**files, "model.fp32.grad.onnx": files["model.fp32.grad.onnx"][:-30]},
+    "more classes than the model": lambda files: {
+        **files,
+        "model.fp32.onnx": graph(FORWARD, np.ones((4, 16), np.float32), np.ones(4, np.float32)),
+    },
+}
+
+
+@pytest.mark.parametrize("damage", BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_content_ends_with_3_one_error_and_nothing_written(tmp_path, files, damage):
+    bundle = write_bundle(tmp_path / "bad", damage(files), n=60)
+    result = edgeproof("verify", bundle, "--out", "run")
+    assert result.exit_code == 3, result.stderr
+    assert "\nerror: " in "\n" + result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
+
+
+@pytest.mark.parametrize("options", [["--precision", "int8"], ["--n", "61"]])
+def test_what_the_bundle_does_not_hold_is_bad_input(bundle, options):
+    result = edgeproof("verify", bundle, *options, "--out", "run")
+    assert result.exit_code == 3
+    assert "hint: " in result.stderr
+
+
+def test_a_changed_byte_and_a_missing_manifest_are_bad_input(bundle):
+    path = bundle / "model.fp32.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert edgeproof("verify", bundle).exit_code == 3
+    (bundle / "manifest.json").unlink()
+    assert edgeproof("verify", bundle).exit_code == 3
+
+
+def test_an_artifact_that_answers_nan_is_inconclusive(tmp_path, task, files):
+    broken = graph(FORWARD, np.full_like(task[0], np.nan), task[1])
+    bundle = write_bundle(tmp_path / "nan", {**files, "model.fp32.onnx": broken}, n=60)
+    result = edgeproof("verify", bundle, "--out", "run")
+    assert result.exit_code == 5
+    assert "image 0: the logit is NaN" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_provider_is_the_environments_fault(bundle, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert edgeproof("verify", bundle, "--provider", "cuda").exit_code == 4
+
+
+def test_without_the_report_extra_the_page_is_left_out_and_said_so(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    result = edgeproof("verify", bundle, "--out", "run", "--attacks", "clean")
+    assert result.exit_code == 0
+    assert "no report.html: jinja2 is not installed" in result.stderr
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_failure_while_writing_leaves_nothing(bundle, tmp_path, monkeypatch):
+    def fail(record):
+        raise BadData("the disk is full")
+
+    monkeypatch.setattr(report, "render", fail)
+    assert edgeproof("verify", bundle, "--out", "run").exit_code == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_images_of_ones_own_are_judged_in_place_of_the_bundles(bundle, task, tmp_path):
+    *_, images, labels = task
+    np.savez("own.npz", x=images[:12].transpose(0, 2, 3, 1), y=labels[:12])
+    result = edgeproof("verify", bundle, "--data", "own.npz", "--layout", "nhwc", "--out", "run", "--json")
+    assert json.loads(result.stdout)["data"]["name"] == "own"
+    assert json.loads(result.stdout)["clean"]["n"] == 12
+
+
+def test_an_interrupt_ends_with_130_one_line_and_nothing_written(tmp_path, task, files):
+    labels = np.tile(task[3], 400)
+    images = np.tile(np.round(task[2] * 255).astype(np.uint8), (400, 1, 1, 1))
+    large = {**files, EVALUATION: npz(images=images, labels=labels, ids=np.arange(len(labels)))}
+    bundle = write_bundle(tmp_path / "large", large, n=len(labels))
+    command = [sys.executable, "-c", "from runtime.cli import main; main()", "verify", str(bundle)]
+    process = subprocess.Popen(
+        [*command, "--out", "run", "--batch", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    first = process.stderr.readline()
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=60)
+    assert first.startswith("clean: ")
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in rest
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+
+
+def test_the_page_puts_the_verdict_first_and_needs_no_network(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert page.index("passed") < page.index("no gate asked for") < page.index("<svg")
+    assert page.count("<svg") == 2
+    body = page[page.index("<body>") :]
+    assert "src=" not in page
+    assert "<script" not in page
+    assert "<link" not in page
+    assert "currentColor" in body
+    assert "edgeproof verify BUNDLE --precision fp32" in body
+
+
+def test_texts_on_the_page_are_escaped(finished):
+    hostile = load_report(finished[0]).model_dump(by_alias=True)
+    hostile["artifact"]["name"] = "<script>alert(1)</script>"
+    hostile["per_class"][0]["name"] = "<img src=x>"
+    page = report.render(Report.model_validate(hostile))
+    assert "<script>" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
