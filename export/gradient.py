@@ -1,0 +1,151 @@
+"""Reverse-mode differentiation of an ONNX graph: ONNX in, ONNX out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnx import ModelProto, checker, helper, shape_inference
+
+from export.graph import Emitter, Graph, Node
+from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
+from export.passes import INPUT, OUTPUT, prepare
+from export.rules import RULES
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+VALUE, GRADIENT = "value", "gradient"
+_RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
+
+
+def gradient_graph(model: ModelProto) -> ModelProto:
+    """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
+
+    All losses are in the one graph, weighted at run time. Its inputs, all of the model's own floating-point
+    type, one row an image: `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of
+    cross-entropy, margin, DLR and targeted DLR; `cotangent` [B, K]. Its outputs: `logits` [B, K]; `value` [B],
+    the weighted losses plus <cotangent, logits>; `gradient` [B, C, H, W] of each value by its own image. With
+    three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
+
+    Args:
+        model: the classifier, as `export.passes.prepare` takes it.
+
+    Raises:
+        BadModel: another interface; an operation without a rule in `export.rules.RULES`; or a use of one that
+            cannot be differentiated. The message names the node.
+
+    """
+    prepared = prepare(model)
+    _rename_reserved(prepared)
+    graph = Graph(prepared)
+    path = _path(graph)
+    classes = graph.shape(OUTPUT)[1]
+    if classes is None or classes < 2:
+        raise BadModel(f"{classes} classes: an attack needs two")
+    emit = Emitter(graph.dtype(INPUT))
+    value, seed = emit_losses(emit, OUTPUT, classes)
+    gradient = _backward(path, emit, seed)
+    emit.rename(value, VALUE)
+    emit.rename(gradient, GRADIENT)
+    return _assembled(graph, emit, classes)
+
+
+def _path(graph: Graph) -> list[Node]:
+    """Return the nodes from `input` to `logits` in order, each with the inputs that carry a gradient.
+
+    Raises:
+        BadModel: one of them has no rule, or there is none.
+
+    """
+    reached = {INPUT}
+    for node in graph.nodes:
+        node.active = tuple(i for i, name in enumerate(node.inputs) if name in reached)
+        if node.active:
+            reached.update(name for name in node.outputs if graph.is_real(name))
+    wanted, path = {OUTPUT}, []
+    for node in reversed(graph.nodes):
+        if node.active and wanted & reached & set(node.outputs):
+            path.append(node)
+            wanted.update(node.inputs[i] for i in node.active)
+    if INPUT not in wanted:
+        raise BadModel("the logits do not depend on the input")
+    for node in path:
+        _check_has_rule(node, wanted)
+    return path[::-1]
+
+
+def _check_has_rule(node: Node, wanted: set[str]) -> None:
+    if node.op not in RULES or node.proto.domain not in ("", "ai.onnx"):
+        raise BadModel(
+            f"{node}: edgeproof has no derivative of {node.op!r}",
+            hint="verify such a model with --gradient none, or add a rule to export/rules",
+        )
+    if wanted & set(node.outputs[1:]):
+        raise node.refused("more than its first output is used")
+
+
+def _backward(path: list[Node], emit: Emitter, seed: str) -> str:
+    """Emit the rules of `path` in reverse, adding up where a value was used more than once."""
+    arrived: dict[str, list[str]] = {OUTPUT: [seed]}
+    for node in reversed(path):
+        gradients = RULES[node.op](emit, node, _sum(emit, arrived.pop(node.outputs[0])))
+        for position in node.active:
+            if position not in gradients:
+                raise node.refused(f"its input {node.inputs[position]!r} depends on the image")
+            arrived.setdefault(node.inputs[position], []).append(gradients[position])
+    return _sum(emit, arrived[INPUT])
+
+
+def _sum(emit: Emitter, gradients: list[str]) -> str:
+    total, *others = gradients
+    for other in others:
+        total = emit("Add", total, other)
+    return total
+
+
+def _rename_reserved(model: ModelProto) -> None:
+    """Rename inner values that are called like an input or output of the gradient graph."""
+    graph = model.graph
+    named = [*graph.initializer, *graph.value_info]
+    taken = {item.name for item in named}
+    fresh = {name: _unused(name, taken) for name in _RESERVED & taken}
+    for item in named:
+        item.name = fresh.get(item.name, item.name)
+    for node in graph.node:
+        node.input[:] = [fresh.get(name, name) for name in node.input]
+        node.output[:] = [fresh.get(name, name) for name in node.output]
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _assembled(graph: Graph, emit: Emitter, classes: int) -> ModelProto:
+    """Put forward and emitted nodes together, declare the interface, and check types and shapes of all."""
+    kind = helper.np_dtype_to_tensor_dtype(graph.dtype(INPUT))
+    forward = graph.model.graph
+    rows = {LABEL: classes, TARGET: classes, WEIGHTS: HEADS, COTANGENT: classes}
+    if classes < HEADS:
+        del rows[TARGET]
+    batch = forward.input[0].type.tensor_type.shape.dim[0].dim_param
+    image = [batch, *graph.shape(INPUT)[1:]]
+    assembled = helper.make_graph(
+        [*forward.node, *emit.nodes],
+        "classifier_and_gradient",
+        [*forward.input, *(helper.make_tensor_value_info(n, kind, [batch, k]) for n, k in rows.items())],
+        [
+            *forward.output,
+            helper.make_tensor_value_info(VALUE, kind, [batch]),
+            helper.make_tensor_value_info(GRADIENT, kind, image),
+        ],
+        [*forward.initializer, *emit.initializers],
+    )
+    model = helper.make_model(assembled, opset_imports=graph.model.opset_import, ir_version=graph.model.ir_version)
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise BadModel(f"the gradient graph does not check: {error}", hint="report this as a defect") from error
+    return model

@@ -1,0 +1,131 @@
+"""The losses of an attack as part of the graph: from logits to a value and a cotangent, one row an image.
+
+Formulas: cross-entropy; margin max_{j != y} z_j - z_y; DLR = margin / (z_p1 - z_p3 + 1e-12); targeted DLR =
+(z_t - z_y) / (z_p1 - (z_p3 + z_p4) / 2 + 1e-12), p sorting the logits descending (Croce & Hein 2020). All are
+to be raised. Ties go to the first index, as argmax has it.
+
+Sums over classes are matrix products with ones: ReduceSum on ONNX Runtime's CPU gives a row other bits at
+another place in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from export.graph import Emitter
+
+LABEL, TARGET, WEIGHTS, COTANGENT = "label", "target", "weights", "cotangent"
+HEADS = 4
+"""Columns of `weights`: cross-entropy, margin, DLR, targeted DLR; however many a model's classes allow."""
+
+BEYOND = 1e30
+"""Taken off a logit so that no maximum and no exponential sees it."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """One loss: its value [B, 1], and the derivative of the value by the logits [B, K]."""
+
+    value: str
+    cotangent: str
+
+
+def heads_of(classes: int) -> int:
+    """Return how many of the four losses exist: DLR needs 3 classes, targeted DLR 4."""
+    return {2: 2, 3: 3}.get(classes, HEADS)
+
+
+def emit_losses(emit: Emitter, logits: str, classes: int) -> tuple[str, str]:
+    """Emit the weighted losses of `logits` [B, K].
+
+    Returns:
+        The names of the value [B] and of the cotangent [B, K], its derivative by the logits.
+
+    """
+    heads = _heads(emit, logits, classes)
+    weights = emit.many("Split", [WEIGHTS], HEADS, axis=1, num_outputs=HEADS)
+    value = _row_sum(emit, emit("Mul", COTANGENT, logits), classes)
+    cotangent = COTANGENT
+    for weight, head in zip(weights, heads, strict=False):
+        value = emit("Add", value, emit("Mul", weight, head.value))
+        cotangent = emit("Add", cotangent, emit("Mul", weight, head.cotangent))
+    return emit.reshape(value, (None,)), cotangent
+
+
+def _heads(emit: Emitter, logits: str, classes: int) -> list[Head]:
+    rivals = emit("Sub", logits, emit("Mul", LABEL, emit.real(BEYOND)))
+    own = _row_sum(emit, emit("Mul", logits, LABEL), classes)
+    margin = _margin(emit, rivals, own, classes)
+    heads = [_cross_entropy(emit, logits, rivals, own, classes), margin]
+    if classes >= 3:
+        top = _top(emit, logits, min(classes, 4), classes)
+        heads.append(_ratio(emit, margin, _spread(emit, top, (1, 0, -1, 0), classes)))
+    if classes >= 4:
+        gap = _target_gap(emit, logits, own, classes)
+        heads.append(_ratio(emit, gap, _spread(emit, top, (1, 0, -0.5, -0.5), classes)))
+    return heads
+
+
+def _cross_entropy(emit: Emitter, logits: str, rivals: str, own: str, classes: int) -> Head:
+    """-log softmax(z)_y, written so that neither it nor its derivative dies on confident images.
+
+    With m = logsumexp of the other logits - z_y, the value is max(m, 0) + log(1 + e), e = exp(-|m|), and
+    log(1 + e) = 2 atanh(e / (2 + e)). The derivative is p_j, and at the label -(sum of the other p_j): in
+    float32 p_y - 1 is 0 where the loss is under 6e-8, in PyTorch too.
+    """
+    highest = emit("ReduceMax", rivals, emit.integers([1]), keepdims=1)
+    mass = _row_sum(emit, emit("Exp", emit("Sub", rivals, highest)), classes)
+    m = emit("Sub", emit("Add", emit("Log", mass), highest), own)
+    e = emit("Exp", emit("Neg", emit("Abs", m)))
+    half = emit("Atanh", emit("Div", e, emit("Add", e, emit.real(2))))
+    value = emit("Add", emit("Relu", m), emit("Add", half, half))
+
+    others = emit("Mul", emit("Softmax", logits, axis=1), emit("Sub", emit.real(1), LABEL))
+    at_label = emit("Mul", LABEL, _row_sum(emit, others, classes))
+    return Head(value, emit("Sub", others, at_label))
+
+
+def _margin(emit: Emitter, rivals: str, own: str, classes: int) -> Head:
+    highest = emit("ReduceMax", rivals, emit.integers([1]), keepdims=1)
+    rival = _one_hot(emit, emit("ArgMax", rivals, axis=1, keepdims=1), classes)
+    return Head(emit("Sub", highest, own), emit("Sub", rival, LABEL))
+
+
+def _target_gap(emit: Emitter, logits: str, own: str, classes: int) -> Head:
+    target = _row_sum(emit, emit("Mul", logits, TARGET), classes)
+    return Head(emit("Sub", target, own), emit("Sub", TARGET, LABEL))
+
+
+def _ratio(emit: Emitter, gap: Head, spread: Head) -> Head:
+    """Return gap / spread: (gap' - value spread') / spread."""
+    value = emit("Div", gap.value, spread.value)
+    change = emit("Sub", gap.cotangent, emit("Mul", value, spread.cotangent))
+    return Head(value, emit("Div", change, spread.value))
+
+
+def _top(emit: Emitter, logits: str, count: int, classes: int) -> Head:
+    """Return the `count` largest logits [B, count], descending, and their places, one-hot [B, count, K]."""
+    largest, places = emit.many("TopK", [logits, emit.integers([count])], 2, axis=1)
+    return Head(largest, _one_hot(emit, emit("Unsqueeze", places, emit.integers([2])), classes))
+
+
+def _spread(emit: Emitter, top: Head, factors: tuple[float, ...], classes: int) -> Head:
+    """Return factors . (z_p1, z_p2, ...) + 1e-12 and its derivative."""
+    row = np.asarray(factors)[None, : min(classes, len(factors))]
+    value = emit("Add", emit("MatMul", top.value, emit.real(row.T)), emit.real(1e-12))
+    derivative = emit("MatMul", emit.real(row), top.cotangent)
+    return Head(value, emit.reshape(derivative, (None, classes)))
+
+
+def _one_hot(emit: Emitter, index: str, classes: int) -> str:
+    """Turn indices [..., 1] into rows [..., K]."""
+    return emit.cast(emit("Equal", index, emit.integers(np.arange(classes))))
+
+
+def _row_sum(emit: Emitter, rows: str, classes: int) -> str:
+    """Sum [B, K] to [B, 1]."""
+    return emit("MatMul", rows, emit.real(np.ones((classes, 1))))

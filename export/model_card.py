@@ -1,0 +1,118 @@
+"""MODEL_CARD.md: the manifest in words, for the person who receives the bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.bundle import EVALUATION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runtime.bundle import Manifest, Parity, Reference
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the card of a bundle whose manifest lists every other file."""
+    return "\n".join(line for section in _sections(manifest) for line in [*section, ""])
+
+
+def _sections(manifest: Manifest) -> Iterator[list[str]]:
+    yield [f"# {manifest.name}, version {manifest.version}"]
+    yield _what_it_is(manifest)
+    yield _threat_model(manifest)
+    yield _figures(manifest.reference)
+    parities = {name: graph.parity for name, graph in manifest.graphs.items() if graph.parity}
+    if parities:
+        yield _parity(parities)
+    if manifest.provenance:
+        yield _origin(manifest)
+    yield _verification(manifest)
+    yield ["## Files", "", "| file | bytes | sha256 |", "|---|---|---|"] + [
+        f"| {name} | {entry.size} | `{entry.sha256}` |" for name, entry in sorted(manifest.files.items())
+    ]
+
+
+def _what_it_is(manifest: Manifest) -> list[str]:
+    image = manifest.input
+    return [
+        f"An image classifier as an ONNX graph ({', '.join(manifest.graphs)}), exported {manifest.created}.",
+        f"Input: `input`, float32, [batch, {image.channels}, {image.height}, {image.width}] in [0, 1]; "
+        "the normalisation is inside the graph.",
+        f"Output: `logits` of {len(manifest.classes)} classes, in this order: {', '.join(manifest.classes)}.",
+    ]
+
+
+def _threat_model(manifest: Manifest) -> list[str]:
+    eps = manifest.threat_model.eps
+    return [
+        "## Threat model",
+        "",
+        f"Trained against changes of at most {255 * eps:.3g}/255 in every pixel (L-infinity {eps:.5f}), "
+        "by an attacker who knows the weights. Nothing is claimed of other norms, larger changes, or images unlike "
+        "the training data.",
+    ]
+
+
+def _figures(reference: Reference | None) -> list[str]:
+    if reference is None:
+        return ["## Figures", "", "None were recorded when this model was trained."]
+    return [
+        "## Figures",
+        "",
+        f"Measured in training ({reference.checkpoint} checkpoint) on {reference.n} hold-out images:",
+        "",
+        "| | accuracy |",
+        "|---|---|",
+        f"| clean | {reference.clean:.1%} |",
+        f"| PGD | {reference.pgd:.1%} |",
+        "",
+        "PGD gives an upper bound on robust accuracy: stronger attacks find more. What counts is what "
+        "`edgeproof verify` measures on the device.",
+    ]
+
+
+def _parity(parities: dict[str, Parity]) -> list[str]:
+    rows = [
+        f"| {name} | {p.max_logit_error:.1e} (at most {p.max_logit_error_limit:.0e}) "
+        f"| {p.prediction_agreement:.2%} (at least {p.prediction_agreement_limit:.1%}) "
+        f"| {p.median_gradient_error:.1e} (at most {p.median_gradient_error_limit:.0e}) |"
+        for name, p in parities.items()
+    ]
+    return [
+        "## Against the training framework",
+        "",
+        "On the evaluation images, relative to the largest value:",
+        "",
+        "| precision | largest logit error | same prediction | median gradient error |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    origin = manifest.provenance
+    assert origin is not None
+    data = origin.training_data
+    return [
+        "## Origin",
+        "",
+        f"- training data: {data.name}, {data.n} images, sha256 `{data.sha256}`",
+        f"- recipe: sha256 `{origin.recipe_sha256}` (resolved, in manifest.json)",
+        f"- checkpoint: sha256 `{origin.checkpoint_sha256}`",
+        f"- teacher: {f'sha256 `{origin.teacher_sha256}`' if origin.teacher_sha256 else 'none'}",
+        f"- software: {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}",
+    ]
+
+
+def _verification(manifest: Manifest) -> list[str]:
+    return [
+        "## Verify it",
+        "",
+        "On the device, with `pip install edgeproof` and without the training framework:",
+        "",
+        "    edgeproof verify BUNDLE",
+        "",
+        f"attacks the {manifest.ships} graph itself on the {manifest.evaluation.n} images of {EVALUATION}, "
+        "after checking every file against manifest.json.",
+    ]

@@ -1,0 +1,116 @@
+"""Is the exported graph the network that was trained? Compared in logits, predictions and gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from runtime.bundle import Parity
+from runtime.errors import BadModel
+from runtime.session import LossSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from runtime.images import ImageSet
+    from runtime.session import Session
+
+MAX_LOGIT_ERROR = 1e-3
+"""Largest difference of a logit over the largest absolute logit; rounding alone gives about 1e-6."""
+PREDICTION_AGREEMENT = 0.995
+"""Fraction of images with the same first largest logit: images on a boundary may part by rounding."""
+MEDIAN_GRADIENT_ERROR = 1e-3
+"""Median over images of the largest difference over the largest absolute value of cross-entropy's gradient.
+
+A median: in deep networks the ReLU kinks of a few images flip within rounding, and their gradients differ visibly.
+"""
+GRADIENT_IMAGES = 512
+"""Gradients are compared on the first so many images, logits on all."""
+BATCH = 64
+
+
+def reference_logits(network: nn.Module, images: ImageSet) -> NDArray[np.float32]:
+    """Return the logits [N, K] of a network in evaluation mode, computed by PyTorch on the device it is on."""
+    with torch.no_grad():
+        rows = [network(_tensor(images.as_float(part), network)).cpu().numpy() for part in _batches(len(images))]
+    return np.concatenate(rows)
+
+
+def measure_parity(network: nn.Module, session: Session, images: ImageSet, logits: NDArray[np.float32]) -> Parity:
+    """Compare a session over the exported graphs with the network they came from.
+
+    Args:
+        network: in evaluation mode.
+        session: of the exported forward and gradient graph.
+        images: the evaluation set.
+        logits: [N, K], the network's own on these images (`reference_logits`).
+
+    Raises:
+        NonFinite, BadModel: from the session.
+
+    """
+    found = np.concatenate([session.logits(images.as_float(part)) for part in _batches(len(images))])
+    parts = _batches(min(len(images), GRADIENT_IMAGES))
+    errors = [_gradient_errors(network, session, images.rows(part), logits.shape[1]) for part in parts]
+    return Parity(
+        max_logit_error=_relative(found - logits, logits),
+        max_logit_error_limit=MAX_LOGIT_ERROR,
+        prediction_agreement=float(np.mean(found.argmax(axis=1) == logits.argmax(axis=1))),
+        prediction_agreement_limit=PREDICTION_AGREEMENT,
+        median_gradient_error=float(np.median(np.concatenate(errors))),
+        median_gradient_error_limit=MEDIAN_GRADIENT_ERROR,
+    )
+
+
+def refuse_beyond_limits(parity: Parity) -> None:
+    """Raise `BadModel` where a figure is beyond its limit, or is not a number."""
+    held = {
+        "logit error": parity.max_logit_error <= parity.max_logit_error_limit,
+        "prediction agreement": parity.prediction_agreement >= parity.prediction_agreement_limit,
+        "gradient error": parity.median_gradient_error <= parity.median_gradient_error_limit,
+    }
+    broken = [name for name, holds in held.items() if not holds]
+    if broken:
+        raise BadModel(
+            f"the exported graph is not the network: {', '.join(broken)} beyond the limit "
+            f"({parity.max_logit_error:.2e}, {parity.prediction_agreement:.2%}, {parity.median_gradient_error:.2e})",
+            hint="look for layers that act otherwise in evaluation mode, or report this",
+        )
+
+
+def _gradient_errors(network: nn.Module, session: Session, images: ImageSet, classes: int) -> NDArray[Any]:
+    """Return, per image, the largest difference of the cross-entropy gradient relative to its largest value."""
+    x = images.as_float(slice(None))
+    label = np.eye(classes, dtype=np.float32)[images.labels]
+    weights = np.tile(np.asarray([1, 0, 0, 0], np.float32), (len(x), 1))
+    nothing = np.zeros_like(label)
+    _, _, found = session.loss_gradient(x, LossSpec(weights, label, nothing, nothing))
+    expected = _cross_entropy_gradient(network, x, label)
+    return np.asarray([_relative(f - e, e) for f, e in zip(found, expected, strict=True)])
+
+
+def _cross_entropy_gradient(network: nn.Module, x: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
+    """Return PyTorch's gradient [B, C, H, W], seeded as the gradient graph does it: see `export.losses`."""
+    images, own = _tensor(x, network).requires_grad_(True), _tensor(label, network)
+    logits = network(images)
+    others = torch.softmax(logits.detach(), dim=1) * (1 - own)
+    (gradient,) = torch.autograd.grad(logits, images, others - own * others.sum(dim=1, keepdim=True))
+    return gradient.cpu().numpy()
+
+
+def _relative(difference: NDArray[Any], scale: NDArray[Any]) -> float:
+    """Return max |difference| / max |scale|; 0 where both are 0."""
+    largest = float(np.abs(difference).max())
+    return largest and largest / max(float(np.abs(scale).max()), float(np.finfo(np.float32).tiny))
+
+
+def _tensor(array: NDArray[Any], network: nn.Module) -> torch.Tensor:
+    place = next(network.parameters(), torch.empty(0))
+    return torch.from_numpy(np.ascontiguousarray(array)).to(place.device)
+
+
+def _batches(n: int) -> list[slice]:
+    return [slice(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]

@@ -1,0 +1,112 @@
+"""GlobalAveragePool, AveragePool, MaxPool, ReduceMean."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.rules.window import Window, window_of
+
+if TYPE_CHECKING:
+    from export.graph import Array, Emitter, Node, Shape
+    from export.rules import Gradients
+
+BELOW_ALL = -1e30
+"""Padding that no activation is under; finite, for it is multiplied by zeros."""
+
+
+def global_average_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Give every pixel its share."""
+    sizes = node.sizes(node.shape(), 2)
+    return {0: _shared(emit, dy, sizes, math.prod(sizes))}
+
+
+def reduce_mean(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Give every averaged value its share; over any axes but the batch's."""
+    shape = node.shape()
+    given = node.constant(1) if node.has(1) else node.attribute("axes", [])
+    axes = {int(axis) % len(shape) for axis in given}
+    if not axes and node.attribute("noop_with_empty_axes", 0):
+        return {0: dy}
+    if not axes or 0 in axes:
+        raise node.refused("it averages over the batch")
+    averaged = [size if axis in axes else 1 for axis, size in enumerate(shape)][1:]
+    sizes = node.sizes(tuple(averaged), 0)
+    kept: Shape = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    spread = dy if node.attribute("keepdims", 1) else emit.reshape(dy, kept)
+    return {0: _shared(emit, spread, sizes, math.prod(sizes))}
+
+
+def average_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Divide by the number of pixels each window averaged, then spread by a depthwise kernel of ones."""
+    window = window_of(node, tuple(node.attribute("kernel_shape", None)))
+    channels = node.sizes(node.shape())[0]
+    share = emit.real(1 / _pixels_seen(window, node))
+    ones = emit.real(np.ones((channels, 1, *window.kernel)))
+    return {0: window.spread(emit, emit("Mul", dy, share), ones, channels)}
+
+
+def max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Give each window's gradient to its first largest pixel (TensorRT knows no MaxPool with Indices).
+
+    A depthwise convolution with one-hot kernels lays every window out along a new axis, ArgMax finds the
+    largest, the transposed convolution puts its gradient back.
+    """
+    if node.attribute("storage_order", 0):
+        raise node.refused("column-major order")
+    window = window_of(node, tuple(node.attribute("kernel_shape", None)))
+    channels = node.sizes(node.shape())[0]
+    picks = emit.real(_one_hot_kernels(window.kernel, channels))
+    count = math.prod(window.kernel)
+    laid_out = emit(
+        "Conv",
+        _padded(emit, node.inputs[0], window),
+        picks,
+        group=channels,
+        kernel_shape=list(window.kernel),
+        strides=list(window.strides),
+        dilations=list(window.dilations),
+    )
+    windows = emit.reshape(laid_out, (None, channels, count, *window.output))
+    largest = emit("ArgMax", windows, axis=2, keepdims=1)
+    place = emit.integers(np.arange(count).reshape(1, 1, -1, *[1] * len(window.output)))
+    chosen = emit.cast(emit("Equal", largest, place))
+    routed = emit("Mul", chosen, emit("Unsqueeze", dy, emit.integers([2])))
+    flat = emit.reshape(routed, (None, channels * count, *window.output))
+    return {0: window.spread(emit, flat, picks, channels)}
+
+
+def _shared(emit: Emitter, dy: str, sizes: tuple[int, ...], count: int) -> str:
+    return emit("Mul", dy, emit.real(np.full(sizes, 1 / count)))
+
+
+def _pixels_seen(window: Window, node: Node) -> Array:
+    """Return how many pixels each window of an AveragePool divides by: with padding, or image pixels only."""
+    with_padding = node.attribute("count_include_pad", 0)
+    pads = node.attribute("pads", None) or [*window.begin, *(max(end, 0) for end in window.end)]
+    seen = np.ones(window.output)
+    for axis in range(len(window.image)):
+        low, high = 0, window.image[axis]
+        if with_padding:
+            low, high = -pads[axis], high + pads[axis + len(window.image)]
+        starts = np.arange(window.output[axis]) * window.strides[axis] - window.begin[axis]
+        taps = starts[:, None] + np.arange(window.kernel[axis]) * window.dilations[axis]
+        counts = ((taps >= low) & (taps < high)).sum(axis=1)
+        seen *= counts.reshape(-1, *[1] * (len(window.image) - axis - 1))
+    return seen
+
+
+def _one_hot_kernels(kernel: tuple[int, ...], channels: int) -> Array:
+    """Return [channels * n, 1, *kernel]: for each channel, one kernel for each of the n places."""
+    count = math.prod(kernel)
+    return np.tile(np.eye(count).reshape(count, 1, *kernel), (channels, 1, *[1] * len(kernel)))
+
+
+def _padded(emit: Emitter, x: str, window: Window) -> str:
+    """Pad so that every window lies inside; where it leaves pixels unseen, cut those off."""
+    if not any((*window.begin, *window.end)):
+        return x
+    pads = emit.integers([0, 0, *window.begin, 0, 0, *window.end])
+    return emit("Pad", x, pads, emit.real(BELOW_ALL))

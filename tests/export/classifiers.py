@@ -1,0 +1,150 @@
+"""Small classifiers around one operation, exported networks, and the runtimes that judge them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from export.passes import to_bytes
+from pipeline.models import build_network
+from runtime.session_ort import OrtSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from onnx import ModelProto
+    from torch import nn
+
+ARCHITECTURES = ("resnet18", "mobilenet_v2")
+SIDE = 16
+
+
+def classifier(
+    nodes: Sequence[str],
+    *,
+    image: tuple[int, ...],
+    classes: int,
+    constants: Mapping[str, Any] | None = None,
+    dtype: Any = np.float64,
+    opset: int = 20,
+) -> ModelProto:
+    """Build a model from ONNX text, one node a line, from `input` to `logits`."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [parser.parse_node(line) for line in nodes],
+        "test",
+        [helper.make_tensor_value_info("input", kind, ["batch", *image])],
+        [helper.make_tensor_value_info("logits", kind, ["batch", classes])],
+        [numpy_helper.from_array(_typed(value, dtype), name) for name, value in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def _typed(value: Any, dtype: Any) -> Any:
+    array = np.asarray(value)
+    return array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def attack_feeds(x: Any, classes: int, **given: Any) -> dict[str, Any]:
+    """Complete the inputs of a gradient graph: label 0, no weights, no cotangent, unless given."""
+    label = np.eye(classes)[np.zeros(len(x), int)]
+    zeros = np.zeros((len(x), classes))
+    feeds = {"label": label, "target": zeros, "weights": np.zeros((len(x), 4)), "cotangent": zeros, **given}
+    if classes < 4:
+        del feeds["target"]
+    return {"input": x, **{name: np.asarray(value, x.dtype) for name, value in feeds.items()}}
+
+
+def evaluate(model: ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
+    """Run a model by onnx's own evaluator where it is in float64, else by ONNX Runtime."""
+    names = [info.name for info in model.graph.output]
+    if model.graph.input[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
+        return dict(zip(names, ReferenceEvaluator(model, new_ops=[ConvTranspose, Pad]).run(None, feeds), strict=True))
+    session = onnxruntime.InferenceSession(to_bytes(model), providers=["CPUExecutionProvider"])
+    return dict(zip(names, session.run(None, feeds), strict=True))
+
+
+class ConvTranspose(OpRun):
+    """In float64 by torch: onnx's own mixes up groups of more than one channel."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, w: Any, bias: Any = None, **attributes: Any) -> Any:
+        begin, end = np.split(np.asarray(attributes["pads"]), 2)
+        full = F.conv_transpose2d(
+            torch.from_numpy(x.copy()),
+            torch.from_numpy(w.copy()),
+            None if bias is None else torch.from_numpy(bias),
+            stride=attributes["strides"],
+            groups=attributes["group"],
+            dilation=attributes["dilations"],
+        )
+        more = attributes["output_padding"]
+        full = F.pad(full, (0, more[1], 0, more[0]))
+        height, width = full.shape[2:]
+        return (full[:, :, begin[0] : height - end[0], begin[1] : width - end[1]].numpy(),)
+
+
+class Pad(OpRun):
+    """With negative pads, which cut off; onnx's own has none."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, pads: Any, value: Any = None, axes: Any = None, mode: str = "constant") -> Any:
+        assert mode in ("constant", None)
+        chosen = range(x.ndim) if axes is None else axes
+        widths = dict(zip(chosen, zip(*np.split(pads, 2), strict=True), strict=True))
+        for axis, (begin, end) in widths.items():
+            x = x.take(range(max(-begin, 0), x.shape[axis] - max(-end, 0)), axis)
+        positive = [tuple(max(pad, 0) for pad in widths.get(axis, (0, 0))) for axis in range(x.ndim)]
+        return (np.pad(x, positive, constant_values=0.0 if value is None else value.item()),)
+
+
+def torch_gradient(function: Callable[[Any], Any], x: Any, cotangent: Any) -> Any:
+    """Return autograd's gradient of <cotangent, function(x)>."""
+    images = torch.from_numpy(x).requires_grad_(True)
+    (gradient,) = torch.autograd.grad((function(images) * torch.from_numpy(cotangent)).sum(), images)
+    return gradient.numpy()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network, and what was made of it."""
+
+    network: nn.Module
+    forward: ModelProto
+    gradient: ModelProto
+
+    def session(self) -> OrtSession:
+        return OrtSession(to_bytes(self.forward), to_bytes(self.gradient), precision="fp32", threads=1)
+
+    def feeds(self, n: int, seed: int = 0) -> dict[str, Any]:
+        """Random images, labels and targets, with all losses and a cotangent mixed in each row."""
+        random = np.random.default_rng(seed)
+        eye = np.eye(10, dtype=np.float32)
+        return {
+            "input": random.random((n, 1, SIDE, SIDE), dtype=np.float32),
+            "label": eye[random.integers(0, 10, n)],
+            "target": eye[random.integers(0, 10, n)],
+            "weights": random.random((n, 4), dtype=np.float32),
+            "cotangent": random.standard_normal((n, 10)).astype(np.float32),
+        }
+
+
+def seeded_network(architecture: str) -> nn.Module:
+    """A quarter-width network with the batch statistics of some noise, in evaluation mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network(architecture, channels=1, classes=10, width=0.25, mean=[0.3], std=[0.35])
+        with torch.no_grad():
+            for _ in range(5):
+                network(torch.rand(32, 1, SIDE, SIDE))
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,198 @@
+"""Network to bundle, with a network small enough for every test to export it anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.gradient import gradient_graph
+from export.network import export_network
+from export.pack import MODEL_CARD, Claims, Precision, write_bundle
+from export.parity import measure_parity, reference_logits, refuse_beyond_limits
+from export.passes import to_bytes
+from export.to_onnx import to_onnx
+from runtime.bundle import EVALUATION, REFERENCE, Bundle, DataRecord, InputShape, Provenance, Reference, open_bundle
+from runtime.errors import BadData, BadModel, UsageFault
+from runtime.images import ImageSet, read_npz
+from runtime.session_ort import OrtSession
+from runtime.spec import Gate, ThreatModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLAIMS = Claims(
+    name="tiny",
+    classes=("cat", "dog", "owl"),
+    threat_model=ThreatModel(eps="8/255"),
+    version=3,
+    gate=Gate(fail_under="40%"),
+    reference=Reference(checkpoint="best", n=500, clean=0.81, pgd=0.47),
+    provenance=Provenance(
+        recipe={"name": "tiny"},
+        recipe_sha256="0" * 64,
+        checkpoint_sha256="1" * 64,
+        teacher_sha256=None,
+        training_data=DataRecord(name="animals", n=1000, sha256="2" * 64),
+        software={"torch": "2"},
+    ),
+    created="2026-01-01T00:00:00+00:00",
+)
+
+
+class Tiny(nn.Module):
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(2, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(6 * 3 * 3, classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.body(x))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Tiny().eval()
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> ImageSet:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 2, 8, 8), dtype=np.uint8)
+    return ImageSet("held out", images, random.integers(0, 3, 40), np.arange(100, 140))
+
+
+@pytest.fixture(scope="module")
+def graphs(network: nn.Module) -> tuple[Any, Any]:
+    forward = to_onnx(network, InputShape(channels=2, height=8, width=8))
+    return forward, gradient_graph(forward)
+
+
+@pytest.fixture(scope="module")
+def bundle(network: nn.Module, evaluation: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("export") / "bundle"
+    manifest = export_network(network, evaluation=evaluation, claims=CLAIMS, out=out)
+    opened = open_bundle(out)
+    assert opened.manifest == manifest
+    return opened
+
+
+def test_exported_bundle_opens_and_says_what_it_was_told(bundle: Bundle, evaluation: ImageSet) -> None:
+    manifest = bundle.manifest
+    assert manifest.input == InputShape(channels=2, height=8, width=8)
+    assert (manifest.version, manifest.ships, manifest.gate) == (3, "fp32", CLAIMS.gate)
+    assert manifest.evaluation == DataRecord(name="held out", n=40, sha256=evaluation.sha256)
+    assert set(manifest.files) == {
+        "model.fp32.onnx",
+        "model.fp32.grad.onnx",
+        EVALUATION,
+        REFERENCE,
+        MODEL_CARD,
+    }
+    parity = manifest.graphs["fp32"].parity
+    assert parity is not None
+    assert parity.max_logit_error < 1e-5
+    assert parity.prediction_agreement == 1
+    assert parity.median_gradient_error < 1e-5
+
+
+def test_graphs_in_the_bundle_answer_as_the_network(bundle: Bundle, network: nn.Module, evaluation: ImageSet) -> None:
+    graph = bundle.manifest.graphs["fp32"]
+    assert graph.gradient
+    session = OrtSession(bundle.read(graph.forward), bundle.read(graph.gradient), precision="fp32")
+    images = read_npz(bundle.read(EVALUATION), layout="nchw")
+    assert images.sha256 == evaluation.sha256
+    np.testing.assert_array_equal(images.ids, evaluation.ids)
+    with np.load(bundle.path / REFERENCE, allow_pickle=False) as reference:
+        expected = reference["logits"]
+    np.testing.assert_allclose(session.logits(images.as_float(slice(None))), expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(expected, reference_logits(network, evaluation))
+
+
+def test_same_network_gives_the_same_bundle(
+    bundle: Bundle, network: nn.Module, evaluation: ImageSet, tmp_path: Path
+) -> None:
+    again = export_network(network, evaluation=evaluation, claims=CLAIMS, out=tmp_path / "bundle")
+    assert again == bundle.manifest
+
+
+def test_card_names_threat_figures_digests_and_the_command(bundle: Bundle) -> None:
+    card = bundle.read(MODEL_CARD).decode()
+    for words in ("8/255", "81.0%", "47.0%", "edgeproof verify", "cat, dog, owl", "animals"):
+        assert words in card
+    for name, entry in bundle.manifest.files.items():
+        assert name == MODEL_CARD or entry.sha256 in card
+
+
+def test_card_of_a_model_without_origin_says_so(graphs: tuple[Any, Any], evaluation: ImageSet, tmp_path: Path) -> None:
+    claims = Claims(name="found", classes=CLAIMS.classes, threat_model=ThreatModel())
+    logits = np.zeros((40, 3), np.float32)
+    write_bundle(
+        tmp_path / "b",
+        precisions={"fp32": Precision(*graphs)},
+        evaluation=evaluation,
+        reference_logits=logits,
+        claims=claims,
+    )
+    assert "None were recorded" in (tmp_path / "b" / MODEL_CARD).read_text()
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["provenance"] is None
+
+
+def test_directory_that_holds_something_is_refused_before_any_work(evaluation: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(UsageFault):
+        export_network(nn.Identity(), evaluation=evaluation, claims=CLAIMS, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_failed_export_leaves_nothing_behind(evaluation: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="4 logits, but 3 class names"):
+        export_network(Tiny(4).eval(), evaluation=evaluation, claims=CLAIMS, out=tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_label_beyond_the_classes_is_refused(network: nn.Module, evaluation: ImageSet, tmp_path: Path) -> None:
+    wrong = replace(evaluation, labels=np.full(40, 3))
+    with pytest.raises(BadData, match="label 3"):
+        export_network(network, evaluation=wrong, claims=CLAIMS, out=tmp_path / "bundle")
+
+
+def parity_against(other: nn.Module, graphs: tuple[Any, Any], evaluation: ImageSet) -> Any:
+    session = OrtSession(*map(to_bytes, graphs), precision="fp32")
+    return measure_parity(other, session, evaluation, reference_logits(other, evaluation))
+
+
+def test_graph_of_another_network_is_refused_by_parity(graphs: tuple[Any, Any], evaluation: ImageSet) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        parity = parity_against(Tiny().eval(), graphs, evaluation)
+    with pytest.raises(BadModel, match="logit error, prediction agreement, gradient error beyond the limit"):
+        refuse_beyond_limits(parity)
+
+
+def test_gradient_that_differs_is_refused_though_the_logits_agree(
+    network: nn.Module, graphs: tuple[Any, Any], evaluation: ImageSet
+) -> None:
+    class Detached(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return network(x).detach() + 0.5 * (network(x) - network(x).detach())
+
+    parity = parity_against(Detached(), graphs, evaluation)
+    assert parity.max_logit_error < 1e-5
+    with pytest.raises(BadModel, match="network: gradient error beyond"):
+        refuse_beyond_limits(parity)
+
+
+def test_parity_that_is_not_a_number_is_refused(
+    network: nn.Module, graphs: tuple[Any, Any], evaluation: ImageSet
+) -> None:
+    parity = parity_against(network, graphs, evaluation).model_copy(update={"max_logit_error": float("nan")})
+    with pytest.raises(BadModel, match="logit error"):
+        refuse_beyond_limits(parity)
