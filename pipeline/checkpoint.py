@@ -1,0 +1,81 @@
+"""Checkpoints: safetensors whose header says, as JSON, which network the weights belong to. No pickle anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import safetensors.torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from pipeline.models import NETWORKS, build_network
+from runtime.bundle import InputShape
+from runtime.errors import BadModel
+from runtime.files import write_atomic
+from runtime.spec import Frozen
+
+METADATA_KEY = "edgeproof"
+
+
+class Figures(Frozen):
+    """Clean and PGD-10 accuracy on `n` hold-out images, as fractions, after `epoch` epochs."""
+
+    epoch: int
+    n: int
+    clean: float
+    pgd: float
+
+
+class NetworkCard(Frozen):
+    """What a checkpoint says of itself: enough to build the network again."""
+
+    arch: str
+    width: Annotated[float, Field(gt=0)]
+    input: InputShape
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    figures: Figures | None = None
+
+    def build(self) -> nn.Module:
+        """Return the network that the card describes, freshly initialised."""
+        return build_network(
+            self.arch,
+            channels=self.input.channels,
+            classes=len(self.classes),
+            width=self.width,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+def save_checkpoint(path: Path, network: nn.Module, card: NetworkCard) -> None:
+    """Write weights and card, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_atomic(path, safetensors.torch.save(tensors, metadata={METADATA_KEY: card.model_dump_json()}))
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, NetworkCard]:
+    """Build the network that a checkpoint describes, on the CPU, with its weights.
+
+    Raises:
+        BadModel: the file is missing, damaged, not of this project, or its weights do not fit its card.
+
+    """
+    if not path.is_file():
+        raise BadModel(f"there is no checkpoint at {path.resolve()}", hint="train one with `edgeproof distill RECIPE`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        card = NetworkCard.model_validate_json(metadata[METADATA_KEY])
+        if card.arch not in NETWORKS:
+            raise BadModel(f"{path}: unknown architecture {card.arch!r}")
+        network = card.build()
+        network.load_state_dict(tensors)
+    except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadModel(f"{path} is not a checkpoint of edgeproof: {reason}", hint="is the file whole?") from None
+    return network, card

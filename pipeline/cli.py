@@ -1,0 +1,159 @@
+"""The commands that need PyTorch: teach, distill, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from export.network import export_network
+from export.pack import Claims
+from pipeline.data import DEFAULT_ROOT, load_dataset
+from pipeline.distill import distill as run_recipe
+from pipeline.distill import training_device
+from pipeline.evaluate import TorchSession, placement
+from pipeline.recipe import load_recipe
+from pipeline.run_directory import CHECKPOINTS, TrainedRun, open_run
+from runtime.bundle import Provenance, Reference
+from runtime.device import software
+from runtime.images import ImageSet, find_images
+from runtime.options import Asked, attack_options, judge
+from runtime.verify import Subject
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+recipe_argument = click.argument("recipe")
+out_option = click.option("--out", type=DIRECTORY, help="Run directory; by default runs/NAME of the recipe.")
+data_root_option = click.option(
+    "--data-root",
+    type=DIRECTORY,
+    default=DEFAULT_ROOT,
+    show_default=True,
+    help="Where data sets known by name lie or are downloaded to.",
+)
+run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+checkpoint_option = click.option(
+    "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.epochs=2; repeatable."
+)
+
+
+@click.command()
+@recipe_argument
+@out_option
+@data_root_option
+@set_option
+def distill(recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+    """Train the student of RECIPE (a name, or a .toml file) with its method."""
+    _train(recipe, out, data_root, overrides)
+
+
+@click.command()
+@recipe_argument
+@out_option
+@data_root_option
+@set_option
+def teach(recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+    """Train a robust teacher with RECIPE (a name, or a .toml file); a recipe takes the run as [teacher] path."""
+    _train(recipe, out, data_root, overrides)
+
+
+def _train(source: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+    recipe = load_recipe(source, overrides)
+    out = out or Path("runs") / recipe.name
+    summary = run_recipe(recipe, out, data_root=data_root)
+    for which in ("best", "last"):
+        figures = summary[which]
+        click.echo(
+            f"{which}: epoch {figures['epoch']}, on {figures['n']} hold-out images: "
+            f"clean {figures['clean']:.1%}, PGD-10 {figures['pgd']:.1%}"
+        )
+    click.echo(
+        f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s, {summary['precision']}: {out}"
+    )
+
+
+@click.command()
+@run_argument
+@checkpoint_option
+@data_root_option
+@attack_options
+def evaluate(run: Path, checkpoint: str, data_root: Path, **choices: Any) -> None:
+    """Attack the PyTorch student of RUN with the suite that `verify` runs on the exported artifact."""
+    asked = Asked(**choices)
+    trained = open_run(run, checkpoint)
+    device, card = training_device(), trained.card
+    subject = Subject(
+        session=TorchSession(trained.network, sha256=trained.checkpoint_sha256, device=device),
+        name=trained.recipe.name,
+        classes=card.classes,
+        shape=(card.input.channels, card.input.height, card.input.width),
+        images=_evaluation_images(trained, asked, data_root),
+        command=f"edgeproof evaluate RUN --checkpoint {checkpoint}",
+        libraries=("edgeproof", "numpy", "torch"),
+        place=placement(device),
+    )
+    judge(subject, asked, threat_model=trained.recipe.threat, gate=trained.recipe.gate)
+
+
+def _evaluation_images(trained: TrainedRun, asked: Asked, data_root: Path) -> ImageSet:
+    if asked.data is not None:
+        channels, classes = trained.card.input.channels, trained.card.classes
+        return find_images(asked.data, layout=asked.layout, channels=channels, classes=classes)
+    return load_dataset(trained.recipe.data.name, trained.recipe.data.path, data_root).test
+
+
+@click.command()
+@run_argument
+@checkpoint_option
+@data_root_option
+@click.option("--out", type=DIRECTORY, help="Bundle; by default bundles/NAME of the recipe.")
+@click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
+def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int) -> None:
+    """Export the student of RUN: ONNX, its gradient graph, test images, digests; one bundle."""
+    trained = open_run(run, checkpoint)
+    recipe = trained.recipe
+    out = out or Path("bundles") / recipe.name
+    claims = Claims(
+        name=recipe.name,
+        classes=trained.card.classes,
+        threat_model=recipe.threat,
+        version=version,
+        gate=recipe.gate,
+        reference=_reference(trained),
+        provenance=_provenance(trained),
+    )
+    test = load_dataset(recipe.data.name, recipe.data.path, data_root).test
+    manifest = export_network(trained.network, evaluation=test, claims=claims, out=out)
+    for precision, graph in manifest.graphs.items():
+        parity = graph.parity
+        assert parity is not None
+        click.echo(
+            f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against PyTorch on "
+            f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
+            f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
+        )
+    click.echo(f"bundle: {out}")
+
+
+def _reference(trained: TrainedRun) -> Reference | None:
+    figures = trained.card.figures
+    if figures is None:
+        return None
+    return Reference(checkpoint=trained.checkpoint, n=figures.n, clean=figures.clean, pgd=figures.pgd)
+
+
+def _provenance(trained: TrainedRun) -> Provenance:
+    return Provenance.model_validate(
+        {
+            "recipe": trained.recipe.to_dict(),
+            "recipe_sha256": trained.recipe_sha256,
+            "checkpoint_sha256": trained.checkpoint_sha256,
+            "teacher_sha256": trained.summary.get("teacher_sha256"),
+            "training_data": trained.summary.get("training_data"),
+            "software": software(("edgeproof", "onnx", "onnxscript", "torch")),
+        }
+    )

@@ -1,0 +1,134 @@
+"""The training run: batches through the trainer, the hold-out after every epoch, the best and the last kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.checkpoint import Figures, NetworkCard, save_checkpoint
+from pipeline.data import DEFAULT_ROOT, Batches, Dataset, hold_out, load_dataset
+from pipeline.evaluate import device_name, holdout_accuracy
+from pipeline.methods import METHODS
+from pipeline.precision import arithmetic, resolve
+from pipeline.progress import TrainingLog
+from pipeline.recipe import Recipe
+from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY
+from pipeline.teacher import load_teacher
+from pipeline.trainer import Trainer
+from runtime.bundle import InputShape
+from runtime.errors import BadRecipe, NonFinite
+from runtime.files import check_new_directory, write_atomic
+
+
+def distill(recipe: Recipe, out: Path, *, data_root: Path = DEFAULT_ROOT) -> dict[str, Any]:
+    """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
+
+    Raises:
+        UsageFault: `out` is not empty.
+        BadData, BadModel, BadRecipe: data, teacher and recipe do not fit; nothing has been written then.
+        NonFinite: the loss is no longer a number.
+
+    """
+    check_new_directory(out)
+    device = training_device()
+    precision = resolve(recipe.train.precision, device)
+    dataset = load_dataset(recipe.data.name, recipe.data.path, data_root)
+    training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
+    card = network_card(recipe, dataset)
+    teacher, teacher_sha256 = _teacher(recipe, card, device)
+    torch.manual_seed(recipe.seed)  # the initial weights
+    student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = recipe.data
+    batches = Batches(training, recipe.train.batch, crop=data.crop, flip=data.flip, seed=recipe.seed, device=device)
+    steps = min(recipe.train.epochs * len(batches), recipe.train.max_steps or sys.maxsize)
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / RECIPE, recipe.to_toml().encode())
+    trainer = Trainer(recipe, student, teacher, len(card.classes))
+    started = time.monotonic()
+    best: Figures | None = None
+    with TrainingLog(out, steps=steps, steps_per_epoch=len(batches), batch=batches.size) as log:
+        log.say(f"{recipe.name}: {recipe.method.name} on {len(training.labels)} images, {device}, {precision}")
+        for epoch in range(math.ceil(steps / len(batches))):
+            with arithmetic(precision, device):
+                _train_epoch(trainer, batches, epoch, steps, log)
+                clean, pgd = holdout_accuracy(
+                    trainer.folded.refresh(), holdout, classes=len(card.classes), eps=recipe.threat.eps, device=device
+                )
+            last = Figures(epoch=epoch + 1, n=len(holdout.labels), clean=clean, pgd=pgd)
+            log.figures(last)
+            save_checkpoint(out / CHECKPOINTS["last"], student, card.model_copy(update={"figures": last}))
+            if best is None or (last.pgd, last.clean) > (best.pgd, best.clean):
+                best = last
+                save_checkpoint(out / CHECKPOINTS["best"], student, card.model_copy(update={"figures": best}))
+    assert best is not None
+    summary = {
+        "name": recipe.name,
+        "method": recipe.method.name,
+        "seed": recipe.seed,
+        "best": best.model_dump(),
+        "last": last.model_dump(),
+        "steps": steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "images_per_second": round(log.images_per_second, 1),
+        "precision": precision,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "teacher_sha256": teacher_sha256,
+        "training_data": {"name": training.name, "n": len(training.labels), "sha256": training.sha256},
+        "software": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    write_atomic(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def training_device() -> torch.device:
+    """Return the CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
+    """Describe the student of a recipe: its shape and normalisation follow from the training images."""
+    images = dataset.train.images
+    _, channels, height, width = images.shape
+    scale = 255 if images.dtype == np.uint8 else 1
+    flat = images.astype(np.float32).transpose(1, 0, 2, 3).reshape(channels, -1) / scale
+    return NetworkCard(
+        arch=recipe.student.arch,
+        width=recipe.student.width,
+        input=InputShape(channels=channels, height=height, width=width),
+        classes=dataset.classes,
+        mean=tuple(round(float(value), 4) for value in flat.mean(axis=1)),
+        std=tuple(round(float(value), 4) for value in flat.std(axis=1)),
+    )
+
+
+def _teacher(recipe: Recipe, card: NetworkCard, device: torch.device) -> tuple[nn.Module | None, str | None]:
+    if not METHODS[recipe.method.name].needs_teacher:
+        return None, None
+    assert recipe.teacher is not None
+    teacher, teacher_card, digest = load_teacher(recipe.teacher)
+    for what in ("input", "classes"):
+        own, other = getattr(card, what), getattr(teacher_card, what)
+        if own != other:
+            raise BadRecipe(f"teacher: its {what} is {other}, the data's is {own}", hint="take a teacher of this data")
+    return teacher.to(device), digest
+
+
+def _train_epoch(trainer: Trainer, batches: Batches, epoch: int, steps: int, log: TrainingLog) -> None:
+    first = epoch * len(batches)
+    for number, (images, labels) in zip(range(first, steps), batches.epoch(epoch), strict=False):
+        began = time.monotonic()
+        loss = trainer.step(images, labels, number=number, steps_per_epoch=len(batches), steps=steps)
+        if not math.isfinite(loss):
+            raise NonFinite(f"the loss is {loss} at step {number + 1}", hint="lower train.lr")
+        log.step(number + 1, loss=loss, seconds=time.monotonic() - began)

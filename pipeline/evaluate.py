@@ -1,0 +1,70 @@
+"""The PyTorch network behind the Session protocol: attacked by the very code that attacks the exported artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runtime.attacks import PGD
+from runtime.attacks.losses import value_and_cotangent
+from runtime.images import ImageSet
+from runtime.progress import Silent
+from runtime.session import LossSpec, SessionCard
+from runtime.suite import Target, clean_pass, run_attack
+
+HOLDOUT_BATCH = 250
+
+
+class TorchSession:
+    """A network in eval mode on one device. Arrays are float32 tensors on that device.
+
+    The cross-entropy is seeded as in the exported gradient graph, so that both sides attack confident images with
+    the same gradient.
+    """
+
+    def __init__(self, network: nn.Module, *, sha256: str, device: torch.device) -> None:
+        self.network = network.to(device).eval()
+        self.device = device
+        self._sha256 = sha256
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return logits [B, K]."""
+        with torch.no_grad():
+            return self.network(x).float()  # type: ignore[no-any-return]
+
+    def loss_gradient(self, x: Tensor, loss: LossSpec) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits [B, K], values [B] and gradients [B, C, H, W]."""
+        with torch.enable_grad():
+            points = x.detach().requires_grad_()
+            logits = self.network(points).float()
+            value, cotangent = value_and_cotangent(logits.detach(), loss)
+            (gradient,) = torch.autograd.grad(logits, points, cotangent)
+        return logits.detach(), value, gradient
+
+    def card(self) -> SessionCard:
+        """Return what this session attacks."""
+        return SessionCard(self._sha256, "fp32", "torch", self.device.type, device_name(self.device))
+
+
+def placement(device: torch.device) -> Callable[[Any], Tensor]:
+    """Return the function that brings numpy arrays to a device."""
+    return lambda array: torch.from_numpy(array).to(device)
+
+
+def holdout_accuracy(
+    network: nn.Module, images: ImageSet, *, classes: int, eps: float, device: torch.device
+) -> tuple[float, float]:
+    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images."""
+    session = TorchSession(network, sha256="", device=device)
+    target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
+    evidence = clean_pass(target, 0, Silent())
+    under_pgd = run_attack(target, PGD, 0, evidence, eps, 0, Silent())
+    return float(evidence.correct.mean()), under_pgd.accuracy
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or 'cpu'."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,87 @@
+"""What a training method is: what it searches for, and what it lowers there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.losses import Reduction
+from runtime.spec import Frozen
+
+Logits = Callable[[Tensor], Tensor]
+
+
+class View:
+    """All that a method may look at for one batch: images, labels and the two networks.
+
+    The search sees the student in the method's search mode; the outer loss sees it in training mode. The teacher
+    is frozen in both, but a gradient flows through it to the images.
+
+    Args:
+        images: float32 [B, C, H, W] in [0, 1].
+        labels: int64 [B].
+        student, teacher: images to logits [B, K]; a method that needs no teacher gets None.
+        options: the method's own table of the recipe.
+        progress: the fraction of all epochs that lies behind, from 0 to 1.
+
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, student: Logits, teacher: Logits | None, options: Any, progress: float
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.student, self._teacher = student, teacher
+        self.options, self.progress = options, progress
+
+    def teacher(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits; a method that is not marked as needing a teacher must not ask."""
+        assert self._teacher is not None
+        return self._teacher(images)
+
+    @cached_property
+    def teacher_clean(self) -> Tensor:
+        """T(x) without gradient: computed at the first use, once a batch."""
+        with torch.no_grad():
+            return self.teacher(self.images)
+
+    def with_student(self, student: Logits) -> View:
+        """Return the same batch seen with another student; what is known of the teacher stays known."""
+        view = View(self.images, self.labels, student, self._teacher, self.options, self.progress)
+        if "teacher_clean" in self.__dict__:
+            view.__dict__["teacher_clean"] = self.teacher_clean
+        return view
+
+
+Objective = Callable[[View, Tensor], Tensor]
+"""(view, points x' [B, C, H, W]) to one value an image [B]."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table of methods.
+
+    Args:
+        objective: what the search raises at x'.
+        loss: what the training lowers at the x' found.
+        start: where the search begins: 'gaussian' x + 0.001 N(0, 1), or 'uniform' x + U(-eps, eps).
+        search_mode: the student's mode in the search; 'train' moves its running statistics.
+        reduction: the default of the method's own code, which a recipe may override.
+        options: the fields of `[method.<name>]`.
+        needs_teacher: whether a recipe must name one.
+        source: the paper, and which of paper or code is followed where they differ.
+
+    """
+
+    objective: Objective
+    loss: Objective
+    start: Literal["gaussian", "uniform"]
+    search_mode: Literal["eval", "train"]
+    reduction: Reduction
+    options: type[Frozen]
+    needs_teacher: bool
+    source: str

@@ -1,0 +1,211 @@
+"""Recipes: TOML files that say everything about a run, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import tomli_w
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, create_model, model_validator
+
+from pipeline.losses import Reduction
+from pipeline.methods import METHODS
+from pipeline.models import NETWORKS
+from pipeline.search import SearchSpec
+from runtime.errors import BadRecipe
+from runtime.spec import Frozen, Gate, ThreatModel
+
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+
+
+class DataTable(Frozen):
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment."""
+
+    name: str | None = None
+    path: Path | None = None
+    holdout: Annotated[int, Field(gt=0)] = 1000
+    crop: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataTable:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either name or path")
+        return self
+
+
+class StudentTable(Frozen):
+    """[student]: the network that is trained."""
+
+    arch: Literal[tuple(NETWORKS)]  # type: ignore[valid-type]  # the table of networks is the list of choices
+    width: Annotated[float, Field(gt=0)] = 1.0
+
+
+class TeacherTable(Frozen):
+    """[teacher]: a checkpoint of this project by path, or one that ships with it by name."""
+
+    name: str | None = None
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TeacherTable:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either name or path")
+        return self
+
+
+class TrainTable(Frozen):
+    """[train]: SGD with momentum; the learning rate falls tenfold at each milestone (in epochs, fractions allowed).
+
+    `reduction` is the method's own where the recipe names none; 'mean' is a tenth of 'batchmean' on ten classes.
+    """
+
+    epochs: Annotated[int, Field(gt=0)]
+    max_steps: Annotated[int, Field(gt=0)] | None = None
+    batch: Annotated[int, Field(gt=1)] = 128
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    milestones: tuple[float, ...] = ()
+    reduction: Reduction
+    precision: Precision = "auto"
+
+
+class MethodTable(Frozen):
+    """[method]: its name, and its own fields in the table of that name."""
+
+    name: str
+    options: Any
+
+
+def _method_table(name: str) -> type[BaseModel]:
+    options = METHODS[name].options
+    return create_model(
+        f"MethodTable[{name}]",
+        __base__=MethodTable,
+        name=(Literal[name], name),  # type: ignore[arg-type]  # a literal made at run time
+        options=(options, Field(alias=name, default_factory=options)),
+    )
+
+
+if TYPE_CHECKING:
+    AnyMethod = MethodTable
+else:
+    AnyMethod = Annotated[
+        Union[tuple(Annotated[_method_table(name), Tag(name)] for name in METHODS)],  # noqa: UP007
+        Discriminator(
+            lambda table: table.get("name") if isinstance(table, Mapping) else getattr(table, "name", None),
+            custom_error_type="method",
+            custom_error_message=f"name one of the methods {', '.join(METHODS)}",
+        ),
+    ]
+
+
+class Recipe(Frozen):
+    """One training run, whole."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataTable
+    student: StudentTable
+    teacher: TeacherTable | None = None
+    method: AnyMethod
+    search: SearchSpec = SearchSpec()
+    train: TrainTable
+    threat: ThreatModel = ThreatModel()
+    gate: Gate = Gate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_method(cls, recipe: Any) -> Any:
+        """Keep the chosen method's table alone, and write its own reduction where the recipe names none."""
+        method, train = (recipe.get(table) for table in ("method", "train"))
+        if not isinstance(method, Mapping) or not isinstance(train, Mapping) or method.get("name") not in METHODS:
+            return recipe
+        name = method["name"]
+        return {
+            **recipe,
+            "method": {key: value for key, value in method.items() if key == name or key not in METHODS},
+            "train": {"reduction": METHODS[name].reduction, **train},
+        }
+
+    @model_validator(mode="after")
+    def _teacher_where_needed(self) -> Recipe:
+        if METHODS[self.method.name].needs_teacher and self.teacher is None:
+            raise ValueError(f"the method {self.method.name} needs a [teacher]")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the resolved recipe as TOML has it: every default filled in, nothing that is None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_toml(self) -> str:
+        """Return the resolved recipe as a TOML document that loads to the same recipe."""
+        return tomli_w.dumps(self.to_dict())
+
+
+def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe of this package by name, or a TOML file by path, and apply overrides `path.to.key=value`.
+
+    Raises:
+        BadRecipe: no such recipe, not TOML, or wrong keys or values: all of them at once, each with its path.
+
+    """
+    text, where = _read(source)
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"{where}: {error}") from None
+    for override in overrides:
+        _apply(table, override)
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_path(item['loc'])}: {item['msg']}" for item in error.errors())
+        raise BadRecipe(f"{where}:\n{problems}", hint="docs/recipes.md lists every key") from None
+
+
+def _read(source: str) -> tuple[str, str]:
+    path = Path(source)
+    packaged = resources.files("pipeline").joinpath("recipes", f"{source}.toml")
+    try:
+        if path.suffix == ".toml":
+            return path.read_text(), str(path)
+        return packaged.read_text(), f"recipe {source}"
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise BadRecipe(
+            f"no recipe {source!r}", hint=f"a path that ends in .toml, or one of: {', '.join(recipe_names())}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise BadRecipe(f"{source}: {error}") from None
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that ship with the package."""
+    folder = resources.files("pipeline").joinpath("recipes")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    *parents, key = path.strip().split(".")
+    if not equals or not key:
+        raise BadRecipe(f"--set {override!r} is not of the form path.to.key=value")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise BadRecipe(f"--set {override!r}: {parent} is a value, not a table")
+    try:
+        table[key] = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[key] = text.strip()
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    parts = [str(part) for part in location]
+    if parts[:1] == ["method"] and len(parts) > 1 and parts[1] in METHODS:
+        del parts[1]  # pydantic names the branch of the union first
+    return ".".join(parts) or "recipe"

@@ -1,0 +1,47 @@
+"""The inner search: the point of the ball around each image where a method's objective is highest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.methods.method import Objective, View
+from runtime.spec import Fraction, Frozen
+
+
+class SearchSpec(Frozen):
+    """`steps` signed-gradient steps of size `step` in the L-infinity ball of radius `eps`, on images in [0, 1]."""
+
+    eps: Fraction = 8 / 255
+    step: Fraction = 2 / 255
+    steps: Annotated[int, Field(ge=0)] = 10
+
+
+def _gaussian(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    return 0.001 * torch.randn(images.shape, generator=generator, device=images.device)
+
+
+def _uniform(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    return eps * (2 * torch.rand(images.shape, generator=generator, device=images.device) - 1)
+
+
+STARTS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {"gaussian": _gaussian, "uniform": _uniform}
+
+
+def search(objective: Objective, view: View, start: str, spec: SearchSpec, generator: torch.Generator) -> Tensor:
+    """Return x' [B, C, H, W]: in the ball around the view's images, in [0, 1], detached.
+
+    Only the gradient in x' is computed: the networks of the view should need none for their weights.
+    """
+    images = view.images
+    low, high = (images - spec.eps).clamp_(0, 1), (images + spec.eps).clamp_(0, 1)
+    points = torch.clamp(images + STARTS[start](images, spec.eps, generator), low, high)
+    for _ in range(spec.steps):
+        points.requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(view, points).sum(), points)
+        points = torch.clamp(points.detach() + spec.step * gradient.sign(), low, high)
+    return points

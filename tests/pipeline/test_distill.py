@@ -1,0 +1,171 @@
+"""Whole runs, tiny: what they leave, what they refuse, and that they can be repeated."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from pipeline.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
+from pipeline.distill import distill
+from pipeline.evaluate import TorchSession, holdout_accuracy
+from pipeline.models.layers import Folded
+from pipeline.recipe import load_recipe
+from runtime.bundle import InputShape
+from runtime.cli import main
+from runtime.errors import BadModel, BadRecipe, NonFinite, UsageFault
+from runtime.images import ImageSet
+
+TINY = ("student.width=0.0625", "train.max_steps=3", "train.batch=32", "search.steps=1", "data.holdout=40")
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    card = NetworkCard(
+        arch="resnet18",
+        width=0.0625,
+        input=InputShape(channels=1, height=28, width=28),
+        classes=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        mean=(0.3,),
+        std=(0.4,),
+    )
+    save_checkpoint(tmp_path / "teacher.safetensors", card.build(), card)
+    return tmp_path / "teacher.safetensors"
+
+
+@pytest.fixture
+def recipe(teacher):
+    return own_teacher(load_recipe("fashion-mini", TINY), teacher)
+
+
+def own_teacher(recipe, path):
+    table = type(recipe.teacher)(path=path)
+    return recipe.model_copy(update={"teacher": table})
+
+
+def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, capsys):
+    out = tmp_path / "run"
+    summary = distill(recipe, out)
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "recipe.toml",
+        "student.best.safetensors",
+        "student.last.safetensors",
+        "metrics.jsonl",
+        "tensorboard",
+        "summary.json",
+    }
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["precision"] == "fp32" if not torch.cuda.is_available() else "tf32"
+    assert summary["last"]["n"] == 40
+    assert load_recipe(str(out / "recipe.toml")) == recipe
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "step" in line] == [1, 2, 3]
+    assert [line["holdout_pgd"] for line in lines if "holdout_pgd" in line] == [summary["last"]["pgd"]]
+    assert any((out / "tensorboard").iterdir())
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "step 3/3" in shown.err
+
+
+def test_two_runs_with_one_seed_end_in_equal_bits(recipe, tmp_path):
+    for name in ("a", "b"):
+        distill(recipe, tmp_path / name)
+    first, second = (load_file(tmp_path / name / "student.last.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_checkpoint_says_what_it_reached(recipe, tmp_path):
+    summary = distill(recipe, tmp_path / "run")
+    _, card = load_checkpoint(tmp_path / "run" / "student.best.safetensors")
+    assert card.figures is not None
+    assert card.figures.model_dump() == summary["best"]
+
+
+def test_a_directory_that_is_not_empty_is_refused_before_anything_runs(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine").write_text("")
+    with pytest.raises(UsageFault, match="not empty"):
+        distill(recipe, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):
+    wild = recipe.train.model_copy(update={"lr": 1e30})
+    with pytest.raises(NonFinite, match="step"):
+        distill(recipe.model_copy(update={"train": wild}), tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_teacher_of_other_images_is_refused_before_anything_is_written(recipe, teacher, tmp_path):
+    network, card = load_checkpoint(teacher)
+    other = card.model_copy(update={"input": InputShape(channels=1, height=32, width=32)})
+    save_checkpoint(teacher, network, other)
+    with pytest.raises(BadRecipe, match="input"):
+        distill(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_teacher_is_refused_before_anything_is_written(recipe, tmp_path):
+    with pytest.raises(BadModel, match="no checkpoint"):
+        distill(own_teacher(recipe, tmp_path / "none.safetensors"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp_path):
+    arguments = ["distill", "fashion-mini", "--out", str(tmp_path / "run")]
+    for override in (*TINY, "method.name=pgd-at"):
+        arguments += ["--set", override]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "best: epoch 1, on 40 hold-out images: clean " in result.stdout
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 2
+    wrong = CliRunner().invoke(
+        main, ["distill", "fashion-mini", "--out", str(tmp_path / "new"), "--set", "train.lr=-1"]
+    )
+    assert wrong.exit_code == 3
+    assert "train.lr" in wrong.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
+    class Brightness(torch.nn.Module):
+        def forward(self, x):
+            level = x.mean(dim=(1, 2, 3))
+            return torch.stack([0.5 - level, level - 0.5], dim=1)
+
+    pixels = np.repeat(np.array([0, 120, 140, 255], np.uint8), 4).reshape(4, 1, 2, 2)
+    images = ImageSet("levels", pixels, np.array([0, 0, 1, 0]), np.arange(4))
+    clean, pgd = holdout_accuracy(Brightness(), images, classes=2, eps=0.1, device=torch.device("cpu"))
+    assert (clean, pgd) == (0.75, 0.25)
+
+
+def test_the_torch_session_gives_the_gradient_of_autograd_and_of_the_folded_network(trained_like):
+    from runtime.attacks.losses import cross_entropy, one_hot
+
+    x, labels = torch.rand(5, 1, 28, 28), torch.arange(5)
+    points = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(
+        torch.nn.functional.cross_entropy(trained_like(points), labels, reduction="sum"), points
+    )
+    for network in (trained_like, Folded(trained_like)):
+        session = TorchSession(network, sha256="", device=torch.device("cpu"))
+        logits, value, gradient = session.loss_gradient(x, cross_entropy(one_hot(labels, 10)))
+        torch.testing.assert_close(logits, session.logits(x), rtol=1e-4, atol=1e-5)
+        assert value.shape == (5,)
+        error = (gradient - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+        assert error.median() < 1e-4
