@@ -1,0 +1,71 @@
+"""The base installation alone, in a virtual environment of its own: what a device has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "tests" / "data" / "tiny-bundle"
+HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib", "safetensors")
+
+IMPORT_EVERYTHING = f"""
+import importlib, pkgutil, sys, runtime
+for module in pkgutil.walk_packages(runtime.__path__, "runtime."):
+    importlib.import_module(module.name)
+    print(module.name)
+found = set({HEAVY!r}) & set(sys.modules)
+sys.exit(f"imported: {{found}}" if found else 0)
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.check]
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """Return a function that runs a program of an environment with the base dependencies only."""
+    home = tmp_path_factory.mktemp("device")
+    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    run([home / "venv/bin/python", "-m", "pip", "install", "--quiet", str(ROOT)], home)
+    return lambda program, *arguments: run([home / "venv/bin" / program, *arguments], home)
+
+
+def run(command, home):
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_every_module_of_the_runtime_imports(device):
+    result = device("python", "-c", IMPORT_EVERYTHING)
+    assert result.returncode == 0, result.stderr
+    assert "runtime.verify" in result.stdout
+
+
+def test_verify_judges_a_stored_bundle_without_pytorch(device, tmp_path):
+    result = device("edgeproof", "verify", BUNDLE, "--out", tmp_path / "report")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("passed\n")
+    assert "pip install 'edgeproof[report]'" in result.stderr
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"run.json", "report.json", "evidence.npz"}
+
+
+def test_a_gate_that_is_not_reached_ends_with_one(device, tmp_path):
+    result = device("edgeproof", "verify", BUNDLE, "--fail-under", "99%", "--out", tmp_path / "report")
+    assert result.returncode == 1
+    assert result.stdout.startswith("failed\n")
+
+
+@pytest.mark.parametrize("command", ["teach", "distill", "evaluate", "export"])
+def test_a_command_whose_extra_is_missing_names_it(device, command):
+    result = device("edgeproof", command, "anything")
+    assert result.returncode == 4
+    assert "pip install 'edgeproof[train]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_data_set_whose_extra_is_missing_names_it(device, tmp_path):
+    result = device("edgeproof", "verify", BUNDLE, "--data", "fashion-mini", "--out", tmp_path / "report")
+    assert result.returncode == 4
+    assert "pip install 'edgeproof[train]'" in result.stderr

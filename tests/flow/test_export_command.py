@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from runtime.bundle import open_bundle
+from runtime.files import sha256
+from tests.flow.commands import edgeproof
+
+
+def test_the_bundle_says_where_it_comes_from_and_what_was_measured(bundle, trained_run):
+    manifest = open_bundle(bundle).manifest
+    summary = json.loads((trained_run / "summary.json").read_text())
+    assert manifest.provenance is not None
+    assert manifest.provenance.recipe_sha256 == sha256((trained_run / "recipe.toml").read_bytes())
+    assert manifest.provenance.checkpoint_sha256 == sha256((trained_run / "student.best.safetensors").read_bytes())
+    assert manifest.reference is not None
+    assert (manifest.reference.clean, manifest.reference.pgd) == (summary["best"]["clean"], summary["best"]["pgd"])
+    parity = manifest.graphs["fp32"].parity
+    assert parity is not None
+    assert parity.max_logit_error <= parity.max_logit_error_limit
+    assert manifest.evaluation.n == 2000
+
+
+def test_no_file_of_the_bundle_names_a_path_of_this_machine(bundle, trained_run):
+    for path in bundle.iterdir():
+        content = path.read_bytes()
+        for trace in (str(trained_run).encode(), b"site-packages", b"stack_trace", b".py"):
+            assert trace not in content, f"{path.name} holds {trace!r}"
+
+
+def test_a_bundle_is_never_overwritten(bundle, trained_run):
+    result = edgeproof("export", trained_run, "--out", bundle)
+    assert result.exit_code == 2
+    assert "not empty" in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["student.best.safetensors", "recipe.toml", "summary.json"])
+def test_a_damaged_run_is_refused_and_leaves_no_bundle(trained_run, tmp_path, damage):
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in trained_run.iterdir():
+        if path.is_file():
+            (run / path.name).write_bytes(path.read_bytes()[: 20 if path.name == damage else None])
+    result = edgeproof("export", run, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_run_that_never_finished_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    result = edgeproof("evaluate", tmp_path / "run")
+    assert result.exit_code == 3
+    assert "not a finished run" in result.stderr
