@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 EVALUATION = "evaluation.npz"
 REFERENCE = "reference.npz"
+COPY_AGAIN = "copy the bundle again, as a whole"
+OTHER_MAKE = "the bundle is damaged, or made by another version"
 
 
 def _plain_name(name: str) -> str:
@@ -118,10 +120,9 @@ class Manifest(Frozen):
 class Bundle:
     """An opened bundle: the manifest, and the bytes of every file it lists, checked against their digests."""
 
-    def __init__(self, path: Path, manifest: Manifest, manifest_sha256: str, contents: dict[str, bytes]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, contents: dict[str, bytes]) -> None:
         self.path = path
         self.manifest = manifest
-        self.manifest_sha256 = manifest_sha256
         self._contents = contents
 
     def read(self, name: str) -> bytes:
@@ -144,13 +145,8 @@ def open_bundle(path: Path) -> Bundle:
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}
     for name in sorted(present ^ set(manifest.files)):
         state = "is not listed in the manifest" if name in present else "is listed in the manifest but missing"
-        raise BadBundle(f"{path}: {name} {state}", hint="copy the bundle again, as a whole")
-    return Bundle(
-        path,
-        manifest,
-        sha256(raw),
-        {name: _checked(path / name, entry) for name, entry in manifest.files.items()},
-    )
+        raise BadBundle(f"{path}: {name} {state}", hint="remove it" if name.startswith(".") else COPY_AGAIN)
+    return Bundle(path, manifest, {name: _checked(path / name, entry) for name, entry in manifest.files.items()})
 
 
 def _parse(path: Path, raw: bytes) -> Manifest:
@@ -159,24 +155,21 @@ def _parse(path: Path, raw: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise BadBundle(
-            f"{path / MANIFEST}: {where}: {first['msg']}",
-            hint="the bundle is damaged, or made by another version",
-        ) from None
+        raise BadBundle(f"{path / MANIFEST}: {where}: {first['msg']}", hint=OTHER_MAKE) from None
     named = {name for graph in manifest.graphs.values() for name in (graph.forward, graph.gradient) if name}
     for name in sorted((named | {EVALUATION}) - set(manifest.files)):
-        raise BadBundle(f"{path / MANIFEST}: {name} is used but not listed under files")
+        raise BadBundle(f"{path / MANIFEST}: {name} is used but not listed under files", hint=OTHER_MAKE)
     if manifest.ships not in manifest.graphs:
-        raise BadBundle(f"{path / MANIFEST}: ships {manifest.ships!r}, which is not among its graphs")
+        raise BadBundle(f"{path / MANIFEST}: ships {manifest.ships!r}, which is not among its graphs", hint=OTHER_MAKE)
     return manifest
 
 
 def _checked(path: Path, entry: FileEntry) -> bytes:
     if path.is_symlink() or not path.is_file():
-        raise BadBundle(f"{path} is not a plain file", hint="copy the bundle again, as a whole")
+        raise BadBundle(f"{path} is not a plain file", hint=COPY_AGAIN)
     if path.stat().st_size != entry.size:
-        raise BadBundle(f"{path} has {path.stat().st_size} bytes, the manifest says {entry.size}")
+        raise BadBundle(f"{path} has {path.stat().st_size} bytes, the manifest says {entry.size}", hint=COPY_AGAIN)
     data = path.read_bytes()
     if sha256(data) != entry.sha256:
-        raise BadBundle(f"{path}: its digest differs from the manifest's", hint="copy the bundle again, as a whole")
+        raise BadBundle(f"{path}: its digest differs from the manifest's", hint=COPY_AGAIN)
     return data

@@ -5,15 +5,19 @@ Nothing heavy may be imported here: `edgeproof --help` answers at once, on a dev
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+import traceback
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.errors import EdgeproofError, MissingEnvironment
+from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
+CLICKS_OWN = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 SUMMARIES = {
     "teach": "Train a robust teacher.",
@@ -40,7 +44,7 @@ class LazyGroup(click.Group):
             return None
         try:
             command: click.Command = entry.load()
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             raise _missing(entry, error) from error
         return command
 
@@ -51,7 +55,10 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; its typed errors and an interrupt become one or two lines and an exit code."""
+        """Run a command; its typed errors and an interrupt become one or two lines and an exit code.
+
+        What nobody expected keeps its traceback and exits with DEFECT.
+        """
         try:
             return self._run(ctx)
         except EdgeproofError as error:
@@ -65,11 +72,17 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        except CLICKS_OWN:
+            raise
+        except Exception:
+            click.echo(traceback.format_exc(), err=True, nl=False)
+            click.echo("this is a defect of edgeproof: please report it", err=True)
+            ctx.exit(DEFECT)
 
     def _run(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             entry = _found().get(ctx.invoked_subcommand or "")
             if entry is None:
                 raise
@@ -77,18 +90,13 @@ class LazyGroup(click.Group):
 
 
 def _found() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import
+
     return {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP)}
 
 
-def _missing(entry: EntryPoint, error: ModuleNotFoundError) -> Exception:
-    """Return the error that names the extra; the original one where the command needs no extra."""
-    if not entry.extras:
-        return error
-    extra = ",".join(entry.extras)
-    return MissingEnvironment(
-        f"`edgeproof {entry.name}` needs the extra {extra!r}: {error.name} is not installed",
-        hint=f"pip install 'edgeproof[{extra}]'",
-    )
+def _missing(entry: EntryPoint, error: ImportError) -> Exception:
+    return missing_extra(f"`edgeproof {entry.name}`", tuple(entry.extras), error)
 
 
 @click.group(cls=LazyGroup)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from runtime.backends import BACKENDS, open_session
-from runtime.bundle import EVALUATION, Bundle, open_bundle
+from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
+from runtime.errors import BadBundle, BadData
 from runtime.images import ImageSet, find_images, read_npz
 from runtime.options import Asked, attack_options, judge
 from runtime.session_ort import PROVIDERS
@@ -27,7 +29,7 @@ from runtime.verify import Subject
     type=click.Choice(list(PROVIDERS)),
     default="cpu",
     show_default=True,
-    help="Of ONNX Runtime.",
+    help="Execution provider of ONNX Runtime.",
 )
 @attack_options
 def verify(bundle: Path, precision: str | None, backend: str, provider: str, **choices: Any) -> None:
@@ -37,13 +39,14 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
     manifest = opened.manifest
     precision = precision or manifest.ships
     session = open_session(opened, precision=precision, backend=backend, provider=provider)
+    engine = ["--precision", precision, "--backend", backend, "--provider", provider]
     subject = Subject(
         session=session,
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
         images=_images(opened, asked),
-        command=f"edgeproof verify BUNDLE --precision {precision} --backend {backend} --provider {provider}",
+        command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
         bundle_version=manifest.version,
     )
     judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
@@ -52,5 +55,28 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:
     manifest = bundle.manifest
     if asked.data is None:
-        return read_npz(bundle.read(EVALUATION), name=manifest.evaluation.name, layout="nchw")
-    return find_images(asked.data, layout=asked.layout, channels=manifest.input.channels, classes=manifest.classes)
+        return evaluation_images(bundle)
+    return find_images(
+        asked.data,
+        root=asked.data_root,
+        layout=asked.layout,
+        channels=manifest.input.channels,
+        classes=manifest.classes,
+    )
+
+
+def evaluation_images(bundle: Bundle) -> ImageSet:
+    """Return the images inside a bundle.
+
+    Raises:
+        BadBundle: they cannot be read, or are not those that the manifest records.
+
+    """
+    record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
+    try:
+        images = read_npz(bundle.read(EVALUATION), name=record.name, layout="nchw")
+    except BadData as error:
+        raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None
+    if (len(images), images.sha256) != (record.n, record.sha256):
+        raise BadBundle(f"{path}: its images are not the {record.n} that the manifest records", hint=OTHER_MAKE)
+    return images

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report import accuracy_rows, interval
+from runtime.report import accuracy_rows, interval, reasons, tone
 from runtime.statistics import percent
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from runtime.report_schema import Report
 
-COLOURS = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+STYLES = {"passed": "bold green", "neutral": "bold", "failed": "bold red", "inconclusive": "bold yellow"}
 
 
 def print_summary(report: Report, out: Path) -> None:
-    """Print the verdict and why, accuracy per attack with its interval, and where the report is."""
+    """Print the verdict and why, accuracy per attack with its interval, warnings, and where the report is."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(report.verdict, style=f"bold {COLOURS[report.verdict]}")
-    for reason in report.reasons:
+    console.print(report.verdict, style=STYLES[tone(report)])
+    for reason in reasons(report):
         console.print(f"  {reason}", markup=False)
     table = Table("attack", box=None, pad_edge=False)
     table.add_column("accuracy", justify="right")
@@ -30,6 +30,9 @@ def print_summary(report: Report, out: Path) -> None:
     for name, accuracy, ends in accuracy_rows(report):
         table.add_row(name, percent(accuracy), interval(ends))
     console.print(table)
+    for warning in report.warnings:
+        console.print(f"{'blocking' if warning.blocking else 'warning'}: {warning.message}", markup=False)
+        console.print(f"  hint: {warning.hint}", markup=False)
     artifact = report.artifact
     what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, not authenticated"
     console.print(what, markup=False)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+DEFECT = 70
+"""Exit code of what nobody expected (EX_SOFTWARE of sysexits.h); never 1, which says that a gate failed."""
+OWN_PACKAGES = ("runtime", "export", "pipeline")
+NEWER_PYTHON = {"tomllib": "3.11"}
+"""Modules of the standard library that an extra needs, and the Python that has them."""
+
 
 class EdgeproofError(Exception):
     """Something the user can act on: what is wrong, and what to do about it.
@@ -12,7 +18,7 @@ class EdgeproofError(Exception):
 
     """
 
-    exit_code = 1
+    exit_code = DEFECT
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -58,3 +64,24 @@ class NonFinite(EdgeproofError):
     """The artifact returned NaN or infinity: no verdict can be drawn."""
 
     exit_code = 5
+
+
+def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exception:
+    """Return the error that says what `what`, a command or data set of these extras, lacks.
+
+    It is `error` itself where there is no extra to install, or where a module of edgeproof is at fault.
+    """
+    module = (error.name or "").partition(".")[0]
+    if not extras or module in OWN_PACKAGES:
+        return error
+    if module in NEWER_PYTHON:
+        return MissingEnvironment(
+            f"{what} needs Python {NEWER_PYTHON[module]} or newer",
+            hint="training needs it; `edgeproof verify` runs on this Python",
+        )
+    extra = ",".join(extras)
+    absent = isinstance(error, ModuleNotFoundError)
+    return MissingEnvironment(
+        f"{what} needs the extra {extra!r}: " + (f"{error.name} is not installed" if absent else str(error)),
+        hint=f"pip install 'edgeproof[{extra}]'" + ("" if absent else ", in an environment of its own"),
+    )

@@ -35,6 +35,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a directory beside `path` that becomes `path` if the block succeeds, and vanishes if not."""
     check_new_directory(path)
+    path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         inner = Path(temporary) / path.name
@@ -46,6 +47,8 @@ def new_directory(path: Path) -> Iterator[Path]:
 def check_new_directory(path: Path) -> None:
     """Check, before any work, that `path` can become a new directory.
 
+    Makes a directory in its place and removes it at once.
+
     Raises:
         UsageFault: it is a file, or a directory that holds anything.
         MissingEnvironment: its place cannot be written to.
@@ -53,8 +56,11 @@ def check_new_directory(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageFault(f"{path} exists and is not empty", hint="remove it, or name another --out")
     place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise MissingEnvironment(f"{place} cannot be written to", hint="name another --out")
+    try:
+        with tempfile.TemporaryDirectory(dir=place):  # permissions alone say nothing: root has them all
+            pass
+    except OSError as error:
+        raise MissingEnvironment(f"{place} cannot be written to: {error.strerror}", hint="name another --out") from None
 
 
 def sha256(data: bytes) -> str:

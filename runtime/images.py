@@ -10,21 +10,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from runtime.errors import BadData, MissingEnvironment, UsageFault
+from runtime.errors import BadData, MissingEnvironment, UsageFault, missing_extra
+from runtime.progress import log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
 
 DATASETS_GROUP = "edgeproof.datasets"
+DATA_ROOT = Path("data")
 KEYS = (("x", "y", "ids"), ("images", "labels", "ids"))
 """Names of images, labels and ids inside an .npz: a user's file, and the set inside a bundle."""
 PLAIN_CHANNELS = (1, 3)
 UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy and zipfile raise for a damaged, encrypted, pickled or foreign file."""
+LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
+LISTED = 8
+"""Names that a message lists before it stops."""
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 
 
@@ -39,7 +47,7 @@ class ImageSet:
         ids: [N], each image's number in the set it comes from; kept as int64.
 
     Raises:
-        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative label.
+        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative or huge label.
 
     """
 
@@ -124,15 +132,18 @@ def read_npz(source: Path | bytes, *, name: str | None = None, layout: Layout | 
     return ImageSet(name, images, labels, np.arange(len(images)) if ids is None else ids)
 
 
-def read_folder(path: Path, *, channels: int | None = None) -> tuple[ImageSet, tuple[str, ...]]:
+def read_folder(
+    path: Path, *, channels: int | None = None, name: str | None = None
+) -> tuple[ImageSet, tuple[str, ...]]:
     """Read a folder with one folder of images a class; labels follow the sorted class names.
 
     Args:
         path: the folder.
         channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey.
+        name: what the report calls the set; the folder's by default.
 
     Returns:
-        The set, uint8, and the class names.
+        The set, uint8, in turn an image of every class, so that its first images are of all; and the class names.
 
     Raises:
         BadData: no class folder, a class without images, an unreadable image, or images of different sizes.
@@ -141,8 +152,11 @@ def read_folder(path: Path, *, channels: int | None = None) -> tuple[ImageSet, t
     """
     files = _class_files(path)
     classes = tuple(files)
+    labels = np.repeat(np.arange(len(classes)), [len(names) for names in files.values()])
+    order = _in_turn(labels)
+    listed = [file for names in files.values() for file in names]
     pictures: list[Array] = []
-    for file in (file for names in files.values() for file in names):
+    for file in (listed[place] for place in order):
         picture = _read_picture(file, channels)
         channels = len(picture)
         if pictures and picture.shape != pictures[0].shape:
@@ -151,34 +165,40 @@ def read_folder(path: Path, *, channels: int | None = None) -> tuple[ImageSet, t
                 hint="bring all images to the model's size first: edgeproof does not resize",
             )
         pictures.append(picture)
-    labels = np.repeat(np.arange(len(classes)), [len(names) for names in files.values()])
-    return ImageSet(path.name, np.stack(pictures), labels, np.arange(len(labels))), classes
+    return ImageSet(name or path.name, np.stack(pictures), labels[order], np.arange(len(labels))), classes
 
 
 def find_images(
-    data: str, *, layout: Layout | None = None, channels: int | None = None, classes: tuple[str, ...] = ()
+    data: str,
+    *,
+    root: Path = DATA_ROOT,
+    layout: Layout | None = None,
+    channels: int | None = None,
+    classes: tuple[str, ...] = (),
 ) -> ImageSet:
     """Read the evaluation set that `--data` names: a known name, a folder or an .npz.
 
     Args:
         data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
+        root: where a set known by name lies, or is downloaded to.
         layout: see `read_npz`.
         channels: see `read_folder`.
-        classes: the model's class names; a folder whose class names are among them is labelled by name.
+        classes: the model's class names, if known; see `_folder_labels`.
 
     Raises:
         UsageFault: neither a known name nor a path that exists.
-        BadData: see `read_npz` and `read_folder`.
+        BadData: see `read_npz`, `read_folder` and `_folder_labels`.
         MissingEnvironment: a known name whose extra is not installed.
 
     """
     path = Path(data)
     known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
     if data in known:
-        return _by_name(known[data])
-    if path.is_dir():
+        return _by_name(known[data], root)
+    if data and path.is_dir():
         images, names = read_folder(path, channels=channels)
-        return _labelled_by_name(images, names, classes) if set(names) <= set(classes) else images
+        numbers = _folder_labels(path, names, classes or names)
+        return ImageSet(images.name, images.images, numbers[images.labels], images.ids)
     if path.is_file():
         return read_npz(path, layout=layout)
     raise UsageFault(
@@ -187,27 +207,44 @@ def find_images(
     )
 
 
-def _by_name(entry: Any) -> ImageSet:
+def _by_name(entry: Any, root: Path) -> ImageSet:
     try:
         read = entry.load()
-    except ModuleNotFoundError as error:
-        extra = ",".join(entry.extras)
-        raise MissingEnvironment(
-            f"the data set {entry.name} needs {error.name}",
-            hint=f"pip install 'edgeproof[{extra}]', or give an .npz",
-        ) from error
-    images: ImageSet = read(None)
+    except ImportError as error:
+        raise missing_extra(f"the data set {entry.name}", tuple(entry.extras), error) from error
+    images: ImageSet = read(root)
     return images
 
 
-def _labelled_by_name(images: ImageSet, names: tuple[str, ...], classes: tuple[str, ...]) -> ImageSet:
-    numbers = np.asarray([classes.index(name) for name in names])
-    return ImageSet(images.name, images.images, numbers[images.labels], images.ids)
+def _folder_labels(path: Path, names: tuple[str, ...], classes: tuple[str, ...]) -> Array:
+    """Return the label of each folder: the class of its name; its own number where no class has any of the names.
+
+    Raises:
+        BadData: only some are names of classes, or none is and there are not as many folders as classes.
+
+    """
+    strange = [name for name in names if name not in classes]
+    if not strange:
+        return np.asarray([classes.index(name) for name in names])
+    if len(strange) < len(names) or len(names) != len(classes):
+        raise BadData(
+            f"{path}: no class of the model is called {_listed(strange)}",
+            hint=f"name the folders as the classes ({_listed(classes)}), or give an .npz",
+        )
+    numbers = ", ".join(f"{number} = {name}" for number, name in enumerate(names))
+    log(f"{path}: folders are numbered in alphabetical order: {numbers}")
+    return np.arange(len(names))
+
+
+def _in_turn(labels: Array) -> Array:
+    """Return the order that takes the first image of every class, then the second; `labels` are sorted."""
+    position = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    return np.lexsort((labels, position))
 
 
 def _load(source: Path | bytes, where: str) -> tuple[Array, Array, Array | None]:
     try:
-        with _open(source) as file:
+        with open_npz(source) as file:
             for images, labels, ids in KEYS:
                 if images in file and labels in file:
                     return file[images], file[labels], file.get(ids)
@@ -217,7 +254,8 @@ def _load(source: Path | bytes, where: str) -> tuple[Array, Array, Array | None]
     raise BadData(f"{where} holds {found}: x and y are missing", hint="numpy.savez(file, x=images, y=labels)")
 
 
-def _open(source: Path | bytes) -> Any:
+def open_npz(source: Path | bytes) -> Any:
+    """Return the arrays of an .npz, by name; raises one of UNREADABLE where it is none."""
     file = np.load(io.BytesIO(source if isinstance(source, bytes) else source.read_bytes()), allow_pickle=False)
     if isinstance(file, np.ndarray):
         raise ValueError("it is a single array")
@@ -270,6 +308,11 @@ def _numbers(name: str, field: str, values: Array, count: int) -> Array:
         raise BadData(
             f"{name}: {field} has {values.min()} at place {int(values.argmin())}", hint="numbers count from 0"
         )
+    if int(values.max()) > LARGEST[field]:
+        raise BadData(
+            f"{name}: {field} has {values.max()} at place {int(values.argmax())}",
+            hint=f"numbers up to {LARGEST[field]}",
+        )
     return values.astype(np.int64)
 
 
@@ -295,6 +338,10 @@ def _read_picture(path: Path, channels: int | None) -> Array:
     except (OSError, ValueError, SyntaxError) as error:
         raise BadData(f"{path} cannot be read as an image: {error}") from None
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _times(shape: tuple[int, ...]) -> str:

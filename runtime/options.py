@@ -15,9 +15,10 @@ from runtime.attacks import ATTACKS
 from runtime.console import print_summary
 from runtime.errors import UsageFault
 from runtime.files import check_new_directory
+from runtime.images import DATA_ROOT
 from runtime.progress import progress_on_stderr
 from runtime.spec import Fraction, Gate, ThreatModel, to_json
-from runtime.verify import Settings, Subject, verify, write_run
+from runtime.verify import PARENT, Settings, Subject, verify, write_run
 
 if TYPE_CHECKING:
     from runtime.images import Layout
@@ -26,9 +27,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
-PARENT = "fp32"
-"""The precision that others are compared with: without --against a drop is not asked of it."""
 REPORTS = Path("reports")
+OWN = "  [default: the subject's own]"
 EXIT_CODES = {"passed": 0, "failed": 1, "inconclusive": 5}
 
 
@@ -51,6 +51,19 @@ def _attacks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     return tuple(name for name in names if name in ATTACKS)
 
 
+class NewDirectory(click.Path):
+    """A directory to be made; an empty name is a usage error, not the directory one stands in."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("an empty name names no directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the shared options say; field for field their parameters."""
@@ -62,6 +75,7 @@ class Asked:
     batch: int
     data: str | None
     layout: Layout | None
+    data_root: Path
     fail_under: float | None
     max_drop: float | None
     against: Path | None
@@ -70,8 +84,6 @@ class Asked:
     out: Path | None
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and self.against is None:
-            raise UsageFault("--max-drop has nothing to compare with", hint="--against DIR, another verify's --out")
         if (self.fail_under is not None or self.max_drop is not None) and not self.attacks:
             raise UsageFault("a gate on robust accuracy needs an attack", hint=f"--attacks {','.join(ATTACKS)}")
 
@@ -87,7 +99,18 @@ class Asked:
             batch=self.batch,
             against=self.against,
             save_adversarial=self.save_adversarial,
+            data=self.data,
+            layout=self.layout,
+            data_root=self.data_root,
         )
+
+    def check_drop(self, precision: str) -> None:
+        """Raise `UsageFault` where --max-drop is asked of a precision that has nothing to be compared with."""
+        if self.max_drop is not None and self.against is None and precision != PARENT:
+            raise UsageFault(
+                f"--max-drop has nothing to compare {precision} with",
+                hint=f"--against DIR, the --out of a verify with --precision {PARENT}",
+            )
 
 
 def attack_options(command: Command) -> Command:
@@ -107,26 +130,21 @@ def judge(subject: Subject, asked: Asked, *, threat_model: ThreatModel, gate: Ga
         gate: where neither --fail-under nor --max-drop is given.
 
     Raises:
+        UsageFault: see `Asked.check_drop`.
         EdgeproofError: see `verify` and `write_run`; nothing is left behind then.
 
     """
+    asked.check_drop(subject.session.card().precision)
     out = asked.out or fresh_directory(subject)
     check_new_directory(out)
     with progress_on_stderr() as progress:
-        run = verify(subject, asked.settings(threat_model, _standing_gate(gate, subject, asked)), progress)
+        run = verify(subject, asked.settings(threat_model, gate), progress)
     write_run(out, run)
     if asked.as_json:
         click.echo(to_json(run.report), nl=False)
     else:
         print_summary(run.report, out)
     click.get_current_context().exit(EXIT_CODES[run.report.verdict])
-
-
-def _standing_gate(gate: Gate, subject: Subject, asked: Asked) -> Gate:
-    """Return the subject's own gate, without the drop where the subject is what others are compared with."""
-    if asked.against is None and subject.session.card().precision == PARENT:
-        return Gate(fail_under=gate.fail_under)
-    return gate
 
 
 def fresh_directory(subject: Subject) -> Path:
@@ -140,16 +158,41 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         callback=_attacks,
         default=",".join((CLEAN, *ATTACKS)),
         show_default=True,
-        help="Comma-separated.",
+        help="Attacks, comma-separated; clean accuracy is always measured.",
     ),
     click.option("--n", type=click.IntRange(min=1), help="Judge the first N images.  [default: all]"),
-    click.option("--eps", callback=_fraction, help="L-infinity radius, 8/255 or a float.  [default: the bundle's]"),
-    click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of the noise."),
-    click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images a pass."),
-    click.option("--data", help="An .npz with x and y, an image folder, or a known set.  [default: the bundle's]"),
-    click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Of the .npz given by --data."),
-    click.option("--fail-under", callback=_fraction, help="Least robust accuracy, as 45%."),
-    click.option("--max-drop", callback=_fraction, help="Largest drop of robust accuracy against --against, as 1%."),
+    click.option("--eps", callback=_fraction, help=f"L-infinity radius, as 8/255 or a float.{OWN}"),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**64 - 1),
+        default=0,
+        show_default=True,
+        help="Seed of the attacks' noise.",
+    ),
+    click.option(
+        "--batch",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Images in one pass; changes memory and speed, never a verdict.",
+    ),
+    click.option("--data", help=f"An .npz with x and y, an image folder, or a set known by name.{OWN}"),
+    click.option(
+        "--layout", type=click.Choice(["nchw", "nhwc"]), help="Where the .npz given by --data has its channels."
+    ),
+    click.option(
+        "--data-root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DATA_ROOT,
+        show_default=True,
+        help="Where data sets known by name lie or are downloaded to.",
+    ),
+    click.option("--fail-under", callback=_fraction, help=f"Least robust accuracy, as 45%.{OWN}"),
+    click.option(
+        "--max-drop",
+        callback=_fraction,
+        help=f"Largest drop of robust accuracy from the run named by --against, as 1%.{OWN}",
+    ),
     click.option(
         "--against",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -157,5 +200,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
     click.option("--save-adversarial", is_flag=True, help="Keep the worst points in evidence.npz."),
     click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the summary."),
-    click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: a fresh one in reports/]"),
+    click.option(
+        "--out", type=NewDirectory(), help="Run directory, which must be new or empty.  [default: one in reports/]"
+    ),
 )

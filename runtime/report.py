@@ -41,7 +41,24 @@ def render(report: Report) -> str:
     environment.filters.update(percent=percent, interval=interval, points=points)
     plots = {"accuracy_plot": draw(accuracy_plot, report)}
     plots["curve_plot"] = draw(curve_plot, report) if report.eps_curve else ""
-    return environment.get_template(TEMPLATE.name).render(r=report, rows=accuracy_rows(report), **plots)
+    return environment.get_template(TEMPLATE.name).render(
+        r=report, tone=tone(report), reasons=reasons(report), rows=accuracy_rows(report), **plots
+    )
+
+
+def tone(report: Report) -> str:
+    """Return the verdict, as the name of a colour; 'neutral' for a pass that nothing was required for."""
+    required = report.gate.fail_under is not None or (report.gate.max_drop is not None and report.paired is not None)
+    return report.verdict if required or report.verdict != "passed" else "neutral"
+
+
+def reasons(report: Report) -> tuple[str, ...]:
+    """Return the reasons for the verdict; after a pass that nothing was required for, also that."""
+    if tone(report) != "neutral":
+        return report.reasons
+    robust = report.robust_accuracy
+    figure = f"robust accuracy {percent(robust.value)}" if robust else "no attack ran"
+    return (*report.reasons, f"nothing was required of it; {figure}")
 
 
 def interval(ends: tuple[float, float]) -> str:

@@ -80,7 +80,9 @@ def mcnemar(pairs: Pairs) -> float:
     return min(1.0, float(2 * tail / 2**discordant))
 
 
-def decide(gate: Gate, robust: Interval | None, difference: Interval | None, blocking: list[str]) -> Decision:
+def decide(
+    gate: Gate, robust: Interval | None, difference: Interval | None, blocking: list[str], *, parent: bool = False
+) -> Decision:
     """Judge a run.
 
     Args:
@@ -88,13 +90,14 @@ def decide(gate: Gate, robust: Interval | None, difference: Interval | None, blo
         robust: 95 % interval of robust accuracy; None where no attack ran.
         difference: 95 % interval of its difference to what is compared with; None without a comparison.
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
+        parent: whether this is the precision that drops are measured from.
 
     """
     decisions = []
     if gate.fail_under is not None:
         decisions.append(_fail_under(gate.fail_under, robust))
     if gate.max_drop is not None:
-        decisions.append(_max_drop(gate.max_drop, difference))
+        decisions.append(_max_drop(gate.max_drop, difference, parent=parent))
     reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate asked for"]
     if blocking:
         return Decision("inconclusive", blocking + reasons)
@@ -121,7 +124,9 @@ def _fail_under(least: float, robust: Interval | None) -> Decision:
     )
 
 
-def _max_drop(most: float, difference: Interval | None) -> Decision:
+def _max_drop(most: float, difference: Interval | None, *, parent: bool) -> Decision:
+    if difference is None and parent:
+        return Decision("passed", ["this is the fp32 artifact: nothing to drop from"])
     if difference is None:
         return Decision(
             "inconclusive", ["the drop of robust accuracy cannot be judged: there is nothing to compare with"]

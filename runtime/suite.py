@@ -90,6 +90,7 @@ class Evidence:
         linf: float64 [N], distance of that point from the clean image.
         margin: float32 [N], max_{j != y} z_j - z_y there.
         adversarial: float32 [M, C, H, W], the worst points of the first M images.
+        zero_gradient: bool [N], an attack found no gradient to begin with (`Oracle.zero_gradient`); not kept.
 
     """
 
@@ -101,6 +102,7 @@ class Evidence:
     linf: Any
     margin: Any
     adversarial: Any
+    zero_gradient: Any
 
     @property
     def correct(self) -> Any:
@@ -114,7 +116,8 @@ class Evidence:
 
     def arrays(self, *, adversarial: bool) -> dict[str, Any]:
         """Return the arrays by name, the worst points only where asked for."""
-        return {name: array for name, array in vars(self).items() if adversarial or name != "adversarial"}
+        left_out = {"zero_gradient"} if adversarial else {"zero_gradient", "adversarial"}
+        return {name: array for name, array in vars(self).items() if name not in left_out}
 
     def update(self, row: int, points: Points, found: Found) -> None:
         """Take in what the attack of `row` found for a chunk."""
@@ -179,8 +182,8 @@ def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
         raise BadModel(f"the logits have shape {z.shape}", hint=f"{target.classes} classes, one row an image")
     prediction = predictions(z)
     broken_by = np.where(prediction == label, STANDS, WRONG_BEFORE)
-    linf, clean = np.zeros(len(index)), target.images.as_float(slice(0, kept))
-    return Evidence(index, label, prediction, broken_by, prediction.copy(), linf, margins(z, label), clean)
+    linf, clean, flat = np.zeros(len(index)), target.images.as_float(slice(0, kept)), np.zeros(len(index), bool)
+    return Evidence(index, label, prediction, broken_by, prediction.copy(), linf, margins(z, label), clean, flat)
 
 
 def run_attack(
@@ -194,6 +197,7 @@ def run_attack(
         evidence.update(row, points, found)
         broken += int(found.broken.sum())
         progress.advance(len(points))
+    evidence.zero_gradient[list(oracle.zero_gradient)] = True
     standing, n = len(index) - broken, len(target.images)
     return AttackRow(
         name=attack.name,

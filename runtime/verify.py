@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,10 +14,11 @@ import numpy as np
 from runtime import report
 from runtime.attacks import ATTACKS
 from runtime.bundle import DataRecord
+from runtime.checks import findings
 from runtime.device import machine_card, software
 from runtime.errors import BadData
 from runtime.files import new_directory, write_atomic
-from runtime.images import UNREADABLE
+from runtime.images import DATA_ROOT, UNREADABLE, open_npz
 from runtime.progress import Progress, log
 from runtime.report_schema import (
     REPORT,
@@ -39,12 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runtime.images import ImageSet
+    from runtime.images import ImageSet, Layout
     from runtime.session import Session
 
 EVIDENCE = "evidence.npz"
 RUN = "run.json"
 PAGE = "report.html"
+PARENT = "fp32"
+"""The precision that others are compared with: it has nothing to drop from."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,9 @@ class Settings:
         batch: images a pass; changes memory and speed, never a verdict.
         against: run directory to compare with.
         save_adversarial: keep the worst points in the evidence.
+        data: what --data said, None for the subject's own images; as the next two, only to repeat the command.
+        layout: of that .npz.
+        data_root: where sets known by name lie.
 
     """
 
@@ -99,6 +106,9 @@ class Settings:
     batch: int = 64
     against: Path | None = None
     save_adversarial: bool = False
+    data: str | None = None
+    layout: Layout | None = None
+    data_root: Path = DATA_ROOT
 
 
 @dataclass(frozen=True)
@@ -171,17 +181,22 @@ def resolve(subject: Subject, settings: Settings, n: int, reference: Reference |
 
 
 def _repeat(command: str, settings: Settings, n: int) -> str:
-    attacks = ",".join(("clean", *settings.attacks))
-    options = (
-        f"--attacks {attacks} --n {n} --eps {settings.threat_model.eps!r}"
-        f" --seed {settings.seed} --batch {settings.batch}"
-    )
-    gate = "".join(
-        f" --{name.replace('_', '-')} {value!r}"
-        for name, value in settings.gate.model_dump().items()
-        if value is not None
-    )
-    return f"{command} {options}{gate}{' --against REPORT' if settings.against else ''}"
+    """Return the command with every option that the run was decided by, quoted for a shell."""
+    options = {
+        "--attacks": ",".join(("clean", *settings.attacks)),
+        "--n": n,
+        "--eps": settings.threat_model.eps,
+        "--seed": settings.seed,
+        "--batch": settings.batch,
+        "--data": settings.data,
+        "--layout": settings.layout,
+        "--data-root": None if settings.data_root == DATA_ROOT else settings.data_root,
+        "--fail-under": settings.gate.fail_under,
+        "--max-drop": settings.gate.max_drop,
+        "--against": "REPORT" if settings.against else None,
+    }
+    words = [word for option, value in options.items() if value is not None for word in (option, str(value))]
+    return f"{command} {shlex.join(words)}{' --save-adversarial' if settings.save_adversarial else ''}"
 
 
 def build_report(
@@ -191,7 +206,14 @@ def build_report(
     evidence, card, n = outcome.evidence, subject.session.card(), request.n
     correct, standing = int(evidence.correct.sum()), int(evidence.robust.sum())
     robust = Accuracy(value=standing / n, ci95=wilson(standing, n)) if outcome.attacks else None
-    decision = decide(request.gate, robust.ci95 if robust else None, paired.ci95 if paired else None, blocking=[])
+    warnings = findings(outcome)
+    decision = decide(
+        request.gate,
+        robust.ci95 if robust else None,
+        paired.ci95 if paired else None,
+        blocking=[warning.message for warning in warnings if warning.blocking],
+        parent=card.precision == PARENT,
+    )
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -219,7 +241,7 @@ def build_report(
         eps_curve=outcome.eps_curve,
         paired=paired,
         agreement=outcome.agreement,
-        warnings=(),
+        warnings=warnings,
         device={**machine_card(), "accelerator": card.device},
         software=software(subject.libraries),
         started=started,
@@ -254,12 +276,13 @@ def read_reference(directory: Path) -> Reference:
     """
     path = directory / EVIDENCE
     try:
-        with np.load(path, allow_pickle=False) as file:
-            index, label, broken_by = (file[name].tolist() for name in ("index", "label", "broken_by"))
-    except (*UNREADABLE, KeyError) as error:
+        with open_npz(path) as file:
+            index, labels, broken_by = (file[name].tolist() for name in ("index", "label", "broken_by"))
+        label = dict(zip(index, labels, strict=True))
+        robust = dict(zip(index, (row == STANDS for row in broken_by), strict=True))
+    except (*UNREADABLE, KeyError, TypeError) as error:
         raise BadData(f"{path} cannot be read: {error}", hint="name the --out of a finished verify") from None
-    stood = [row == STANDS for row in broken_by]
-    return Reference(load_report(directory), dict(zip(index, label, strict=True)), dict(zip(index, stood, strict=True)))
+    return Reference(load_report(directory), label, robust)
 
 
 def check_comparable(request: Request, reference: Reference | None) -> None:

@@ -50,6 +50,8 @@ class Oracle:
     Attributes:
         forwards: images whose logits were asked of the artifact.
         gradients: images whose gradient was asked.
+        zero_gradient: places in the set of the images that the gradient graph classified correctly, with a
+            gradient that was zero in every pixel, when it was first asked for them.
 
     """
 
@@ -58,6 +60,8 @@ class Oracle:
         self.batch = batch
         self.forwards = 0
         self.gradients = 0
+        self.zero_gradient: set[int] = set()
+        self._asked = np.zeros(0, np.int64)
 
     def logits(self, points: Points, x: Any) -> Any:
         """Return what the artifact itself answers to x: float32 [B, K], numpy.
@@ -85,7 +89,17 @@ class Oracle:
         z = to_numpy(z)
         for what, array in (("logit", z), ("loss", value), ("gradient", gradient)):
             _refuse_non_finite(array, points, what)
+        self._note_zero_gradients(points, z, gradient)
         return z, value, gradient
+
+    def _note_zero_gradients(self, points: Points, z: Any, gradient: Any) -> None:
+        first = ~np.isin(points.index, self._asked)
+        if not first.any():
+            return
+        xp = array_namespace(gradient)
+        zero = to_numpy(xp.all(xp.reshape(gradient, (len(points), -1)) == 0, axis=1))
+        self.zero_gradient.update(points.index[first & zero & (predictions(z) == points.label)].tolist())
+        self._asked = np.union1d(self._asked, points.index)
 
     def _batches(self, points: Points) -> list[slice]:
         n = len(points)
@@ -114,6 +128,8 @@ class Found:
 
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
         """Prove which of x are broken, keep them, and return which images still stand: bool [B], numpy.
+
+        To try hinted rows only misses nothing where gradient graph and artifact are of the same precision.
 
         Args:
             oracle: asked for the proof.

@@ -7,7 +7,8 @@ import pytest
 
 from runtime.images import ImageSet
 from tests.fakes import LinearSession
-from tests.tiny import bundle_files, linear_task, write_bundle
+from tests.runtime.bundles import write_bundle
+from tests.tiny import bundle_files, linear_task
 
 
 @pytest.fixture

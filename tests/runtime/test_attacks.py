@@ -1,3 +1,4 @@
+import array_api_compat
 import array_api_strict
 import numpy as np
 import pytest
@@ -205,6 +206,28 @@ def test_a_gradient_that_is_not_finite_names_its_image(attack):
         attack.run(Oracle(Poisoned(weight, bias), 4), points_of(images, labels, 3), 0.0, 0)
 
 
+class FlatFor(LinearSession):
+    """Its gradient is all zero for the images whose first pixel is marked."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        xp = array_api_compat.array_namespace(x)
+        marked = xp.abs(x[:, :1, :1, :1] - 0.125) < 2 * EPS
+        return z, value, xp.where(marked, xp.zeros_like(gradient), gradient)
+
+
+@every_attack
+@pytest.mark.parametrize("place", [np.asarray, array_api_strict.asarray])
+def test_an_oracle_remembers_which_standing_images_have_no_gradient(attack, place):
+    weight, bias, images, labels = correct_task(3)
+    images[[5, 8], 0, 0, 0] = 0.125
+    labels[[5, 8]] = LinearSession(weight, bias).logits(images[[5, 8]]).argmax(axis=1)
+    labels[8] = (labels[8] + 1) % 3
+    oracle = Oracle(FlatFor(place(weight), place(bias)), 7)
+    attack.run(oracle, points_of(images, labels, 3, place), 1e-4, 0)
+    assert oracle.zero_gradient == {5}
+
+
 def suite(session, images, attacks=("fgsm", "pgd", "cw"), batch=8):
     target = Target(session, images, 3, batch)
     return run_suite(target, attacks, eps=EPS, seed=0, keep_all=True, progress=Silent())
@@ -259,6 +282,18 @@ def test_agreement_counts_where_the_gradient_graph_predicts_otherwise(linear):
     assert whole.same_prediction == whole.n
     lying = suite(LyingGradients(session.weight, session.bias), images).agreement
     assert lying.same_prediction < lying.n
+
+
+def test_the_images_without_a_gradient_are_counted_once(linear):
+    session, images = linear
+    assert not suite(session, images).evidence.zero_gradient.any()
+    flat = FlatFor(session.weight, session.bias)
+    marked = images.images.copy()
+    marked[:9, 0, 0, 0] = 0.125
+    labels = flat.logits(marked).argmax(axis=1)
+    evidence = suite(flat, ImageSet("marked", marked, labels, images.ids)).evidence
+    np.testing.assert_array_equal(np.flatnonzero(evidence.zero_gradient), np.arange(9))
+    assert "zero_gradient" not in evidence.arrays(adversarial=True)
 
 
 def test_a_clean_run_attacks_nothing(linear):

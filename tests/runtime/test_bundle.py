@@ -53,6 +53,14 @@ def test_a_damaged_bundle_is_refused(bundle, damage):
     with pytest.raises(BadBundle) as caught:
         open_bundle(bundle)
     assert caught.value.exit_code == 3
+    assert caught.value.hint
+
+
+def test_a_hidden_file_that_is_not_listed_is_to_be_removed(bundle):
+    (bundle / ".DS_Store").write_bytes(b"")
+    with pytest.raises(BadBundle, match=r"\.DS_Store is not listed") as caught:
+        open_bundle(bundle)
+    assert caught.value.hint == "remove it"
 
 
 @pytest.mark.parametrize(
@@ -72,5 +80,6 @@ def test_a_damaged_bundle_is_refused(bundle, damage):
 )
 def test_a_manifest_that_does_not_hold_together_is_refused(bundle, rewrite, keys, value):
     rewrite(bundle, *keys, value=value)
-    with pytest.raises(BadBundle, match=r"manifest\.json"):
+    with pytest.raises(BadBundle, match=r"manifest\.json") as caught:
         open_bundle(bundle)
+    assert caught.value.hint

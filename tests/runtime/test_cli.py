@@ -1,7 +1,7 @@
+import importlib.metadata
 import json
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -48,7 +48,7 @@ class Entry:
 @pytest.fixture
 def install(monkeypatch):
     def install(*entries):
-        monkeypatch.setattr(cli, "entry_points", lambda group: entries)
+        monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
 
     return install
 
@@ -86,7 +86,7 @@ def test_help_lists_every_command_with_a_summary_and_loads_none(install):
 
 
 def test_the_installed_commands_are_those_with_a_summary():
-    assert {*cli.SUMMARIES} == {entry.name for entry in cli.entry_points(group=cli.COMMANDS_GROUP)}
+    assert {*cli.SUMMARIES} == {entry.name for entry in importlib.metadata.entry_points(group=cli.COMMANDS_GROUP)}
 
 
 def test_the_summary_of_verify_is_its_own_first_line():
@@ -96,7 +96,7 @@ def test_the_summary_of_verify_is_its_own_first_line():
 
 
 def test_version_is_that_of_the_distribution():
-    assert run("--version").output.split()[-1] == version("edgeproof")
+    assert run("--version").output.split()[-1] == importlib.metadata.version("edgeproof")
 
 
 def test_a_command_whose_extra_is_missing_names_it(install):
@@ -115,7 +115,66 @@ def test_an_extra_that_is_missed_only_while_the_command_runs_is_named_too(instal
 
 def test_a_missing_module_of_a_command_without_extras_is_no_extra(install):
     install(Entry("verify", absent("something")))
-    assert isinstance(run("verify").exception, ModuleNotFoundError)
+    result = run("verify")
+    assert result.exit_code == 70
+    assert "ModuleNotFoundError: No module named 'something'" in result.stderr
+
+
+def test_an_extra_that_is_installed_but_broken_says_why(install):
+    def load():
+        raise ImportError("libcudart.so.12: cannot open shared object file", name="torch._C")
+
+    install(Entry("distill", load, ["train"]))
+    result = run("distill")
+    assert result.exit_code == 4
+    assert "libcudart.so.12: cannot open shared object file" in result.stderr
+    assert "is not installed" not in result.stderr
+
+
+def test_training_on_an_old_python_names_the_version_it_needs(install):
+    install(Entry("distill", absent("tomllib"), ["train"]))
+    result = run("distill")
+    assert result.exit_code == 4
+    assert "needs Python 3.11 or newer" in result.stderr
+    assert "pip install 'edgeproof[train]'" not in result.stderr
+
+
+def test_a_module_of_edgeproof_that_cannot_be_imported_is_no_extra(install):
+    def load():
+        raise ImportError("cannot import name 'x' from 'pipeline.data'", name="pipeline.data")
+
+    install(Entry("distill", load, ["train"]))
+    assert run("distill").exit_code == 70
+
+
+def test_what_nobody_expected_prints_its_traceback_and_never_exits_with_one(install):
+    def fail():
+        return {}["lost"]
+
+    install(Entry("verify", lambda: click.Command("verify", callback=fail)))
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (70, "")
+    assert "KeyError: 'lost'" in result.stderr
+    assert result.stderr.splitlines()[-1] == "this is a defect of edgeproof: please report it"
+
+
+CLICKS_OWN = {
+    "usage": (click.UsageError("no"), 2),
+    "parameter": (click.BadParameter("no"), 2),
+    "exit": (click.exceptions.Exit(5), 5),
+    "abort": (click.Abort(), 1),
+}
+
+
+@pytest.mark.parametrize(("error", "code"), CLICKS_OWN.values(), ids=CLICKS_OWN)
+def test_clicks_own_errors_stay_its_own(install, error, code):
+    def fail():
+        raise error
+
+    install(Entry("verify", lambda: click.Command("verify", callback=fail)))
+    result = run("verify")
+    assert result.exit_code == code
+    assert "defect" not in result.stderr
 
 
 def test_a_typed_error_is_two_lines_on_stderr_and_its_exit_code(install):

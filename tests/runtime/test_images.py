@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,9 @@ BAD = {
     "too few labels": ({"x": X, "y": Y[:5]}, "labels"),
     "fractional labels": ({"x": X, "y": Y / 2}, "labels"),
     "negative label": ({"x": X, "y": Y - 1}, "labels"),
+    "label beyond int64": ({"x": X, "y": np.full(6, 2**63, np.uint64)}, "labels has 9223372036854775808 at place 0"),
+    "label beyond any class": ({"x": X, "y": Y + 2**31}, "labels has 2147483650 at place 2"),
+    "id beyond int64": ({"images": X, "labels": Y, "ids": np.full(6, 2**63, np.uint64)}, "ids has"),
     "no labels": ({"x": X}, "x and y are missing"),
     "nothing": ({}, "x and y are missing"),
     "pickle": ({"x": np.array([{}] * 6, object), "y": Y}, "cannot be read"),
@@ -124,13 +128,49 @@ def test_a_folder_is_read_with_labels_by_sorted_class(folder):
     images, classes = read_folder(folder)
     assert classes == ("ant", "cat")
     assert images.images.shape == (4, 3, 4, 5)
-    assert images.images[:, :, 0, 0].tolist() == [[1, 0, 9], [1, 1, 9], [0, 0, 9], [0, 1, 9]]
-    assert images.labels.tolist() == [0, 0, 1, 1]
+    assert images.images[:, :, 0, 0].tolist() == [[1, 0, 9], [0, 0, 9], [1, 1, 9], [0, 1, 9]]
+    assert images.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_the_first_images_of_a_folder_are_of_every_class_and_ids_count_in_their_order(folder):
+    (folder / "cat" / "0.png").rename(folder / "ant" / "2.png")
+    images, _ = read_folder(folder, name="pets/test")
+    assert images.name == "pets/test"
+    assert images.labels.tolist() == [0, 1, 0, 0]
+    assert images.ids.tolist() == [0, 1, 2, 3]
+    assert images.images[:, 1, 0, 0].tolist() == [0, 1, 1, 0]
 
 
 def test_a_folder_is_labelled_by_name_where_the_model_knows_the_names(folder):
-    assert find_images(str(folder), classes=("bee", "cat", "ant")).labels.tolist() == [2, 2, 1, 1]
-    assert find_images(str(folder), classes=("0", "1")).labels.tolist() == [0, 0, 1, 1]
+    assert find_images(str(folder), classes=("bee", "cat", "ant")).labels.tolist() == [2, 1, 2, 1]
+    assert find_images(str(folder)).labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_folder_whose_names_the_model_does_not_know_is_numbered_and_says_so(folder, capsys):
+    assert find_images(str(folder), classes=("0", "1")).labels.tolist() == [0, 1, 0, 1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("folders are numbered in alphabetical order: 0 = ant, 1 = cat")
+
+
+STRANGE_FOLDERS = {
+    "one of two known": (("cat", "dog"), "ant"),
+    "one of three known": (("cat", "dog", "cow"), "ant"),
+    "none known, more classes": (("0", "1", "2"), "ant, cat"),
+    "none known, fewer classes": (("0",), "ant, cat"),
+}
+
+
+@pytest.mark.parametrize(("classes", "strange"), STRANGE_FOLDERS.values(), ids=STRANGE_FOLDERS)
+def test_a_folder_that_cannot_be_labelled_for_certain_is_refused(folder, classes, strange):
+    with pytest.raises(BadData, match=f"no class of the model is called {strange}$") as caught:
+        find_images(str(folder), classes=classes)
+    assert ", ".join(classes) in caught.value.hint
+
+
+def test_the_hint_of_a_strange_folder_does_not_list_a_thousand_classes(folder):
+    with pytest.raises(BadData) as caught:
+        find_images(str(folder), classes=tuple(f"class-{number}" for number in range(1000)))
+    assert len(caught.value.hint) < 300
 
 
 def test_a_folder_is_read_grey_for_a_grey_model(folder):
@@ -167,9 +207,13 @@ class Entry:
 
 
 def test_a_known_name_is_asked_of_its_entry_point(monkeypatch):
-    images = ImageSet("known/test", X, Y, np.arange(6))
-    monkeypatch.setattr(module, "entry_points", lambda group: [Entry(lambda: lambda root: images)])
+    images, asked = ImageSet("known/test", X, Y, np.arange(6)), []
+    monkeypatch.setattr(
+        module, "entry_points", lambda group: [Entry(lambda: lambda root: asked.append(root) or images)]
+    )
     assert find_images("known") is images
+    assert find_images("known", root=Path("elsewhere")) is images
+    assert asked == [Path("data"), Path("elsewhere")]
 
 
 def test_a_known_name_whose_extra_is_missing_names_the_extra(monkeypatch):
@@ -182,6 +226,16 @@ def test_a_known_name_whose_extra_is_missing_names_the_extra(monkeypatch):
     assert "edgeproof[train]" in caught.value.hint
 
 
-def test_a_path_that_does_not_exist_is_a_usage_error():
+def test_a_known_name_whose_extra_is_broken_says_so(monkeypatch):
+    def load():
+        raise ImportError("libcudart.so: cannot open shared object file", name="torch._C")
+
+    monkeypatch.setattr(module, "entry_points", lambda group: [Entry(load)])
+    with pytest.raises(MissingEnvironment, match="libcudart"):
+        find_images("known")
+
+
+@pytest.mark.parametrize("data", ["nowhere.npz", ""])
+def test_a_path_that_does_not_exist_is_a_usage_error(data):
     with pytest.raises(UsageFault):
-        find_images("nowhere.npz")
+        find_images(data)

@@ -1,24 +1,34 @@
 import io
 import json
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from runtime import report
+from runtime import images as image_sets
+from runtime import options, report
 from runtime.bundle import EVALUATION, Graph
+from runtime.checks import findings
 from runtime.cli import main
+from runtime.commands import verify
+from runtime.console import print_summary
 from runtime.errors import BadData
+from runtime.images import ImageSet
+from runtime.progress import Silent
 from runtime.report_schema import Report, RunRecord, load_report
 from runtime.spec import Gate
+from runtime.suite import Target, run_suite
 from tests.fakes import LinearSession
-from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task, npz, write_bundle
+from tests.runtime.bundles import write_bundle
+from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task, npz
 
 
 def edgeproof(*arguments, env=None):
@@ -79,6 +89,10 @@ def test_the_report_holds_every_field_of_its_schema(finished):
     }  # fmt: skip
     assert (record["verdict"], record["reasons"]) == ("passed", ["no gate asked for"])
     assert [row["name"] for row in record["attacks"]] == ["fgsm", "pgd", "cw"]
+    (masking,) = record["warnings"]
+    assert (masking["check"], masking["blocking"]) == ("masking", False)
+    assert "did not run" in masking["message"]
+    assert masking["message"] in (finished[0] / "report.html").read_text()
     assert record["artifact"]["authenticated"] is False
     assert record["threat_model"] == {"norm": "linf", "eps": EPS}
     assert record["data"]["n"] == record["clean"]["n"] == 60
@@ -153,6 +167,30 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     assert "95 % interval" in out
     assert "20 images, eps 2.00/255" in out
     assert out.rstrip().endswith("report: run")
+    assert "warning: the checks for masked gradients did not run" in out
+    assert "hint: " in out
+
+
+def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_of_success(finished, bundle, capsys):
+    figure = f"nothing was required of it; robust accuracy {100 * load_report(finished[0]).robust_accuracy.value:.1f} %"
+    page = (finished[0] / "report.html").read_text()
+    assert figure in page
+    assert 'class="verdict neutral"' in page
+    edgeproof("verify", bundle, "--fail-under", "1%", "--out", "gated")
+    gated = Path("gated/report.html").read_text()
+    assert "nothing was required of it" not in gated
+    assert 'class="verdict passed"' in gated
+    for out, tone, words in ((finished[0], "neutral", True), (Path("gated"), "passed", False)):
+        read = load_report(out)
+        assert report.tone(read) == tone
+        print_summary(read, out)
+        assert (figure in capsys.readouterr().out) is words
+
+
+def test_a_run_without_attacks_claims_no_robust_accuracy(bundle):
+    result = edgeproof("verify", bundle, "--attacks", "clean", "--out", "run")
+    assert "nothing was required of it; no attack ran" in result.stdout
+    assert load_report(Path("run")).warnings == ()
 
 
 def test_without_out_a_fresh_directory_is_made(bundle, tmp_path):
@@ -192,6 +230,20 @@ def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path,
     result = edgeproof("verify", int8, "--attacks", "fgsm", "--out", "b")
     assert result.exit_code == 5
     assert "nothing to compare with" in result.stdout
+    result = edgeproof("verify", int8, "--attacks", "fgsm", "--max-drop", "1%", "--out", "c")
+    assert result.exit_code == 2
+    assert "--max-drop has nothing to compare int8 with\nhint: --against DIR" in result.stderr
+    assert not Path("c").exists()
+
+
+def test_the_fp32_artifact_has_nothing_to_drop_from(bundle):
+    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--out", "run")
+    read = load_report(Path("run"))
+    assert (result.exit_code, read.reasons) == (0, ("this is the fp32 artifact: nothing to drop from",))
+    assert read.gate == Gate(max_drop=0.01)
+    assert report.tone(read) == "neutral"
+    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--fail-under", "99%", "--out", "b")
+    assert result.exit_code == 1
 
 
 def test_a_run_against_itself_drops_by_nothing_within_its_interval(bundle, finished):
@@ -205,7 +257,7 @@ def test_a_run_against_itself_drops_by_nothing_within_its_interval(bundle, finis
 
 
 def test_a_weaker_artifact_fails_against_the_better_one(tmp_path, task, files, finished):
-    constant = np.zeros_like(task[0]), np.float32([1, 0, 0])
+    constant = task[0] * np.float32(1e-4), np.float32([1, 0, 0])
     weaker = {**files, "model.fp32.onnx": graph(FORWARD, *constant), "model.fp32.grad.onnx": graph(GRADIENT, *constant)}
     other = write_bundle(tmp_path / "weaker", weaker, n=60)
     result = edgeproof("verify", other, "--against", finished[0], "--max-drop", "1%", "--out", "second", "--json")
@@ -214,6 +266,39 @@ def test_a_weaker_artifact_fails_against_the_better_one(tmp_path, task, files, f
     assert result.exit_code == 1
     assert paired["difference"] == pytest.approx((task[3] == 0).mean() - robust)
     assert paired["ci95"][1] < -0.01
+
+
+def without_gradient(files, task):
+    """Return the files with a gradient graph that answers zeros."""
+    flat = GRADIENT.replace(
+        "gradient = Reshape(flat_gradient, shape)",
+        "nought = Sub(flat_gradient, flat_gradient)\n  gradient = Reshape(nought, shape)",
+    )
+    return {**files, "model.fp32.grad.onnx": graph(flat, *task[:2])}
+
+
+@pytest.mark.parametrize("options", [[], ["--fail-under", "1%"], ["--fail-under", "99%"]])
+def test_a_gradient_that_is_zero_leaves_no_verdict(tmp_path, task, files, options):
+    masked = write_bundle(tmp_path / "masked", without_gradient(files, task), n=60)
+    result = edgeproof("verify", masked, *options, "--out", "run")
+    read = load_report(Path("run"))
+    assert (result.exit_code, read.verdict) == (5, "inconclusive")
+    finding = next(warning for warning in read.warnings if warning.check == "zero-gradient")
+    assert finding.blocking
+    assert f"{read.clean.correct} of {read.clean.correct} correctly classified images" in finding.message
+    assert read.reasons[0] == finding.message
+    assert result.stdout.startswith("inconclusive\n")
+    assert finding.hint in result.stdout
+
+
+@pytest.mark.parametrize(("zero", "blocks"), [(2, False), (3, True)])
+def test_one_image_in_a_hundred_may_be_without_a_gradient(zero, blocks):
+    images = ImageSet("grey", np.full((200, 1, 4, 4), 0.5, np.float32), np.zeros(200, int), np.arange(200))
+    session = LinearSession(np.eye(3, 16, dtype=np.float32), np.zeros(3, np.float32))
+    target = Target(session, images, 3, 64)
+    outcome = run_suite(target, ["fgsm"], eps=EPS, seed=0, keep_all=False, progress=Silent())
+    outcome.evidence.zero_gradient[:zero] = True
+    assert [finding.check for finding in findings(outcome) if finding.blocking] == ["zero-gradient"] * blocks
 
 
 def test_runs_of_different_size_are_paired_on_the_images_they_share(bundle, finished):
@@ -229,6 +314,29 @@ def test_a_run_of_another_request_is_no_comparison(bundle, finished, options):
     result = edgeproof("verify", bundle, *options, "--against", finished[0], "--out", "second")
     assert result.exit_code == 3
     assert "the run to compare with has other" in result.stderr
+
+
+UNEQUAL = {
+    "unequal lengths": {"label": np.zeros(3, int)},
+    "no axis": {"index": np.int64(3), "label": np.int64(0), "broken_by": np.int64(-1)},
+    "two axes": {"index": np.zeros((60, 2), int)},
+    "an array missing": None,
+}
+
+
+@pytest.mark.parametrize("arrays", UNEQUAL.values(), ids=UNEQUAL)
+def test_evidence_that_does_not_hold_together_is_no_comparison(bundle, finished, evidence, arrays):
+    del evidence["adversarial"]
+    np.savez(finished[0] / "evidence.npz", **({"index": np.arange(3)} if arrays is None else evidence | arrays))
+    result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
+    assert result.exit_code == 3, result.stderr
+    assert "evidence.npz cannot be read" in result.stderr
+
+
+def test_evidence_that_is_a_single_array_is_no_comparison(bundle, finished):
+    with (finished[0] / "evidence.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    assert edgeproof("verify", bundle, "--against", finished[0], "--out", "second").exit_code == 3
 
 
 @pytest.mark.parametrize("name", ["report.json", "evidence.npz"])
@@ -248,7 +356,8 @@ USAGE = {
     "no images": ["--n", "0"],
     "negative seed": ["--seed", "-1"],
     "percent above 100": ["--fail-under", "450%"],
-    "drop without comparison": ["--max-drop", "1%"],
+    "no name for the run directory": ["--out", ""],
+    "no name for the data": ["--data", ""],
     "gate without attack": ["--attacks", "clean", "--fail-under", "10%"],
     "comparison that is not there": ["--against", "nowhere"],
     "data that is not there": ["--data", "nowhere.npz"],
@@ -258,7 +367,7 @@ USAGE = {
 
 @pytest.mark.parametrize("options", USAGE.values(), ids=USAGE)
 def test_a_wrong_command_line_is_refused_before_any_work(bundle, tmp_path, options):
-    result = edgeproof("verify", bundle, *options, "--out", "run")
+    result = edgeproof("verify", bundle, "--out", "run", *options)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -278,6 +387,20 @@ def test_an_out_that_cannot_be_made_is_refused_before_the_attacks(bundle, tmp_pa
     assert result.exit_code == 4
     assert "cannot be written to" in result.stderr
     assert "clean:" not in result.stderr
+
+
+def test_a_place_that_lets_nobody_write_is_refused_before_the_attacks(bundle):
+    result = edgeproof("verify", bundle, "--out", "/proc/report")
+    assert result.exit_code == 4
+    assert "/proc cannot be written to" in result.stderr
+    assert "clean:" not in result.stderr
+
+
+def test_an_empty_folder_that_one_stands_in_is_a_run_directory_like_any_other(bundle, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert edgeproof("verify", bundle, "--attacks", "clean", "--out", ".").exit_code == 0
+    assert (tmp_path / "here" / "report.json").is_file()
 
 
 def test_an_out_that_holds_anything_is_refused_and_kept(bundle, tmp_path):
@@ -330,6 +453,28 @@ def test_a_changed_byte_and_a_missing_manifest_are_bad_input(bundle):
     assert edgeproof("verify", bundle).exit_code == 3
 
 
+@pytest.mark.parametrize(("field", "value"), [("sha256", "1" * 64), ("n", 59)])
+def test_evaluation_images_other_than_the_manifests_are_bad_input(bundle, rewrite, field, value):
+    rewrite(bundle, "evaluation", field, value=value)
+    result = edgeproof("verify", bundle, "--out", "run")
+    assert result.exit_code == 3
+    assert f"{bundle / EVALUATION}: " in result.stderr
+    assert "manifest" in result.stderr
+    assert "hint: " in result.stderr
+
+
+def test_damaged_evaluation_images_are_named_with_their_bundle(tmp_path, files):
+    damaged = write_bundle(tmp_path / "damaged", {**files, EVALUATION: b"PK nothing"}, n=60)
+    result = edgeproof("verify", damaged, "--out", "run")
+    assert result.exit_code == 3
+    assert f"{damaged / EVALUATION}" in result.stderr.splitlines()[0]
+
+
+def test_the_stored_bundle_names_its_own_images():
+    stored = Path(__file__).parents[1] / "data" / "tiny-bundle"
+    assert edgeproof("verify", stored, "--attacks", "fgsm", "--out", "run").exit_code == 0
+
+
 def test_an_artifact_that_answers_nan_is_inconclusive(tmp_path, task, files):
     broken = graph(FORWARD, np.full_like(task[0], np.nan), task[1])
     bundle = write_bundle(tmp_path / "nan", {**files, "model.fp32.onnx": broken}, n=60)
@@ -369,6 +514,56 @@ def test_images_of_ones_own_are_judged_in_place_of_the_bundles(bundle, task, tmp
     result = edgeproof("verify", bundle, "--data", "own.npz", "--layout", "nhwc", "--out", "run", "--json")
     assert json.loads(result.stdout)["data"]["name"] == "own"
     assert json.loads(result.stdout)["clean"]["n"] == 12
+
+
+def test_the_command_in_the_report_repeats_the_run(bundle, task):
+    *_, images, labels = task
+    np.savez("my own set.npz", x=images[:12].transpose(0, 2, 3, 1), y=labels[:12])
+    options = ["--data", "my own set.npz", "--layout", "nhwc", "--data-root", "my data", "--save-adversarial"]
+    gate = ["--attacks", "fgsm", "--n", 9, "--seed", 3, "--fail-under", "1%"]
+    first = edgeproof("verify", bundle, *options, *gate, "--out", "first")
+    command = shlex.split(load_report(Path("first")).request.command)
+    assert command[:3] == ["edgeproof", "verify", "BUNDLE"]
+    again = edgeproof("verify", bundle, *command[3:], "--out", "again")
+    assert again.exit_code == first.exit_code == 0
+    assert Path("again/run.json").read_bytes() == Path("first/run.json").read_bytes()
+    assert Path("again/evidence.npz").read_bytes() == Path("first/evidence.npz").read_bytes()
+
+
+def test_the_command_in_the_report_says_nothing_that_is_the_default(finished):
+    command = load_report(finished[0]).request.command
+    assert "--save-adversarial" in command
+    for option in ("--data", "--layout", "--against", "--fail-under"):
+        assert option not in command
+
+
+def test_a_set_known_by_name_is_read_from_the_data_root(bundle, task, monkeypatch, tmp_path):
+    *_, images, labels = task
+    roots = []
+
+    def known(root):
+        roots.append(root)
+        return ImageSet("known/test", images, labels, np.arange(60))
+
+    entry = SimpleNamespace(name="known", extras=["train"], load=lambda: known)
+    monkeypatch.setattr(image_sets, "entry_points", lambda group: [entry])
+    options = ["--data", "known", "--attacks", "clean"]
+    assert edgeproof("verify", bundle, *options, "--out", "a").exit_code == 0
+    assert edgeproof("verify", bundle, *options, "--data-root", tmp_path / "sets", "--out", "b").exit_code == 0
+    assert roots == [Path("data"), tmp_path / "sets"]
+
+
+@pytest.mark.parametrize("option", verify.params[1:], ids=lambda option: option.name)
+def test_every_option_explains_itself_in_a_sentence(option):
+    sentence = option.help.partition("  [default")[0]
+    assert len(sentence.split()) > 3
+    assert sentence.endswith(".")
+    assert not sentence.startswith("Of ")
+
+
+def test_the_shared_options_suit_a_run_as_well_as_a_bundle():
+    shared = options.attack_options(lambda: None).__click_params__
+    assert not [option.name for option in shared if "[default: the bundle's]" in option.help]
 
 
 def test_an_interrupt_ends_with_130_one_line_and_nothing_written(tmp_path, task, files):

@@ -1,0 +1,19 @@
+"""The tiny bundle with a manifest that names its evaluation images by their digest."""
+
+from runtime.bundle import EVALUATION, DataRecord
+from runtime.errors import BadData
+from runtime.images import read_npz
+from tests import tiny
+
+
+def write_bundle(path, files, *, n, **changes):
+    """Write `files` as a bundle; the manifest holds the digest of the evaluation images, zeros for bad ones."""
+    record = DataRecord(name="tiny/test", n=n, sha256=digest(files[EVALUATION]))
+    return tiny.write_bundle(path, files, n=n, **({"evaluation": record} | changes))
+
+
+def digest(evaluation):
+    try:
+        return read_npz(evaluation, layout="nchw").sha256
+    except BadData:
+        return "0" * 64
