@@ -79,7 +79,7 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
     if node.op not in RULES or node.proto.domain not in ("", "ai.onnx"):
         raise BadModel(
             f"{node}: edgeproof has no derivative of {node.op!r}",
-            hint="verify such a model with --gradient none, or add a rule to export/rules",
+            hint="add a rule for it to export/rules",
         )
     if wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")

@@ -48,9 +48,9 @@ def _threat_model(manifest: Manifest) -> list[str]:
     return [
         "## Threat model",
         "",
-        f"Trained against changes of at most {255 * eps:.3g}/255 in every pixel (L-infinity {eps:.5f}), "
+        f"To be judged against changes of at most {255 * eps:.3g}/255 in every pixel (L-infinity {eps:.5f}), "
         "by an attacker who knows the weights. Nothing is claimed of other norms, larger changes, or images unlike "
-        "the training data.",
+        "the training data. How it was trained is in the recipe, in manifest.json.",
     ]
 
 

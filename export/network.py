@@ -10,7 +10,6 @@ from export.pack import Claims, Precision, write_bundle
 from export.parity import measure_parity, reference_logits, refuse_beyond_limits
 from export.passes import to_bytes
 from export.to_onnx import to_onnx
-from runtime.bundle import InputShape, Manifest
 from runtime.errors import BadModel
 from runtime.files import check_new_directory
 from runtime.session_ort import OrtSession
@@ -20,16 +19,19 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from runtime.bundle import InputShape, Manifest
     from runtime.images import ImageSet
 
 
-def export_network(network: nn.Module, *, evaluation: ImageSet, claims: Claims, out: Path) -> Manifest:
+def export_network(
+    network: nn.Module, *, shape: InputShape, evaluation: ImageSet, claims: Claims, out: Path
+) -> Manifest:
     """Export a classifier, derive its gradient graph, compare both with the network, and write the bundle.
 
     Args:
         network: images [B, C, H, W] in [0, 1] to logits [B, K], its normalisation inside; left as it is.
-        evaluation: the images [N, C, H, W] that parity is measured on and that travel with the model; their
-            shape is the model's.
+        shape: one image, as the network was trained on.
+        evaluation: the images [N, C, H, W] that parity is measured on and that travel with the model.
         claims: name, class names, threat model, version, gate, figures and provenance.
         out: the bundle: a directory that does not exist yet, or is empty.
 
@@ -37,17 +39,16 @@ def export_network(network: nn.Module, *, evaluation: ImageSet, claims: Claims, 
         UsageFault: `out` is not empty.
         BadModel: the network cannot be exported or differentiated, has another number of classes than it
             claims, or the graphs are further from it than the limits in `export.parity`.
-        BadData: the evaluation labels do not fit.
+        BadData: the evaluation images or labels do not fit.
 
     """
     check_new_directory(out)
+    evaluation.check_fits((shape.channels, shape.height, shape.width), len(claims.classes))
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
-    channels, height, width = evaluation.images.shape[1:]
     logits = reference_logits(frozen, evaluation)
     if logits.shape[1] != len(claims.classes):
         raise BadModel(f"the network has {logits.shape[1]} logits, but {len(claims.classes)} class names")
-    evaluation.check_fits((channels, height, width), len(claims.classes))
-    forward = to_onnx(frozen, InputShape(channels=channels, height=height, width=width))
+    forward = to_onnx(frozen, shape)
     gradient = gradient_graph(forward)
     session = OrtSession(to_bytes(forward), to_bytes(gradient), precision="fp32")
     parity = measure_parity(frozen, session, evaluation, logits)

@@ -54,7 +54,7 @@ class Claims:
     Args:
         name: of the model.
         classes: their names, in the order of the logits.
-        threat_model: what the model was trained to withstand.
+        threat_model: what the model is judged against.
         version: monotonic; a device refuses to go back.
         gate: what a release must reach.
         reference: what the training run measured on its hold-out images.

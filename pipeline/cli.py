@@ -9,7 +9,7 @@ import click
 
 from export.network import export_network
 from export.pack import Claims
-from pipeline.data import DEFAULT_ROOT, load_dataset
+from pipeline.data import load_dataset
 from pipeline.distill import distill as run_recipe
 from pipeline.distill import training_device
 from pipeline.evaluate import TorchSession, placement
@@ -17,18 +17,18 @@ from pipeline.recipe import load_recipe
 from pipeline.run_directory import CHECKPOINTS, TrainedRun, open_run
 from runtime.bundle import Provenance, Reference
 from runtime.device import software
-from runtime.images import ImageSet, find_images
-from runtime.options import Asked, attack_options, judge
+from runtime.images import DATA_ROOT, ImageSet, find_images
+from runtime.options import Asked, NewDirectory, attack_options, judge
 from runtime.verify import Subject
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 recipe_argument = click.argument("recipe")
-out_option = click.option("--out", type=DIRECTORY, help="Run directory; by default runs/NAME of the recipe.")
+out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
 data_root_option = click.option(
     "--data-root",
     type=DIRECTORY,
-    default=DEFAULT_ROOT,
+    default=DATA_ROOT,
     show_default=True,
     help="Where data sets known by name lie or are downloaded to.",
 )
@@ -65,23 +65,19 @@ def _train(source: str, out: Path | None, data_root: Path, overrides: tuple[str,
     recipe = load_recipe(source, overrides)
     out = out or Path("runs") / recipe.name
     summary = run_recipe(recipe, out, data_root=data_root)
-    for which in ("best", "last"):
-        figures = summary[which]
+    for which, figures in (("best", summary.best), ("last", summary.last)):
         click.echo(
-            f"{which}: epoch {figures['epoch']}, on {figures['n']} hold-out images: "
-            f"clean {figures['clean']:.1%}, PGD-10 {figures['pgd']:.1%}"
+            f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "
+            f"clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
         )
-    click.echo(
-        f"{summary['seconds']:.0f} s, {summary['images_per_second']:.0f} images/s, {summary['precision']}: {out}"
-    )
+    click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {summary.precision}: {out}")
 
 
 @click.command()
 @run_argument
 @checkpoint_option
-@data_root_option
 @attack_options
-def evaluate(run: Path, checkpoint: str, data_root: Path, **choices: Any) -> None:
+def evaluate(run: Path, checkpoint: str, **choices: Any) -> None:
     """Attack the PyTorch student of RUN with the suite that `verify` runs on the exported artifact."""
     asked = Asked(**choices)
     trained = open_run(run, checkpoint)
@@ -91,7 +87,7 @@ def evaluate(run: Path, checkpoint: str, data_root: Path, **choices: Any) -> Non
         name=trained.recipe.name,
         classes=card.classes,
         shape=(card.input.channels, card.input.height, card.input.width),
-        images=_evaluation_images(trained, asked, data_root),
+        images=_evaluation_images(trained, asked),
         command=f"edgeproof evaluate RUN --checkpoint {checkpoint}",
         libraries=("edgeproof", "numpy", "torch"),
         place=placement(device),
@@ -99,18 +95,20 @@ def evaluate(run: Path, checkpoint: str, data_root: Path, **choices: Any) -> Non
     judge(subject, asked, threat_model=trained.recipe.threat, gate=trained.recipe.gate)
 
 
-def _evaluation_images(trained: TrainedRun, asked: Asked, data_root: Path) -> ImageSet:
-    if asked.data is not None:
-        channels, classes = trained.card.input.channels, trained.card.classes
-        return find_images(asked.data, layout=asked.layout, channels=channels, classes=classes)
-    return load_dataset(trained.recipe.data.name, trained.recipe.data.path, data_root).test
+def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
+    card, data = trained.card, trained.recipe.data
+    if asked.data is None:
+        return load_dataset(data.name, data.path, asked.data_root).test
+    return find_images(
+        asked.data, layout=asked.layout, channels=card.input.channels, classes=card.classes, root=asked.data_root
+    )
 
 
 @click.command()
 @run_argument
 @checkpoint_option
 @data_root_option
-@click.option("--out", type=DIRECTORY, help="Bundle; by default bundles/NAME of the recipe.")
+@click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
 def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int) -> None:
     """Export the student of RUN: ONNX, its gradient graph, test images, digests; one bundle."""
@@ -127,7 +125,7 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
         provenance=_provenance(trained),
     )
     test = load_dataset(recipe.data.name, recipe.data.path, data_root).test
-    manifest = export_network(trained.network, evaluation=test, claims=claims, out=out)
+    manifest = export_network(trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out)
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
         assert parity is not None
@@ -147,13 +145,16 @@ def _reference(trained: TrainedRun) -> Reference | None:
 
 
 def _provenance(trained: TrainedRun) -> Provenance:
-    return Provenance.model_validate(
-        {
-            "recipe": trained.recipe.to_dict(),
-            "recipe_sha256": trained.recipe_sha256,
-            "checkpoint_sha256": trained.checkpoint_sha256,
-            "teacher_sha256": trained.summary.get("teacher_sha256"),
-            "training_data": trained.summary.get("training_data"),
-            "software": software(("edgeproof", "onnx", "onnxscript", "torch")),
-        }
+    """Return where a student comes from; of a path in the recipe only the last part, which names no machine."""
+    recipe = trained.recipe.to_dict()
+    for table in (recipe["data"], recipe.get("teacher", {})):
+        if "path" in table:
+            table["path"] = Path(table["path"]).name
+    return Provenance(
+        recipe=recipe,
+        recipe_sha256=trained.recipe_sha256,
+        checkpoint_sha256=trained.checkpoint_sha256,
+        teacher_sha256=trained.summary.teacher_sha256,
+        training_data=trained.summary.training_data,
+        software=software(("edgeproof", "onnx", "onnxscript", "torch")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from torch import Tensor
 from torchvision import datasets
 
 from runtime.errors import BadData
-from runtime.images import ImageSet, read_folder, read_npz
+from runtime.files import sha256
+from runtime.images import DATA_ROOT, ImageSet, read_folder, read_npz
 
 EMBEDDED = Path(__file__).parent / "embedded"
-DEFAULT_ROOT = Path("data")
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,36 @@ class Dataset:
     test: ImageSet
     classes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Check that both splits show images of one shape, of the classes named.
 
+        Raises:
+            BadData: they do not, or there is one class only.
+        """
+        if len(self.classes) < 2:
+            raise BadData(f"{self.train.name} has {len(self.classes)} class", hint="a classifier needs two")
+        channels, height, width = self.train.images.shape[1:]
+        for split in (self.train, self.test):
+            split.check_fits((channels, height, width), len(self.classes))
+
+
+FASHION_MINI_SHA256 = "e8c1a390a6ec608e38ed1e89a0da75d0bd395398b7e8068a3982f86b28b5d0d5"
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
 
 def load_fashion_mini(root: Path) -> Dataset:
-    """Load the embedded 10,000 training and 2,000 test images of Fashion-MNIST; `root` is not used."""
-    with np.load(EMBEDDED / "fashion-mini.npz", allow_pickle=False) as file:
+    """Load the embedded 10,000 training and 2,000 test images of Fashion-MNIST; `root` is not used.
+
+    Raises:
+        BadData: the file is missing or not the one that belongs to this version.
+    """
+    path = EMBEDDED / "fashion-mini.npz"
+    content = path.read_bytes() if path.is_file() else b""
+    if sha256(content) != FASHION_MINI_SHA256:
+        raise BadData(f"{path} is missing or damaged", hint="install edgeproof again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
         train, test = (
             ImageSet(f"fashion-mini/{split}", *(file[f"{split}_{part}"] for part in ("images", "labels", "ids")))
             for split in ("train", "test")
@@ -61,7 +83,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
 }
 
 
-def load_dataset(name: str | None, path: Path | None, root: Path = DEFAULT_ROOT) -> Dataset:
+def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT) -> Dataset:
     """Load a data set by its name in DATASETS, or from a path.
 
     A path is a directory with train/ and test/ (or val/), each with one folder a class; or with train.npz and
@@ -80,13 +102,16 @@ def load_dataset(name: str | None, path: Path | None, root: Path = DEFAULT_ROOT)
 
 def _from_path(path: Path) -> Dataset:
     if (path / "train.npz").is_file():
-        train, test = read_npz(path / "train.npz"), read_npz(path / "test.npz")
+        train, test = (read_npz(path / f"{split}.npz", name=f"{path.name}/{split}") for split in ("train", "test"))
         count = int(max(train.labels.max(), test.labels.max())) + 1
+        if count > len(train):
+            raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels count from 0")
         return Dataset(train, test, tuple(str(label) for label in range(count)))
     for test_name in ("test", "val"):
         if (path / "train").is_dir() and (path / test_name).is_dir():
-            train, classes = read_folder(path / "train")
-            test, test_classes = read_folder(path / test_name)
+            train, classes = read_folder(path / "train", name=f"{path.name}/train")
+            channels = train.images.shape[1]
+            test, test_classes = read_folder(path / test_name, channels=channels, name=f"{path.name}/{test_name}")
             if classes != test_classes:
                 raise BadData(f"{path}: train/ and {test_name}/ have different class folders")
             return Dataset(train, test, classes)
@@ -113,19 +138,19 @@ def _image_set(name: str, split: Any) -> ImageSet:
     return ImageSet(name, images, np.asarray(split.targets, np.int64), np.arange(len(images)))
 
 
-def fashion_mini(root: Path | None = None) -> ImageSet:
+def fashion_mini(root: Path) -> ImageSet:
     """Return the test images of fashion-mini."""
-    return load_fashion_mini(root or DEFAULT_ROOT).test
+    return load_fashion_mini(root).test
 
 
-def fashion_mnist(root: Path | None = None) -> ImageSet:
+def fashion_mnist(root: Path) -> ImageSet:
     """Return the test images of Fashion-MNIST."""
-    return load_fashion_mnist(root or DEFAULT_ROOT).test
+    return load_fashion_mnist(root).test
 
 
-def cifar10(root: Path | None = None) -> ImageSet:
+def cifar10(root: Path) -> ImageSet:
     """Return the test images of CIFAR-10."""
-    return load_cifar10(root or DEFAULT_ROOT).test
+    return load_cifar10(root).test
 
 
 def hold_out(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from pipeline.checkpoint import Figures, NetworkCard, save_checkpoint
-from pipeline.data import DEFAULT_ROOT, Batches, Dataset, hold_out, load_dataset
+from pipeline.data import Batches, Dataset, hold_out, load_dataset
 from pipeline.evaluate import device_name, holdout_accuracy
 from pipeline.methods import METHODS
-from pipeline.precision import arithmetic, resolve
+from pipeline.precision import resolve
 from pipeline.progress import TrainingLog
 from pipeline.recipe import Recipe
-from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY
+from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, Summary
 from pipeline.teacher import load_teacher
 from pipeline.trainer import Trainer
-from runtime.bundle import InputShape
+from runtime.bundle import DataRecord, InputShape
+from runtime.device import software
 from runtime.errors import BadRecipe, NonFinite
 from runtime.files import check_new_directory, write_atomic
+from runtime.images import DATA_ROOT, ImageSet
+from runtime.spec import to_json
 
 
-def distill(recipe: Recipe, out: Path, *, data_root: Path = DEFAULT_ROOT) -> dict[str, Any]:
+def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summary:
     """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
 
     Raises:
@@ -53,17 +54,16 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DEFAULT_ROOT) -> dic
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / RECIPE, recipe.to_toml().encode())
-    trainer = Trainer(recipe, student, teacher, len(card.classes))
+    trainer = Trainer(recipe, student, teacher, classes=len(card.classes), precision=precision)
     started = time.monotonic()
     best: Figures | None = None
     with TrainingLog(out, steps=steps, steps_per_epoch=len(batches), batch=batches.size) as log:
         log.say(f"{recipe.name}: {recipe.method.name} on {len(training.labels)} images, {device}, {precision}")
         for epoch in range(math.ceil(steps / len(batches))):
-            with arithmetic(precision, device):
-                _train_epoch(trainer, batches, epoch, steps, log)
-                clean, pgd = holdout_accuracy(
-                    trainer.folded.refresh(), holdout, classes=len(card.classes), eps=recipe.threat.eps, device=device
-                )
+            _train_epoch(trainer, batches, epoch, steps, log)
+            clean, pgd = holdout_accuracy(
+                trainer.folded.refresh(), holdout, classes=len(card.classes), eps=recipe.threat.eps, device=device
+            )
             last = Figures(epoch=epoch + 1, n=len(holdout.labels), clean=clean, pgd=pgd)
             log.figures(last)
             save_checkpoint(out / CHECKPOINTS["last"], student, card.model_copy(update={"figures": last}))
@@ -71,23 +71,23 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DEFAULT_ROOT) -> dic
                 best = last
                 save_checkpoint(out / CHECKPOINTS["best"], student, card.model_copy(update={"figures": best}))
     assert best is not None
-    summary = {
-        "name": recipe.name,
-        "method": recipe.method.name,
-        "seed": recipe.seed,
-        "best": best.model_dump(),
-        "last": last.model_dump(),
-        "steps": steps,
-        "seconds": round(time.monotonic() - started, 1),
-        "images_per_second": round(log.images_per_second, 1),
-        "precision": precision,
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "teacher_sha256": teacher_sha256,
-        "training_data": {"name": training.name, "n": len(training.labels), "sha256": training.sha256},
-        "software": {"python": platform.python_version(), "torch": torch.__version__},
-    }
-    write_atomic(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    summary = Summary(
+        name=recipe.name,
+        method=recipe.method.name,
+        seed=recipe.seed,
+        best=best,
+        last=last,
+        steps=steps,
+        seconds=round(time.monotonic() - started, 1),
+        images_per_second=round(log.images_per_second, 1),
+        precision=precision,
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        teacher_sha256=teacher_sha256,
+        training_data=DataRecord(name=training.name, n=len(training), sha256=training.sha256),
+        software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
+    )
+    write_atomic(out / SUMMARY, to_json(summary))
     return summary
 
 
@@ -98,18 +98,29 @@ def training_device() -> torch.device:
 
 def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
     """Describe the student of a recipe: its shape and normalisation follow from the training images."""
-    images = dataset.train.images
-    _, channels, height, width = images.shape
-    scale = 255 if images.dtype == np.uint8 else 1
-    flat = images.astype(np.float32).transpose(1, 0, 2, 3).reshape(channels, -1) / scale
+    channels, height, width = dataset.train.images.shape[1:]
+    mean, std = _mean_and_std(dataset.train)
     return NetworkCard(
         arch=recipe.student.arch,
         width=recipe.student.width,
         input=InputShape(channels=channels, height=height, width=width),
         classes=dataset.classes,
-        mean=tuple(round(float(value), 4) for value in flat.mean(axis=1)),
-        std=tuple(round(float(value), 4) for value in flat.std(axis=1)),
+        mean=mean,
+        std=std,
     )
+
+
+def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel, to four digits; the latter at least 1/255."""
+    total = squares = np.zeros(images.images.shape[1])
+    for start in range(0, len(images), 1000):
+        x = images.as_float(slice(start, start + 1000)).astype(np.float64)
+        total, squares = total + x.sum(axis=(0, 2, 3)), squares + (x**2).sum(axis=(0, 2, 3))
+    pixels = images.images.size / len(total)
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    rounded = (tuple(round(float(value), 4) for value in values) for values in (mean, np.maximum(std, 1 / 255)))
+    return next(rounded), next(rounded)
 
 
 def _teacher(recipe: Recipe, card: NetworkCard, device: torch.device) -> tuple[nn.Module | None, str | None]:

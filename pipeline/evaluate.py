@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
 from runtime.images import ImageSet
@@ -19,7 +20,7 @@ HOLDOUT_BATCH = 250
 
 
 class TorchSession:
-    """A network in eval mode on one device. Arrays are float32 tensors on that device.
+    """A network in eval mode on one device, in fp32 whatever it was trained in. Arrays are float32 tensors there.
 
     The cross-entropy is seeded as in the exported gradient graph, so that both sides attack confident images with
     the same gradient.
@@ -32,14 +33,14 @@ class TorchSession:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits [B, K]."""
-        with torch.no_grad():
-            return self.network(x).float()  # type: ignore[no-any-return]
+        with torch.no_grad(), arithmetic("fp32", self.device):
+            return self.network(x)  # type: ignore[no-any-return]
 
     def loss_gradient(self, x: Tensor, loss: LossSpec) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits [B, K], values [B] and gradients [B, C, H, W]."""
-        with torch.enable_grad():
+        with torch.enable_grad(), arithmetic("fp32", self.device):
             points = x.detach().requires_grad_()
-            logits = self.network(points).float()
+            logits = self.network(points)
             value, cotangent = value_and_cotangent(logits.detach(), loss)
             (gradient,) = torch.autograd.grad(logits, points, cotangent)
         return logits.detach(), value, gradient

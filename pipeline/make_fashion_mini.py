@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import gzip
 import io
-import sys
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,8 +66,16 @@ def make(directory: Path) -> bytes:
     return buffer.getvalue()
 
 
-if __name__ == "__main__":
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path), default=EMBEDDED)
+def main(directory: Path, output: Path) -> None:
+    """Make fashion-mini from the four official files in DIRECTORY."""
     try:
-        write_atomic(Path([*sys.argv, str(EMBEDDED)][2]), make(Path(sys.argv[1])))
+        write_atomic(output, make(directory))
     except EdgeproofError as error:
-        sys.exit(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        raise click.ClickException(f"{error.message}\n{error.hint or ''}".rstrip()) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,10 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Run forward and backward passes in a resolved precision; PyTorch's own settings come back afterwards."""
+    """Run forward passes, and what they differentiate to, in a resolved precision; PyTorch's settings come back.
+
+    Enter it anew for every step: autocast keeps its bf16 copies of the weights until it is left.
+    """
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, convolution.fp32_precision
     setting = "tf32" if precision == "tf32" else "ieee"

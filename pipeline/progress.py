@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ class TrainingLog:
     def __init__(self, directory: Path, *, steps: int, steps_per_epoch: int, batch: int) -> None:
         self.console = Console(stderr=True)
         self.steps, self.steps_per_epoch, self.batch = steps, steps_per_epoch, batch
-        self._interval = max(1, steps_per_epoch // LINES_PER_EPOCH)
+        self._interval = math.ceil(steps_per_epoch / LINES_PER_EPOCH)
         self._metrics = (directory / "metrics.jsonl").open("w")
         self._board = SummaryWriter(str(directory / "tensorboard"))
         self._bar = Progress(
@@ -69,7 +70,8 @@ class TrainingLog:
         self._bar.update(self._task, completed=number, epoch=epoch, loss=loss, rate=self.images_per_second)
         self._write({"step": number, "epoch": epoch, "loss": loss, "seconds": round(seconds, 4)})
         self._board.add_scalar("train/loss", loss, number)
-        if not self.console.is_terminal and (number % self._interval == 0 or number == self.steps):
+        in_epoch = number - (epoch - 1) * self.steps_per_epoch
+        if not self.console.is_terminal and (in_epoch % self._interval == 0 or number == self.steps):
             left = self.busy_seconds / number * (self.steps - number)
             self.say(
                 f"epoch {epoch} step {number}/{self.steps} loss {loss:.4f} "
@@ -85,7 +87,7 @@ class TrainingLog:
 
     def say(self, line: str) -> None:
         """Print one line, above the bar where there is one."""
-        self.console.print(line, highlight=False)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _write(self, record: dict[str, float]) -> None:
         self._metrics.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")

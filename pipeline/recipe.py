@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tomli_w
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS
@@ -97,7 +107,7 @@ else:
     AnyMethod = Annotated[
         Union[tuple(Annotated[_method_table(name), Tag(name)] for name in METHODS)],  # noqa: UP007
         Discriminator(
-            lambda table: table.get("name") if isinstance(table, Mapping) else getattr(table, "name", None),
+            lambda table: str(table.get("name")) if isinstance(table, Mapping) else getattr(table, "name", None),
             custom_error_type="method",
             custom_error_message=f"name one of the methods {', '.join(METHODS)}",
         ),
@@ -111,8 +121,8 @@ class Recipe(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataTable
     student: StudentTable
-    teacher: TeacherTable | None = None
     method: AnyMethod
+    teacher: Annotated[TeacherTable | None, Field(validate_default=True)] = None
     search: SearchSpec = SearchSpec()
     train: TrainTable
     threat: ThreatModel = ThreatModel()
@@ -123,20 +133,24 @@ class Recipe(Frozen):
     def _resolve_method(cls, recipe: Any) -> Any:
         """Keep the chosen method's table alone, and write its own reduction where the recipe names none."""
         method, train = (recipe.get(table) for table in ("method", "train"))
-        if not isinstance(method, Mapping) or not isinstance(train, Mapping) or method.get("name") not in METHODS:
+        if not isinstance(method, Mapping) or not isinstance(train, Mapping):
             return recipe
-        name = method["name"]
+        name = method.get("name")
+        if not isinstance(name, str) or name not in METHODS:
+            return recipe
         return {
             **recipe,
             "method": {key: value for key, value in method.items() if key == name or key not in METHODS},
             "train": {"reduction": METHODS[name].reduction, **train},
         }
 
-    @model_validator(mode="after")
-    def _teacher_where_needed(self) -> Recipe:
-        if METHODS[self.method.name].needs_teacher and self.teacher is None:
-            raise ValueError(f"the method {self.method.name} needs a [teacher]")
-        return self
+    @field_validator("teacher")
+    @classmethod
+    def _teacher_where_needed(cls, teacher: TeacherTable | None, info: ValidationInfo) -> TeacherTable | None:
+        method = info.data.get("method")
+        if teacher is None and method is not None and METHODS[method.name].needs_teacher:
+            raise ValueError(f"the method {method.name} needs a [teacher]")
+        return teacher
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe as TOML has it: every default filled in, nothing that is None."""

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
-from pipeline.checkpoint import NetworkCard, load_checkpoint
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint
+from pipeline.recipe import Precision, Recipe, load_recipe
+from runtime.bundle import DataRecord, Digest
 from runtime.errors import BadInput
 from runtime.files import sha256
+from runtime.spec import Frozen
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
 CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
+
+
+class Summary(Frozen):
+    """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images."""
+
+    name: str
+    method: str
+    seed: int
+    best: Figures
+    last: Figures
+    steps: int
+    seconds: float
+    images_per_second: float
+    precision: Precision
+    device: str
+    threads: int
+    teacher_sha256: Digest | None
+    training_data: DataRecord
+    software: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,7 +48,7 @@ class TrainedRun:
     card: NetworkCard
     checkpoint: str
     checkpoint_sha256: str
-    summary: dict[str, Any]
+    summary: Summary
 
 
 def open_run(directory: Path, checkpoint: str) -> TrainedRun:
@@ -40,13 +60,14 @@ def open_run(directory: Path, checkpoint: str) -> TrainedRun:
     """
     recipe_file, path = directory / RECIPE, directory / CHECKPOINTS[checkpoint]
     try:
-        summary = json.loads((directory / SUMMARY).read_bytes())
+        summary = Summary.model_validate_json((directory / SUMMARY).read_bytes())
     except OSError:
         raise BadInput(
             f"{directory} is not a finished run: it has no {SUMMARY}", hint="train one with `edgeproof distill RECIPE`"
         ) from None
-    except ValueError as error:
-        raise BadInput(f"{directory / SUMMARY}: {error}", hint="the file is damaged") from None
+    except ValidationError as error:
+        first = error.errors()[0]["msg"]
+        raise BadInput(f"{directory / SUMMARY}: {first}", hint="the file is damaged, or of another version") from None
     network, card = load_checkpoint(path)
     return TrainedRun(
         recipe=load_recipe(str(recipe_file)),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pipeline.losses import reduce
 from pipeline.methods import METHODS, View
 from pipeline.models.layers import Folded
-from pipeline.recipe import Recipe, TrainTable
+from pipeline.precision import arithmetic
+from pipeline.recipe import Precision, Recipe, TrainTable
 from pipeline.search import search
 
 
@@ -21,8 +22,10 @@ class Trainer:
     in the search can move the student's running statistics; one that searches in train mode sees the student.
     """
 
-    def __init__(self, recipe: Recipe, student: nn.Module, teacher: nn.Module | None, classes: int) -> None:
-        self.recipe, self.classes = recipe, classes
+    def __init__(
+        self, recipe: Recipe, student: nn.Module, teacher: nn.Module | None, *, classes: int, precision: Precision
+    ) -> None:
+        self.recipe, self.classes, self.precision = recipe, classes, precision
         self.method = METHODS[recipe.method.name]
         self.student = student.train()
         self.folded = Folded(student)
@@ -40,8 +43,9 @@ class Trainer:
         generator = torch.Generator(images.device).manual_seed(self.recipe.seed * 1_000_003 + number)
         searched: nn.Module = self.folded.refresh() if self.method.search_mode == "eval" else self.student
         view = View(images, labels, searched, self.teacher, self.recipe.method.options, number / steps)
-        points = search(self.method.objective, view, self.method.start, self.recipe.search, generator)
-        values = self.method.loss(view.with_student(self.student), points)
+        with arithmetic(self.precision, images.device):
+            points = search(self.method.objective, view, self.method.start, self.recipe.search, generator)
+            values = self.method.loss(view.with_student(self.student), points)
         loss = reduce(values, self.recipe.train.reduction, self.classes)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe.train, number / steps_per_epoch)

@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.check]
 def device(tmp_path_factory):
     """Return a function that runs a program of an environment with the base dependencies only."""
     home = tmp_path_factory.mktemp("device")
-    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    python = os.environ.get("DEVICE_PYTHON", sys.executable)
+    subprocess.run([python, "-m", "venv", home / "venv"], check=True)
     run([home / "venv/bin/python", "-m", "pip", "install", "--quiet", str(ROOT)], home)
     return lambda program, *arguments: run([home / "venv/bin" / program, *arguments], home)
 

@@ -15,6 +15,7 @@ from torch import nn
 from export.network import export_network
 from export.pack import Claims
 from pipeline.data import load_fashion_mini
+from runtime.bundle import InputShape
 from runtime.spec import Gate, ThreatModel
 
 BUNDLE = Path(__file__).parent / "tiny-bundle"
@@ -42,7 +43,8 @@ def main() -> None:
         created="2026-01-01T00:00:00+00:00",
     )
     shutil.rmtree(BUNDLE, ignore_errors=True)
-    export_network(network, evaluation=every_tenth, claims=claims, out=BUNDLE)
+    shape = InputShape(channels=1, height=28, width=28)
+    export_network(network, shape=shape, evaluation=every_tenth, claims=claims, out=BUNDLE)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from runtime.spec import Gate, ThreatModel
 if TYPE_CHECKING:
     from pathlib import Path
 
+SHAPE = InputShape(channels=2, height=8, width=8)
 CLAIMS = Claims(
     name="tiny",
     classes=("cat", "dog", "owl"),
@@ -71,14 +72,14 @@ def evaluation() -> ImageSet:
 
 @pytest.fixture(scope="module")
 def graphs(network: nn.Module) -> tuple[Any, Any]:
-    forward = to_onnx(network, InputShape(channels=2, height=8, width=8))
+    forward = to_onnx(network, SHAPE)
     return forward, gradient_graph(forward)
 
 
 @pytest.fixture(scope="module")
 def bundle(network: nn.Module, evaluation: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("export") / "bundle"
-    manifest = export_network(network, evaluation=evaluation, claims=CLAIMS, out=out)
+    manifest = export_network(network, shape=SHAPE, evaluation=evaluation, claims=CLAIMS, out=out)
     opened = open_bundle(out)
     assert opened.manifest == manifest
     return opened
@@ -119,7 +120,7 @@ def test_graphs_in_the_bundle_answer_as_the_network(bundle: Bundle, network: nn.
 def test_same_network_gives_the_same_bundle(
     bundle: Bundle, network: nn.Module, evaluation: ImageSet, tmp_path: Path
 ) -> None:
-    again = export_network(network, evaluation=evaluation, claims=CLAIMS, out=tmp_path / "bundle")
+    again = export_network(network, shape=SHAPE, evaluation=evaluation, claims=CLAIMS, out=tmp_path / "bundle")
     assert again == bundle.manifest
 
 
@@ -148,20 +149,20 @@ def test_card_of_a_model_without_origin_says_so(graphs: tuple[Any, Any], evaluat
 def test_directory_that_holds_something_is_refused_before_any_work(evaluation: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(UsageFault):
-        export_network(nn.Identity(), evaluation=evaluation, claims=CLAIMS, out=tmp_path)
+        export_network(nn.Identity(), shape=SHAPE, evaluation=evaluation, claims=CLAIMS, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_failed_export_leaves_nothing_behind(evaluation: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(BadModel, match="4 logits, but 3 class names"):
-        export_network(Tiny(4).eval(), evaluation=evaluation, claims=CLAIMS, out=tmp_path / "bundle")
+        export_network(Tiny(4).eval(), shape=SHAPE, evaluation=evaluation, claims=CLAIMS, out=tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
 
 
 def test_label_beyond_the_classes_is_refused(network: nn.Module, evaluation: ImageSet, tmp_path: Path) -> None:
     wrong = replace(evaluation, labels=np.full(40, 3))
     with pytest.raises(BadData, match="label 3"):
-        export_network(network, evaluation=wrong, claims=CLAIMS, out=tmp_path / "bundle")
+        export_network(network, shape=SHAPE, evaluation=wrong, claims=CLAIMS, out=tmp_path / "bundle")
 
 
 def parity_against(other: nn.Module, graphs: tuple[Any, Any], evaluation: ImageSet) -> Any:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -32,6 +33,30 @@ def test_a_bundle_is_never_overwritten(bundle, trained_run):
     result = edgeproof("export", trained_run, "--out", bundle)
     assert result.exit_code == 2
     assert "not empty" in result.stderr
+
+
+def test_the_manifest_keeps_no_path_of_the_training_machine(trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    elsewhere = (
+        (run / "recipe.toml")
+        .read_text()
+        .replace('[teacher]\nname = "fashion-mini"', '[teacher]\npath = "/home/someone/teacher.safetensors"')
+    )
+    (run / "recipe.toml").write_text(elsewhere)
+    result = edgeproof("export", run, "--out", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    manifest = open_bundle(tmp_path / "bundle").manifest
+    assert manifest.provenance is not None
+    assert manifest.provenance.recipe["teacher"] == {"path": "teacher.safetensors"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_summary_that_is_none_is_refused(trained_run, tmp_path, content):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (run / "summary.json").write_text(content)
+    assert edgeproof("export", run, "--out", tmp_path / "bundle").exit_code == 3
 
 
 @pytest.mark.parametrize("damage", ["student.best.safetensors", "recipe.toml", "summary.json"])

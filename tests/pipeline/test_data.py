@@ -19,6 +19,10 @@ def image_set(count=20, channels=1, size=8):
     return ImageSet("set", images, np.arange(count) % 4, np.arange(count))
 
 
+def one_class(images):
+    return ImageSet(images.name, images.images, np.zeros_like(images.labels), images.ids)
+
+
 def test_fashion_mini_is_balanced_small_and_licensed():
     dataset = load_fashion_mini(EMBEDDED)
     assert dataset.train.images.shape == (10_000, 1, 28, 28)
@@ -71,6 +75,31 @@ def test_two_npz_files_are_a_data_set(tmp_path):
     dataset = load_dataset(None, tmp_path)
     assert dataset.classes == ("0", "1", "2", "3")
     np.testing.assert_array_equal(dataset.test.images, images.images)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
+def test_a_damaged_or_missing_embedded_set_is_refused_and_says_where_it_looked(tmp_path, monkeypatch, damage):
+    (tmp_path / "fashion-mini.npz").write_bytes((EMBEDDED / "fashion-mini.npz").read_bytes())
+    monkeypatch.setattr("pipeline.data.EMBEDDED", tmp_path)
+    load_fashion_mini(tmp_path)
+    damage(tmp_path / "fashion-mini.npz")
+    with pytest.raises(BadData, match=str(tmp_path)):
+        load_fashion_mini(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "says"),
+    [
+        (image_set(channels=1), image_set(channels=3), "3 x 8 x 8"),
+        (image_set(size=8), image_set(size=9), "1 x 9 x 9"),
+        (one_class(image_set()), one_class(image_set()), "1 class"),
+    ],
+)
+def test_splits_that_do_not_fit_each_other_are_refused_before_training(tmp_path, train, test, says):
+    for split, images in (("train", train), ("test", test)):
+        np.savez(tmp_path / f"{split}.npz", x=images.images, y=images.labels)
+    with pytest.raises(BadData, match=says):
+        load_dataset(None, tmp_path)
 
 
 def test_a_missing_data_set_says_where_it_looked(tmp_path):

@@ -13,6 +13,7 @@ from pipeline.distill import distill
 from pipeline.evaluate import TorchSession, holdout_accuracy
 from pipeline.models.layers import Folded
 from pipeline.recipe import load_recipe
+from pipeline.run_directory import Summary
 from runtime.bundle import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe, NonFinite, UsageFault
@@ -68,13 +69,13 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
         "tensorboard",
         "summary.json",
     }
-    assert json.loads((out / "summary.json").read_text()) == summary
-    assert summary["precision"] == "fp32" if not torch.cuda.is_available() else "tf32"
-    assert summary["last"]["n"] == 40
+    assert Summary.model_validate_json((out / "summary.json").read_bytes()) == summary
+    assert summary.precision == ("tf32" if torch.cuda.is_available() else "fp32")
+    assert summary.last.n == 40
     assert load_recipe(str(out / "recipe.toml")) == recipe
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "step" in line] == [1, 2, 3]
-    assert [line["holdout_pgd"] for line in lines if "holdout_pgd" in line] == [summary["last"]["pgd"]]
+    assert [line["holdout_pgd"] for line in lines if "holdout_pgd" in line] == [summary.last.pgd]
     assert any((out / "tensorboard").iterdir())
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -91,8 +92,7 @@ def test_two_runs_with_one_seed_end_in_equal_bits(recipe, tmp_path):
 def test_the_checkpoint_says_what_it_reached(recipe, tmp_path):
     summary = distill(recipe, tmp_path / "run")
     _, card = load_checkpoint(tmp_path / "run" / "student.best.safetensors")
-    assert card.figures is not None
-    assert card.figures.model_dump() == summary["best"]
+    assert card.figures == summary.best
 
 
 def test_a_directory_that_is_not_empty_is_refused_before_anything_runs(recipe, tmp_path):

@@ -52,6 +52,7 @@ def test_eps_is_a_fraction_or_a_float(override, read):
         (["data.path=/nowhere"], "either name or path"),
         (["student.arch=vgg"], "resnet18"),
         (["method=3"], "method"),
+        (["method.name=[1]"], "method"),
         (["train=3"], "train"),
     ],
 )
@@ -64,7 +65,7 @@ def test_a_method_that_distils_needs_a_teacher(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(load_recipe("fashion-teacher").to_toml())
     with pytest.raises(BadRecipe, match=r"needs a \[teacher\]"):
-        load_recipe(str(path), ["method.name=adaad"])
+        load_recipe(str(path), ["method.name=adaad", "train.lr=-1"])
 
 
 def test_an_unknown_recipe_names_those_there_are():

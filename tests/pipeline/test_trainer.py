@@ -12,11 +12,12 @@ def batch():
     return torch.rand(16, 1, 28, 28, generator=generator), torch.arange(16) % 10
 
 
-def trainer(seed=0, overrides=()):
+def trainer(seed=0, overrides=(), precision="fp32"):
     recipe = load_recipe("fashion-mini", ["search.steps=1", f"seed={seed}", *overrides])
     torch.manual_seed(seed)
     student, teacher = (build_network("resnet18", channels=1, classes=10, width=0.125) for _ in range(2))
-    return Trainer(recipe, student, teacher if recipe.method.name == "adaad" else None, 10)
+    own_teacher = teacher if recipe.method.name == "adaad" else None
+    return Trainer(recipe, student, own_teacher, classes=10, precision=precision)
 
 
 def steps(trainer, batch, count):
@@ -27,6 +28,14 @@ def steps(trainer, batch, count):
 def test_the_loss_on_one_batch_falls(method, batch):
     losses = steps(trainer(overrides=[f"method.name={method}", "train.lr=0.02"]), batch, 12)
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_bf16_learns_as_fp32_does(batch):
+    """Within a step, not over steps: autocast keeps its copies of the weights until it is left."""
+    overrides = ["method.name=pgd-at", "train.lr=0.02"]
+    fp32, bf16 = (steps(trainer(overrides=overrides, precision=precision), batch, 8) for precision in ("fp32", "bf16"))
+    assert bf16[-1] < 0.8 * bf16[0]
+    assert bf16[-1] == pytest.approx(fp32[-1], rel=0.25)
 
 
 def test_two_equal_seeds_give_equal_bits_and_another_seed_does_not(batch):

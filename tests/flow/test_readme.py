@@ -1,0 +1,51 @@
+"""The README's commands, as written, in a copy of the tracked files with an environment of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    place = tmp_path_factory.mktemp("clone")
+    for name in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, place / name)
+    return place
+
+
+def test_the_readme_names_the_main_job_first_and_the_tests():
+    assert COMMANDS[0] == "make distill export verify"
+    assert "make test" in COMMANDS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_runs_as_written(clone, command):
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("PYTEST", "PYTHON", "VIRTUAL_ENV", "OMP", "MAKE", "MFLAGS"))
+    }
+    result = subprocess.run(
+        command, shell=True, cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+
+
+@pytest.mark.slow
+def test_the_main_job_left_its_report(clone):
+    report = (clone / "reports/fashion-mini/report.html").read_text()
+    assert "worst case" in report
