@@ -5,12 +5,14 @@ BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
 PYTHON ?= python3
 
-VENV := .venv
+VENV ?= .venv
 BIN  := $(VENV)/bin
 # One process a core, one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 # What is rebuilt here must not be left half done.
 .DELETE_ON_ERROR:
+# What an earlier or interrupted run left makes room, and is kept until the next time.
+set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
 .PHONY: help distill export verify teacher test test-all check format clean
 
 help: ## list the targets
@@ -21,18 +23,22 @@ distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it 
 
 export: $(BUNDLE)/manifest.json ## export RUN to BUNDLE, unless it is there
 
-verify: $(BUNDLE)/manifest.json ## attack the exported artifact; report and evidence in REPORT (the last one is kept beside)
-	@if [ -e $(REPORT)/report.json ]; then rm -rf $(REPORT).previous && mv $(REPORT) $(REPORT).previous; fi
+verify: $(BUNDLE)/manifest.json ## attack the exported artifact; report and evidence in REPORT
+	$(call set_aside,$(REPORT))
 	$(BIN)/edgeproof verify $(BUNDLE) --out $(REPORT)
 
 $(RUN)/summary.json: | $(VENV)/main-job
+	$(call set_aside,$(RUN))
 	$(BIN)/edgeproof distill $(RECIPE) --out $(RUN)
 
 $(BUNDLE)/manifest.json: $(RUN)/summary.json | $(VENV)/main-job
+	$(call set_aside,$(BUNDLE))
 	$(BIN)/edgeproof export $(RUN) --out $(BUNDLE)
 
 teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads Fashion-MNIST; DATA=dir if you have it)
+	$(call set_aside,runs/fashion-teacher)
 	$(BIN)/edgeproof teach fashion-teacher --out runs/fashion-teacher --data-root $(or $(DATA),data)
+	@echo "to ship it, see pipeline/embedded/fashion-mini-teacher.md"
 
 test: $(VENV)/develop ## the fast tests
 	$(PYTEST)
@@ -44,7 +50,7 @@ check: $(VENV)/develop ## format, lint, types, import boundaries, Python 3.10 sy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.10 runtime
+	$(BIN)/mypy --python-version 3.10 runtime export
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow or check"
 
