@@ -15,8 +15,13 @@ Reduction = Literal["mean", "batchmean"]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return -log softmax(z)_y for every image; labels are int64 [B]."""
+    """Return -log softmax(z)_y for int64 labels [B], or -sum_c p_c log softmax(z)_c for probabilities [B, K]."""
     return F.cross_entropy(_at_least_float(logits), labels, reduction="none")
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return softmax(z), [B, K]."""
+    return F.softmax(_at_least_float(logits), dim=1)
 
 
 def kl(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from pipeline.losses import Reduction
-from pipeline.methods import METHODS
+from pipeline.methods import METHODS, Method
 from pipeline.models import NETWORKS
 from pipeline.search import SearchSpec
 from runtime.errors import BadRecipe
@@ -70,7 +70,8 @@ class TeacherTable(Frozen):
 class TrainTable(Frozen):
     """[train]: SGD with momentum; the learning rate falls tenfold at each milestone (in epochs, fractions allowed).
 
-    `reduction` is the method's own where the recipe names none; 'mean' is a tenth of 'batchmean' on ten classes.
+    Epochs, milestones, weight decay and reduction are the method's published ones where the recipe names none; such
+    milestones keep their place in another number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
     """
 
     epochs: Annotated[int, Field(gt=0)]
@@ -78,8 +79,8 @@ class TrainTable(Frozen):
     batch: Annotated[int, Field(gt=1)] = 128
     lr: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    milestones: tuple[float, ...] = ()
+    weight_decay: Annotated[float, Field(ge=0)]
+    milestones: tuple[float, ...]
     reduction: Reduction
     precision: Precision = "auto"
 
@@ -131,7 +132,7 @@ class Recipe(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _resolve_method(cls, recipe: Any) -> Any:
-        """Keep the chosen method's table alone, and write its own reduction where the recipe names none."""
+        """Keep the chosen method's table alone, and write its own [train] keys where the recipe names none."""
         method, train = (recipe.get(table) for table in ("method", "train"))
         if not isinstance(method, Mapping) or not isinstance(train, Mapping):
             return recipe
@@ -141,7 +142,7 @@ class Recipe(Frozen):
         return {
             **recipe,
             "method": {key: value for key, value in method.items() if key == name or key not in METHODS},
-            "train": {"reduction": METHODS[name].reduction, **train},
+            "train": {**_published(METHODS[name], train.get("epochs")), **train},
         }
 
     @field_validator("teacher")
@@ -159,6 +160,18 @@ class Recipe(Frozen):
     def to_toml(self) -> str:
         """Return the resolved recipe as a TOML document that loads to the same recipe."""
         return tomli_w.dumps(self.to_dict())
+
+
+def _published(method: Method, epochs: Any) -> dict[str, Any]:
+    """Return the [train] keys of the method's own code, the milestones for a run of so many epochs."""
+    schedule = method.schedule
+    total = epochs if isinstance(epochs, int | float) else schedule.epochs
+    return {
+        "epochs": schedule.epochs,
+        "milestones": [milestone * total / schedule.epochs for milestone in schedule.milestones],
+        "weight_decay": schedule.weight_decay,
+        "reduction": method.reduction,
+    }
 
 
 def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:

@@ -35,7 +35,7 @@ STARTS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {"gaussi
 def search(objective: Objective, view: View, start: str, spec: SearchSpec, generator: torch.Generator) -> Tensor:
     """Return x' [B, C, H, W]: in the ball around the view's images, in [0, 1], detached.
 
-    Only the gradient in x' is computed: the networks of the view should need none for their weights.
+    Only the gradient in x' is computed, and none is left anywhere: autograd prunes that of weights that learn.
     """
     images = view.images
     low, high = (images - spec.eps).clamp_(0, 1), (images + spec.eps).clamp_(0, 1)

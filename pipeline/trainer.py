@@ -19,7 +19,8 @@ class Trainer:
     """A student that learns, its frozen folded copy for the search, and a frozen teacher.
 
     The student is in training mode throughout. A method that searches in eval mode sees `folded`, so that nothing
-    in the search can move the student's running statistics; one that searches in train mode sees the student.
+    in the search can move the student's running statistics; one that searches in train mode sees the student, whose
+    running statistics then move with every step of the search.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.losses import kl
-from pipeline.methods.method import Method, View
+from pipeline.methods.method import Method, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -39,7 +39,7 @@ def _loss(view: View, points: Tensor) -> Tensor:
         if options.clean_statistics:
             view.student(view.images)
         return aligned
-    clean = _directed(options, view.teacher_clean, view.student(view.images))
+    clean = _directed(options, view.teacher_clean, view.student_clean)
     return options.alpha * aligned + (1 - options.alpha) * clean
 
 
@@ -53,6 +53,7 @@ ADAAD = Method(
     start="gaussian",
     search_mode="eval",
     reduction="mean",
+    schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=5e-4),
     options=AdaAdOptions,
     needs_teacher=True,
     source="Huang et al., CVPR 2023; direction and start as in the published code",

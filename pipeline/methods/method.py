@@ -49,6 +49,11 @@ class View:
         with torch.no_grad():
             return self.teacher(self.images)
 
+    @cached_property
+    def student_clean(self) -> Tensor:
+        """S(x), computed at the first use, once for each student: a constant in the search, not in the outer loss."""
+        return self.student(self.images)
+
     def with_student(self, student: Logits) -> View:
         """Return the same batch seen with another student; what is known of the teacher stays known."""
         view = View(self.images, self.labels, student, self._teacher, self.options, self.progress)
@@ -62,6 +67,22 @@ Objective = Callable[[View, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """The published training of a method: what a recipe takes that names none of it.
+
+    Args:
+        epochs: how many.
+        milestones: the epochs at which the learning rate falls tenfold.
+        weight_decay: of SGD.
+
+    """
+
+    epochs: int
+    milestones: tuple[int, ...]
+    weight_decay: float
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the table of methods.
 
@@ -71,6 +92,7 @@ class Method:
         start: where the search begins: 'gaussian' x + 0.001 N(0, 1), or 'uniform' x + U(-eps, eps).
         search_mode: the student's mode in the search; 'train' moves its running statistics.
         reduction: the default of the method's own code, which a recipe may override.
+        schedule: likewise, its epochs, milestones and weight decay.
         options: the fields of `[method.<name>]`.
         needs_teacher: whether a recipe must name one.
         source: the paper, and which of paper or code is followed where they differ.
@@ -82,6 +104,7 @@ class Method:
     start: Literal["gaussian", "uniform"]
     search_mode: Literal["eval", "train"]
     reduction: Reduction
+    schedule: Schedule
     options: type[Frozen]
     needs_teacher: bool
     source: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.losses import cross_entropy
-from pipeline.methods.method import Method, View
+from pipeline.methods.method import Method, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -13,16 +13,18 @@ class PgdAtOptions(Frozen):
     """PGD-AT has no fields of its own."""
 
 
-def _cross_entropy(view: View, points: Tensor) -> Tensor:
+def classification_error(view: View, points: Tensor) -> Tensor:
+    """CE(S(x'), y), which ARD, IAD and AKD search too."""
     return cross_entropy(view.student(points), view.labels)
 
 
 PGD_AT = Method(
-    objective=_cross_entropy,
-    loss=_cross_entropy,
+    objective=classification_error,
+    loss=classification_error,
     start="gaussian",
     search_mode="eval",
     reduction="batchmean",
+    schedule=Schedule(epochs=110, milestones=(100, 105), weight_decay=5e-4),
     options=PgdAtOptions,
     needs_teacher=False,
     source="Madry et al., ICLR 2018, eq. 2.1; start and batch-norm mode as in the TRADES and AdaAD code",

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.losses import cross_entropy, kl, reduce
+from pipeline.losses import cross_entropy, kl, probabilities, reduce
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_kl_is_zero_between_equals_and_positive_otherwise(logits):
 
 def test_half_precision_logits_are_compared_in_single(logits):
     p, q = logits.to(torch.bfloat16)
-    assert kl(p, q).dtype == torch.float32
+    assert kl(p, q).dtype == probabilities(p).dtype == cross_entropy(p, probabilities(q)).dtype == torch.float32
 
 
 @pytest.mark.filterwarnings("ignore:reduction")  # torch warns that its 'mean' is not the mathematical one

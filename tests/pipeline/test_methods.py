@@ -1,4 +1,4 @@
-"""The objectives and losses, against derivatives written out by hand."""
+"""What a method must not get wrong: derivatives written out by hand, and the traps of the published codes."""
 
 import pytest
 import torch
@@ -6,9 +6,11 @@ import torch
 from pipeline.methods import METHODS, View
 from pipeline.methods.adaad import AdaAdOptions
 from pipeline.methods.pgd_at import PgdAtOptions
+from pipeline.search import SearchSpec, search
 from tests.pipeline.conftest import Linear
 
 ADAAD, PGD_AT = METHODS["adaad"], METHODS["pgd-at"]
+ADAPTIVE, INTROSPECTIVE = ("adaad", "adaiad"), ("iad", "adaiad")
 
 
 @pytest.fixture
@@ -43,16 +45,19 @@ def exact_gradient_of_kl(p_network, q_network, points):
     return (through_p + through_q).view_as(points).detach()
 
 
-def test_adaad_search_gradient_is_the_exact_derivative_through_both_networks(networks, images):
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaad_search_gradient_is_the_exact_derivative_through_both_networks(name, networks, images):
     student, teacher = networks
-    found = gradient(ADAAD.objective, view_of(networks, images, AdaAdOptions()), images)
+    found = gradient(METHODS[name].objective, view_of(networks, images, METHODS[name].options()), images)
     torch.testing.assert_close(found, exact_gradient_of_kl(teacher, student, images))
 
 
-def test_adaad_search_gradient_differs_from_the_one_with_a_detached_teacher(networks, images):
-    view = view_of(networks, images, AdaAdOptions())
-    detached = view_of((networks[0], lambda x: networks[1](x).detach()), images, AdaAdOptions())
-    both, student_only = (gradient(ADAAD.objective, v, images) for v in (view, detached))
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaad_search_gradient_differs_from_the_one_with_a_detached_teacher(name, networks, images):
+    method = METHODS[name]
+    view = view_of(networks, images, method.options())
+    detached = view_of((networks[0], lambda x: networks[1](x).detach()), images, method.options())
+    both, student_only = (gradient(method.objective, v, images) for v in (view, detached))
     assert (both.sign() != student_only.sign()).double().mean() > 0.1
 
 
@@ -63,48 +68,132 @@ def test_adaad_direction_of_the_slides_is_the_kl_turned_around(networks, images)
     torch.testing.assert_close(found, exact_gradient_of_kl(student, teacher, images))
 
 
-def test_adaad_loss_mixes_the_searched_and_the_clean_point_by_alpha(networks, images):
+class Counting:
+    """A network that keeps what it was asked."""
+
+    def __init__(self, network):
+        self.network, self.asked = network, []
+
+    def __call__(self, x):
+        self.asked.append(x)
+        return self.network(x)
+
+    def count(self, x):
+        return sum(asked is x for asked in self.asked)
+
+
+STEPS = 3
+COST = {  # forwards of (T(x), T(x'), S(x), S(x')) in a search of three steps and a loss, in the second phase
+    "pgd-at": (0, 0, 0, STEPS + 1),
+    "trades": (0, 0, 2, STEPS + 1),
+    "ard": (1, 0, 0, STEPS + 1),
+    "iad": (1, 1, 1, STEPS + 1),
+    "rslad": (1, 0, 1, STEPS + 1),
+    "akd": (0, 1, 0, STEPS + 1),
+    "adaad": (0, STEPS + 1, 0, STEPS + 1),
+    "adaiad": (0, STEPS + 1, 1, STEPS + 1),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_costs_no_forward_pass_that_the_method_does_not_need(name, networks, images):
+    """T(x) once a batch, S(x) once in the search and once in the loss, each only where it is used."""
+    student, teacher = (Counting(network) for network in networks)
+    method = METHODS[name]
+    view = view_of((student, teacher), images, method.options(), progress=0.5)
+    generator = torch.Generator().manual_seed(0)
+    points = search(method.objective, view, method.start, SearchSpec(steps=STEPS), generator)
+    method.loss(view.with_student(student), points)
+    clean = [network.count(images) for network in (teacher, student)]
+    searched = [len(network.asked) - count for network, count in zip((teacher, student), clean, strict=True)]
+    assert (clean[0], searched[0], clean[1], searched[1]) == COST[name]
+
+
+def test_iad_asks_the_teacher_about_the_searched_point_in_the_second_phase_only(networks, images):
+    teacher = Counting(networks[1])
+    view = view_of((networks[0], teacher), images, METHODS["iad"].options(), progress=0.29)
+    METHODS["iad"].loss(view, images + 0.01)
+    assert [asked is images for asked in teacher.asked] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("trades", METHODS["trades"].objective), ("iad", METHODS["iad"].loss), ("adaiad", METHODS["adaiad"].loss)],
+)
+def test_the_clean_answer_of_the_student_is_not_detached_in_the_outer_divergence(name, part, networks, images):
+    """For TRADES that divergence is its objective, seen with a student that learns."""
     student, teacher = networks
-    points = (images + 0.05).clamp(0, 1)
-    found = ADAAD.loss(view_of(networks, images, AdaAdOptions(alpha=0.25)), points)
-    p, q = ([torch.softmax(network(x), dim=1) for network in (teacher, student)] for x in (points, images))
-    kl = [(t * (t / s).log()).sum(dim=1) for t, s in (p, q)]
-    torch.testing.assert_close(found, 0.25 * kl[0] + 0.75 * kl[1])
+    options, points = METHODS[name].options(), (images + 0.05).clamp(0, 1)
+
+    def detached(x):
+        return student(x).detach() if x is images else student(x)
+
+    gradients = [
+        torch.autograd.grad(part(view_of((s, teacher), images, options, progress=1.0), points).sum(), student.W)[0]
+        for s in (student, detached)
+    ]
+    assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[0].norm()
 
 
-def test_clean_teacher_is_asked_once_a_batch_and_only_where_a_loss_uses_it(networks, images):
-    student, teacher = networks
-    asked = []
+@pytest.mark.parametrize("name", INTROSPECTIVE)
+def test_the_weight_of_introspection_has_no_gradient(name, networks, images):
+    _, teacher = networks
+    options = METHODS[name].options()
+    points = (images + 0.05).clamp(0, 1).requires_grad_()
+    loss = METHODS[name].loss(view_of(networks, images, options, progress=1.0), points).sum()
+    assert torch.autograd.grad(loss, teacher.W, allow_unused=True) == (None,)
 
-    def counting(x):
-        asked.append(x)
-        return teacher(x)
 
-    view = view_of((student, counting), images, AdaAdOptions(alpha=0.5))
-    ADAAD.loss(view, images)
-    ADAAD.loss(view.with_student(student), images)
-    clean = [x for x in asked if not x.requires_grad]
-    assert len(clean) == 3  # twice at the point, once clean
-    asked.clear()
-    ADAAD.loss(view_of((student, counting), images, AdaAdOptions()), images)
-    assert len(asked) == 1
+@pytest.mark.parametrize("name", INTROSPECTIVE)
+def test_the_second_phase_starts_at_its_fraction_of_the_epochs(name, networks, images):
+    method, points = METHODS[name], (images + 0.05).clamp(0, 1)
+
+    def loss(epoch, **fields):
+        progress = 391 * epoch / (391 * 200)
+        return method.loss(view_of(networks, images, method.options(**fields), progress), points)
+
+    first, second = loss(0), loss(199)
+    assert (second > first).all()
+    assert torch.equal(loss(59.99), first)
+    assert torch.equal(loss(60), second)
+    assert torch.equal(loss(60, second_phase=0.5), first)
+    assert torch.equal(loss(0, second_phase=0), second)
+
+
+def test_akd_at_full_labels_is_pgd_at(networks, images):
+    akd = METHODS["akd"].loss(view_of(networks, images, METHODS["akd"].options(k=0)), images)
+    torch.testing.assert_close(akd, PGD_AT.loss(view_of(networks, images, PgdAtOptions()), images))
+
+
+PUBLISHED = {  # start, mode of the student in the search, reduction, weight decay, epochs, milestones
+    "pgd-at": ("gaussian", "eval", "batchmean", 5e-4, 110, (100, 105)),
+    "trades": ("gaussian", "eval", "batchmean", 2e-4, 76, (75,)),
+    "ard": ("uniform", "train", "mean", 2e-4, 200, (100, 150)),
+    "iad": ("uniform", "train", "batchmean", 2e-4, 200, (100, 150)),
+    "rslad": ("gaussian", "eval", "mean", 2e-4, 300, (215, 260, 285)),
+    "akd": ("gaussian", "eval", "batchmean", 5e-4, 200, (100, 150)),
+    "adaad": ("gaussian", "eval", "mean", 5e-4, 200, (100, 150)),
+    "adaiad": ("gaussian", "eval", "batchmean", 5e-4, 200, (100, 150)),
+}
+
+
+def test_the_defaults_of_every_method_are_the_published_ones():
+    found = {
+        name: (m.start, m.search_mode, m.reduction, m.schedule.weight_decay, m.schedule.epochs, m.schedule.milestones)
+        for name, m in METHODS.items()
+    }
+    assert found == PUBLISHED
+    assert list(METHODS) == list(PUBLISHED)
 
 
 def test_clean_statistics_forward_the_clean_images_and_change_no_loss(networks, images):
-    student, teacher = networks
-    seen = []
-
-    def counting(x):
-        seen.append(x)
-        return student(x)
-
+    student, teacher = Counting(networks[0]), networks[1]
     losses = [
-        ADAAD.loss(view_of((counting, teacher), images, AdaAdOptions(clean_statistics=option)), images + 0.01)
+        ADAAD.loss(view_of((student, teacher), images, AdaAdOptions(clean_statistics=option)), images + 0.01)
         for option in (False, True)
     ]
     torch.testing.assert_close(*losses)
-    assert len(seen) == 3
-    assert seen[-1] is images
+    assert [x is images for x in student.asked] == [False, False, True]
 
 
 def test_pgd_at_search_gradient_is_that_of_the_cross_entropy(networks, images):

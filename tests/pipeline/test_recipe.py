@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
 
+from pipeline.methods import METHODS
 from pipeline.recipe import load_recipe, recipe_names
+from pipeline.search import SearchSpec
 from runtime.errors import BadRecipe
 
 
@@ -33,6 +37,35 @@ def test_reduction_is_the_methods_own_where_the_recipe_names_none(tmp_path):
     path.write_text(text)
     assert load_recipe(str(path)).train.reduction == "mean"
     assert load_recipe(str(path), ["method.name=pgd-at"]).train.reduction == "batchmean"
+
+
+@pytest.mark.parametrize("student", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_cifar10_recipe_takes_the_published_schedule_of_every_method(name, student):
+    recipe = load_recipe("cifar10", [f"method.name={name}", f"student.arch={student}"])
+    published, train = METHODS[name].schedule, recipe.train
+    assert (train.epochs, train.milestones) == (published.epochs, published.milestones)
+    assert (train.weight_decay, train.reduction) == (published.weight_decay, METHODS[name].reduction)
+    assert (train.lr, train.momentum, train.batch) == (0.1, 0.9, 128)
+    assert recipe.search == SearchSpec(eps=8 / 255, step=2 / 255, steps=10)
+
+
+def test_published_milestones_keep_their_place_in_another_number_of_epochs():
+    assert load_recipe("cifar10", ["train.epochs=30"]).train.milestones == (15, 22.5)
+    assert load_recipe("cifar10", ["train.epochs=30", "train.milestones=[]"]).train.milestones == ()
+
+
+@pytest.mark.parametrize("epochs", ["0", "'many'", "[1]", "nan"])
+def test_epochs_that_are_no_number_of_epochs_are_refused(epochs):
+    with pytest.raises(BadRecipe, match=r"train\.epochs"):
+        load_recipe("cifar10", [f"train.epochs={epochs}"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_field_of_every_method_is_documented(name):
+    documented = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    rows = documented.partition(f"| [method.{name}]")[2].partition("| [method.")[0]
+    assert all(f"`{field}`" in rows for field in METHODS[name].options.model_fields)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What IAD and AdaIAD share: where the teacher fails at x', the student comes to trust its own clean answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.losses import kl, probabilities
+from pipeline.methods.method import View
+from runtime.spec import Fraction, Frozen
+
+
+class IntrospectionOptions(Frozen):
+    """The fields that both methods have.
+
+    second_phase is the fraction of all epochs after which introspection joins (60 of 200 in the published code);
+    b is the exponent of the trust w = T(x')_y^b.
+    """
+
+    second_phase: Fraction = 0.3
+    b: Annotated[float, Field(ge=0)] = 0.1
+
+
+def in_second_phase(view: View) -> bool:
+    """Whether introspection has joined."""
+    options: IntrospectionOptions = view.options
+    return view.progress >= options.second_phase
+
+
+def introspection(view: View, student: Tensor, teacher: Tensor) -> Tensor:
+    """(1 - w) KL(S(x) || S(x')), w = T(x')_y^b without gradient (Zhu et al., ICLR 2022, IAD-I).
+
+    Args:
+        view: the batch; the gradient flows through S(x).
+        student: the logits S(x').
+        teacher: the logits T(x').
+
+    """
+    options: IntrospectionOptions = view.options
+    of_label = probabilities(teacher.detach()).gather(1, view.labels[:, None]).squeeze(1)
+    return (1 - of_label**options.b) * kl(view.student_clean, student)

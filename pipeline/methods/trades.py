@@ -1,0 +1,42 @@
+"""TRADES (Zhang et al. 2019, arXiv 1901.08573): the student agrees with itself at the clean image; no teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.losses import cross_entropy, kl
+from pipeline.methods.method import Method, Schedule, View
+from runtime.spec import Frozen
+
+
+class TradesOptions(Frozen):
+    """The fields of `[method.trades]`: beta weighs the agreement against the cross-entropy of the clean image."""
+
+    beta: Annotated[float, Field(ge=0)] = 6.0
+
+
+def _disagreement(view: View, points: Tensor) -> Tensor:
+    """KL(S(x) || S(x')); in the outer loss its gradient flows through S(x) too."""
+    return kl(view.student_clean, view.student(points))
+
+
+def _loss(view: View, points: Tensor) -> Tensor:
+    """CE(S(x), y) + beta KL(S(x) || S(x'))."""
+    options: TradesOptions = view.options
+    return cross_entropy(view.student_clean, view.labels) + options.beta * _disagreement(view, points)
+
+
+TRADES = Method(
+    objective=_disagreement,
+    loss=_loss,
+    start="gaussian",
+    search_mode="eval",
+    reduction="batchmean",
+    schedule=Schedule(epochs=76, milestones=(75,), weight_decay=2e-4),
+    options=TradesOptions,
+    needs_teacher=False,
+    source="Zhang et al., ICML 2019, eq. 5; direction, beta and schedule as in the published code",
+)
