@@ -572,13 +572,20 @@ def test_an_interrupt_ends_with_130_one_line_and_nothing_written(tmp_path, task,
     large = {**files, EVALUATION: npz(images=images, labels=labels, ids=np.arange(len(labels)))}
     bundle = write_bundle(tmp_path / "large", large, n=len(labels))
     command = [sys.executable, "-c", "from runtime.cli import main; main()", "verify", str(bundle)]
-    process = subprocess.Popen(
-        [*command, "--out", "run", "--batch", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    first = process.stderr.readline()
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, rest = process.communicate(timeout=60)
+    with subprocess.Popen(
+        [*command, "--out", "run", "--batch", "1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it as ignored
+    ) as process:
+        try:
+            first = process.stderr.readline()
+            time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert first.startswith("clean: ")
     assert process.returncode == 130
     assert rest.splitlines()[-1] == "interrupted"
