@@ -14,7 +14,7 @@ from runtime.attacks.losses import value_and_cotangent
 from runtime.images import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
-from runtime.suite import Target, clean_pass, run_attack
+from runtime.suite import Campaign, Target, clean_pass
 
 HOLDOUT_BATCH = 250
 
@@ -62,7 +62,7 @@ def holdout_accuracy(
     session = TorchSession(network, sha256="", device=device)
     target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
     evidence = clean_pass(target, 0, Silent())
-    under_pgd = run_attack(target, PGD, 0, evidence, eps, 0, Silent())
+    under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
     return float(evidence.correct.mean()), under_pgd.accuracy
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.attacks import ATTACKS
+from runtime.attacks import DEFAULT, NAMES
 from runtime.console import print_summary
 from runtime.errors import UsageFault
 from runtime.files import check_new_directory
@@ -43,12 +43,12 @@ def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def _attacks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """Return the keys of ATTACKS asked for, in order and once each; an unknown name is a usage error."""
+    """Return the NAMES asked for, in order and once each; an unknown name is a usage error."""
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for name in names:
-        if name not in (CLEAN, *ATTACKS):
-            raise click.BadParameter(f"{name!r} is not an attack; known: {', '.join((CLEAN, *ATTACKS))}")
-    return tuple(name for name in names if name in ATTACKS)
+        if name not in (CLEAN, *NAMES):
+            raise click.BadParameter(f"{name!r} is not an attack; known: {', '.join((CLEAN, *NAMES))}")
+    return tuple(name for name in names if name in NAMES)
 
 
 class NewDirectory(click.Path):
@@ -85,7 +85,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         if (self.fail_under is not None or self.max_drop is not None) and not self.attacks:
-            raise UsageFault("a gate on robust accuracy needs an attack", hint=f"--attacks {','.join(ATTACKS)}")
+            raise UsageFault("a gate on robust accuracy needs an attack", hint=f"--attacks {','.join(DEFAULT)}")
 
     def settings(self, threat_model: ThreatModel, gate: Gate) -> Settings:
         """Return the settings of the run; `threat_model` and `gate` hold where they are silent."""
@@ -156,9 +156,9 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--attacks",
         callback=_attacks,
-        default=",".join((CLEAN, *ATTACKS)),
+        default=",".join((CLEAN, *DEFAULT)),
         show_default=True,
-        help="Attacks, comma-separated; clean accuracy is always measured.",
+        help=f"Attacks, comma-separated: {', '.join(NAMES)}; clean accuracy is always measured.",
     ),
     click.option("--n", type=click.IntRange(min=1), help="Judge the first N images.  [default: all]"),
     click.option("--eps", callback=_fraction, help=f"L-infinity radius, as 8/255 or a float.{OWN}"),

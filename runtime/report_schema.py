@@ -35,7 +35,10 @@ class Artifact(Frozen):
 
 
 class AttackRequest(Frozen):
-    """One attack with the settings it ran with; steps are fractions of eps."""
+    """One attack with the settings it ran with; steps are fractions of eps, targets fit the model's classes.
+
+    Those of a cascade's attacks carry its name: `apgd-t.targets`.
+    """
 
     name: str
     settings: dict[str, int | float]
@@ -92,7 +95,10 @@ class Clean(Frozen):
 
 
 class AttackRow(Frozen):
-    """One attack on all correctly classified images; accuracy is a fraction of n. Costs count images."""
+    """One attack on all correctly classified images; accuracy is a fraction of n. Costs count images.
+
+    With `cascade`, on those that the earlier rows of its cascade left; the row that sums them up comes after them.
+    """
 
     name: str
     cascade: bool

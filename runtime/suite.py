@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import ATTACKS, PGD, Attack
+from runtime.attacks import CASCADES, PGD, Attack, stages
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Found, Oracle, Points, margins, predictions
 from runtime.errors import BadModel
@@ -148,7 +148,7 @@ def run_suite(
 
     Args:
         target: the artifact and its images.
-        attacks: keys of ATTACKS, in the order of the report's rows.
+        attacks: NAMES of attacks, in the order of the report's rows.
         eps: radius of the L-infinity ball.
         seed: of the noise.
         keep_all: keep the worst point of every image, not only of the sample.
@@ -156,17 +156,23 @@ def run_suite(
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
-        BadModel: the graph does not take the images, or answers in another shape.
+        BadModel: the graph does not take the images, answers in another shape, or has too few classes for an attack.
 
     """
     kept = len(target.images) if keep_all else min(SAMPLE, len(target.images))
+    plan = {name: stages(name, target.classes) for name in attacks}
     evidence = clean_pass(target, kept, progress)
-    chosen = [ATTACKS[name] for name in attacks]
-    rows = tuple(run_attack(target, attack, row, evidence, eps, seed, progress) for row, attack in enumerate(chosen))
-    if not any(attack.uses_gradient for attack in chosen):
-        return Outcome(evidence, rows, (), None)
+    campaign = Campaign(target, evidence, eps, seed, progress)
+    rows: list[AttackRow] = []
+    for name, chosen in plan.items():
+        if name in CASCADES:
+            rows += campaign.cascade(name, chosen, len(rows))
+        else:
+            rows.append(campaign.attack(chosen[0], len(rows)))
+    if not any(attack.uses_gradient for chosen in plan.values() for attack in chosen):
+        return Outcome(evidence, tuple(rows), (), None)
     curve = tuple(curve_point(target, evidence, multiple * eps, seed, progress) for multiple in CURVE)
-    return Outcome(evidence, rows, curve, agreement(target, evidence))
+    return Outcome(evidence, tuple(rows), curve, agreement(target, evidence))
 
 
 def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
@@ -186,31 +192,55 @@ def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
     return Evidence(index, label, prediction, broken_by, prediction.copy(), linf, margins(z, label), clean, flat)
 
 
-def run_attack(
-    target: Target, attack: Attack, row: int, evidence: Evidence, eps: float, seed: int, progress: Progress
-) -> AttackRow:
-    """Run one attack on every correctly classified image; its findings go into the evidence."""
-    index, oracle, began, broken = np.flatnonzero(evidence.correct), target.oracle(), time.perf_counter(), 0
-    progress.stage(attack.name, len(index))
-    for points in target.chunks(index):
-        found = attack.run(oracle, points, eps, seed)
-        evidence.update(row, points, found)
-        broken += int(found.broken.sum())
-        progress.advance(len(points))
-    evidence.zero_gradient[list(oracle.zero_gradient)] = True
-    standing, n = len(index) - broken, len(target.images)
-    return AttackRow(
-        name=attack.name,
-        cascade=False,
-        gradient="own" if attack.uses_gradient else "none",
-        attacked=len(index),
-        broken=broken,
-        accuracy=standing / n,
-        ci95=wilson(standing, n),
-        seconds=time.perf_counter() - began,
-        forwards=oracle.forwards,
-        gradients=oracle.gradients,
-    )
+@dataclass(frozen=True)
+class Campaign:
+    """Attacks on one artifact's correctly classified images; what they find goes into the evidence."""
+
+    target: Target
+    evidence: Evidence
+    eps: float
+    seed: int
+    progress: Progress
+
+    def attack(self, attack: Attack, row: int) -> AttackRow:
+        """Run one attack on every correctly classified image; `row` is its place in the report."""
+        return self._attack(attack, row, self.evidence.correct.copy(), cascade=False)
+
+    def cascade(self, name: str, attacks: Sequence[Attack], row: int) -> list[AttackRow]:
+        """Run each attack on what the earlier ones of them left: a row each from `row` on, and a summary row.
+
+        Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
+        """
+        standing = self.evidence.correct.copy()
+        rows = [self._attack(attack, row + place, standing, cascade=True) for place, attack in enumerate(attacks)]
+        costs = {cost: sum(getattr(each, cost) for each in rows) for cost in ("seconds", "forwards", "gradients")}
+        broken = sum(each.broken for each in rows)
+        return [*rows, self._row(name, rows[0].attacked, broken, cascade=False, gradient="own", **costs)]
+
+    def _attack(self, attack: Attack, row: int, standing: Any, *, cascade: bool) -> AttackRow:
+        """Run one attack where `standing` (bool [N]) is set, and unset it where the attack broke the image."""
+        index, oracle, began = np.flatnonzero(standing), self.target.oracle(), time.perf_counter()
+        self.progress.stage(attack.name, len(index))
+        for points in self.target.chunks(index):
+            found = attack.run(oracle, points, self.eps, self.seed)
+            self.evidence.update(row, points, found)
+            standing[points.index] = ~found.broken
+            self.progress.advance(len(points))
+        self.evidence.zero_gradient[list(oracle.zero_gradient)] = True
+        return self._row(
+            attack.name,
+            len(index),
+            int(len(index) - standing.sum()),
+            cascade=cascade,
+            gradient="own" if attack.uses_gradient else "none",
+            seconds=time.perf_counter() - began,
+            forwards=oracle.forwards,
+            gradients=oracle.gradients,
+        )
+
+    def _row(self, name: str, attacked: int, broken: int, **rest: Any) -> AttackRow:
+        left, n = attacked - broken, len(self.target.images)
+        return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
 
 def curve_point(target: Target, evidence: Evidence, eps: float, seed: int, progress: Progress) -> CurvePoint:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime import report
-from runtime.attacks import ATTACKS
+from runtime.attacks import CASCADES, stages
 from runtime.bundle import DataRecord
 from runtime.checks import findings
 from runtime.device import machine_card, software
@@ -84,7 +84,7 @@ class Settings:
     """How it is judged.
 
     Args:
-        attacks: keys of ATTACKS, in the order of the report.
+        attacks: NAMES of attacks, in the order of the report.
         threat_model: norm and eps.
         gate: what must be reached.
         n: images, None for all.
@@ -133,7 +133,7 @@ def verify(subject: Subject, settings: Settings, progress: Progress) -> Run:
 
     Raises:
         BadData: the images do not fit the model, are fewer than asked for, or `against` does not fit.
-        BadModel: a graph does not take the images.
+        BadModel: a graph does not take the images, or has too few classes for an attack.
         NonFinite: the artifact answers NaN or infinity.
 
     """
@@ -171,13 +171,22 @@ def resolve(subject: Subject, settings: Settings, n: int, reference: Reference |
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,
         threat_model=settings.threat_model,
-        attacks=tuple(AttackRequest(name=name, settings=dict(ATTACKS[name].defaults)) for name in settings.attacks),
+        attacks=tuple(_attack_request(name, len(subject.classes)) for name in settings.attacks),
         seed=settings.seed,
         batch=settings.batch,
         gate=settings.gate,
         against=reference.report.request_sha256 if reference else None,
         save_adversarial=settings.save_adversarial,
     )
+
+
+def _attack_request(name: str, classes: int) -> AttackRequest:
+    settings = {
+        f"{attack.name}.{key}" if name in CASCADES else key: value
+        for attack in stages(name, classes)
+        for key, value in attack.defaults.items()
+    }
+    return AttackRequest(name=name, settings=settings)
 
 
 def _repeat(command: str, settings: Settings, n: int) -> str:

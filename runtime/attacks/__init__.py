@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from runtime.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from runtime.attacks.autoattack import standard
 from runtime.attacks.cw import cw
+from runtime.attacks.fab import fab_t
 from runtime.attacks.fgsm import fgsm
 from runtime.attacks.noise import Noise
 from runtime.attacks.pgd import pgd
+from runtime.attacks.square import square
+from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +30,7 @@ class Attack:
         search: looks for a point that breaks each image within eps.
         defaults: its keyword arguments; steps are fractions of eps.
         uses_gradient: whether it needs the gradient graph.
+        least_classes: how many the model must know for its loss to exist.
 
     """
 
@@ -32,6 +38,22 @@ class Attack:
     search: Callable[..., Found]
     defaults: Mapping[str, int | float] = field(default_factory=dict)
     uses_gradient: bool = True
+    least_classes: int = 2
+
+    def fitted(self, classes: int) -> Attack:
+        """Return the attack for a model of so many classes: it tries no more targets than there are.
+
+        Raises:
+            BadModel: its loss needs more classes.
+
+        """
+        if classes < self.least_classes:
+            raise BadModel(
+                f"{self.name} needs {self.least_classes} classes, the model has {classes}",
+                hint="--attacks aa takes what fits the model",
+            )
+        most = {"targets": min(self.defaults["targets"], classes - 1)} if "targets" in self.defaults else {}
+        return replace(self, defaults={**self.defaults, **most})
 
     def run(self, oracle: Oracle, points: Points, eps: float, seed: int) -> Found:
         """Attack a chunk of images that the artifact classifies correctly."""
@@ -39,7 +61,33 @@ class Attack:
 
 
 PGD = Attack("pgd", pgd, {"steps": 10, "step": 1 / 4})
+APGD = {"steps": 100, "rho": 0.75}
 
 ATTACKS: dict[str, Attack] = {
-    attack.name: attack for attack in (Attack("fgsm", fgsm), PGD, Attack("cw", cw, {"steps": 30, "step": 1 / 10}))
+    attack.name: attack
+    for attack in (
+        Attack("fgsm", fgsm),
+        PGD,
+        Attack("cw", cw, {"steps": 30, "step": 1 / 10}),
+        Attack("apgd-ce", apgd_ce, APGD),
+        Attack("apgd-dlr", apgd_dlr, APGD, least_classes=3),
+        Attack("apgd-t", apgd_t, {"targets": 9, **APGD}, least_classes=4),
+        Attack("fab-t", fab_t, {"targets": 9, "steps": 100, "bias": 0.1, "overshoot": 1.05, "backward": 0.9}),
+        Attack("square", square, {"queries": 5000, "p": 0.8}, uses_gradient=False),
+    )
 }
+CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}
+"""Attacks run one after another, each on what the earlier ones left: from the number of classes to keys of ATTACKS."""
+NAMES = (*ATTACKS, *CASCADES)
+DEFAULT = ("fgsm", "pgd", "cw")
+
+
+def stages(name: str, classes: int) -> tuple[Attack, ...]:
+    """Return what one of NAMES runs on a model of so many classes.
+
+    Raises:
+        BadModel: the attack needs more classes.
+
+    """
+    names = CASCADES[name](classes) if name in CASCADES else (name,)
+    return tuple(ATTACKS[stage].fitted(classes) for stage in names)

@@ -1,4 +1,4 @@
-"""Random starts: noise that belongs to an image, not to a batch."""
+"""Noise that belongs to an image, not to a batch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ class Noise:
 
         Made from the raw 64-bit stream, which numpy keeps over versions (NEP 19).
         """
-        count = int(np.prod(shape))
-        raw = np.stack([self._bits(int(image), restart).random_raw(count) for image in index])
+        raw = self.bits(index, int(np.prod(shape)), restart)
         return ((raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-23) - np.float32(1)).reshape(-1, *shape)
 
-    def _bits(self, image: int, restart: int) -> np.random.Philox:
+    def bits(self, index: Sequence[int] | Any, count: int, restart: int = 0) -> Any:
+        """Return uint64 [B, count] of random bits: row i is drawn for image index[i] alone."""
+        return np.stack([self._stream(int(image), restart).random_raw(count) for image in index])
+
+    def _stream(self, image: int, restart: int) -> np.random.Philox:
         attack = int(sha256(self.attack.encode())[:16], 16)
         key, counter = ([self.seed, attack], [0, 0, restart, image])
         return np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
@@ -13,6 +13,8 @@ from runtime.errors import NonFinite
 
 if TYPE_CHECKING:
     from runtime.session import LossSpec, Session
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ class Points:
 
     def rows(self, mask: Any) -> Points:
         """Return the images where the numpy boolean array `mask` [B] is set."""
-        bookkeeping = (self.label[mask], self.index[mask], self.row[mask])
-        return Points(select(self.x, mask), select(self.one_hot, mask), *bookkeeping)
+        return keep(self, mask)
 
 
 class Oracle:
@@ -110,7 +111,8 @@ class Found:
     """What one attack found for a chunk of images: a point for each, and what the artifact answers to it.
 
     Attributes:
-        x: float32 [B, C, H, W], the point: the one that broke the image, else the attack's last.
+        x: float32 [B, C, H, W], the point: the one that broke the image, else of those judged the one with the
+            largest margin.
         broken: bool [B]. Set only by `judge`, on the artifact's own forward pass.
         prediction: int64 [B], the artifact's class at x.
         margin: float32 [B], max_{j != y} z_j - z_y at x, positive where x is misclassified.
@@ -123,11 +125,11 @@ class Found:
         self.x = to_numpy(points.x).copy()
         self.broken = np.zeros(len(points), bool)
         self.prediction = points.label.copy()
-        self.margin = np.zeros(len(points), np.float32)
+        self.margin = np.full(len(points), -np.inf, np.float32)
         self.linf = np.zeros(len(points))
 
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
-        """Prove which of x are broken, keep them, and return which images still stand: bool [B], numpy.
+        """Prove which of x are broken, keep the worst, and return which images still stand: bool [B], numpy.
 
         To try hinted rows only misses nothing where gradient graph and artifact are of the same precision.
 
@@ -145,13 +147,19 @@ class Found:
         return standing
 
     def _try(self, oracle: Oracle, points: Points, x: Any) -> Any:
-        z, host, rows = oracle.logits(points, x), to_numpy(x), points.row
-        distance = linf(host, to_numpy(points.x))
-        _check_reach(points, host, distance, self.eps)
-        self.x[rows], self.linf[rows], self.prediction[rows] = host, distance, predictions(z)
-        self.margin[rows] = margins(z, points.label)
-        self.broken[rows] = self.prediction[rows] != points.label
-        return self.broken[rows]
+        z = oracle.logits(points, x)
+        broken, margin = predictions(z) != points.label, margins(z, points.label)
+        worse = broken | (margin > self.margin[points.row])
+        if worse.any():
+            self._take(points.rows(worse), to_numpy(select(x, worse)), z[worse])
+        return broken
+
+    def _take(self, points: Points, x: Any, z: Any) -> None:
+        distance = linf(x, to_numpy(points.x))
+        _check_reach(points, x, distance, self.eps)
+        self.x[points.row], self.linf[points.row] = x, distance
+        self.prediction[points.row], self.margin[points.row] = predictions(z), margins(z, points.label)
+        self.broken[points.row] = self.prediction[points.row] != points.label
 
 
 def predictions(z: Any) -> Any:
@@ -173,6 +181,23 @@ def select(array: Any, mask: Any) -> Any:
         return array
     xp = array_namespace(array)
     return xp.take(array, xp.asarray(np.flatnonzero(mask), device=device(array)), axis=0)
+
+
+def keep(record: Record, mask: Any) -> Record:
+    """Return a dataclass of arrays with the rows where the numpy boolean array `mask` is set."""
+    return type(record)(*(select(getattr(record, field.name), mask) for field in fields(record)))  # type: ignore[arg-type]
+
+
+def column(values: Any, like: Any) -> Any:
+    """Return one value an image, numpy or not, so that it broadcasts against `like` [B, C, H, W]: [B, 1, 1, 1]."""
+    xp = array_namespace(like)
+    return xp.reshape(xp.asarray(values, device=device(like)), (-1, *(1 for _ in like.shape[1:])))
+
+
+def choose(mask: Any, yes: Any, no: Any) -> Any:
+    """Return `yes` where the numpy boolean array `mask` is set, else `no`; an image a row, or what broadcasts to it."""
+    xp = array_namespace(yes)
+    return xp.where(column(mask, yes) if mask.ndim == 1 else xp.asarray(mask, device=device(yes)), yes, no)
 
 
 def to_numpy(array: Any) -> Any:

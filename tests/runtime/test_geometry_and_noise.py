@@ -65,6 +65,14 @@ def test_noise_is_uniform_from_minus_one_to_one():
     assert (abs(histogram - 2000) < 5 * np.sqrt(2000)).all()
 
 
+def test_bits_belong_to_the_image_and_begin_alike_whatever_their_number():
+    noise = Noise(1, "square")
+    many, few = noise.bits([3, 8], 100, restart=2), noise.bits([8], 10, restart=2)
+    assert many.dtype == np.uint64
+    np.testing.assert_array_equal(many[1, :10], few[0])
+    assert not np.isin(many[0], many[1]).any()
+
+
 def test_noise_stays_what_it_was():
     """A change here changes every verdict ever given: bump the report's schema with it."""
     np.testing.assert_array_equal(Noise(7, "pgd").uniform([5], (3,)), FROZEN)

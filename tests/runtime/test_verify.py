@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from runtime import images as image_sets
 from runtime import options, report
+from runtime.attacks import ATTACKS
 from runtime.bundle import EVALUATION, Graph
 from runtime.checks import findings
 from runtime.cli import main
@@ -152,11 +154,44 @@ def test_a_run_is_repeated_to_the_bit(bundle, tmp_path, finished):
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_verdicts_do_not_depend_on_the_batch(bundle, tmp_path, evidence, batch):
+def test_the_evidence_does_not_depend_on_the_batch(bundle, tmp_path, evidence, batch):
     assert edgeproof("verify", bundle, "--out", "other", "--batch", batch).exit_code == 0
     with np.load(tmp_path / "other" / "evidence.npz") as other:
-        np.testing.assert_array_equal(other["broken_by"], evidence["broken_by"])
-        assert "adversarial" not in other
+        assert set(other) == set(evidence) - {"adversarial"}
+        for name in other:
+            assert other[name].tobytes() == evidence[name].tobytes(), name
+
+
+@pytest.fixture
+def few_queries(monkeypatch):
+    monkeypatch.setitem(ATTACKS, "square", replace(ATTACKS["square"], defaults={"queries": 100, "p": 0.8}))
+
+
+@pytest.mark.usefixtures("few_queries")
+def test_autoattack_is_asked_for_by_name_and_the_request_says_what_it_ran(bundle):
+    outputs = []
+    for batch in (5, 64):
+        options = ["--attacks", "pgd,aa", "--n", 30, "--batch", batch, "--save-adversarial", "--out", f"run{batch}"]
+        result = edgeproof("verify", bundle, *options)
+        assert result.exit_code == 0, result.stderr
+        outputs.append((Path(f"run{batch}") / "evidence.npz").read_bytes())
+    assert outputs[0] == outputs[1]
+    read = load_report(Path("run64"))
+    assert [row.name for row in read.attacks] == ["pgd", "apgd-ce", "apgd-dlr", "fab-t", "square", "aa"]
+    assert [row.cascade for row in read.attacks] == [False, True, True, True, True, False]
+    assert [row.gradient for row in read.attacks] == ["own"] * 4 + ["none", "own"]
+    asked = {request.name: request.settings for request in read.request.attacks}
+    assert set(asked) == {"pgd", "aa"}
+    assert asked["aa"]["fab-t.targets"] == 2
+    assert asked["aa"]["square.queries"] == 100
+    assert read.robust_accuracy.value <= read.attacks[-1].accuracy
+
+
+def test_an_attack_that_needs_more_classes_is_bad_input(bundle, tmp_path):
+    result = edgeproof("verify", bundle, "--attacks", "apgd-t", "--out", "run")
+    assert result.exit_code == 3
+    assert "apgd-t needs 4 classes, the model has 3" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_summary_prints_verdict_reason_figures_and_place(bundle):

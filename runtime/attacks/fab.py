@@ -1,0 +1,117 @@
+"""The fast adaptive boundary attack (Croce & Hein 2020b), targeted, L-infinity: looks for the nearest wrong point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from runtime.attacks.geometry import TOLERANCE, inner, longest, move_to_hyperplane, project
+from runtime.attacks.losses import linear
+from runtime.attacks.oracle import Found, Oracle, Points, choose, column, keep, predictions, select, to_numpy
+from runtime.attacks.targets import targets_in_turn
+
+if TYPE_CHECKING:
+    from runtime.attacks.noise import Noise
+
+SHORTEST = 1e-8
+"""Moves count as at least this long where their lengths are compared."""
+
+
+def fab_t(
+    oracle: Oracle,
+    points: Points,
+    eps: float,
+    noise: Noise,
+    *,
+    targets: int,
+    steps: int,
+    bias: float,
+    overshoot: float,
+    backward: float,
+) -> Found:
+    """Seek the boundary to the `targets` likeliest wrong classes in turn, from the clean image: it draws no noise."""
+    found = Found(points, eps)
+    for _, standing, target in targets_in_turn(oracle, found, points, targets):
+        seek(oracle, found, standing, target, steps, bias=bias, overshoot=overshoot, backward=backward)
+    return found
+
+
+def seek(
+    oracle: Oracle,
+    found: Found,
+    points: Points,
+    target: Any,
+    steps: int,
+    *,
+    bias: float,
+    overshoot: float,
+    backward: float,
+) -> None:
+    """Step to the linearised boundary z_t = z_y again and again; an image leaves once it is broken within eps.
+
+    What stands at the end is judged at the ball's nearest point to the nearest wrong one.
+    Costs at most `steps` gradients and steps + 1 forwards an image, and one more forward where it is broken.
+    """
+    search = Search.begin(points, target)
+    for _ in range(steps):
+        loss = linear(points.one_hot, search.toward)
+        _, gap, gradient = oracle.loss_gradient(points, search.x, loss)
+        search.x = step_to_boundary(search.x, points.x, gap, gradient, bias, overshoot)
+        wrong = predictions(oracle.logits(points, search.x)) != points.label
+        within = wrong & (search.record(points, wrong) <= found.eps + TOLERANCE)
+        standing = np.ones(len(points), bool)
+        inside = keep(points, within)
+        standing[within] = found.judge(oracle, inside, project(select(search.x, within), inside.x, found.eps))
+        search.x = choose(wrong, points.x + backward * (search.x - points.x), search.x)
+        points, search = keep(points, standing), keep(search, standing)
+        if not len(points):
+            return
+    found.judge(oracle, points, project(search.nearest, points.x, found.eps))
+
+
+@dataclass
+class Search:
+    """Where each image is, one row an image.
+
+    Args:
+        x: [B, C, H, W], the iterate; an array of the session's framework, as the next two.
+        nearest: the nearest misclassified iterate; the last iterate until there is one.
+        toward: [B, K], the target less the label, one-hot: <toward, z> is z_t - z_y.
+        distance: float32 [B], of `nearest` from the clean image, infinite until one is misclassified; numpy.
+
+    """
+
+    x: Any
+    nearest: Any
+    toward: Any
+    distance: Any
+
+    @classmethod
+    def begin(cls, points: Points, target: Any) -> Search:
+        """Return the search at the clean images."""
+        return cls(points.x, points.x, target - points.one_hot, np.full(len(points), np.inf, np.float32))
+
+    def record(self, points: Points, wrong: Any) -> Any:
+        """Keep x where it is misclassified and nearer than before; return its distance from the clean image [B]."""
+        distance = to_numpy(longest(self.x - points.x))
+        nearer = np.where(wrong, distance < self.distance, np.isinf(self.distance))
+        self.nearest = choose(nearer, self.x, self.nearest)
+        self.distance = np.where(nearer & wrong, distance, self.distance)
+        return distance
+
+
+def step_to_boundary(x: Any, clean: Any, gap: Any, gradient: Any, bias: float, overshoot: float) -> Any:
+    """Return (1 - a) (x + eta m1) + a (x0 + eta m0) in the box: equations 8 and 9.
+
+    m1 and m0 lead from x and from the clean x0 to the hyperplane on which the linearised `gap` (z_t - z_y at x) is
+    zero; a = min(|m1| / (|m1| + |m0|), bias), so that a far x is drawn back to x0.
+    """
+    xp = array_namespace(x)
+    here = move_to_hyperplane(x, gradient, -gap)
+    there = move_to_hyperplane(clean, gradient, inner(gradient, x - clean) - xp.astype(gap, xp.float64))
+    lengths = [xp.clip(longest(move), SHORTEST, 1.0) for move in (here, there)]
+    a = column(xp.clip(lengths[0] / (lengths[0] + lengths[1]), 0.0, bias), x)
+    return xp.clip((1 - a) * (x + overshoot * here) + a * (clean + overshoot * there), 0.0, 1.0)
