@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""
 
+BLACK_BOX = Finding(
+    check="black-box-only",
+    blocking=False,
+    message="no attack used a gradient: what stands is weak evidence, white-box attacks find more",
+    hint="verify it without --gradient none, with --attacks aa",
+)
+
 MASKING = Finding(
     check="masking",
     blocking=False,
@@ -24,6 +31,8 @@ def findings(outcome: Outcome) -> tuple[Finding, ...]:
     """Return what is to be known before the figures are believed; nothing where no attack ran."""
     if not outcome.attacks:
         return ()
+    if all(row.gradient == "none" for row in outcome.attacks):
+        return (BLACK_BOX,)
     return (*zero_gradients(outcome), MASKING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import click
 
 from runtime.backends import BACKENDS, open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
-from runtime.errors import BadBundle, BadData
+from runtime.errors import BadBundle, BadData, UsageFault
 from runtime.images import ImageSet, find_images, read_npz
-from runtime.options import Asked, attack_options, judge
+from runtime.options import NO_GRADIENT, Asked, attack_options, judge
+from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.session_ort import PROVIDERS
+from runtime.spec import ThreatModel
 from runtime.verify import Subject
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
 @click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="ort", envvar="EDGEPROOF_BACKEND",
@@ -31,25 +34,61 @@ from runtime.verify import Subject
     show_default=True,
     help="Execution provider of ONNX Runtime.",
 )
+@mean_option
+@std_option
+@gradient_option
 @attack_options
-def verify(bundle: Path, precision: str | None, backend: str, provider: str, **choices: Any) -> None:
-    """Attack the artifact that ships, on this machine, and judge it."""
+def verify(
+    artifact: Path,
+    precision: str | None,
+    backend: str,
+    provider: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    gradient: str,
+    **choices: Any,
+) -> None:
+    """Attack the artifact that ships, on this machine, and judge it.
+
+    An ONNX file is packed into a bundle first, in a temporary place; it needs --data.
+    """
     asked = Asked(**choices)
-    opened = open_bundle(bundle)
+    opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT)
     manifest = opened.manifest
     precision = precision or manifest.ships
-    session = open_session(opened, precision=precision, backend=backend, provider=provider)
-    engine = ["--precision", precision, "--backend", backend, "--provider", provider]
+    session = open_session(
+        opened, precision=precision, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
+    )
+    engine = ["--precision", precision, "--backend", backend, "--provider", provider, "--gradient", gradient]
+    for option, values in (("--mean", mean), ("--std", std)):
+        engine += [option, ",".join(map(str, values))] if values else []
     subject = Subject(
         session=session,
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
-        images=_images(opened, asked),
-        command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
+        images=evaluation_images(opened) if artifact.is_file() else _images(opened, asked),
+        command=f"edgeproof verify {'MODEL.onnx' if artifact.is_file() else 'BUNDLE'} {shlex.join(engine)}",
         bundle_version=manifest.version,
     )
     judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+
+
+def _opened(artifact: Path, asked: Asked, mean: tuple[float, ...], std: tuple[float, ...], gradient: bool) -> Bundle:
+    """Open a bundle, or pack a model into one that lives in memory alone."""
+    if artifact.is_dir():
+        if mean or std:
+            raise UsageFault(
+                "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
+            )
+        return open_bundle(artifact)
+    if asked.data is None:
+        raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
+    wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
+        bundle = Path(place) / "bundle"
+        prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
+        return open_bundle(bundle)
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:
