@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper, version_converter
+from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
 
 from export.batch import free_batch
-from export.passes import INPUT, OPSETS, OUTPUT, opset_of
+from export.ends import Step, enter, leave
+from export.floating import REAL
+from export.passes import OPSETS, opset_of
+from export.softmax import before_softmax
 from runtime.errors import BadData, BadModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from export.batch import Freeing
     from runtime.images import Layout
 
-    Rows = np.ndarray[Any, np.dtype[Any]]
-
 OLDEST = 9
 """The first opset whose batch normalisation and pooling mean what they mean today."""
-REAL: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
-MOVING = ("Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast")
-"""Operations after a softmax that change no number."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Adapted:
     Args:
         model: opset 18 to 20, `input` [batch, C, H, W] float32 to `logits` [batch, K] float32.
         interface: of the model as it was.
-        cut: what was cut off at its end, a key of CUTS, or None.
+        cut: what was cut off at its end, a key of `export.softmax.CUTS`, or None.
         changes: everything that was done to it, in words.
 
     """
@@ -98,34 +96,13 @@ def adapt(
     if interface.batch is not None:
         changes.append(f"a batch of {interface.batch} made dynamic")
     output, classes = _output(model, graph, changes)
-    interface = Interface(interface.name, output, interface.batch, interface.layout, interface.kind)
-    logits, cut = _before_softmax(graph, output, classes)
+    interface = replace(interface, output=output)
+    logits, cut = before_softmax(graph, output, classes)
     if cut:
         changes.append(f"the {cut} at its end cut off: it hides the gradient and changes no prediction")
-    _rewired(model, graph, interface, logits, (image, classes), (mean, std), changes)
+    enter(model, interface.name, image, _front(interface, mean, std, changes))
+    leave(model, logits, classes, _back(graph, logits))
     return Adapted(model, interface, cut, tuple(changes))
-
-
-def in_float32(model: ModelProto) -> ModelProto:
-    """Return a copy that computes in float32 whatever was computed in float16 or float64."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    other = {TensorProto.FLOAT16, TensorProto.DOUBLE}
-    for tensor in copy.graph.initializer:
-        if tensor.data_type in other:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in copy.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in other:
-                attribute.i = TensorProto.FLOAT
-    del copy.graph.value_info[:]
-    return copy
-
-
-def computes_in(model: ModelProto) -> str:
-    """Return the floating-point type of a model's weights: the narrowest of them."""
-    kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 0}
-    return next((REAL[kind] for kind in (TensorProto.FLOAT16, TensorProto.FLOAT) if kind in kinds), "float64")
 
 
 def _raised(original: ModelProto, changes: list[str]) -> ModelProto:
@@ -224,145 +201,27 @@ def _output(model: ModelProto, graph: Freeing, changes: list[str]) -> tuple[str,
     return output, classes
 
 
-def _before_softmax(graph: Freeing, output: str, classes: int) -> tuple[str, str | None]:
-    """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
-
-    Sound because each keeps the order of the classes. A softmax must be over the classes and nothing else.
-    """
-    makers = {name: node for node in graph.nodes for name in node.output}
-    name, maker = output, makers.get(output)
-    while maker is not None and maker.op_type in MOVING:
-        name, maker = maker.input[0], makers.get(maker.input[0])
-    if maker is None or maker.domain:
-        return output, None
-    if maker.op_type == "Sigmoid":
-        return maker.input[0], "Sigmoid"
-    if maker.op_type in ("Softmax", "LogSoftmax"):
-        axis = next((helper.get_attribute_value(a) for a in maker.attribute if a.name == "axis"), -1)
-        return (maker.input[0], maker.op_type) if _over_classes(graph, name, axis, classes) else (output, None)
-    if maker.op_type == "Div":
-        return _before_written_softmax(graph, makers, maker, classes) or (output, None)
-    return output, None
-
-
-def _before_written_softmax(graph: Freeing, makers: Any, divide: Any, classes: int) -> tuple[str, str] | None:
-    """Recognise exp(z) / sum(exp(z)), with or without a maximum taken off z."""
-    exponential, total = (makers.get(name) for name in divide.input)
-    if exponential is None or total is None or (exponential.op_type, total.op_type) != ("Exp", "ReduceSum"):
-        return None
-    axes = graph.value(total.input[1]) if len(total.input) > 1 else None
-    if total.input[0] != exponential.output[0] or axes is None or axes.size != 1:
-        return None
-    sound = _over_classes(graph, divide.output[0], int(axes.item()), classes)
-    return (exponential.input[0], "Softmax") if sound else None
-
-
-def _over_classes(graph: Freeing, name: str, axis: int, classes: int) -> bool:
-    sizes = graph.narrow(name)
-    return sizes is not None and sizes[axis] == classes and math.prod(sizes) == sizes[0] * classes
-
-
-def _rewired(
-    model: ModelProto,
-    graph: Freeing,
-    interface: Interface,
-    logits: str,
-    shape: tuple[tuple[int, int, int], int],
-    normalisation: tuple[Sequence[float], Sequence[float]],
-    changes: list[str],
-) -> None:
-    """Put edgeproof's input before the graph, and its output behind what the softmax was made of."""
-    image, classes = shape
-    inner = _Names(model)
-    body = list(model.graph.node)
-    front, entry = _front(interface, normalisation, inner, changes)
-    back = [helper.make_node("Flatten", [inner(logits)], ["flat/logits"], axis=1)]
-    back.append(helper.make_node("Cast", ["flat/logits"], [OUTPUT], to=TensorProto.FLOAT))
-    for node in body:
-        node.input[:] = [entry if name == interface.name else inner(name) for name in node.input]
-        node.output[:] = [inner(name) for name in node.output]
-    for tensor in model.graph.initializer:
-        tensor.name = inner(tensor.name)
-    if graph.kind(logits) == TensorProto.FLOAT:
-        back[-1] = helper.make_node("Identity", ["flat/logits"], [OUTPUT])
-    sizes = graph.narrow(logits)
-    if sizes is not None and len(sizes) == 2:
-        back = [helper.make_node(back[-1].op_type, [inner(logits)], [OUTPUT], **_attributes(back[-1]))]
-    kept = _needed([*front, *body, *back])
-    del model.graph.node[:], model.graph.input[:], model.graph.output[:], model.graph.value_info[:]
-    model.graph.node.extend(kept)
-    model.graph.initializer.extend(inner.constants)
-    model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *image]))
-    model.graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
-class _Names:
-    """Names of the inner values, none of them called like the interface; and constants of our own."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self.taken = {name for node in model.graph.node for name in [*node.input, *node.output]}
-        self.constants: list[TensorProto] = []
-
-    def __call__(self, name: str) -> str:
-        while name in (INPUT, OUTPUT, "flat/logits") or name.startswith("front/"):
-            name = f"inner/{name}"
-        return name
-
-    def constant(self, value: Any) -> str:
-        name = f"front/{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-        return name
-
-
-def _front(
-    interface: Interface, normalisation: tuple[Sequence[float], Sequence[float]], inner: _Names, changes: list[str]
-) -> tuple[list[Any], str]:
-    """Return the nodes from `input` to what the model takes, and the name of that."""
-    mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in normalisation)
-    nodes, entry = [], INPUT
-
-    def add(op: str, *more: str, **attributes: Any) -> None:
-        nonlocal entry
-        nodes.append(helper.make_node(op, [entry, *more], [f"front/{op.lower()}"], **attributes))
-        entry = nodes[-1].output[0]
-
-    if mean.size:
-        add("Sub", inner.constant(mean))
-    if std.size:
-        add("Div", inner.constant(std))
-    if nodes:
+def _front(interface: Interface, mean: Sequence[float], std: Sequence[float], changes: list[str]) -> list[Step]:
+    """Return what stands between images in [0, 1], channels first, and the model's own input."""
+    steps = [
+        Step(op, (np.asarray(values, np.float32).reshape(-1, 1, 1),))
+        for op, values in (("Sub", mean), ("Div", std))
+        if len(values)
+    ]
+    if steps:
         changes.append("the normalisation put before it")
     if interface.layout == "nhwc":
-        add("Transpose", perm=[0, 2, 3, 1])
+        steps.append(Step("Transpose", attributes={"perm": [0, 2, 3, 1]}))
         changes.append("channels moved last for it, as it takes them")
     if interface.kind != TensorProto.FLOAT:
-        add("Cast", to=interface.kind)
+        steps.append(Step("Cast", attributes={"to": interface.kind}))
         changes.append(f"images cast to {REAL[interface.kind]} for it")
-    return nodes, entry
+    return steps
 
 
-def _needed(nodes: list[Any]) -> list[Any]:
-    """Return the nodes that `logits` depends on, in order."""
-    wanted, kept = {OUTPUT}, []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    return kept[::-1]
-
-
-def _softmax(z: Rows) -> Rows:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
-
-
-CUTS: dict[str, Callable[[Rows], Rows]] = {
-    "LogSoftmax": lambda z: np.log(_softmax(z)),
-    "Sigmoid": lambda z: np.asarray(1 / (1 + np.exp(-z))),
-    "Softmax": _softmax,
-}
-"""What may be cut off the end of a model, and how its own output follows from the logits."""
+def _back(graph: Freeing, logits: str) -> list[Step]:
+    """Return what stands between the model's own logits and float32 [batch, K]."""
+    steps = [] if len(graph.narrow(logits) or ()) == 2 else [Step("Flatten", attributes={"axis": 1})]
+    if graph.kind(logits) != TensorProto.FLOAT:
+        steps.append(Step("Cast", attributes={"to": TensorProto.FLOAT}))
+    return steps

@@ -31,7 +31,10 @@ class Freeing:
         self.model = model
         self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self.nodes: list[NodeProto] = []
+        self.inner: dict[str, int] = {}
+        """How much of the batch's axis lies before the batch: 17 where 17 rows and the batch became one axis."""
         self._opset = opset_of(model)
+        self._moved: dict[str, int] = {}
         self._narrow: dict[str, TypeProto] = {}
         self._wide: dict[str, TypeProto] = {}
         for info in model.graph.input:
@@ -56,6 +59,11 @@ class Freeing:
             return None
         return next((axis for axis, size in enumerate(narrow) if wide[axis] != size), None)
 
+    def depth(self, name: str) -> int:
+        """Return how many numbers lie before the second image in memory's order of axes: the batch's place in it."""
+        axis, narrow = self.batch_axis(name), self.narrow(name)
+        return math.prod((narrow or ())[:axis]) * self.inner.get(name, 1)
+
     def kind(self, name: str) -> int:
         """Return the element type of a value, 0 where it is not known."""
         if name in self.constants:
@@ -72,6 +80,10 @@ class Freeing:
         self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
+    def move(self, name: str, inner: int) -> None:
+        """Note where the batch lies in the axis that holds it, of an output of the node that is rewritten."""
+        self._moved[name] = inner
+
     def walk(self) -> None:
         """Rewrite the model in place."""
         for node in self.model.graph.node:
@@ -87,6 +99,9 @@ class Freeing:
                     self.nodes.append(replaced)
                     self._infer(replaced, self._wide)
                     self._infer(replaced, self._narrow)
+                inherited = next((self.inner[name] for name in node.input if name in self.inner), 1)
+                self.inner.update({name: inherited for name in node.output if inherited > 1} | self._moved)
+                self._moved.clear()
         graph = self.model.graph
         del graph.node[:], graph.value_info[:], graph.initializer[:]
         graph.node.extend(self.nodes)
@@ -130,7 +145,7 @@ class Freeing:
             found = shape_inference.infer_node_outputs(
                 schema, node, known, data, opset_imports=list(self.model.opset_import)
             )
-        except (defs.SchemaError, shape_inference.InferenceError, RuntimeError, ValueError):
+        except (defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError):
             return
         types.update(found)
 
@@ -152,21 +167,33 @@ def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> Freeing:
 
 
 def _reshape(graph: Freeing, node: NodeProto) -> list[NodeProto]:
-    """Name every size but the one that holds the batch: the one as deep in memory as the batch was before."""
+    """Name every size but the one that holds the batch, which a reshape leaves as deep in memory as it was."""
     narrow, axis, out = graph.narrow(node.input[0]), graph.batch_axis(node.input[0]), graph.narrow(node.output[0])
-    if narrow is None or axis is None or out is None:
+    if narrow is None or axis is None or not out:
         return [node]
-    before = math.prod(narrow[:axis])
-    depths = [math.prod(out[:place]) for place in range(len(out))]
-    places = [place for place, depth in enumerate(depths) if depth == before]
-    places += [place for place, depth in enumerate(depths) if depth < before < depth * out[place]]
-    if not places:
-        return [node]
-    place = places[0]
+    place, inner = _place(out, graph.depth(node.input[0]))
+    graph.move(node.output[0], inner)
     target = list(out)
     # 0 copies the batch, so that inference knows it is the same.
     target[place] = 0 if place == axis and out[place] == narrow[axis] else -1
     return [_with_inputs(node, node.input[0], graph.constant(np.asarray(target, np.int64), node), allowzero=0)]
+
+
+def _place(sizes: Sizes, depth: int) -> tuple[int, int]:
+    """Return the axis that holds a batch of such a depth, and how much of that axis lies before it.
+
+    At a border between two axes it is one of its own, of size 1; else it begins the second, or where that is the
+    last, features, it ends the first: rows.
+    """
+    fitting = []
+    for axis in range(len(sizes)):
+        before = math.prod(sizes[:axis])
+        if depth % before == 0 and before <= depth <= before * sizes[axis]:
+            fitting.append((axis, depth // before))
+    alone = [place for place in fitting if place[1] == 1 and sizes[place[0]] == 1]
+    inside = [place for place in fitting if place[0] < len(sizes) - 1]
+    first = [place for place in inside if place[1] == 1]
+    return next(iter([*alone, *first, *inside, *fitting]), (0, 1))
 
 
 def _expand(graph: Freeing, node: NodeProto) -> list[NodeProto]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.adapt import adapt, computes_in, in_float32
+from export.adapt import adapt
+from export.floating import computes_in, in_float32
 from export.gradient import gradient_graph
 from export.limits import refuse_beyond_limits
 from export.model_file import read_model

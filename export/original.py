@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from export.adapt import CUTS, REAL
-from export.limits import MAX_LOGIT_ERROR, PREDICTION_AGREEMENT
+from export.floating import REAL
+from export.limits import MAX_LOGIT_ERROR, MAX_LOGIT_ERROR_FP16, PREDICTION_AGREEMENT
 from export.passes import to_bytes
+from export.softmax import CUTS
 from runtime.bundle import Parity
 from runtime.errors import BadModel
 
@@ -92,10 +93,10 @@ class Original:
 def check_any_batch(original: Original, session: Session, images: ImageSet) -> None:
     """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image."""
     x = images.as_float(np.arange(max(BATCHES)) % len(images))
-    expected = original.outputs(x, singly=True)
+    expected, limit = original.outputs(x, singly=True), _limit(session)
     for batch in BATCHES:
         found = original.own(session.logits(x[:batch]))
-        if found.shape != expected[:batch].shape or _error(found, expected[:batch]) > MAX_LOGIT_ERROR:
+        if found.shape != expected[:batch].shape or not _error(found, expected[:batch]) <= limit:
             raise BadModel(
                 f"in a batch of {batch} the model does not answer as it does to each image alone",
                 hint="its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch",
@@ -110,10 +111,14 @@ def measure_packed(original: Original, session: Session, images: ImageSet) -> Pa
     found = original.own(logits)
     return Parity(
         max_logit_error=_error(found, expected),
-        max_logit_error_limit=MAX_LOGIT_ERROR,
+        max_logit_error_limit=_limit(session),
         prediction_agreement=float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
         prediction_agreement_limit=PREDICTION_AGREEMENT,
     )
+
+
+def _limit(session: Session) -> float:
+    return MAX_LOGIT_ERROR_FP16 if session.card().precision == "fp16" else MAX_LOGIT_ERROR
 
 
 def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
