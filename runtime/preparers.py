@@ -76,9 +76,13 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 
 mean_option = click.option(
-    "--mean", callback=_numbers, help="Of the model's normalisation, as .49,.48,.45, for images in [0, 1]."
+    "--mean",
+    callback=_numbers,
+    help="What to take off each channel of images in [0, 1] before the model, as .49,.48,.45.",
 )
-std_option = click.option("--std", callback=_numbers, help="Of the model's normalisation; goes into the graph.")
+std_option = click.option(
+    "--std", callback=_numbers, help="What to divide each channel by before the model, as .25,.24,.26."
+)
 gradient_option = click.option(
     "--gradient",
     type=click.Choice(["auto", "none"]),

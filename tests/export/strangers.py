@@ -70,7 +70,9 @@ def prepared(network: nn.Module, image: tuple[int, ...]) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and module.affine:
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.reset_running_stats()
+            module.momentum = None  # an average over all passes
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.1)
     for name, parameter in network.named_parameters():

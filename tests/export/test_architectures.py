@@ -11,14 +11,13 @@ import pytest
 import timm
 import torch
 import torchvision.models as tv
+from torch import nn
 
 from tests.export.classifiers import torch_gradient
 from tests.export.strangers import export, gradient_of, packed, pictures, prepared, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
 CLASSES, N = 5, 8
 GUIDE = Path(__file__).parents[2] / "docs" / "your-own-model.md"
@@ -52,14 +51,17 @@ def small_densenet() -> nn.Module:
     return tv.DenseNet(8, (1, 2, 2), 16, num_classes=CLASSES)
 
 
+def small_vgg() -> nn.Module:
+    features = tv.vgg.make_layers([8, "M", 16, 16, "M", 32, 32, "M"], batch_norm=True)
+    return nn.Sequential(features, nn.Flatten(), nn.Linear(32 * 4 * 4, 32), nn.ReLU(), nn.Linear(32, CLASSES))
+
+
 def small_vit() -> nn.Module:
     return tv.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=CLASSES)
 
 
-def mixer(**changes: Any) -> Callable[[], nn.Module]:
-    return lambda: timm.models.MlpMixer(
-        num_classes=CLASSES, img_size=32, patch_size=8, num_blocks=2, embed_dim=48, **changes
-    )
+def small_mixer() -> nn.Module:
+    return timm.models.MlpMixer(num_classes=CLASSES, img_size=32, patch_size=8, num_blocks=2, embed_dim=48)
 
 
 def small_swin() -> nn.Module:
@@ -70,7 +72,7 @@ SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48}
 
 ARCHITECTURES = {
     "ResNet-18": Architecture(vision("resnet18"), "residual", "torchvision"),
-    "VGG-11 with batch normalisation": Architecture(vision("vgg11_bn"), "plain convolutions", "torchvision"),
+    "VGG with batch normalisation": Architecture(small_vgg, "plain convolutions", "torchvision"),
     "SqueezeNet 1.1": Architecture(vision("squeezenet1_1"), "fire modules", "torchvision", side=64),
     "DenseNet": Architecture(small_densenet, "dense concatenation", "torchvision", fast=True),
     "GoogLeNet": Architecture(vision("googlenet", aux_logits=False, init_weights=False), "inception", "torchvision"),
@@ -84,8 +86,8 @@ ARCHITECTURES = {
     "ViT": Architecture(small_vit, "attention", "torchvision", fast=True),
     "Swin": Architecture(small_swin, "shifted windows", "torchvision"),
     "DeiT, distilled": Architecture(of_timm("deit_tiny_distilled_patch16_224", depth=2, **SMALL), "attention", "timm"),
-    "MLP-Mixer": Architecture(mixer(), "perceptrons alone", "timm", fast=True),
-    "ResMLP": Architecture(mixer(block_layer=timm.models.mlp_mixer.ResBlock), "perceptrons alone", "timm"),
+    "MLP-Mixer": Architecture(small_mixer, "perceptrons alone", "timm", fast=True),
+    "ResMLP": Architecture(of_timm("resmlp_12_224", img_size=32), "perceptrons alone", "timm"),
     "CaiT": Architecture(of_timm("cait_xxs24_224", depth=2, num_heads=2, **SMALL), "class attention", "timm"),
     "BEiT": Architecture(of_timm("beit_base_patch16_224", depth=2, num_heads=2, **SMALL), "attention", "timm"),
     "GhostNet": Architecture(of_timm("ghostnet_050"), "cheap features", "timm"),
