@@ -123,7 +123,7 @@ def check(name: str, place: Path, **how: Any) -> None:
     export(network, torch.from_numpy(x[: 2 if how["dynamic"] else 1]), place / "model.onnx", **how)
     session = session_of(packed(place / "model.onnx", place / "set.npz", place / "bundle"))
     assert z.std(axis=0).mean() > 1e-3, "a degenerate network proves nothing"
-    np.testing.assert_allclose(session.logits(x), z, rtol=0, atol=1e-4 * np.abs(z).max())
+    np.testing.assert_allclose(session.logits(x), z, rtol=0, atol=1e-3 * np.abs(z).max())
     cotangent = random.standard_normal(z.shape).astype(np.float32)
     found, expected = gradient_of(session, x, cotangent), torch_gradient(network, x, cotangent)
     errors = np.abs(found - expected).max((1, 2, 3)) / np.abs(expected).max((1, 2, 3))
