@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,16 @@ def _train(
             save_seconds=save_every,
         )
     except KeyboardInterrupt:
-        click.echo(f"resume with: the same command{'' if resume else ' and --resume'}", err=True)
+        click.echo(f"resume with: {_resuming(recipe, out, overrides, devices)}", err=True)
         raise
     _print_summary(summary, out)
+
+
+def _resuming(recipe: str, out: Path, overrides: tuple[str, ...], devices: int) -> str:
+    """Return the command that goes on with a run."""
+    words = ["edgeproof", click.get_current_context().info_name or "distill", recipe, "--out", str(out)]
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join([*words, *(("--devices", str(devices)) if devices > 1 else ()), "--resume"])
 
 
 @rank_zero_only

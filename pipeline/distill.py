@@ -28,6 +28,7 @@ from runtime.device import software
 from runtime.errors import BadRecipe
 from runtime.files import write_atomic
 from runtime.images import DATA_ROOT, ImageSet
+from runtime.progress import log
 from runtime.spec import to_json
 
 SAVE_SECONDS = 60.0
@@ -75,6 +76,8 @@ def _run(
     recipe = Recipe.model_validate(table)
     finished = from_first(fabric, lambda: claim(out, recipe, resume=resume))
     if finished is not None:
+        if fabric.is_global_zero:
+            log(f"{out} is finished: there is nothing to resume")
         return finished
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
