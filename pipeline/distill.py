@@ -103,6 +103,7 @@ def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
     return NetworkCard(
         arch=recipe.student.arch,
         width=recipe.student.width,
+        depth=recipe.student.depth,
         input=InputShape(channels=channels, height=height, width=width),
         classes=dataset.classes,
         mean=mean,

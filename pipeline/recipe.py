@@ -23,7 +23,7 @@ from pydantic import (
 
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS, Method
-from pipeline.models import NETWORKS
+from pipeline.models import Blueprint
 from pipeline.search import SearchSpec
 from runtime.errors import BadRecipe
 from runtime.spec import Frozen, Gate, ThreatModel
@@ -47,11 +47,8 @@ class DataTable(Frozen):
         return self
 
 
-class StudentTable(Frozen):
+class StudentTable(Blueprint):
     """[student]: the network that is trained."""
-
-    arch: Literal[tuple(NETWORKS)]  # type: ignore[valid-type]  # the table of networks is the list of choices
-    width: Annotated[float, Field(gt=0)] = 1.0
 
 
 class TeacherTable(Frozen):
