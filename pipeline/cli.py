@@ -46,9 +46,12 @@ set_option = click.option(
 @out_option
 @data_root_option
 @set_option
-def distill(recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance.")
+def distill(
+    recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, ...], allow_weak_teacher: bool
+) -> None:
     """Train the student of RECIPE (a name, or a .toml file) with its method."""
-    _train(recipe, out, data_root, overrides)
+    _train(recipe, out, data_root, overrides, allow_weak_teacher)
 
 
 @click.command()
@@ -61,10 +64,12 @@ def teach(recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, 
     _train(recipe, out, data_root, overrides)
 
 
-def _train(source: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+def _train(
+    source: str, out: Path | None, data_root: Path, overrides: tuple[str, ...], allow_weak_teacher: bool = False
+) -> None:
     recipe = load_recipe(source, overrides)
     out = out or Path("runs") / recipe.name
-    summary = run_recipe(recipe, out, data_root=data_root)
+    summary = run_recipe(recipe, out, data_root=data_root, allow_weak_teacher=allow_weak_teacher)
     for which, figures in (("best", summary.best), ("last", summary.last)):
         click.echo(
             f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "

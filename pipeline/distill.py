@@ -10,27 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from pipeline.checkpoint import Figures, NetworkCard, save_checkpoint
 from pipeline.data import Batches, Dataset, hold_out, load_dataset
 from pipeline.evaluate import device_name, holdout_accuracy
-from pipeline.methods import METHODS
 from pipeline.precision import resolve
 from pipeline.progress import TrainingLog
 from pipeline.recipe import Recipe
 from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, Summary
-from pipeline.teacher import load_teacher
+from pipeline.teacher import prepare_teacher
 from pipeline.trainer import Trainer
 from runtime.bundle import DataRecord, InputShape
 from runtime.device import software
-from runtime.errors import BadRecipe, NonFinite
+from runtime.errors import NonFinite
 from runtime.files import check_new_directory, write_atomic
 from runtime.images import DATA_ROOT, ImageSet
 from runtime.spec import to_json
 
 
-def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summary:
+def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT, allow_weak_teacher: bool = False) -> Summary:
     """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
 
     Raises:
@@ -45,7 +43,7 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summar
     dataset = load_dataset(recipe.data.name, recipe.data.path, data_root)
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     card = network_card(recipe, dataset)
-    teacher, teacher_sha256 = _teacher(recipe, card, device)
+    teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = recipe.data
@@ -54,7 +52,9 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summar
 
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / RECIPE, recipe.to_toml().encode())
-    trainer = Trainer(recipe, student, teacher, classes=len(card.classes), precision=precision)
+    trainer = Trainer(
+        recipe, student, teacher.network if teacher else None, classes=len(card.classes), precision=precision
+    )
     started = time.monotonic()
     best: Figures | None = None
     with TrainingLog(out, steps=steps, steps_per_epoch=len(batches), batch=batches.size) as log:
@@ -83,7 +83,8 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summar
         precision=precision,
         device=device_name(device),
         threads=torch.get_num_threads(),
-        teacher_sha256=teacher_sha256,
+        teacher_sha256=teacher.sha256 if teacher else None,
+        teacher=teacher.figures if teacher else None,
         training_data=DataRecord(name=training.name, n=len(training), sha256=training.sha256),
         software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
     )
@@ -122,18 +123,6 @@ def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
     rounded = (tuple(round(float(value), 4) for value in values) for values in (mean, np.maximum(std, 1 / 255)))
     return next(rounded), next(rounded)
-
-
-def _teacher(recipe: Recipe, card: NetworkCard, device: torch.device) -> tuple[nn.Module | None, str | None]:
-    if not METHODS[recipe.method.name].needs_teacher:
-        return None, None
-    assert recipe.teacher is not None
-    teacher, teacher_card, digest = load_teacher(recipe.teacher)
-    for what in ("input", "classes"):
-        own, other = getattr(card, what), getattr(teacher_card, what)
-        if own != other:
-            raise BadRecipe(f"teacher: its {what} is {other}, the data's is {own}", hint="take a teacher of this data")
-    return teacher.to(device), digest
 
 
 def _train_epoch(trainer: Trainer, batches: Batches, epoch: int, steps: int, log: TrainingLog) -> None:

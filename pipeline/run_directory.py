@@ -19,6 +19,14 @@ RECIPE, SUMMARY = "recipe.toml", "summary.json"
 CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
 
 
+class TeacherFigures(Frozen):
+    """Clean and PGD-10 accuracy of the teacher on the student's `n` hold-out images, as fractions."""
+
+    n: int
+    clean: float
+    pgd: float
+
+
 class Summary(Frozen):
     """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images."""
 
@@ -34,6 +42,7 @@ class Summary(Frozen):
     device: str
     threads: int
     teacher_sha256: Digest | None
+    teacher: TeacherFigures | None = None
     training_data: DataRecord
     software: dict[str, str]
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.methods import METHODS
-from pipeline.recipe import load_recipe, recipe_names
+from pipeline.recipe import load_recipe
+from pipeline.recipe_file import recipe_names
 from pipeline.search import SearchSpec
 from runtime.errors import BadRecipe
 
