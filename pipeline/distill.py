@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.batches import Batches
 from pipeline.checkpoint import Figures, NetworkCard, save_checkpoint
-from pipeline.data import Batches, Dataset, hold_out, load_dataset
+from pipeline.data import Dataset, hold_out, load_dataset
 from pipeline.evaluate import device_name, holdout_accuracy
 from pipeline.precision import resolve
 from pipeline.progress import TrainingLog
@@ -47,7 +48,15 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT, allow_wea
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = recipe.data
-    batches = Batches(training, recipe.train.batch, crop=data.crop, flip=data.flip, seed=recipe.seed, device=device)
+    batches = Batches(
+        training,
+        recipe.train.batch,
+        crop=data.crop,
+        flip=data.flip,
+        seed=recipe.seed,
+        device=device,
+        place=data.place,
+    )
     steps = min(recipe.train.epochs * len(batches), recipe.train.max_steps or sys.maxsize)
 
     out.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.batches import Place
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS, Method
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
@@ -32,13 +33,18 @@ Precision = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 class DataTable(Frozen):
-    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment."""
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
+
+    `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
+    (`stream`); `auto` takes the device where they fit.
+    """
 
     name: str | None = None
     path: Path | None = None
     holdout: Annotated[int, Field(gt=0)] = 1000
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    place: Place = "auto"
 
     @model_validator(mode="after")
     def _one_source(self) -> DataTable:
