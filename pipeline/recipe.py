@@ -49,7 +49,7 @@ class DataTable(Frozen):
     @model_validator(mode="after")
     def _one_source(self) -> DataTable:
         if (self.name is None) == (self.path is None):
-            raise ValueError("give either name or path; --set 'data={path=\"DIR\"}' replaces the whole table")
+            raise ValueError("give either name or path")
         return self
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from pipeline.methods import METHODS
 from runtime.errors import BadRecipe
 
 BASE, FOR = "base", "for"
+SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path"), "teacher": None}
+"""Tables that say, by name or path, where something comes from; the keys that go when that is said anew, None for all."""
 Table = dict[str, Any]
 
 
@@ -20,7 +21,8 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]
     """Read a recipe of this package by name, or a TOML file by path; return the table, and what to call it in messages.
 
     What stands further down this list holds where both say something: the recipe named by `base`, the recipe itself,
-    its tables `[for.METHOD...]` of the chosen method, overrides `path.to.key=value`.
+    its tables `[for.METHOD...]` of the chosen method, overrides `path.to.key=value`. Another name or path in [data] or
+    [teacher] is another source: nothing that was said of the former one holds any longer.
 
     Raises:
         BadRecipe: no such recipe, not TOML, a base in a circle, an override that is none.
@@ -32,10 +34,12 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]
         raise BadRecipe(f"{where}: {FOR}: not a table for each method", hint="as [for.adaad.train]")
     if strange := sorted(set(special) - set(METHODS)):
         raise BadRecipe(f"{where}: {FOR}.{strange[0]}: no such method", hint=f"known: {', '.join(METHODS)}")
-    overrides = tuple(overrides)
-    method = _overridden(table, overrides).get("method")
+    asked: Table = {}
+    for override in overrides:
+        _apply(asked, override)
+    method = _upon(table, asked).get("method")
     name = method.get("name") if isinstance(method, dict) else None
-    return _overridden(_merged(table, special.get(str(name), {})), overrides), where
+    return _upon(_upon(table, special.get(str(name), {})), asked), where
 
 
 def recipe_names() -> list[str]:
@@ -58,7 +62,7 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[Table, str]:
     if not isinstance(base, str):
         raise BadRecipe(f"{where}: {BASE} is {base!r}", hint="the name of a recipe, or a path that ends in .toml")
     beneath = str((Path(source).parent / base).resolve()) if base.endswith(".toml") else base
-    return _merged(_with_bases(beneath, (*above, source))[0], table), where
+    return _upon(_with_bases(beneath, (*above, source))[0], table), where
 
 
 def _read(source: str) -> tuple[str, str]:
@@ -76,20 +80,22 @@ def _read(source: str) -> tuple[str, str]:
         raise BadRecipe(f"{source}: {error}") from None
 
 
-def _merged(beneath: Table, above: Mapping[str, Any]) -> Table:
+def _upon(beneath: Table, above: Table) -> Table:
+    """Return two recipes in one: where `above` names another source, what `beneath` says of its own is gone."""
+    for table, keys in SOURCES.items():
+        old, new = beneath.get(table), above.get(table)
+        if isinstance(old, dict) and isinstance(new, dict) and not {"name", "path"}.isdisjoint(new):
+            beneath = beneath | {table: {key: old[key] for key in old if keys and key not in keys}}
+    return _merged(beneath, above)
+
+
+def _merged(beneath: Table, above: Table) -> Table:
     """Return both tables in one, key by key; lists and values are replaced whole."""
     both = dict(beneath)
     for key, value in above.items():
         under = both.get(key)
-        both[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, Mapping) else value
+        both[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
     return both
-
-
-def _overridden(table: Table, overrides: Iterable[str]) -> Table:
-    whole = copy.deepcopy(table)
-    for override in overrides:
-        _apply(whole, override)
-    return whole
 
 
 def _apply(table: Table, override: str) -> None:

@@ -177,7 +177,7 @@ def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]
     if path.is_dir():
         raise BadRecipe(
             f"teacher: {path} is a directory, {table.name} is a file",
-            hint=f"""for a run of your own in its place: --set 'teacher={{path="{path}"}}'""",
+            hint="for a run of your own in its place leave the name out",
         )
     return path, table.sha256 or known.sha256, known.foreign
 

@@ -93,10 +93,29 @@ def test_two_recipes_on_one_another_are_refused(write):
         load_recipe(write("b", 'base = "a.toml"'))
 
 
-def test_a_table_on_the_command_line_replaces_that_of_the_recipe():
-    teacher = load_recipe("cifar10", ["teacher={path='runs/mine'}"]).teacher
+@pytest.mark.parametrize("override", ["teacher.path=runs/mine", "teacher={path='runs/mine'}"])
+def test_another_source_on_the_command_line_replaces_that_of_the_recipe(override):
+    teacher = load_recipe("cifar10", [override]).teacher
     assert teacher is not None
     assert (teacher.name, teacher.path) == (None, Path("runs/mine"))
+
+
+def test_a_known_teacher_lies_elsewhere_where_both_are_named():
+    teacher = load_recipe("cifar10", ["teacher.path=here.pt", "teacher.name=cifar10/Linf/X"]).teacher
+    assert teacher is not None
+    assert (teacher.name, teacher.path) == ("cifar10/Linf/X", Path("here.pt"))
+
+
+def test_other_images_keep_what_the_recipe_says_of_augmentation(write):
+    text = 'base = "cifar10"\n[data]\nflip = false\n[teacher]\nsha256 = "' + 64 * "0" + '"\n'
+    path = write("own", text)
+    data = load_recipe(path, ["data.path=images"]).data
+    assert (data.name, data.path, data.holdout, data.flip) == (None, Path("images"), 1000, False)
+    kept, other = (load_recipe(path, overrides).teacher for overrides in ([], ["teacher.path=runs/mine"]))
+    assert kept is not None
+    assert other is not None
+    assert (kept.name, kept.sha256) == ("cifar10/Linf/Chen2021LTD_WRN34_20", 64 * "0")
+    assert other.sha256 is None  # it was the other one's
 
 
 def test_published_milestones_keep_their_place_in_another_number_of_epochs():
@@ -130,8 +149,9 @@ def test_eps_is_a_fraction_or_a_float(override, read):
     [
         (["method.name=magic"], "adaad"),
         (["train"], "path.to.key=value"),
-        (["name.x=1"], "not a table"),
-        (["data.path=/nowhere"], "either name or path"),
+        (["name.x=1"], "name: Input should be a valid string"),
+        (["train=1", "train.lr=1"], "not a table"),
+        (["data.path=/nowhere", "data.name=cifar10"], "either name or path"),
         (["student.arch=vgg"], "resnet18"),
         (["method=3"], "method"),
         (["method.name=[1]"], "method"),
