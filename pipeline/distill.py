@@ -26,6 +26,7 @@ from runtime.device import software
 from runtime.errors import NonFinite
 from runtime.files import check_new_directory, write_atomic
 from runtime.images import DATA_ROOT, ImageSet
+from runtime.progress import log as say
 from runtime.spec import to_json
 
 
@@ -45,6 +46,8 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT, allow_wea
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     card = network_card(recipe, dataset)
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
+    if teacher is not None:
+        say(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = recipe.data

@@ -13,7 +13,7 @@ from runtime.errors import BadRecipe
 
 BASE, FOR = "base", "for"
 SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path"), "teacher": None}
-"""Tables that say, by name or path, where something comes from; the keys that go when that is said anew, None for all."""
+"""Tables that say, by name or path, where something comes from; the keys that go when that is said anew (None: all)."""
 Table = dict[str, Any]
 
 

@@ -19,7 +19,6 @@ from pipeline.recipe import Recipe, TeacherTable
 from pipeline.run_directory import CHECKPOINTS, TeacherFigures
 from runtime.errors import BadModel, BadRecipe
 from runtime.images import ImageSet
-from runtime.progress import log
 
 MODELS = Path("models")
 """Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
@@ -68,11 +67,29 @@ TEACHERS = {
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher on its device, in eval mode, with the SHA-256 of its file and what it reached on the hold-out."""
+    """A teacher on its device, in eval mode.
+
+    Args:
+        network: images to logits.
+        sha256: of its file.
+        vouched: whether the file was held to a digest, or says itself what it is.
+        figures: what it reached on the hold-out.
+
+    """
 
     network: nn.Module
     sha256: str
+    vouched: bool
     figures: TeacherFigures
+
+    def __str__(self) -> str:
+        """Return what a user should read of it before it teaches."""
+        reached = self.figures
+        return (
+            f"teacher: clean {reached.clean:.1%}, PGD-10 {reached.pgd:.1%} on {reached.n} hold-out images; "
+            + ("" if self.vouched else "no digest of it is known, and in [teacher] this holds later runs to it: ")
+            + f'sha256 = "{self.sha256}"'
+        )
 
 
 def prepare_teacher(
@@ -95,22 +112,21 @@ def prepare_teacher(
     if not METHODS[recipe.method.name].needs_teacher:
         return None
     assert recipe.teacher is not None
-    network, digest = load_teacher(recipe.teacher, card)
+    network, digest, vouched = load_teacher(recipe.teacher, card)
     network = network.to(device)
     classes = len(card.classes)
     clean, pgd = holdout_accuracy(network, holdout, classes=classes, eps=recipe.threat.eps, device=device)
-    log(f"teacher: clean {clean:.1%}, PGD-10 {pgd:.1%} on {len(holdout)} hold-out images; sha256 {digest}")
     if pgd < WEAK / classes and not allow_weak:
         raise BadModel(
             f"the teacher is not robust: {pgd:.1%} under PGD-10 on {len(holdout)} hold-out images ({clean:.1%} clean), "
             f"below {WEAK} times the {1 / classes:.1%} of chance",
             hint="its data, classes or normalisation may be others; --allow-weak-teacher goes on with it all the same",
         )
-    return Teacher(network, digest, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))
+    return Teacher(network, digest, vouched, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))
 
 
-def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str]:
-    """Return a teacher in eval mode and the SHA-256 of its file.
+def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str, bool]:
+    """Return a teacher in eval mode, the SHA-256 of its file, and whether that is vouched for (see `Teacher`).
 
     Raises:
         BadRecipe: no teacher has that name, or its images or classes are not those of `card`.
@@ -131,9 +147,7 @@ def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str
             hint="download it again; teacher.sha256 names another digest that you trust",
         )
     if foreign is None:
-        return _own(path, card), digest
-    if expected is None:
-        log(f'teacher: no digest of {path.name} is known; sha256 = "{digest}" in [teacher] holds later runs to it')
+        return _own(path, card), digest, True
     network = load_foreign(
         path,
         foreign,
@@ -142,7 +156,7 @@ def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str
         mean=table.mean,
         std=table.std,
     )
-    return network, digest
+    return network, digest, expected is not None
 
 
 def _own(path: Path, card: NetworkCard) -> nn.Module:

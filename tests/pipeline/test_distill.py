@@ -142,6 +142,15 @@ def test_a_weak_teacher_is_refused_before_anything_is_written_unless_that_is_all
     assert summary.teacher_sha256 == sha256(teacher.read_bytes())
 
 
+def test_the_command_goes_on_with_a_weak_teacher_only_where_it_is_told_to(teacher, tmp_path):
+    arguments = ["distill", "fashion-mini", "--out", str(tmp_path / "run"), "--set", f"teacher.path={teacher}"]
+    arguments += [part for override in (*TINY, "train.max_steps=1") for part in ("--set", override)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 3
+    assert "not robust" in refused.stderr
+    assert CliRunner().invoke(main, [*arguments, "--allow-weak-teacher"]).exit_code == 0
+
+
 def test_a_robust_teacher_teaches_and_what_it_reached_goes_into_the_summary(tmp_path, capsys):
     recipe = load_recipe("fashion-mini", [*TINY, "train.max_steps=1"])
     summary = distill_as_users_do(recipe, tmp_path / "run")

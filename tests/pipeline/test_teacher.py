@@ -11,7 +11,8 @@ from pipeline.checkpoint import NetworkCard
 from pipeline.foreign import load_foreign
 from pipeline.models import Blueprint, build_network
 from pipeline.recipe import TeacherTable
-from pipeline.teacher import TEACHERS, KnownTeacher, load_teacher
+from pipeline.run_directory import TeacherFigures
+from pipeline.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher
 from runtime.bundle import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe
@@ -167,10 +168,15 @@ def test_a_digest_in_the_recipe_is_held_to_before_the_file_is_read(network, tmp_
         load_teacher(foreign(path, sha256=digest), CARD)
 
 
-def test_a_file_that_nobody_vouches_for_is_told_with_its_digest(network, tmp_path, capsys):
+def test_a_foreign_file_is_vouched_for_by_a_digest_and_else_told_with_its_own(network, tmp_path):
     path = write(tmp_path / "teacher.pt", network.state_dict())
-    load_teacher(foreign(path), CARD)
-    assert f'sha256 = "{sha256(path.read_bytes())}"' in capsys.readouterr().err
+    digest = sha256(path.read_bytes())
+    for table, vouched in ((foreign(path), False), (foreign(path, sha256=digest), True)):
+        loaded = Teacher(*load_teacher(table, CARD), TeacherFigures(n=40, clean=0.5, pgd=0.25))
+        assert loaded.vouched == vouched
+        assert f'sha256 = "{digest}"' in str(loaded)
+        assert "clean 50.0%, PGD-10 25.0% on 40" in str(loaded)
+        assert ("no digest" in str(loaded)) == (not vouched)
 
 
 def test_a_teacher_known_by_name_lies_where_robustbench_puts_it_or_at_the_path(network, tmp_path, monkeypatch):
