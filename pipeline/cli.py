@@ -74,6 +74,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @training_options
+@click.option("--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance.")
 def distill(**asked: Any) -> None:
     """Train the student of RECIPE (a name, or a .toml file) with its method."""
     _train(**asked)
@@ -95,6 +96,7 @@ def _train(
     devices: int,
     nodes: int,
     save_every: float,
+    allow_weak_teacher: bool = False,
 ) -> None:
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
@@ -107,6 +109,7 @@ def _train(
             devices=devices,
             nodes=nodes,
             save_seconds=save_every,
+            allow_weak_teacher=allow_weak_teacher,
         )
     except KeyboardInterrupt:
         click.echo(f"resume with: {_resuming(recipe, out, overrides, devices)}", err=True)
