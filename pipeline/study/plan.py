@@ -1,4 +1,4 @@
-"""Studies: TOML files that say which runs make up a table, expanded into cells and checked whole before anything starts."""
+"""Studies: TOML files that say which runs make up a table, checked whole and expanded into cells."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.study.published import published
 from runtime.attacks import NAMES
 from runtime.errors import BadRecipe
 from runtime.spec import Fraction, Frozen
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-MethodName = Literal[tuple(METHODS)]  # type: ignore[valid-type]  # the tables are the lists of choices
-StudentName = Literal[tuple(NETWORKS)]  # type: ignore[valid-type]
-AttackName = Literal[NAMES]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
+if TYPE_CHECKING:
+    MethodName = StudentName = AttackName = str
+else:  # the tables are the lists of choices
+    MethodName, StudentName, AttackName = Literal[tuple(METHODS)], Literal[tuple(NETWORKS)], Literal[NAMES]
+
 RUN = "run"
 """Of every cell's directory: where its training run lies, beside one directory an evaluation."""
 
@@ -61,7 +64,8 @@ class Study(Frozen):
     """Methods x students x radii x seeds over one recipe, and how every cell is judged.
 
     `set` holds overrides as `--set` takes them. `radii` are search radii; without them the recipe's own search stays
-    as it is. `step` is the search step as a fraction of the radius.
+    as it is. `step` is the search step as a fraction of the radius. Differences are to the method `reference`, at the
+    first radius; `published` names the figures that stand beside the measured ones.
     """
 
     name: Name
@@ -73,9 +77,11 @@ class Study(Frozen):
     radii: tuple[Fraction, ...] = ()
     step: Positive | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    method: dict[MethodName, Own] = {}
-    student: dict[StudentName, Own] = {}
+    method: dict[MethodName, Own] = Field(default_factory=dict)
+    student: dict[StudentName, Own] = Field(default_factory=dict)
     evaluation: Annotated[tuple[Evaluation, ...], Field(min_length=1)]
+    reference: MethodName = "adaad"
+    published: str | None = None
     resources: Resources = Resources()
 
     @model_validator(mode="after")
@@ -85,6 +91,8 @@ class Study(Frozen):
         names = [evaluation.name for evaluation in self.evaluation]
         if len(set(names)) < len(names):
             raise ValueError("two evaluations have one name")
+        if self.published is not None and self.published not in published():
+            raise ValueError(f"published: known are {', '.join(published())}")
         return self
 
 
