@@ -65,7 +65,7 @@ def finished(study: Study, directory: Path) -> bool:
 
 
 def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
-    """Refuse to mix what lies in a cell's directory with a study that now says something else.
+    """Refuse to mix what is finished in a cell's directory with a study that now says something else.
 
     Raises:
         BadRecipe: it was trained with another recipe, or judged with other attacks or images.
@@ -73,7 +73,7 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
     """
     hint = "give the study another --out, or remove that directory"
     recipe = directory / RUN / RECIPE
-    if recipe.exists() and load_recipe(str(recipe)) != cell.recipe:
+    if (directory / RUN / SUMMARY).exists() and load_recipe(str(recipe)) != cell.recipe:
         raise BadRecipe(f"{recipe} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
         place = directory / evaluation.name

@@ -9,6 +9,9 @@ from math import sqrt
 TIE = 2.0
 """A difference under so many standard errors is a tie."""
 
+ROUNDING = 1e-12
+"""Equal means of equal seeds differ by so much at the most; one image of a million is far more."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -48,8 +51,8 @@ class Difference:
 
     @property
     def tie(self) -> bool:
-        """Whether it is under two standard errors; of one seed there is no saying."""
-        return self.error is not None and abs(self.value) < TIE * self.error
+        """Whether it is under two standard errors, or nothing but rounding; of one seed there is no saying."""
+        return self.error is not None and abs(self.value) < TIE * self.error + ROUNDING
 
 
 def difference(this: Estimate, that: Estimate) -> Difference:

@@ -23,7 +23,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 if TYPE_CHECKING:
-    MethodName = StudentName = AttackName = str
+    MethodName = str
+    StudentName = str
+    AttackName = str
 else:  # the tables are the lists of choices
     MethodName, StudentName, AttackName = Literal[tuple(METHODS)], Literal[tuple(NETWORKS)], Literal[NAMES]
 

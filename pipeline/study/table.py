@@ -10,7 +10,7 @@ from pipeline.methods import METHODS
 from pipeline.study.estimate import Difference, Estimate, difference
 from pipeline.study.plan import Study
 from pipeline.study.published import Published, published
-from pipeline.study.results import COLUMNS, CellResult, Group, columns, gather
+from pipeline.study.results import CellResult, Group, columns, gather
 
 ABSENT = "–"
 
@@ -49,7 +49,7 @@ def build_table(study: Study, results: list[CellResult], unfinished: dict[str, s
     beside = published()[study.published] if study.published else None
     radii = len({group.radius for group in groups}) > 1
     labels = ("student", "method", *(("search eps",) if radii else ()))
-    theirs = tuple(column for column in COLUMNS if beside and column in beside.columns)
+    theirs = beside.columns if beside else ()
     return Table(
         title=study.title or study.name,
         heading=(*labels, "seeds", *measured, *(f"published {column}" for column in theirs)),

@@ -56,12 +56,16 @@ def data(tmp_path_factory):
     return folder
 
 
+def write_study(folder, data):
+    """Write a recipe and a study of it into a folder; return the study's path."""
+    (folder / "recipe.toml").write_text(RECIPE.format(data=data))
+    (folder / "study.toml").write_text(STUDY.format(recipe=folder / "recipe.toml"))
+    return folder / "study.toml"
+
+
 @pytest.fixture
 def study_file(data, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE.format(data=data))
-    path = tmp_path / "study.toml"
-    path.write_text(STUDY.format(recipe=tmp_path / "recipe.toml"))
-    return path
+    return write_study(tmp_path, data)
 
 
 @pytest.fixture
