@@ -3,6 +3,7 @@ RECIPE ?= fashion-mini
 RUN    ?= runs/$(RECIPE)
 BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
+STUDY  ?= two-core
 PYTHON ?= python3
 
 VENV ?= .venv
@@ -13,11 +14,11 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify teacher test test-all check format clean
+.PHONY: help distill export verify teacher study test test-all check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  RECIPE=$(RECIPE) RUN=$(RUN) BUNDLE=$(BUNDLE) REPORT=$(REPORT) PYTHON=$(PYTHON)"
+	@echo "  RECIPE=$(RECIPE) RUN=$(RUN) BUNDLE=$(BUNDLE) REPORT=$(REPORT) STUDY=$(STUDY) PYTHON=$(PYTHON)"
 
 distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it is there
 
@@ -39,6 +40,9 @@ teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads 
 	$(call set_aside,runs/fashion-teacher)
 	$(BIN)/edgeproof teach fashion-teacher --out runs/fashion-teacher --data-root $(or $(DATA),data)
 	@echo "to ship it, see pipeline/embedded/fashion-mini-teacher.md"
+
+study: $(VENV)/main-job ## run the cells of STUDY that are not finished, and print its table; hours
+	$(BIN)/edgeproof study $(STUDY) --out runs/$(notdir $(basename $(STUDY))) --resume
 
 test: $(VENV)/develop ## the fast tests
 	$(PYTEST)
