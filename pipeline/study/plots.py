@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
@@ -17,7 +20,8 @@ from pipeline.study.results import CLEAN, Group
 
 ROBUST = ("aa", "cw", "pgd", "fgsm")
 """Attacks by strength; a picture shows the first that every row was judged by, else the first that any was."""
-MARKERS = dict(zip(NETWORKS, "os^Dv", strict=False))
+MARKERS = dict(zip(NETWORKS, "o^sDv", strict=False))
+BARS: dict[str, Any] = {"capsize": 2, "elinewidth": 1, "linewidth": 1, "alpha": 0.9}
 COLOURS = {method: f"C{index}" for index, method in enumerate(METHODS)}
 
 
@@ -63,11 +67,11 @@ def accuracy_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
             yerr=100 * (robust.spread or 0) or None,
             fmt=MARKERS[group.student],
             color=COLOURS[group.method],
-            capsize=2,
+            **BARS,
         )
     axes.set_xlabel("clean accuracy, %")
     axes.set_ylabel(f"accuracy under {attack}, % (bars: spread over seeds)")
-    _legend(axes, groups, lines=False)
+    _legend(axes, groups)
 
 
 def radius_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
@@ -83,21 +87,22 @@ def radius_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
             yerr=[100 * (group.estimates[attack].spread or 0) for group in own],
             fmt=MARKERS[student] + "-",
             color=COLOURS[method],
-            capsize=2,
+            **BARS,
         )
     axes.set_xlabel("search radius, 1/255")
     axes.set_ylabel(f"accuracy under {attack}, % (bars: spread over seeds)")
-    _legend(axes, groups, lines=True)
+    _legend(axes, groups)
 
 
-def _legend(axes: Axes, groups: Sequence[Group], *, lines: bool) -> None:
+def _legend(axes: Axes, groups: Sequence[Group]) -> None:
     """Say once which colour is which method and which marker which student."""
-    style = "-" if lines else ""
-    for method in dict.fromkeys(group.method for group in groups):
-        axes.plot([], [], "s", linestyle=style, color=COLOURS[method], label=method)
-    for student in dict.fromkeys(group.student for group in groups):
-        axes.plot([], [], MARKERS[student], color="grey", label=student)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    methods, students = (dict.fromkeys(getattr(group, what) for group in groups) for what in ("method", "student"))
+    handles: list[Artist] = [Patch(color=COLOURS[method], label=method) for method in methods]
+    handles += [
+        Line2D([], [], marker=MARKERS[student], linestyle="", color="black", markerfacecolor="none", label=student)
+        for student in students
+    ]
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
 def _picture(name: str, draw: Callable[[Axes], None]) -> Picture:
