@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.study.cell import claimed
-from pipeline.study.plan import expand, load_study
+from pipeline.study.plan import expand
 from pipeline.study.run import FAILURE, attempt, run_here, run_on_ray
 from runtime.cli import main
 from runtime.errors import MissingEnvironment
@@ -67,9 +67,12 @@ def test_a_directory_that_exists_needs_resume(finished):
     assert "not empty" in result.stderr
 
 
-def test_an_evaluation_added_later_is_run_without_training_again(study_file, tmp_path):
-    study = load_study(str(study_file))
-    (cell, _) = expand(study)
+def test_a_run_that_was_cut_off_is_run_again_and_a_later_evaluation_does_not_train_again(study, tmp_path):
+    cell, _ = expand(study)
+    directory = tmp_path / "out" / cell.name
+    (directory / "run").mkdir(parents=True)
+    (directory / "run/recipe.toml").write_text(cell.recipe.to_toml())
+    (directory / "run/metrics.jsonl").write_text("")
     assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "finished"
     before = snapshot(tmp_path / "out")
     more = study.model_copy(
@@ -129,16 +132,6 @@ def test_a_cell_that_another_process_has_is_left_to_it(study, tmp_path):
         assert mine
         assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "elsewhere"
     assert [path.name for path in (tmp_path / "out" / cell.name).iterdir()] == [".claim"]
-
-
-def test_a_run_that_was_cut_off_is_run_again(study, tmp_path):
-    cell, _ = expand(study)
-    cut = tmp_path / "out" / cell.name / "run"
-    cut.mkdir(parents=True)
-    (cut / "recipe.toml").write_text(cell.recipe.to_toml())
-    (cut / "metrics.jsonl").write_text("")
-    assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "finished"
-    assert (cut / "summary.json").exists()
 
 
 def test_without_ray_the_command_says_which_extra(study, tmp_path, monkeypatch):
