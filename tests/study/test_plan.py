@@ -1,5 +1,7 @@
 """Study files: what they expand to, and what they refuse."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.methods import METHODS
@@ -79,6 +81,15 @@ def test_the_two_core_study_has_28_cells_of_one_reduction():
     assert len(cells) == 28
     assert {(c.recipe.train.reduction, c.recipe.train.epochs, c.recipe.student.width) for c in cells} == {
         ("batchmean", 5, 0.125)
+    }
+
+
+def test_the_study_that_was_measured_is_the_one_that_ships_but_for_the_precision():
+    measured = load_study(str(Path(__file__).parents[2] / "docs/studies/two-core/study.toml"))
+    assert measured.model_copy(update={"student": {}}) == load_study("two-core")
+    assert {(cell.student, cell.recipe.train.precision) for cell in expand(measured)} == {
+        ("resnet18", "bf16"),
+        ("mobilenet_v2", "fp32"),
     }
 
 
