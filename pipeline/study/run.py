@@ -22,7 +22,7 @@ class Attempt:
     """How the attempt to run a cell ended: `elsewhere` where another process has it; `reason` in one line."""
 
     cell: str
-    state: Literal["finished", "failed", "elsewhere"]
+    state: Literal["finished", "failed", "elsewhere", "waiting"]
     reason: str = ""
 
 
@@ -51,6 +51,18 @@ def run_here(study: Study, cells: Sequence[Cell], out: Path, data_root: Path) ->
     for cell in cells:
         log(f"{cell.name} ...")
         yield attempt(study, cell, out, data_root)
+
+
+def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
+    """Run nothing: say of every cell whether it is finished, failed last time, or waits."""
+    for cell in cells:
+        directory = out / cell.name
+        if finished(study, directory):
+            yield Attempt(cell.name, "finished")
+        elif (directory / FAILURE).exists():
+            yield Attempt(cell.name, "failed", str(directory / FAILURE))
+        else:
+            yield Attempt(cell.name, "waiting", "not finished yet")
 
 
 def run_on_ray(study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str) -> Iterator[Attempt]:

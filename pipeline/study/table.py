@@ -41,23 +41,27 @@ def build_table(study: Study, results: list[CellResult], unfinished: dict[str, s
     Args:
         study: names the reference, and the published figures.
         results: of the cells that were trained.
-        unfinished: by the name of every other cell, why it is not in the table.
+        unfinished: by the name of every cell that was not trained and judged whole, why.
 
     """
     groups = gather(results)
     measured = columns(groups)
     beside = published()[study.published] if study.published else None
     radii = len({group.radius for group in groups}) > 1
+    counts = images(groups)
+    named = tuple(
+        f"{column} (n = {counts[column]})" if len(set(counts.values())) > 1 else column for column in measured
+    )
     labels = ("student", "method", *(("search eps",) if radii else ()))
     theirs = beside.columns if beside else ()
     return Table(
         title=study.title or study.name,
-        heading=(*labels, "seeds", *measured, *(f"published {column}" for column in theirs)),
+        heading=(*labels, "seeds", *named, *(f"published {column}" for column in theirs)),
         rows=tuple(
             (
                 *_labels(group, radii),
                 str(len(group.seeds)),
-                *(accuracy(group.estimates.get(column)) for column in measured),
+                *(accuracy(group.estimates.get(column), len(group.seeds)) for column in measured),
                 *_published(beside, group, theirs),
             )
             for group in groups
@@ -66,6 +70,15 @@ def build_table(study: Study, results: list[CellResult], unfinished: dict[str, s
         difference_rows=_difference_rows(study, groups, measured, radii),
         notes=notes(study, results, groups, beside, unfinished),
     )
+
+
+def images(groups: list[Group]) -> dict[str, str]:
+    """Return how many test images each column was measured on; several numbers where rows differ."""
+    found = {
+        column: sorted({g.estimates[column].images for g in groups if column in g.estimates})
+        for column in columns(groups)
+    }
+    return {column: "/".join(map(str, numbers)) for column, numbers in found.items()}
 
 
 def _labels(group: Group, radii: bool) -> tuple[str, ...]:
@@ -92,12 +105,12 @@ def _difference_rows(
     return tuple(rows)
 
 
-def accuracy(estimate: Estimate | None) -> str:
-    """Write an accuracy in percent, with its standard deviation over seeds where there are several."""
+def accuracy(estimate: Estimate | None, seeds: int) -> str:
+    """Write an accuracy in percent, with its standard deviation where it is of several seeds; say if not of all."""
     if estimate is None:
         return ABSENT
     spread = "" if estimate.spread is None else f" ± {100 * estimate.spread:.1f}"
-    return f"{100 * estimate.mean:.1f}{spread}"
+    return f"{100 * estimate.mean:.1f}{spread}" + (f" ({estimate.n} of {seeds} seeds)" if estimate.n < seeds else "")
 
 
 def compared(this: Estimate | None, that: Estimate | None) -> str:
@@ -128,15 +141,11 @@ def notes(
     unfinished: dict[str, str],
 ) -> tuple[str, ...]:
     """Say what the figures are: seeds, images, precision, machine, published source, methods, what is missing."""
-    images = {
-        column: sorted({g.estimates[column].images for g in groups if column in g.estimates})
-        for column in columns(groups)
-    }
-    counts = ", ".join(f"{column} {'/'.join(map(str, n))}" for column, n in images.items())
+    counts = ", ".join(f"{column} {n}" for column, n in images(groups).items())
     radii = sorted({eps(result.threat_eps) for result in results})
     lines = [
         "Accuracy in percent: mean ± standard deviation over seeds; of one seed there is no spread. "
-        f"First test images judged: {counts}. Attacked at eps {', '.join(radii)}.",
+        f"Each column is on the first so many test images: {counts}. Attacked at eps {', '.join(radii)}.",
         f"Differences are to {study.reference} of the same student, in points. One under two standard errors "
         "(seeds taken as independent) is a tie; n = 1 allows no claim.",
         f"The checkpoint is the one with the best PGD-10 accuracy on the hold-out. {_circumstances(results)}",
@@ -144,8 +153,16 @@ def notes(
     if beside:
         lines.append(f"Published figures: {beside.title} ({beside.source}).")
     lines += [f"{method}: {METHODS[method].source}." for method in dict.fromkeys(group.method for group in groups)]
-    lines += [f"Not in the table: {name}: {reason}." for name, reason in unfinished.items()]
+    lines += [f"Not finished: {line}." for line in by_reason(unfinished)]
     return tuple(lines)
+
+
+def by_reason(unfinished: dict[str, str]) -> list[str]:
+    """Return one line a reason, with the cells that it keeps from being finished."""
+    cells: dict[str, list[str]] = {}
+    for name, reason in unfinished.items():
+        cells.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in cells.items()]
 
 
 def _circumstances(results: list[CellResult]) -> str:

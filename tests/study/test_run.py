@@ -60,6 +60,19 @@ def test_finished_cells_are_not_repeated(finished):
     assert snapshot(out) == before
 
 
+def test_the_table_can_be_written_again_without_running_anything(finished, tmp_path):
+    path, out, _ = finished
+    before, table = snapshot(out), (out / "table/table.md").read_bytes()
+    (out / "table/table.md").unlink()
+    assert run(path, "--out", out, "--table").exit_code == 0
+    assert snapshot(out) == before
+    assert (out / "table/table.md").read_bytes() == table
+    nothing = run(path, "--out", tmp_path / "new", "--table")
+    assert nothing.exit_code == 5
+    assert "2 of 2 cells are not finished" in nothing.stderr
+    assert "waiting" in nothing.stderr
+
+
 def test_a_directory_that_exists_needs_resume(finished):
     path, out, _ = finished
     result = run(path, "--out", out)
@@ -107,7 +120,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(study_file, tmp_path):
     assert result.exit_code == 5
     assert "1 of 2 cells are not finished" in result.stderr
     assert "resnet18-pgd-at-seed0: failed: NonFinite" in result.stderr
-    assert "Not in the table: resnet18-pgd-at-seed0" in (tmp_path / "out/table/table.md").read_text()
+    assert "Not finished: resnet18-pgd-at-seed0" in (tmp_path / "out/table/table.md").read_text()
     assert "NonFinite" in (tmp_path / "out/resnet18-pgd-at-seed0" / FAILURE).read_text()
     assert (tmp_path / "out/table/cells/resnet18-trades-seed0.json").exists()
     study_file.write_text(text.replace("1e30", "1e-3"))

@@ -14,7 +14,7 @@ from pipeline.study.plots import pictures, robust_column
 from pipeline.study.publish import page
 from pipeline.study.published import published
 from pipeline.study.results import CellResult, Judged, Training, gather
-from pipeline.study.table import build_table, compared, to_csv, to_markdown
+from pipeline.study.table import build_table, by_reason, compared, to_csv, to_markdown
 from runtime.report_schema import Accuracy
 
 
@@ -81,7 +81,7 @@ def test_the_table_gives_mean_spread_and_seeds_and_says_what_was_not_measured(st
     table = build_table(study, CELLS, {})
     assert table.heading[:3] == ("student", "method", "seeds")
     measured = ("clean", "fgsm", "pgd", "aa")
-    assert table.heading[3:7] == measured
+    assert table.heading[3:7] == tuple(f"{name} (n = {50 if name == 'aa' else 500})" for name in measured)
     rows = {row[:2]: row[2:7] for row in table.rows}
     assert rows["resnet18", "adaad"] == ("3", "80.0 ± 0.0", "72.0 ± 2.0", "70.0 ± 2.0", "62.0 ± 2.0")
     assert rows["resnet18", "iad"] == ("1", "80.0", "72.0", "90.0", "–")
@@ -146,6 +146,20 @@ def test_csv_has_a_line_a_row_and_column(study):
     assert float(line["mean"]) == pytest.approx(0.605)
     assert float(line["spread"]) == pytest.approx(0.01 / sqrt(2), abs=1e-6)
     assert (line["seeds"], line["images"], line["published_percent"]) == ("2", "500", "53.46")
+
+
+def test_a_figure_of_fewer_seeds_than_its_row_says_so(study):
+    cells = [cell("adaad", 0, pgd=0.5, aa=0.4), cell("adaad", 1, pgd=0.5)]
+    (row,) = build_table(study, cells, {}).rows
+    assert row[2:6] == ("2", "80.0 ± 0.0", "50.0 ± 0.0", "40.0 (1 of 2 seeds)")
+
+
+def test_columns_on_the_same_images_need_no_numbers(study):
+    assert build_table(study, [cell("adaad", 0, pgd=0.5)], {}).heading[3:5] == ("clean", "pgd")
+
+
+def test_cells_that_one_reason_keeps_from_being_finished_share_a_line():
+    assert by_reason({"a": "waits", "b": "failed: x", "c": "waits"}) == ["a, c: waits", "b: failed: x"]
 
 
 def test_text_of_a_user_is_escaped_in_the_page_and_in_markdown(study):
