@@ -6,6 +6,7 @@ REPORT ?= reports/$(RECIPE)
 RESUME ?=
 # AutoAttack costs some three core-seconds an image that stands, so that `make verify` runs it on this many.
 AA     ?= 48
+STUDY  ?= two-core
 PYTHON ?= python3
 
 VENV ?= .venv
@@ -16,11 +17,11 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify teacher test test-all check format clean
+.PHONY: help distill export verify teacher study test test-all check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  RECIPE=$(RECIPE) RUN=$(RUN) BUNDLE=$(BUNDLE) REPORT=$(REPORT) AA=$(AA) PYTHON=$(PYTHON)"
+	@echo "  RECIPE=$(RECIPE) RUN=$(RUN) BUNDLE=$(BUNDLE) REPORT=$(REPORT) AA=$(AA) STUDY=$(STUDY) PYTHON=$(PYTHON)"
 
 distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it is there; RESUME=1 goes on with a stopped run
 
@@ -45,6 +46,9 @@ teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads 
 	$(call set_aside,runs/fashion-teacher)
 	$(BIN)/edgeproof teach fashion-teacher --out runs/fashion-teacher --data-root $(or $(DATA),data)
 	@echo "to ship it, see pipeline/embedded/fashion-mini-teacher.md"
+
+study: $(VENV)/main-job ## run the cells of STUDY that are not finished, and print its table; hours
+	$(BIN)/edgeproof study $(STUDY) --out runs/$(notdir $(basename $(STUDY))) --resume
 
 test: $(VENV)/develop ## the fast tests
 	$(PYTEST)
