@@ -33,9 +33,9 @@ def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DAT
     """
     run = directory / RUN
     if not (run / SUMMARY).exists():
-        if run.exists():
-            shutil.rmtree(run)  # a run that was cut off
-        distill(cell.recipe, run, data_root=data_root)
+        if (run / RECIPE).exists() and load_recipe(str(run / RECIPE)) != cell.recipe:
+            shutil.rmtree(run)  # it failed, and the study was mended since
+        distill(cell.recipe, run, data_root=data_root, resume=True)
     for evaluation in study.evaluation:
         if not (directory / evaluation.name / REPORT).exists():
             _evaluate(run, evaluation, directory / evaluation.name, data_root)
