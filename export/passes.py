@@ -171,7 +171,7 @@ def is_constant(node: NodeProto, constants: Mapping[str, Any]) -> bool:
 
 
 def evaluate_node(node: NodeProto, constants: Mapping[str, Any], model: ModelProto) -> list[Any]:
-    """Return the outputs of a node whose inputs are all constants (TensorProtos by name)."""
+    """Return the outputs of a node whose inputs are all constants (TensorProtos by name); `BadModel` if none can."""
     graph = helper.make_graph(
         [node],
         "constant",
@@ -180,7 +180,14 @@ def evaluate_node(node: NodeProto, constants: Mapping[str, Any], model: ModelPro
         [constants[name] for name in dict.fromkeys(node.input) if name],
     )
     single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return list(ReferenceEvaluator(single).run(None, {}))
+    try:
+        return list(ReferenceEvaluator(single).run(None, {}))
+    except Exception as error:  # of whatever kind a kernel raises
+        name = node.name or node.output[0]
+        raise BadModel(
+            f"node {name!r} ({node.op_type}) of constants alone cannot be computed: {error}",
+            hint="simplify the model first",
+        ) from None
 
 
 def _reads_only_what_is_computed(model: ModelProto) -> bool:

@@ -166,7 +166,7 @@ FLATTENINGS = {
         "f = Reshape (r, t)",
     ],
     "sizes in a Constant": ["t = Constant <value_ints=[1,96]> ()", "f = Reshape (r, t)"],
-    "Squeeze without axes": ["v = Reshape (r, tall)", "f = Squeeze (v)"],
+    "Squeeze": ["v = Reshape (r, tall)", "f = Squeeze (v, places)"],
     "Split, Concat and Slice": [
         "p, q = Split <axis=1> (r, halves)",
         "j = Concat <axis=1> (p, q)",
@@ -189,13 +189,29 @@ def test_batch_named_anywhere_in_the_graph_is_freed(name: str, data: Path, save:
         "tall": np.asarray([1, 96, 1, 1]),
         "halves": np.asarray([2, 4]),
         "same": np.asarray([1, 6, 4, 4]),
+        "places": np.asarray([2, 3]),
     }
-    if name == "Squeeze without axes":
-        # Alone it would squeeze the batch away too: what the exporter of a fixed batch never writes.
-        FLATTENINGS[name][-1] = "f = Squeeze (v, places)"
-        constants["places"] = np.asarray([2, 3])
     model = plain([*BODY[:2], *FLATTENINGS[name], "m = MatMul (f, w2)", "scores = Add (m, b2)"], constants=constants)
     check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
+
+
+def test_squeeze_without_axes_spares_a_batch_of_one(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [*BODY[:2], "v = Reshape (r, tall)", "f = Squeeze (v)", "m = MatMul (f, w2)", "scores = Add (m, b2)"]
+    constants = {**WEIGHTS, "tall": np.asarray([-1, 96, 1, 1])}
+    model = plain(nodes, dims=["n", 3, 8, 8], out=["n", 4], constants=constants)
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
+
+
+@pytest.mark.parametrize("opset", [21, 22])
+def test_model_of_a_newer_opset_is_brought_back_where_that_is_defined(
+    opset: int, data: Path, save: Any, tmp_path: Path
+) -> None:
+    result = command("pack", save(plain(opset=opset)), "--data", data, "--out", tmp_path / "bundle")
+    if result.exit_code == 0:
+        check_as_torch(session_of(open_bundle(tmp_path / "bundle")))
+        assert f"opset {opset} brought to 20" in result.stdout
+    else:
+        assert (result.exit_code, f"opset {opset}" in result.stderr) == (3, True)
 
 
 def test_class_token_is_joined_to_every_image(data: Path, save: Any, tmp_path: Path) -> None:
