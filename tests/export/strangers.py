@@ -55,7 +55,7 @@ def stranger(
         [helper.make_tensor_value_info(names[1], kind, out)],
         tensors,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 14 else 4)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10 if opset > 14 else 4)
 
 
 def pictures(n: int, image: tuple[int, ...], seed: int = 0) -> Any:
