@@ -19,7 +19,7 @@ from runtime.bundle import Provenance, Reference
 from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
 from runtime.options import Asked, NewDirectory, attack_options, judge
-from runtime.verify import Subject
+from runtime.request import Subject
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 

@@ -25,6 +25,7 @@ SUMMARIES = {
     "evaluate": "Run the attack suite on the PyTorch student.",
     "export": "Turn a checkpoint into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
+    "merge": "Put the shards of one run together, and judge it.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
 

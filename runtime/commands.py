@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import click
 from runtime.backends import BACKENDS, open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
 from runtime.errors import BadBundle, BadData
+from runtime.files import new_directory
 from runtime.images import ImageSet, find_images, read_npz
-from runtime.options import Asked, attack_options, judge
+from runtime.options import Asked, NewDirectory, attack_options, fresh_directory, judge, show
+from runtime.request import PARENT, Subject
+from runtime.run_directory import finish_run, read_part
 from runtime.session_ort import PROVIDERS
-from runtime.verify import Subject
+from runtime.shards import merge as merge_parts
+from runtime.verify import Run
 
 
 @click.command()
@@ -49,7 +54,32 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
         command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
         bundle_version=manifest.version,
     )
+    if PARENT in manifest.graphs and precision != PARENT:
+        subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider))
     judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+
+
+def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str) -> Subject:
+    """Return the same subject in the precision that drops are measured from."""
+    session = open_session(bundle, precision=PARENT, backend=backend, provider=provider)
+    engine = ["--precision", PARENT, "--backend", backend, "--provider", provider]
+    return replace(subject, session=session, command=f"edgeproof verify BUNDLE {shlex.join(engine)}", parent=None)
+
+
+@click.command()
+@click.argument(
+    "shards", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the summary.")
+@click.option("--out", type=NewDirectory(), help="Run directory, which must be new.  [default: one in reports/]")
+def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
+    """Put the shards of one run together, and judge it as one run would be."""
+    run = Run(*merge_parts([read_part(directory) for directory in shards]))
+    artifact = run.report.artifact
+    out = out or fresh_directory(artifact.name, artifact.precision)
+    with new_directory(out) as directory:
+        finish_run(directory, run)
+    show(run.report, out, as_json=as_json)
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:
