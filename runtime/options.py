@@ -18,7 +18,7 @@ from runtime.images import DATA_ROOT
 from runtime.progress import log, progress_on_stderr
 from runtime.report_schema import Report, load_report
 from runtime.request import PARENT, Settings, Subject
-from runtime.run_directory import check_out, finish_run, finish_shard, finished, interruptible, open_run
+from runtime.run_directory import check_out, finish_run, finish_shard, finished, interruptible, open_run, read_request
 from runtime.shards import Shard
 from runtime.spec import Fraction, Gate, ThreatModel, to_json
 from runtime.verify import Run, prepare
@@ -184,6 +184,7 @@ def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> 
     with interruptible(out), open_run(out, case.request, resume=resume) as journal:
         if len(journal):
             log(f"going on after {len(journal)} units")
+        case = replace(case, request=read_request(out))  # the same but for what changes no figure
         with progress_on_stderr() as progress:
             findings = case.attack(progress, journal, started=journal.started)
         if settings.shard:

@@ -68,8 +68,8 @@ def merge(parts: Sequence[Part]) -> tuple[Report, Evidence]:
         BadRun: a shard is of another request, there twice or missing, or its images are not those of its number.
 
     """
-    request = whole_request(parts)
     parts = sorted(parts, key=lambda part: _shard(part).number)
+    request = whole_request(parts)
     outcome = add_outcomes(parts, request)
     records = [part.record for part in parts]
     compared = add_pairs([record.paired for record in records])
