@@ -9,8 +9,8 @@ import numpy as np
 from runtime.errors import BadData
 
 LEVELS = 255
-SLACK = 1e-6
-"""Of a level (4e-9 of the image's range): what a bound may be beyond a level by rounding."""
+SLACK = 1e-4
+"""Of a level, 4e-7 of the range: how far float32 may have brought an image of bytes off its level, and more."""
 
 
 def to_lattice(x: Any, clean: Any, eps: float) -> Any:
