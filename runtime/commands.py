@@ -43,6 +43,7 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
     opened = open_bundle(bundle)
     manifest = opened.manifest
     precision = precision or manifest.ships
+    images = _images(opened, asked)  # before an engine takes memory: their file is let go
     session = open_session(opened, precision=precision, backend=backend, provider=provider)
     engine = ["--precision", precision, "--backend", backend, "--provider", provider]
     subject = Subject(
@@ -50,7 +51,7 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
-        images=_images(opened, asked),
+        images=images,
         command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
         bundle_version=manifest.version,
     )
@@ -96,7 +97,7 @@ def _images(bundle: Bundle, asked: Asked) -> ImageSet:
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle.
+    """Return the images inside a bundle, which keeps their bytes no longer.
 
     Raises:
         BadBundle: they cannot be read, or are not those that the manifest records.
@@ -104,7 +105,7 @@ def evaluation_images(bundle: Bundle) -> ImageSet:
     """
     record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
     try:
-        images = read_npz(bundle.read(EVALUATION), name=record.name, layout="nchw")
+        images = read_npz(bundle.take(EVALUATION), name=record.name, layout="nchw")
     except BadData as error:
         raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None
     if (len(images), images.sha256) != (record.n, record.sha256):

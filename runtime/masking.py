@@ -170,6 +170,12 @@ def square_alone(facts: Facts) -> Seen:
     return _seen(alone > most, f"square broke {alone} images that stood the attacks with gradients")
 
 
+def black_box(facts: Facts) -> Seen:
+    """What stands a search without gradients says little."""
+    blind = all(row.gradient == "none" for row in facts.outcome.attacks)
+    return _seen(blind, "no attack used a gradient: what stands is weak evidence" if blind else "gradients were used")
+
+
 CHECKS = (
     Check(
         "randomised", True, randomised,
@@ -199,6 +205,10 @@ CHECKS = (
     Check(
         "square-alone", False, square_alone,
         "the gradient hides what a blind search finds: the true accuracy may be lower still",
+    ),
+    Check(
+        "black-box-only", False, black_box,
+        "attack with gradients too, as by --attacks aa: they find more",
     ),
 )  # fmt: skip
 """In the order of the report."""

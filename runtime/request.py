@@ -39,6 +39,7 @@ class Subject:
         images: the evaluation set; the first n of it are attacked.
         command: what the user types to repeat it, without the options of Settings.
         bundle_version: None where there is no bundle.
+        authenticated: whether a signature was asked for, and held.
         libraries: packages whose versions the report names.
         place: turns numpy arrays into the session's.
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
@@ -52,6 +53,7 @@ class Subject:
     images: ImageSet
     command: str
     bundle_version: int | None = None
+    authenticated: bool = False
     libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
     place: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None

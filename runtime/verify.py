@@ -134,7 +134,7 @@ class Case:
                 backend=card.backend,
                 provider=card.provider,
                 bundle_version=subject.bundle_version,
-                authenticated=False,
+                authenticated=subject.authenticated,
             ),
             classes=subject.classes,
             device={**machine_card(), "accelerator": card.device},

@@ -84,6 +84,7 @@ def test_a_check_whose_attack_did_not_run_says_so(outcome):
     absent = {name for name, result in results.items() if result.state == "not run"}
     assert absent == {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
     assert all(results[name].message.startswith("not run: ") for name in absent)
+    assert (results["black-box-only"].state, results["black-box-only"].blocking) == ("found", False)
 
 
 def test_without_attacks_there_is_nothing_to_check(outcome):

@@ -97,6 +97,7 @@ def test_the_report_holds_every_field_of_its_schema(finished):
     assert states == {
         "randomised": "quiet", "softmax": "quiet", "zero-gradient": "quiet", "far-from-chance": "quiet",
         "fgsm-over-pgd": "quiet", "pgd-over-aa": "not run", "square-alone": "not run",
+        "black-box-only": "quiet",
     }  # fmt: skip
     assert record["artifact"]["authenticated"] is False
     assert record["threat_model"] == {"norm": "linf", "eps": EPS}
@@ -205,7 +206,7 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     assert "95 % interval" in out
     assert "20 images, eps 2.00/255" in out
     assert out.rstrip().endswith("report: run")
-    assert "4 checks found nothing; not run: fgsm-over-pgd, pgd-over-aa, square-alone" in out
+    assert "5 checks found nothing; not run: fgsm-over-pgd, pgd-over-aa, square-alone" in out
 
 
 def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_of_success(finished, bundle, capsys):
