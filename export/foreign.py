@@ -85,7 +85,8 @@ def pack_model(
     gradient = gradient_graph(in_float32(forward)) if wanted.gradient else None
     session = OrtSession(to_bytes(forward), gradient and to_bytes(gradient), precision=name)
     asked = Original(original, adapted, wanted.mean, wanted.std)
-    check_any_batch(asked, session, images)
+    # By one thread, which takes each batch whole.
+    check_any_batch(asked, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
     parity = measure_packed(asked, session, images)
     refuse_beyond_limits(parity)
     logits = _logits(session, images)

@@ -26,6 +26,8 @@ SUMMARIES = {
     "export": "Turn a checkpoint into a bundle.",
     "pack": "Turn anyone's ONNX classifier into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
+    "merge": "Put the shards of one run together, and judge it.",
+    "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
 
