@@ -47,14 +47,17 @@ class InputShape(Frozen):
 
 
 class Parity(Frozen):
-    """How far the exported graph may be, and was, from the training framework on the evaluation set."""
+    """How far the graph may be, and was, from what it was made of, on evaluation images.
+
+    That is the training framework; for a packed model the file it came as, which has no gradient to compare.
+    """
 
     max_logit_error: float
     max_logit_error_limit: float
     prediction_agreement: float
     prediction_agreement_limit: float
-    median_gradient_error: float
-    median_gradient_error_limit: float
+    median_gradient_error: float | None = None
+    median_gradient_error_limit: float | None = None
 
 
 class Graph(Frozen):
@@ -94,6 +97,15 @@ class Provenance(Frozen):
     software: dict[str, str]
 
 
+class Packed(Frozen):
+    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words."""
+
+    file: str
+    sha256: Digest
+    opset: int
+    changes: tuple[str, ...]
+
+
 class Manifest(Frozen):
     """manifest.json: what is in the bundle and what is claimed of it."""
 
@@ -110,6 +122,7 @@ class Manifest(Frozen):
     gate: Gate = Gate()
     reference: Reference | None = None
     provenance: Provenance | None = None
+    packed: Packed | None = None
     files: dict[FileName, FileEntry]
 
     def to_json(self) -> bytes:
@@ -143,7 +156,9 @@ def open_bundle(path: Path) -> Bundle:
 
     """
     if not (path / MANIFEST).is_file():
-        raise BadBundle(f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `edgeproof export RUN`")
+        raise BadBundle(
+            f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `edgeproof export` or `edgeproof pack`"
+        )
     raw = (path / MANIFEST).read_bytes()
     manifest = _parse(path, raw)
     present = {entry.name for entry in path.iterdir()} - {MANIFEST}

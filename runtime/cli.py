@@ -24,6 +24,7 @@ SUMMARIES = {
     "distill": "Train the student.",
     "evaluate": "Run the attack suite on the PyTorch student.",
     "export": "Turn a checkpoint into a bundle.",
+    "pack": "Turn anyone's ONNX classifier into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
     "study": "Train and judge a table of runs: methods, students, radii, seeds.",

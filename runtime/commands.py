@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ import click
 
 from runtime.backends import BACKENDS, open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
-from runtime.errors import BadBundle, BadData
+from runtime.errors import BadBundle, BadData, UsageFault
 from runtime.files import new_directory
 from runtime.images import ImageSet, find_images, read_npz
-from runtime.options import Asked, NewDirectory, attack_options, fresh_directory, judge, show
+from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options, fresh_directory, judge, show
+from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.request import PARENT, Subject
 from runtime.run_directory import finish_run, read_part
 from runtime.session_ort import PROVIDERS
 from runtime.shards import merge as merge_parts
+from runtime.spec import ThreatModel
 from runtime.verify import Run
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
 @click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="ort", envvar="EDGEPROOF_BACKEND",
@@ -36,28 +39,66 @@ from runtime.verify import Run
     show_default=True,
     help="Execution provider of ONNX Runtime.",
 )
+@mean_option
+@std_option
+@gradient_option
 @attack_options
-def verify(bundle: Path, precision: str | None, backend: str, provider: str, **choices: Any) -> None:
-    """Attack the artifact that ships, on this machine, and judge it."""
+def verify(
+    artifact: Path,
+    precision: str | None,
+    backend: str,
+    provider: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    gradient: str,
+    **choices: Any,
+) -> None:
+    """Attack the artifact that ships, on this machine, and judge it.
+
+    An ONNX file is packed into a bundle first, in a temporary place; it needs --data.
+    """
     asked = Asked(**choices)
-    opened = open_bundle(bundle)
+    opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT)
     manifest = opened.manifest
     precision = precision or manifest.ships
-    images = _images(opened, asked)  # before an engine takes memory: their file is let go
-    session = open_session(opened, precision=precision, backend=backend, provider=provider)
-    engine = ["--precision", precision, "--backend", backend, "--provider", provider]
+    images = (
+        evaluation_images(opened) if artifact.is_file() else _images(opened, asked)
+    )  # before an engine takes memory
+    session = open_session(
+        opened, precision=precision, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
+    )
+    engine = ["--precision", precision, "--backend", backend, "--provider", provider, "--gradient", gradient]
+    for option, values in (("--mean", mean), ("--std", std)):
+        engine += [option, ",".join(map(str, values))] if values else []
     subject = Subject(
         session=session,
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
         images=images,
-        command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
+        command=f"edgeproof verify {'MODEL.onnx' if artifact.is_file() else 'BUNDLE'} {shlex.join(engine)}",
         bundle_version=manifest.version,
     )
     if PARENT in manifest.graphs and precision != PARENT:
         subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider))
     judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+
+
+def _opened(artifact: Path, asked: Asked, mean: tuple[float, ...], std: tuple[float, ...], gradient: bool) -> Bundle:
+    """Open a bundle, or pack a model into one that lives in memory alone."""
+    if artifact.is_dir():
+        if mean or std:
+            raise UsageFault(
+                "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
+            )
+        return open_bundle(artifact)
+    if asked.data is None:
+        raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
+    wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
+        bundle = Path(place) / "bundle"
+        prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
+        return open_bundle(bundle)
 
 
 def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str) -> Subject:

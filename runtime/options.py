@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.attacks import DEFAULT, NAMES, any_bounded
+from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.console import print_summary
 from runtime.errors import UsageFault
 from runtime.images import DATA_ROOT
@@ -31,11 +32,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
 REPORTS = Path("reports")
+NO_GRADIENT = "none"
+BLACK_BOX = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
 OWN = "  [default: the subject's own]"
 EXIT_CODES = {"passed": 0, "failed": 1, "inconclusive": 5}
 
 
-def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Read a number from 0 to 1, also written as '8/255' or '45%'; anything else is a usage error."""
     if value is None:
         return None
@@ -46,11 +49,19 @@ def _fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def _attacks(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """Return the NAMES asked for, in order and once each; an unknown name is a usage error."""
+    """Return the NAMES asked for, in order and once each; an unknown name is a usage error.
+
+    Without gradients that is Square by default, and an attack that needs them is a usage error.
+    """
+    blind = ctx.params.get("gradient") == NO_GRADIENT
+    if blind and ctx.get_parameter_source(param.name or "") is ParameterSource.DEFAULT:
+        return BLACK_BOX
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for name in names:
         if name not in (CLEAN, *NAMES):
             raise click.BadParameter(f"{name!r} is not an attack; known: {', '.join((CLEAN, *NAMES))}")
+        if blind and name not in (CLEAN, *BLACK_BOX):
+            raise click.BadParameter(f"{name} needs the gradient; --gradient none leaves {', '.join(BLACK_BOX)}")
     return tuple(name for name in names if name in NAMES)
 
 
@@ -237,7 +248,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         help=f"Attacks, comma-separated: {', '.join(NAMES)}; clean accuracy is always measured.",
     ),
     click.option("--n", type=click.IntRange(min=1), help="Judge the first N images.  [default: all]"),
-    click.option("--eps", callback=_fraction, help=f"L-infinity radius, as 8/255 or a float.{OWN}"),
+    click.option("--eps", callback=fraction, help=f"L-infinity radius, as 8/255 or a float.{OWN}"),
     click.option(
         "--seed",
         type=click.IntRange(0, 2**64 - 1),
@@ -263,10 +274,10 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         show_default=True,
         help="Where data sets known by name lie or are downloaded to.",
     ),
-    click.option("--fail-under", callback=_fraction, help=f"Least robust accuracy, as 45%.{OWN}"),
+    click.option("--fail-under", callback=fraction, help=f"Least robust accuracy, as 45%.{OWN}"),
     click.option(
         "--max-drop",
-        callback=_fraction,
+        callback=fraction,
         help=f"Largest drop of robust accuracy from the run named by --against, as 1%.{OWN}",
     ),
     click.option(

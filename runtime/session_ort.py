@@ -85,7 +85,7 @@ class OrtSession:
 
         """
         if self._gradient is None:
-            raise BadModel("this precision has no gradient graph", hint="export it again with the extra onnx")
+            raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
         feeds = {"input": x, **vars(loss)}
         z, value, gradient = self._gradient.run(feeds, ("logits", "value", "gradient"))
         return z, value, gradient

@@ -71,6 +71,15 @@ def test_a_command_whose_extra_is_missing_names_it(device, command):
     assert "Traceback" not in result.stderr
 
 
+def test_a_model_that_is_no_bundle_yet_needs_an_extra_that_is_named(device, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    for words in (("pack", tmp_path / "model.onnx"), ("verify", tmp_path / "model.onnx", "--data", "set.npz")):
+        result = device("edgeproof", *words)
+        assert result.returncode == 4
+        assert "pip install 'edgeproof[onnx]'" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
 def test_a_data_set_whose_extra_is_missing_names_it(device, tmp_path):
     result = device("edgeproof", "verify", BUNDLE, "--data", "fashion-mini", "--out", tmp_path / "report")
     assert result.returncode == 4
