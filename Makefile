@@ -3,7 +3,7 @@ RECIPE ?= fashion-mini
 RUN    ?= runs/$(RECIPE)
 BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
-# AutoAttack costs some three core-seconds an image that stands, so that `make verify` runs it on this many.
+# AutoAttack costs some five core-seconds an image that stands, so that `make verify` runs it on this many.
 AA     ?= 48
 PYTHON ?= python3
 
