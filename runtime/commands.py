@@ -61,9 +61,8 @@ def verify(
     opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT)
     manifest = opened.manifest
     precision = precision or manifest.ships
-    images = (
-        evaluation_images(opened) if artifact.is_file() else _images(opened, asked)
-    )  # before an engine takes memory
+    # Before an engine takes memory: the images' file is let go.
+    images = evaluation_images(opened) if artifact.is_file() else _images(opened, asked)
     session = open_session(
         opened, precision=precision, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
     )
@@ -80,31 +79,16 @@ def verify(
         bundle_version=manifest.version,
     )
     if PARENT in manifest.graphs and precision != PARENT:
-        subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider))
+        subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider, gradient))
     judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
 
 
-def _opened(artifact: Path, asked: Asked, mean: tuple[float, ...], std: tuple[float, ...], gradient: bool) -> Bundle:
-    """Open a bundle, or pack a model into one that lives in memory alone."""
-    if artifact.is_dir():
-        if mean or std:
-            raise UsageFault(
-                "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
-            )
-        return open_bundle(artifact)
-    if asked.data is None:
-        raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
-    wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
-    with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
-        bundle = Path(place) / "bundle"
-        prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
-        return open_bundle(bundle)
-
-
-def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str) -> Subject:
+def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str, gradient: str) -> Subject:
     """Return the same subject in the precision that drops are measured from."""
-    session = open_session(bundle, precision=PARENT, backend=backend, provider=provider)
-    engine = ["--precision", PARENT, "--backend", backend, "--provider", provider]
+    session = open_session(
+        bundle, precision=PARENT, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
+    )
+    engine = ["--precision", PARENT, "--backend", backend, "--provider", provider, "--gradient", gradient]
     return replace(subject, session=session, command=f"edgeproof verify BUNDLE {shlex.join(engine)}", parent=None)
 
 
@@ -122,6 +106,23 @@ def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
     with new_directory(out) as directory:
         finish_run(directory, run)
     show(run.report, out, as_json=as_json)
+
+
+def _opened(artifact: Path, asked: Asked, mean: tuple[float, ...], std: tuple[float, ...], gradient: bool) -> Bundle:
+    """Open a bundle, or pack a model into one that lives in memory alone."""
+    if artifact.is_dir():
+        if mean or std:
+            raise UsageFault(
+                "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
+            )
+        return open_bundle(artifact)
+    if asked.data is None:
+        raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
+    wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
+        bundle = Path(place) / "bundle"
+        prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
+        return open_bundle(bundle)
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:
