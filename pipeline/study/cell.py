@@ -57,11 +57,10 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     write_run(out, judged)
 
 
-def finished(study: Study, directory: Path) -> bool:
-    """Say whether a cell is trained and judged whole."""
-    return (directory / RUN / SUMMARY).exists() and all(
-        (directory / evaluation.name / REPORT).exists() for evaluation in study.evaluation
-    )
+def missing(study: Study, directory: Path) -> tuple[str, ...]:
+    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one."""
+    parts = {RUN: SUMMARY, **{evaluation.name: REPORT for evaluation in study.evaluation}}
+    return tuple(part for part, last in parts.items() if not (directory / part / last).exists())
 
 
 def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:

@@ -173,7 +173,7 @@ def _circumstances(results: list[CellResult]) -> str:
     return (
         f"Trained in {', '.join(f'{precision} ({student})' for student, precision in precisions)}, judged in fp32. "
         f"Machine: {', '.join(f'{device}, {cpu}' for device, cpu in machines)}; PyTorch {', '.join(versions)}; "
-        f"{hours:.1f} hours over all cells."
+        f"{hours:.1f} hours in all, cell after cell, whatever else the machine did."
     )
 
 
