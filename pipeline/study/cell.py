@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.data import load_dataset
-from pipeline.distill import distill, training_device
+from pipeline.devices import training_device
+from pipeline.distill import distill
 from pipeline.evaluate import run_subject
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import RECIPE, SUMMARY, open_run
@@ -32,9 +33,9 @@ def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DAT
     """
     run = directory / RUN
     if not (run / SUMMARY).exists():
-        if run.exists():
-            shutil.rmtree(run)  # a run that was cut off
-        distill(cell.recipe, run, data_root=data_root)
+        if _begun_otherwise(run, cell):
+            shutil.rmtree(run)  # a failed or stopped run of what the study said before
+        distill(cell.recipe, run, data_root=data_root, resume=True)
     for evaluation in study.evaluation:
         if not (directory / evaluation.name / REPORT).exists():
             _evaluate(run, evaluation, directory / evaluation.name, data_root)
@@ -71,9 +72,8 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
 
     """
     hint = "give the study another --out, or remove that directory"
-    recipe = directory / RUN / RECIPE
-    if (directory / RUN / SUMMARY).exists() and load_recipe(str(recipe)) != cell.recipe:
-        raise BadRecipe(f"{recipe} is not the recipe that the study now has for this cell", hint=hint)
+    if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
+        raise BadRecipe(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
         place = directory / evaluation.name
         if (place / REPORT).exists():
@@ -82,6 +82,11 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
                 evaluation.n not in (None, request.n)
             ):
                 raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+
+
+def _begun_otherwise(run: Path, cell: Cell) -> bool:
+    recipe = run / RECIPE
+    return recipe.exists() and load_recipe(str(recipe)) != cell.recipe
 
 
 @contextmanager
