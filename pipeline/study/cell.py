@@ -50,6 +50,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
         threat_model=trained.recipe.threat,
         gate=trained.recipe.gate,
         n=evaluation.n,
+        batch=evaluation.batch,
         data_root=data_root,
     )
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
