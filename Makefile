@@ -3,10 +3,10 @@ RECIPE ?= fashion-mini
 RUN    ?= runs/$(RECIPE)
 BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
-STUDY  ?= two-core
 RESUME ?=
 # AutoAttack costs some three core-seconds an image that stands, so that `make verify` runs it on this many.
 AA     ?= 48
+STUDY  ?= two-core
 PYTHON ?= python3
 
 VENV ?= .venv
