@@ -117,6 +117,12 @@ def test_several_radii_are_told_apart_and_compared_with_the_first(study):
     assert table.difference_rows[0][4].startswith("+8.0 (2 SE ")
 
 
+def test_where_the_first_radius_is_missing_nothing_is_compared(study):
+    swept = study.model_copy(update={"radii": (8 / 255, 16 / 255), "step": 0.25})
+    cells = [cell("adaad", seed, radius=16, pgd=0.5) for seed in (0, 1)] + [cell("rslad", 0, radius=8, pgd=0.5)]
+    assert build_table(swept, cells, {}).difference_rows == ()
+
+
 def test_published_figures_stand_beside_under_their_own_names(study):
     table = build_table(study, CELLS, {})
     assert table.heading[7:] == tuple(f"published {name}" for name in ("clean", "fgsm", "pgd", "cw-l2", "aa"))
