@@ -129,6 +129,10 @@ class Bundle:
         """Return the checked bytes of one listed file."""
         return self._contents[name]
 
+    def take(self, name: str) -> bytes:
+        """Return the checked bytes of one listed file, and keep them no longer."""
+        return self._contents.pop(name)
+
 
 def open_bundle(path: Path) -> Bundle:
     """Read a bundle and check the size and digest of every file before any of them is parsed.

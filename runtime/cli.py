@@ -25,6 +25,8 @@ SUMMARIES = {
     "evaluate": "Run the attack suite on the PyTorch student.",
     "export": "Turn a checkpoint into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
+    "merge": "Put the shards of one run together, and judge it.",
+    "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import click
 from runtime.backends import BACKENDS, open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
 from runtime.errors import BadBundle, BadData
+from runtime.files import new_directory
 from runtime.images import ImageSet, find_images, read_npz
-from runtime.options import Asked, attack_options, judge
+from runtime.options import Asked, NewDirectory, attack_options, fresh_directory, judge, show
+from runtime.request import PARENT, Subject
+from runtime.run_directory import finish_run, read_part
 from runtime.session_ort import PROVIDERS
-from runtime.verify import Subject
+from runtime.shards import merge as merge_parts
+from runtime.verify import Run
 
 
 @click.command()
@@ -38,6 +43,7 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
     opened = open_bundle(bundle)
     manifest = opened.manifest
     precision = precision or manifest.ships
+    images = _images(opened, asked)  # before an engine takes memory: their file is let go
     session = open_session(opened, precision=precision, backend=backend, provider=provider)
     engine = ["--precision", precision, "--backend", backend, "--provider", provider]
     subject = Subject(
@@ -45,11 +51,36 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
-        images=_images(opened, asked),
+        images=images,
         command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
         bundle_version=manifest.version,
     )
+    if PARENT in manifest.graphs and precision != PARENT:
+        subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider))
     judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+
+
+def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str) -> Subject:
+    """Return the same subject in the precision that drops are measured from."""
+    session = open_session(bundle, precision=PARENT, backend=backend, provider=provider)
+    engine = ["--precision", PARENT, "--backend", backend, "--provider", provider]
+    return replace(subject, session=session, command=f"edgeproof verify BUNDLE {shlex.join(engine)}", parent=None)
+
+
+@click.command()
+@click.argument(
+    "shards", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the summary.")
+@click.option("--out", type=NewDirectory(), help="Run directory, which must be new.  [default: one in reports/]")
+def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
+    """Put the shards of one run together, and judge it as one run would be."""
+    run = Run(*merge_parts([read_part(directory) for directory in shards]))
+    artifact = run.report.artifact
+    out = out or fresh_directory(artifact.name, artifact.precision)
+    with new_directory(out) as directory:
+        finish_run(directory, run)
+    show(run.report, out, as_json=as_json)
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:
@@ -66,7 +97,7 @@ def _images(bundle: Bundle, asked: Asked) -> ImageSet:
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle.
+    """Return the images inside a bundle, which keeps their bytes no longer.
 
     Raises:
         BadBundle: they cannot be read, or are not those that the manifest records.
@@ -74,7 +105,7 @@ def evaluation_images(bundle: Bundle) -> ImageSet:
     """
     record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
     try:
-        images = read_npz(bundle.read(EVALUATION), name=record.name, layout="nchw")
+        images = read_npz(bundle.take(EVALUATION), name=record.name, layout="nchw")
     except BadData as error:
         raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None
     if (len(images), images.sha256) != (record.n, record.sha256):

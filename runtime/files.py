@@ -26,6 +26,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
+        sync_directory(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -44,6 +45,15 @@ def new_directory(path: Path) -> Iterator[Path]:
         inner.replace(path)
 
 
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to the disk: a rename is lasting only after this."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def check_new_directory(path: Path) -> None:
     """Check, before any work, that `path` can become a new directory.
 
@@ -54,7 +64,10 @@ def check_new_directory(path: Path) -> None:
         MissingEnvironment: its place cannot be written to.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageFault(f"{path} exists and is not empty", hint="remove it, or name another --out")
+        raise UsageFault(
+            f"{path} exists and is not empty",
+            hint="remove it, name another --out, or go on there with --resume where the command knows it",
+        )
     place = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryDirectory(dir=place):  # permissions alone say nothing: root has them all

@@ -59,7 +59,12 @@ class OrtSession:
             outputs = {"logits", "value", "gradient"}
             self._gradient = _Graph("gradient graph", gradient, {"input", "label"}, outputs, provider, threads, workers)
         self._card = SessionCard(
-            sha256(forward), precision, "ort", provider, device="gpu" if provider != "cpu" else "cpu"
+            sha256(forward),
+            precision,
+            "ort",
+            provider,
+            device="gpu" if provider != "cpu" else "cpu",
+            gradient_sha256=sha256(gradient) if gradient is not None else None,
         )
 
     def logits(self, x: Any) -> Any:

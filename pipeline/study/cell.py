@@ -17,9 +17,10 @@ from pipeline.run_directory import RECIPE, SUMMARY, open_run
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
 from runtime.errors import BadRecipe
 from runtime.images import DATA_ROOT
-from runtime.progress import log, progress_on_stderr
+from runtime.options import run_in
+from runtime.progress import log
 from runtime.report_schema import REPORT, load_report
-from runtime.verify import Settings, verify, write_run
+from runtime.request import Settings
 
 CHECKPOINT = "best"
 
@@ -27,8 +28,10 @@ CHECKPOINT = "best"
 def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DATA_ROOT) -> None:
     """Train the cell, unless that is done, and judge its best checkpoint with every evaluation that is not done.
 
+    Both go on where they were cut off.
+
     Raises:
-        EdgeproofError: whatever `distill` and `verify` raise; what was finished before stays.
+        EdgeproofError: whatever `distill` and `run_in` raise; what was finished before stays.
 
     """
     run = directory / RUN
@@ -54,9 +57,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
         data_root=data_root,
     )
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
-    with progress_on_stderr() as progress:
-        judged = verify(run_subject(trained, images, device=training_device()), settings, progress)
-    write_run(out, judged)
+    run_in(out, run_subject(trained, images, device=training_device()), settings, resume=True)
 
 
 def missing(study: Study, directory: Path) -> tuple[str, ...]:

@@ -49,7 +49,12 @@ def test_verify_judges_a_stored_bundle_without_pytorch(device, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("passed\n")
     assert "pip install 'edgeproof[report]'" in result.stderr
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"run.json", "report.json", "evidence.npz"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "run.json",
+        "journal.jsonl",
+        "report.json",
+        "evidence.npz",
+    }
 
 
 def test_a_gate_that_is_not_reached_ends_with_one(device, tmp_path):
