@@ -36,8 +36,8 @@ def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DAT
     """
     run = directory / RUN
     if not (run / SUMMARY).exists():
-        if (run / RECIPE).exists() and load_recipe(str(run / RECIPE)) != cell.recipe:
-            shutil.rmtree(run)  # it failed, and the study was mended since
+        if _begun_otherwise(run, cell):
+            shutil.rmtree(run)  # a failed or stopped run of what the study said before
         distill(cell.recipe, run, data_root=data_root, resume=True)
     for evaluation in study.evaluation:
         if not (directory / evaluation.name / REPORT).exists():
@@ -53,17 +53,17 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
         threat_model=trained.recipe.threat,
         gate=trained.recipe.gate,
         n=evaluation.n,
+        batch=evaluation.batch,
         data_root=data_root,
     )
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
     run_in(out, run_subject(trained, images, device=training_device()), settings, resume=True)
 
 
-def finished(study: Study, directory: Path) -> bool:
-    """Say whether a cell is trained and judged whole."""
-    return (directory / RUN / SUMMARY).exists() and all(
-        (directory / evaluation.name / REPORT).exists() for evaluation in study.evaluation
-    )
+def missing(study: Study, directory: Path) -> tuple[str, ...]:
+    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one."""
+    parts = {RUN: SUMMARY, **{evaluation.name: REPORT for evaluation in study.evaluation}}
+    return tuple(part for part, last in parts.items() if not (directory / part / last).exists())
 
 
 def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
@@ -74,9 +74,8 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
 
     """
     hint = "give the study another --out, or remove that directory"
-    recipe = directory / RUN / RECIPE
-    if (directory / RUN / SUMMARY).exists() and load_recipe(str(recipe)) != cell.recipe:
-        raise BadRecipe(f"{recipe} is not the recipe that the study now has for this cell", hint=hint)
+    if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
+        raise BadRecipe(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
         place = directory / evaluation.name
         if (place / REPORT).exists():
@@ -85,6 +84,11 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
                 evaluation.n not in (None, request.n)
             ):
                 raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+
+
+def _begun_otherwise(run: Path, cell: Cell) -> bool:
+    recipe = run / RECIPE
+    return recipe.exists() and load_recipe(str(recipe)) != cell.recipe
 
 
 @contextmanager
