@@ -5,7 +5,7 @@ BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
 RESUME ?=
 # AutoAttack costs some five core-seconds an image that stands, so that `make verify` runs it on this many.
-AA     ?= 48
+AA     ?= 24
 STUDY  ?= two-core
 PYTHON ?= python3
 
