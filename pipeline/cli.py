@@ -19,6 +19,7 @@ from runtime.bundle import Provenance, Reference
 from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
 from runtime.options import Asked, NewDirectory, attack_options, judge
+from runtime.signing import fingerprint, load_private_key
 from runtime.verify import Subject
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -110,8 +111,14 @@ def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
-def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int) -> None:
-    """Export the student of RUN: ONNX, its gradient graph, test images, digests; one bundle."""
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Private key (PEM) to sign with, as `edgeproof key new` makes it.  [default: it is not signed]",
+)
+def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int, key: Path | None) -> None:
+    """Export the student of RUN: ONNX, its gradient graph, test images, digests, signature; one bundle."""
+    signer = load_private_key(key) if key else None
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
     out = out or Path("bundles") / recipe.name
@@ -125,7 +132,9 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
         provenance=_provenance(trained),
     )
     test = load_dataset(recipe.data.name, recipe.data.path, data_root).test
-    manifest = export_network(trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out)
+    manifest = export_network(
+        trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out, key=signer
+    )
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
         assert parity is not None
@@ -134,7 +143,8 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
             f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )
-    click.echo(f"bundle: {out}")
+    signed = f", signed with key {fingerprint(signer.public_key())}" if signer else ""
+    click.echo(f"bundle: {out}{signed}")
 
 
 def _reference(trained: TrainedRun) -> Reference | None:
