@@ -25,6 +25,9 @@ SUMMARIES = {
     "evaluate": "Run the attack suite on the PyTorch student.",
     "export": "Turn a checkpoint into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
+    "inspect": "Say what is in a bundle, and whether it is whole.",
+    "install": "Make a bundle the current one of a device; keep the one before.",
+    "key": "Make the keys that sign bundles.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
 

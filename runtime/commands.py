@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,11 @@ from runtime.errors import BadBundle, BadData
 from runtime.images import ImageSet, find_images, read_npz
 from runtime.options import Asked, attack_options, judge
 from runtime.session_ort import PROVIDERS
+from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
 from runtime.verify import Subject
+
+if TYPE_CHECKING:
+    from runtime.signing import Trust
 
 
 @click.command()
@@ -31,11 +35,23 @@ from runtime.verify import Subject
     show_default=True,
     help="Execution provider of ONNX Runtime.",
 )
+@trust_option
+@state_option
+@allow_rollback_option
 @attack_options
-def verify(bundle: Path, precision: str | None, backend: str, provider: str, **choices: Any) -> None:
+def verify(
+    bundle: Path,
+    precision: str | None,
+    backend: str,
+    provider: str,
+    trust: Trust | None,
+    state: Path | None,
+    allow_rollback: bool,
+    **choices: Any,
+) -> None:
     """Attack the artifact that ships, on this machine, and judge it."""
     asked = Asked(**choices)
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trust)
     manifest = opened.manifest
     precision = precision or manifest.ships
     session = open_session(opened, precision=precision, backend=backend, provider=provider)
@@ -48,8 +64,10 @@ def verify(bundle: Path, precision: str | None, backend: str, provider: str, **c
         images=_images(opened, asked),
         command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
         bundle_version=manifest.version,
+        authenticated=opened.signed_by is not None,
     )
-    judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+    with remembered(opened, state, allow_rollback=allow_rollback):
+        judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:

@@ -34,7 +34,7 @@ def print_summary(report: Report, out: Path) -> None:
         console.print(f"{'blocking' if warning.blocking else 'warning'}: {warning.message}", markup=False)
         console.print(f"  hint: {warning.hint}", markup=False)
     artifact = report.artifact
-    what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, not authenticated"
-    console.print(what, markup=False)
+    what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}"
+    console.print(f"{what}, {'' if artifact.authenticated else 'not '}authenticated", markup=False)
     console.print(f"{report.data.n} images, eps {255 * report.threat_model.eps:.2f}/255", markup=False)
     console.print(f"report: {out}", markup=False)

@@ -63,6 +63,7 @@ class Subject:
         images: the evaluation set; the first n of it are attacked.
         command: what the user types to repeat it, without the options of Settings.
         bundle_version: None where there is no bundle.
+        authenticated: whether a signature was asked for, and held.
         libraries: packages whose versions the report names.
         place: turns numpy arrays into the session's.
 
@@ -75,6 +76,7 @@ class Subject:
     images: ImageSet
     command: str
     bundle_version: int | None = None
+    authenticated: bool = False
     libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
     place: Callable[[Any], Any] = np.asarray
 
@@ -235,7 +237,7 @@ def build_report(
             backend=card.backend,
             provider=card.provider,
             bundle_version=subject.bundle_version,
-            authenticated=False,
+            authenticated=subject.authenticated,
         ),
         data=DataRecord(name=request.data.name, n=n, sha256=request.data.sha256),
         threat_model=request.threat_model,
