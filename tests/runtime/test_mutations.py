@@ -245,7 +245,6 @@ def test_a_changed_record_of_what_was_accepted_is_refused_or_a_whole_record(tmp_
 
 def test_a_changed_journal_is_refused_or_holds_only_what_was_done(tmp_path, share):
     journal = pytest.importorskip("runtime.journal")
-    (tmp_path / "units").mkdir()
     first = journal.Journal(tmp_path, "0" * 64)
     index = np.arange(4)
     done = {name: first.unit(name, index, lambda: journal.Work({"value": index * 2})) for name in ("a", "b", "c")}
