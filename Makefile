@@ -3,6 +3,7 @@ RECIPE ?= fashion-mini
 RUN    ?= runs/$(RECIPE)
 BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
+RESUME ?=
 PYTHON ?= python3
 
 VENV ?= .venv
@@ -19,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  RECIPE=$(RECIPE) RUN=$(RUN) BUNDLE=$(BUNDLE) REPORT=$(REPORT) PYTHON=$(PYTHON)"
 
-distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it is there
+distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it is there; RESUME=1 goes on with a stopped run
 
 export: $(BUNDLE)/manifest.json ## export RUN to BUNDLE, unless it is there
 
@@ -28,8 +29,8 @@ verify: $(BUNDLE)/manifest.json ## attack the exported artifact; report and evid
 	$(BIN)/edgeproof verify $(BUNDLE) --out $(REPORT)
 
 $(RUN)/summary.json: | $(VENV)/main-job
-	$(call set_aside,$(RUN))
-	$(BIN)/edgeproof distill $(RECIPE) --out $(RUN)
+	$(if $(RESUME),,$(call set_aside,$(RUN)))
+	$(BIN)/edgeproof distill $(RECIPE) --out $(RUN) $(if $(RESUME),--resume)
 
 $(BUNDLE)/manifest.json: $(RUN)/summary.json | $(VENV)/main-job
 	$(call set_aside,$(BUNDLE))

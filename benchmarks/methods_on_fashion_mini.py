@@ -28,10 +28,18 @@ def edgeproof(*arguments: object) -> None:
     subprocess.run([Path(sys.executable).with_name("edgeproof"), *map(str, arguments)], check=True)
 
 
-def cell(runs: Path, method: str, seed: int) -> dict[str, Any]:
-    """Train and judge one cell, or read what is there."""
+def cell(runs: Path, method: str, checkpoint: str, own: list[str], seed: int) -> dict[str, Any]:
+    """Train and judge one cell, or read what is there.
+
+    Args:
+        runs: where it lies, under `method` and seed.
+        method: its name.
+        checkpoint: the one that is judged, 'best' or 'last'.
+        own: overrides of the default recipe.
+        seed: of the run.
+
+    """
     run, report = runs / f"{method}-{seed}", runs / f"{method}-{seed}.report"
-    checkpoint, own = METHODS[method]
     if not (run / "summary.json").exists():
         overrides = [part for override in [f"seed={seed}", *own] for part in ("--set", override)]
         edgeproof("distill", "fashion-mini", "--out", run, *overrides)
@@ -55,7 +63,7 @@ def cell(runs: Path, method: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     """Print a table, and write every figure where a file is named."""
     runs = Path(sys.argv[1])
-    cells = [cell(runs, method, seed) for method in METHODS for seed in SEEDS]
+    cells = [cell(runs, method, *own, seed) for method, own in METHODS.items() for seed in SEEDS]
     print("| method | clean | PGD-10 |")
     print("|---|---|---|")
     for method in METHODS:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from export.network import export_network
 from export.pack import Claims
 from pipeline.data import load_dataset
+from pipeline.devices import training_device
+from pipeline.distill import SAVE_SECONDS
 from pipeline.distill import distill as run_recipe
-from pipeline.distill import training_device
 from pipeline.evaluate import TorchSession, placement
 from pipeline.recipe import load_recipe
-from pipeline.run_directory import CHECKPOINTS, TrainedRun, open_run
+from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from runtime.bundle import Provenance, Reference
 from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
@@ -23,6 +27,7 @@ from runtime.signing import fingerprint, load_private_key
 from runtime.verify import Subject
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(min=1)
 
 recipe_argument = click.argument("recipe")
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
@@ -42,30 +47,83 @@ set_option = click.option(
 )
 
 
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what teach and distill share."""
+    options = (
+        recipe_argument,
+        out_option,
+        data_root_option,
+        set_option,
+        click.option("--resume", is_flag=True, help="Go on where the run in --out was stopped, to the same weights."),
+        click.option(
+            "--devices", type=COUNT, default=1, show_default=True, help="GPUs on a machine; or CPU processes."
+        ),
+        click.option("--nodes", type=COUNT, default=1, show_default=True, help="Machines, under torchrun or srun."),
+        click.option(
+            "--save-every",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            default=SAVE_SECONDS,
+            show_default=True,
+            help="How often the state is saved within an epoch.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command()
-@recipe_argument
-@out_option
-@data_root_option
-@set_option
-def distill(recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+@training_options
+def distill(**asked: Any) -> None:
     """Train the student of RECIPE (a name, or a .toml file) with its method."""
-    _train(recipe, out, data_root, overrides)
+    _train(**asked)
 
 
 @click.command()
-@recipe_argument
-@out_option
-@data_root_option
-@set_option
-def teach(recipe: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
+@training_options
+def teach(**asked: Any) -> None:
     """Train a robust teacher with RECIPE (a name, or a .toml file); a recipe takes the run as [teacher] path."""
-    _train(recipe, out, data_root, overrides)
+    _train(**asked)
 
 
-def _train(source: str, out: Path | None, data_root: Path, overrides: tuple[str, ...]) -> None:
-    recipe = load_recipe(source, overrides)
-    out = out or Path("runs") / recipe.name
-    summary = run_recipe(recipe, out, data_root=data_root)
+def _train(
+    recipe: str,
+    out: Path | None,
+    data_root: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    devices: int,
+    nodes: int,
+    save_every: float,
+) -> None:
+    loaded = load_recipe(recipe, overrides)
+    out = out or Path("runs") / loaded.name
+    try:
+        summary = run_recipe(
+            loaded,
+            out,
+            data_root=data_root,
+            resume=resume,
+            devices=devices,
+            nodes=nodes,
+            save_seconds=save_every,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"resume with: {_resuming(recipe, out, overrides, devices)}", err=True)
+        raise
+    _print_summary(summary, out)
+
+
+def _resuming(recipe: str, out: Path, overrides: tuple[str, ...], devices: int) -> str:
+    """Return the command that goes on with a run."""
+    words = ["edgeproof", click.get_current_context().info_name or "distill", recipe, "--out", str(out)]
+    words += [word for override in overrides for word in ("--set", override)]
+    return shlex.join([*words, *(("--devices", str(devices)) if devices > 1 else ()), "--resume"])
+
+
+@rank_zero_only
+def _print_summary(summary: Summary, out: Path) -> None:
     for which, figures in (("best", summary.best), ("last", summary.last)):
         click.echo(
             f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "

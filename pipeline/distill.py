@@ -1,46 +1,85 @@
-"""The training run: batches through the trainer, the hold-out after every epoch, the best and the last kept."""
+"""From a recipe to a run: data, teacher and student fitted together, trained, and summed up."""
 
 from __future__ import annotations
 
-import math
 import platform
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
-from pipeline.checkpoint import Figures, NetworkCard, save_checkpoint
+from pipeline.checkpoint import NetworkCard
 from pipeline.data import Batches, Dataset, hold_out, load_dataset
-from pipeline.evaluate import device_name, holdout_accuracy
+from pipeline.devices import from_first, launch
+from pipeline.evaluate import device_name
 from pipeline.methods import METHODS
 from pipeline.precision import resolve
-from pipeline.progress import TrainingLog
 from pipeline.recipe import Recipe
-from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, Summary
+from pipeline.run import Run
+from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim
+from pipeline.state import Standing, restore_state
 from pipeline.teacher import load_teacher
 from pipeline.trainer import Trainer
 from runtime.bundle import DataRecord, InputShape
 from runtime.device import software
-from runtime.errors import BadRecipe, NonFinite
-from runtime.files import check_new_directory, write_atomic
+from runtime.errors import BadRecipe
+from runtime.files import write_atomic
 from runtime.images import DATA_ROOT, ImageSet
+from runtime.progress import log
 from runtime.spec import to_json
 
+SAVE_SECONDS = 60.0
+"""How often the state is saved within an epoch."""
 
-def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summary:
+
+def distill(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_root: Path = DATA_ROOT,
+    resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    save_seconds: float = SAVE_SECONDS,
+) -> Summary:
     """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
 
+    Args:
+        recipe: what to do.
+        out: the run directory; on storage that all nodes see.
+        data_root: where data sets known by name lie.
+        resume: go on where the saved state of the run in `out` is, to the same weights; begin where there is none; a
+            finished run is left as it is.
+        devices: processes on this machine, a GPU each where there are any; several take a batch in parts.
+        nodes: machines.
+        save_seconds: how often the state is saved within an epoch; it always is after one.
+
     Raises:
-        UsageFault: `out` is not empty.
+        UsageFault: `out` is not empty, or no run.
         BadData, BadModel, BadRecipe: data, teacher and recipe do not fit; nothing has been written then.
+        BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
+        MissingEnvironment: there are fewer devices, or a process was lost.
         NonFinite: the loss is no longer a number.
 
     """
-    check_new_directory(out)
-    device = training_device()
+    arguments = (recipe.to_dict(), out, data_root, resume, save_seconds)
+    return launch(_run, *arguments, devices=devices, nodes=nodes)
+
+
+def _run(
+    fabric: Fabric, table: dict[str, Any], out: Path, data_root: Path, resume: bool, save_seconds: float
+) -> Summary:
+    """Do what `distill` says, as one of the processes; the first one alone writes, and says what happens."""
+    recipe = Recipe.model_validate(table)
+    finished = from_first(fabric, lambda: claim(out, recipe, resume=resume))
+    if finished is not None:
+        if fabric.is_global_zero:
+            log(f"{out} is finished: there is nothing to resume")
+        return finished
+    device = fabric.device
     precision = resolve(recipe.train.precision, device)
     dataset = load_dataset(recipe.data.name, recipe.data.path, data_root)
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
@@ -50,50 +89,35 @@ def distill(recipe: Recipe, out: Path, *, data_root: Path = DATA_ROOT) -> Summar
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = recipe.data
     batches = Batches(training, recipe.train.batch, crop=data.crop, flip=data.flip, seed=recipe.seed, device=device)
-    steps = min(recipe.train.epochs * len(batches), recipe.train.max_steps or sys.maxsize)
+    trainer = Trainer(recipe, student, teacher, classes=len(card.classes), precision=precision, fabric=fabric)
+    new = Standing(parts=trainer.parts, training_data=training.sha256, teacher=teacher_sha256)
+    standing = restore_state(out, trainer, new)
+    from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / RECIPE, recipe.to_toml().encode())
-    trainer = Trainer(recipe, student, teacher, classes=len(card.classes), precision=precision)
-    started = time.monotonic()
-    best: Figures | None = None
-    with TrainingLog(out, steps=steps, steps_per_epoch=len(batches), batch=batches.size) as log:
-        log.say(f"{recipe.name}: {recipe.method.name} on {len(training.labels)} images, {device}, {precision}")
-        for epoch in range(math.ceil(steps / len(batches))):
-            _train_epoch(trainer, batches, epoch, steps, log)
-            clean, pgd = holdout_accuracy(
-                trainer.folded.refresh(), holdout, classes=len(card.classes), eps=recipe.threat.eps, device=device
-            )
-            last = Figures(epoch=epoch + 1, n=len(holdout.labels), clean=clean, pgd=pgd)
-            log.figures(last)
-            save_checkpoint(out / CHECKPOINTS["last"], student, card.model_copy(update={"figures": last}))
-            if best is None or (last.pgd, last.clean) > (best.pgd, best.clean):
-                best = last
-                save_checkpoint(out / CHECKPOINTS["best"], student, card.model_copy(update={"figures": best}))
-    assert best is not None
+    run = Run(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
+    standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {precision}")
+    assert standing.best is not None
+    assert standing.last is not None
     summary = Summary(
         name=recipe.name,
         method=recipe.method.name,
         seed=recipe.seed,
-        best=best,
-        last=last,
-        steps=steps,
-        seconds=round(time.monotonic() - started, 1),
-        images_per_second=round(log.images_per_second, 1),
+        best=standing.best,
+        last=standing.last,
+        steps=standing.steps,
+        seconds=round(standing.seconds, 1),
+        images_per_second=round(standing.steps * batches.size / max(standing.busy_seconds, 1e-9), 1),
         precision=precision,
         device=device_name(device),
         threads=torch.get_num_threads(),
+        devices=fabric.world_size,
+        norm_batch=recipe.train.batch // trainer.parts,
         teacher_sha256=teacher_sha256,
         training_data=DataRecord(name=training.name, n=len(training), sha256=training.sha256),
         software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
     )
-    write_atomic(out / SUMMARY, to_json(summary))
+    from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
     return summary
-
-
-def training_device() -> torch.device:
-    """Return the CUDA device where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
@@ -133,13 +157,3 @@ def _teacher(recipe: Recipe, card: NetworkCard, device: torch.device) -> tuple[n
         if own != other:
             raise BadRecipe(f"teacher: its {what} is {other}, the data's is {own}", hint="take a teacher of this data")
     return teacher.to(device), digest
-
-
-def _train_epoch(trainer: Trainer, batches: Batches, epoch: int, steps: int, log: TrainingLog) -> None:
-    first = epoch * len(batches)
-    for number, (images, labels) in zip(range(first, steps), batches.epoch(epoch), strict=False):
-        began = time.monotonic()
-        loss = trainer.step(images, labels, number=number, steps_per_epoch=len(batches), steps=steps)
-        if not math.isfinite(loss):
-            raise NonFinite(f"the loss is {loss} at step {number + 1}", hint="lower train.lr")
-        log.step(number + 1, loss=loss, seconds=time.monotonic() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.checkpoint import Figures
+from pipeline.run_directory import METRICS
+from pipeline.state import START_ANEW, Standing
+from runtime.errors import BadInput
+from runtime.files import write_atomic
 
 LINES_PER_EPOCH = 20
 
@@ -25,15 +30,17 @@ class TrainingLog:
         directory: the run directory.
         steps, steps_per_epoch: how many optimiser steps the run, and one epoch, has.
         batch: images in a step, for the rate.
+        standing: where the run stands.
 
     """
 
-    def __init__(self, directory: Path, *, steps: int, steps_per_epoch: int, batch: int) -> None:
+    def __init__(self, directory: Path, *, steps: int, steps_per_epoch: int, batch: int, standing: Standing) -> None:
         self.console = Console(stderr=True)
         self.steps, self.steps_per_epoch, self.batch = steps, steps_per_epoch, batch
+        self.lines, self.busy_seconds = standing.lines, standing.busy_seconds
         self._interval = math.ceil(steps_per_epoch / LINES_PER_EPOCH)
-        self._metrics = (directory / "metrics.jsonl").open("w")
-        self._board = SummaryWriter(str(directory / "tensorboard"))
+        self._metrics = (directory / METRICS).open("a")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=standing.steps + 1)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -44,8 +51,9 @@ class TrainingLog:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("train", total=steps, epoch=1, loss=float("nan"), rate=0.0)
-        self.busy_seconds = 0.0
+        self._task = self._bar.add_task(
+            "train", total=steps, completed=standing.steps, epoch=1, loss=float("nan"), rate=0.0
+        )
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -89,6 +97,49 @@ class TrainingLog:
         """Print one line, above the bar where there is one."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def sync(self) -> None:
+        """Bring what is logged to the disk, so that a saved state never counts lines that a power cut takes."""
+        os.fsync(self._metrics.fileno())
+
     def _write(self, record: dict[str, float]) -> None:
         self._metrics.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
         self._metrics.flush()
+        self.lines += 1
+
+
+class SilentLog:
+    """The log of every process but the first: it keeps and shows nothing."""
+
+    lines, busy_seconds = 0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, number: int, *, loss: float, seconds: float) -> None:
+        """Ignore it."""
+
+    def figures(self, figures: Figures) -> None:
+        """Ignore it."""
+
+    def say(self, line: str) -> None:
+        """Ignore it."""
+
+    def sync(self) -> None:
+        """Ignore it."""
+
+
+def cut_metrics(directory: Path, count: int) -> None:
+    """Keep the first `count` lines of metrics.jsonl: what a killed run logged after its saved state comes again.
+
+    Raises:
+        BadInput: it has fewer.
+
+    """
+    path = directory / METRICS
+    kept = path.read_bytes().splitlines(keepends=True)[:count] if path.exists() else []
+    if len(kept) < count or not all(line.endswith(b"\n") for line in kept):
+        raise BadInput(f"{path} has fewer than the {count} lines that the saved state counts", hint=START_ANEW)
+    write_atomic(path, b"".join(kept))

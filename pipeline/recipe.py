@@ -29,6 +29,8 @@ from runtime.errors import BadRecipe
 from runtime.spec import Frozen, Gate, Name, ThreatModel
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
+USUAL_DECAY = 0.999
+"""Of an average of the weights, a step."""
 
 
 class DataTable(Frozen):
@@ -72,6 +74,9 @@ class TrainTable(Frozen):
 
     Epochs, milestones, weight decay and reduction are the method's published ones where the recipe names none; such
     milestones keep their place in another number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
+
+    Each device takes its part of a batch in `micro_batches` equal ones, each with batch-norm statistics of its own.
+    `ema` is the decay of an average of the weights that is evaluated and saved in their place; true is 0.999.
     """
 
     epochs: Annotated[int, Field(gt=0)]
@@ -83,6 +88,14 @@ class TrainTable(Frozen):
     milestones: tuple[float, ...]
     reduction: Reduction
     precision: Precision = "auto"
+    micro_batches: Annotated[int, Field(gt=0)] = 1
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    compile: bool = False
+
+    @field_validator("ema", mode="before")
+    @classmethod
+    def _usual_decay(cls, value: Any) -> Any:
+        return {True: USUAL_DECAY, False: None}[value] if isinstance(value, bool) else value
 
 
 class MethodTable(Frozen):

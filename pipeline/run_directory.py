@@ -1,9 +1,10 @@
-"""A finished training run, read back from its directory."""
+"""The directory of a training run: opened to train in, and read back when the run is finished."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
@@ -11,16 +12,21 @@ from torch import nn
 from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe import Precision, Recipe, load_recipe
 from runtime.bundle import DataRecord, Digest
-from runtime.errors import BadInput
-from runtime.files import sha256
+from runtime.errors import BadInput, BadRecipe, UsageFault
+from runtime.files import check_new_directory, sha256
 from runtime.spec import Frozen
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
+METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
 CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
 
 
 class Summary(Frozen):
-    """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images."""
+    """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images.
+
+    Every batch norm saw `norm_batch` images: the batch of a run on one device that divides none; less on several,
+    with micro-batches, or where a batch did not fit the device's memory.
+    """
 
     name: str
     method: str
@@ -33,6 +39,8 @@ class Summary(Frozen):
     precision: Precision
     device: str
     threads: int
+    devices: int = 1
+    norm_batch: int | None = None
     teacher_sha256: Digest | None
     training_data: DataRecord
     software: dict[str, str]
@@ -59,15 +67,11 @@ def open_run(directory: Path, checkpoint: str) -> TrainedRun:
 
     """
     recipe_file, path = directory / RECIPE, directory / CHECKPOINTS[checkpoint]
-    try:
-        summary = Summary.model_validate_json((directory / SUMMARY).read_bytes())
-    except OSError:
+    summary = read_summary(directory)
+    if summary is None:
         raise BadInput(
             f"{directory} is not a finished run: it has no {SUMMARY}", hint="train one with `edgeproof distill RECIPE`"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]["msg"]
-        raise BadInput(f"{directory / SUMMARY}: {first}", hint="the file is damaged, or of another version") from None
+        )
     network, card = load_checkpoint(path)
     return TrainedRun(
         recipe=load_recipe(str(recipe_file)),
@@ -78,3 +82,66 @@ def open_run(directory: Path, checkpoint: str) -> TrainedRun:
         checkpoint_sha256=sha256(path.read_bytes()),
         summary=summary,
     )
+
+
+def read_summary(directory: Path) -> Summary | None:
+    """Read summary.json; None where the run is not finished.
+
+    Raises:
+        BadInput: the file is damaged.
+
+    """
+    try:
+        return Summary.model_validate_json((directory / SUMMARY).read_bytes())
+    except OSError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]["msg"]
+        raise BadInput(f"{directory / SUMMARY}: {first}", hint="the file is damaged, or of another version") from None
+
+
+def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
+    """Check that a recipe may be trained in a directory, new or to be resumed; its summary if that has happened.
+
+    To resume what has not begun is to begin. What a killed process left half-written is removed.
+
+    Raises:
+        UsageFault: the directory is not empty, and either not to be resumed or no run.
+        BadRecipe: the run began with another recipe.
+        BadInput: the saved recipe or summary is damaged.
+        MissingEnvironment: its place cannot be written to.
+
+    """
+    if resume and directory.is_dir():
+        for file in (RECIPE, SUMMARY, METRICS, STATE, *CHECKPOINTS.values()):
+            path = directory / file
+            for leftover in path.parent.glob(f".{path.name}.*"):
+                leftover.unlink()
+        if (directory / RECIPE).is_file():
+            _check_same(load_recipe(str(directory / RECIPE)), recipe)
+            return read_summary(directory)
+    try:
+        check_new_directory(directory)
+    except UsageFault as fault:
+        if (directory / RECIPE).is_file():
+            fault.hint = "go on with the run there with --resume, or name another --out"
+        raise
+    return None
+
+
+def _check_same(before: Recipe, now: Recipe) -> None:
+    was, is_now = _flat(before.to_dict()), _flat(now.to_dict())
+    changed = [key for key in sorted(was | is_now) if was.get(key) != is_now.get(key)]
+    if changed:
+        told = "\n".join(f"  {key}: {was.get(key, 'none')}, now {is_now.get(key, 'none')}" for key in changed)
+        raise BadRecipe(
+            f"the run began with another recipe:\n{told}", hint="resume with the same recipe, or name another --out"
+        )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the keys of nested tables as paths."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -32,14 +32,21 @@ def _uniform(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
 STARTS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {"gaussian": _gaussian, "uniform": _uniform}
 
 
-def search(objective: Objective, view: View, start: str, spec: SearchSpec, generator: torch.Generator) -> Tensor:
+def search(objective: Objective, view: View, noise: Tensor, spec: SearchSpec) -> Tensor:
     """Return x' [B, C, H, W]: in the ball around the view's images, in [0, 1], detached.
 
     Only the gradient in x' is computed, and none is left anywhere: autograd prunes that of weights that learn.
+
+    Args:
+        objective: what is raised at x'.
+        view: the batch and the networks.
+        noise: what the search begins with, added to the images: one of STARTS, [B, C, H, W].
+        spec: the ball and the steps.
+
     """
     images = view.images
     low, high = (images - spec.eps).clamp_(0, 1), (images + spec.eps).clamp_(0, 1)
-    points = torch.clamp(images + STARTS[start](images, spec.eps, generator), low, high)
+    points = torch.clamp(images + noise, low, high)
     for _ in range(spec.steps):
         points.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(view, points).sum(), points)

@@ -66,6 +66,7 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
         "student.best.safetensors",
         "student.last.safetensors",
         "metrics.jsonl",
+        "state",
         "tensorboard",
         "summary.json",
     }

@@ -15,7 +15,8 @@ def view_of(images, student):
 
 def run(images, student, start, spec, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return search(METHODS["pgd-at"].objective, view_of(images, student), start, spec, generator)
+    noise = STARTS[start](images, spec.eps, generator)
+    return search(METHODS["pgd-at"].objective, view_of(images, student), noise, spec)
 
 
 @settings(deadline=None, max_examples=40)
@@ -41,7 +42,8 @@ def test_search_finds_the_corner_that_a_linear_loss_asks_for(start):
     images, student = torch.full((4, 1, 3, 4), 0.5, dtype=torch.float64), Linear(3, classes=2)
     view = View(images, torch.zeros(4, dtype=torch.int64), student, None, PgdAtOptions(), 0.0)
     spec = SearchSpec(eps=0.1, step=0.05, steps=6)
-    points = search(METHODS["pgd-at"].objective, view, start, spec, torch.Generator().manual_seed(0))
+    noise = STARTS[start](images, spec.eps, torch.Generator().manual_seed(0))
+    points = search(METHODS["pgd-at"].objective, view, noise, spec)
     corner = images + 0.1 * (student.W[1] - student.W[0]).sign().view(1, 1, 3, 4)
     torch.testing.assert_close(points, corner.detach())
 

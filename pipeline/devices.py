@@ -1,0 +1,134 @@
+"""Devices and processes: Lightning Fabric starts them, and this is what the training run asks of them."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.queues import SimpleQueue
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+from torch.nn.parallel import DistributedDataParallel
+
+from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
+
+T = TypeVar("T")
+LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
+"""What may have started one process a device already: torchrun, srun."""
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter in older PyTorch
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+
+
+def training_device() -> torch.device:
+    """Return the CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int = 1) -> T:
+    """Run `work(fabric, *arguments)` in one process a device, and return what the first of them returns.
+
+    One device needs no other process. Several are started here, on one machine; on several machines torchrun or Slurm
+    has started this process, and it takes its place among the others.
+
+    Raises:
+        UsageFault: the launcher started another number of processes.
+        MissingEnvironment: there are fewer devices, or a process was lost; the others have ended then.
+        EdgeproofError: what `work` raises, from whichever process.
+
+    """
+    fabric = _fabric(devices, nodes)
+    failures = multiprocessing.get_context("spawn").SimpleQueue()
+    others = set(multiprocessing.active_children())
+    try:
+        return fabric.launch(_attempt, failures, work, *arguments)  # type: ignore[no-any-return, arg-type]
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        if not failures.empty():
+            raise failures.get() from None
+        if isinstance(error, ProcessRaisedException):
+            raise
+        raise _lost(f"process {error.error_index} ({error.signal_name or error.exit_code})") from None
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+
+
+def one_device(device: torch.device) -> Fabric:
+    """Return the Fabric of one process on one device."""
+    return Fabric(accelerator=device.type, devices=1)
+
+
+def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
+    """Call `work` in the first process alone; what it returns or raises is returned or raised in all of them."""
+    outcome: T | Exception | None = None
+    if fabric.is_global_zero:
+        try:
+            outcome = work()
+        except (EdgeproofError, OSError) as error:
+            outcome = error
+    outcome = fabric.broadcast(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome  # type: ignore[return-value]
+
+
+def share_buffers(fabric: Fabric, network: nn.Module) -> None:
+    """Give every process the first one's buffers: the running statistics."""
+    if fabric.world_size > 1:
+        for sent in [torch.distributed.broadcast(buffer, src=0, async_op=True) for buffer in network.buffers()]:
+            assert sent is not None
+            sent.wait()
+
+
+def _fabric(devices: int, nodes: int) -> Fabric:
+    device = training_device()
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise MissingEnvironment(
+            f"{devices} devices are asked for, this machine has {torch.cuda.device_count()}", hint="lower --devices"
+        )
+    launcher = next((environment for environment in LAUNCHERS if environment.detect()), None)
+    if launcher is not None and (started := launcher().world_size()) != devices * nodes:
+        raise UsageFault(
+            f"the launcher started {started} processes for {nodes} x {devices} devices",
+            hint="--devices is the number on one machine, --nodes the number of machines",
+        )
+    if devices * nodes == 1:
+        return one_device(device)
+    if launcher is None and nodes > 1:
+        raise UsageFault(
+            "--nodes needs torchrun or srun to start a process on every machine", hint="see docs/recipes.md"
+        )
+    # Spawned, not forked: CUDA allows no fork. Buffers are shared once a step, by share_buffers.
+    own: dict[str, Any] = {_SYNC_BUFFERS: False}
+    strategy = DDPStrategy(start_method="spawn" if launcher is None else "popen", **own)
+    return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy)
+
+
+def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..., T], *arguments: Any) -> T:
+    """Call `work`; leave the errors that a user can act on in the queue: PyTorch would make text of them."""
+    try:
+        try:
+            return work(fabric, *arguments)
+        except torch.distributed.DistError as error:
+            raise _lost("another process") from error
+    except (EdgeproofError, OSError) as error:
+        if fabric.world_size > 1:
+            failures.put(error)
+        raise
+
+
+def _lost(what: str) -> MissingEnvironment:
+    return MissingEnvironment(
+        f"{what} was lost, and the run has ended", hint="its last saved state is whole: go on with --resume"
+    )

@@ -1,0 +1,76 @@
+"""Runs small enough to be repeated many times: 8 x 8 images of four kinds, a few steps."""
+
+import json
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from pipeline.checkpoint import NetworkCard, save_checkpoint
+from pipeline.recipe import load_recipe
+from runtime.bundle import InputShape
+
+SMALL = """
+name = "small"
+[data]
+path = "{data}"
+holdout = 20
+crop = 1
+[student]
+arch = "resnet18"
+width = 0.0625
+[teacher]
+path = "{data}/teacher.safetensors"
+[method]
+name = "pgd-at"
+[search]
+steps = 1
+step = "8/255"
+[train]
+epochs = 2
+batch = 20
+lr = 0.05
+milestones = [1]
+"""
+STEPS_PER_EPOCH = 5
+
+
+def write_small(directory):
+    """Write 120 training and 20 test images, an untrained teacher and a recipe; return the recipe's path."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 120), ("test", 20)):
+        labels = np.arange(count) % 4
+        images = random.integers(0, 120, (count, 1, 8, 8)) + 30 * labels[:, None, None, None]
+        np.savez(directory / f"{split}.npz", x=images.astype(np.uint8), y=labels)
+    card = NetworkCard(
+        arch="resnet18",
+        width=0.0625,
+        input=InputShape(channels=1, height=8, width=8),
+        classes=("0", "1", "2", "3"),
+        mean=(0.4,),
+        std=(0.2,),
+    )
+    torch.manual_seed(1)
+    save_checkpoint(directory / "teacher.safetensors", card.build(), card)
+    recipe = directory / "small.toml"
+    recipe.write_text(SMALL.format(data=directory))
+    return recipe
+
+
+def small(directory, *overrides):
+    return load_recipe(str(write_small(directory)), overrides)
+
+
+def weights(run, which="last"):
+    return load_file(run / f"student.{which}.safetensors")
+
+
+def assert_equal_bits(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def metrics(run):
+    """Return what metrics.jsonl says, without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("time", "seconds")} for line in lines]
