@@ -1,7 +1,7 @@
 """What a graph may not do when it comes from a bundle: reach for bytes outside it.
 
-ONNX Runtime, given a graph as bytes, resolves external data against the working directory, and older versions follow
-absolute and climbing paths. So the graph is searched before any engine sees it, along the few fields of onnx.proto
+ONNX Runtime, given a graph as bytes, reads external data from the working directory, and 1.20 from any path and from
+its own memory (docs/adr/0025). So the graph is searched before any engine sees it, along the few fields of onnx.proto
 that lead to a tensor, without the onnx package.
 """
 
