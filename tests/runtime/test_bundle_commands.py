@@ -117,6 +117,13 @@ def test_inspect_without_trust_tells_unsigned_from_unchecked(bundle, version):
     assert edgeproof("inspect", version(1)).stdout.endswith("not authenticated: no --trust given\n")
 
 
+def test_inspect_lets_no_bundle_speak_to_the_terminal(bundle, rewrite):
+    rewrite(bundle, "created", value="\x1b[2Jlong ago")
+    result = edgeproof("inspect", bundle)
+    assert result.exit_code == 0, result.output
+    assert "made ?[2Jlong ago" in result.stdout
+
+
 def test_a_file_is_no_bundle(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"?")
     result = edgeproof("inspect", tmp_path / "model.onnx")
