@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pipeline.models import NETWORKS, build_network
+from pipeline.models import Blueprint, build_network
 from runtime.bundle import InputShape
 from runtime.errors import BadModel
 from runtime.files import write_atomic
@@ -28,11 +28,9 @@ class Figures(Frozen):
     pgd: float
 
 
-class NetworkCard(Frozen):
+class NetworkCard(Blueprint):
     """What a checkpoint says of itself: enough to build the network again."""
 
-    arch: str
-    width: Annotated[float, Field(gt=0)]
     input: InputShape
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     mean: tuple[float, ...]
@@ -46,6 +44,7 @@ class NetworkCard(Frozen):
             channels=self.input.channels,
             classes=len(self.classes),
             width=self.width,
+            depth=self.depth,
             mean=self.mean,
             std=self.std,
         )
@@ -71,11 +70,9 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, NetworkCard]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         card = NetworkCard.model_validate_json(metadata[METADATA_KEY])
-        if card.arch not in NETWORKS:
-            raise BadModel(f"{path}: unknown architecture {card.arch!r}")
         network = card.build()
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise BadModel(f"{path} is not a checkpoint of edgeproof: {reason}", hint="is the file whole?") from None
     return network, card

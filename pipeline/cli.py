@@ -16,7 +16,7 @@ from pipeline.data import load_dataset
 from pipeline.devices import training_device
 from pipeline.distill import SAVE_SECONDS
 from pipeline.distill import distill as run_recipe
-from pipeline.evaluate import TorchSession, placement
+from pipeline.evaluate import run_subject
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from runtime.bundle import Provenance, Reference
@@ -24,7 +24,6 @@ from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
 from runtime.options import Asked, NewDirectory, attack_options, judge
 from runtime.signing import fingerprint, load_private_key
-from runtime.verify import Subject
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -75,6 +74,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @training_options
+@click.option("--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance.")
 def distill(**asked: Any) -> None:
     """Train the student of RECIPE (a name, or a .toml file) with its method."""
     _train(**asked)
@@ -96,6 +96,7 @@ def _train(
     devices: int,
     nodes: int,
     save_every: float,
+    allow_weak_teacher: bool = False,
 ) -> None:
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
@@ -108,6 +109,7 @@ def _train(
             devices=devices,
             nodes=nodes,
             save_seconds=save_every,
+            allow_weak_teacher=allow_weak_teacher,
         )
     except KeyboardInterrupt:
         click.echo(f"resume with: {_resuming(recipe, out, overrides, devices)}", err=True)
@@ -140,17 +142,7 @@ def evaluate(run: Path, checkpoint: str, **choices: Any) -> None:
     """Attack the PyTorch student of RUN with the suite that `verify` runs on the exported artifact."""
     asked = Asked(**choices)
     trained = open_run(run, checkpoint)
-    device, card = training_device(), trained.card
-    subject = Subject(
-        session=TorchSession(trained.network, sha256=trained.checkpoint_sha256, device=device),
-        name=trained.recipe.name,
-        classes=card.classes,
-        shape=(card.input.channels, card.input.height, card.input.width),
-        images=_evaluation_images(trained, asked),
-        command=f"edgeproof evaluate RUN --checkpoint {checkpoint}",
-        libraries=("edgeproof", "numpy", "torch"),
-        place=placement(device),
-    )
+    subject = run_subject(trained, _evaluation_images(trained, asked), device=training_device())
     judge(subject, asked, threat_model=trained.recipe.threat, gate=trained.recipe.gate)
 
 

@@ -1,24 +1,27 @@
-"""Image sets for training: by name or by path, held whole as one tensor on the training device."""
+"""Image sets for training: by name or by path; and the part of them that is held out."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 from torchvision import datasets
 
+from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.files import sha256
 from runtime.images import DATA_ROOT, ImageSet, read_folder, read_npz
 
 EMBEDDED = Path(__file__).parent / "embedded"
+CPU = torch.device("cpu")
+DECODED_SHARE = 0.5
+"""Of the free memory, what a decoded training set may fill."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,27 @@ def load_cifar10(root: Path) -> Dataset:
     return _torchvision("cifar10", datasets.CIFAR10, root)
 
 
+def load_cifar100(root: Path) -> Dataset:
+    """Load CIFAR-100, with its 100 fine classes, from `root`, or download it there."""
+    return _torchvision("cifar100", datasets.CIFAR100, root)
+
+
+def load_svhn(root: Path) -> Dataset:
+    """Load the cropped digits of SVHN, 73,257 and 26,032, from `root`, or download them there."""
+    return _torchvision("svhn", _svhn, root)
+
+
+def _svhn(root: Path, *, train: bool, download: bool) -> SimpleNamespace:
+    split = datasets.SVHN(root, split="train" if train else "test", download=download)
+    return SimpleNamespace(data=split.data.transpose(0, 2, 3, 1), targets=split.labels, classes="0123456789")
+
+
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "fashion-mini": load_fashion_mini,
     "fashion-mnist": load_fashion_mnist,
     "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "svhn": load_svhn,
 }
 
 
@@ -87,7 +107,8 @@ def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT) ->
     """Load a data set by its name in DATASETS, or from a path.
 
     A path is a directory with train/ and test/ (or val/), each with one folder a class; or with train.npz and
-    test.npz, each holding `x` and `y`.
+    test.npz, each holding `x` and `y`. The training images of a folder are decoded now where they fill at most half of
+    the free memory, else whenever they are looked at.
 
     Raises:
         BadData: unknown name; nothing usable at the path; says where it looked.
@@ -109,7 +130,9 @@ def _from_path(path: Path) -> Dataset:
         return Dataset(train, test, tuple(str(label) for label in range(count)))
     for test_name in ("test", "val"):
         if (path / "train").is_dir() and (path / test_name).is_dir():
-            train, classes = read_folder(path / "train", name=f"{path.name}/train")
+            train, classes = read_folder(path / "train", name=f"{path.name}/train", decoded=False)
+            if train.images.size <= DECODED_SHARE * free_memory(CPU):
+                train = _decoded(train)
             channels = train.images.shape[1]
             test, test_classes = read_folder(path / test_name, channels=channels, name=f"{path.name}/{test_name}")
             if classes != test_classes:
@@ -119,6 +142,10 @@ def _from_path(path: Path) -> Dataset:
         f"{path.resolve()} holds no data set",
         hint="looked for train/ with test/ or val/ (a folder a class), and for train.npz with test.npz (x and y)",
     )
+
+
+def _decoded(images: ImageSet) -> ImageSet:
+    return ImageSet(images.name, np.asarray(images.images), images.labels, images.ids)
 
 
 def _torchvision(name: str, kind: Callable[..., Any], root: Path) -> Dataset:
@@ -153,72 +180,19 @@ def cifar10(root: Path) -> ImageSet:
     return load_cifar10(root).test
 
 
+def cifar100(root: Path) -> ImageSet:
+    """Return the test images of CIFAR-100."""
+    return load_cifar100(root).test
+
+
+def svhn(root: Path) -> ImageSet:
+    """Return the test images of SVHN."""
+    return load_svhn(root).test
+
+
 def hold_out(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Split `count` images off, drawn without replacement by `seed`: (the rest, the hold-out)."""
+    """Split `count` images off, drawn without replacement by `seed`: (the rest, the hold-out, decoded)."""
     if not 0 < count < len(images.labels):
         raise BadData(f"cannot hold out {count} of {len(images.labels)} images", hint="change data.holdout")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(images.labels))
-    return images.rows(np.sort(order[count:])), images.rows(np.sort(order[:count]))
-
-
-class Batches:
-    """A training set as one tensor on the device, drawn in random, augmented batches.
-
-    Order and augmentation follow from (seed, epoch) alone, so that a run can go on after a stop.
-
-    Args:
-        images: the set; kept as it is stored, uint8 as a rule, and turned into float32 [0, 1] a batch at a time.
-        size: images in a batch; the last, smaller batch of an epoch is left out.
-        crop: padding in pixels before a random crop of the image's own size.
-        flip: whether half of the images are mirrored left to right.
-
-    """
-
-    def __init__(self, images: ImageSet, size: int, *, crop: int, flip: bool, seed: int, device: torch.device) -> None:
-        if len(images.labels) < size:
-            raise BadData(f"{len(images.labels)} training images do not fill one batch of {size}")
-        self.images = torch.from_numpy(np.ascontiguousarray(images.images)).to(device)
-        self.labels = torch.from_numpy(images.labels).to(device)
-        self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
-
-    def __len__(self) -> int:
-        """Return the batches in one epoch."""
-        return len(self.labels) // self.size
-
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images float32 [B, C, H, W] in [0, 1], labels int64 [B]) for one epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.size].to(self.labels.device)
-        for rows in order.view(-1, self.size):
-            yield augment(self.images[rows], self.crop, self.flip, generator), self.labels[rows]
-
-
-def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to `crop` pixels over zeros, mirror half of them: one gather for the whole batch.
-
-    Args:
-        images: [B, C, H, W], uint8 or float32 in [0, 1].
-        crop: padding in pixels; 0 leaves the place as it is.
-        flip: whether to mirror.
-        generator: on the CPU; draws the same for every device.
-
-    Returns:
-        float32 [B, C, H, W] in [0, 1].
-
-    """
-    count, _, height, width = images.shape
-    down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator)
-    mirror = torch.rand(count, 1, generator=generator) < (0.5 if flip else 0.0)
-    rows = (torch.arange(height) + down)[:, None, :, None]
-    across = torch.arange(width)
-    columns = (torch.where(mirror, across.flip(0), across) + right)[:, None, None, :]
-    padded = F.pad(images, (crop, crop, crop, crop))
-    device = images.device
-    batch, channel = torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[None, :, None, None]
-    return as_float(padded[batch.to(device), channel.to(device), rows.to(device), columns.to(device)])
-
-
-def as_float(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1], in channels_last; float32 images as they are."""
-    scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-    return scaled.contiguous(memory_format=torch.channels_last)
+    return images.rows(np.sort(order[count:])), _decoded(images.rows(np.sort(order[:count])))

@@ -9,23 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
+from pipeline.batches import Batches
 from pipeline.checkpoint import NetworkCard
-from pipeline.data import Batches, Dataset, hold_out, load_dataset
+from pipeline.data import Dataset, hold_out, load_dataset
 from pipeline.devices import from_first, launch
 from pipeline.evaluate import device_name
-from pipeline.methods import METHODS
 from pipeline.precision import resolve
 from pipeline.recipe import Recipe
 from pipeline.run import Run
 from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim
 from pipeline.state import Standing, restore_state
-from pipeline.teacher import load_teacher
+from pipeline.teacher import prepare_teacher
 from pipeline.trainer import Trainer
 from runtime.bundle import DataRecord, InputShape
 from runtime.device import software
-from runtime.errors import BadRecipe
 from runtime.files import write_atomic
 from runtime.images import DATA_ROOT, ImageSet
 from runtime.progress import log
@@ -44,6 +42,7 @@ def distill(
     devices: int = 1,
     nodes: int = 1,
     save_seconds: float = SAVE_SECONDS,
+    allow_weak_teacher: bool = False,
 ) -> Summary:
     """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
 
@@ -56,6 +55,7 @@ def distill(
         devices: processes on this machine, a GPU each where there are any; several take a batch in parts.
         nodes: machines.
         save_seconds: how often the state is saved within an epoch; it always is after one.
+        allow_weak_teacher: go on with a teacher that PGD brings near chance.
 
     Raises:
         UsageFault: `out` is not empty, or no run.
@@ -65,12 +65,18 @@ def distill(
         NonFinite: the loss is no longer a number.
 
     """
-    arguments = (recipe.to_dict(), out, data_root, resume, save_seconds)
+    arguments = (recipe.to_dict(), out, data_root, resume, save_seconds, allow_weak_teacher)
     return launch(_run, *arguments, devices=devices, nodes=nodes)
 
 
 def _run(
-    fabric: Fabric, table: dict[str, Any], out: Path, data_root: Path, resume: bool, save_seconds: float
+    fabric: Fabric,
+    table: dict[str, Any],
+    out: Path,
+    data_root: Path,
+    resume: bool,
+    save_seconds: float,
+    allow_weak_teacher: bool,
 ) -> Summary:
     """Do what `distill` says, as one of the processes; the first one alone writes, and says what happens."""
     recipe = Recipe.model_validate(table)
@@ -84,13 +90,24 @@ def _run(
     dataset = load_dataset(recipe.data.name, recipe.data.path, data_root)
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     card = network_card(recipe, dataset)
-    teacher, teacher_sha256 = _teacher(recipe, card, device)
+    teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
+    if teacher is not None and fabric.is_global_zero:
+        log(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = recipe.data
-    batches = Batches(training, recipe.train.batch, crop=data.crop, flip=data.flip, seed=recipe.seed, device=device)
-    trainer = Trainer(recipe, student, teacher, classes=len(card.classes), precision=precision, fabric=fabric)
-    new = Standing(parts=trainer.parts, training_data=training.sha256, teacher=teacher_sha256)
+    batches = Batches(
+        training,
+        recipe.train.batch,
+        crop=data.crop,
+        flip=data.flip,
+        seed=recipe.seed,
+        device=device,
+        place=data.place,
+    )
+    network, digest = (teacher.network, teacher.sha256) if teacher else (None, None)
+    trainer = Trainer(recipe, student, network, classes=len(card.classes), precision=precision, fabric=fabric)
+    new = Standing(parts=trainer.parts, training_data=training.sha256, teacher=digest)
     standing = restore_state(out, trainer, new)
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
@@ -112,7 +129,8 @@ def _run(
         threads=torch.get_num_threads(),
         devices=fabric.world_size,
         norm_batch=recipe.train.batch // trainer.parts,
-        teacher_sha256=teacher_sha256,
+        teacher_sha256=digest,
+        teacher=teacher.figures if teacher else None,
         training_data=DataRecord(name=training.name, n=len(training), sha256=training.sha256),
         software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
     )
@@ -127,6 +145,7 @@ def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
     return NetworkCard(
         arch=recipe.student.arch,
         width=recipe.student.width,
+        depth=recipe.student.depth,
         input=InputShape(channels=channels, height=height, width=width),
         classes=dataset.classes,
         mean=mean,
@@ -145,15 +164,3 @@ def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
     rounded = (tuple(round(float(value), 4) for value in values) for values in (mean, np.maximum(std, 1 / 255)))
     return next(rounded), next(rounded)
-
-
-def _teacher(recipe: Recipe, card: NetworkCard, device: torch.device) -> tuple[nn.Module | None, str | None]:
-    if not METHODS[recipe.method.name].needs_teacher:
-        return None, None
-    assert recipe.teacher is not None
-    teacher, teacher_card, digest = load_teacher(recipe.teacher)
-    for what in ("input", "classes"):
-        own, other = getattr(card, what), getattr(teacher_card, what)
-        if own != other:
-            raise BadRecipe(f"teacher: its {what} is {other}, the data's is {own}", hint="take a teacher of this data")
-    return teacher.to(device), digest

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.precision import arithmetic
+from pipeline.run_directory import TrainedRun
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
 from runtime.images import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
 from runtime.suite import Campaign, Target, clean_pass
+from runtime.verify import Subject
 
 HOLDOUT_BATCH = 250
 
@@ -48,6 +50,21 @@ class TorchSession:
     def card(self) -> SessionCard:
         """Return what this session attacks."""
         return SessionCard(self._sha256, "fp32", "torch", self.device.type, device_name(self.device))
+
+
+def run_subject(trained: TrainedRun, images: ImageSet, *, device: torch.device) -> Subject:
+    """Return a finished run's network as the subject of a verdict on `images`."""
+    card = trained.card
+    return Subject(
+        session=TorchSession(trained.network, sha256=trained.checkpoint_sha256, device=device),
+        name=trained.recipe.name,
+        classes=card.classes,
+        shape=(card.input.channels, card.input.height, card.input.width),
+        images=images,
+        command=f"edgeproof evaluate RUN --checkpoint {trained.checkpoint}",
+        libraries=("edgeproof", "numpy", "torch"),
+        place=placement(device),
+    )
 
 
 def placement(device: torch.device) -> Callable[[Any], Tensor]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -21,10 +19,13 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.batches import Place
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS, Method
-from pipeline.models import NETWORKS
+from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
+from pipeline.recipe_file import read_recipe
 from pipeline.search import SearchSpec
+from runtime.bundle import Digest
 from runtime.errors import BadRecipe
 from runtime.spec import Frozen, Gate, Name, ThreatModel
 
@@ -34,13 +35,18 @@ USUAL_DECAY = 0.999
 
 
 class DataTable(Frozen):
-    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment."""
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
+
+    `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
+    (`stream`); `auto` takes the device where they fit.
+    """
 
     name: str | None = None
     path: Path | None = None
     holdout: Annotated[int, Field(gt=0)] = 1000
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    place: Place = "auto"
 
     @model_validator(mode="after")
     def _one_source(self) -> DataTable:
@@ -49,23 +55,38 @@ class DataTable(Frozen):
         return self
 
 
-class StudentTable(Frozen):
+class StudentTable(Blueprint):
     """[student]: the network that is trained."""
-
-    arch: Literal[tuple(NETWORKS)]  # type: ignore[valid-type]  # the table of networks is the list of choices
-    width: Annotated[float, Field(gt=0)] = 1.0
 
 
 class TeacherTable(Frozen):
-    """[teacher]: a checkpoint of this project by path, or one that ships with it by name."""
+    """[teacher]: one that is known by name, or a checkpoint by path.
+
+    A name alone looks in the teacher's usual place; with a path beside it, there. A path alone is a run or a checkpoint
+    of this project; with `arch` it is a foreign PyTorch checkpoint of that network, which may need `width`, `depth`,
+    and `mean` and `std` where its images were normalised outside of it. `sha256` is what the file must have.
+    """
 
     name: str | None = None
     path: Path | None = None
+    arch: Arch | None = None
+    width: Width | None = None
+    depth: Depth = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    sha256: Digest | None = None
+
+    _known_depth = field_validator("depth")(known_depth)
 
     @model_validator(mode="after")
-    def _one_source(self) -> TeacherTable:
-        if (self.name is None) == (self.path is None):
-            raise ValueError("give either name or path")
+    def _one_kind(self) -> TeacherTable:
+        if self.name is None and self.path is None:
+            raise ValueError("give a name or a path")
+        if self.arch is not None and (self.name is not None or self.path is None):
+            raise ValueError("arch is for a foreign checkpoint: give its path, and no name")
+        described = [field for field in ("width", "depth", "mean", "std") if getattr(self, field) is not None]
+        if self.arch is None and described:
+            raise ValueError(f"{described[0]} describes a foreign checkpoint: name its arch too")
         return self
 
 
@@ -190,58 +211,18 @@ def _published(method: Method, epochs: Any) -> dict[str, Any]:
 def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     """Load a recipe of this package by name, or a TOML file by path, and apply overrides `path.to.key=value`.
 
+    How a recipe builds on another is said in pipeline/recipe_file.py.
+
     Raises:
         BadRecipe: no such recipe, not TOML, or wrong keys or values: all of them at once, each with its path.
 
     """
-    text, where = _read(source)
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{where}: {error}") from None
-    for override in overrides:
-        _apply(table, override)
+    table, where = read_recipe(source, overrides)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
         problems = "\n".join(f"  {_path(item['loc'])}: {item['msg']}" for item in error.errors())
         raise BadRecipe(f"{where}:\n{problems}", hint="docs/recipes.md lists every key") from None
-
-
-def _read(source: str) -> tuple[str, str]:
-    path = Path(source)
-    packaged = resources.files("pipeline").joinpath("recipes", f"{source}.toml")
-    try:
-        if path.suffix == ".toml":
-            return path.read_text(), str(path)
-        return packaged.read_text(), f"recipe {source}"
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise BadRecipe(
-            f"no recipe {source!r}", hint=f"a path that ends in .toml, or one of: {', '.join(recipe_names())}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise BadRecipe(f"{source}: {error}") from None
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with the package."""
-    folder = resources.files("pipeline").joinpath("recipes")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def _apply(table: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    *parents, key = path.strip().split(".")
-    if not equals or not key:
-        raise BadRecipe(f"--set {override!r} is not of the form path.to.key=value")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise BadRecipe(f"--set {override!r}: {parent} is a value, not a table")
-    try:
-        table[key] = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[key] = text.strip()
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from pipeline.batches import Batches
 from pipeline.checkpoint import Figures, NetworkCard, save_checkpoint
-from pipeline.data import Batches
 from pipeline.devices import from_first
 from pipeline.evaluate import holdout_accuracy
 from pipeline.models.layers import Folded

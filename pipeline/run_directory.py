@@ -21,6 +21,14 @@ METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
 CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
 
 
+class TeacherFigures(Frozen):
+    """Clean and PGD-10 accuracy of the teacher on the student's `n` hold-out images, as fractions."""
+
+    n: int
+    clean: float
+    pgd: float
+
+
 class Summary(Frozen):
     """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images.
 
@@ -42,6 +50,7 @@ class Summary(Frozen):
     devices: int = 1
     norm_batch: int | None = None
     teacher_sha256: Digest | None
+    teacher: TeacherFigures | None = None
     training_data: DataRecord
     software: dict[str, str]
 

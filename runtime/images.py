@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from runtime.errors import BadData, MissingEnvironment, UsageFault, missing_extra
+from runtime.errors import BadData, UsageFault, missing_extra
+from runtime.pictures import Pictures, class_files, times
 from runtime.progress import log
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ UNREADABLE = (
 MAGIC = b"\x93NUMPY"
 """What every array in an .npz begins with."""
 LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
+CHUNK = 1000
+"""Images that are looked at together where all are, one after the other."""
 LISTED = 8
 """Names that a message lists before it stops."""
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ImageSet:
 
     Args:
         name: what the report calls the set.
-        images: [N, C, H, W], uint8, or float32 in [0, 1].
+        images: [N, C, H, W], uint8, or float32 in [0, 1]; what indexes and decodes as `Pictures` do will serve.
         labels: [N], integers from 0; kept as int64.
         ids: [N], each image's number in the set it comes from; kept as int64.
 
@@ -75,7 +77,9 @@ class ImageSet:
     def sha256(self) -> str:
         """Digest of type, shape and values of the images and labels; not of the name or the file."""
         digest = hashlib.sha256(f"{self.images.dtype.name} {self.images.shape}\n".encode())
-        digest.update(np.ascontiguousarray(self.images, self.images.dtype.newbyteorder("<")).data)
+        for start in range(0, len(self), CHUNK):
+            some = np.asarray(self.images[start : start + CHUNK])
+            digest.update(np.ascontiguousarray(some, some.dtype.newbyteorder("<")).data)
         digest.update(np.ascontiguousarray(self.labels, "<i8").data)
         return digest.hexdigest()
 
@@ -100,7 +104,7 @@ class ImageSet:
 
     def as_float(self, index: Any) -> Array:
         """Return the selected images as float32 [B, C, H, W] in [0, 1]: a new array."""
-        chosen = self.images[index]
+        chosen = np.asarray(self.images[index])
         scale = np.float32(255 if chosen.dtype == np.uint8 else 1)
         return np.asarray(chosen.astype(np.float32) / scale)
 
@@ -108,7 +112,7 @@ class ImageSet:
         """Raise `BadData` unless every image has `shape` (C, H, W) and every label is below `classes`."""
         if self.images.shape[1:] != shape:
             raise BadData(
-                f"{self.name} has images of {_times(self.images.shape[1:])}, the model takes {_times(shape)}",
+                f"{self.name} has images of {times(self.images.shape[1:])}, the model takes {times(shape)}",
                 hint="channels x height x width; --layout says where an .npz has its channels",
             )
         wrong = np.flatnonzero(self.labels >= classes)
@@ -139,7 +143,7 @@ def read_npz(source: Path | bytes, *, name: str | None = None, layout: Layout | 
 
 
 def read_folder(
-    path: Path, *, channels: int | None = None, name: str | None = None
+    path: Path, *, channels: int | None = None, name: str | None = None, decoded: bool = True
 ) -> tuple[ImageSet, tuple[str, ...]]:
     """Read a folder with one folder of images a class; labels follow the sorted class names.
 
@@ -147,6 +151,7 @@ def read_folder(
         path: the folder.
         channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey.
         name: what the report calls the set; the folder's by default.
+        decoded: whether to decode the images now, or whenever they are looked at (see `Pictures`).
 
     Returns:
         The set, uint8, in turn an image of every class, so that its first images are of all; and the class names.
@@ -156,22 +161,14 @@ def read_folder(
         MissingEnvironment: Pillow is not installed.
 
     """
-    files = _class_files(path)
+    files = class_files(path)
     classes = tuple(files)
     labels = np.repeat(np.arange(len(classes)), [len(names) for names in files.values()])
     order = _in_turn(labels)
     listed = [file for names in files.values() for file in names]
-    pictures: list[Array] = []
-    for file in (listed[place] for place in order):
-        picture = _read_picture(file, channels)
-        channels = len(picture)
-        if pictures and picture.shape != pictures[0].shape:
-            raise BadData(
-                f"{file} is {_times(picture.shape)}, the images before it are {_times(pictures[0].shape)}",
-                hint="bring all images to the model's size first: edgeproof does not resize",
-            )
-        pictures.append(picture)
-    return ImageSet(name or path.name, np.stack(pictures), labels[order], np.arange(len(labels))), classes
+    pictures: Any = Pictures([listed[place] for place in order], channels)
+    images = np.asarray(pictures) if decoded else pictures
+    return ImageSet(name or path.name, images, labels[order], np.arange(len(labels))), classes
 
 
 def find_images(
@@ -326,33 +323,5 @@ def _numbers(name: str, field: str, values: Array, count: int) -> Array:
     return values.astype(np.int64)
 
 
-def _class_files(path: Path) -> dict[str, list[Path]]:
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
-    }
-    for empty in [name for name, names in files.items() if not names] or ([path.name] if not files else []):
-        raise BadData(f"{path}: {empty} holds no images", hint="one folder of images a class: SET/CLASS/*.png")
-    return files
-
-
-def _read_picture(path: Path, channels: int | None) -> Array:
-    try:
-        from PIL import Image
-    except ModuleNotFoundError:
-        raise MissingEnvironment("an image folder needs Pillow", hint="pip install 'edgeproof[report]'") from None
-    try:
-        with Image.open(path) as image:
-            grey = channels == 1 if channels else image.mode in ("1", "L")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadData(f"{path} cannot be read as an image: {error}") from None
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.attacks import DEFAULT, NAMES
+from runtime.attacks import DEFAULT, NAMES, any_bounded
 from runtime.console import print_summary
 from runtime.errors import UsageFault
 from runtime.files import check_new_directory
@@ -84,8 +84,10 @@ class Asked:
     out: Path | None
 
     def __post_init__(self) -> None:
-        if (self.fail_under is not None or self.max_drop is not None) and not self.attacks:
-            raise UsageFault("a gate on robust accuracy needs an attack", hint=f"--attacks {','.join(DEFAULT)}")
+        if (self.fail_under is not None or self.max_drop is not None) and not any_bounded(self.attacks):
+            raise UsageFault(
+                "a gate on robust accuracy needs an attack within eps", hint=f"--attacks {','.join(DEFAULT)}"
+            )
 
     def settings(self, threat_model: ThreatModel, gate: Gate) -> Settings:
         """Return the settings of the run; `threat_model` and `gate` hold where they are silent."""

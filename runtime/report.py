@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.attacks import any_bounded
 from runtime.statistics import percent, points
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ LIBRARIES = ("jinja2", "matplotlib")
 INK = "#010203"
 """Drawn by matplotlib, then replaced by the page's own text colour, which follows light and dark."""
 ACCENT = "#3b7dd8"
+BEYOND = "(no eps)"
+"""Said of an attack that keeps to no ball, hence is no part of the worst case."""
 
 
 def missing_library() -> str | None:
@@ -57,7 +60,7 @@ def reasons(report: Report) -> tuple[str, ...]:
     if tone(report) != "neutral":
         return report.reasons
     robust = report.robust_accuracy
-    figure = f"robust accuracy {percent(robust.value)}" if robust else "no attack ran"
+    figure = f"robust accuracy {percent(robust.value)}" if robust else "no attack within eps ran"
     return (*report.reasons, f"nothing was required of it; {figure}")
 
 
@@ -69,7 +72,9 @@ def interval(ends: tuple[float, float]) -> str:
 def accuracy_rows(report: Report) -> list[tuple[str, float, tuple[float, float]]]:
     """Return (name, accuracy, 95 % interval): clean, every attack, the worst case."""
     rows = [("clean", report.clean.accuracy, report.clean.ci95)]
-    rows += [(attack.name, attack.accuracy, attack.ci95) for attack in report.attacks]
+    for attack in report.attacks:
+        name = attack.name if any_bounded([attack.name]) else f"{attack.name} {BEYOND}"
+        rows.append((name, attack.accuracy, attack.ci95))
     if report.robust_accuracy:
         rows.append(("worst case", report.robust_accuracy.value, report.robust_accuracy.ci95))
     return rows

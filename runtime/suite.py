@@ -223,7 +223,8 @@ class Campaign:
         self.progress.stage(attack.name, len(index))
         for points in self.target.chunks(index):
             found = attack.run(oracle, points, self.eps, self.seed)
-            self.evidence.update(row, points, found)
+            if attack.bounded:
+                self.evidence.update(row, points, found)
             standing[points.index] = ~found.broken
             self.progress.advance(len(points))
         self.evidence.zero_gradient[list(oracle.zero_gradient)] = True

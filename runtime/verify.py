@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime import report
-from runtime.attacks import CASCADES, stages
+from runtime.attacks import CASCADES, any_bounded, stages
 from runtime.bundle import DataRecord
 from runtime.checks import findings
 from runtime.device import machine_card, software
@@ -216,7 +216,8 @@ def build_report(
     """Put the figures, the verdict and their circumstances into one record."""
     evidence, card, n = outcome.evidence, subject.session.card(), request.n
     correct, standing = int(evidence.correct.sum()), int(evidence.robust.sum())
-    robust = Accuracy(value=standing / n, ci95=wilson(standing, n)) if outcome.attacks else None
+    worst_case = any_bounded(attack.name for attack in request.attacks)
+    robust = Accuracy(value=standing / n, ci95=wilson(standing, n)) if worst_case else None
     warnings = findings(outcome)
     decision = decide(
         request.gate,

@@ -2,14 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torch import nn
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
 
+from pipeline.models import wideresnet
 from pipeline.models.mobilenet_v2 import MobileNetV2
 from pipeline.models.resnet import ResNet18
+from pipeline.models.wideresnet import WideResNet
+from runtime.spec import Frozen
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"resnet18": ResNet18, "mobilenet_v2": MobileNetV2}
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table of networks.
+
+    Args:
+        build: makes the network from channels, classes, width, mean, std and, where there are depths, depth.
+        head: the name of the layer that ends in the classes.
+        depths: those it comes in; none where there is one only.
+        depth: the depth where nobody names one.
+        unused: the beginning of keys that published checkpoints hold and the network never uses.
+        measure: says what the shapes of somebody's weights are, for a message.
+
+    """
+
+    build: Callable[..., nn.Module]
+    head: str = "head"
+    depths: Sequence[int] = ()
+    depth: int | None = None
+    unused: str | None = None
+    measure: Callable[[Mapping[str, Tensor]], str] | None = None
+
+
+NETWORKS = {
+    "resnet18": Architecture(ResNet18),
+    "mobilenet_v2": Architecture(MobileNetV2),
+    "wideresnet": Architecture(
+        WideResNet,
+        head="fc",
+        depths=wideresnet.DEPTHS,
+        depth=34,
+        unused="sub_block1.",
+        measure=wideresnet.measure,
+    ),
+}
+
+if TYPE_CHECKING:
+    Arch = str
+else:
+    Arch = Literal[tuple(NETWORKS)]
+Width = Annotated[float, Field(gt=0)]
+Depth = Annotated[int | None, Field(validate_default=True)]
+
+
+def known_depth(depth: int | None, info: ValidationInfo) -> int | None:
+    """Return the depth of the record's `arch`: the one asked for, or its usual one. A validator.
+
+    Raises:
+        ValueError: the architecture has no such depth.
+
+    """
+    network = NETWORKS.get(info.data.get("arch") or "")
+    if network is None or depth in network.depths:
+        return depth
+    if depth is not None:
+        some = ", ".join(map(str, network.depths[:5]))
+        raise ValueError(f"{info.data['arch']} has " + (f"the depths {some}, ..." if some else "one depth only"))
+    return network.depth
+
+
+class Blueprint(Frozen):
+    """Which network: its architecture, its width and, where it comes in several, its depth."""
+
+    arch: Arch
+    width: Width = 1.0
+    depth: Depth = None
+
+    _known_depth = field_validator("depth")(known_depth)
 
 
 def build_network(
@@ -18,10 +91,12 @@ def build_network(
     channels: int,
     classes: int,
     width: float = 1.0,
+    depth: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
     """Build a freshly initialised network; `mean` and `std` (per channel) default to no normalisation."""
     mean = tuple(mean) if mean is not None else (0.0,) * channels
     std = tuple(std) if std is not None else (1.0,) * channels
-    return NETWORKS[arch](channels=channels, classes=classes, width=width, mean=mean, std=std)
+    deep = {} if depth is None else {"depth": depth}
+    return NETWORKS[arch].build(channels=channels, classes=classes, width=width, mean=mean, std=std, **deep)

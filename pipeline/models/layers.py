@@ -9,9 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+MINIMUM = 8
+"""Least channels of a layer: with four, oneDNN's channels_last weight gradient corrupts memory on AVX2 (torch 2.14)."""
+
+Folds = tuple[tuple[str, str], ...]
+"""What a module says in `folds`: (convolution, batch normalisation) by name, where nothing else reads the former."""
+
 
 class ConvNorm(nn.Module):
     """A convolution without bias followed by batch normalisation: [B, in, H, W] to [B, out, H', W']."""
+
+    folds: Folds = (("conv", "norm"),)
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -37,28 +45,53 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Affine(nn.Module):
+    """x scale + shift per channel: what a batch normalisation is that no convolution can take up.
+
+    One before a convolution (pre-activation) cannot be folded where the shortcut reads its input too, or a ReLU lies
+    between. Three times as fast as BatchNorm2d in eval mode, backward included (CPU, channels_last).
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, like: nn.BatchNorm2d) -> None:
+        super().__init__()
+        for name in ("scale", "shift"):
+            self.register_buffer(name, torch.empty_like(like.weight.detach()).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale)
+
+    def take(self, norm: nn.BatchNorm2d) -> None:
+        """Become what `norm` is in eval mode."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        self.scale.copy_(scale.view(-1, 1, 1))
+        self.shift.copy_((norm.bias - norm.running_mean * scale).view(-1, 1, 1))
+
+
 class Folded(nn.Module):
-    """A frozen copy of a network in eval mode whose batch normalisations are folded into their convolutions.
+    """A frozen copy of a network in eval mode: batch normalisations folded into convolutions, the rest affine.
 
     The copy answers as `network.eval()` does, up to rounding, needs no gradient for its weights, and is kept in
-    channels_last. After the network has learned, `refresh` copies its weights over without allocating.
+    channels_last. After the network has learned, `refresh` copies its weights over without allocating. Which
+    normalisations can be folded is said by the modules of the network, in `folds`.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._source = [network]  # in a list, so that it is not registered as a submodule
         self.copy = copy.deepcopy(network).eval().requires_grad_(False)
-        for block in _conv_norms(self.copy):
-            folded = nn.Conv2d(
-                block.conv.in_channels,
-                block.conv.out_channels,
-                block.conv.kernel_size,  # type: ignore[arg-type]  # typed as a tuple of any length
-                block.conv.stride,  # type: ignore[arg-type]
-                block.conv.padding,  # type: ignore[arg-type]
-                groups=block.conv.groups,
-                device=block.conv.weight.device,
-            )
-            block.conv, block.norm = folded.requires_grad_(False), nn.Identity()
+        self._folds = tuple(_folds(network))
+        for conv, follower in self._folds:
+            self.copy.set_submodule(conv, _with_bias(self.copy.get_submodule(conv)))
+            self.copy.set_submodule(follower, nn.Identity())
+        norms = [(name, norm) for name, norm in self.copy.named_modules() if isinstance(norm, nn.BatchNorm2d)]
+        self._affine = tuple(name for name, _ in norms)
+        for name, norm in norms:
+            self.copy.set_submodule(name, Affine(norm))
         self.copy.to(memory_format=torch.channels_last)
         self.refresh()
 
@@ -68,26 +101,47 @@ class Folded(nn.Module):
     @torch.no_grad()
     def refresh(self) -> Folded:
         """Take over the present weights and running statistics of the network; return self."""
-        own = self.copy.state_dict(keep_vars=True)
-        for name, tensor in self._source[0].state_dict(keep_vars=True).items():
+        source, own = self._source[0], self.copy.state_dict(keep_vars=True)
+        for name, tensor in source.state_dict(keep_vars=True).items():
             if name in own and tensor.shape == own[name].shape:
                 own[name].copy_(tensor)
-        for source, target in zip(_conv_norms(self._source[0]), _conv_norms(self.copy), strict=True):
-            _fold_into(source, target.conv)
+        for conv, follower in self._folds:
+            _fold_into(source.get_submodule(conv), source.get_submodule(follower), self.copy.get_submodule(conv))
+        for name in self._affine:
+            affine, norm = self.copy.get_submodule(name), source.get_submodule(name)
+            assert isinstance(affine, Affine)
+            assert isinstance(norm, nn.BatchNorm2d)
+            affine.take(norm)
         return self
 
 
-def _conv_norms(network: nn.Module) -> Iterator[ConvNorm]:
-    return (module for module in network.modules() if isinstance(module, ConvNorm))
+def _folds(network: nn.Module) -> Iterator[tuple[str, str]]:
+    for name, module in network.named_modules():
+        for conv, norm in getattr(module, "folds", ()):
+            yield f"{name}.{conv}".lstrip("."), f"{name}.{norm}".lstrip(".")
 
 
-def _fold_into(source: ConvNorm, target: nn.Conv2d) -> None:
-    norm = source.norm
+def _with_bias(conv: nn.Module) -> nn.Conv2d:
+    assert isinstance(conv, nn.Conv2d)
+    return nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]  # typed as a tuple of any length
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        groups=conv.groups,
+        device=conv.weight.device,
+    ).requires_grad_(False)
+
+
+def _fold_into(conv: nn.Module, norm: nn.Module, target: nn.Module) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(target, nn.Conv2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
-        source.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
     target.weight.copy_(weight)
     assert target.bias is not None

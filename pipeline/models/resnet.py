@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.layers import ConvNorm, Normalize
-
-MINIMUM = 8
-"""Least channels of a layer: with four, oneDNN's channels_last weight gradient corrupts memory on AVX2 (torch 2.14)."""
+from pipeline.models.layers import MINIMUM, ConvNorm, Normalize
 
 
 class BasicBlock(nn.Module):

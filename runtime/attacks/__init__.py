@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from runtime.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from runtime.attacks.autoattack import standard
 from runtime.attacks.cw import cw
+from runtime.attacks.cw_l2 import cw_l2
 from runtime.attacks.fab import fab_t
 from runtime.attacks.fgsm import fgsm
 from runtime.attacks.noise import Noise
@@ -16,7 +17,7 @@ from runtime.attacks.square import square
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from runtime.attacks.oracle import Found, Oracle, Points
 
@@ -31,6 +32,8 @@ class Attack:
         defaults: its keyword arguments; steps are fractions of eps.
         uses_gradient: whether it needs the gradient graph.
         least_classes: how many the model must know for its loss to exist.
+        bounded: whether it keeps to the ball. What one that does not finds is its own row and no more: it says
+            nothing about the threat model, and never enters the worst case or the evidence.
 
     """
 
@@ -39,6 +42,7 @@ class Attack:
     defaults: Mapping[str, int | float] = field(default_factory=dict)
     uses_gradient: bool = True
     least_classes: int = 2
+    bounded: bool = True
 
     def fitted(self, classes: int) -> Attack:
         """Return the attack for a model of so many classes: it tries no more targets than there are.
@@ -69,6 +73,7 @@ ATTACKS: dict[str, Attack] = {
         Attack("fgsm", fgsm),
         PGD,
         Attack("cw", cw, {"steps": 30, "step": 1 / 10}),
+        Attack("cw-l2", cw_l2, {"constant": 0.1, "confidence": 0.01, "lr": 0.01, "steps": 1000}, bounded=False),
         Attack("apgd-ce", apgd_ce, APGD),
         Attack("apgd-dlr", apgd_dlr, APGD, least_classes=3),
         Attack("apgd-t", apgd_t, {"targets": 9, **APGD}, least_classes=4),
@@ -80,6 +85,11 @@ CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}
 """Attacks run one after another, each on what the earlier ones left: from the number of classes to keys of ATTACKS."""
 NAMES = (*ATTACKS, *CASCADES)
 DEFAULT = ("fgsm", "pgd", "cw")
+
+
+def any_bounded(names: Iterable[str]) -> bool:
+    """Whether some of NAMES keep to the ball, so that there is a worst case to speak of."""
+    return any(name in CASCADES or ATTACKS[name].bounded for name in names)
 
 
 def stages(name: str, classes: int) -> tuple[Attack, ...]:

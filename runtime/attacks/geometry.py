@@ -29,9 +29,14 @@ def longest(move: Any) -> Any:
     return xp.max(xp.abs(_flat(move)), axis=1)
 
 
+def squared_length(move: Any) -> Any:
+    """Return the squared L2 norm of each image's move, in float64: [B, C, H, W] to [B]."""
+    return inner(move, move)
+
+
 def inner(a: Any, b: Any) -> Any:
     """Return the inner product an image, in float64 and summed in order, so that every library agrees: [B]."""
-    return _running_sum(_double(_flat(a)) * _double(_flat(b)))[:, -1]
+    return _running_sum(double(_flat(a)) * double(_flat(b)))[:, -1]
 
 
 def move_to_hyperplane(x: Any, normal: Any, change: Any) -> Any:
@@ -47,8 +52,8 @@ def move_to_hyperplane(x: Any, normal: Any, change: Any) -> Any:
     way = xp.sign(weight) * xp.astype(xp.sign(change), xp.float32)[:, None]
     room = xp.where(way > 0, 1 - pixels, pixels)
     order = xp.argsort(room, axis=1, stable=True)
-    rooms, pull = (_double(xp.take_along_axis(array, order, axis=1)) for array in (room, xp.abs(weight)))
-    length = _water_level(rooms, pull, xp.abs(_double(change))[:, None])
+    rooms, pull = (double(xp.take_along_axis(array, order, axis=1)) for array in (room, xp.abs(weight)))
+    length = _water_level(rooms, pull, xp.abs(double(change))[:, None])
     return xp.reshape(way * xp.minimum(xp.astype(length, xp.float32), room), x.shape)
 
 
@@ -72,9 +77,16 @@ def _flat(x: Any) -> Any:
     return array_namespace(x).reshape(x, (x.shape[0], -1))
 
 
-def _double(x: Any) -> Any:
+def double(x: Any) -> Any:
+    """Return x in float64."""
     xp = array_namespace(x)
     return xp.astype(x, xp.float64)
+
+
+def single(x: Any) -> Any:
+    """Return x in float32."""
+    xp = array_namespace(x)
+    return xp.astype(x, xp.float32)
 
 
 def _running_sum(x: Any) -> Any:

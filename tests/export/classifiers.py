@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
-ARCHITECTURES = ("resnet18", "mobilenet_v2")
+ARCHITECTURES = {"resnet18": None, "mobilenet_v2": None, "wideresnet": 10}
+"""Each with its depth, where it comes in several."""
 SIDE = 16
 
 
@@ -143,7 +144,15 @@ def seeded_network(architecture: str) -> nn.Module:
     """A quarter-width network with the batch statistics of some noise, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_network(architecture, channels=1, classes=10, width=0.25, mean=[0.3], std=[0.35])
+        network = build_network(
+            architecture,
+            channels=1,
+            classes=10,
+            width=0.25,
+            depth=ARCHITECTURES[architecture],
+            mean=[0.3],
+            std=[0.35],
+        )
         with torch.no_grad():
             for _ in range(5):
                 network(torch.rand(32, 1, SIDE, SIDE))

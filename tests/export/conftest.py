@@ -1,4 +1,4 @@
-"""The two networks, exported once for all tests."""
+"""The networks, exported once for all tests."""
 
 from __future__ import annotations
 

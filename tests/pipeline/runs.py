@@ -1,5 +1,6 @@
 """Runs small enough to be repeated many times: 8 x 8 images of four kinds, a few steps."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.checkpoint import NetworkCard, save_checkpoint
-from pipeline.recipe import load_recipe
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.trainer import Trainer
 from runtime.bundle import InputShape
 
 SMALL = """
@@ -33,28 +35,55 @@ lr = 0.05
 milestones = [1]
 """
 STEPS_PER_EPOCH = 5
+TAUGHT_STEPS = 40
+
+
+CARD = NetworkCard(
+    arch="resnet18",
+    width=0.0625,
+    input=InputShape(channels=1, height=8, width=8),
+    classes=("0", "1", "2", "3"),
+    mean=(0.4,),
+    std=(0.2,),
+)
 
 
 def write_small(directory):
-    """Write 120 training and 20 test images, an untrained teacher and a recipe; return the recipe's path."""
+    """Write 120 training and 20 test images, a teacher and a recipe; return the recipe's path."""
+    for split, (images, labels) in images_of_four_kinds().items():
+        np.savez(directory / f"{split}.npz", x=images, y=labels)
+    recipe = directory / "small.toml"
+    recipe.write_text(SMALL.format(data=directory))
+    save_checkpoint(directory / "teacher.safetensors", taught(), CARD)
+    return recipe
+
+
+def images_of_four_kinds():
     random = np.random.default_rng(0)
+    sets = {}
     for split, count in (("train", 120), ("test", 20)):
         labels = np.arange(count) % 4
         images = random.integers(0, 120, (count, 1, 8, 8)) + 30 * labels[:, None, None, None]
-        np.savez(directory / f"{split}.npz", x=images.astype(np.uint8), y=labels)
-    card = NetworkCard(
-        arch="resnet18",
-        width=0.0625,
-        input=InputShape(channels=1, height=8, width=8),
-        classes=("0", "1", "2", "3"),
-        mean=(0.4,),
-        std=(0.2,),
+        sets[split] = images.astype(np.uint8), labels
+    return sets
+
+
+@functools.cache
+def taught():
+    """Return a teacher that PGD does not bring near chance: a few steps of PGD-AT on the training images."""
+    images, labels = images_of_four_kinds()["train"]
+    x, y = torch.from_numpy(images).float() / 255, torch.from_numpy(labels)
+    recipe = {"name": "taught", "data": {"path": "."}, "student": {"arch": "resnet18"}, "method": {"name": "pgd-at"}}
+    search, train = {"steps": 2, "step": 4 / 255}, {"epochs": 1, "lr": 0.05, "milestones": []}
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        student = CARD.build()
+    trainer = Trainer(
+        Recipe.model_validate({**recipe, "search": search, "train": train}), student, None, classes=4, precision="fp32"
     )
-    torch.manual_seed(1)
-    save_checkpoint(directory / "teacher.safetensors", card.build(), card)
-    recipe = directory / "small.toml"
-    recipe.write_text(SMALL.format(data=directory))
-    return recipe
+    for number in range(TAUGHT_STEPS):
+        trainer.step(x, y, number=number, steps_per_epoch=TAUGHT_STEPS, steps=TAUGHT_STEPS)
+    return student
 
 
 def small(directory, *overrides):

@@ -1,16 +1,21 @@
 import gzip
+import hashlib
+import pickle
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
+from torchvision import datasets
 
 from pipeline import make_fashion_mini
-from pipeline.data import DATASETS, EMBEDDED, Batches, augment, hold_out, load_dataset, load_fashion_mini
+from pipeline.data import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
+from pipeline.memory import free_memory
 from runtime.errors import BadData
-from runtime.images import ImageSet
+from runtime.images import DATASETS_GROUP, ImageSet, find_images
+from runtime.pictures import Pictures
 
 
 def image_set(count=20, channels=1, size=8):
@@ -117,6 +122,122 @@ def test_a_torchvision_set_that_cannot_be_had_says_where_it_looked(tmp_path):
         load_dataset("cifar10", None, tmp_path / "file")
 
 
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def cifar100_files(tmp_path, monkeypatch):
+    """Files in the layout of CIFAR-100, 12 and 6 images; torchvision is told their digests."""
+    folder, random = tmp_path / "cifar-100-python", np.random.default_rng(0)
+    folder.mkdir()
+    written = {}
+    for split, count in (("train", 12), ("test", 6)):
+        pixels = random.integers(0, 256, (count, 3 * 32 * 32), np.uint8)
+        labels = [int(label) for label in np.arange(count) * 9]
+        (folder / split).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}))
+        written[split] = (pixels.reshape(-1, 3, 32, 32), labels)
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {label}" for label in range(100)]}))
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", md5(folder / "train")]])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", md5(folder / "test")]])
+    meta = datasets.CIFAR100.meta | {"md5": md5(folder / "meta")}
+    monkeypatch.setattr(datasets.CIFAR100, "meta", meta)
+    return written
+
+
+def test_cifar100_is_known_by_name_to_recipes_and_to_verify(cifar100_files, tmp_path):
+    dataset = load_dataset("cifar100", None, tmp_path)
+    assert len(dataset.classes) == 100
+    for split in ("train", "test"):
+        images, (pixels, labels) = getattr(dataset, split), cifar100_files[split]
+        np.testing.assert_array_equal(images.images, pixels)
+        assert images.labels.tolist() == labels
+    assert find_images("cifar100", root=tmp_path).sha256 == dataset.test.sha256
+
+
+def test_svhn_is_known_by_name_to_recipes_and_to_verify(tmp_path, monkeypatch):
+    random, written = np.random.default_rng(0), {}
+    for split, count in (("train", 11), ("test", 7)):
+        pixels, digits = random.integers(0, 256, (count, 3, 32, 32), np.uint8), np.arange(count) % 10
+        labels = np.where(digits == 0, 10, digits)[:, None]  # as the file has it: ten stands for the digit 0
+        path = tmp_path / f"{split}_32x32.mat"
+        scipy.io.savemat(path, {"X": pixels.transpose(2, 3, 1, 0), "y": labels.astype(np.uint8)})
+        monkeypatch.setitem(datasets.SVHN.split_list, split, ["none", path.name, md5(path)])
+        written[split] = (pixels, digits)
+    dataset = load_dataset("svhn", None, tmp_path)
+    assert dataset.classes == tuple("0123456789")
+    for split in ("train", "test"):
+        images, (pixels, digits) = getattr(dataset, split), written[split]
+        np.testing.assert_array_equal(images.images, pixels)
+        np.testing.assert_array_equal(images.labels, digits)
+    assert find_images("svhn", root=tmp_path).sha256 == dataset.test.sha256
+
+
+def test_every_data_set_of_recipes_is_also_one_of_the_command_line():
+    assert {entry.name for entry in entry_points(group=DATASETS_GROUP)} == set(DATASETS)
+
+
+def picture_folder(path, count=8, size=8, classes=("cat", "dog")):
+    """An image folder of different pictures."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, name in enumerate(classes):
+            (path / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 256, (size, size, 3), np.uint8)
+                pixels[0, 0] = label
+                Image.fromarray(pixels).save(path / split / name / f"{number}.png")
+    return path
+
+
+def test_a_folder_that_does_not_fit_the_memory_is_decoded_when_it_is_looked_at(tmp_path, monkeypatch):
+    folder = picture_folder(tmp_path / "set")
+    decoded = load_dataset(None, folder)
+    monkeypatch.setattr("pipeline.data.free_memory", lambda device: 100)
+    listed = load_dataset(None, folder)
+    assert isinstance(decoded.train.images, np.ndarray)
+    assert isinstance(listed.train.images, Pictures)
+    assert listed.train.images.shape == decoded.train.images.shape
+    assert listed.train.sha256 == decoded.train.sha256
+    np.testing.assert_array_equal(listed.train.as_float(slice(3, 6)), decoded.train.as_float(slice(3, 6)))
+    (rest, held), (all_rest, all_held) = (hold_out(each.train, 5, seed=1) for each in (listed, decoded))
+    assert isinstance(rest.images, Pictures)
+    assert isinstance(held.images, np.ndarray)
+    assert (rest.sha256, held.sha256) == (all_rest.sha256, all_held.sha256)
+
+
+@pytest.mark.parametrize("damage", ["missing", "no image", "another shape"])
+def test_a_listed_picture_that_cannot_be_had_is_named(tmp_path, monkeypatch, damage):
+    folder = picture_folder(tmp_path / "set")
+    monkeypatch.setattr("pipeline.data.free_memory", lambda device: 100)
+    images = load_dataset(None, folder).train
+    victim = folder / "train" / "dog" / "7.png"
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "no image":
+        victim.write_bytes(b"P")
+    else:
+        Image.new("RGB", (9, 8)).save(victim)
+    with pytest.raises(BadData, match=r"dog.7\.png"):
+        np.asarray(images.images)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "available", "free"),
+    [("max", 0, 1000, 1000), (3000, 1000, 5000, 2000), (9000, 0, 5000, 5000), (10, 20, 5000, 0), (None, 0, 7000, 7000)],
+)
+def test_free_memory_is_the_machines_or_its_containers(limit, used, available, free, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {available} kB\n")
+    if limit is not None:
+        for name, value in (("max", limit), ("current", used)):
+            (tmp_path / f"memory.{name}").write_text(f"{value if value == 'max' else value * 1024}\n")
+    monkeypatch.setattr("pipeline.memory.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("pipeline.memory.CGROUP", tmp_path)
+    assert free_memory(torch.device("cpu")) == free * 1024
+    (tmp_path / "meminfo").unlink()
+    assert free_memory(torch.device("cpu")) >= 0
+
+
 def test_the_hold_out_is_disjoint_and_repeated_by_its_seed():
     images = image_set()
     rest, held = hold_out(images, 5, seed=1)
@@ -126,65 +247,3 @@ def test_the_hold_out_is_disjoint_and_repeated_by_its_seed():
     for count in (0, 20, 21):
         with pytest.raises(BadData, match="hold out"):
             hold_out(images, count, seed=1)
-
-
-def batches(**changes):
-    arguments = {"crop": 2, "flip": True, "seed": 3, "device": torch.device("cpu"), **changes}
-    return Batches(image_set(), 6, **arguments)
-
-
-def test_an_epoch_shows_whole_batches_of_distinct_images():
-    plain = batches(crop=0, flip=False)
-    seen = torch.cat([images for images, _ in plain.epoch(0)])
-    assert len(plain) == 3
-    assert seen.shape == (18, 1, 8, 8)
-    assert seen.dtype == torch.float32
-    known = {image.tobytes() for image in image_set().images}
-    shown = {(image * 255).round().to(torch.uint8).numpy().tobytes() for image in seen}
-    assert len(shown) == 18
-    assert shown <= known
-
-
-def test_epochs_differ_from_one_another_and_are_repeated_by_the_seed():
-    first, again = ([images for images, _ in batches().epoch(0)] for _ in range(2))
-    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
-    other = next(iter(batches().epoch(1)))[0]
-    assert not torch.equal(first[0], other)
-
-
-def test_labels_stay_with_their_images():
-    images = image_set()
-    images.images[:] = images.labels[:, None, None, None]
-    loader = Batches(images, 6, crop=0, flip=True, seed=0, device=torch.device("cpu"))
-    for shown, labels in loader.epoch(0):
-        assert torch.equal((shown * 255).round().long()[:, 0, 0, 0], labels)
-
-
-@settings(deadline=None, max_examples=50)
-@given(crop=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 99), channels=st.integers(1, 3))
-def test_augmented_images_are_shifts_and_mirrors_of_their_originals(crop, flip, seed, channels):
-    images = torch.from_numpy(image_set(6, channels, 5).images)
-    shown = augment(images, crop, flip, torch.Generator().manual_seed(seed))
-    padded = torch.nn.functional.pad(images, (crop,) * 4).float() / 255
-    for image, original in zip(shown, padded, strict=True):
-        windows = [
-            window if not mirrored else window.flip(2)
-            for down in range(2 * crop + 1)
-            for right in range(2 * crop + 1)
-            for window in [original[:, down : down + 5, right : right + 5]]
-            for mirrored in ((False, True) if flip else (False,))
-        ]
-        assert any(torch.equal(image, window) for window in windows)
-
-
-def test_augmentation_mirrors_about_half_and_uses_every_shift():
-    images = torch.zeros(2000, 1, 5, 5, dtype=torch.uint8)
-    images[:, :, 2, 2] = 255
-    images[:, :, 2, 0] = 128
-    shown = augment(images, 1, True, torch.Generator().manual_seed(0))
-    place = shown.eq(1.0).flatten(1).float().argmax(dim=1)
-    assert place.unique().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
-    unshifted = shown[place == 12]
-    mirrored = unshifted[:, 0, 2, 4].gt(0).float().mean()
-    assert 0.35 < mirrored < 0.65
-    assert len(unshifted) > 100

@@ -1,6 +1,7 @@
 """Whole runs, tiny: what they leave, what they refuse, and that they can be repeated."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from pipeline.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
-from pipeline.distill import distill
+from pipeline.distill import distill as distill_as_users_do
 from pipeline.evaluate import TorchSession, holdout_accuracy
 from pipeline.models.layers import Folded
 from pipeline.recipe import load_recipe
@@ -17,9 +18,12 @@ from pipeline.run_directory import Summary
 from runtime.bundle import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe, NonFinite, UsageFault
+from runtime.files import sha256
 from runtime.images import ImageSet
 
 TINY = ("student.width=0.0625", "train.max_steps=3", "train.batch=32", "search.steps=1", "data.holdout=40")
+
+distill = partial(distill_as_users_do, allow_weak_teacher=True)  # the teacher of these tests has learned nothing
 
 
 @pytest.fixture
@@ -121,9 +125,40 @@ def test_a_teacher_of_other_images_is_refused_before_anything_is_written(recipe,
 
 
 def test_a_missing_teacher_is_refused_before_anything_is_written(recipe, tmp_path):
-    with pytest.raises(BadModel, match="no checkpoint"):
+    with pytest.raises(BadModel, match="no teacher"):
         distill(own_teacher(recipe, tmp_path / "none.safetensors"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_weak_teacher_is_refused_before_anything_is_written_unless_that_is_allowed(recipe, teacher, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(BadModel, match="not robust") as error:
+        distill_as_users_do(recipe, out)
+    assert error.value.hint is not None
+    assert "--allow-weak-teacher" in error.value.hint
+    assert not out.exists()
+    summary = distill_as_users_do(recipe, out, allow_weak_teacher=True)
+    assert summary.teacher is not None
+    assert summary.teacher.pgd < 0.15
+    assert summary.teacher_sha256 == sha256(teacher.read_bytes())
+
+
+def test_the_command_goes_on_with_a_weak_teacher_only_where_it_is_told_to(teacher, tmp_path):
+    arguments = ["distill", "fashion-mini", "--out", str(tmp_path / "run"), "--set", f"teacher.path={teacher}"]
+    arguments += [part for override in (*TINY, "train.max_steps=1") for part in ("--set", override)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 3
+    assert "not robust" in refused.stderr
+    assert CliRunner().invoke(main, [*arguments, "--allow-weak-teacher"]).exit_code == 0
+
+
+def test_a_robust_teacher_teaches_and_what_it_reached_goes_into_the_summary(tmp_path, capsys):
+    recipe = load_recipe("fashion-mini", [*TINY, "train.max_steps=1"])
+    summary = distill_as_users_do(recipe, tmp_path / "run")
+    assert summary.teacher is not None
+    assert summary.teacher.n == 40
+    assert summary.teacher.clean >= summary.teacher.pgd > 0.5
+    assert f"PGD-10 {summary.teacher.pgd:.1%}" in capsys.readouterr().err
 
 
 def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp_path):

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from pipeline.models import build_network
-from pipeline.models.layers import Folded
+from pipeline.models import Blueprint, build_network
+from pipeline.models.layers import Affine, Folded
 
 
 @pytest.mark.parametrize(("arch", "parameters"), [("resnet18", 11_173_962), ("mobilenet_v2", 2_296_922)])
@@ -12,7 +13,64 @@ def test_full_width_networks_have_the_published_number_of_parameters(arch, param
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize(("width", "parameters"), [(10, 46_160_474), (20, 184_531_674)])
+def test_the_published_wide_networks_have_the_published_number_of_parameters(width, parameters):
+    with torch.device("meta"):
+        network = build_network("wideresnet", channels=3, classes=10, width=width, depth=34)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_a_wide_network_has_the_published_key_names():
+    names = build_network("wideresnet", channels=3, classes=10, width=2, depth=16).state_dict()
+    weights = {name for name in names if name.endswith("weight")}
+    blocks = {
+        f"block{group}.layer.{index}.{part}.weight"
+        for group in (1, 2, 3)
+        for index in (0, 1)
+        for part in ("bn1", "conv1", "bn2", "conv2", "convShortcut")
+        if part != "convShortcut" or index == 0
+    }
+    assert weights == blocks | {"conv1.weight", "bn1.weight", "fc.weight"}
+
+
+def test_a_wide_network_is_pre_activation_and_its_widening_block_shows_the_active_input_to_both_ways():
+    network = build_network("wideresnet", channels=3, classes=10, width=2, depth=16).eval()
+    first, second = network.block1.layer
+    x = torch.randn(2, 16, 8, 8)
+    active = first.bn1(x).relu()
+    expected = first.convShortcut(active) + first.conv2(first.bn2(first.conv1(active)).relu())
+    torch.testing.assert_close(first(x), expected)
+    branch = second.conv2(second.bn2(second.conv1(second.bn1(expected).relu())).relu())
+    torch.testing.assert_close(second(expected), expected + branch)
+
+
+@pytest.mark.parametrize(("width", "affine"), [(1.0, 4), (1.5, 3)])
+def test_what_a_convolution_can_take_up_is_folded_and_the_rest_is_affine(width, affine):
+    """The three bn2 are folded, and the first bn1 where the stem is read by nothing else: where the block widens."""
+    folded = Folded(build_network("wideresnet", channels=1, classes=4, width=width, depth=10))
+    assert sum(isinstance(module, Affine) for module in folded.modules()) == affine
+
+
+@pytest.mark.parametrize(
+    ("blueprint", "says"),
+    [
+        ({"arch": "resnet18", "depth": 18}, "one depth only"),
+        ({"arch": "wideresnet", "depth": 35}, "10, 16, 22"),
+        ({"arch": "vgg"}, "resnet18"),
+    ],
+)
+def test_a_network_that_there_is_not_is_refused(blueprint, says):
+    with pytest.raises(ValidationError, match=says):
+        Blueprint(**blueprint)
+
+
+def test_a_depth_is_the_usual_one_where_nobody_names_one():
+    assert Blueprint(arch="wideresnet").depth == 34
+    assert Blueprint(arch="wideresnet", depth=28).depth == 28
+    assert Blueprint(arch="resnet18").depth is None
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "wideresnet"])
 @pytest.mark.parametrize(
     ("channels", "size", "classes", "width"), [(1, 28, 10, 0.25), (3, 32, 7, 0.5), (4, 17, 2, 0.1)]
 )

@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from pipeline.methods import METHODS
-from pipeline.recipe import load_recipe, recipe_names
-from pipeline.search import SearchSpec
+from pipeline.recipe import load_recipe
+from pipeline.recipe_file import recipe_names
 from runtime.errors import BadRecipe
 
 
@@ -39,15 +40,82 @@ def test_reduction_is_the_methods_own_where_the_recipe_names_none(tmp_path):
     assert load_recipe(str(path), ["method.name=pgd-at"]).train.reduction == "batchmean"
 
 
-@pytest.mark.parametrize("student", ["resnet18", "mobilenet_v2"])
-@pytest.mark.parametrize("name", METHODS)
-def test_the_cifar10_recipe_takes_the_published_schedule_of_every_method(name, student):
-    recipe = load_recipe("cifar10", [f"method.name={name}", f"student.arch={student}"])
-    published, train = METHODS[name].schedule, recipe.train
-    assert (train.epochs, train.milestones) == (published.epochs, published.milestones)
-    assert (train.weight_decay, train.reduction) == (published.weight_decay, METHODS[name].reduction)
-    assert (train.lr, train.momentum, train.batch) == (0.1, 0.9, 128)
-    assert recipe.search == SearchSpec(eps=8 / 255, step=2 / 255, steps=10)
+@pytest.fixture
+def write(tmp_path):
+    """Write a recipe of that name beside the others; return its path."""
+
+    def write(name, text):
+        (tmp_path / f"{name}.toml").write_text(text)
+        return str(tmp_path / f"{name}.toml")
+
+    return write
+
+
+def test_a_recipe_says_only_what_differs_from_its_base(write):
+    write("beneath", 'base = "fashion-mini"\n[student]\nwidth = 0.5\n[train]\nmilestones = [1, 2]')
+    own = load_recipe(write("own", 'base = "beneath.toml"\nname = "own"\nseed = 3\n[train]\nmilestones = [3]'))
+    expected = load_recipe("fashion-mini", ["name=own", "seed=3", "student.width=0.5", "train.milestones=[3]"])
+    assert own == expected
+
+
+def test_what_holds_for_a_method_is_above_the_recipe_and_beneath_the_command_line(write):
+    path = write(
+        "own",
+        'base = "cifar10"\n[train]\nepochs = 7\n[for.ard.train]\nepochs = 8\n[for.ard.method.ard]\ntemperature = 4\n',
+    )
+    assert load_recipe(path).train.epochs == 7
+    ard = load_recipe(path, ["method.name=ard"])
+    assert (ard.train.epochs, ard.method.options.temperature) == (8, 4)
+    assert load_recipe(path, ["method.name=ard", "train.epochs=9"]).train.epochs == 9
+    assert load_recipe(path, ["method.name=trades"]).train.epochs == 200  # what the base says for a method is kept
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('base = "own.toml"', "its own base"),
+        ('base = "none.toml"', "no recipe"),
+        ('base = "none"', "no recipe 'none'"),
+        ("base = 3", "base is 3"),
+        ("for = 3", "not a table for each method"),
+        ("[for]\nard = 3", "not a table for each method"),
+        ("[for.magic]", "for.magic: no such method"),
+    ],
+)
+def test_a_base_or_a_method_that_there_is_not_is_refused(text, says, write):
+    with pytest.raises(BadRecipe, match=re.escape(says)):
+        load_recipe(write("own", text))
+
+
+def test_two_recipes_on_one_another_are_refused(write):
+    write("a", 'base = "b.toml"')
+    with pytest.raises(BadRecipe, match=r"b\.toml -> .*a\.toml -> .*b\.toml"):
+        load_recipe(write("b", 'base = "a.toml"'))
+
+
+@pytest.mark.parametrize("override", ["teacher.path=runs/mine", "teacher={path='runs/mine'}"])
+def test_another_source_on_the_command_line_replaces_that_of_the_recipe(override):
+    teacher = load_recipe("cifar10", [override]).teacher
+    assert teacher is not None
+    assert (teacher.name, teacher.path) == (None, Path("runs/mine"))
+
+
+def test_a_known_teacher_lies_elsewhere_where_both_are_named():
+    teacher = load_recipe("cifar10", ["teacher.path=here.pt", "teacher.name=cifar10/Linf/X"]).teacher
+    assert teacher is not None
+    assert (teacher.name, teacher.path) == ("cifar10/Linf/X", Path("here.pt"))
+
+
+def test_other_images_keep_what_the_recipe_says_of_augmentation(write):
+    text = 'base = "cifar10"\n[data]\nflip = false\n[teacher]\nsha256 = "' + 64 * "0" + '"\n'
+    path = write("own", text)
+    data = load_recipe(path, ["data.path=images"]).data
+    assert (data.name, data.path, data.holdout, data.flip) == (None, Path("images"), 1000, False)
+    kept, other = (load_recipe(path, overrides).teacher for overrides in ([], ["teacher.path=runs/mine"]))
+    assert kept is not None
+    assert other is not None
+    assert (kept.name, kept.sha256) == ("cifar10/Linf/Chen2021LTD_WRN34_20", 64 * "0")
+    assert other.sha256 is None  # it was the other one's
 
 
 def test_published_milestones_keep_their_place_in_another_number_of_epochs():
@@ -81,8 +149,9 @@ def test_eps_is_a_fraction_or_a_float(override, read):
     [
         (["method.name=magic"], "adaad"),
         (["train"], "path.to.key=value"),
-        (["name.x=1"], "not a table"),
-        (["data.path=/nowhere"], "either name or path"),
+        (["name.x=1"], "name: Input should be a valid string"),
+        (["train=1", "train.lr=1"], "not a table"),
+        (["data.path=/nowhere", "data.name=cifar10"], "either name or path"),
         (["student.arch=vgg"], "resnet18"),
         (["method=3"], "method"),
         (["method.name=[1]"], "method"),

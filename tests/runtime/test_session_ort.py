@@ -3,7 +3,10 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from runtime import session_ort
 from runtime.attacks.losses import cross_entropy, linear, margin, one_hot
 from runtime.errors import BadModel, MissingEnvironment
 from runtime.session_ort import OrtSession
@@ -28,6 +31,31 @@ def test_logits_values_and_gradients_are_those_of_the_model(task, files):
         np.testing.assert_allclose(gradient, slope, atol=1e-5)
         if not loss.cotangent.any():
             np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_pieces_run_side_by_side_answer_what_the_whole_batch_does_to_the_bit(task, files, monkeypatch):
+    monkeypatch.setattr(session_ort, "cores", lambda: 3)
+    monkeypatch.setattr(session_ort, "PIECE", 4)
+    pieces = OrtSession(files["model.fp32.onnx"], files["model.fp32.grad.onnx"], precision="fp32")
+    for n in (0, 1, 2, 13, 60):
+        images, loss = task[2][:n], cross_entropy(one_hot(task[3][:n], 3))
+        assert pieces.logits(images).tobytes() == ort(files).logits(images).tobytes()
+        for ours, whole in zip(pieces.loss_gradient(images, loss), ort(files).loss_gradient(images, loss), strict=True):
+            assert ours.tobytes() == whole.tobytes()
+
+
+@given(st.integers(1, 300), st.integers(1, 9))
+def test_a_batch_is_cut_into_as_many_small_equal_pieces_as_keep_every_worker_busy(n, workers):
+    pieces = session_ort.cut(n, workers)
+    sizes = [piece.stop - piece.start for piece in pieces]
+    assert [row for piece in pieces for row in range(n)[piece]] == list(range(n))
+    assert sizes[0] == max(sizes)
+    if workers > 1:
+        assert max(sizes) <= session_ort.PIECE
+        rounds = -(-n // (session_ort.PIECE * workers))
+        assert max(sizes) == -(-n // (rounds * workers))
+    else:
+        assert len(pieces) == 1
 
 
 def test_the_card_says_what_runs_where(files):

@@ -1,0 +1,146 @@
+"""Foreign PyTorch checkpoints, as RobustBench has them: read without running their pickle, brought to our key names."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models import NETWORKS, Blueprint, build_network
+from runtime.errors import BadModel
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which checkpoints of whole trainings keep the weights."""
+PREFIX = re.compile(r"^(module\.|model\.)+")
+"""What DataParallel and wrapping modules put before every name."""
+NORMALISATION = ("mu", "sigma")
+"""RobustBench's names for the mean and standard deviation that a checkpoint brings along."""
+REFUSALS = ("Unsupported global", "Unsupported class", "Trying to instantiate", "Trying to call reduce")
+"""What PyTorch says of a pickle that would run code; of a damaged one it says other things."""
+LISTED = 3
+
+
+def load_foreign(
+    path: Path,
+    blueprint: Blueprint,
+    *,
+    channels: int,
+    classes: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> nn.Module:
+    """Build a network and give it the weights of a PyTorch file, on the CPU, in eval mode.
+
+    Args:
+        path: what `torch.save` wrote: a state_dict, also nested, prefixed, or with parts that the network never uses.
+        blueprint: the network that the weights belong to.
+        channels: of the data.
+        classes: likewise.
+        mean: per channel, where the images of its training were normalised; by default the file's own, else 0.
+        std: likewise; by default the file's own, else 1.
+
+    Raises:
+        BadModel: a damaged file, a pickle that would run code, other weights, or other classes.
+
+    """
+    architecture = NETWORKS[blueprint.arch]
+    weights = {
+        name: tensor
+        for name, tensor in _read(path).items()
+        if architecture.unused is None or not name.startswith(architecture.unused)
+    }
+    own = [tuple(weights.pop(name).flatten().tolist()) if name in weights else None for name in NORMALISATION]
+    network = build_network(
+        blueprint.arch,
+        channels=channels,
+        classes=classes,
+        width=blueprint.width,
+        depth=blueprint.depth,
+        mean=_per_channel(path, "mean", mean or own[0], channels),
+        std=_per_channel(path, "std", std or own[1], channels),
+    )
+    _check_fits(path, blueprint, network.state_dict(), weights, classes)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def refuse_web_page(path: Path) -> None:
+    """Raise `BadModel` where a download site sent HTML in place of a checkpoint."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.lstrip().startswith(b"<"):
+        raise BadModel(
+            f"{path} is a web page, not a checkpoint",
+            hint="the site answered with its quota or consent page: download the file in a browser",
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by their names, without wrappers and prefixes."""
+    again = "download it again, and compare its size with what the site says"
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not any(refusal in str(error) for refusal in REFUSALS):
+            raise BadModel(f"{path} is damaged, or no PyTorch checkpoint", hint=again) from None
+        raise BadModel(
+            f"{path} holds more than weights, and to read it could run code",
+            hint="where you trust it, load it there and save its weights alone: torch.save(model.state_dict(), FILE)",
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise BadModel(f"{path} is damaged, or no PyTorch checkpoint: {_first_line(error)}", hint=again) from None
+    while isinstance(content, Mapping) and (
+        inner := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    ):
+        content = content[inner[0]]
+    tensors = {PREFIX.sub("", str(name)): tensor for name, tensor in _items(content) if isinstance(tensor, Tensor)}
+    if not tensors:
+        raise BadModel(f"{path} holds no weights by name", hint="save them with torch.save(model.state_dict(), FILE)")
+    return tensors
+
+
+def _items(content: Any) -> list[tuple[Any, Any]]:
+    return list(content.items()) if isinstance(content, Mapping) else []
+
+
+def _per_channel(path: Path, what: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+    if values is not None and len(values) != channels:
+        raise BadModel(f"{path}: teacher.{what} has {len(values)} values, the images have {channels} channels")
+    return values
+
+
+def _check_fits(
+    path: Path, blueprint: Blueprint, own: Mapping[str, Tensor], weights: Mapping[str, Tensor], classes: int
+) -> None:
+    """Raise `BadModel`, with what to do, unless the weights have the network's names and shapes."""
+    architecture = NETWORKS[blueprint.arch]
+    head = weights.get(f"{architecture.head}.weight")
+    different = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+    surplus = [name for name in weights if name not in own]
+    if not different and not surplus:
+        return
+    if head is not None and not surplus and all(name.startswith(f"{architecture.head}.") for name in different):
+        raise BadModel(
+            f"{path} tells {len(head)} classes apart, the data has {classes}", hint="take a teacher of this data"
+        )
+    what = f"{blueprint.arch} of width {blueprint.width:g}" + (
+        f" and depth {blueprint.depth}" if blueprint.depth else ""
+    )
+    lacks, brings = (
+        ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "") for names in (different, surplus)
+    )
+    said = architecture.measure(weights) if architecture.measure else "other networks keep other names"
+    raise BadModel(
+        f"{path} is no {what}: "
+        + "; ".join(part for part in (lacks and f"{lacks} differ", brings and f"{brings} are not its own") if part),
+        hint=f"{said}; teacher.arch, width and depth say what to expect",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

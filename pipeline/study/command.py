@@ -1,0 +1,100 @@
+"""`edgeproof study`: a table of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+
+from pipeline.study.cell import check_unchanged
+from pipeline.study.plan import Cell, Study, expand, load_study
+from pipeline.study.publish import TABLE, publish
+from pipeline.study.results import read_cell
+from pipeline.study.run import Attempt, look, run_here, run_on_ray
+from pipeline.study.table import Table, by_reason
+from runtime.errors import EdgeproofError
+from runtime.files import check_new_directory
+from runtime.images import DATA_ROOT
+from runtime.options import NewDirectory
+from runtime.progress import log
+
+WIDTH = 240
+"""Columns that a line of the table may take before its figures are cut short."""
+
+
+class UnfinishedStudy(EdgeproofError):
+    """Some cells are not in the table: they failed, or another process still has them."""
+
+    exit_code = 5
+
+
+@click.command()
+@click.argument("study")
+@click.option("--out", type=NewDirectory(), help="Directory of the study; by default runs/NAME.")
+@click.option("--resume", is_flag=True, help="Go on in a directory that exists; finished cells are not repeated.")
+@click.option("--table", "only_table", is_flag=True, help="Run nothing: write the table of what is there.")
+@click.option("--ray", "address", metavar="ADDRESS", help="Run the cells on a Ray cluster: its address, auto or local.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DATA_ROOT,
+    show_default=True,
+    help="Where data sets known by name lie or are downloaded to.",
+)
+def study(study: str, out: Path | None, resume: bool, only_table: bool, address: str | None, data_root: Path) -> None:
+    """Train and judge every cell of STUDY (a name, or a .toml file), and print the table.
+
+    Several processes may share one directory: start the same command again with --resume.
+    """
+    plan = load_study(study)
+    out = out or Path("runs") / plan.name
+    if not (resume or only_table):
+        check_new_directory(out)
+    cells = expand(plan)
+    for cell in cells:
+        check_unchanged(plan, cell, out / cell.name)
+    if only_table:
+        attempts = look(plan, cells, out)
+    elif address:
+        attempts = run_on_ray(plan, cells, out, data_root, address)
+    else:
+        attempts = run_here(plan, cells, out, data_root)
+    unfinished = _unfinished(attempts, len(cells))
+    print_table(_publish(plan, cells, unfinished, out))
+    click.echo(f"table: {out / TABLE}")
+    if unfinished:
+        states = "\n".join(f"  {line}" for line in by_reason(unfinished))
+        raise UnfinishedStudy(
+            f"{len(unfinished)} of {len(cells)} cells are not finished:\n{states}",
+            hint="run the same command with --resume; finished cells are not repeated",
+        )
+
+
+def _unfinished(attempts: Iterable[Attempt], cells: int) -> dict[str, str]:
+    """Follow the attempts as they end; return the cells that are not finished, and why."""
+    unfinished = {}
+    for number, attempt in enumerate(attempts, 1):
+        log(f"cell {number} of {cells}: {attempt.cell} {attempt.state} {attempt.reason}".rstrip())
+        if attempt.state != "finished":
+            unfinished[attempt.cell] = f"{attempt.state}: {attempt.reason}"
+    return unfinished
+
+
+def _publish(plan: Study, cells: list[Cell], unfinished: dict[str, str], out: Path) -> Table:
+    found = (read_cell(plan, cell, out / cell.name) for cell in cells)
+    return publish(plan, [result for result in found if result is not None], unfinished, out / TABLE)
+
+
+def print_table(table: Table) -> None:
+    """Print the table and its differences to stdout."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+    for heading, rows in ((table.heading, table.rows), (table.difference_heading, table.difference_rows)):
+        if rows:
+            grid = Grid(*heading, box=None, pad_edge=False)
+            for row in rows:
+                grid.add_row(*row)
+            console.print(grid)
+            console.print()

@@ -1,0 +1,63 @@
+"""Means over seeds, and which differences are more than noise."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from math import sqrt
+
+TIE = 2.0
+"""A difference under so many standard errors is a tie."""
+
+ROUNDING = 1e-12
+"""Equal means of equal seeds differ by so much at the most; one image of a million is far more."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One accuracy over seeds.
+
+    Args:
+        values: one a seed, as fractions of `images`.
+        images: how many test images each of them was measured on.
+
+    """
+
+    values: tuple[float, ...]
+    images: int
+
+    @property
+    def n(self) -> int:
+        """Seeds."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over seeds (n - 1); None of one seed."""
+        return statistics.stdev(self.values) if self.n > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One mean less another, with its standard error: None where either is of one seed and nothing can be claimed."""
+
+    value: float
+    error: float | None
+
+    @property
+    def tie(self) -> bool:
+        """Whether it is under two standard errors, or nothing but rounding; of one seed there is no saying."""
+        return self.error is not None and abs(self.value) < TIE * self.error + ROUNDING
+
+
+def difference(this: Estimate, that: Estimate) -> Difference:
+    """Compare two means, their seeds taken as independent: sqrt(s1^2 / n1 + s2^2 / n2)."""
+    value = this.mean - that.mean
+    if this.spread is None or that.spread is None:
+        return Difference(value, None)
+    return Difference(value, sqrt(this.spread**2 / this.n + that.spread**2 / that.n))

@@ -1,0 +1,185 @@
+"""Studies: TOML files that say which runs make up a table, checked whole and expanded into cells."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.methods import METHODS
+from pipeline.models import NETWORKS
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.study.published import published
+from runtime.attacks import NAMES
+from runtime.errors import BadRecipe
+from runtime.spec import Fraction, Frozen
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
+if TYPE_CHECKING:
+    MethodName = str
+    StudentName = str
+    AttackName = str
+else:  # the tables are the lists of choices
+    MethodName, StudentName, AttackName = Literal[tuple(METHODS)], Literal[tuple(NETWORKS)], Literal[NAMES]
+
+RUN = "run"
+"""Of every cell's directory: where its training run lies, beside one directory an evaluation."""
+
+
+class Own(Frozen):
+    """[method.NAME] or [student.NAME]: what is different for one method or student alone."""
+
+    set: tuple[str, ...] = ()
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+
+
+class Evaluation(Frozen):
+    """[[evaluation]]: one run of the attack suite on each cell's best checkpoint; n counts the first test images."""
+
+    name: Name
+    attacks: Annotated[tuple[AttackName, ...], Field(min_length=1)]
+    n: Annotated[int, Field(gt=0)] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _beside_the_run(cls, name: str) -> str:
+        if name == RUN:
+            raise ValueError(f"{RUN!r} is the place of the training run")
+        return name
+
+
+class Resources(Frozen):
+    """[resources]: what one cell takes of a Ray cluster."""
+
+    cpus: Positive = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+
+class Study(Frozen):
+    """Methods x students x radii x seeds over one recipe, and how every cell is judged.
+
+    `set` holds overrides as `--set` takes them. `radii` are search radii; without them the recipe's own search stays
+    as it is. `step` is the search step as a fraction of the radius. Differences are to the method `reference`, at the
+    first radius; `published` names the figures that stand beside the measured ones.
+    """
+
+    name: Name
+    title: str = ""
+    recipe: str
+    set: tuple[str, ...] = ()
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
+    students: Annotated[tuple[StudentName, ...], Field(min_length=1)]
+    radii: tuple[Fraction, ...] = ()
+    step: Positive | None = None
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    method: dict[MethodName, Own] = Field(default_factory=dict)
+    student: dict[StudentName, Own] = Field(default_factory=dict)
+    evaluation: Annotated[tuple[Evaluation, ...], Field(min_length=1)]
+    reference: MethodName = "adaad"
+    published: str | None = None
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.radii and self.step is None:
+            raise ValueError("radii need a step, the fraction of the radius that a search step takes")
+        names = [evaluation.name for evaluation in self.evaluation]
+        if len(set(names)) < len(names):
+            raise ValueError("two evaluations have one name")
+        if self.published is not None and self.published not in published():
+            raise ValueError(f"published: known are {', '.join(published())}")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: its place in the table, and the recipe that makes it."""
+
+    method: str
+    student: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, which is that of the cell's directory."""
+        return self.recipe.name
+
+    @property
+    def radius(self) -> float:
+        """The search radius."""
+        return self.recipe.search.eps
+
+
+def load_study(source: str) -> Study:
+    """Load a study of this package by name, or a TOML file by path.
+
+    Raises:
+        BadRecipe: no such study, not TOML, or wrong keys or values, each with its path.
+
+    """
+    try:
+        table = tomllib.loads(_read(source))
+        return Study.model_validate(table)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"study {source}: {error}") from None
+    except ValidationError as error:
+        problems = "\n".join(
+            f"  {'.'.join(str(part) for part in item['loc']) or 'study'}: {item['msg']}" for item in error.errors()
+        )
+        raise BadRecipe(f"study {source}:\n{problems}", hint="docs/studies.md lists every key") from None
+
+
+def _read(source: str) -> str:
+    path = Path(source)
+    try:
+        if path.suffix == ".toml":
+            return path.read_text()
+        return resources.files("pipeline").joinpath("studies", f"{source}.toml").read_text()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise BadRecipe(
+            f"no study {source!r}", hint=f"a path that ends in .toml, or one of: {', '.join(study_names())}"
+        ) from None
+
+
+def study_names() -> list[str]:
+    """Return the names of the studies that ship with the package."""
+    folder = resources.files("pipeline").joinpath("studies")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def expand(study: Study) -> list[Cell]:
+    """Return every cell, the first seed of all before the second of any, its recipe resolved.
+
+    Raises:
+        BadRecipe: a cell's recipe cannot be resolved.
+
+    """
+    cells = [
+        _cell(study, method, student, radius, rank, seed)
+        for student, method, radius in product(study.students, study.methods, study.radii or (None,))
+        for rank, seed in enumerate(_seeds(study, method, student))
+    ]
+    return [cell for _, cell in sorted(cells, key=lambda ranked: ranked[0])]
+
+
+def _seeds(study: Study, method: str, student: str) -> tuple[int, ...]:
+    own = study.method.get(method, Own()).seeds or study.student.get(student, Own()).seeds
+    return own or study.seeds
+
+
+def _cell(study: Study, method: str, student: str, radius: float | None, rank: int, seed: int) -> tuple[int, Cell]:
+    name = f"{student}-{method}" + (f"-{255 * radius:g}" if radius is not None else "") + f"-seed{seed}"
+    overrides = [f"name={name}", f"seed={seed}", f"method.name={method}", f"student.arch={student}", *study.set]
+    overrides += [*study.student.get(student, Own()).set, *study.method.get(method, Own()).set]
+    if radius is not None:
+        assert study.step is not None
+        overrides += [f"search.eps={radius!r}", f"search.step={radius * study.step!r}"]
+    return rank, Cell(method, student, seed, load_recipe(study.recipe, overrides))

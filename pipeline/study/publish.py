@@ -1,0 +1,43 @@
+"""What a study leaves to read: the table as Markdown, CSV and HTML, the pictures, and one small JSON a cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from pipeline.study.plan import Study
+from pipeline.study.plots import Picture, pictures
+from pipeline.study.results import CellResult, gather
+from pipeline.study.table import Table, build_table, to_csv, to_markdown
+from runtime.files import write_atomic
+from runtime.spec import to_json
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+TABLE = "table"
+"""Of a study's directory: where this lies, whole enough to be kept without the runs."""
+
+
+def publish(study: Study, results: list[CellResult], unfinished: dict[str, str], out: Path) -> Table:
+    """Write table.md, table.csv, study.html, the pictures and cells/NAME.json into `out`; return the table."""
+    table, drawn = build_table(study, results, unfinished), pictures(gather(results))
+    for result in results:
+        write_atomic(out / "cells" / f"{result.cell}.json", to_json(result))
+    for picture in drawn:
+        write_atomic(out / f"{picture.name}.png", picture.png)
+    write_atomic(out / "table.csv", to_csv(study, results).encode())
+    write_atomic(out / "table.md", to_markdown(table, tuple(f"{picture.name}.png" for picture in drawn)).encode())
+    write_atomic(out / "study.html", page(table, drawn).encode())
+    return table
+
+
+def page(table: Table, drawn: tuple[Picture, ...]) -> str:
+    """Return one self-contained page; every text is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE.name).render(table=table, pictures=drawn)

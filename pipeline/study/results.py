@@ -1,0 +1,153 @@
+"""What the cells of a study reached: read from their directories, and gathered over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.checkpoint import Figures
+from pipeline.run_directory import SUMMARY
+from pipeline.study.cell import CHECKPOINT
+from pipeline.study.estimate import Estimate
+from pipeline.study.plan import RUN, Cell, Study
+from runtime.attacks import NAMES
+from runtime.errors import BadInput
+from runtime.report_schema import REPORT, Accuracy, load_report
+from runtime.spec import Frozen
+
+CLEAN = "clean"
+COLUMNS = (CLEAN, *NAMES)
+"""The order of a table's columns."""
+
+
+class Training(BaseModel):
+    """Of a cell's summary.json, what the table speaks of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    best: Figures
+    last: Figures
+    steps: int
+    seconds: float
+    precision: str
+    device: str
+    threads: int
+    software: dict[str, str]
+
+
+class Judged(Frozen):
+    """One evaluation of a cell: accuracies of the attacks asked for, as fractions of the first n test images."""
+
+    n: int
+    clean: Accuracy
+    attacks: dict[str, Accuracy]
+    seconds: float
+    device: str
+
+
+class CellResult(Frozen):
+    """What one cell reached, small enough to keep: its training, and every evaluation by name."""
+
+    cell: str
+    method: str
+    student: str
+    search_eps: float
+    threat_eps: float
+    seed: int
+    checkpoint: str
+    training: Training
+    evaluations: dict[str, Judged]
+
+    def figures(self) -> dict[str, tuple[float, int]]:
+        """Return (accuracy, images) by column; of two evaluations of one attack, that on more images."""
+        best: dict[str, tuple[float, int]] = {}
+        for judged in self.evaluations.values():
+            for column, accuracy in ((CLEAN, judged.clean), *judged.attacks.items()):
+                if judged.n > best.get(column, (0.0, 0))[1]:
+                    best[column] = (accuracy.value, judged.n)
+        return best
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one row: estimates by column, those that were measured."""
+
+    student: str
+    method: str
+    radius: float
+    seeds: tuple[int, ...]
+    estimates: dict[str, Estimate]
+
+
+def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
+    """Read one cell; None where its training run is not finished. Evaluations that are not finished are left out."""
+    summary = directory / RUN / SUMMARY
+    if not summary.exists():
+        return None
+    evaluations = {
+        evaluation.name: _judged(directory / evaluation.name)
+        for evaluation in study.evaluation
+        if (directory / evaluation.name / REPORT).exists()
+    }
+    return CellResult(
+        cell=cell.name,
+        method=cell.method,
+        student=cell.student,
+        search_eps=cell.radius,
+        threat_eps=cell.recipe.threat.eps,
+        seed=cell.seed,
+        checkpoint=CHECKPOINT,
+        training=_training(summary),
+        evaluations=evaluations,
+    )
+
+
+def _training(path: Path) -> Training:
+    try:
+        return Training.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path}: {error.errors()[0]['msg']}", hint="remove the cell's directory and resume") from None
+
+
+def _judged(directory: Path) -> Judged:
+    report = load_report(directory)
+    asked = {attack.name for attack in report.request.attacks}
+    clean, n = report.clean, report.clean.n
+    return Judged(
+        n=n,
+        clean=Accuracy(value=clean.accuracy, ci95=clean.ci95),
+        attacks={row.name: Accuracy(value=row.accuracy, ci95=row.ci95) for row in report.attacks if row.name in asked},
+        seconds=report.seconds,
+        device=str(report.device["cpu"]),
+    )
+
+
+def gather(results: Iterable[CellResult]) -> list[Group]:
+    """Gather the cells that were judged over their seeds, in the order in which their rows first appear."""
+    rows: dict[tuple[str, str, float], list[CellResult]] = {}
+    for result in results:
+        if result.evaluations:
+            rows.setdefault((result.student, result.method, result.search_eps), []).append(result)
+    return [
+        Group(student, method, radius, tuple(result.seed for result in own), _estimates(own))
+        for (student, method, radius), own in rows.items()
+    ]
+
+
+def _estimates(results: list[CellResult]) -> dict[str, Estimate]:
+    figures = [result.figures() for result in results]
+    estimates = {}
+    for column in COLUMNS:
+        own = [row[column] for row in figures if column in row]
+        if own:
+            estimates[column] = Estimate(tuple(value for value, _ in own), min(images for _, images in own))
+    return estimates
+
+
+def columns(groups: Iterable[Group]) -> tuple[str, ...]:
+    """Return the columns that any row has, in the order of the table."""
+    present = {column for group in groups for column in group.estimates}
+    return tuple(column for column in COLUMNS if column in present)

@@ -1,0 +1,98 @@
+"""The cells of a study, one after another in this process or side by side on a Ray cluster."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.study.cell import claimed, finished, run_cell
+from pipeline.study.plan import Cell, Study, expand
+from runtime.errors import EdgeproofError, missing_extra
+from runtime.files import write_atomic
+from runtime.progress import log
+
+FAILURE = "failure.txt"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How the attempt to run a cell ended: `elsewhere` where another process has it; `reason` in one line."""
+
+    cell: str
+    state: Literal["finished", "failed", "elsewhere", "waiting"]
+    reason: str = ""
+
+
+def attempt(study: Study, cell: Cell, out: Path, data_root: Path) -> Attempt:
+    """Run one cell, unless it is finished or another process has it; a failure is written down, not raised."""
+    directory = out / cell.name
+    with claimed(directory) as mine:
+        if not mine:
+            return Attempt(cell.name, "elsewhere", "another process is at it")
+        failure = directory / FAILURE
+        failure.unlink(missing_ok=True)
+        if finished(study, directory):
+            return Attempt(cell.name, "finished")
+        try:
+            run_cell(study, cell, directory, data_root=data_root)
+        except Exception as error:  # any: the other cells go on, and this one is reported at the end
+            text = str(error) if isinstance(error, EdgeproofError) else traceback.format_exc()
+            write_atomic(failure, f"{type(error).__name__}: {text}\n".encode())
+            first = str(error).partition("\n")[0]
+            return Attempt(cell.name, "failed", f"{type(error).__name__}: {first} ({failure})")
+    return Attempt(cell.name, "finished")
+
+
+def run_here(study: Study, cells: Sequence[Cell], out: Path, data_root: Path) -> Iterator[Attempt]:
+    """Run the cells in order."""
+    for cell in cells:
+        log(f"{cell.name} ...")
+        yield attempt(study, cell, out, data_root)
+
+
+def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
+    """Run nothing: say of every cell whether it is finished, failed last time, or waits."""
+    for cell in cells:
+        directory = out / cell.name
+        if finished(study, directory):
+            yield Attempt(cell.name, "finished")
+        elif (directory / FAILURE).exists():
+            yield Attempt(cell.name, "failed", str(directory / FAILURE))
+        else:
+            yield Attempt(cell.name, "waiting", "not finished yet")
+
+
+def run_on_ray(study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str) -> Iterator[Attempt]:
+    """Run every cell as a Ray task that takes what [resources] says; yields them as they end.
+
+    Ray places them. Every node must see `out` and the data under the same path, and have this package. `address` is
+    that of a running cluster, 'auto' to find one, or 'local' to start one here.
+
+    Raises:
+        MissingEnvironment: Ray is not installed.
+
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise missing_extra("`edgeproof study --ray`", ("ray",), error) from error
+    needs: dict[str, Any] = {"num_cpus": study.resources.cpus, "num_gpus": study.resources.gpus, "max_retries": 0}
+    out, data_root = out.absolute(), data_root.absolute()
+    with ray.init(address=address, include_dashboard=False, log_to_driver=True):
+        task = ray.remote(**needs)(_attempt_by_name)
+        waiting = {task.remote(study, cell.name, out, data_root): cell.name for cell in cells}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            name = waiting.pop(done)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayError as error:  # the worker died: out of memory, a lost node
+                yield Attempt(name, "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path) -> Attempt:
+    """Attempt one cell on a worker, which resolves its recipe itself: the records of recipes do not travel."""
+    return attempt(study, next(cell for cell in expand(study) if cell.name == name), out, data_root)

@@ -1,0 +1,217 @@
+"""The table of a study: mean, spread and seeds a row, published figures beside, differences that are not noise."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+from pipeline.methods import METHODS
+from pipeline.study.estimate import Difference, Estimate, difference
+from pipeline.study.plan import Study
+from pipeline.study.published import Published, published
+from pipeline.study.results import CellResult, Group, columns, gather
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """All that a study says, as text: a heading and rows of equal length for each of the two tables, and its notes.
+
+    Args:
+        heading, rows: accuracies in percent.
+        against: the row that differences are taken from; None where there are none to take.
+        difference_heading, difference_rows: of every other row of the same student.
+        notes: what the figures are, one sentence each.
+
+    """
+
+    title: str
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    difference_heading: tuple[str, ...]
+    difference_rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def build_table(study: Study, results: list[CellResult], unfinished: dict[str, str]) -> Table:
+    """Build the table of the cells that were judged.
+
+    Args:
+        study: names the reference, and the published figures.
+        results: of the cells that were trained.
+        unfinished: by the name of every cell that was not trained and judged whole, why.
+
+    """
+    groups = gather(results)
+    measured = columns(groups)
+    beside = published()[study.published] if study.published else None
+    radii = len({group.radius for group in groups}) > 1
+    counts = images(groups)
+    named = tuple(
+        f"{column} (n = {counts[column]})" if len(set(counts.values())) > 1 else column for column in measured
+    )
+    labels = ("student", "method", *(("search eps",) if radii else ()))
+    theirs = beside.columns if beside else ()
+    return Table(
+        title=study.title or study.name,
+        heading=(*labels, "seeds", *named, *(f"published {column}" for column in theirs)),
+        rows=tuple(
+            (
+                *_labels(group, radii),
+                str(len(group.seeds)),
+                *(accuracy(group.estimates.get(column), len(group.seeds)) for column in measured),
+                *_published(beside, group, theirs),
+            )
+            for group in groups
+        ),
+        difference_heading=(*labels, *measured),
+        difference_rows=_difference_rows(study, groups, measured, radii),
+        notes=notes(study, results, groups, beside, unfinished),
+    )
+
+
+def images(groups: list[Group]) -> dict[str, str]:
+    """Return how many test images each column was measured on; several numbers where rows differ."""
+    found = {
+        column: sorted({g.estimates[column].images for g in groups if column in g.estimates})
+        for column in columns(groups)
+    }
+    return {column: "/".join(map(str, numbers)) for column, numbers in found.items()}
+
+
+def _labels(group: Group, radii: bool) -> tuple[str, ...]:
+    return (group.student, group.method, *((eps(group.radius),) if radii else ()))
+
+
+def _published(beside: Published | None, group: Group, theirs: tuple[str, ...]) -> tuple[str, ...]:
+    figures = beside.figures(group.student, group.method) if beside else {}
+    return tuple(f"{figures[column]:.2f}" if column in figures else ABSENT for column in theirs)
+
+
+def _difference_rows(
+    study: Study, groups: list[Group], measured: tuple[str, ...], radii: bool
+) -> tuple[tuple[str, ...], ...]:
+    rows = []
+    for group in groups:
+        reference = next(
+            (other for other in groups if (other.student, other.method) == (group.student, study.reference)), None
+        )
+        if reference is None or reference is group:
+            continue
+        cells = (compared(group.estimates.get(column), reference.estimates.get(column)) for column in measured)
+        rows.append((*_labels(group, radii), *cells))
+    return tuple(rows)
+
+
+def accuracy(estimate: Estimate | None, seeds: int) -> str:
+    """Write an accuracy in percent, with its standard deviation where it is of several seeds; say if not of all."""
+    if estimate is None:
+        return ABSENT
+    spread = "" if estimate.spread is None else f" ± {100 * estimate.spread:.1f}"
+    return f"{100 * estimate.mean:.1f}{spread}" + (f" ({estimate.n} of {seeds} seeds)" if estimate.n < seeds else "")
+
+
+def compared(this: Estimate | None, that: Estimate | None) -> str:
+    """Write a difference in points with two standard errors, 'tie', or that one seed allows no claim."""
+    if this is None or that is None:
+        return ABSENT
+    found = difference(this, that)
+    if found.error is None:
+        return "n = 1"
+    return "tie" if found.tie else _points(found)
+
+
+def _points(found: Difference) -> str:
+    assert found.error is not None
+    return f"{100 * found.value:+.1f} (2 SE {200 * found.error:.1f})"
+
+
+def eps(radius: float) -> str:
+    """Write a radius in 1/255."""
+    return f"{255 * radius:g}/255"
+
+
+def notes(
+    study: Study,
+    results: list[CellResult],
+    groups: list[Group],
+    beside: Published | None,
+    unfinished: dict[str, str],
+) -> tuple[str, ...]:
+    """Say what the figures are: seeds, images, precision, machine, published source, methods, what is missing."""
+    counts = ", ".join(f"{column} {n}" for column, n in images(groups).items())
+    radii = sorted({eps(result.threat_eps) for result in results})
+    lines = [
+        "Accuracy in percent: mean ± standard deviation over seeds; of one seed there is no spread. "
+        f"Each column is on the first so many test images: {counts}. Attacked at eps {', '.join(radii)}.",
+        f"Differences are to {study.reference} of the same student, in points. One under two standard errors "
+        "(seeds taken as independent) is a tie; n = 1 allows no claim.",
+        f"The checkpoint is the one with the best PGD-10 accuracy on the hold-out. {_circumstances(results)}",
+    ]
+    if beside:
+        lines.append(f"Published figures: {beside.title} ({beside.source}).")
+    lines += [f"{method}: {METHODS[method].source}." for method in dict.fromkeys(group.method for group in groups)]
+    lines += [f"Not finished: {line}." for line in by_reason(unfinished)]
+    return tuple(lines)
+
+
+def by_reason(unfinished: dict[str, str]) -> list[str]:
+    """Return one line a reason, with the cells that it keeps from being finished."""
+    cells: dict[str, list[str]] = {}
+    for name, reason in unfinished.items():
+        cells.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in cells.items()]
+
+
+def _circumstances(results: list[CellResult]) -> str:
+    precisions = sorted({(r.student, r.training.precision) for r in results})
+    machines = sorted({(r.training.device, judged.device) for r in results for judged in r.evaluations.values()})
+    versions = sorted({r.training.software.get("torch", "?") for r in results})
+    hours = sum(r.training.seconds + sum(judged.seconds for judged in r.evaluations.values()) for r in results) / 3600
+    return (
+        f"Trained in {', '.join(f'{precision} ({student})' for student, precision in precisions)}, judged in fp32. "
+        f"Machine: {', '.join(f'{device}, {cpu}' for device, cpu in machines)}; PyTorch {', '.join(versions)}; "
+        f"{hours:.1f} hours over all cells."
+    )
+
+
+def to_csv(study: Study, results: list[CellResult]) -> str:
+    """Return one line a row and column: mean and spread as fractions, seeds, images, the published value in percent."""
+    beside = published()[study.published] if study.published else None
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    lines.writerow(
+        ("student", "method", "search_eps", "column", "mean", "spread", "seeds", "images", "published_percent")
+    )
+    for group in gather(results):
+        figures = beside.figures(group.student, group.method) if beside else {}
+        for column, estimate in group.estimates.items():
+            spread = "" if estimate.spread is None else f"{estimate.spread:.6f}"
+            label = (group.student, group.method, f"{group.radius:.6f}", column)
+            lines.writerow(
+                (*label, f"{estimate.mean:.6f}", spread, estimate.n, estimate.images, figures.get(column, ""))
+            )
+    return out.getvalue()
+
+
+def to_markdown(table: Table, pictures: tuple[str, ...]) -> str:
+    """Return the page as Markdown; `pictures` are file names beside it."""
+    parts = [f"# {_escaped(table.title)}", _markdown(table.heading, table.rows)]
+    if table.difference_rows:
+        parts += ["## Differences", _markdown(table.difference_heading, table.difference_rows)]
+    parts += [f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures]
+    parts.append("\n".join(f"- {_escaped(note)}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(heading: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+    lines = [heading, ("---",) * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(_escaped(text) for text in line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Escape what Markdown would read as its own, and keep it on one line."""
+    text = " ".join(text.split())
+    return "".join(f"\\{sign}" if sign in "\\|<>*`[" else sign for sign in text)

@@ -1,0 +1,167 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.batches import Batches, augment, resolve_place
+from runtime.errors import BadData, MissingEnvironment
+from runtime.images import ImageSet, read_folder
+from runtime.pictures import Pictures
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def image_set(count=20, channels=1, size=8):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, channels, size, size), np.uint8)
+    return ImageSet("set", images, np.arange(count) % 4, np.arange(count))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The same 20 pictures: listed in files, and decoded."""
+    path, random = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (path / name).mkdir()
+        for number in range(10):
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path / name / f"{number}.png")
+    return [read_folder(path, decoded=decoded)[0] for decoded in (False, True)]
+
+
+def epoch(batches, number):
+    return [(images.clone(), labels.clone()) for images, labels in batches.epoch(number)]
+
+
+def equal(some, others):
+    return all(torch.equal(a, b) for pair in zip(some, others, strict=True) for a, b in zip(*pair, strict=True))
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_streamed_epoch_is_the_held_one_bit_for_bit(folder, number):
+    listed, decoded = folder
+    held = epoch(batches(images=decoded, place="device"), number)
+    for images in (listed, decoded):
+        streamed = batches(images=images, place="stream")
+        assert equal(held, epoch(streamed, number))
+        assert streamed.place == "stream"
+        assert len(streamed) == len(held) == 3
+    assert equal(held, epoch(batches(images=listed, place="device"), number))
+
+
+def test_streaming_decodes_a_batch_at_a_time_and_leaves_the_global_generator_alone(folder, monkeypatch):
+    monkeypatch.setattr("pipeline.batches.WORKERS", 0)
+    decoded, whole = [], Pictures.__array__
+    monkeypatch.setattr(Pictures, "__array__", lambda self, *rest: decoded.append(len(self)) or whole(self, *rest))
+    before = torch.get_rng_state()
+    epoch(batches(images=folder[0]), 0)
+    assert decoded == [6, 6, 6]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_epoch_may_be_left_before_its_end(folder):
+    for images, _ in batches(images=folder[0]).epoch(0):
+        assert images.shape == (6, 3, 8, 8)
+        break
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_vanishes_ends_the_epoch_with_its_name(folder, workers, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.batches.WORKERS", workers)
+    path = tmp_path / "only"
+    (path / "cat").mkdir(parents=True)
+    for number in range(6):
+        Image.new("RGB", (8, 8)).save(path / "cat" / f"{number}.png")
+    images = read_folder(path, decoded=False)[0]
+    (path / "cat" / "3.png").unlink()
+    with pytest.raises(BadData, match=r"3\.png"):
+        epoch(batches(images=images), 0)
+
+
+def test_a_worker_that_dies_is_a_lack_of_the_machine(folder, monkeypatch):
+    def die(self, dtype=None, copy=None):
+        os._exit(1)
+
+    monkeypatch.setattr(Pictures, "__array__", die)
+    with pytest.raises(MissingEnvironment, match="lost"):
+        epoch(batches(images=folder[0]), 0)
+
+
+def test_a_set_is_kept_on_the_device_where_it_fills_half_of_its_free_memory_at_most(folder, monkeypatch):
+    images = image_set()  # 1,280 bytes
+    for free, place in ((2560, "device"), (2559, "stream")):
+        monkeypatch.setattr("pipeline.batches.free_memory", lambda device, free=free: free)
+        assert resolve_place("auto", images, CUDA) == place
+        assert resolve_place("device", images, CUDA) == "device"
+        assert resolve_place("stream", images, CUDA) == "stream"
+
+
+def test_on_the_cpu_a_set_stays_where_it_is(folder):
+    listed, decoded = folder
+    assert resolve_place("auto", listed, CPU) == "stream"
+    assert resolve_place("auto", decoded, CPU) == "device"
+
+
+def batches(images=None, **changes):
+    arguments = {"crop": 2, "flip": True, "seed": 3, "device": CPU, **changes}
+    return Batches(images or image_set(), 6, **arguments)
+
+
+def test_an_epoch_shows_whole_batches_of_distinct_images():
+    plain = batches(crop=0, flip=False)
+    seen = torch.cat([images for images, _ in plain.epoch(0)])
+    assert len(plain) == 3
+    assert seen.shape == (18, 1, 8, 8)
+    assert seen.dtype == torch.float32
+    known = {image.tobytes() for image in image_set().images}
+    shown = {(image * 255).round().to(torch.uint8).numpy().tobytes() for image in seen}
+    assert len(shown) == 18
+    assert shown <= known
+
+
+def test_epochs_differ_from_one_another_and_are_repeated_by_the_seed():
+    first, again = ([images for images, _ in batches().epoch(0)] for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    other = next(iter(batches().epoch(1)))[0]
+    assert not torch.equal(first[0], other)
+
+
+def test_labels_stay_with_their_images():
+    images = image_set()
+    images.images[:] = images.labels[:, None, None, None]
+    loader = Batches(images, 6, crop=0, flip=True, seed=0, device=torch.device("cpu"))
+    for shown, labels in loader.epoch(0):
+        assert torch.equal((shown * 255).round().long()[:, 0, 0, 0], labels)
+
+
+@settings(deadline=None, max_examples=50)
+@given(crop=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 99), channels=st.integers(1, 3))
+def test_augmented_images_are_shifts_and_mirrors_of_their_originals(crop, flip, seed, channels):
+    images = torch.from_numpy(image_set(6, channels, 5).images)
+    shown = augment(images, crop, flip, torch.Generator().manual_seed(seed))
+    padded = torch.nn.functional.pad(images, (crop,) * 4).float() / 255
+    for image, original in zip(shown, padded, strict=True):
+        windows = [
+            window if not mirrored else window.flip(2)
+            for down in range(2 * crop + 1)
+            for right in range(2 * crop + 1)
+            for window in [original[:, down : down + 5, right : right + 5]]
+            for mirrored in ((False, True) if flip else (False,))
+        ]
+        assert any(torch.equal(image, window) for window in windows)
+
+
+def test_augmentation_mirrors_about_half_and_uses_every_shift():
+    images = torch.zeros(2000, 1, 5, 5, dtype=torch.uint8)
+    images[:, :, 2, 2] = 255
+    images[:, :, 2, 0] = 128
+    shown = augment(images, 1, True, torch.Generator().manual_seed(0))
+    place = shown.eq(1.0).flatten(1).float().argmax(dim=1)
+    assert place.unique().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
+    unshifted = shown[place == 12]
+    mirrored = unshifted[:, 0, 2, 4].gt(0).float().mean()
+    assert 0.35 < mirrored < 0.65
+    assert len(unshifted) > 100

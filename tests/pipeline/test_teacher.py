@@ -1,0 +1,241 @@
+"""Teachers as users have them: checkpoints in the layouts of RobustBench and of people's own code, and broken ones."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipeline import teacher as teachers
+from pipeline.checkpoint import NetworkCard
+from pipeline.foreign import load_foreign
+from pipeline.models import Blueprint, build_network
+from pipeline.recipe import TeacherTable
+from pipeline.run_directory import TeacherFigures
+from pipeline.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher
+from runtime.bundle import InputShape
+from runtime.cli import main
+from runtime.errors import BadModel, BadRecipe
+from runtime.files import sha256
+
+TINY = Blueprint(arch="wideresnet", depth=10, width=0.5)
+CARD = NetworkCard(
+    arch="resnet18",
+    input=InputShape(channels=3, height=16, width=16),
+    classes=tuple("abcde"),
+    mean=(0.4,) * 3,
+    std=(0.2,) * 3,
+)
+NORMALISED = {"mu": torch.full((1, 3, 1, 1), 0.4), "sigma": torch.full((1, 3, 1, 1), 0.2)}
+
+
+class Anything:
+    """What a checkpoint must not bring along."""
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(1)
+    return build_network("wideresnet", channels=3, classes=5, width=0.5, depth=10).eval()
+
+
+def sub_block(weights):
+    """The weights with a copy of the first group under the name of the one that is never used."""
+    extra = {name.replace("block1.", "sub_block1.", 1): t for name, t in weights.items() if name.startswith("block1.")}
+    return weights | extra
+
+
+def prefixed(prefix, weights):
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+def load(path, **changes):
+    return load_foreign(path, TINY, channels=3, classes=5, **changes)
+
+
+def write(path, content):
+    torch.save(content, path)
+    return path
+
+
+LAYOUTS = {
+    "plain": dict,
+    "of DataParallel": lambda weights: prefixed("module.", weights),
+    "wrapped": lambda weights: prefixed("model.", weights),
+    "wrapped, of DataParallel": lambda weights: prefixed("module.model.", weights),
+    "nested": lambda weights: {"epoch": 3, "state_dict": prefixed("module.", weights)},
+    "nested twice": lambda weights: {"model": {"state_dict": weights}},
+    "with an unused sub-block": lambda weights: prefixed("module.", sub_block(weights)),
+    "ordered": lambda weights: OrderedDict(sub_block(weights)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_foreign_checkpoint_answers_as_the_network_that_it_was_saved_from(layout, network, tmp_path):
+    path = write(tmp_path / "teacher.pt", LAYOUTS[layout](network.state_dict()))
+    x = torch.rand(2, 3, 16, 16)
+    loaded = load(path)
+    assert not loaded.training
+    assert torch.equal(loaded(x), network(x))
+
+
+def test_the_old_format_of_pytorch_is_read_too(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(load(tmp_path / "old.pt")(x), network(x))
+
+
+def test_images_are_raw_unless_the_file_or_the_recipe_names_a_normalisation(network, tmp_path):
+    path, x = write(tmp_path / "raw.pt", network.state_dict()), torch.rand(2, 3, 16, 16)
+    normalised = write(tmp_path / "normalised.pt", network.state_dict() | NORMALISED)
+    expected = network((x - 0.4) / 0.2)
+    torch.testing.assert_close(load(path)(x), network(x))
+    torch.testing.assert_close(load(path, mean=(0.4,) * 3, std=(0.2,) * 3)(x), expected)
+    torch.testing.assert_close(load(normalised)(x), expected)
+    with pytest.raises(BadModel, match="1 values, the images have 3 channels"):
+        load(path, mean=(0.4,))
+
+
+def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
+    path = write(tmp_path / "teacher.pt", {"state_dict": Anything()})
+    with pytest.raises(BadModel, match="could run code") as error:
+        load(path)
+    assert "state_dict()" in error.value.hint
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("keep", [0, 1, 3, 1000, 0.5, 0.99])
+def test_a_truncated_file_is_refused(zipped, keep, network, tmp_path):
+    path = tmp_path / "teacher.pt"
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if keep > 1 or isinstance(keep, int) else int(len(content) * keep)])
+    with pytest.raises(BadModel, match="damaged") as error:
+        load(path)
+    assert "download it again" in error.value.hint
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3)])
+def test_a_file_without_weights_is_refused(content, tmp_path):
+    with pytest.raises(BadModel, match="no weights"):
+        load(write(tmp_path / "teacher.pt", content))
+
+
+@pytest.mark.parametrize(
+    ("arch", "changes", "says"),
+    [
+        ("wideresnet", {"depth": 16, "width": 0.5}, "depth 16 and width 0.5"),
+        ("wideresnet", {"depth": 10, "width": 1.0}, "depth 10 and width 1"),
+        ("resnet18", {"width": 0.125}, "not those of a WideResNet"),
+    ],
+)
+def test_another_architecture_is_refused_and_its_shapes_are_told(arch, changes, says, tmp_path):
+    other = build_network(arch, channels=3, classes=5, **changes)
+    with pytest.raises(BadModel, match=r"no wideresnet of width 0\.5 and depth 10") as error:
+        load(write(tmp_path / "teacher.pt", other.state_dict()))
+    assert says in error.value.hint
+
+
+def test_another_number_of_classes_is_refused(network, tmp_path):
+    path = write(tmp_path / "teacher.pt", network.state_dict())
+    with pytest.raises(BadModel, match="tells 5 classes apart, the data has 7"):
+        load_foreign(path, TINY, channels=3, classes=7)
+
+
+def foreign(path, **changes):
+    return TeacherTable(path=path, arch="wideresnet", depth=10, width=0.5, **changes)
+
+
+def test_a_web_page_in_place_of_a_checkpoint_says_that_it_is_one(tmp_path):
+    path = tmp_path / "teacher.pt"
+    path.write_text("\n <!DOCTYPE html><title>Google Drive - Quota exceeded</title>")
+    for table in (
+        foreign(path),
+        TeacherTable(path=path),
+        TeacherTable(name="cifar10/Linf/Chen2021LTD_WRN34_10", path=path),
+    ):
+        with pytest.raises(BadModel, match="web page") as error:
+            load_teacher(table, CARD)
+        assert "browser" in error.value.hint
+
+
+def test_a_digest_in_the_recipe_is_held_to_before_the_file_is_read(network, tmp_path):
+    path = write(tmp_path / "teacher.pt", network.state_dict())
+    digest = sha256(path.read_bytes())
+    assert load_teacher(foreign(path, sha256=digest), CARD)[1] == digest
+    path.write_bytes(b"PK anything else")
+    with pytest.raises(BadModel, match="not the file that was asked for"):
+        load_teacher(foreign(path, sha256=digest), CARD)
+
+
+def test_a_foreign_file_is_vouched_for_by_a_digest_and_else_told_with_its_own(network, tmp_path):
+    path = write(tmp_path / "teacher.pt", network.state_dict())
+    digest = sha256(path.read_bytes())
+    for table, vouched in ((foreign(path), False), (foreign(path, sha256=digest), True)):
+        loaded = Teacher(*load_teacher(table, CARD), TeacherFigures(n=40, clean=0.5, pgd=0.25))
+        assert loaded.vouched == vouched
+        assert f'sha256 = "{digest}"' in str(loaded)
+        assert "clean 50.0%, PGD-10 25.0% on 40" in str(loaded)
+        assert ("no digest" in str(loaded)) == (not vouched)
+
+
+def test_a_teacher_known_by_name_lies_where_robustbench_puts_it_or_at_the_path(network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "cifar10/Linf/Tiny"
+    usual = teachers.MODELS / f"{name}.pt"
+    usual.parent.mkdir(parents=True)
+    write(usual, prefixed("module.", network.state_dict()))
+    digest = sha256(usual.read_bytes())
+    monkeypatch.setitem(TEACHERS, name, KnownTeacher(usual, digest, TINY))
+    usual.rename(tmp_path / "elsewhere.pt")
+    assert load_teacher(TeacherTable(name=name, path=tmp_path / "elsewhere.pt"), CARD)[1] == digest
+    with pytest.raises(BadModel, match=r"models/cifar10/Linf/Tiny\.pt"):
+        load_teacher(TeacherTable(name=name), CARD)
+    (tmp_path / "elsewhere.pt").rename(usual)
+    assert load_teacher(TeacherTable(name=name), CARD)[1] == digest
+    monkeypatch.setitem(TEACHERS, name, KnownTeacher(usual, "0" * 64, TINY))
+    with pytest.raises(BadModel, match="not the file"):
+        load_teacher(TeacherTable(name=name), CARD)
+    assert load_teacher(TeacherTable(name=name, sha256=digest), CARD)[1] == digest
+
+
+def test_the_published_teachers_are_known_with_their_networks():
+    published = {name: known for name, known in TEACHERS.items() if known.foreign}
+    assert {name: known.foreign.width for name, known in published.items()} == {
+        "cifar10/Linf/Chen2021LTD_WRN34_20": 20,
+        "cifar10/Linf/Chen2021LTD_WRN34_10": 10,
+        "cifar100/Linf/Chen2021LTD_WRN34_10": 10,
+    }
+    assert {(known.foreign.arch, known.foreign.depth) for known in published.values()} == {("wideresnet", 34)}
+
+
+def test_a_directory_is_no_known_teacher_and_the_hint_says_how_to_name_a_run(tmp_path):
+    with pytest.raises(BadRecipe, match="directory") as error:
+        load_teacher(TeacherTable(name="cifar10/Linf/Chen2021LTD_WRN34_10", path=tmp_path), CARD)
+    assert "leave the name out" in error.value.hint
+
+
+def test_a_pytorch_file_without_a_word_on_its_network_is_refused(network, tmp_path):
+    path = write(tmp_path / "teacher.pt", network.state_dict())
+    with pytest.raises(BadModel, match="does not say what network") as error:
+        load_teacher(TeacherTable(path=path), CARD)
+    assert "arch" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["teacher.path=none.safetensors"], 3, "no teacher at"),
+        (["teacher.name=nobody"], 3, "known: fashion-mini"),
+        (["teacher.depth=34"], 3, "name its arch"),
+        (["teacher.arch=wideresnet", "teacher.name=x", "teacher.path=y"], 3, "no name"),
+        (["teacher.path=x", "teacher.arch=vgg"], 3, "wideresnet"),
+        (["teacher.path=x", "teacher.sha256=abc"], 3, "sha256"),
+    ],
+)
+def test_a_teacher_that_cannot_be_is_one_line_on_stderr_and_no_traceback(arguments, code, says, tmp_path):
+    overrides = [part for override in arguments for part in ("--set", override)]
+    result = CliRunner().invoke(main, ["distill", "fashion-mini", "--out", str(tmp_path / "run"), *overrides])
+    assert result.exit_code == code, result.output
+    assert says in result.stderr
+    assert not (tmp_path / "run").exists()

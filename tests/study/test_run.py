@@ -1,0 +1,163 @@
+"""Whole studies, tiny: cells run once, failures are told, several processes share a directory."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.study.cell import claimed
+from pipeline.study.plan import expand
+from pipeline.study.run import FAILURE, attempt, run_here, run_on_ray
+from runtime.cli import main
+from runtime.errors import MissingEnvironment
+from runtime.images import DATA_ROOT
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["study", *map(str, arguments)])
+
+
+def snapshot(out):
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} | {
+        path: path.stat().st_mtime_ns for path in out.rglob("report.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A study of two cells that ran through the command line: (its file, its directory, the result)."""
+    from tests.study.conftest import write_study
+
+    folder = tmp_path_factory.mktemp("study")
+    path = write_study(folder, data)
+    return path, folder / "out", run(path, "--out", folder / "out")
+
+
+def test_a_study_ends_in_a_table_of_its_cells(finished):
+    _, out, result = finished
+    assert result.exit_code == 0, result.output
+    assert "pgd-at" in result.stdout
+    assert "trades" in result.stdout
+    names = {str(path.relative_to(out / "table")) for path in (out / "table").rglob("*") if path.is_file()}
+    assert names == {
+        "table.md", "table.csv", "study.html", "accuracy.png",
+        "cells/resnet18-pgd-at-seed0.json", "cells/resnet18-trades-seed0.json",
+    }  # fmt: skip
+    judged = json.loads((out / "resnet18-pgd-at-seed0" / "gradient" / "report.json").read_bytes())
+    kept = json.loads((out / "table/cells/resnet18-pgd-at-seed0.json").read_bytes())["evaluations"]["gradient"]
+    assert kept["clean"]["value"] == judged["clean"]["accuracy"]
+    assert [kept["attacks"][row["name"]]["value"] for row in judged["attacks"]] == [
+        row["accuracy"] for row in judged["attacks"]
+    ]
+    assert f"{100 * judged['clean']['accuracy']:.1f}" in (out / "table/table.md").read_text()
+
+
+def test_finished_cells_are_not_repeated(finished):
+    path, out, _ = finished
+    before = snapshot(out)
+    again = run(path, "--out", out, "--resume")
+    assert again.exit_code == 0, again.output
+    assert snapshot(out) == before
+
+
+def test_the_table_can_be_written_again_without_running_anything(finished, tmp_path):
+    path, out, _ = finished
+    before, table = snapshot(out), (out / "table/table.md").read_bytes()
+    (out / "table/table.md").unlink()
+    assert run(path, "--out", out, "--table").exit_code == 0
+    assert snapshot(out) == before
+    assert (out / "table/table.md").read_bytes() == table
+    nothing = run(path, "--out", tmp_path / "new", "--table")
+    assert nothing.exit_code == 5
+    assert "2 of 2 cells are not finished" in nothing.stderr
+    assert "waiting" in nothing.stderr
+
+
+def test_a_directory_that_exists_needs_resume(finished):
+    path, out, _ = finished
+    result = run(path, "--out", out)
+    assert result.exit_code == 2
+    assert "not empty" in result.stderr
+
+
+def test_a_run_that_was_cut_off_is_run_again_and_a_later_evaluation_does_not_train_again(study, tmp_path):
+    cell, _ = expand(study)
+    directory = tmp_path / "out" / cell.name
+    (directory / "run").mkdir(parents=True)
+    (directory / "run/recipe.toml").write_text(cell.recipe.to_toml())
+    (directory / "run/metrics.jsonl").write_text("")
+    assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "finished"
+    before = snapshot(tmp_path / "out")
+    more = study.model_copy(
+        update={"evaluation": (*study.evaluation, study.evaluation[0].model_copy(update={"name": "more"}))}
+    )
+    assert attempt(more, cell, tmp_path / "out", DATA_ROOT).state == "finished"
+    after = snapshot(tmp_path / "out")
+    assert before.items() < after.items()
+    assert {path.parent.name for path in after.keys() - before.keys()} == {"more"}
+
+
+@pytest.mark.parametrize("change", ["max_steps = 3", "n = 10"])
+def test_a_changed_study_is_refused_before_anything_runs(finished, tmp_path, change):
+    path, out, _ = finished
+    recipe, text = path.with_name("recipe.toml").read_text(), path.read_text()
+    key = change.partition(" =")[0]
+    changed = ["\n".join(change if line.startswith(f"{key} =") else line for line in each.splitlines())
+               for each in (recipe, text)]  # fmt: skip
+    (tmp_path / "recipe.toml").write_text(changed[0])
+    (tmp_path / "study.toml").write_text(changed[1].replace(str(path.parent), str(tmp_path)))
+    before = snapshot(out)
+    result = run(tmp_path / "study.toml", "--out", out, "--resume")
+    assert result.exit_code == 3
+    assert "resnet18-pgd-at-seed0" in result.stderr
+    assert snapshot(out) == before
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(study_file, tmp_path):
+    text = study_file.read_text() + '\n[method.pgd-at]\nset = ["train.lr=1e30"]\n'
+    study_file.write_text(text)
+    result = run(study_file, "--out", tmp_path / "out")
+    assert result.exit_code == 5
+    assert "1 of 2 cells are not finished" in result.stderr
+    assert "resnet18-pgd-at-seed0: failed: NonFinite" in result.stderr
+    assert "Not finished: resnet18-pgd-at-seed0" in (tmp_path / "out/table/table.md").read_text()
+    assert "NonFinite" in (tmp_path / "out/resnet18-pgd-at-seed0" / FAILURE).read_text()
+    assert (tmp_path / "out/table/cells/resnet18-trades-seed0.json").exists()
+    study_file.write_text(text.replace("1e30", "1e-3"))
+    assert run(study_file, "--out", tmp_path / "out", "--resume").exit_code == 0
+    assert not (tmp_path / "out/resnet18-pgd-at-seed0" / FAILURE).exists()
+
+
+def test_a_defect_in_one_cell_leaves_its_traceback_and_not_the_study(study, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr("pipeline.study.run.run_cell", broken)
+    attempts = list(run_here(study, expand(study), tmp_path / "out", DATA_ROOT))
+    assert [each.state for each in attempts] == ["failed", "failed"]
+    assert "ZeroDivisionError" in attempts[0].reason
+    assert "Traceback" in (tmp_path / "out" / attempts[0].cell / FAILURE).read_text()
+
+
+def test_a_cell_that_another_process_has_is_left_to_it(study, tmp_path):
+    cell, _ = expand(study)
+    with claimed(tmp_path / "out" / cell.name) as mine:
+        assert mine
+        assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "elsewhere"
+    assert [path.name for path in (tmp_path / "out" / cell.name).iterdir()] == [".claim"]
+
+
+def test_without_ray_the_command_says_which_extra(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(MissingEnvironment, match="extra 'ray'"):
+        list(run_on_ray(study, expand(study), tmp_path, DATA_ROOT, "local"))
+
+
+@pytest.mark.slow
+def test_a_local_ray_runs_every_cell_and_tells_of_the_one_that_fails(study_file, tmp_path):
+    pytest.importorskip("ray")
+    study_file.write_text(study_file.read_text() + '\n[method.pgd-at]\nset = ["train.lr=1e30"]\n')
+    result = run(study_file, "--out", tmp_path / "out", "--ray", "local")
+    assert result.exit_code == 5, result.output
+    assert "resnet18-pgd-at-seed0: failed: NonFinite" in result.stderr
+    assert (tmp_path / "out/table/cells/resnet18-trades-seed0.json").exists()
