@@ -145,7 +145,7 @@ class Bundle:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, contents: Mapping[str, bytes], signed_by: str | None = None
+        self, path: Path, manifest: Manifest, contents: dict[str, bytes], signed_by: str | None = None
     ) -> None:
         self.path = path
         self.manifest = manifest
