@@ -4,7 +4,7 @@ RUN    ?= runs/$(RECIPE)
 BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
 RESUME ?=
-# AutoAttack costs some three core-seconds an image that stands, so that `make verify` runs it on this many.
+# AutoAttack costs some five core-seconds an image that stands, so that `make verify` runs it on this many.
 AA     ?= 48
 STUDY  ?= two-core
 PYTHON ?= python3

@@ -9,11 +9,13 @@ from onnx import ModelProto, checker, helper, shape_inference
 from export.graph import Emitter, Graph, Node
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.passes import INPUT, OUTPUT, prepare
-from export.rules import RULES
+from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from export.rules import Gradients
 
 VALUE, GRADIENT = "value", "gradient"
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
@@ -76,12 +78,12 @@ def _path(graph: Graph) -> list[Node]:
 
 
 def _check_has_rule(node: Node, wanted: set[str]) -> None:
-    if node.op not in RULES or node.proto.domain not in ("", "ai.onnx"):
+    if node.op not in {**RULES, **RULES_OF_MANY} or node.proto.domain not in ("", "ai.onnx"):
         raise BadModel(
             f"{node}: edgeproof has no derivative of {node.op!r}",
-            hint="add a rule for it to export/rules",
+            hint="--gradient none judges it by Square alone, which is weak evidence; or add a rule to export/rules",
         )
-    if wanted & set(node.outputs[1:]):
+    if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")
 
 
@@ -89,12 +91,20 @@ def _backward(path: list[Node], emit: Emitter, seed: str) -> str:
     """Emit the rules of `path` in reverse, adding up where a value was used more than once."""
     arrived: dict[str, list[str]] = {OUTPUT: [seed]}
     for node in reversed(path):
-        gradients = RULES[node.op](emit, node, _sum(emit, arrived.pop(node.outputs[0])))
+        dys = [_sum(emit, arrived.pop(name)) if name in arrived else None for name in node.outputs]
+        gradients = _derived(emit, node, dys)
         for position in node.active:
             if position not in gradients:
                 raise node.refused(f"its input {node.inputs[position]!r} depends on the image")
             arrived.setdefault(node.inputs[position], []).append(gradients[position])
     return _sum(emit, arrived[INPUT])
+
+
+def _derived(emit: Emitter, node: Node, dys: list[str | None]) -> Gradients:
+    if node.op in RULES_OF_MANY:
+        return RULES_OF_MANY[node.op](emit, node, dys)
+    assert dys[0] is not None
+    return RULES[node.op](emit, node, dys[0])
 
 
 def _sum(emit: Emitter, gradients: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,15 @@ class Node:
     @property
     def output_shape(self) -> Shape:
         """The shape of the first output."""
-        return self._graph.shape(self.outputs[0])
+        return self.output_shape_of(0)
+
+    def output_shape_of(self, position: int) -> Shape:
+        """Return the shape of an output."""
+        return self._graph.shape(self.outputs[position])
+
+    def dtype(self, position: int = 0) -> np.dtype[Any]:
+        """Return the element type of an input."""
+        return self._graph.dtype(self.inputs[position])
 
     def constant(self, position: int) -> Array:
         """Return the value of an input that must not depend on the image.
@@ -171,6 +180,12 @@ class Emitter:
         """Reshape to `shape` where the batch may have been elsewhere before."""
         return self("Reshape", value, self.integers([-1 if size is None else size for size in shape]))
 
+    def reshaped(self, value: str, old: Shape, new: Shape) -> str:
+        """Reshape `old` to `new`, copying the batch where both have it in front, and alone."""
+        if old[:1] == new[:1] == (None,) and _size(old) == _size(new):
+            return self.reshape(value, new)
+        return self.regroup(value, new)
+
     def rename(self, value: str, name: str) -> None:
         """Give an emitted value its name as an output of the graph."""
         for node in self.nodes:
@@ -185,3 +200,8 @@ class Emitter:
             self._constants[key] = name
             self._tensors.append(numpy_helper.from_array(array, name))
         return self._constants[key]
+
+
+def _size(shape: Shape) -> int:
+    """Return how many numbers one image has."""
+    return math.prod(size for size in shape if size is not None)

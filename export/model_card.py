@@ -14,7 +14,7 @@ from runtime.bundle import EVALUATION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.bundle import Manifest, Parity, Reference
+    from runtime.bundle import Manifest, Packed, Parity, Reference
 
 
 def model_card(manifest: Manifest) -> str:
@@ -33,6 +33,8 @@ def _sections(manifest: Manifest) -> Iterator[list[str]]:
         yield _parity(parities)
     if manifest.provenance:
         yield _origin(manifest)
+    if manifest.packed:
+        yield _packed(manifest.packed)
     yield _verification(manifest)
     yield ["## Files", "", "| file | bytes | sha256 |", "|---|---|---|"] + [
         f"| {name} | {entry.size} | `{entry.sha256}` |" for name, entry in sorted(manifest.files.items())
@@ -125,17 +127,34 @@ def _parity(parities: dict[str, Parity]) -> list[str]:
     rows = [
         f"| {name} | {p.max_logit_error:.1e} (at most {p.max_logit_error_limit:.0e}) "
         f"| {p.prediction_agreement:.2%} (at least {p.prediction_agreement_limit:.1%}) "
-        f"| {p.median_gradient_error:.1e} (at most {p.median_gradient_error_limit:.0e}) |"
+        f"| {_gradient_error(p)} |"
         for name, p in parities.items()
     ]
     return [
-        "## Against the training framework",
+        "## Against what it was made of",
         "",
         "On the evaluation images, relative to the largest value:",
         "",
         "| precision | largest logit error | same prediction | median gradient error |",
         "|---|---|---|---|",
         *rows,
+    ]
+
+
+def _gradient_error(parity: Parity) -> str:
+    if parity.median_gradient_error is None:
+        return "not compared"
+    return f"{parity.median_gradient_error:.1e} (at most {parity.median_gradient_error_limit:.0e})"
+
+
+def _packed(packed: Packed) -> list[str]:
+    return [
+        "## Origin",
+        "",
+        f"Packed from {packed.file} (sha256 `{packed.sha256}`, opset {packed.opset}); how it was trained is not known.",
+        "What was done to its graph:",
+        "",
+        *(f"- {change}" for change in packed.changes or ("nothing but renaming and folding constants",)),
     ]
 
 

@@ -6,8 +6,9 @@ import copy
 from typing import TYPE_CHECKING
 
 from export.gradient import gradient_graph
+from export.limits import refuse_beyond_limits
 from export.pack import Claims, Precision, write_bundle
-from export.parity import measure_parity, reference_logits, refuse_beyond_limits
+from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
 from export.to_onnx import to_onnx
 from runtime.errors import BadModel
@@ -46,7 +47,7 @@ def export_network(
     Raises:
         UsageFault: `out` is not empty.
         BadModel: the network cannot be exported or differentiated, has another number of classes than it
-            claims, or the graphs are further from it than the limits in `export.parity`.
+            claims, or the graphs are further from it than the limits in `export.limits`.
         BadData: the evaluation images or labels do not fit.
 
     """

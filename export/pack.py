@@ -21,6 +21,7 @@ from runtime.bundle import (
     Graph,
     InputShape,
     Manifest,
+    Packed,
     Parity,
     Provenance,
     Reference,
@@ -61,6 +62,7 @@ class Claims:
         gate: what a release must reach.
         reference: what the training run measured on its hold-out images.
         provenance: recipe, checkpoint, teacher and training data.
+        packed: the file that the model came as, where it was not trained here.
         ships: the precision that goes to the device, one of the bundle's.
         created: ISO 8601, UTC.
 
@@ -73,6 +75,7 @@ class Claims:
     gate: Gate = field(default_factory=Gate)
     reference: Reference | None = None
     provenance: Provenance | None = None
+    packed: Packed | None = None
     ships: str = "fp32"
     created: str = field(default_factory=_now)
 
@@ -101,7 +104,7 @@ def write_bundle(
         out: a directory that does not exist yet, or is empty.
         precisions: by name (`fp32`); each becomes model.NAME.onnx and model.NAME.grad.onnx.
         evaluation: the images that travel with the model.
-        reference_logits: float32 [N, K] of the training framework on them.
+        reference_logits: float32 [N, K] of the training framework on them; of a packed model its own.
         claims: the rest of the manifest.
         key: signs it.
 
@@ -150,6 +153,7 @@ def _manifest(
         gate=claims.gate,
         reference=claims.reference,
         provenance=claims.provenance,
+        packed=claims.packed,
         files={name: FileEntry(sha256=sha256(data), size=len(data)) for name, data in contents.items()},
     )
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from export.limits import MAX_LOGIT_ERROR, MEDIAN_GRADIENT_ERROR, PREDICTION_AGREEMENT
 from runtime.bundle import Parity
-from runtime.errors import BadModel
 from runtime.session import LossSpec
 
 if TYPE_CHECKING:
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
     from runtime.images import ImageSet
     from runtime.session import Session
 
-MAX_LOGIT_ERROR = 1e-3
-"""Largest difference of a logit over the largest absolute logit; rounding alone gives about 1e-6."""
-PREDICTION_AGREEMENT = 0.995
-"""Fraction of images with the same first largest logit: images on a boundary may part by rounding."""
-MEDIAN_GRADIENT_ERROR = 1e-3
-"""Median over images of the largest difference over the largest absolute value of cross-entropy's gradient.
-
-A median: in deep networks the ReLU kinks of a few images flip within rounding, and their gradients differ visibly.
-"""
 GRADIENT_IMAGES = 512
 """Gradients are compared on the first so many images, logits on all."""
 BATCH = 64
@@ -63,22 +54,6 @@ def measure_parity(network: nn.Module, session: Session, images: ImageSet, logit
         median_gradient_error=float(np.median(np.concatenate(errors))),
         median_gradient_error_limit=MEDIAN_GRADIENT_ERROR,
     )
-
-
-def refuse_beyond_limits(parity: Parity) -> None:
-    """Raise `BadModel` where a figure is beyond its limit, or is not a number."""
-    held = {
-        "logit error": parity.max_logit_error <= parity.max_logit_error_limit,
-        "prediction agreement": parity.prediction_agreement >= parity.prediction_agreement_limit,
-        "gradient error": parity.median_gradient_error <= parity.median_gradient_error_limit,
-    }
-    broken = [name for name, holds in held.items() if not holds]
-    if broken:
-        raise BadModel(
-            f"the exported graph is not the network: {', '.join(broken)} beyond the limit "
-            f"({parity.max_logit_error:.2e}, {parity.prediction_agreement:.2%}, {parity.median_gradient_error:.2e})",
-            hint="look for layers that act otherwise in evaluation mode, or report this",
-        )
 
 
 def _gradient_errors(network: nn.Module, session: Session, images: ImageSet, classes: int) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from runtime.errors import BadModel
 from runtime.session_ort import OrtSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -130,8 +130,8 @@ def fold_constants(model: ModelProto) -> None:
             node.input[position] = renamed.get(name, name)
         if node.op_type == "Identity" and node.output[0] != OUTPUT:
             renamed[node.output[0]] = node.input[0]
-        elif _is_constant(node, constants):
-            for name, value in zip(node.output, _evaluate(node, constants, model), strict=True):
+        elif is_constant(node, constants):
+            for name, value in zip(node.output, evaluate_node(node, constants, model), strict=True):
                 constants[name] = numpy_helper.from_array(np.asarray(value), name)
         else:
             kept.append(node)
@@ -162,14 +162,16 @@ def has_no_metadata(model: ModelProto) -> bool:
     return not any(item.doc_string or item.metadata_props for item in items)
 
 
-def _is_constant(node: NodeProto, constants: dict[str, Any]) -> bool:
+def is_constant(node: NodeProto, constants: Mapping[str, Any]) -> bool:
+    """Whether a node depends on constants alone."""
     if node.op_type == "Constant":
         return True
     inputs = [name for name in node.input if name]
     return bool(inputs) and all(name in constants for name in inputs)
 
 
-def _evaluate(node: NodeProto, constants: dict[str, Any], model: ModelProto) -> list[Any]:
+def evaluate_node(node: NodeProto, constants: Mapping[str, Any], model: ModelProto) -> list[Any]:
+    """Return the outputs of a node whose inputs are all constants (TensorProtos by name); `BadModel` if none can."""
     graph = helper.make_graph(
         [node],
         "constant",
@@ -178,7 +180,14 @@ def _evaluate(node: NodeProto, constants: dict[str, Any], model: ModelProto) -> 
         [constants[name] for name in dict.fromkeys(node.input) if name],
     )
     single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return list(ReferenceEvaluator(single).run(None, {}))
+    try:
+        return list(ReferenceEvaluator(single).run(None, {}))
+    except Exception as error:  # of whatever kind a kernel raises
+        name = node.name or node.output[0]
+        raise BadModel(
+            f"node {name!r} ({node.op_type}) of constants alone cannot be computed: {error}",
+            hint="simplify the model first",
+        ) from None
 
 
 def _reads_only_what_is_computed(model: ModelProto) -> bool:
@@ -187,7 +196,7 @@ def _reads_only_what_is_computed(model: ModelProto) -> bool:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     known = {"", *constants, *(info.name for info in graph.input)}
     for node in graph.node:
-        if _is_constant(node, constants) or not known.issuperset(node.input):
+        if is_constant(node, constants) or not known.issuperset(node.input):
             return False
         known.update(node.output)
     return OUTPUT in known

@@ -188,6 +188,7 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
         assert parity is not None
+        assert parity.median_gradient_error is not None
         click.echo(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against PyTorch on "
             f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "

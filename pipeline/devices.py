@@ -120,8 +120,10 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
     try:
         try:
             return work(fabric, *arguments)
-        except torch.distributed.DistError as error:
-            raise _lost("another process") from error
+        except RuntimeError as error:
+            if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # whose errors have no type
+                raise _lost("another process") from error
+            raise
     except (EdgeproofError, OSError) as error:
         if fabric.world_size > 1:
             failures.put(error)

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 
-def _open_ort(bundle: Bundle, precision: str, provider: str) -> Session:
+def _open_ort(bundle: Bundle, precision: str, provider: str, *, gradient: bool) -> Session:
     graph = bundle.manifest.graphs[precision]
-    gradient = bundle.read(graph.gradient) if graph.gradient else None
-    return OrtSession(bundle.read(graph.forward), gradient, precision=precision, provider=provider)
+    derived = bundle.read(graph.gradient) if graph.gradient and gradient else None
+    return OrtSession(bundle.read(graph.forward), derived, precision=precision, provider=provider)
 
 
-BACKENDS: dict[str, Callable[[Bundle, str, str], Session]] = {"ort": _open_ort}
+BACKENDS: dict[str, Callable[..., Session]] = {"ort": _open_ort}
 
 
-def open_session(bundle: Bundle, *, precision: str, backend: str, provider: str) -> Session:
+def open_session(bundle: Bundle, *, precision: str, backend: str, provider: str, gradient: bool = True) -> Session:
     """Open one precision of a bundle on one backend.
 
     Args:
@@ -31,6 +31,7 @@ def open_session(bundle: Bundle, *, precision: str, backend: str, provider: str)
         precision: a key of the manifest's graphs.
         backend: a key of BACKENDS.
         provider: of ONNX Runtime.
+        gradient: whether to open its gradient graph too.
 
     Raises:
         BadBundle: the bundle has no such precision.
@@ -41,4 +42,4 @@ def open_session(bundle: Bundle, *, precision: str, backend: str, provider: str)
     if precision not in bundle.manifest.graphs:
         has = ", ".join(sorted(bundle.manifest.graphs))
         raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
-    return BACKENDS[backend](bundle, precision, provider)
+    return BACKENDS[backend](bundle, precision, provider, gradient=gradient)

@@ -63,14 +63,17 @@ class InputShape(Frozen):
 
 
 class Parity(Frozen):
-    """How far the exported graph may be, and was, from the training framework on the evaluation set."""
+    """How far the graph may be, and was, from what it was made of, on evaluation images.
+
+    That is the training framework; for a packed model the file it came as, which has no gradient to compare.
+    """
 
     max_logit_error: float
     max_logit_error_limit: float
     prediction_agreement: float
     prediction_agreement_limit: float
-    median_gradient_error: float
-    median_gradient_error_limit: float
+    median_gradient_error: float | None = None
+    median_gradient_error_limit: float | None = None
 
 
 class Graph(Frozen):
@@ -110,6 +113,15 @@ class Provenance(Frozen):
     software: dict[str, str]
 
 
+class Packed(Frozen):
+    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words."""
+
+    file: str
+    sha256: Digest
+    opset: int
+    changes: tuple[str, ...]
+
+
 class Manifest(Frozen):
     """manifest.json: what is in the bundle and what is claimed of it."""
 
@@ -126,6 +138,7 @@ class Manifest(Frozen):
     gate: Gate = Gate()
     reference: Reference | None = None
     provenance: Provenance | None = None
+    packed: Packed | None = None
     files: dict[FileName, FileEntry]
 
     def to_json(self) -> bytes:
@@ -156,6 +169,10 @@ class Bundle:
         """Return the checked bytes of one file."""
         return self.contents[name]
 
+    def take(self, name: str) -> bytes:
+        """Return the checked bytes of one file, and keep them no longer."""
+        return self.contents.pop(name)
+
 
 def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     """Read a bundle, and check signature, size and digest of every file before any of them is parsed.
@@ -175,7 +192,9 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     """
     present = _listing(path)
     if MANIFEST not in present:
-        raise BadBundle(f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `edgeproof export RUN`")
+        raise BadBundle(
+            f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `edgeproof export` or `edgeproof pack`"
+        )
     alone = {name: _read(path / name, LARGEST) for name in (MANIFEST, SIGNATURE) if name in present}
     signed = None
     if trust is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +12,25 @@ import click
 
 from runtime.backends import BACKENDS, open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
-from runtime.errors import BadBundle, BadData
+from runtime.errors import BadBundle, BadData, UsageFault
+from runtime.files import new_directory
 from runtime.images import ImageSet, find_images, read_npz
-from runtime.options import Asked, attack_options, judge
+from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options, fresh_directory, judge, show
+from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
+from runtime.request import PARENT, Subject
+from runtime.run_directory import finish_run, read_part
 from runtime.session_ort import PROVIDERS
+from runtime.shards import merge as merge_parts
+from runtime.spec import ThreatModel
 from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
-from runtime.verify import Subject
+from runtime.verify import Run
 
 if TYPE_CHECKING:
     from runtime.signing import Trust
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
 @click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
 @click.option(
     "--backend", type=click.Choice(list(BACKENDS)), default="ort", envvar="EDGEPROOF_BACKEND",
@@ -38,36 +46,105 @@ if TYPE_CHECKING:
 @trust_option
 @state_option
 @allow_rollback_option
+@mean_option
+@std_option
+@gradient_option
 @attack_options
 def verify(
-    bundle: Path,
+    artifact: Path,
     precision: str | None,
     backend: str,
     provider: str,
     trust: Trust | None,
     state: Path | None,
     allow_rollback: bool,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    gradient: str,
     **choices: Any,
 ) -> None:
-    """Attack the artifact that ships, on this machine, and judge it."""
+    """Attack the artifact that ships, on this machine, and judge it.
+
+    An ONNX file is packed into a bundle first, in a temporary place; it needs --data.
+    """
     asked = Asked(**choices)
-    opened = open_bundle(bundle, trust)
+    opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT, trust)
     manifest = opened.manifest
     precision = precision or manifest.ships
-    session = open_session(opened, precision=precision, backend=backend, provider=provider)
-    engine = ["--precision", precision, "--backend", backend, "--provider", provider]
+    # Before an engine takes memory: the images' file is let go.
+    images = evaluation_images(opened) if artifact.is_file() else _images(opened, asked)
+    session = open_session(
+        opened, precision=precision, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
+    )
+    engine = ["--precision", precision, "--backend", backend, "--provider", provider, "--gradient", gradient]
+    for option, values in (("--mean", mean), ("--std", std)):
+        engine += [option, ",".join(map(str, values))] if values else []
     subject = Subject(
         session=session,
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
-        images=_images(opened, asked),
-        command=f"edgeproof verify BUNDLE {shlex.join(engine)}",
+        images=images,
+        command=f"edgeproof verify {'MODEL.onnx' if artifact.is_file() else 'BUNDLE'} {shlex.join(engine)}",
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
     )
-    with remembered(opened, state, allow_rollback=allow_rollback):
+    if PARENT in manifest.graphs and precision != PARENT:
+        subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider, gradient))
+    # A model file has no version to remember.
+    with remembered(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
         judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+
+
+def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str, gradient: str) -> Subject:
+    """Return the same subject in the precision that drops are measured from."""
+    session = open_session(
+        bundle, precision=PARENT, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
+    )
+    engine = ["--precision", PARENT, "--backend", backend, "--provider", provider, "--gradient", gradient]
+    return replace(subject, session=session, command=f"edgeproof verify BUNDLE {shlex.join(engine)}", parent=None)
+
+
+@click.command()
+@click.argument(
+    "shards", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the summary.")
+@click.option("--out", type=NewDirectory(), help="Run directory, which must be new.  [default: one in reports/]")
+def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
+    """Put the shards of one run together, and judge it as one run would be."""
+    run = Run(*merge_parts([read_part(directory) for directory in shards]))
+    artifact = run.report.artifact
+    out = out or fresh_directory(artifact.name, artifact.precision)
+    with new_directory(out) as directory:
+        finish_run(directory, run)
+    show(run.report, out, as_json=as_json)
+
+
+def _opened(
+    artifact: Path,
+    asked: Asked,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    gradient: bool,
+    trust: Trust | None,
+) -> Bundle:
+    """Open a bundle, or pack a model into one that lives in memory alone."""
+    if artifact.is_dir():
+        if mean or std:
+            raise UsageFault(
+                "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
+            )
+        return open_bundle(artifact, trust)
+    if trust:
+        raise UsageFault(f"{artifact} is a model file, which has no signature", hint="--trust is for a bundle")
+    if asked.data is None:
+        raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
+    wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
+        bundle = Path(place) / "bundle"
+        prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
+        return open_bundle(bundle)
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:
@@ -84,7 +161,7 @@ def _images(bundle: Bundle, asked: Asked) -> ImageSet:
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle.
+    """Return the images inside a bundle, which keeps their bytes no longer.
 
     Raises:
         BadBundle: they cannot be read, or are not those that the manifest records.
@@ -92,7 +169,7 @@ def evaluation_images(bundle: Bundle) -> ImageSet:
     """
     record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
     try:
-        images = read_npz(bundle.read(EVALUATION), name=record.name, layout="nchw")
+        images = read_npz(bundle.take(EVALUATION), name=record.name, layout="nchw")
     except BadData as error:
         raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None
     if (len(images), images.sha256) != (record.n, record.sha256):

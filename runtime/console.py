@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report import accuracy_rows, interval, reasons, tone
+from runtime.report import accuracy_rows, checks_line, interval, reasons, tone
 from runtime.statistics import percent
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ def print_summary(report: Report, out: Path) -> None:
     for warning in report.warnings:
         console.print(f"{'blocking' if warning.blocking else 'warning'}: {warning.message}", markup=False)
         console.print(f"  hint: {warning.hint}", markup=False)
+    if report.checks:
+        console.print(checks_line(report), markup=False)
+    if report.sequential:
+        console.print(report.sequential.reason, markup=False)
     artifact = report.artifact
     what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}"
     console.print(f"{what}, {'' if artifact.authenticated else 'not '}authenticated", markup=False)

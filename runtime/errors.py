@@ -58,6 +58,10 @@ class BadModel(BadInput):
     """A graph or checkpoint cannot be used."""
 
 
+class BadRun(BadInput):
+    """A run directory is damaged, or of another request than the one that would go on with it."""
+
+
 class BadRecipe(BadInput):
     """A recipe has a wrong key or value."""
 

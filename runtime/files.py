@@ -69,7 +69,10 @@ def check_new_directory(path: Path) -> None:
         MissingEnvironment: its place cannot be written to.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageFault(f"{path} exists and is not empty", hint="remove it, or name another --out")
+        raise UsageFault(
+            f"{path} exists and is not empty",
+            hint="remove it, name another --out, or go on there with --resume where the command knows it",
+        )
     place = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryDirectory(dir=place):  # permissions alone say nothing: root has them all

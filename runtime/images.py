@@ -18,6 +18,7 @@ import numpy as np
 from runtime.errors import BadData, UsageFault, missing_extra
 from runtime.pictures import Pictures, class_files, times
 from runtime.progress import log
+from runtime.stored import LARGE, StoredImages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,8 @@ class ImageSet:
 
     Args:
         name: what the report calls the set.
-        images: [N, C, H, W], uint8, or float32 in [0, 1]; what indexes and decodes as `Pictures` do will serve.
+        images: [N, C, H, W], uint8, or float32 in [0, 1]; an array, or what is indexed and decoded as one: `Pictures`,
+            `StoredImages`.
         labels: [N], integers from 0; kept as int64.
         ids: [N], each image's number in the set it comes from; kept as int64.
 
@@ -60,7 +62,7 @@ class ImageSet:
     """
 
     name: str
-    images: Array
+    images: Any
     labels: Array
     ids: Array
 
@@ -245,16 +247,24 @@ def _in_turn(labels: Array) -> Array:
     return np.lexsort((labels, position))
 
 
-def _load(source: Path | bytes, where: str) -> tuple[Array, Array, Array | None]:
+def _load(source: Path | bytes, where: str) -> tuple[Any, Array, Array | None]:
     try:
         with open_npz(source) as file:
             for images, labels, ids in KEYS:
                 if images in file and labels in file:
-                    return file[images], file[labels], file.get(ids)
+                    return _images(file, images), file[labels], file.get(ids)
             found = ", ".join(file) or "nothing"
     except UNREADABLE as error:
         raise BadData(f"{where} cannot be read as .npz: {error}", hint="numpy.savez writes one") from None
     raise BadData(f"{where} holds {found}: x and y are missing", hint="numpy.savez(file, x=images, y=labels)")
+
+
+def _images(file: Any, name: str) -> Any:
+    """Return an array of an .npz: in memory, or on disk where it is large."""
+    if file.zip.getinfo(f"{name}.npy").file_size < LARGE:
+        return file[name]
+    with file.zip.open(f"{name}.npy") as member:
+        return StoredImages(member)
 
 
 def open_npz(source: Path | bytes) -> Any:
@@ -269,14 +279,18 @@ def open_npz(source: Path | bytes) -> Any:
     return file
 
 
-def _to_nchw(where: str, images: Array, layout: Layout | None) -> Array:
+def _to_nchw(where: str, images: Any, layout: Layout | None) -> Any:
     if images.ndim != 4:
         raise BadData(
             f"{where}: images have shape {images.shape}",
             hint="four axes: N,C,H,W, or N,H,W,C with --layout nhwc",
         )
     layout = layout or _plain_layout(where, images.shape)
-    return images if layout == "nchw" else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    if layout == "nchw":
+        return images
+    if isinstance(images, StoredImages):
+        return images.channels_first()
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def _plain_layout(where: str, shape: tuple[int, ...]) -> Layout:
@@ -289,14 +303,16 @@ def _plain_layout(where: str, shape: tuple[int, ...]) -> Layout:
     return "nchw" if first else "nhwc"
 
 
-def _check_images(name: str, images: Array) -> None:
+def _check_images(name: str, images: Any) -> None:
     if images.ndim != 4 or 0 in images.shape:
         raise BadData(f"{name}: images have shape {images.shape}", hint="N,C,H,W with at least one image")
     if images.dtype not in (np.uint8, np.float32):
         raise BadData(f"{name}: images are {images.dtype}", hint="uint8, or float32 in [0, 1]")
     if images.dtype == np.uint8:
         return
-    sound = np.asarray([bool(np.all((image >= 0) & (image <= 1))) for image in images])
+    sound = np.asarray(
+        [bool(np.all((image >= 0) & (image <= 1))) for image in (images[row] for row in range(len(images)))]
+    )
     if not sound.all():
         raise BadData(
             f"{name}: image {int(np.argmin(sound))} has values outside [0, 1] or NaN",

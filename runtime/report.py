@@ -77,7 +77,16 @@ def accuracy_rows(report: Report) -> list[tuple[str, float, tuple[float, float]]
         rows.append((name, attack.accuracy, attack.ci95))
     if report.robust_accuracy:
         rows.append(("worst case", report.robust_accuracy.value, report.robust_accuracy.ci95))
+    if report.lattice:
+        rows.append(("on uint8", report.lattice.value, report.lattice.ci95))
     return rows
+
+
+def checks_line(report: Report) -> str:
+    """Say how many of the checks found nothing, and which did not run."""
+    quiet = sum(check.state == "quiet" for check in report.checks)
+    absent = ", ".join(check.check for check in report.checks if check.state == "not run")
+    return f"{quiet} checks found nothing" + (f"; not run: {absent}" if absent else "")
 
 
 def accuracy_plot(axes: Any, report: Report) -> None:

@@ -48,11 +48,12 @@ class Request(Frozen):
     """Everything that decides the figures and the verdict, resolved.
 
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
-    run compared with.
+    run compared with; `shard` is the part of the images that a run takes, as 2/5.
     """
 
     command: str
     artifact_sha256: Digest
+    gradient_sha256: Digest | None = None
     precision: str
     backend: str
     provider: str
@@ -65,10 +66,20 @@ class Request(Frozen):
     gate: Gate
     against: Digest | None
     save_adversarial: bool
+    lattice: Literal["uint8"] | None = None
+    until_decided: bool = False
+    shard: str | None = None
 
     def digest(self) -> str:
         """SHA-256 of the request in canonical JSON."""
         return sha256(to_json(self))
+
+    def unlike(self, other: Request, *but: str) -> list[str]:
+        """Return the fields that differ in what decides the evidence and the verdict, leaving out those named."""
+        free = {"command", "batch", *but}
+        return [
+            name for name in Request.model_fields if name not in free and getattr(self, name) != getattr(other, name)
+        ]
 
 
 class RunRecord(Frozen):
@@ -131,7 +142,10 @@ class CurvePoint(Frozen):
 
 
 class Paired(Frozen):
-    """The same images under another run: `difference` is this less that, negative is a drop."""
+    """The same images under another run: `difference` is this less that, negative is a drop.
+
+    `mcnemar_p` is null where the run stopped early: it holds for a number of images fixed beforehand.
+    """
 
     against: str
     both: Count
@@ -140,7 +154,7 @@ class Paired(Frozen):
     neither: Count
     difference: float
     ci95: Interval
-    mcnemar_p: float
+    mcnemar_p: float | None
 
 
 class Agreement(Frozen):
@@ -148,6 +162,14 @@ class Agreement(Frozen):
 
     n: Count
     same_prediction: Count
+
+
+class Probe(Frozen):
+    """The sample asked several times: images whose answers differ, and images answered with probabilities."""
+
+    n: Count
+    randomised: Count
+    probabilities: Count
 
 
 class Finding(Frozen):
@@ -159,8 +181,57 @@ class Finding(Frozen):
     hint: str
 
 
+class CheckResult(Finding):
+    """A check before a figure is believed, and how it went."""
+
+    state: Literal["quiet", "found", "not run"]
+
+
+class Sequential(Frozen):
+    """A run that took images in random order until its gate was decided: how far it went, and why it stopped.
+
+    The intervals of robust accuracy and of the paired difference are confidence sequences at `alpha`, which hold
+    at any stop; those of single attacks are Wilson's, and do not.
+    """
+
+    alpha: Fraction
+    judged: Count
+    of: Count
+    decided: bool
+    reason: str
+
+
+class Circumstances(Frozen):
+    """What was attacked, where and when; seconds are those of all processes that had a part in it."""
+
+    artifact: Artifact
+    classes: tuple[str, ...]
+    device: dict[str, Any]
+    software: dict[str, str]
+    started: str
+    seconds: float
+
+
+class ShardRecord(Frozen):
+    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.totals`)."""
+
+    schema_: Literal["edgeproof.shard/1"] = Field(alias="schema", default="edgeproof.shard/1")
+    request_sha256: Digest
+    circumstances: Circumstances
+    attacks: tuple[AttackRow, ...]
+    eps_curve: tuple[CurvePoint, ...]
+    far: CurvePoint | None
+    agreement: Agreement | None
+    probe: Probe | None
+    paired: Paired | None
+
+
 class Report(Frozen):
-    """report.json. `robust_accuracy` is null where no attack ran."""
+    """report.json. `robust_accuracy` is null where no attack ran.
+
+    `lattice` is the worst case of the same points rounded to what bytes can say; null where it was not asked for.
+    `warnings` are the checks that found something, `checks` all of them.
+    """
 
     schema_: Literal["edgeproof.report/1"] = Field(alias="schema", default="edgeproof.report/1")
     verdict: Verdict
@@ -175,12 +246,15 @@ class Report(Frozen):
     clean: Clean
     attacks: tuple[AttackRow, ...]
     robust_accuracy: Accuracy | None
+    lattice: Accuracy | None = None
+    sequential: Sequential | None = None
     per_class: tuple[ClassRow, ...]
     confusion: tuple[tuple[Count, ...], ...]
     eps_curve: tuple[CurvePoint, ...]
     paired: Paired | None
     agreement: Agreement | None
     warnings: tuple[Finding, ...]
+    checks: tuple[CheckResult, ...] = ()
     device: dict[str, Any]
     software: dict[str, str]
     started: str

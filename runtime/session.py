@@ -44,6 +44,7 @@ class SessionCard:
     provider: str
     device: str
     engine_sha256: str | None = None
+    gradient_sha256: str | None = None
 
 
 class Session(Protocol):

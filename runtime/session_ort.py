@@ -59,7 +59,12 @@ class OrtSession:
             outputs = {"logits", "value", "gradient"}
             self._gradient = _Graph("gradient graph", gradient, {"input", "label"}, outputs, provider, threads, workers)
         self._card = SessionCard(
-            sha256(forward), precision, "ort", provider, device="gpu" if provider != "cpu" else "cpu"
+            sha256(forward),
+            precision,
+            "ort",
+            provider,
+            device="gpu" if provider != "cpu" else "cpu",
+            gradient_sha256=sha256(gradient) if gradient is not None else None,
         )
 
     def logits(self, x: Any) -> Any:
@@ -80,7 +85,7 @@ class OrtSession:
 
         """
         if self._gradient is None:
-            raise BadModel("this precision has no gradient graph", hint="export it again with the extra onnx")
+            raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
         feeds = {"input": x, **vars(loss)}
         z, value, gradient = self._gradient.run(feeds, ("logits", "value", "gradient"))
         return z, value, gradient

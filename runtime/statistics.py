@@ -6,6 +6,8 @@ from math import sqrt
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runtime.spec import Gate
 
 Z95 = 1.959963984540054
@@ -81,7 +83,13 @@ def mcnemar(pairs: Pairs) -> float:
 
 
 def decide(
-    gate: Gate, robust: Interval | None, difference: Interval | None, blocking: list[str], *, parent: bool = False
+    gate: Gate,
+    robust: Interval | None,
+    difference: Interval | None,
+    blocking: Sequence[str] = (),
+    *,
+    parent: bool = False,
+    interval: str = "95 % interval",
 ) -> Decision:
     """Judge a run.
 
@@ -91,40 +99,35 @@ def decide(
         difference: 95 % interval of its difference to what is compared with; None without a comparison.
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
         parent: whether this is the precision that drops are measured from.
+        interval: what the reasons call both.
 
     """
     decisions = []
     if gate.fail_under is not None:
-        decisions.append(_fail_under(gate.fail_under, robust))
+        decisions.append(_fail_under(gate.fail_under, robust, interval))
     if gate.max_drop is not None:
-        decisions.append(_max_drop(gate.max_drop, difference, parent=parent))
+        decisions.append(_max_drop(gate.max_drop, difference, interval, parent=parent))
     reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate asked for"]
     if blocking:
-        return Decision("inconclusive", blocking + reasons)
+        return Decision("inconclusive", [*blocking, *reasons])
     verdicts = {decision.verdict for decision in decisions}
     worst: tuple[Verdict, ...] = ("failed", "inconclusive")
     return Decision(next((verdict for verdict in worst if verdict in verdicts), "passed"), reasons)
 
 
-def _fail_under(least: float, robust: Interval | None) -> Decision:
+def _fail_under(least: float, robust: Interval | None, interval: str) -> Decision:
     if robust is None:
         return Decision("inconclusive", ["no attack ran: there is no robust accuracy to judge"])
     low, high = robust
-    interval = f"its 95 % interval ({percent(low)} to {percent(high)})"
+    ends, gate = f"its {interval} ({percent(low)} to {percent(high)})", percent(least)
     if low >= least:
-        return Decision(
-            "passed", [f"robust accuracy is at least {percent(least)}: the low end of {interval} reaches it"]
-        )
+        return Decision("passed", [f"robust accuracy is at least {gate}: the low end of {ends} reaches it"])
     if high < least:
-        return Decision(
-            "failed", [f"robust accuracy is under {percent(least)}: the high end of {interval} is below it"]
-        )
-    return Decision(
-        "inconclusive", [f"robust accuracy may lie on either side of {percent(least)}: {interval} spans it"]
-    )
+        return Decision("failed", [f"robust accuracy is under {gate}: the high end of {ends} is below it"])
+    return Decision("inconclusive", [f"robust accuracy may lie on either side of {gate}: {ends} spans it"])
 
 
-def _max_drop(most: float, difference: Interval | None, *, parent: bool) -> Decision:
+def _max_drop(most: float, difference: Interval | None, interval: str, *, parent: bool) -> Decision:
     if difference is None and parent:
         return Decision("passed", ["this is the fp32 artifact: nothing to drop from"])
     if difference is None:
@@ -132,21 +135,12 @@ def _max_drop(most: float, difference: Interval | None, *, parent: bool) -> Deci
             "inconclusive", ["the drop of robust accuracy cannot be judged: there is nothing to compare with"]
         )
     low, high = difference
-    interval = f"the 95 % interval of its change ({points(low)} to {points(high)})"
+    ends, gate = f"the {interval} of its change ({points(low)} to {points(high)})", points(most)
     if low >= -most:
-        return Decision(
-            "passed",
-            [f"robust accuracy dropped by at most {points(most)}: the low end of {interval} is within"],
-        )
+        return Decision("passed", [f"robust accuracy dropped by at most {gate}: the low end of {ends} is within"])
     if high < -most:
-        return Decision(
-            "failed",
-            [f"robust accuracy dropped by more than {points(most)}: the high end of {interval} is beyond"],
-        )
-    return Decision(
-        "inconclusive",
-        [f"robust accuracy may have dropped by more than {points(most)} or less: {interval} spans it"],
-    )
+        return Decision("failed", [f"robust accuracy dropped by more than {gate}: the high end of {ends} is beyond"])
+    return Decision("inconclusive", [f"robust accuracy may have dropped by more than {gate} or less: {ends} spans it"])
 
 
 def percent(fraction: float) -> str:

@@ -33,7 +33,7 @@ state_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="EDGEPROOF_STATE",
     show_envvar=True,
-    help="Directory that remembers the version accepted last; an older one is refused.",
+    help="Directory that remembers the version accepted last; an older one is refused. Bundles only.",
 )
 allow_rollback_option = click.option(
     "--allow-rollback", is_flag=True, help="Take an older version than the one accepted last."

@@ -1,4 +1,4 @@
-"""Element-wise arithmetic with broadcasting: Add, Sub, Mul, Div."""
+"""Element-wise arithmetic with broadcasting: Add, Sub, Mul, Div, Sum, Mean, Max, Min, Where, Expand."""
 
 from __future__ import annotations
 
@@ -35,6 +35,36 @@ def divide(emit: Emitter, node: Node, dy: str) -> Gradients:
     if 1 in node.active:
         gradients[1] = _narrowed(emit, node, 1, emit("Neg", emit("Mul", quotient, node.outputs[0])))
     return gradients
+
+
+def mean(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Give each operand its share of the gradient of their mean."""
+    share = emit("Mul", dy, emit.real(1 / len(node.inputs)))
+    return {i: _narrowed(emit, node, i, share) for i in node.active}
+
+
+def extreme(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Max and Min: to the operand that was chosen; those that tie share, as in torch."""
+    chosen = [emit.cast(emit("Equal", name, node.outputs[0])) for name in node.inputs]
+    ties = chosen[0]
+    for other in chosen[1:]:
+        ties = emit("Add", ties, other)
+    share = emit("Div", dy, ties)
+    return {i: _narrowed(emit, node, i, emit("Mul", share, chosen[i])) for i in node.active}
+
+
+def where(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Mask by the condition, and by its opposite."""
+    if 0 in node.active:
+        raise node.refused("its condition depends on the image")
+    met = emit.cast(node.inputs[0])
+    masks = {1: met, 2: emit("Sub", emit.real(1), met)}
+    return {i: _narrowed(emit, node, i, emit("Mul", dy, masks[i])) for i in node.active}
+
+
+def expand(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Sum over what was repeated."""
+    return {0: _narrowed(emit, node, 0, dy)}
 
 
 def _narrowed(emit: Emitter, node: Node, position: int, gradient: str) -> str:

@@ -21,16 +21,17 @@ def sum_to(emit: Emitter, gradient: str, wide: Shape, narrow: Shape) -> str:
     return emit.regroup(summed, narrow) if offset else summed
 
 
-def sum_over(emit: Emitter, value: str, shape: Shape, axes: list[int]) -> str:
-    """Sum over `axes` and keep them with size 1.
+def sum_over(emit: Emitter, value: str, shape: Shape, axes: list[int], factor: float = 1.0) -> str:
+    """Sum over `axes`, times `factor`, and keep them with size 1.
 
     Trailing axes are summed by a matrix product with ones: ReduceSum on ONNX Runtime's CPU gives a row other
     bits at another place in the batch, and a verdict must not depend on the batch.
     """
     first = len(shape) - len(axes)
     if sorted(axes) != list(range(first, len(shape))) or None in shape[first:] or first == 0:
-        return emit("ReduceSum", value, emit.integers(axes), keepdims=1)
+        total = emit("ReduceSum", value, emit.integers(axes), keepdims=1)
+        return total if factor == 1 else emit("Mul", total, emit.real(factor))
     count = math.prod(size or 1 for size in shape[first:])
     rows = value if len(axes) == 1 else emit.reshape(value, (*shape[:first], count))
-    summed = emit("MatMul", rows, emit.real(np.ones((count, 1))))
+    summed = emit("MatMul", rows, emit.real(np.full((count, 1), factor)))
     return summed if len(axes) == 1 else emit.reshape(summed, (*shape[:first], *[1] * len(axes)))

@@ -1,4 +1,4 @@
-"""Conv and BatchNormalization, with constant weights."""
+"""Conv, ConvTranspose and BatchNormalization, with constant weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,26 @@ def convolution(emit: Emitter, node: Node, dy: str) -> Gradients:
     if set(window.strides) == {1} and _fits_convolution(window):
         return {0: _turned(emit, window, dy, weight, group)}
     return {0: window.spread(emit, dy, node.inputs[1], group)}
+
+
+def transposed_convolution(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Emit the convolution that it transposes."""
+    if node.attribute("auto_pad", b"NOTSET") != b"NOTSET" or node.attribute("output_shape", None):
+        raise node.refused("its padding follows from its output")
+    kernel = node.constant(1).shape[2:]
+    ones = [1] * len(kernel)
+    return {
+        0: emit(
+            "Conv",
+            dy,
+            node.inputs[1],
+            group=node.attribute("group", 1),
+            kernel_shape=list(kernel),
+            strides=node.attribute("strides", ones),
+            dilations=node.attribute("dilations", ones),
+            pads=node.attribute("pads", [0, 0] * len(kernel)),
+        )
+    }
 
 
 def batch_normalization(emit: Emitter, node: Node, dy: str) -> Gradients:

@@ -1,4 +1,4 @@
-"""Operations that move numbers and change none: Reshape, Flatten, Transpose, Concat, Pad."""
+"""Operations that move numbers and change none: Reshape and its kin, Transpose, Concat, Pad, DepthToSpace."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 
 
 def reshape(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Reshape and Flatten: back to the shape of the input."""
+    """Reshape, Flatten, Squeeze and Unsqueeze: back to the shape of the input."""
     shape = node.shape()
     if shape.count(None) > 1:
         raise node.refused(f"the shape {list(shape)} of its input is known only at run time")
-    keeps_batch = node.output_shape[0] is None and shape[0] is None
-    return {0: emit.reshape(dy, shape) if keeps_batch else emit.regroup(dy, shape)}
+    return {0: emit.reshaped(dy, node.output_shape, shape)}
 
 
 def transpose(emit: Emitter, node: Node, dy: str) -> Gradients:
@@ -29,9 +28,9 @@ def transpose(emit: Emitter, node: Node, dy: str) -> Gradients:
 def concat(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Split along the axis, and give each input its part."""
     axis = node.attribute("axis", 0) % len(node.output_shape)
-    if axis == 0:
+    sizes = [node.shape(i)[axis] for i in range(len(node.inputs))]
+    if None in sizes:
         raise node.refused("it joins batches")
-    sizes = [node.sizes(node.shape(i), axis)[0] for i in range(len(node.inputs))]
     parts = emit.many("Split", [dy, emit.integers(sizes)], len(sizes), axis=axis)
     return {i: parts[i] for i in node.active}
 
@@ -44,3 +43,19 @@ def pad(emit: Emitter, node: Node, dy: str) -> Gradients:
     if node.has(3):
         inputs += ["", emit.integers(node.constant(3))]
     return {0: emit("Pad", *inputs)}
+
+
+def depth_to_space(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Gather the blocks again: SpaceToDepth, by Reshape and Transpose where the channels are in the order CRD."""
+    block = node.attribute("blocksize", None)
+    if node.attribute("mode", b"DCR") == b"DCR":
+        return {0: emit("SpaceToDepth", dy, blocksize=block)}
+    channels, height, width = node.sizes(node.output_shape)
+    apart = emit.reshape(dy, (None, channels, height // block, block, width // block, block))
+    moved = emit("Transpose", apart, perm=[0, 1, 3, 5, 2, 4])
+    return {0: emit.reshape(moved, node.shape())}
+
+
+def space_to_depth(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Spread the blocks again."""
+    return {0: emit("DepthToSpace", dy, blocksize=node.attribute("blocksize", None))}

@@ -1,4 +1,4 @@
-"""Matrix products: Gemm and MatMul, against weights or between activations."""
+"""Matrix products: Gemm, MatMul and Einsum, against weights or between activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from export.rules.broadcast import sum_to
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Node, Shape
+    from export.graph import Array, Emitter, Node, Shape
     from export.rules import Gradients
 
 
@@ -49,6 +49,34 @@ def matmul(emit: Emitter, node: Node, dy: str) -> Gradients:
         product = emit("MatMul", _transposed(emit, a, len(left)), dy)
         gradients[1] = sum_to(emit, product, _stacked(out, right), right)
     return gradients
+
+
+def einsum(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Differentiate a product by its equation: an operand's gradient is the sum of dy and the others over its axes."""
+    equation = node.attribute("equation", b"").decode().replace(" ", "")
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    gradients = {}
+    for i in node.active:
+        others = terms[:i] + terms[i + 1 :]
+        known = set("".join([out, *others]))
+        if not arrow or "." in equation or len(set(terms[i])) < len(terms[i]) or not known >= set(terms[i]):
+            raise node.refused(f"the equation {equation!r}")
+        operands = [dy, *node.inputs[:i], *node.inputs[i + 1 :]]
+        gradients[i] = emit("Einsum", *operands, equation=f"{','.join([out, *others])}->{terms[i]}")
+    return gradients
+
+
+def along(emit: Emitter, value: str, rank: int, axis: int, matrix: Array) -> str:
+    """Multiply a constant matrix [m, n] along one axis: its m numbers become n."""
+    if axis == rank - 1:
+        return emit("MatMul", value, emit.real(matrix))
+    if axis == rank - 2:
+        return emit("MatMul", emit.real(matrix.T), value)
+    swapped = list(range(rank))
+    swapped[axis], swapped[-1] = swapped[-1], swapped[axis]
+    product = emit("MatMul", emit("Transpose", value, perm=swapped), emit.real(matrix))
+    return emit("Transpose", product, perm=swapped)
 
 
 def _gemm(emit: Emitter, a: str, b: str, transposed_a: int, transposed_b: int, alpha: float) -> str:

@@ -1,4 +1,4 @@
-"""GlobalAveragePool, AveragePool, MaxPool, ReduceMean."""
+"""GlobalAveragePool, AveragePool, MaxPool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from export.rules.window import Window, window_of
 
 if TYPE_CHECKING:
-    from export.graph import Array, Emitter, Node, Shape
+    from export.graph import Array, Emitter, Node
     from export.rules import Gradients
 
 BELOW_ALL = -1e30
@@ -20,23 +20,7 @@ BELOW_ALL = -1e30
 def global_average_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Give every pixel its share."""
     sizes = node.sizes(node.shape(), 2)
-    return {0: _shared(emit, dy, sizes, math.prod(sizes))}
-
-
-def reduce_mean(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Give every averaged value its share; over any axes but the batch's."""
-    shape = node.shape()
-    given = node.constant(1) if node.has(1) else node.attribute("axes", [])
-    axes = {int(axis) % len(shape) for axis in given}
-    if not axes and node.attribute("noop_with_empty_axes", 0):
-        return {0: dy}
-    if not axes or 0 in axes:
-        raise node.refused("it averages over the batch")
-    averaged = [size if axis in axes else 1 for axis, size in enumerate(shape)][1:]
-    sizes = node.sizes(tuple(averaged), 0)
-    kept: Shape = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-    spread = dy if node.attribute("keepdims", 1) else emit.reshape(dy, kept)
-    return {0: _shared(emit, spread, sizes, math.prod(sizes))}
+    return {0: emit("Mul", dy, emit.real(np.full(sizes, 1 / math.prod(sizes))))}
 
 
 def average_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
@@ -76,10 +60,6 @@ def max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
     routed = emit("Mul", chosen, emit("Unsqueeze", dy, emit.integers([2])))
     flat = emit.reshape(routed, (None, channels * count, *window.output))
     return {0: window.spread(emit, flat, picks, channels)}
-
-
-def _shared(emit: Emitter, dy: str, sizes: tuple[int, ...], count: int) -> str:
-    return emit("Mul", dy, emit.real(np.full(sizes, 1 / count)))
 
 
 def _pixels_seen(window: Window, node: Node) -> Array:

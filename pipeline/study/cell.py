@@ -17,9 +17,10 @@ from pipeline.run_directory import RECIPE, SUMMARY, open_run
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
 from runtime.errors import BadRecipe
 from runtime.images import DATA_ROOT
-from runtime.progress import log, progress_on_stderr
+from runtime.options import run_in
+from runtime.progress import log
 from runtime.report_schema import REPORT, load_report
-from runtime.verify import Settings, verify, write_run
+from runtime.request import Settings
 
 CHECKPOINT = "best"
 
@@ -27,14 +28,16 @@ CHECKPOINT = "best"
 def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DATA_ROOT) -> None:
     """Train the cell, unless that is done, and judge its best checkpoint with every evaluation that is not done.
 
+    Both go on where they were cut off.
+
     Raises:
-        EdgeproofError: whatever `distill` and `verify` raise; what was finished before stays.
+        EdgeproofError: whatever `distill` and `run_in` raise; what was finished before stays.
 
     """
     run = directory / RUN
     if not (run / SUMMARY).exists():
-        if (run / RECIPE).exists() and load_recipe(str(run / RECIPE)) != cell.recipe:
-            shutil.rmtree(run)  # it failed, and the study was mended since
+        if _begun_otherwise(run, cell):
+            shutil.rmtree(run)  # a failed or stopped run of what the study said before
         distill(cell.recipe, run, data_root=data_root, resume=True)
     for evaluation in study.evaluation:
         if not (directory / evaluation.name / REPORT).exists():
@@ -50,19 +53,17 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
         threat_model=trained.recipe.threat,
         gate=trained.recipe.gate,
         n=evaluation.n,
+        batch=evaluation.batch,
         data_root=data_root,
     )
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
-    with progress_on_stderr() as progress:
-        judged = verify(run_subject(trained, images, device=training_device()), settings, progress)
-    write_run(out, judged)
+    run_in(out, run_subject(trained, images, device=training_device()), settings, resume=True)
 
 
-def finished(study: Study, directory: Path) -> bool:
-    """Say whether a cell is trained and judged whole."""
-    return (directory / RUN / SUMMARY).exists() and all(
-        (directory / evaluation.name / REPORT).exists() for evaluation in study.evaluation
-    )
+def missing(study: Study, directory: Path) -> tuple[str, ...]:
+    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one."""
+    parts = {RUN: SUMMARY, **{evaluation.name: REPORT for evaluation in study.evaluation}}
+    return tuple(part for part, last in parts.items() if not (directory / part / last).exists())
 
 
 def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
@@ -73,9 +74,8 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
 
     """
     hint = "give the study another --out, or remove that directory"
-    recipe = directory / RUN / RECIPE
-    if (directory / RUN / SUMMARY).exists() and load_recipe(str(recipe)) != cell.recipe:
-        raise BadRecipe(f"{recipe} is not the recipe that the study now has for this cell", hint=hint)
+    if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
+        raise BadRecipe(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
         place = directory / evaluation.name
         if (place / REPORT).exists():
@@ -84,6 +84,11 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
                 evaluation.n not in (None, request.n)
             ):
                 raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+
+
+def _begun_otherwise(run: Path, cell: Cell) -> bool:
+    recipe = run / RECIPE
+    return recipe.exists() and load_recipe(str(recipe)) != cell.recipe
 
 
 @contextmanager

@@ -41,11 +41,15 @@ class Own(Frozen):
 
 
 class Evaluation(Frozen):
-    """[[evaluation]]: one run of the attack suite on each cell's best checkpoint; n counts the first test images."""
+    """[[evaluation]]: one run of the attack suite on each cell's best checkpoint.
+
+    `n` counts the first test images. `batch` changes memory and speed, never a figure.
+    """
 
     name: Name
     attacks: Annotated[tuple[AttackName, ...], Field(min_length=1)]
     n: Annotated[int, Field(gt=0)] | None = None
+    batch: Annotated[int, Field(gt=0)] = 64
 
     @field_validator("name")
     @classmethod

@@ -6,36 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from pipeline.checkpoint import Figures
-from pipeline.run_directory import SUMMARY
+from pipeline.run_directory import Summary, read_summary
 from pipeline.study.cell import CHECKPOINT
 from pipeline.study.estimate import Estimate
 from pipeline.study.plan import RUN, Cell, Study
 from runtime.attacks import NAMES
-from runtime.errors import BadInput
 from runtime.report_schema import REPORT, Accuracy, load_report
 from runtime.spec import Frozen
 
 CLEAN = "clean"
 COLUMNS = (CLEAN, *NAMES)
 """The order of a table's columns."""
-
-
-class Training(BaseModel):
-    """Of a cell's summary.json, what the table speaks of."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    best: Figures
-    last: Figures
-    steps: int
-    seconds: float
-    precision: str
-    device: str
-    threads: int
-    software: dict[str, str]
 
 
 class Judged(Frozen):
@@ -49,7 +30,7 @@ class Judged(Frozen):
 
 
 class CellResult(Frozen):
-    """What one cell reached, small enough to keep: its training, and every evaluation by name."""
+    """What one cell reached, small enough to keep: its summary.json, and every evaluation by name."""
 
     cell: str
     method: str
@@ -58,7 +39,7 @@ class CellResult(Frozen):
     threat_eps: float
     seed: int
     checkpoint: str
-    training: Training
+    training: Summary
     evaluations: dict[str, Judged]
 
     def figures(self) -> dict[str, tuple[float, int]]:
@@ -84,8 +65,8 @@ class Group:
 
 def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
     """Read one cell; None where its training run is not finished. Evaluations that are not finished are left out."""
-    summary = directory / RUN / SUMMARY
-    if not summary.exists():
+    summary = read_summary(directory / RUN)
+    if summary is None:
         return None
     evaluations = {
         evaluation.name: _judged(directory / evaluation.name)
@@ -100,16 +81,9 @@ def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
         threat_eps=cell.recipe.threat.eps,
         seed=cell.seed,
         checkpoint=CHECKPOINT,
-        training=_training(summary),
+        training=summary,
         evaluations=evaluations,
     )
-
-
-def _training(path: Path) -> Training:
-    try:
-        return Training.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise BadInput(f"{path}: {error.errors()[0]['msg']}", hint="remove the cell's directory and resume") from None
 
 
 def _judged(directory: Path) -> Judged:

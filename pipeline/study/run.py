@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.study.cell import claimed, finished, run_cell
+from pipeline.study.cell import claimed, missing, run_cell
 from pipeline.study.plan import Cell, Study, expand
 from runtime.errors import EdgeproofError, missing_extra
 from runtime.files import write_atomic
@@ -34,7 +34,7 @@ def attempt(study: Study, cell: Cell, out: Path, data_root: Path) -> Attempt:
             return Attempt(cell.name, "elsewhere", "another process is at it")
         failure = directory / FAILURE
         failure.unlink(missing_ok=True)
-        if finished(study, directory):
+        if not missing(study, directory):
             return Attempt(cell.name, "finished")
         try:
             run_cell(study, cell, directory, data_root=data_root)
@@ -56,13 +56,13 @@ def run_here(study: Study, cells: Sequence[Cell], out: Path, data_root: Path) ->
 def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
     """Run nothing: say of every cell whether it is finished, failed last time, or waits."""
     for cell in cells:
-        directory = out / cell.name
-        if finished(study, directory):
+        lacks, failure = missing(study, out / cell.name), out / cell.name / FAILURE
+        if not lacks:
             yield Attempt(cell.name, "finished")
-        elif (directory / FAILURE).exists():
-            yield Attempt(cell.name, "failed", str(directory / FAILURE))
+        elif failure.exists():
+            yield Attempt(cell.name, "failed", str(failure))
         else:
-            yield Attempt(cell.name, "waiting", "not finished yet")
+            yield Attempt(cell.name, "waiting", f"lacks {', '.join(lacks)}")
 
 
 def run_on_ray(study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str) -> Iterator[Attempt]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
+from math import isclose
 
 from pipeline.methods import METHODS
 from pipeline.study.estimate import Difference, Estimate, difference
@@ -94,15 +95,19 @@ def _difference_rows(
     study: Study, groups: list[Group], measured: tuple[str, ...], radii: bool
 ) -> tuple[tuple[str, ...], ...]:
     rows = []
+    references = {group.student: group for group in reversed(groups) if _is_reference(study, group)}
     for group in groups:
-        reference = next(
-            (other for other in groups if (other.student, other.method) == (group.student, study.reference)), None
-        )
+        reference = references.get(group.student)
         if reference is None or reference is group:
             continue
         cells = (compared(group.estimates.get(column), reference.estimates.get(column)) for column in measured)
         rows.append((*_labels(group, radii), *cells))
     return tuple(rows)
+
+
+def _is_reference(study: Study, group: Group) -> bool:
+    """Say whether differences are taken from a row: of the reference's method, at the study's first radius."""
+    return group.method == study.reference and (not study.radii or isclose(group.radius, study.radii[0]))
 
 
 def accuracy(estimate: Estimate | None, seeds: int) -> str:
@@ -173,7 +178,7 @@ def _circumstances(results: list[CellResult]) -> str:
     return (
         f"Trained in {', '.join(f'{precision} ({student})' for student, precision in precisions)}, judged in fp32. "
         f"Machine: {', '.join(f'{device}, {cpu}' for device, cpu in machines)}; PyTorch {', '.join(versions)}; "
-        f"{hours:.1f} hours over all cells."
+        f"{hours:.1f} hours in all, cell after cell, whatever else the machine did."
     )
 
 

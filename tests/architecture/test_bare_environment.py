@@ -49,7 +49,12 @@ def test_verify_judges_a_stored_bundle_without_pytorch(device, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("passed\n")
     assert "pip install 'edgeproof[report]'" in result.stderr
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"run.json", "report.json", "evidence.npz"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "run.json",
+        "journal.jsonl",
+        "report.json",
+        "evidence.npz",
+    }
 
 
 def test_a_gate_that_is_not_reached_ends_with_one(device, tmp_path):
@@ -74,6 +79,15 @@ def test_a_command_whose_extra_is_missing_names_it(device, command):
     assert result.returncode == 4
     assert "pip install 'edgeproof[train]'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_model_that_is_no_bundle_yet_needs_an_extra_that_is_named(device, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    for words in (("pack", tmp_path / "model.onnx"), ("verify", tmp_path / "model.onnx", "--data", "set.npz")):
+        result = device("edgeproof", *words)
+        assert result.returncode == 4
+        assert "pip install 'edgeproof[onnx]'" in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 def test_a_data_set_whose_extra_is_missing_names_it(device, tmp_path):

@@ -68,7 +68,7 @@ def evaluate(model: ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
     """Run a model by onnx's own evaluator where it is in float64, else by ONNX Runtime."""
     names = [info.name for info in model.graph.output]
     if model.graph.input[0].type.tensor_type.elem_type == TensorProto.DOUBLE:
-        return dict(zip(names, ReferenceEvaluator(model, new_ops=[ConvTranspose, Pad]).run(None, feeds), strict=True))
+        return dict(zip(names, ReferenceEvaluator(model, new_ops=NEW_OPS).run(None, feeds), strict=True))
     session = onnxruntime.InferenceSession(to_bytes(model), providers=["CPUExecutionProvider"])
     return dict(zip(names, session.run(None, feeds), strict=True))
 
@@ -94,6 +94,15 @@ class ConvTranspose(OpRun):
         return (full[:, :, begin[0] : height - end[0], begin[1] : width - end[1]].numpy(),)
 
 
+class Erf(OpRun):
+    """In float64: onnx's own computes in float32."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> Any:
+        return (torch.erf(torch.from_numpy(np.asarray(x))).numpy(),)
+
+
 class Pad(OpRun):
     """With negative pads, which cut off; onnx's own has none."""
 
@@ -107,6 +116,9 @@ class Pad(OpRun):
             x = x.take(range(max(-begin, 0), x.shape[axis] - max(-end, 0)), axis)
         positive = [tuple(max(pad, 0) for pad in widths.get(axis, (0, 0))) for axis in range(x.ndim)]
         return (np.pad(x, positive, constant_values=0.0 if value is None else value.item()),)
+
+
+NEW_OPS = [ConvTranspose, Erf, Pad]
 
 
 def torch_gradient(function: Callable[[Any], Any], x: Any, cotangent: Any) -> Any:

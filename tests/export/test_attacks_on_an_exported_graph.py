@@ -18,7 +18,7 @@ from runtime.bundle import InputShape
 from runtime.session_ort import OrtSession
 
 EVIDENCE = ("x", "broken", "prediction", "margin", "linf")
-EPS, N, SIDE = 0.06, 23, 8
+EPS, N, SIDE = 0.02, 23, 8
 LEAST = {"targets": 2, "steps": 12, "queries": 80}
 QUICK = {
     name: replace(attack, defaults={key: min(value, LEAST.get(key, value)) for key, value in attack.defaults.items()})
@@ -102,4 +102,6 @@ def test_a_second_run_gives_the_same(name, task, whole):
 
 @every_attack
 def test_each_breaks_some_and_leaves_some(name, task, whole):
-    assert 0 < whole(name).broken.sum() < N
+    broken = whole(name).broken
+    assert broken.any()
+    assert not broken.all() or not QUICK[name].bounded

@@ -13,10 +13,11 @@ import yaml
 from torch import nn
 
 from export.gradient import gradient_graph
+from export.limits import refuse_beyond_limits
 from export.model_card import model_card
 from export.network import export_network
 from export.pack import MODEL_CARD, Claims, Precision, write_bundle
-from export.parity import measure_parity, reference_logits, refuse_beyond_limits
+from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
 from export.to_onnx import to_onnx
 from runtime.bundle import EVALUATION, REFERENCE, Bundle, DataRecord, InputShape, Provenance, Reference, open_bundle

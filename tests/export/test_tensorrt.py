@@ -46,7 +46,11 @@ def build(model: ModelProto) -> Any:
     return builder.build_serialized_network(network, config)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "MaxPool dilated"])  # TensorRT has none at all
+NOT_IN_TENSORRT = {"MaxPool dilated", "Resize linearly"}
+"""A dilated window at all; a size given in pixels beside a dynamic batch."""
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - NOT_IN_TENSORRT))
 def test_gradient_of_every_operation_is_parsed(name: str) -> None:
     parse(gradient_graph(model_of(CASES[name], np.float32)))
 

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.devices import launch
 from pipeline.distill import distill
-from runtime.errors import BadRecipe, NonFinite, UsageFault
+from runtime.errors import BadRecipe, MissingEnvironment, NonFinite, UsageFault
 from tests.pipeline.runs import metrics, small, weights, write_small
 
 PROGRAM = Path(sys.executable).parent / "edgeproof"
@@ -57,6 +58,19 @@ def test_an_error_in_one_process_alone_ends_all_and_comes_back_as_it_is():
     with pytest.raises(BadRecipe, match="only here") as caught:
         launch(in_one_process_alone, "only here", devices=2)
     assert caught.value.hint == "mend it"
+
+
+def gone_in_silence(fabric):
+    if fabric.global_rank == 1:
+        os._exit(0)
+    fabric.all_reduce(torch.ones(1))
+
+
+@pytest.mark.slow
+def test_a_process_that_the_others_wait_for_in_vain_is_reported_as_lost():
+    with pytest.raises(MissingEnvironment, match="was lost") as caught:
+        launch(gone_in_silence, devices=2)
+    assert "--resume" in caught.value.hint
 
 
 def workers(parent):

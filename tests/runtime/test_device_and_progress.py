@@ -1,9 +1,10 @@
+import re
 from importlib.metadata import version
 
 import pytest
 
-from runtime import device
-from runtime.progress import Lines
+from runtime import device, progress
+from runtime.progress import Lines, Pace
 
 
 def test_the_machine_card_names_cpu_cores_system_and_python():
@@ -37,4 +38,19 @@ def test_progress_is_one_line_a_tenth(capsys):
         lines.advance(1)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines() == [f"pgd: {done} of 100 images" for done in range(10, 101, 10)]
+    lines = err.splitlines()
+    assert [line.partition(", ")[0] for line in lines] == [f"pgd: {done} of 100 images" for done in range(10, 101, 10)]
+    assert all(re.fullmatch(r".* images/s, 0:00 left", line) for line in lines)
+
+
+def test_the_rate_counts_what_this_process_did_alone(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    pace = Pace(8000)
+    pace.advance(1000, fresh=False)
+    assert str(pace) == ""
+    clock[0] = 10.0
+    pace.advance(1000, fresh=True)
+    assert str(pace) == "100 images/s, 1:00 left"
+    clock[0] = 1010.0
+    assert str(pace) == "1.0 images/s, 1:41:00 left"

@@ -22,6 +22,7 @@ from runtime.errors import BadModel
 from runtime.files import sha256
 from runtime.graph_scan import refuse_outside_data
 from runtime.images import read_npz
+from runtime.journal import JOURNAL, Journal, Work
 from runtime.rollback import State, read_state
 from runtime.signing import SIGNATURE
 from tests.runtime.mutation import TEXT, explore
@@ -244,16 +245,15 @@ def test_a_changed_record_of_what_was_accepted_is_refused_or_a_whole_record(tmp_
 
 
 def test_a_changed_journal_is_refused_or_holds_only_what_was_done(tmp_path, share):
-    journal = pytest.importorskip("runtime.journal")
-    first = journal.Journal(tmp_path, "0" * 64)
+    first = Journal(tmp_path, "0" * 64)
     index = np.arange(4)
-    done = {name: first.unit(name, index, lambda: journal.Work({"value": index * 2})) for name in ("a", "b", "c")}
+    done = {name: first.unit(name, index, lambda: Work({"value": index * 2})) for name in ("a", "b", "c")}
     first.close()
-    path = tmp_path / journal.JOURNAL
+    path = tmp_path / JOURNAL
 
     def check(name, data):
         path.write_bytes(data)
-        again = journal.Journal(tmp_path, "0" * 64)
+        again = Journal(tmp_path, "0" * 64)
         try:
             held = [name for name in done if again.holds(name)]
             assert held == list(done)[: len(held)]

@@ -17,9 +17,10 @@ from runtime.attacks.oracle import Oracle, Points
 from runtime.attacks.square import side, stripes, window
 from runtime.attacks.targets import wrong_classes
 from runtime.errors import BadModel
+from runtime.evidence import STANDS
 from runtime.images import ImageSet
 from runtime.progress import Silent
-from runtime.suite import STANDS, Target, run_suite
+from runtime.suite import Target, run_suite
 from tests.fakes import LinearSession
 from tests.tiny import EPS, linear_task
 

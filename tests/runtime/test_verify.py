@@ -18,16 +18,17 @@ from runtime import images as image_sets
 from runtime import options, report
 from runtime.attacks import ATTACKS
 from runtime.bundle import EVALUATION, Graph
-from runtime.checks import findings
 from runtime.cli import main
 from runtime.commands import verify
 from runtime.console import print_summary
 from runtime.errors import BadData
 from runtime.images import ImageSet
+from runtime.masking import check
 from runtime.progress import Silent
 from runtime.report_schema import Report, RunRecord, load_report
 from runtime.spec import Gate
-from runtime.suite import Target, run_suite
+from runtime.suite import run_suite
+from runtime.units import Target
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task, npz
@@ -68,11 +69,11 @@ def evidence(finished):
         return dict(file)
 
 
-def test_a_run_leaves_its_four_files_and_nothing_else(finished_once):
+def test_a_run_leaves_its_five_files_and_nothing_else(finished_once):
     folder, _ = finished_once
     assert sorted(path.name for path in folder.iterdir()) == ["bundle", "run"]
     names = sorted(path.name for path in (folder / "run").iterdir())
-    assert names == ["evidence.npz", "report.html", "report.json", "run.json"]
+    assert names == ["evidence.npz", "journal.jsonl", "report.html", "report.json", "run.json"]
 
 
 def test_json_on_stdout_is_the_report_and_progress_is_on_stderr(finished):
@@ -87,14 +88,17 @@ def test_the_report_holds_every_field_of_its_schema(finished):
     assert set(record) == {
         "schema", "verdict", "reasons", "gate", "artifact", "data", "threat_model", "request", "request_sha256", "seed",
         "clean", "attacks", "robust_accuracy", "per_class", "confusion", "eps_curve", "paired", "agreement", "warnings",
-        "device", "software", "started", "seconds",
+        "checks", "lattice", "sequential", "device", "software", "started", "seconds",
     }  # fmt: skip
     assert (record["verdict"], record["reasons"]) == ("passed", ["no gate asked for"])
     assert [row["name"] for row in record["attacks"]] == ["fgsm", "pgd", "cw"]
-    (masking,) = record["warnings"]
-    assert (masking["check"], masking["blocking"]) == ("masking", False)
-    assert "did not run" in masking["message"]
-    assert masking["message"] in (finished[0] / "report.html").read_text()
+    assert record["warnings"] == []
+    states = {check["check"]: check["state"] for check in record["checks"]}
+    assert states == {
+        "randomised": "quiet", "softmax": "quiet", "zero-gradient": "quiet", "far-from-chance": "quiet",
+        "fgsm-over-pgd": "quiet", "pgd-over-aa": "not run", "square-alone": "not run",
+        "black-box-only": "quiet",
+    }  # fmt: skip
     assert record["artifact"]["authenticated"] is False
     assert record["threat_model"] == {"norm": "linf", "eps": EPS}
     assert record["data"]["n"] == record["clean"]["n"] == 60
@@ -202,8 +206,7 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     assert "95 % interval" in out
     assert "20 images, eps 2.00/255" in out
     assert out.rstrip().endswith("report: run")
-    assert "warning: the checks for masked gradients did not run" in out
-    assert "hint: " in out
+    assert "5 checks found nothing; not run: fgsm-over-pgd, pgd-over-aa, square-alone" in out
 
 
 def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_of_success(finished, bundle, capsys):
@@ -333,7 +336,9 @@ def test_one_image_in_a_hundred_may_be_without_a_gradient(zero, blocks):
     target = Target(session, images, 3, 64)
     outcome = run_suite(target, ["fgsm"], eps=EPS, seed=0, keep_all=False, progress=Silent())
     outcome.evidence.zero_gradient[:zero] = True
-    assert [finding.check for finding in findings(outcome) if finding.blocking] == ["zero-gradient"] * blocks
+    assert [each.check for each in check(outcome, classes=3, precision="fp32") if each.state == "found"] == [
+        "zero-gradient"
+    ] * blocks
 
 
 def test_runs_of_different_size_are_paired_on_the_images_they_share(bundle, finished):
@@ -534,13 +539,17 @@ def test_without_the_report_extra_the_page_is_left_out_and_said_so(bundle, tmp_p
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_a_failure_while_writing_leaves_nothing(bundle, tmp_path, monkeypatch):
+def test_a_failure_while_writing_leaves_no_report_and_loses_no_work(bundle, tmp_path, monkeypatch):
     def fail(record):
         raise BadData("the disk is full")
 
-    monkeypatch.setattr(report, "render", fail)
-    assert edgeproof("verify", bundle, "--out", "run").exit_code == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "render", fail)
+        assert edgeproof("verify", bundle, "--out", "run").exit_code == 3
+    assert not (tmp_path / "run" / "report.json").exists()
+    result = edgeproof("verify", bundle, "--out", "run", "--resume")
+    assert result.exit_code == 0
+    assert "pgd: 50 of 50 images, from before" in result.stderr
 
 
 def test_images_of_ones_own_are_judged_in_place_of_the_bundles(bundle, task, tmp_path):
@@ -601,7 +610,7 @@ def test_the_shared_options_suit_a_run_as_well_as_a_bundle():
     assert not [option.name for option in shared if "[default: the bundle's]" in option.help]
 
 
-def test_an_interrupt_ends_with_130_one_line_and_nothing_written(tmp_path, task, files):
+def test_an_interrupt_ends_with_130_keeps_what_is_done_and_says_how_to_go_on(tmp_path, task, files):
     labels = np.tile(task[3], 400)
     images = np.tile(np.round(task[2] * 255).astype(np.uint8), (400, 1, 1, 1))
     large = {**files, EVALUATION: npz(images=images, labels=labels, ids=np.arange(len(labels)))}
@@ -626,7 +635,8 @@ def test_an_interrupt_ends_with_130_one_line_and_nothing_written(tmp_path, task,
     assert rest.splitlines()[-1] == "interrupted"
     assert "Traceback" not in rest
     assert out == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+    assert "to go on: the same command with --out run --resume" in rest
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "journal.jsonl", "units"}
 
 
 def test_the_page_puts_the_verdict_first_and_needs_no_network(finished):

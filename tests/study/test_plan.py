@@ -67,6 +67,7 @@ def test_the_papers_table_has_its_sixteen_rows_with_each_methods_published_sched
         assert cell.recipe.train.weight_decay == METHODS[cell.method].schedule.weight_decay
         assert (cell.recipe.search.steps, cell.recipe.search.eps) == (10, pytest.approx(8 / 255))
     assert {cell.recipe.train.epochs for cell in cells if cell.method == "trades"} == {200}
+    assert {cell.recipe.teacher.name for cell in cells} == {"cifar10/Linf/Chen2021LTD_WRN34_20"}
 
 
 def test_the_radius_study_keeps_the_step_a_quarter_and_the_threat_where_it_is():

@@ -8,13 +8,15 @@ from math import sqrt
 import pytest
 
 from pipeline.checkpoint import Figures
+from pipeline.run_directory import Summary
 from pipeline.study.estimate import Estimate, difference
 from pipeline.study.plan import load_study
 from pipeline.study.plots import pictures, robust_column
 from pipeline.study.publish import page
 from pipeline.study.published import published
-from pipeline.study.results import CellResult, Judged, Training, gather
+from pipeline.study.results import CellResult, Judged, gather
 from pipeline.study.table import build_table, by_reason, compared, to_csv, to_markdown
+from runtime.bundle import DataRecord
 from runtime.report_schema import Accuracy
 
 
@@ -30,8 +32,11 @@ def cell(method, seed, *, student="resnet18", radius=8, aa=None, precision="fp32
     return CellResult(
         cell=f"{student}-{method}-{radius}-seed{seed}", method=method, student=student, search_eps=radius / 255,
         threat_eps=8 / 255, seed=seed, checkpoint="best",
-        training=Training(best=figures, last=figures, steps=2, seconds=60, precision=precision, device="cpu",
-                          threads=1, software={"torch": "2.14"}),
+        training=Summary(
+            name="n", method=method, seed=seed, best=figures, last=figures, steps=2, seconds=60, images_per_second=1,
+            precision=precision, device="cpu", threads=1, teacher_sha256=None,
+            training_data=DataRecord(name="d", n=1, sha256="0" * 64), software={"torch": "2.14"},
+        ),
         evaluations={"gradient": judged(500, clean, accuracies)}
         | ({"aa": judged(50, 0.5, {"aa": aa})} if aa is not None else {}),
     )  # fmt: skip
@@ -110,6 +115,12 @@ def test_several_radii_are_told_apart_and_compared_with_the_first(study):
     assert [row[2] for row in table.rows] == ["8/255", "16/255"]
     assert [row[:3] for row in table.difference_rows] == [("resnet18", "adaad", "16/255")]
     assert table.difference_rows[0][4].startswith("+8.0 (2 SE ")
+
+
+def test_where_the_first_radius_is_missing_nothing_is_compared(study):
+    swept = study.model_copy(update={"radii": (8 / 255, 16 / 255), "step": 0.25})
+    cells = [cell("adaad", seed, radius=16, pgd=0.5) for seed in (0, 1)] + [cell("rslad", 0, radius=8, pgd=0.5)]
+    assert build_table(swept, cells, {}).difference_rows == ()
 
 
 def test_published_figures_stand_beside_under_their_own_names(study):

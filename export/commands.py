@@ -1,0 +1,81 @@
+"""`edgeproof pack`, and what `verify` does with an ONNX file first. Neither needs PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from export.foreign import Label, pack_model
+from runtime.images import DATA_ROOT
+from runtime.options import NewDirectory, fraction
+from runtime.preparers import Wanted, gradient_option, mean_option, std_option
+from runtime.spec import ThreatModel
+
+if TYPE_CHECKING:
+    from runtime.bundle import Manifest
+
+PRECISIONS = ("fp32", "fp16")
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--data", required=True, help="Evaluation images: an .npz with x and y, an image folder, or a set known by name."
+)
+@mean_option
+@std_option
+@click.option(
+    "--layout",
+    type=click.Choice(["nchw", "nhwc"]),
+    help="Where model and .npz have their channels, if their shapes do not tell.",
+)
+@click.option("--eps", callback=fraction, default="8/255", show_default=True, help="L-infinity radius, the claim.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="What it computes in.  [default: the model's own]")
+@gradient_option
+@click.option("--name", help="Of the model.  [default: the file's]")
+@click.option("--classes", callback=_names, help="Their names, comma-separated, in the order of the logits.")
+@click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
+@click.option(
+    "--data-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DATA_ROOT,
+    show_default=True,
+    help="Where data sets known by name lie or are downloaded to.",
+)
+@click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
+def pack(model: Path, eps: float, precision: str | None, out: Path | None, **options: Any) -> None:
+    """Turn anyone's ONNX classifier into a bundle."""
+    label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
+    wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
+    out = out or Path("bundles") / (label.name or model.stem)
+    manifest = pack_model(model, out, wanted, threat_model=ThreatModel(eps=eps), label=label, precision=precision)
+    _say(manifest)
+    click.echo(f"bundle: {out}")
+
+
+def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
+    """Pack a model for a verdict; say what was done to it on stderr."""
+    manifest = pack_model(path, out, wanted, threat_model=threat_model, label=Label())
+    _say(manifest, err=True)
+
+
+def _say(manifest: Manifest, *, err: bool = False) -> None:
+    packed = manifest.packed
+    assert packed is not None
+    for precision, graph in manifest.graphs.items():
+        parity = graph.parity
+        assert parity is not None
+        click.echo(
+            f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against "
+            f"{packed.file}: same prediction {parity.prediction_agreement:.2%}, outputs within "
+            f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph"),
+            err=err,
+        )
+    for change in packed.changes:
+        click.echo(f"  {change}", err=err)

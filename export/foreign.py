@@ -1,0 +1,172 @@
+"""From anyone's ONNX file to a bundle on disk: the whole of `pack`, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.adapt import adapt
+from export.floating import computes_in, in_float32
+from export.gradient import gradient_graph
+from export.limits import refuse_beyond_limits
+from export.model_file import read_model
+from export.original import BATCH, Original, check_any_batch, measure_packed
+from export.pack import Claims, Precision, write_bundle
+from export.passes import opset_of, prepare, to_bytes
+from runtime.bundle import Packed
+from runtime.errors import BadData, BadModel
+from runtime.files import check_new_directory, sha256
+from runtime.images import PLAIN_CHANNELS, find_images
+from runtime.session_ort import OrtSession
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from runtime.bundle import Manifest
+    from runtime.images import ImageSet, Layout
+    from runtime.preparers import Wanted
+    from runtime.session import Session
+    from runtime.spec import ThreatModel
+
+PROBABILITIES = "its outputs are probabilities that could not be turned back into logits: gradients may be masked"
+NEAR_ONE = 1e-3
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a bundle is called.
+
+    Args:
+        name: of the model; the file's by default.
+        classes: their names, in the order of the logits; folder names or numbers by default.
+        version: of the bundle, rising.
+
+    """
+
+    name: str | None = None
+    classes: tuple[str, ...] = ()
+    version: int = 1
+
+
+def pack_model(
+    path: Path, out: Path, wanted: Wanted, *, threat_model: ThreatModel, label: Label, precision: str | None = None
+) -> Manifest:
+    """Put a classifier behind edgeproof's interface, derive its gradient graph, and write the bundle.
+
+    Args:
+        path: the ONNX file.
+        out: the bundle: a directory that does not exist yet, or is empty.
+        wanted: images, layout, normalisation, and whether a gradient graph is wanted.
+        threat_model: what the model is judged against.
+        label: names and version.
+        precision: `fp32` or `fp16`; by default what the model computes in.
+
+    Raises:
+        UsageFault: `out` is not empty.
+        BadModel: the file, or what is in it, cannot be used; the message names the node.
+        BadData: the images or labels do not fit.
+
+    """
+    check_new_directory(out)
+    original = read_model(path)
+    images = _images(original, wanted, label.classes)
+    image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
+    for option, values in (("--mean", wanted.mean), ("--std", wanted.std)):
+        if len(values) not in (0, 1, image[0]):
+            raise BadData(f"{option} has {len(values)} values, the images {image[0]} channels", hint="one each, or one")
+    adapted = adapt(original, image, layout=wanted.layout, mean=wanted.mean, std=wanted.std)
+    classes = adapted.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    names = _class_names(label.classes, wanted.data, classes)
+    images.check_fits(image, classes)
+    name, forward, changes = _in_precision(adapted.model, precision)
+    gradient = gradient_graph(in_float32(forward)) if wanted.gradient else None
+    session = OrtSession(to_bytes(forward), gradient and to_bytes(gradient), precision=name)
+    asked = Original(original, adapted, wanted.mean, wanted.std)
+    # By one thread, which takes each batch whole.
+    check_any_batch(asked, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
+    parity = measure_packed(asked, session, images)
+    refuse_beyond_limits(parity)
+    logits = _logits(session, images)
+    if not adapted.cut and _are_probabilities(logits):
+        changes = (*changes, PROBABILITIES)
+    packed = Packed(
+        file=path.name,
+        sha256=sha256(path.read_bytes()),
+        opset=opset_of(original),
+        changes=(*adapted.changes, *changes),
+    )
+    return write_bundle(
+        out,
+        precisions={name: Precision(forward, gradient, parity)},
+        evaluation=images,
+        reference_logits=logits,
+        claims=Claims(
+            name=label.name or path.stem,
+            classes=names,
+            threat_model=threat_model,
+            version=label.version,
+            ships=name,
+            packed=packed,
+        ),
+    )
+
+
+def _images(model: ModelProto, wanted: Wanted, classes: tuple[str, ...]) -> ImageSet:
+    """Read the evaluation set; `layout` is of the model too, so that it counts only where the images do not tell."""
+
+    def read(layout: Layout | None) -> ImageSet:
+        return find_images(
+            wanted.data, root=wanted.data_root, layout=layout, channels=_channels(model), classes=classes
+        )
+
+    try:
+        return read(None)
+    except BadData:
+        if wanted.layout is None:
+            raise
+        return read(wanted.layout)
+
+
+def _channels(model: ModelProto) -> int | None:
+    """Return the channels that a model takes, where its shape tells: a folder is read in grey or colour."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for info in model.graph.input:
+        dims: list[int] = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        plain = {dims[place] for place in (1, -1) if len(dims) == 4} & set(PLAIN_CHANNELS)
+        if info.name not in constants and len(plain) == 1:
+            return plain.pop()
+    return None
+
+
+def _class_names(given: tuple[str, ...], data: str, classes: int) -> tuple[str, ...]:
+    """Return the names given, those of an image folder, or numbers."""
+    if given and len(given) != classes:
+        raise BadModel(f"the model has {classes} logits, but {len(given)} class names were given")
+    folders = [place.name for place in Path(data).iterdir() if place.is_dir()] if Path(data).is_dir() else []
+    folders = sorted(name for name in folders if not name.startswith("."))
+    return given or (tuple(folders) if len(folders) == classes else tuple(str(number) for number in range(classes)))
+
+
+def _in_precision(model: ModelProto, precision: str | None) -> tuple[str, ModelProto, tuple[str, ...]]:
+    """Return the name of the precision, the model cleaned up in it, and what that changed."""
+    kind = computes_in(model)
+    if precision == "fp16" and kind != "float16":
+        raise BadModel(
+            f"the model computes in {kind}, not in float16", hint="pack a model in float16, or leave it fp32"
+        )
+    if kind == "float16" and precision != "fp32":
+        return "fp16", prepare(model), ()
+    changed = () if kind == "float32" else (f"{kind} brought to float32",)
+    return "fp32", prepare(in_float32(model)), changed
+
+
+def _logits(session: Session, images: ImageSet) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
+    return np.concatenate([session.logits(images.as_float(part)) for part in parts])
+
+
+def _are_probabilities(logits: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> bool:
+    return bool((logits >= 0).all() and (abs(logits.sum(axis=1) - 1) < NEAR_ONE).all())

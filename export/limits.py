@@ -1,0 +1,40 @@
+"""How near a graph must come to the model that it was made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from runtime.bundle import Parity
+
+MAX_LOGIT_ERROR = 1e-3
+"""Largest difference of a logit over the largest absolute logit; rounding alone gives about 1e-6."""
+MAX_LOGIT_ERROR_FP16 = 1e-2
+"""The same in float16, whose rounding depends on what an engine computes in float32 in between."""
+PREDICTION_AGREEMENT = 0.995
+"""Fraction of images with the same first largest logit: images on a boundary may part by rounding."""
+MEDIAN_GRADIENT_ERROR = 1e-3
+"""Median over images of the largest difference over the largest absolute value of cross-entropy's gradient.
+
+A median: in deep networks the ReLU kinks of a few images flip within rounding, and their gradients differ visibly.
+"""
+
+
+def refuse_beyond_limits(parity: Parity) -> None:
+    """Raise `BadModel` where a figure is beyond its limit, or is not a number."""
+    gradient, most = parity.median_gradient_error, parity.median_gradient_error_limit
+    held = {
+        "logit error": parity.max_logit_error <= parity.max_logit_error_limit,
+        "prediction agreement": parity.prediction_agreement >= parity.prediction_agreement_limit,
+        "gradient error": gradient is None or most is None or gradient <= most,
+    }
+    broken = [name for name, holds in held.items() if not holds]
+    if broken:
+        raise BadModel(
+            f"the exported graph is not the network: {', '.join(broken)} beyond the limit "
+            f"({parity.max_logit_error:.2e}, {parity.prediction_agreement:.2%}"
+            + (")" if gradient is None else f", {gradient:.2e})"),
+            hint="look for layers that act otherwise in evaluation mode, or report this",
+        )

@@ -1,0 +1,78 @@
+"""Reading anyone's ONNX file: whole, of bounded size, its weights from its own directory only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, checker, external_data_helper, inliner
+
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from onnx import TensorProto
+
+LARGEST = 2**31 - 2**20
+"""Bytes of a model with its weights: one protobuf message ends at 2 GiB, and the gradient graph is one."""
+
+
+def read_model(path: Path) -> ModelProto:
+    """Read an ONNX file, its external weights, and its local functions into one graph.
+
+    Raises:
+        BadModel: it cannot be read, is no ONNX, is damaged or too large; or its weights lie outside its
+            directory, behind a link, or are missing.
+
+    """
+    _check_size(path, path.stat().st_size)
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError:
+        raise BadModel(f"{path} is not an ONNX model, or is cut off", hint="export or copy it again") from None
+    if not model.graph.node or not model.opset_import:
+        raise BadModel(f"{path} holds no ONNX graph", hint="export or copy it again")
+    _load_external(model, path)
+    try:
+        checker.check_model(model)
+        return inliner.inline_local_functions(model) if model.functions else model
+    except (checker.ValidationError, ValueError, RuntimeError) as error:
+        raise BadModel(f"{path} is not valid ONNX: {_first_line(error)}", hint="export it again") from None
+
+
+def _load_external(model: ModelProto, path: Path) -> None:
+    external = [t for t in external_data_helper._get_all_tensors(model) if external_data_helper.uses_external_data(t)]
+    files = {_external_file(tensor, path) for tensor in external}
+    _check_size(path, path.stat().st_size + sum(file.stat().st_size for file in files))
+    for tensor in external:
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+        except (OSError, ValueError, checker.ValidationError) as error:
+            raise BadModel(f"{path}: weights {tensor.name!r} cannot be read: {_first_line(error)}") from None
+        tensor.data_location = tensor.DEFAULT
+        del tensor.external_data[:]
+
+
+def _external_file(tensor: TensorProto, path: Path) -> Path:
+    """Return the file of an external tensor, which must be a plain one inside the model's directory."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    file = path.parent / location
+    inside = file.resolve().is_relative_to(path.parent.resolve())
+    if not location or Path(location).is_absolute() or not inside or file.is_symlink():
+        raise BadModel(
+            f"{path} keeps weights in {location!r}, outside its directory",
+            hint="save model and weights in one directory",
+        )
+    if not file.is_file():
+        raise BadModel(f"{path}: its weights {location!r} are missing", hint="copy them beside it")
+    return file
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > LARGEST:
+        raise BadModel(f"{path} has {size / 1e9:.1f} GB: more than one graph holds", hint="edgeproof takes up to 2 GB")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

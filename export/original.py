@@ -1,0 +1,131 @@
+"""The model as it came, run by ONNX Runtime: what the packed graph must answer too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from export.floating import REAL
+from export.limits import MAX_LOGIT_ERROR, MAX_LOGIT_ERROR_FP16, PREDICTION_AGREEMENT
+from export.passes import to_bytes
+from export.softmax import CUTS
+from runtime.bundle import Parity
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from export.adapt import Adapted
+    from runtime.images import ImageSet
+    from runtime.session import Session
+
+COMPARED = 512
+"""The original is asked for so many of the evaluation images."""
+BATCH = 64
+BATCHES = (1, 2, 5)
+"""Batches in which the packed graph must answer as the original does image by image."""
+FATAL = 4
+
+
+class Original:
+    """A model with its own input, layout and batch, asked with images in [0, 1] as edgeproof keeps them.
+
+    Args:
+        model: as it was read.
+        adapted: what was made of it.
+        mean: taken off each channel before it sees them, and
+        std: divided by; empty where it wants them as they are.
+
+    Raises:
+        BadModel: ONNX Runtime cannot load it.
+
+    """
+
+    def __init__(self, model: ModelProto, adapted: Adapted, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._interface, self._cut = adapted.interface, adapted.cut
+        self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
+        onnxruntime.set_default_logger_severity(FATAL)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL
+        try:
+            self._session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors share no base but this one
+            raise BadModel(
+                f"ONNX Runtime cannot load the model: {_first_line(error)}", hint="export it again"
+            ) from None
+
+    def outputs(self, x: NDArray[np.float32], *, singly: bool = False) -> NDArray[np.float32]:
+        """Return its own outputs [B, K] to images [B, C, H, W], in its own batches, or one image at a time."""
+        size = self._interface.batch or (1 if singly else BATCH)
+        rows = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            full = part if self._interface.batch is None else np.resize(part, (size, *x.shape[1:]))
+            rows.append(self._run(full)[: len(part)])
+        return np.concatenate(rows)
+
+    def own(self, logits: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what the original would answer where the packed graph answers `logits`."""
+        return CUTS[self._cut](logits) if self._cut else logits
+
+    def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._mean.size:
+            x = x - self._mean
+        if self._std.size:
+            x = x / self._std
+        if self._interface.layout == "nhwc":
+            x = x.transpose(0, 2, 3, 1)
+        feeds = {self._interface.name: np.ascontiguousarray(x, REAL[self._interface.kind])}
+        try:
+            (answer,) = self._session.run([self._interface.output], feeds)
+        except Exception as error:  # as above
+            raise BadModel(
+                f"the model fails on these images: {_first_line(error)}", hint="is --layout right?"
+            ) from None
+        return np.asarray(answer, np.float32).reshape(len(x), -1)
+
+
+def check_any_batch(original: Original, session: Session, images: ImageSet) -> None:
+    """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image."""
+    x = images.as_float(np.arange(max(BATCHES)) % len(images))
+    expected, limit = original.outputs(x, singly=True), _limit(session)
+    for batch in BATCHES:
+        found = original.own(session.logits(x[:batch]))
+        if found.shape != expected[:batch].shape or not _error(found, expected[:batch]) <= limit:
+            raise BadModel(
+                f"in a batch of {batch} the model does not answer as it does to each image alone",
+                hint="its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch",
+            )
+
+
+def measure_packed(original: Original, session: Session, images: ImageSet) -> Parity:
+    """Compare a session over the packed graph with the original, on the first `COMPARED` images."""
+    x = images.as_float(slice(0, COMPARED))
+    logits = np.concatenate([session.logits(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
+    expected = original.outputs(x)
+    found = original.own(logits)
+    return Parity(
+        max_logit_error=_error(found, expected),
+        max_logit_error_limit=_limit(session),
+        prediction_agreement=float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
+        prediction_agreement_limit=PREDICTION_AGREEMENT,
+    )
+
+
+def _limit(session: Session) -> float:
+    return MAX_LOGIT_ERROR_FP16 if session.card().precision == "fp16" else MAX_LOGIT_ERROR
+
+
+def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the largest difference over the largest absolute value."""
+    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(found - expected).max()) / scale
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

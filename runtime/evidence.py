@@ -1,0 +1,165 @@
+"""What is known of every image: what evidence.npz holds, and what the report is counted from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runtime.images import ImageSet
+
+STANDS = -1
+WRONG_BEFORE = -2
+UNSEEN = -3
+"""Values of Evidence.broken_by other than a row of the report's attacks; the last never leaves a run."""
+
+KEPT = ("index", "label", "clean_prediction", "broken_by", "adversarial_prediction", "linf", "margin")
+"""The arrays of evidence.npz, besides `adversarial`."""
+PER_IMAGE = (*KEPT, "zero_gradient", "lattice")
+FELL = "fell."
+"""Before the name of an attack, in the evidence of a shard."""
+
+
+@dataclass
+class Evidence:
+    """One row an image, in the order of the set.
+
+    Attributes:
+        index: int64 [N], the place in the set.
+        label: int64 [N].
+        clean_prediction: int64 [N].
+        broken_by: int64 [N], the row of the attack that broke it first, STANDS, WRONG_BEFORE, or UNSEEN: not yet
+            classified.
+        adversarial_prediction: int64 [N], the artifact's class at the worst point: the one that broke
+            the image first, else the one with the largest margin.
+        linf: float64 [N], distance of that point from the clean image.
+        margin: float32 [N], max_{j != y} z_j - z_y there.
+        zero_gradient: bool [N], an attack found no gradient to begin with (`Oracle.zero_gradient`).
+        lattice: bool [N], every point found stands when it is rounded to the uint8 lattice, so far.
+        kept: int64 [M], places of the images whose worst point is kept, rising.
+        adversarial: float32 [M, C, H, W], those points.
+        fell: by attack, bool [N]: the images that it broke, whatever others did.
+
+    """
+
+    index: Any
+    label: Any
+    clean_prediction: Any
+    broken_by: Any
+    adversarial_prediction: Any
+    linf: Any
+    margin: Any
+    zero_gradient: Any
+    lattice: Any
+    kept: Any
+    adversarial: Any
+    fell: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def blank(cls, images: ImageSet, kept: Any) -> Evidence:
+        """Return the rows of a set of which no image has been classified yet."""
+        n = len(images)
+        nowhere, never = np.full(n, -1), np.zeros(n, bool)
+        return cls(
+            index=np.arange(n),
+            label=images.labels,
+            clean_prediction=nowhere,
+            broken_by=np.full(n, UNSEEN),
+            adversarial_prediction=nowhere.copy(),
+            linf=np.zeros(n),
+            margin=np.zeros(n, np.float32),
+            zero_gradient=never,
+            lattice=never.copy(),
+            kept=kept,
+            adversarial=images.as_float(kept),
+        )
+
+    @property
+    def correct(self) -> Any:
+        """Bool [N]: classified correctly before any attack."""
+        return self.broken_by >= STANDS
+
+    @property
+    def robust(self) -> Any:
+        """Bool [N]: classified correctly at every point tried."""
+        return self.broken_by == STANDS
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.index)
+
+    def arrays(self, *, adversarial: bool) -> dict[str, Any]:
+        """Return the arrays of evidence.npz by name, the worst points only where asked for."""
+        names = (*KEPT, "adversarial") if adversarial else KEPT
+        return {name: getattr(self, name) for name in names}
+
+    def everything(self) -> dict[str, Any]:
+        """Return all arrays by name, from which `restored` makes it again."""
+        arrays = {name: getattr(self, name) for name in (*PER_IMAGE, "kept", "adversarial")}
+        return arrays | {f"{FELL}{name}": flags for name, flags in self.fell.items()}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Any]) -> Evidence:
+        """Return what `everything` took apart.
+
+        Raises:
+            KeyError: an array is missing.
+
+        """
+        fell = {name[len(FELL) :]: flags for name, flags in arrays.items() if name.startswith(FELL)}
+        return cls(**{name: arrays[name] for name in (*PER_IMAGE, "kept", "adversarial")}, fell=fell)
+
+    @classmethod
+    def merged(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Return the rows of all parts, which have no image in common, in the order of the set."""
+        row = np.argsort(np.concatenate([part.index for part in parts]))
+        place = np.argsort(np.concatenate([part.kept for part in parts]))
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts])[row] for name in PER_IMAGE},
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])[place] for name in ("kept", "adversarial")
+            },
+            fell={name: np.concatenate([part.fell[name] for part in parts])[row] for name in parts[0].fell},
+        )
+
+    def classify(self, index: Any, prediction: Any, margin: Any) -> None:
+        """Take in what the artifact says to the clean images at `index`."""
+        right = prediction == self.label[index]
+        self.clean_prediction[index] = self.adversarial_prediction[index] = prediction
+        self.margin[index], self.lattice[index] = margin, right
+        self.broken_by[index] = np.where(right, STANDS, WRONG_BEFORE)
+
+    def worse(self, index: Any, broken: Any, margin: Any) -> Any:
+        """Return where an attack found a worse point than those before it: bool [B]."""
+        return self.robust[index] & (broken | (margin > self.margin[index]))
+
+    def keeps(self, index: Any) -> Any:
+        """Return whose worst points are kept: bool [B]."""
+        return np.isin(index, self.kept)
+
+    def update(self, row: int, name: str, index: Any, found: Mapping[str, Any]) -> None:
+        """Take in what the attack of `row` found at `index`: the arrays of `suite.search`."""
+        broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
+        places = index[worse]
+        for what in ("adversarial_prediction", "linf", "margin"):
+            getattr(self, what)[places] = found[what][worse]
+        self.adversarial[np.searchsorted(self.kept, places[self.keeps(places)])] = found["adversarial"]
+        self.zero_gradient[index] |= found["zero_gradient"]
+        if "lattice" in found:
+            self.lattice[index] &= found["lattice"]
+        self.fell.setdefault(name, np.zeros(len(self), bool))[index] |= broken
+        self.broken_by[index[standing[index] & broken]] = row
+
+    def rows(self, index: Any) -> Evidence:
+        """Return the rows of the images at the rising places `index`; kept points that are among them."""
+        kept = np.isin(self.kept, index)
+        return Evidence(
+            **{name: getattr(self, name)[index] for name in PER_IMAGE},
+            kept=self.kept[kept],
+            adversarial=self.adversarial[kept],
+            fell={name: flags[index] for name, flags in self.fell.items()},
+        )

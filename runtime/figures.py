@@ -1,0 +1,128 @@
+"""The report: figures counted from the evidence, the verdict, and their circumstances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime import sequential
+from runtime.attacks import any_bounded
+from runtime.bundle import DataRecord
+from runtime.masking import check
+from runtime.report_schema import Accuracy, ClassRow, Clean, Finding, Report, Sequential
+from runtime.request import PARENT
+from runtime.statistics import decide, wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.evidence import Evidence
+    from runtime.report_schema import Circumstances, Paired, Request
+    from runtime.statistics import Decision
+    from runtime.suite import Outcome
+
+
+def build_report(
+    circumstances: Circumstances, request: Request, outcome: Outcome, paired: Paired | None, order: Any = None
+) -> Report:
+    """Put the figures, the verdict and their circumstances into one record.
+
+    Args:
+        circumstances: what was attacked, where and when.
+        request: what was asked.
+        outcome: what the suite found.
+        paired: the comparison, where there is something to compare with.
+        order: places of the images judged, in turn, where the run stopped as soon as it could; else None.
+
+    """
+    evidence, artifact, n = outcome.evidence, circumstances.artifact, len(outcome.evidence)
+    correct = int(evidence.correct.sum())
+    within = any_bounded(attack.name for attack in request.attacks)
+    robust = accuracy(evidence, evidence.robust, order) if within else None
+    checks = check(outcome, classes=len(circumstances.classes), precision=artifact.precision)
+    found = tuple(
+        Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
+        for each in checks
+        if each.state == "found"
+    )
+    blocking = [finding.message for finding in found if finding.blocking]
+    decision = judge(request, robust, paired, artifact.precision, blocking)
+    return Report(
+        verdict=decision.verdict,
+        reasons=tuple(decision.reasons),
+        gate=request.gate,
+        artifact=artifact,
+        data=DataRecord(name=request.data.name, n=n, sha256=request.data.sha256),
+        threat_model=request.threat_model,
+        request=request,
+        request_sha256=request.digest(),
+        seed=request.seed,
+        clean=Clean(n=n, correct=correct, accuracy=correct / n, ci95=wilson(correct, n)),
+        attacks=outcome.attacks,
+        robust_accuracy=robust,
+        lattice=accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
+        sequential=None if order is None else stop(judge(request, robust, paired, artifact.precision), n, request.n),
+        per_class=per_class(evidence, circumstances.classes),
+        confusion=confusion(evidence, len(circumstances.classes)),
+        eps_curve=outcome.eps_curve,
+        paired=paired,
+        agreement=outcome.agreement,
+        warnings=found,
+        checks=checks,
+        device=circumstances.device,
+        software=circumstances.software,
+        started=circumstances.started,
+        seconds=circumstances.seconds,
+    )
+
+
+def judge(
+    request: Request, robust: Accuracy | None, paired: Paired | None, precision: str, blocking: Sequence[str] = ()
+) -> Decision:
+    """Return what the gate says to the figures; `blocking` are reasons not to believe them."""
+    return decide(
+        request.gate,
+        robust.ci95 if robust else None,
+        paired.ci95 if paired else None,
+        blocking,
+        parent=precision == PARENT,
+        interval="95 % confidence sequence" if request.until_decided else "95 % interval",
+    )
+
+
+def accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
+    """Return the fraction of images whose flag (bool [N]) is set; with `order` the interval holds at any stop."""
+    n, count = len(flags), int(flags.sum())
+    if order is None:
+        return Accuracy(value=count / n, ci95=wilson(count, n))
+    in_turn = flags[np.searchsorted(evidence.index, order)]
+    return Accuracy(value=count / n, ci95=sequential.interval(in_turn.astype(float)))
+
+
+def stop(decision: Decision, judged: int, of: int) -> Sequential:
+    """Say how far a run went that stops when its gate is decided, and why no further."""
+    decided = decision.verdict != "inconclusive"
+    if decided:
+        reason = f"stopped after {judged} of {of} images: the gate is decided"
+    else:
+        reason = f"all {of} images were judged and did not decide the gate: run it without --until-decided"
+    return Sequential(alpha=sequential.ALPHA, judged=judged, of=of, decided=decided, reason=reason)
+
+
+def per_class(evidence: Evidence, classes: tuple[str, ...]) -> tuple[ClassRow, ...]:
+    """Return clean and robust accuracy on the images of each class."""
+    rows = []
+    for label, name in enumerate(classes):
+        own = evidence.label == label
+        n = int(own.sum())
+        clean, robust = (float(flag[own].mean()) if n else None for flag in (evidence.correct, evidence.robust))
+        rows.append(ClassRow(label=label, name=name, n=n, clean=clean, robust=robust))
+    return tuple(rows)
+
+
+def confusion(evidence: Evidence, classes: int) -> tuple[tuple[int, ...], ...]:
+    """Return the images counted by label (row) and by the artifact's class at the worst point (column)."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (evidence.label, evidence.adversarial_prediction), 1)
+    return tuple(tuple(row) for row in counts.tolist())

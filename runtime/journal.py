@@ -1,0 +1,221 @@
+"""What a run has done, unit by unit, on disk before the next begins: killed, it loses the unit in flight alone.
+
+A unit is one attack on one chunk of images. It leaves units/NAME.npz, written whole or not at all, and then a line in
+journal.jsonl with that file's digest. Every line carries a checksum over itself and the line before, so that none can
+be changed, moved or lost in the middle unseen. A run that goes on takes from here what is done, and does the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from errno import ENOSPC
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from runtime.errors import BadRun, UsageFault
+from runtime.files import sha256, write_atomic
+from runtime.images import UNREADABLE, open_npz
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+JOURNAL = "journal.jsonl"
+UNITS = "units"
+SCHEMA = "edgeproof.journal/1"
+BEGIN_AGAIN = "begin again in another --out"
+CHECK_DIGITS = 32
+"""Of the hexadecimal digits of a line's SHA-256."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a unit leaves.
+
+    Args:
+        arrays: by name, a row an image.
+        seconds: it took.
+        forwards: images whose logits were asked.
+        gradients: images whose gradient was asked.
+
+    """
+
+    arrays: dict[str, Any]
+    seconds: float = 0.0
+    forwards: int = 0
+    gradients: int = 0
+
+
+class Ledger(Protocol):
+    """Knows the units that are done.
+
+    Attributes:
+        earlier_seconds: what those took that were taken from here.
+
+    """
+
+    earlier_seconds: float
+
+    def holds(self, name: str) -> bool:
+        """Return whether a unit is done."""
+
+    def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
+        """Return what the unit `name` on the images at `index` left, doing it where it is not done yet."""
+
+
+class Forgetful:
+    """Does every unit and keeps none: for runs without a directory."""
+
+    earlier_seconds = 0.0
+
+    def holds(self, name: str) -> bool:
+        """Return False."""
+        return False
+
+    def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
+        """Do it."""
+        return do()
+
+
+class Journal:
+    """The units of one run directory, of which one process at a time may be at work.
+
+    Attributes:
+        started: when the run began, ISO 8601 in UTC.
+        earlier_seconds: what the units took that were taken from here.
+
+    """
+
+    def __init__(self, directory: Path, request_sha256: str) -> None:
+        """Open the journal of `directory`, or begin one.
+
+        Raises:
+            BadRun: it is damaged, or of another request.
+            UsageFault: another process is at work there.
+
+        """
+        self.path, self.units = directory / JOURNAL, directory / UNITS
+        self.earlier_seconds = 0.0
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            self._lock(directory)
+            self._check, self._entries = "", {}
+            lines = self._read()
+            if not lines:
+                self._begin(request_sha256)
+            else:
+                header = lines[0]
+                if header.get("schema") != SCHEMA or header.get("request_sha256") != request_sha256:
+                    raise BadRun(f"{self.path} is of another request or version", hint=BEGIN_AGAIN)
+                self.started: str = header["started"]
+                self._entries = {line["unit"]: line for line in lines[1:]}
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """Return how many units are done."""
+        return len(self._entries)
+
+    def holds(self, name: str) -> bool:
+        """Return whether a unit is done."""
+        return name in self._entries
+
+    def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
+        """Return what a unit left, doing and recording it where it is not done yet.
+
+        Raises:
+            BadRun: what it left is damaged, or of other images.
+
+        """
+        if name in self._entries:
+            return self._recall(name, index)
+        work = do()
+        buffer = io.BytesIO()
+        np.savez(buffer, index=index, **work.arrays)
+        write_atomic(self._place(name), buffer.getvalue())
+        costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
+        self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(buffer.getvalue())})
+        return work
+
+    def close(self) -> None:
+        """Let another process in."""
+        os.close(self._file)
+
+    def drop_units(self) -> None:
+        """Remove what the units left; the lines stay. For a run that is finished."""
+        shutil.rmtree(self.units, ignore_errors=True)
+
+    def _recall(self, name: str, index: Any) -> Work:
+        entry, path = self._entries[name], self._place(name)
+        try:
+            data = path.read_bytes()
+            if sha256(data) != entry["sha256"]:
+                raise ValueError("its digest is not the journal's")
+            with open_npz(data) as file:
+                arrays = dict(file)
+        except UNREADABLE as error:
+            raise BadRun(f"{path} is damaged: {error}", hint=BEGIN_AGAIN) from None
+        if not np.array_equal(arrays.pop("index"), index):
+            raise BadRun(f"{path} is of other images", hint=BEGIN_AGAIN)
+        self.earlier_seconds += entry["seconds"]
+        return Work(arrays, entry["seconds"], entry["forwards"], entry["gradients"])
+
+    def _place(self, name: str) -> Path:
+        return self.units / f"{name}.npz"
+
+    def _lock(self, directory: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageFault(
+                f"another process is at work in {directory}", hint="let it end, or name another --out"
+            ) from None
+
+    def _begin(self, request_sha256: str) -> None:
+        if self.units.exists():
+            raise BadRun(f"{self.path} is lost, but {self.units} is not", hint=BEGIN_AGAIN)
+        self.started = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        self._append({"schema": SCHEMA, "request_sha256": request_sha256, "started": self.started})
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._check = _checksum(self._check, record)
+        line = _line({**record, "check": self._check})
+        if os.write(self._file, line) < len(line):
+            raise OSError(ENOSPC, os.strerror(ENOSPC), str(self.path))
+        os.fsync(self._file)
+        if "unit" in record:
+            self._entries[record["unit"]] = record
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Return the records, and cut off a last line that a power cut left without its end."""
+        whole, _, torn = self.path.read_bytes().rpartition(b"\n")
+        if torn:
+            os.ftruncate(self._file, len(whole) + 1 if whole else 0)
+        records = []
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                check = record.pop("check")
+            except (ValueError, AttributeError, KeyError, TypeError):
+                record, check = {}, None
+            if check != _checksum(self._check, record):
+                raise BadRun(f"{self.path}: line {number} is damaged", hint=BEGIN_AGAIN)
+            self._check = check
+            records.append(record)
+        return records
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, sort_keys=True) + "\n").encode()
+
+
+def _checksum(before: str, record: dict[str, Any]) -> str:
+    return sha256(before.encode() + _line(record))[:CHECK_DIGITS]

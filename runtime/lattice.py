@@ -1,0 +1,40 @@
+"""What a device is fed: bytes. Points of a ball, rounded to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import BadData
+
+LEVELS = 255
+SLACK = 1e-4
+"""Of a level, 4e-7 of the range: how far float32 may have brought an image of bytes off its level, and more."""
+
+
+def to_lattice(x: Any, clean: Any, eps: float) -> Any:
+    """Round each pixel to the nearest k/255 that lies within eps of the clean image and in [0, 1].
+
+    Args:
+        x: float32 [B, C, H, W], points in the ball.
+        clean: float32 [B, C, H, W], its centres.
+        eps: radius in L-infinity.
+
+    Returns:
+        float32 [B, C, H, W]; each pixel is what an image stored as uint8 gives.
+
+    Raises:
+        BadData: there is no such level for a pixel: the image is no uint8 image, and eps is under 1/510.
+
+    """
+    centre = LEVELS * np.asarray(clean, np.float64)
+    low = np.maximum(np.ceil(centre - LEVELS * eps - SLACK), 0)
+    high = np.minimum(np.floor(centre + LEVELS * eps + SLACK), LEVELS)
+    if (low > high).any():
+        raise BadData(
+            f"no point of the uint8 lattice lies within {eps} of every image",
+            hint="--lattice needs images stored as uint8, or an eps of at least 1/510",
+        )
+    level = np.clip(np.rint(LEVELS * np.asarray(x, np.float64)), low, high)
+    return np.asarray(level.astype(np.float32) / np.float32(LEVELS))

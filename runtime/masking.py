@@ -1,0 +1,216 @@
+"""Checks before a figure is believed: ways in which a model can look robust because its attackers are blind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from runtime.report_schema import CheckResult
+from runtime.statistics import Pairs, mcnemar, percent, wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.report_schema import AttackRow
+    from runtime.suite import Outcome
+
+MOST_ZERO_GRADIENTS = 0.01
+"""Fraction of the correctly classified images that may be without a gradient."""
+SIGNIFICANT = 0.01
+"""Of McNemar's test between FGSM and PGD."""
+PGD_ABOVE_AA = 0.06
+"""Honest networks reach 0.059."""
+SQUARE_ALONE, SQUARE_LEAST = 0.002, 3
+"""What Square may break after the white-box attacks: this fraction of the images, or so many."""
+QUANTISED = ("int8",)
+"""Precisions without a useful gradient of their own: there Square finds what others cannot."""
+
+
+class Facts(NamedTuple):
+    """What the checks look at."""
+
+    outcome: Outcome
+    classes: int
+    precision: str
+
+    @property
+    def n(self) -> int:
+        """Images judged."""
+        return len(self.outcome.evidence)
+
+    def row(self, name: str) -> AttackRow | None:
+        """Return the report's row of an attack, the last of that name."""
+        return next((row for row in reversed(self.outcome.attacks) if row.name == name), None)
+
+
+class Seen(NamedTuple):
+    """How a check went, and what it saw; a message is one sentence without its full stop."""
+
+    state: Literal["quiet", "found", "not run"]
+    message: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Args:
+        name: as the report calls it.
+        blocking: whether what it finds leaves no verdict.
+        look: at the facts.
+        hint: what to do where it finds something.
+
+    """
+
+    name: str
+    blocking: bool
+    look: Callable[[Facts], Seen]
+    hint: str
+
+    def run(self, facts: Facts) -> CheckResult:
+        """Return how it went."""
+        state, message = self.look(facts)
+        return CheckResult(check=self.name, blocking=self.blocking, state=state, message=message, hint=self.hint)
+
+
+def check(outcome: Outcome, *, classes: int, precision: str) -> tuple[CheckResult, ...]:
+    """Run every check on what the suite found; nothing where no attack ran.
+
+    Values that are NaN or infinite are no matter of these: they end a run at once (`NonFinite`).
+    """
+    if not outcome.attacks:
+        return ()
+    facts = Facts(outcome, classes, precision)
+    return tuple(each.run(facts) for each in CHECKS)
+
+
+def _seen(found: bool, message: str) -> Seen:
+    return Seen("found" if found else "quiet", message)
+
+
+def _not_run(attacks: str) -> Seen:
+    return Seen("not run", f"not run: it needs {attacks}")
+
+
+def randomised(facts: Facts) -> Seen:
+    """Five passes over the same images must answer the same."""
+    probe = facts.outcome.probe
+    if probe is None:
+        return Seen("not run", "not run: no image of the sample was judged")
+    many = f"five passes over {probe.n} images gave the same answers on all but {probe.randomised}"
+    return _seen(probe.randomised > 0, many)
+
+
+def softmax(facts: Facts) -> Seen:
+    """Logits that are probabilities have no gradient where the model is sure."""
+    probe = facts.outcome.probe
+    if probe is None:
+        return Seen("not run", "not run: no image of the sample was judged")
+    if probe.probabilities == probe.n:
+        return Seen("found", f"the output is a softmax: on all {probe.n} images it is non-negative and sums to one")
+    return Seen("quiet", "the output is no softmax")
+
+
+def zero_gradient(facts: Facts) -> Seen:
+    """An attack follows the gradient: it needs one."""
+    if all(row.gradient == "none" for row in facts.outcome.attacks):
+        return _not_run("an attack that uses gradients")
+    evidence = facts.outcome.evidence
+    correct, zero = int(evidence.correct.sum()), int(evidence.zero_gradient.sum())
+    message = f"the gradient is zero on {zero} of {correct} correctly classified images"
+    blind = zero > MOST_ZERO_GRADIENTS * correct
+    return _seen(blind, message + (": the attacks were blind" if blind else ""))
+
+
+def far_from_chance(facts: Facts) -> Seen:
+    """Where the ball holds nearly every image, no classifier can be right more often than chance."""
+    far = facts.outcome.far
+    if far is None:
+        return _not_run("an attack that uses gradients")
+    low, _ = wilson(round(far.accuracy * far.n), far.n)
+    chance = 1 / facts.classes
+    message = (
+        f"at eps {255 * far.eps:.0f}/255 PGD leaves an accuracy of {percent(far.accuracy)} "
+        f"(low end {percent(low)}); chance is {percent(chance)}"
+    )
+    return _seen(low > chance, message)
+
+
+def fgsm_over_pgd(facts: Facts) -> Seen:
+    """One step cannot be stronger than ten, unless the gradient misleads."""
+    fell, correct = facts.outcome.evidence.fell, facts.outcome.evidence.correct
+    if "fgsm" not in fell or "pgd" not in fell:
+        return _not_run("fgsm and pgd")
+    fgsm, pgd = fell["fgsm"][correct], fell["pgd"][correct]
+    only_fgsm, only_pgd = int((fgsm & ~pgd).sum()), int((pgd & ~fgsm).sum())
+    p = mcnemar(Pairs(0, only_fgsm, only_pgd, 0))
+    message = f"{only_fgsm} images fell to fgsm alone, {only_pgd} to pgd alone (exact McNemar p = {p:.2g})"
+    return _seen(only_fgsm > only_pgd and p < SIGNIFICANT, message)
+
+
+def pgd_over_autoattack(facts: Facts) -> Seen:
+    """PGD far above AutoAttack says that fixed steps on cross-entropy do not find what is there."""
+    pgd, standard = facts.row("pgd"), facts.row("aa")
+    if pgd is None or standard is None:
+        return _not_run("pgd and aa")
+    above = pgd.accuracy - standard.accuracy
+    return _seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {100 * above:.1f} points above that under aa")
+
+
+def square_alone(facts: Facts) -> Seen:
+    """What a search without gradients breaks after the attacks with gradients, these should have found."""
+    names = [row.name for row in facts.outcome.attacks]
+    place = max((place for place, name in enumerate(names) if name == "square"), default=0)
+    if facts.precision in QUANTISED:
+        return Seen("not run", f"not run: {facts.precision} has no useful gradient of its own")
+    if all(row.gradient == "none" for row in facts.outcome.attacks[:place]):
+        return _not_run("square after an attack that uses gradients")
+    alone = int((facts.outcome.evidence.broken_by == place).sum())
+    most = max(SQUARE_ALONE * facts.n, SQUARE_LEAST)
+    return _seen(alone > most, f"square broke {alone} images that stood the attacks with gradients")
+
+
+def black_box(facts: Facts) -> Seen:
+    """What stands a search without gradients says little."""
+    blind = all(row.gradient == "none" for row in facts.outcome.attacks)
+    return _seen(
+        blind, "no attack used a gradient: what stands is weak evidence" if blind else "attacks with gradients ran too"
+    )
+
+
+CHECKS = (
+    Check(
+        "randomised", True, randomised,
+        "make the graph deterministic (no dropout, no random resizing) and export it again: "
+        "an attack on one draw says nothing of the next",
+    ),
+    Check(
+        "softmax", True, softmax,
+        "end the graph at its logits: a softmax leaves no gradient where the model is sure",
+    ),
+    Check(
+        "zero-gradient", True, zero_gradient,
+        "look for a step, a rounding or a saturated softmax in the graph: its gradient is masked, not robust",
+    ),
+    Check(
+        "far-from-chance", True, far_from_chance,
+        "the attacks cannot follow this gradient: look for rounding, clipping or huge logits, and add --attacks aa",
+    ),
+    Check(
+        "fgsm-over-pgd", True, fgsm_over_pgd,
+        "the gradient misleads after the first step, as after single-step training: add --attacks aa",
+    ),
+    Check(
+        "pgd-over-aa", False, pgd_over_autoattack,
+        "believe aa; do not choose between models by pgd",
+    ),
+    Check(
+        "square-alone", False, square_alone,
+        "the gradient hides what a blind search finds: the true accuracy may be lower still",
+    ),
+    Check(
+        "black-box-only", False, black_box,
+        "attack with gradients too, as by --attacks aa: they find more",
+    ),
+)  # fmt: skip
+"""In the order of the report."""

@@ -1,0 +1,210 @@
+"""The run directory of verify: run.json, the journal, then the evidence and the report; or, of a shard, its part."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from runtime import report
+from runtime.errors import BadRun, EdgeproofError
+from runtime.evidence import Evidence
+from runtime.files import check_new_directory, write_atomic
+from runtime.images import UNREADABLE, open_npz
+from runtime.journal import JOURNAL, Journal
+from runtime.paired import EVIDENCE
+from runtime.progress import log
+from runtime.report_schema import REPORT, Request, RunRecord, ShardRecord
+from runtime.shards import Part
+from runtime.spec import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runtime.verify import Findings, Run
+
+RUN = "run.json"
+PAGE = "report.html"
+SHARD = "shard.json"
+ENDS = (REPORT, SHARD)
+"""Written last: a directory that holds one is finished."""
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Check, before any work, that a run can begin or go on in `out`.
+
+    Raises:
+        UsageFault: it is not empty, and nothing is to be resumed.
+        BadRun: it is to be resumed, and holds something else than a run.
+        MissingEnvironment: its place cannot be written to.
+
+    """
+    if not resume or not out.is_dir() or not any(out.iterdir()):
+        check_new_directory(out)
+    elif not (out / RUN).is_file() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise BadRun(f"{out} holds no {RUN}: it is no run to go on with", hint="name the --out of the run")
+
+
+@contextlib.contextmanager
+def open_run(out: Path, request: Request, *, resume: bool) -> Iterator[Journal]:
+    """Yield the journal of a run that begins in `out`, or goes on there.
+
+    What is done stays where the block fails or is interrupted; but a directory in which nothing was done vanishes.
+
+    Raises:
+        BadRun: the run there is of another request, or damaged.
+        UsageFault, MissingEnvironment: see `check_out`; or another process is at work there.
+
+    """
+    check_out(out, resume=resume)
+    there = (out / RUN).is_file()
+    if there:
+        check_same(out, request)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_run_record(out, request)
+    journal = Journal(out, read_request(out).digest())
+    try:
+        yield journal
+    except EdgeproofError:
+        if not there and not len(journal):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    finally:
+        journal.close()
+
+
+def write_run_record(out: Path, request: Request) -> None:
+    """Write run.json."""
+    write_atomic(out / RUN, to_json(RunRecord(request=request, request_sha256=request.digest())))
+
+
+def read_request(out: Path) -> Request:
+    """Return the request of the run in `out`.
+
+    Raises:
+        BadRun: run.json is missing or damaged.
+
+    """
+    path = out / RUN
+    try:
+        record = RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadRun(f"{path} cannot be read: {error.strerror}", hint="name the --out of a verify") from None
+    except ValidationError:
+        raise BadRun(f"{path} is damaged, or made by another version", hint="begin again in another --out") from None
+    if record.request.digest() != record.request_sha256:
+        raise BadRun(f"{path} is damaged: its digest is not that of its request", hint="begin again in another --out")
+    return record.request
+
+
+def check_same(out: Path, request: Request) -> None:
+    """Raise `BadRun` unless the run in `out` is of this request; only the batch may differ."""
+    earlier = read_request(out)
+    for name in request.unlike(earlier):
+        was, now = getattr(earlier, name), getattr(request, name)
+        raise BadRun(
+            f"the run in {out} was asked with another {name}: {was}, now {now}",
+            hint="ask for the same, or begin in another --out",
+        )
+
+
+def finished(out: Path, request: Request) -> bool:
+    """Return whether the run of this request is finished in `out`.
+
+    Raises:
+        BadRun: a run there is of another request.
+
+    """
+    if not any((out / name).is_file() for name in ENDS):
+        return False
+    check_same(out, request)
+    return True
+
+
+def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
+    """Write what merge takes: all arrays of the evidence, then shard.json."""
+    outcome = findings.outcome
+    record = ShardRecord(
+        request_sha256=read_request(out).digest(),
+        circumstances=findings.circumstances,
+        attacks=outcome.attacks,
+        eps_curve=outcome.eps_curve,
+        far=outcome.far,
+        agreement=outcome.agreement,
+        probe=outcome.probe,
+        paired=findings.paired,
+    )
+    write_atomic(out / EVIDENCE, _npz(outcome.evidence.everything()))
+    write_atomic(out / SHARD, to_json(record))
+    journal.drop_units()
+
+
+def finish_run(out: Path, run: Run, journal: Journal | None = None) -> None:
+    """Write run.json where there is none, evidence.npz, with the extra `report` report.html, and last report.json."""
+    if not (out / RUN).is_file():
+        write_run_record(out, run.report.request)
+    write_atomic(out / EVIDENCE, _npz(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
+    missing = report.missing_library()
+    if missing:
+        log(f"no {PAGE}: {missing} is not installed (pip install 'edgeproof[report]')")
+    else:
+        write_atomic(out / PAGE, report.render(run.report).encode())
+    write_atomic(out / REPORT, to_json(run.report))
+    if journal:
+        journal.drop_units()
+
+
+def read_part(directory: Path) -> Part:
+    """Read a finished shard.
+
+    Raises:
+        BadRun: it is damaged, not finished, or no shard.
+
+    """
+    request, path = read_request(directory), directory / SHARD
+    if not path.is_file():
+        state = "is a whole run" if (directory / REPORT).is_file() else "is not finished"
+        raise BadRun(f"{directory} {state}: it holds no {SHARD}", hint="finish it: verify --shard ... --resume")
+    try:
+        record = ShardRecord.model_validate_json(path.read_bytes())
+        with open_npz(directory / EVIDENCE) as file:
+            evidence = Evidence.restored(dict(file))
+    except (*UNREADABLE, KeyError, ValidationError) as error:
+        raise BadRun(f"{directory} is damaged: {error}", hint="run this shard again") from None
+    if record.request_sha256 != request.digest():
+        raise BadRun(f"{path} is of another request than {RUN}", hint="run this shard again")
+    return Part(str(directory), request, record, evidence)
+
+
+@contextlib.contextmanager
+def interruptible(out: Path) -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, and say how to go on; outside the main thread, only the latter."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _interrupt) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / JOURNAL).is_file():
+            log(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

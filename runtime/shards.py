@@ -1,0 +1,155 @@
+"""Parts of a run, made anywhere, and put together to what one run would have found."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.errors import BadRun
+from runtime.evidence import Evidence
+from runtime.figures import build_report
+from runtime.paired import paired
+from runtime.statistics import Pairs
+from runtime.suite import Outcome
+from runtime.totals import add_agreements, add_curves, add_points, add_probes, add_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.report_schema import Circumstances, Paired, Report, Request, ShardRecord
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `number`-th of `count` parts, from 1: every count-th image."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        """Return it as the command line has it."""
+        return f"{self.number}/{self.count}"
+
+    def of(self, index: Any) -> Any:
+        """Return its part of `index`."""
+        return index[self.number - 1 :: self.count]
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read '2/5'.
+
+        Raises:
+            ValueError: it is none, or beyond the count.
+
+        """
+        match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
+        if not match or int(match[1]) > int(match[2]):
+            raise ValueError(f"{text!r} is no part like 2/5")
+        return cls(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished shard, read back; `where` names it in messages."""
+
+    where: str
+    request: Request
+    record: ShardRecord
+    evidence: Evidence
+
+
+def merge(parts: Sequence[Part]) -> tuple[Report, Evidence]:
+    """Put all shards of one run together, and judge it.
+
+    Raises:
+        BadRun: a shard is of another request, there twice or missing, or its images are not those of its number.
+
+    """
+    parts = sorted(parts, key=lambda part: _shard(part).number)
+    request = whole_request(parts)
+    outcome = add_outcomes(parts, request)
+    records = [part.record for part in parts]
+    compared = add_pairs([record.paired for record in records])
+    circumstances = add_circumstances([record.circumstances for record in records])
+    return build_report(circumstances, request, outcome, compared), outcome.evidence
+
+
+def whole_request(parts: Sequence[Part]) -> Request:
+    """Return the request that the shards are parts of.
+
+    Raises:
+        BadRun: see `merge`.
+
+    """
+    first = parts[0]
+    for part in parts:
+        other = part.request.unlike(first.request, "shard")
+        if other:
+            raise BadRun(f"{part.where} is foreign: its {other[0]} is not that of {first.where}", hint="merge one run")
+    count = _shard(first).count
+    where: dict[int, str] = {}
+    for part in parts:
+        shard = _shard(part)
+        if shard.count != count:
+            raise BadRun(f"{part.where} is shard {shard}, {first.where} is {_shard(first)}", hint="merge one run")
+        if shard.number in where:
+            raise BadRun(
+                f"{part.where} and {where[shard.number]} overlap: both are shard {shard}", hint="give each once"
+            )
+        where[shard.number] = part.where
+        if not np.array_equal(part.evidence.index, shard.of(np.arange(part.request.n))):
+            raise BadRun(f"{part.where} does not hold the images of shard {shard}", hint="run this shard again")
+    missing = [str(Shard(number, count)) for number in range(1, count + 1) if number not in where]
+    if missing:
+        raise BadRun(f"shards are missing: {', '.join(missing)}", hint="verify with --shard makes them")
+    command = first.request.command.replace(f" --shard {first.request.shard}", "")
+    return first.request.model_copy(update={"shard": None, "command": command})
+
+
+def add_outcomes(parts: Sequence[Part], request: Request) -> Outcome:
+    """Return what the whole run found."""
+    records = [part.record for part in parts]
+    return Outcome(
+        Evidence.merged([part.evidence for part in parts]),
+        add_rows([record.attacks for record in records], request.n),
+        add_curves([record.eps_curve for record in records]),
+        add_points([record.far for record in records]),
+        add_agreements([record.agreement for record in records]),
+        add_probes([record.probe for record in records]),
+    )
+
+
+def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
+    """Return the comparison of all images; None where there was none."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    return paired(known[0].against, Pairs(*(sum(getattr(part, cell) for part in known) for cell in Pairs._fields)))
+
+
+def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:
+    """Return those of all: the seconds of all, from the first start, on the machines of all."""
+    devices = {name: _all(part.device.get(name) for part in parts) for name in parts[0].device}
+    return parts[0].model_copy(
+        update={
+            "device": devices,
+            "software": {name: _all(part.software.get(name) for part in parts) for name in parts[0].software},
+            "started": min(part.started for part in parts),
+            "seconds": sum(part.seconds for part in parts),
+        }
+    )
+
+
+def _all(values: Any) -> Any:
+    """Return the one value that all have, else all of them in words."""
+    several = list(dict.fromkeys(values))
+    return several[0] if len(several) == 1 else ", ".join(map(str, several))
+
+
+def _shard(part: Part) -> Shard:
+    if part.request.shard is None:
+        raise BadRun(f"{part.where} is no shard, but a whole run", hint="merge takes what verify --shard leaves")
+    return Shard.parse(part.request.shard)

@@ -1,0 +1,89 @@
+"""A large array of images on disk, read by rows: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import zipfile
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LARGE = 2**21
+"""Bytes of images from which they stay on disk."""
+BLOCK = 2**20
+
+
+class StoredImages:
+    """Images [N, C, H, W] in an unpacked temporary file without a name; indexes as an array does, along N alone.
+
+    Attributes:
+        shape: (N, C, H, W).
+        dtype: of the values.
+
+    """
+
+    def __init__(self, member: zipfile.ZipExtFile) -> None:
+        """Unpack an array of an .npz.
+
+        Raises:
+            ValueError: it is no plain array in C order, or shorter than it says.
+
+        """
+        version = np.lib.format.read_magic(member)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        self.shape, fortran, self.dtype = read(member)
+        if fortran or self.dtype.hasobject:
+            raise ValueError("it is no plain array in C order")
+        with tempfile.TemporaryFile() as file:
+            shutil.copyfileobj(member, file, BLOCK)
+            if file.tell() != self.nbytes:
+                raise ValueError("its length is not that of its shape")
+            file.flush()
+            self._file, self._last = os.dup(file.fileno()), False
+        weakref.finalize(self, os.close, self._file)
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of axes."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the size of the values in bytes."""
+        return self.dtype.itemsize * prod(self.shape)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return int(self.shape[0])
+
+    def channels_first(self) -> StoredImages:
+        """Turn images stored as [N, H, W, C] to [N, C, H, W], each when it is read."""
+        n, height, width, channels = self.shape
+        self.shape, self._last = (n, channels, height, width), True
+        return self
+
+    def __getitem__(self, index: Any) -> Array:
+        """Return the images that an integer, a slice, or an array of integers or booleans selects: a new array."""
+        rows = np.arange(len(self))[index]
+        images = self._rows(np.atleast_1d(rows).tolist())
+        return images if rows.ndim else images.reshape(images.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return all images."""
+        return np.asarray(self[:], dtype)
+
+    def _rows(self, rows: list[int]) -> Array:
+        _, channels, height, width = self.shape
+        stored = (height, width, channels) if self._last else (channels, height, width)
+        size = self.dtype.itemsize * prod(stored)
+        data = b"".join(os.pread(self._file, size, row * size) for row in rows)
+        images = np.frombuffer(data, self.dtype).reshape(len(rows), *stored)
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._last else images.copy()

@@ -1,0 +1,152 @@
+"""The units of work: what is asked of the artifact about one chunk of images, and the arrays that it leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.attacks.losses import cross_entropy, one_hot
+from runtime.attacks.oracle import Oracle, Points, margins, predictions
+from runtime.errors import BadModel
+from runtime.journal import Work
+from runtime.lattice import to_lattice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runtime.attacks import Attack
+    from runtime.evidence import Evidence
+    from runtime.images import ImageSet
+    from runtime.session import Session
+
+UNIT = 256
+"""Images in one unit at most. Never of the batch: it decides which units a run consists of."""
+UNIT_VALUES = 2**24
+"""Values that the images of one unit have at most, 64 MiB in float32: large images come in smaller units."""
+PASSES = 5
+"""Answers to the same image, which must be the same."""
+SAME = 1e-4
+"""How far two answers may be apart and still be the same, as a part of the image's largest logit."""
+PROBABILITY = 1e-3
+"""How far from 1 the sum of an image's probabilities may be."""
+
+Arrays = dict[str, Any]
+Job = Callable[[Oracle, "Target", Points], Arrays]
+"""A unit's work: arrays by name, one row an image."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is attacked, and on which images.
+
+    Args:
+        session: the artifact.
+        images: the set that places refer to.
+        classes: how many the model knows.
+        batch: images a session is asked at once.
+        place: turns numpy float32 or int64 into the session's arrays, on its device.
+
+    """
+
+    session: Session
+    images: ImageSet
+    classes: int
+    batch: int
+    place: Callable[[Any], Any] = np.asarray
+
+    def points(self, index: Any) -> Points:
+        """Return the images at `index` (int64 [B]) as points under attack."""
+        label = self.images.labels[index]
+        place = self.place
+        return Points(
+            place(self.images.as_float(index)),
+            one_hot(place(label), self.classes),
+            label,
+            index,
+            np.arange(len(index)),
+        )
+
+    def chunks(self, index: Any) -> Iterator[Any]:
+        """Yield `index` in the parts that one unit takes."""
+        size = max(1, min(UNIT, UNIT_VALUES // prod(self.images.images.shape[1:])))
+        for start in range(0, len(index), size):
+            yield index[start : start + size]
+
+
+def measure(target: Target, index: Any, job: Job) -> Work:
+    """Do a job on the images at `index`, and say what it cost."""
+    oracle, began = Oracle(target.session, target.batch), time.perf_counter()
+    arrays = job(oracle, target, target.points(index))
+    return Work(arrays, time.perf_counter() - began, oracle.forwards, oracle.gradients)
+
+
+def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
+    """Return `prediction` int64 and `margin` float32 of the clean images.
+
+    Raises:
+        BadModel: the artifact answers in another shape.
+
+    """
+    z = oracle.logits(points, points.x)
+    if z.shape != (len(points), target.classes):
+        raise BadModel(f"the logits have shape {z.shape}", hint=f"{target.classes} classes, one row an image")
+    return {"prediction": predictions(z), "margin": margins(z, points.label)}
+
+
+def search(
+    oracle: Oracle,
+    target: Target,
+    points: Points,
+    *,
+    attack: Attack,
+    eps: float,
+    seed: int,
+    evidence: Evidence | None = None,
+    lattice: bool = False,
+) -> Arrays:
+    """Return what an attack found, as `Evidence.update` takes it; `broken` alone where no evidence is kept.
+
+    With `lattice` also `lattice` bool [B]: the point stands when it is rounded to the uint8 lattice in the ball.
+    """
+    found = attack.run(oracle, points, eps, seed)
+    if evidence is None:
+        return {"broken": found.broken}
+    kept = evidence.worse(points.index, found.broken, found.margin) & evidence.keeps(points.index)
+    arrays = {
+        "broken": found.broken,
+        "adversarial_prediction": found.prediction,
+        "linf": found.linf,
+        "margin": found.margin,
+        "zero_gradient": np.isin(points.index, list(oracle.zero_gradient)),
+        "adversarial": found.x[kept],
+    }
+    if lattice:
+        rounded = to_lattice(found.x, target.images.as_float(points.index), eps)
+        arrays["lattice"] = predictions(oracle.logits(points, target.place(rounded))) == points.label
+    return arrays
+
+
+def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
+    """Ask for the same answers PASSES times.
+
+    Returns `randomised` bool [B]: they differ in class or by more than SAME; and `probabilities` bool [B]: they are
+    non-negative and sum to one.
+    """
+    answers = np.stack([oracle.logits(points, points.x) for _ in range(PASSES)])
+    apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * np.abs(answers[0]).max(axis=1)
+    other_class = (answers.argmax(axis=2) != answers[0].argmax(axis=1)).any(axis=0)
+    whole = np.abs(answers[0].sum(axis=1) - 1) <= PROBABILITY
+    return {"randomised": apart | other_class, "probabilities": whole & (answers[0] >= 0).all(axis=1)}
+
+
+def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence) -> Arrays:
+    """Return what the gradient graph predicts on the `clean` images and at their `worst` points: int64 [B] each."""
+    worst = evidence.adversarial[np.searchsorted(evidence.kept, points.index)]
+    loss = cross_entropy(points.one_hot)
+    at = {"clean": points.x, "worst": target.place(worst)}
+    return {name: predictions(oracle.loss_gradient(points, x, loss)[0]) for name, x in at.items()}

@@ -1,0 +1,634 @@
+"""Anyone's ONNX file, from `pack` to a verdict, on the command line."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto
+
+from runtime.bundle import MANIFEST, open_bundle
+from tests.export.classifiers import torch_gradient
+from tests.export.strangers import command, gradient_of, packed, session_of, stranger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+RANDOM = np.random.default_rng(0)
+W1 = RANDOM.standard_normal((6, 3, 3, 3)).astype(np.float32) / 3
+W2 = RANDOM.standard_normal((6 * 4 * 4, 4)).astype(np.float32) / 5
+B2 = RANDOM.standard_normal(4).astype(np.float32)
+X = RANDOM.random((12, 3, 8, 8), dtype=np.float32)
+WEIGHTS = {"w1": W1, "w2": W2, "b2": B2, "flat": np.asarray([1, 96])}
+BODY = [
+    "c = Conv <strides=[2,2], pads=[1,1,1,1]> (image, w1)",
+    "r = Relu (c)",
+    "f = Reshape (r, flat)",
+    "m = MatMul (f, w2)",
+]
+PLAIN = [*BODY, "scores = Add (m, b2)"]
+
+
+def network(x: Any) -> Any:
+    """Return what PLAIN computes, in torch."""
+    w1, w2, b2 = (torch.from_numpy(array).to(x.dtype) for array in (W1, W2, B2))
+    return F.conv2d(x, w1, stride=2, padding=1).relu().flatten(1) @ w2 + b2
+
+
+LABELS = network(torch.from_numpy(X)).argmax(dim=1).numpy()
+
+
+def plain(nodes: list[str] | None = None, **changes: Any) -> Any:
+    given = {"dims": [1, 3, 8, 8], "out": [1, 4], "constants": WEIGHTS, **changes}
+    return stranger(nodes or PLAIN, **given)
+
+
+def tensorflow_shaped(opset: int) -> Any:
+    """Build what tf2onnx makes of a Keras model: channels last, Transposes around convolutions."""
+    return stranger(
+        [
+            "t = Transpose <perm=[0,3,1,2]> (image)",
+            "c = Conv <strides=[2,2], pads=[1,1,1,1]> (t, w1)",
+            "a = Identity (c)",
+            "r = Relu (a)",
+            "b = Transpose <perm=[0,2,3,1]> (r)",
+            "f = Reshape (b, flat)",
+            "m = MatMul (f, w2)",
+            "z = Add (m, b2)",
+            "scores = Softmax <axis=1> (z)",
+        ],
+        dims=[1, 8, 8, 3],
+        out=[1, 4],
+        constants={**WEIGHTS, "w2": W2.reshape(6, 4, 4, 4).transpose(1, 2, 0, 3).reshape(96, 4)},
+        opset=opset,
+        names=("input_1:0", "Identity:0"),
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "set.npz", x=X, y=LABELS)
+    return tmp_path / "set.npz"
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Any], Path]:
+    def save(model: Any) -> Path:
+        onnx.save(model, tmp_path / "model.onnx")
+        return tmp_path / "model.onnx"
+
+    return save
+
+
+def renamed(model: Any, old: str, new: str) -> Any:
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    return model
+
+
+def check_as_torch(session: Any, x: Any = X, function: Any = network) -> None:
+    expected = function(torch.from_numpy(x)).numpy()
+    for batch in (1, 5, len(x)):
+        np.testing.assert_allclose(session.logits(x[:batch]), expected[:batch], rtol=0, atol=1e-5)
+    cotangent = np.random.default_rng(1).standard_normal(expected.shape).astype(np.float32)
+    gradient = torch_gradient(function, x, cotangent)
+    np.testing.assert_allclose(gradient_of(session, x, cotangent), gradient, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 15, 18, 20])
+def test_model_in_the_shape_of_tensorflows_is_packed_from_opset_nine_on(
+    opset: int, data: Path, save: Any, tmp_path: Path
+) -> None:
+    model = tensorflow_shaped(opset)
+    renamed(renamed(model, "image", "input_1:0"), "scores", "Identity:0")
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    check_as_torch(session_of(bundle))
+    manifest = bundle.manifest
+    assert manifest.packed is not None
+    said = " / ".join(manifest.packed.changes)
+    assert "batch of 1 made dynamic" in said
+    assert "Softmax at its end cut off" in said
+    assert "channels moved last" in said
+    assert (manifest.packed.opset, manifest.packed.file) == (opset, "model.onnx")
+    assert manifest.provenance is None
+    assert (manifest.evaluation.n, manifest.ships, manifest.classes) == (12, "fp32", ("0", "1", "2", "3"))
+    parity = manifest.graphs["fp32"].parity
+    assert parity is not None
+    assert parity.max_logit_error < 1e-5
+    assert parity.median_gradient_error is None
+
+
+def test_what_was_done_is_said_on_stdout_and_in_the_card(data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", "scores = Softmax <axis=-1> (z)"])
+    result = command(
+        "pack", save(model), "--data", data, "--out", tmp_path / "b", "--classes", "a,b,c,d", "--name", "n"
+    )
+    assert result.exit_code == 0, result.output
+    assert "Softmax at its end cut off" in result.stdout
+    assert "same prediction 100.00%" in result.stdout
+    card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
+    assert "Packed from model.onnx" in card
+    assert "a, b, c, d" in card
+    assert "8/255" in card
+
+
+@pytest.mark.parametrize("weights_as_inputs", [True, False])
+@pytest.mark.parametrize("dims", [[1, 3, 8, 8], ["n", 3, 8, 8], ["n", 3, "h", "w"], [4, 3, 8, 8]])
+def test_batch_and_sizes_of_any_kind_are_taken(
+    dims: list[Any], weights_as_inputs: bool, data: Path, save: Any, tmp_path: Path
+) -> None:
+    flat = np.asarray([dims[0] if dims[0] == 4 else -1 if dims[0] == "n" else 1, 96])
+    model = plain(
+        dims=dims,
+        out=[dims[0], 4],
+        constants={**WEIGHTS, "flat": flat},
+        weights_as_inputs=weights_as_inputs,
+    )
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
+
+
+FLATTENINGS = {
+    "Flatten": ["f = Flatten (r)"],
+    "sizes computed from the batch": [
+        "s = Shape (r)",
+        "b = Gather <axis=0> (s, zero)",
+        "u = Unsqueeze (b, noughts)",
+        "t = Concat <axis=0> (u, rest)",
+        "f = Reshape (r, t)",
+    ],
+    "sizes in a Constant": ["t = Constant <value_ints=[1,96]> ()", "f = Reshape (r, t)"],
+    "Squeeze": ["v = Reshape (r, tall)", "f = Squeeze (v, places)"],
+    "Split, Concat and Slice": [
+        "p, q = Split <axis=1> (r, halves)",
+        "j = Concat <axis=1> (p, q)",
+        "k = Slice (j, noughts, ones, noughts)",
+        "f = Flatten (k)",
+    ],
+    "Expand": ["e = Expand (r, same)", "f = Flatten (e)"],
+    "Resize by sizes": ['e = Resize <mode="nearest"> (r, , , same)', "f = Flatten (e)"],
+}
+
+
+@pytest.mark.parametrize("name", FLATTENINGS)
+def test_batch_named_anywhere_in_the_graph_is_freed(name: str, data: Path, save: Any, tmp_path: Path) -> None:
+    constants = {
+        **WEIGHTS,
+        "zero": np.asarray(0),
+        "noughts": np.asarray([0]),
+        "ones": np.asarray([1]),
+        "rest": np.asarray([96]),
+        "tall": np.asarray([1, 96, 1, 1]),
+        "halves": np.asarray([2, 4]),
+        "same": np.asarray([1, 6, 4, 4]),
+        "places": np.asarray([2, 3]),
+    }
+    model = plain([*BODY[:2], *FLATTENINGS[name], "m = MatMul (f, w2)", "scores = Add (m, b2)"], constants=constants)
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
+
+
+def test_squeeze_without_axes_spares_a_batch_of_one(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [*BODY[:2], "v = Reshape (r, tall)", "f = Squeeze (v)", "m = MatMul (f, w2)", "scores = Add (m, b2)"]
+    constants = {**WEIGHTS, "tall": np.asarray([-1, 96, 1, 1])}
+    model = plain(nodes, dims=["n", 3, 8, 8], out=["n", 4], constants=constants)
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+def test_model_of_a_newer_opset_is_brought_back(opset: int, data: Path, save: Any, tmp_path: Path) -> None:
+    bundle = packed(save(plain(opset=opset)), data, tmp_path / "bundle")
+    check_as_torch(session_of(bundle))
+    assert bundle.manifest.packed is not None
+    assert f"opset {opset} brought to 20" in bundle.manifest.packed.changes
+
+
+def test_node_of_a_newer_opset_without_a_way_back_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", "scores = Swish (z)"], opset=24)
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert "opset 24" in result.stderr
+    assert "export it again with opset 18 to 20" in result.stderr
+
+
+def test_class_token_is_joined_to_every_image(data: Path, save: Any, tmp_path: Path) -> None:
+    token = RANDOM.standard_normal((1, 1, 64)).astype(np.float32)
+    head = RANDOM.standard_normal((256, 4)).astype(np.float32) / 9
+    model = plain(
+        [
+            "p = Reshape (image, patches)",
+            "j = Concat <axis=1> (token, p, token)",
+            "g = Gather <axis=1> (j, four)",
+            "f = Reshape (g, flat)",
+            "scores = MatMul (f, head)",
+        ],
+        constants={
+            "patches": np.asarray([1, 3, 64]),
+            "token": token,
+            "four": np.asarray([4, 0, 3, 1]),
+            "flat": np.asarray([1, 256]),
+            "head": head,
+        },
+    )
+
+    def function(x: Any) -> Any:
+        rows = torch.from_numpy(token).expand(len(x), 1, 64)
+        joined = torch.cat([rows, x.reshape(-1, 3, 64), rows], dim=1)
+        return joined[:, [4, 0, 3, 1]].flatten(1) @ torch.from_numpy(head)
+
+    np.savez(data, x=X, y=function(torch.from_numpy(X)).argmax(1).numpy())
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")), function=function)
+
+
+@pytest.mark.parametrize(
+    ("options", "mean", "std"),
+    [
+        (["--mean", ".49,.48,.45", "--std", ".25,.24,.26"], [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]),
+        (["--mean", "0.5", "--std", "0.25"], [0.5], [0.25]),
+        (["--std", "1/255"], [0.0], [1 / 255]),
+    ],
+)
+def test_normalisation_goes_into_the_graph(
+    options: list[str], mean: Any, std: Any, data: Path, save: Any, tmp_path: Path
+) -> None:
+    m, s = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+
+    def function(x: Any) -> Any:
+        return network((x - m) / s) / 100
+
+    nodes = [*BODY, "z = Add (m, b2)", "scores = Div (z, hundred)"]
+    model = plain(nodes, constants={**WEIGHTS, "hundred": np.float32(100)})
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle", *options)), function=function)
+
+
+def test_normalisation_of_its_own_is_differentiated(data: Path, save: Any, tmp_path: Path) -> None:
+    half = np.full((1, 3, 1, 1), 0.5, np.float32)
+    nodes = ["s = Sub (image, half)", "n = Div (s, half)", *[line.replace("image", "n") for line in PLAIN]]
+    bundle = packed(save(plain(nodes, constants={**WEIGHTS, "half": half})), data, tmp_path / "bundle")
+    check_as_torch(session_of(bundle), function=lambda x: network((x - 0.5) / 0.5))
+
+
+@pytest.mark.parametrize("option", [[], ["--layout", "nhwc"]])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_in_either_layout_serve_a_model_in_either(
+    channels_last: bool, option: list[str], data: Path, save: Any, tmp_path: Path
+) -> None:
+    np.savez(data, x=X.transpose(0, 2, 3, 1) if channels_last else X, y=LABELS)
+    model = renamed(renamed(tensorflow_shaped(15), "image", "input_1:0"), "scores", "Identity:0")
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "one", *option)))
+    check_as_torch(session_of(packed(save(plain()), data, tmp_path / "two", *option)))
+
+
+ENDS = {
+    "Softmax": (["scores = Softmax <axis=1> (z)"], "Softmax"),
+    "LogSoftmax": (["scores = LogSoftmax <axis=-1> (z)"], "LogSoftmax"),
+    "Sigmoid": (["scores = Sigmoid (z)"], "Sigmoid"),
+    "Softmax and an Identity": (["p = Softmax <axis=1> (z)", "scores = Identity (p)"], "Softmax"),
+    "Softmax of four axes": (
+        ["u = Reshape (z, deep)", "p = Softmax <axis=1> (u)", "scores = Reshape (p, back)"],
+        "Softmax",
+    ),
+    "Softmax written out": (
+        [
+            "top = ReduceMax <keepdims=1> (z, one)",
+            "d = Sub (z, top)",
+            "e = Exp (d)",
+            "s = ReduceSum <keepdims=1> (e, one)",
+            "scores = Div (e, s)",
+        ],
+        "Softmax",
+    ),
+}
+AT_THE_END = {"one": np.asarray([1]), "deep": np.asarray([1, 4, 1, 1]), "back": np.asarray([1, 4])}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_softmax_at_the_end_is_cut_off(name: str, data: Path, save: Any, tmp_path: Path) -> None:
+    nodes, cut = ENDS[name]
+    model = plain([*BODY, "z = Add (m, b2)", *nodes], constants={**WEIGHTS, **AT_THE_END})
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert f"the {cut} at its end cut off" in " / ".join(bundle.manifest.packed.changes)
+    logits, expected = session_of(bundle).logits(X), network(torch.from_numpy(X)).numpy()
+    gap = logits - expected
+    np.testing.assert_allclose(gap - gap[:, :1], 0, atol=1e-5)  # the same but for what a softmax does not see
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        ["p = Softmax <axis=1> (z)", "q = Softmax <axis=1> (m)", "s = Add (p, q)", "scores = Mul (s, half)"],
+        ["p = Softmax <axis=1> (z)", "s = Mul (p, three)", "t = Add (s, quarter)", "scores = Mul (t, quarter)"],
+    ],
+    ids=["the mean of two", "mixed with chance"],
+)
+def test_probabilities_that_cannot_be_turned_back_are_said(
+    nodes: list[str], data: Path, save: Any, tmp_path: Path
+) -> None:
+    constants = {**WEIGHTS, "half": 0.5, "three": 3.0, "quarter": 0.25}
+    bundle = packed(save(plain([*BODY, "z = Add (m, b2)", *nodes], constants=constants)), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert "probabilities" in bundle.manifest.packed.changes[-1]
+
+
+def test_softmax_over_anything_but_the_classes_stays(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [
+        *BODY,
+        "z = Add (m, b2)",
+        "u = Reshape (z, pairs)",
+        "p = Softmax <axis=2> (u)",
+        "scores = Reshape (p, back)",
+    ]
+    constants = {**WEIGHTS, "pairs": np.asarray([1, 2, 2]), "back": np.asarray([1, 4])}
+    bundle = packed(save(plain(nodes, constants=constants)), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert "cut" not in " ".join(bundle.manifest.packed.changes)
+    z = network(torch.from_numpy(X))
+    expected = z.reshape(-1, 2, 2).softmax(2).flatten(1).numpy()
+    np.testing.assert_allclose(session_of(bundle).logits(X), expected, rtol=0, atol=1e-6)
+
+
+def test_one_of_two_outputs_is_taken_where_only_it_fits(data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain()
+    model.graph.output.append(onnx.helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 6, 4, 4]))
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    check_as_torch(session_of(bundle))
+    assert bundle.manifest.packed is not None
+    assert "only scores kept" in " ".join(bundle.manifest.packed.changes)
+
+
+def test_model_in_float16_ships_in_float16_and_is_differentiated_in_float32(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    model = plain(kind=TensorProto.FLOAT16)
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    assert (bundle.manifest.ships, list(bundle.manifest.graphs)) == ("fp16", ["fp16"])
+    session = session_of(bundle)
+    original = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (half,) = original.run(None, {"image": X[:1].astype(np.float16)})
+    # ONNX Runtime's CPU computes float16 graphs in float32 where it can.
+    np.testing.assert_allclose(session.logits(X[:1]), half.astype(np.float32), rtol=0, atol=5e-3)
+    cotangent = np.ones((12, 4), np.float32)
+    expected = torch_gradient(network, X, cotangent)
+    np.testing.assert_allclose(gradient_of(session, X, cotangent), expected, rtol=0, atol=2e-2)
+
+
+def test_model_in_float64_is_brought_to_float32(data: Path, save: Any, tmp_path: Path) -> None:
+    weight = RANDOM.standard_normal((192, 4))
+    model = plain(["f = Flatten (image)", "scores = MatMul (f, w)"], constants={"w": weight}, kind=TensorProto.DOUBLE)
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    check_as_torch(session_of(bundle), function=lambda x: x.flatten(1) @ torch.from_numpy(weight).float())
+    assert bundle.manifest.packed is not None
+    assert "float64 brought to float32" in bundle.manifest.packed.changes
+
+
+def test_weights_in_a_file_beside_the_model_are_read(data: Path, tmp_path: Path) -> None:
+    onnx.save(plain(), tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    bundle = packed(tmp_path / "model.onnx", data, tmp_path / "bundle")
+    (tmp_path / "weights.bin").unlink()
+    check_as_torch(session_of(bundle))
+
+
+def test_folders_of_images_name_the_classes(save: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number, name in enumerate(("ant", "bee", "cat", "dog")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        pixels = (255 * X[number].transpose(1, 2, 0)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / name / "0.png")
+    bundle = packed(save(plain()), tmp_path / "set", tmp_path / "bundle")
+    assert bundle.manifest.classes == ("ant", "bee", "cat", "dog")
+
+
+def external(location: str) -> Any:
+    model = plain()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return model
+
+
+def with_inputs(kind: int, *more: str) -> Any:
+    model = plain()
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    for name in more:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [1]))
+    if kind == TensorProto.UINT8:
+        model.graph.node[0].input[0] = "pixels"
+        model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT))
+    return model
+
+
+def no_rule() -> Any:
+    nodes = [*BODY, "z = Add (m, b2)", "scores = CumSum (z, one)"]
+    return plain(nodes, constants={**WEIGHTS, "one": np.asarray(1)})
+
+
+REFUSED = {
+    "an old opset": (plain(opset=8), ("opset 8", "9 and later")),
+    "an operation without a rule": (no_rule(), ("CumSum", "no derivative", "--gradient none")),
+    "bytes as input": (with_inputs(TensorProto.UINT8), ("uint8", "image")),
+    "two inputs": (with_inputs(TensorProto.FLOAT, "mask"), ("image, mask",)),
+    "weights outside": (external("../weights.bin"), ("outside its directory",)),
+    "weights at an absolute path": (external("/etc/hostname"), ("outside its directory",)),
+    "weights that are missing": (external("weights.bin"), ("missing",)),
+    "one logit": (plain([*PLAIN[:-1], "one = Slice (m, a, b, b)", "scores = Add (one, one)"],
+                        out=[1, 1], constants={**WEIGHTS, "a": np.asarray([0]), "b": np.asarray([1])}),
+                  ("one number",)),
+    "features, not classes": (plain([PLAIN[0], "scores = Relu (c)"], out=[1, 6, 4, 4]), ("number for each class",)),
+    "another image size": (plain(dims=[1, 3, 9, 9]), ("3 x 8 x 8", "3 x 9 x 9")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_model_that_cannot_be_used_is_refused_in_words(name: str, data: Path, save: Any, tmp_path: Path) -> None:
+    model, words = REFUSED[name]
+    save_bytes = tmp_path / "model.onnx"
+    save_bytes.write_bytes(model.SerializeToString())
+    result = command("pack", save_bytes, "--data", data, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "hint: " in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "set.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", "cut"], ids=["empty", "text", "cut off"])
+def test_file_that_is_no_model_is_refused(content: Any, data: Path, tmp_path: Path) -> None:
+    whole = plain().SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
+    result = command("pack", tmp_path / "model.onnx", "--data", data, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert "ONNX" in result.stderr
+
+
+def test_weights_behind_a_link_are_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "weights.bin").write_bytes(W1.tobytes())
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "weights.bin").symlink_to(tmp_path / "there" / "weights.bin")
+    (tmp_path / "here" / "model.onnx").write_bytes(external("weights.bin").SerializeToString())
+    result = command("pack", tmp_path / "here" / "model.onnx", "--data", data, "--out", tmp_path / "bundle")
+    assert (result.exit_code, "outside its directory" in result.stderr) == (3, True)
+
+
+def test_file_too_large_for_a_graph_is_refused_unread(data: Path, tmp_path: Path) -> None:
+    with (tmp_path / "model.onnx").open("wb") as file:
+        file.truncate(2**31)
+    result = command("pack", tmp_path / "model.onnx", "--data", data, "--out", tmp_path / "bundle")
+    assert (result.exit_code, "2.1 GB" in result.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y": np.where(np.arange(12) == 3, 7, LABELS)}, "label 7"),
+        ({"x": np.where(np.arange(8) == 3, np.nan, X)}, "NaN"),
+        ({"x": X[:, :1]}, "1 x 8 x 8"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(change: Any, words: str, data: Path, save: Any, tmp_path: Path) -> None:
+    np.savez(data, **{"x": X, "y": LABELS, **change})
+    result = command("pack", save(plain()), "--data", data, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--std", "0"], 2),
+        (["--mean", "grey"], 2),
+        (["--mean", ".5,.5"], 3),
+        (["--classes", "a,b"], 3),
+        (["--precision", "fp16"], 3),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: list[str], code: int, data: Path, save: Any, tmp_path: Path
+) -> None:
+    result = command("pack", save(plain()), "--data", data, "--out", tmp_path / "bundle", *options)
+    assert result.exit_code == code, result.output
+
+
+def test_model_that_mixes_the_images_of_a_batch_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [*BODY, "z = Add (m, b2)", "a = ReduceMean <keepdims=1> (z, zero)", "scores = Sub (z, a)"]
+    model = plain(nodes, dims=["n", 3, 8, 8], out=["n", 4],
+                  constants={**WEIGHTS, "flat": np.asarray([-1, 96]), "zero": np.asarray([0])})  # fmt: skip
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
+    assert result.exit_code == 3, result.output
+    assert "batch of 2" in result.stderr
+
+
+def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path, save: Any, tmp_path: Path) -> None:
+    bundle = packed(save(no_rule()), data, tmp_path / "bundle", "--gradient", "none")
+    assert bundle.manifest.graphs["fp32"].gradient is None
+    np.testing.assert_allclose(
+        session_of(bundle).logits(X), network(torch.from_numpy(X)).cumsum(1).numpy(), rtol=0, atol=1e-5
+    )
+
+
+def verified(*words: Any) -> Any:
+    result = command("verify", *words, "--json")
+    return result, json.loads(result.stdout) if result.stdout.startswith("{") else None
+
+
+def test_model_is_verified_without_a_bundle(data: Path, save: Any, tmp_path: Path) -> None:
+    result, report = verified(
+        save(plain()), "--data", data, "--mean", "0.1", "--std", "0.9", "--eps", "2/255", "--out", tmp_path / "r"
+    )
+    assert result.exit_code == 0, result.output
+    assert report["artifact"]["name"] == "model"
+    assert report["threat_model"]["eps"] == pytest.approx(2 / 255)
+    assert [row["name"] for row in report["attacks"]] == ["fgsm", "pgd", "cw"]
+    assert "verify MODEL.onnx" in report["request"]["command"]
+    assert "--mean 0.1 --std 0.9" in report["request"]["command"]
+    assert report["data"]["n"] == 12
+    assert (tmp_path / "r" / "report.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "r", "set.npz"]
+
+
+def test_figures_of_a_model_are_those_of_its_bundle(data: Path, save: Any, tmp_path: Path) -> None:
+    model = save(plain())
+    packed(model, data, tmp_path / "bundle", "--std", "0.9")
+    _, direct = verified(model, "--data", data, "--std", "0.9", "--out", tmp_path / "a")
+    _, by_way = verified(tmp_path / "bundle", "--out", tmp_path / "b")
+    for report in (direct, by_way):
+        for row in report["attacks"]:
+            del row["seconds"]
+    assert direct["attacks"] == by_way["attacks"]
+    assert direct["artifact"]["sha256"] == by_way["artifact"]["sha256"]
+    assert direct["data"] == by_way["data"]
+
+
+def test_model_without_a_rule_is_judged_by_square_alone_and_the_evidence_called_weak(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    model = save(no_rule())
+    result, _ = verified(model, "--data", data, "--out", tmp_path / "r")
+    assert (result.exit_code, "CumSum" in result.stderr) == (3, True)
+    np.savez(data, x=X[:2], y=network(torch.from_numpy(X[:2])).cumsum(1).argmax(1).numpy())
+    result, report = verified(model, "--data", data, "--gradient", "none", "--eps", "8/255", "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert [(row["name"], row["gradient"]) for row in report["attacks"]] == [("square", "none")]
+    assert [warning["check"] for warning in report["warnings"]] == ["black-box-only"]
+    assert "weak" in report["warnings"][0]["message"]
+
+
+def test_attack_that_needs_the_gradient_is_refused_without_it(data: Path, save: Any, tmp_path: Path) -> None:
+    result = command("verify", save(plain()), "--data", data, "--gradient", "none", "--attacks", "clean,pgd")
+    assert result.exit_code == 2
+    assert "pgd needs the gradient" in result.stderr
+
+
+def test_model_brings_no_images(save: Any) -> None:
+    result = command("verify", save(plain()))
+    assert (result.exit_code, "--data" in result.stderr) == (2, True)
+
+
+def test_normalisation_of_a_bundle_is_its_own(data: Path, save: Any, tmp_path: Path) -> None:
+    packed(save(plain()), data, tmp_path / "bundle")
+    result = command("verify", tmp_path / "bundle", "--mean", "0.5")
+    assert (result.exit_code, "carries its normalisation" in result.stderr) == (2, True)
+
+
+def test_file_of_another_kind_is_no_model(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"PK")
+    result = command("verify", tmp_path / "model.pt", "--data", data)
+    assert result.exit_code == 3
+    assert "models: .onnx" in result.stderr
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, data: Path, save: Any) -> None:
+    def absent(self: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+
+    entries = importlib.metadata.entry_points(group="edgeproof.preparers")
+    assert [entry.name for entry in entries] == ["onnx"]
+    model = save(plain())
+    load = importlib.metadata.EntryPoint.load
+    monkeypatch.setattr(
+        importlib.metadata.EntryPoint,
+        "load",
+        lambda self: absent(self) if self.group == "edgeproof.preparers" else load(self),
+    )
+    result = command("verify", model, "--data", data)
+    assert result.exit_code == 4
+    assert "pip install 'edgeproof[onnx]'" in result.stderr
+
+
+def test_same_file_gives_the_same_graphs(data: Path, save: Any, tmp_path: Path) -> None:
+    model = save(plain())
+    first, second = (packed(model, data, tmp_path / name).manifest for name in ("one", "two"))
+    assert first.graphs == second.graphs
+    files = [{n: e for n, e in m.files.items() if n.endswith((".onnx", ".npz"))} for m in (first, second)]
+    assert files[0] == files[1]
+    assert open_bundle(tmp_path / "one").manifest == first
+    assert MANIFEST in {path.name for path in (tmp_path / "one").iterdir()}

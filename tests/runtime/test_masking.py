@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runtime.images import ImageSet
+from runtime.masking import CHECKS, check
+from runtime.progress import Silent
+from runtime.report_schema import CurvePoint, Probe
+from runtime.suite import run_suite
+from runtime.units import Target
+from tests.fakes import LinearSession
+
+N = 1000
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """What fgsm, pgd and square find on a thousand images far from any boundary."""
+    images = ImageSet("grey", np.full((N, 1, 4, 4), 0.5, np.float32), np.zeros(N, int), np.arange(N))
+    session = LinearSession(np.eye(3, 16, dtype=np.float32), np.float32([9, 0, 0]))
+    target = Target(session, images, 3, 500)
+    found = run_suite(target, ["fgsm", "pgd"], eps=0.01, seed=0, keep_all=False, progress=Silent())
+    square = found.attacks[1].model_copy(update={"name": "square", "gradient": "none"})
+    aa = square.model_copy(update={"name": "aa"})
+    return replace(found, attacks=(*found.attacks, square, aa), far=CurvePoint(eps=0.25, n=256, accuracy=0.3))
+
+
+def state(outcome, name, precision="fp32"):
+    return {result.check: result for result in check(outcome, classes=3, precision=precision)}[name].state
+
+
+def rows(outcome, name, **changes):
+    return replace(
+        outcome,
+        attacks=tuple(row.model_copy(update=changes if row.name == name else {}) for row in outcome.attacks),
+    )
+
+
+@pytest.mark.parametrize(("randomised", "expected"), [(0, "quiet"), (1, "found")])
+def test_one_image_with_two_answers_is_randomised(outcome, randomised, expected):
+    assert state(replace(outcome, probe=Probe(n=256, randomised=randomised, probabilities=0)), "randomised") == expected
+
+
+@pytest.mark.parametrize(("probabilities", "expected"), [(255, "quiet"), (256, "found")])
+def test_an_output_is_a_softmax_where_every_answer_is_a_distribution(outcome, probabilities, expected):
+    assert state(replace(outcome, probe=Probe(n=256, randomised=0, probabilities=probabilities)), "softmax") == expected
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(98 / 256, "quiet"), (110 / 256, "found")])
+def test_far_accuracy_must_be_above_chance_beyond_its_interval(outcome, accuracy, expected):
+    far = CurvePoint(eps=0.25, n=256, accuracy=accuracy)
+    assert state(replace(outcome, far=far), "far-from-chance") == expected
+
+
+@pytest.mark.parametrize(
+    ("only_fgsm", "only_pgd", "expected"), [(7, 0, "quiet"), (8, 0, "found"), (0, 30, "quiet"), (30, 30, "quiet")]
+)
+def test_fgsm_is_stronger_where_mcnemar_says_so_at_one_in_a_hundred(outcome, only_fgsm, only_pgd, expected):
+    place = np.arange(N)
+    fell = {"fgsm": place < only_fgsm, "pgd": (place >= only_fgsm) & (place < only_fgsm + only_pgd)}
+    assert state(replace(outcome, evidence=replace(outcome.evidence, fell=fell)), "fgsm-over-pgd") == expected
+
+
+@pytest.mark.parametrize(("pgd", "expected"), [(0.559, "quiet"), (0.561, "found"), (0.3, "quiet")])
+def test_pgd_may_be_six_points_above_autoattack(outcome, pgd, expected):
+    changed = rows(rows(outcome, "aa", accuracy=0.5), "pgd", accuracy=pgd)
+    assert state(changed, "pgd-over-aa") == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "alone", "expected"), [(N, 3, "quiet"), (N, 4, "found"), (100, 3, "quiet"), (100, 4, "found")]
+)
+def test_square_may_break_three_images_alone(outcome, n, alone, expected):
+    evidence = outcome.evidence.rows(np.arange(n))
+    evidence.broken_by[:alone] = 2
+    assert state(replace(outcome, evidence=evidence), "square-alone") == expected
+    assert state(replace(outcome, evidence=evidence), "square-alone", precision="int8") == "not run"
+
+
+def test_a_check_whose_attack_did_not_run_says_so(outcome):
+    alone = replace(outcome, attacks=outcome.attacks[2:3], far=None, evidence=replace(outcome.evidence, fell={}))
+    results = {result.check: result for result in check(alone, classes=3, precision="fp32")}
+    absent = {name for name, result in results.items() if result.state == "not run"}
+    assert absent == {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
+    assert all(results[name].message.startswith("not run: ") for name in absent)
+    assert (results["black-box-only"].state, results["black-box-only"].blocking) == ("found", False)
+
+
+def test_without_attacks_there_is_nothing_to_check(outcome):
+    assert check(replace(outcome, attacks=()), classes=3, precision="fp32") == ()
+
+
+@pytest.mark.parametrize("each", CHECKS, ids=lambda each: each.name)
+def test_every_check_says_what_it_saw_and_what_to_do(outcome, each):
+    (result,) = (result for result in check(outcome, classes=3, precision="fp32") if result.check == each.name)
+    assert len(result.message.split()) > 3
+    assert len(result.hint.split()) > 3
+    assert not result.message.endswith(".")

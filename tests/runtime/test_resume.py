@@ -1,0 +1,224 @@
+"""Runs that are killed or interrupted in a real process, and go on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from runtime.bundle import EVALUATION
+from runtime.report_schema import load_report
+from tests.runtime.bundles import write_bundle
+from tests.runtime.commands import edgeproof
+from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
+
+COMMAND = [sys.executable, "-c", "from runtime.cli import main; main()"]
+OPTIONS = ["--attacks", "fgsm,pgd,apgd-ce", "--save-adversarial", "--lattice", "uint8"]
+N = 600
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A bundle of three units an attack, and its run that nobody interrupts."""
+    place = tmp_path_factory.mktemp("resume")
+    weight, bias, images, labels = linear_task(n=N)
+    stored = npz(images=np.round(images * 255).astype(np.uint8), labels=labels, ids=np.arange(N))
+    write_bundle(place / "bundle", {**bundle_files((weight, bias, images, labels)), EVALUATION: stored}, n=N)
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", place / "whole")
+    assert result.exit_code == 0, result.stderr
+    return place
+
+
+def lines(out):
+    path = out / "journal.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def start(place, out, *options):
+    return subprocess.Popen(
+        [*COMMAND, "verify", str(place / "bundle"), *OPTIONS, *options, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it as ignored
+    )
+
+
+def stop(process, signal_number, out, count):
+    """Send a signal as soon as the journal has `count` lines; return what was written to stderr."""
+    wait_for_line(process, out, count - 1)
+    process.send_signal(signal_number)
+    return process.communicate(timeout=120)[1]
+
+
+def assert_same(out, whole):
+    """The evidence is the same to the byte, and so is the report but for times."""
+    assert (out / "evidence.npz").read_bytes() == (whole / "evidence.npz").read_bytes()
+    assert (out / "run.json").read_bytes() == (whole / "run.json").read_bytes()
+    reports = [json.loads((each / "report.json").read_text()) for each in (out, whole)]
+    for report in reports:
+        for name in ("started", "seconds"):
+            del report[name]
+        for row in report["attacks"]:
+            del row["seconds"]
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("killed_after", [1, 6])
+def test_a_killed_run_loses_at_most_the_unit_in_flight(place, tmp_path, killed_after):
+    out = tmp_path / "run"
+    with start(place, out) as process:
+        stop(process, signal.SIGKILL, out, killed_after)
+    assert process.returncode == -signal.SIGKILL
+    done = lines(out) - 1
+    assert done >= killed_after - 1
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--batch", 7, "--out", out, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert done == 0 or f"going on after {done} units" in result.stderr
+    assert_same(out, place / "whole")
+    assert not (out / "units").exists()
+
+
+def test_a_run_that_is_asked_to_end_says_how_to_go_on(place, tmp_path):
+    out = tmp_path / "run"
+    with start(place, out) as process:
+        said = stop(process, signal.SIGTERM, out, 2)
+    assert process.returncode == 130
+    assert f"the same command with --out {out} --resume" in said
+    assert said.splitlines()[-1] == "interrupted"
+    assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", out, "--resume").exit_code == 0
+    assert_same(out, place / "whole")
+
+
+def test_a_finished_run_is_not_done_again(place):
+    before = (place / "whole" / "report.json").read_bytes()
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", place / "whole", "--resume", "--json")
+    assert result.exit_code == 0
+    assert "is finished already" in result.stderr
+    assert result.stdout.encode() == before
+
+
+def test_resume_begins_where_nothing_is_and_needs_a_place(place, tmp_path):
+    result = edgeproof("verify", place / "bundle", "--attacks", "fgsm", "--out", tmp_path / "new", "--resume")
+    assert result.exit_code == 0
+    result = edgeproof("verify", place / "bundle", "--resume")
+    assert (result.exit_code, "--out DIR" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def half(place, tmp_path):
+    """A run that was killed half way."""
+    out = tmp_path / "half"
+    with start(place, out) as process:
+        stop(process, signal.SIGKILL, out, 3)
+    return out
+
+
+CHANGED = {
+    "other seed": (["--seed", "1"], "another seed: 0, now 1"),
+    "other eps": (["--eps", "0.02"], "another threat_model"),
+    "other attacks": (["--attacks", "fgsm"], "another attacks"),
+    "fewer images": (["--n", "300"], "another n"),
+    "a gate": (["--fail-under", "1%"], "another gate"),
+    "a shard": (["--shard", "1/2"], "another shard"),
+}
+
+
+def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_path):
+    kept = (half / "journal.jsonl").read_bytes()
+    for options, reason in CHANGED.values():
+        result = edgeproof("verify", place / "bundle", *OPTIONS, *options, "--out", half, "--resume")
+        assert result.exit_code == 3, result.stderr
+        assert reason in result.stderr
+    weight, bias, images, labels = linear_task(n=N)
+    with np.load(place / "bundle" / EVALUATION) as stored:
+        same_images = npz(**stored)
+    other = {
+        **bundle_files((weight, bias, images, labels)),
+        "model.fp32.onnx": graph(FORWARD, weight * 2, bias),
+        EVALUATION: same_images,
+    }
+    write_bundle(tmp_path / "other", other, n=N)
+    result = edgeproof("verify", tmp_path / "other", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3
+    assert "another artifact_sha256" in result.stderr
+    assert (half / "journal.jsonl").read_bytes() == kept
+
+
+DAMAGE = {
+    "journal.jsonl": (lambda data: data.replace(b"clean", b"clear"), "line 2 is damaged"),
+    "run.json": (lambda data: data.replace(b'"seed": 0', b'"seed": 1'), "its digest is not that of its request"),
+    "units/clean-0.npz": (lambda data: data[:-1], "clean-0.npz is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_is_refused_with_its_reason(place, half, name):
+    change, reason = DAMAGE[name]
+    (half / name).write_bytes(change((half / name).read_bytes()))
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert reason in result.stderr
+
+
+def test_a_last_line_that_a_power_cut_tore_is_done_again(place, half):
+    path = half / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume").exit_code == 0
+    assert_same(half, place / "whole")
+
+
+def test_without_resume_a_run_that_is_there_is_left_alone(place, half):
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half)
+    assert result.exit_code == 2
+    assert "--resume" in result.stderr
+
+
+def test_a_directory_that_is_no_run_is_not_gone_on_with(place, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
+    assert result.exit_code == 3
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_runs_killed_at_fifty_random_moments_end_as_if_nothing_had_been(place, tmp_path):
+    """A fifth of the kills at any time from the start, the others soon after a new line of the journal."""
+    chance, kills, runs, lost, working = random.Random(0), 0, 0, [], 0
+    while kills < 50:
+        out, ended = tmp_path / f"run{runs}", False
+        runs += 1
+        while not ended:
+            before, early = lines(out), chance.random() < 0.2
+            with start(place, out, "--resume") as process:
+                wait_for_line(process, out, 0 if early else before)
+                time.sleep(chance.uniform(0, 2 if early else 0.15))
+                process.kill()
+                process.communicate(timeout=120)
+            ended = process.returncode == 0
+            assert lines(out) >= before
+            if not ended:
+                kills, working = kills + 1, working + (lines(out) > before)
+                units = {path.stem for path in (out / "units").glob("[!.]*.npz")}
+                lost.append(len(units) - max(lines(out) - 1, 0))
+        assert_same(out, place / "whole")
+    print(
+        f"{kills} kills in {runs} runs, {working} of them after new work; at most {max(lost)} unit beyond the journal"
+    )
+    assert max(lost) <= 1
+    assert working > 20
+    assert load_report(place / "whole").verdict == "passed"
+
+
+def wait_for_line(process, out, count):
+    """Wait until the journal has more lines than `count`, or the process has ended."""
+    while process.poll() is None and lines(out) <= count:
+        time.sleep(0.0005)

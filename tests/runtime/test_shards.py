@@ -1,0 +1,166 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.report_schema import load_report
+from runtime.shards import Shard
+from tests.runtime.bundles import write_bundle
+from tests.runtime.commands import edgeproof
+from tests.tiny import bundle_files, linear_task
+
+OPTIONS = ["--attacks", "fgsm,pgd,cw", "--save-adversarial", "--lattice", "uint8", "--fail-under", "20%"]
+COUNT = 3
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A bundle, a run of all its images against another, and the same run in shards, each with another batch."""
+    place = tmp_path_factory.mktemp("shards")
+    write_bundle(place / "bundle", bundle_files(linear_task()), n=60)
+    assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", place / "other").exit_code == 0
+    against = [*OPTIONS, "--against", place / "other"]
+    assert edgeproof("verify", place / "bundle", *against, "--out", place / "whole").exit_code == 0
+    for number in range(1, COUNT + 1):
+        shard = ["--shard", f"{number}/{COUNT}", "--out", place / f"shard{number}"]
+        result = edgeproof("verify", place / "bundle", *against, *shard, "--batch", 64 if number == 1 else number)
+        assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+        assert "edgeproof merge" in result.stderr
+    return place
+
+
+def merge(place, *numbers, out):
+    return edgeproof("merge", *(place / f"shard{number}" for number in numbers), "--out", out)
+
+
+def test_merged_shards_give_the_evidence_and_verdict_of_one_run(place, tmp_path):
+    result = merge(place, 3, 1, 2, out=tmp_path / "merged")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("passed\n")
+    merged, whole = tmp_path / "merged", place / "whole"
+    assert (merged / "evidence.npz").read_bytes() == (whole / "evidence.npz").read_bytes()
+    reports = [json.loads((each / "report.json").read_text()) for each in (merged, whole)]
+    for report in reports:
+        for name in ("started", "seconds"):
+            del report[name]
+        for row in report["attacks"]:
+            del row["seconds"]
+    assert reports[0] == reports[1]
+    assert sorted(path.name for path in merged.iterdir()) == ["evidence.npz", "report.html", "report.json", "run.json"]
+
+
+def test_a_shard_leaves_its_part_and_no_verdict(place):
+    names = {path.name for path in (place / "shard1").iterdir()}
+    assert names == {"run.json", "journal.jsonl", "evidence.npz", "shard.json"}
+    with np.load(place / "shard2" / "evidence.npz") as evidence:
+        np.testing.assert_array_equal(evidence["index"], np.arange(1, 60, 3))
+
+
+def test_the_gate_judges_what_is_merged(place, tmp_path):
+    for number in (1, 2):
+        options = [
+            "--attacks",
+            "fgsm",
+            "--fail-under",
+            "99%",
+            "--shard",
+            f"{number}/2",
+            "--out",
+            tmp_path / f"{number}",
+        ]
+        assert edgeproof("verify", place / "bundle", *options).exit_code == 0
+    assert edgeproof("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "merged").exit_code == 1
+    assert load_report(tmp_path / "merged").verdict == "failed"
+
+
+@pytest.fixture
+def copy(place, tmp_path):
+    """The shards, to be spoilt."""
+    for number in range(1, COUNT + 1):
+        shutil.copytree(place / f"shard{number}", tmp_path / f"shard{number}")
+    return tmp_path
+
+
+def foreign(copy, place):
+    options = [*OPTIONS, "--against", place / "other", "--seed", 1, "--shard", "3/3"]
+    assert edgeproof("verify", place / "bundle", *options, "--out", copy / "foreign").exit_code == 0
+    return ["shard1", "shard2", "foreign"]
+
+
+def of_another_count(copy, place):
+    options = [*OPTIONS, "--against", place / "other", "--shard", "2/2"]
+    assert edgeproof("verify", place / "bundle", *options, "--out", copy / "half").exit_code == 0
+    return ["shard1", "half", "shard3"]
+
+
+def other_images(copy, place):
+    shutil.copy(copy / "shard1" / "evidence.npz", copy / "shard2" / "evidence.npz")
+    return ["shard1", "shard2", "shard3"]
+
+
+def not_finished(copy, place):
+    (copy / "shard2" / "shard.json").unlink()
+    return ["shard1", "shard2", "shard3"]
+
+
+def damaged(copy, place):
+    path = copy / "shard2" / "evidence.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    return ["shard1", "shard2", "shard3"]
+
+
+def record_of_another(copy, place):
+    shutil.copy(copy / "shard1" / "shard.json", copy / "shard2" / "shard.json")
+    return ["shard1", "shard2", "shard3"]
+
+
+def a_whole_run(copy, place):
+    shutil.copytree(place / "whole", copy / "whole")
+    return ["shard1", "shard2", "whole"]
+
+
+REFUSED = {
+    "missing": (lambda copy, place: ["shard1", "shard3"], "shards are missing: 2/3"),
+    "overlapping": (lambda copy, place: ["shard1", "shard2", "shard2", "shard3"], "overlap: both are shard 2/3"),
+    "foreign": (foreign, "is foreign: its seed is not that of"),
+    "another count": (of_another_count, "is shard 2/2"),
+    "other images": (other_images, "does not hold the images of shard 2/3"),
+    "not finished": (not_finished, "shard2 is not finished"),
+    "damaged": (damaged, "shard2 is damaged"),
+    "record of another": (record_of_another, "is of another request"),
+    "a whole run": (a_whole_run, "whole is a whole run"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_shards_that_are_not_those_of_one_run_are_refused_with_the_reason(copy, place, case):
+    spoil, reason = REFUSED[case]
+    names = spoil(copy, place)
+    result = edgeproof("merge", *(copy / name for name in names), "--out", copy / "merged")
+    assert result.exit_code == 3, result.stderr
+    assert reason in result.stderr
+    assert not (copy / "merged").exists()
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "-1/2", "1/3/5", ""])
+def test_a_shard_that_is_none_is_a_usage_error(place, tmp_path, shard):
+    result = edgeproof("verify", place / "bundle", "--shard", shard, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "no part like 2/5" in result.stderr
+
+
+def test_a_shard_without_images_is_refused(place, tmp_path):
+    result = edgeproof("verify", place / "bundle", "--n", 3, "--shard", "4/4", "--out", tmp_path / "run")
+    assert result.exit_code == 3
+    assert "shard 4/4 of 3 images is empty" in result.stderr
+
+
+@given(n=st.integers(1, 500), count=st.integers(1, 50))
+def test_every_image_is_in_exactly_one_shard(n, count):
+    index = np.arange(n)
+    parts = [Shard(number, count).of(index) for number in range(1, count + 1)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), index)
+    assert Shard.parse(str(Shard(count, count))) == Shard(count, count)
