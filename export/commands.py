@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
-from export.foreign import Label, pack_model
+from export.foreign import Label, name_of, pack_model
 from runtime.images import DATA_ROOT
 from runtime.options import NewDirectory, fraction
 from runtime.preparers import Wanted, gradient_option, mean_option, std_option
-from runtime.spec import ThreatModel
+from runtime.spec import LONGEST_NAME, Name, ThreatModel
 
 if TYPE_CHECKING:
     from runtime.bundle import Manifest
@@ -21,6 +22,16 @@ PRECISIONS = ("fp32", "fp16")
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Take a name as a manifest does; another is a usage error."""
+    try:
+        return None if value is None else TypeAdapter(Name).validate_python(value)
+    except ValidationError:
+        raise click.BadParameter(
+            f"{value!r} is not a name: letters and digits, after the first also '.', '_' and '-', {LONGEST_NAME} in all"
+        ) from None
 
 
 @click.command()
@@ -38,7 +49,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--eps", callback=fraction, default="8/255", show_default=True, help="L-infinity radius, the claim.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="What it computes in.  [default: the model's own]")
 @gradient_option
-@click.option("--name", help="Of the model.  [default: the file's]")
+@click.option("--name", callback=_name, help="Of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help="Their names, comma-separated, in the order of the logits.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
 @click.option(
@@ -53,7 +64,7 @@ def pack(model: Path, eps: float, precision: str | None, out: Path | None, **opt
     """Turn anyone's ONNX classifier into a bundle."""
     label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
-    out = out or Path("bundles") / (label.name or model.stem)
+    out = out or Path("bundles") / (label.name or name_of(model))
     manifest = pack_model(model, out, wanted, threat_model=ThreatModel(eps=eps), label=label, precision=precision)
     _say(manifest)
     click.echo(f"bundle: {out}")

@@ -91,5 +91,9 @@ def _described(manifest: Manifest) -> Iterator[str]:
         yield f"recipe: sha256 {origin.recipe_sha256}; teacher: {origin.teacher_sha256 or 'none'}"
         yield f"trained on {origin.training_data.n} images of {origin.training_data.name}"
         yield f"made with {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}"
+    if manifest.packed:
+        packed = manifest.packed
+        yield f"packed from {packed.file}, opset {packed.opset}, sha256 {packed.sha256}"
+        yield from (f"  {change}" for change in packed.changes)
     for name, entry in sorted(manifest.files.items()):
         yield f"  {entry.sha256}  {entry.size:>10}  {name}"

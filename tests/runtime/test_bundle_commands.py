@@ -90,6 +90,42 @@ def test_a_bundle_that_fails_its_gate_is_not_accepted(version, tmp_path):
     assert verify(version(1), tmp_path / "b", "--state", tmp_path / "state").exit_code == 0
 
 
+def test_a_finished_shard_is_not_accepted_yet(version, tmp_path):
+    state = ("--state", tmp_path / "state")
+    assert verify(version(2), tmp_path / "a", *state, "--shard", "1/2").exit_code == 0
+    assert verify(version(1), tmp_path / "b", *state).exit_code == 0
+
+
+@pytest.mark.parametrize(("trusted", "authenticated"), [((1, 2), True), ((1,), False), ((2,), False)])
+def test_merged_shards_are_authenticated_if_all_are(version, keys, tmp_path, trusted, authenticated):
+    version(1)
+    shards = [tmp_path / "shard1", tmp_path / "shard2"]
+    for number, out in enumerate(shards, 1):
+        trust = ("--trust", keys / "public.pem") if number in trusted else ()
+        assert verify(tmp_path / "v1", out, "--shard", f"{number}/2", *trust).exit_code == 0
+    result = edgeproof("merge", *shards, "--json", "--out", tmp_path / "merged")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["artifact"]["authenticated"] is authenticated
+
+
+def test_the_fp32_that_a_drop_is_measured_from_is_authenticated_too(files, keys, tmp_path):
+    graph = {"forward": "model.fp32.onnx", "gradient": "model.fp32.grad.onnx", "opset": 18}
+    twice = write_bundle(tmp_path / "twice", files, n=60, graphs={"fp32": graph, "fp16": graph}, ships="fp16")
+    sign_bundle(twice, load_private_key(keys / "private.pem"))
+    drop = ("--trust", keys / "public.pem", "--attacks", "fgsm", "--max-drop", "50%")
+    assert verify(twice, tmp_path / "report", *drop).exit_code in (0, 5)
+    for name in ("report", "report-fp32"):
+        assert json.loads((tmp_path / name / "report.json").read_text())["artifact"]["authenticated"] is True
+
+
+def test_a_model_file_has_no_signature_to_trust(files, keys, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(files["model.fp32.onnx"])
+    result = verify(tmp_path / "model.onnx", tmp_path / "report", "--trust", keys / "public.pem", "--data", "x.npz")
+    assert result.exit_code == 2
+    assert "no signature" in result.stderr
+    assert not (tmp_path / "report").exists()
+
+
 def test_the_state_directory_can_come_from_the_environment(version, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEPROOF_STATE", str(tmp_path / "state"))
     assert edgeproof("install", version(2), "--to", tmp_path / "device").exit_code == 0
