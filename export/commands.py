@@ -13,8 +13,11 @@ from runtime.images import DATA_ROOT
 from runtime.options import NewDirectory, fraction
 from runtime.preparers import Wanted, gradient_option, mean_option, std_option
 from runtime.spec import LONGEST_NAME, Name, ThreatModel
+from runtime.trust_options import key_option, written
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from runtime.bundle import Manifest
 
 PRECISIONS = ("fp32", "fp16")
@@ -60,14 +63,23 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Where data sets known by name lie or are downloaded to.",
 )
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
-def pack(model: Path, eps: float, precision: str | None, out: Path | None, **options: Any) -> None:
+@key_option
+def pack(
+    model: Path,
+    eps: float,
+    precision: str | None,
+    out: Path | None,
+    key: EllipticCurvePrivateKey | None,
+    **options: Any,
+) -> None:
     """Turn anyone's ONNX classifier into a bundle."""
     label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
     out = out or Path("bundles") / (label.name or name_of(model))
-    manifest = pack_model(model, out, wanted, threat_model=ThreatModel(eps=eps), label=label, precision=precision)
+    threat_model = ThreatModel(eps=eps)
+    manifest = pack_model(model, out, wanted, threat_model=threat_model, label=label, precision=precision, key=key)
     _say(manifest)
-    click.echo(f"bundle: {out}")
+    click.echo(written(out, key))
 
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:

@@ -25,6 +25,7 @@ from runtime.session_ort import OrtSession
 from runtime.spec import LONGEST_NAME
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from onnx import ModelProto
 
     from runtime.bundle import Manifest
@@ -59,7 +60,14 @@ def name_of(path: Path) -> str:
 
 
 def pack_model(
-    path: Path, out: Path, wanted: Wanted, *, threat_model: ThreatModel, label: Label, precision: str | None = None
+    path: Path,
+    out: Path,
+    wanted: Wanted,
+    *,
+    threat_model: ThreatModel,
+    label: Label,
+    precision: str | None = None,
+    key: EllipticCurvePrivateKey | None = None,
 ) -> Manifest:
     """Put a classifier behind edgeproof's interface, derive its gradient graph, and write the bundle.
 
@@ -70,6 +78,7 @@ def pack_model(
         threat_model: what the model is judged against.
         label: names and version.
         precision: `fp32` or `fp16`; by default what the model computes in.
+        key: signs the bundle.
 
     Raises:
         UsageFault: `out` is not empty.
@@ -118,6 +127,7 @@ def pack_model(
             ships=name,
             packed=packed,
         ),
+        key=key,
     )
 
 

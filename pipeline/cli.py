@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from export.network import export_network
@@ -23,7 +24,7 @@ from runtime.bundle import Provenance, Reference
 from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
 from runtime.options import Asked, NewDirectory, attack_options, judge
-from runtime.signing import fingerprint, load_private_key
+from runtime.trust_options import key_option, written
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -161,14 +162,11 @@ def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
-@click.option(
-    "--key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Private key (PEM) to sign with, as `edgeproof key new` makes it.  [default: it is not signed]",
-)
-def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int, key: Path | None) -> None:
+@key_option
+def export(
+    run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int, key: EllipticCurvePrivateKey | None
+) -> None:
     """Export the student of RUN: ONNX, its gradient graph, test images, digests, signature; one bundle."""
-    signer = load_private_key(key) if key else None
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
     out = out or Path("bundles") / recipe.name
@@ -183,7 +181,7 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
     )
     test = load_dataset(recipe.data.name, recipe.data.path, data_root).test
     manifest = export_network(
-        trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out, key=signer
+        trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out, key=key
     )
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
@@ -194,8 +192,7 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
             f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )
-    signed = f", signed with key {fingerprint(signer.public_key())}" if signer else ""
-    click.echo(f"bundle: {out}{signed}")
+    click.echo(written(out, key))
 
 
 def _reference(trained: TrainedRun) -> Reference | None:

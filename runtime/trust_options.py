@@ -1,4 +1,4 @@
-"""The options that say what a device trusts and what it has accepted, and what verify does with them."""
+"""The options that say who signs, what a device trusts and what it has accepted; and what verify does with them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runtime.rollback import accept, check_not_older, locked, read_state
-from runtime.signing import Trust, load_trust
+from runtime.signing import Trust, fingerprint, load_private_key, load_trust
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from runtime.bundle import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -22,6 +24,16 @@ def _load_trust(ctx: click.Context, param: click.Parameter, value: Path | None) 
     return None if value is None else load_trust(value)
 
 
+def _load_key(ctx: click.Context, param: click.Parameter, value: Path | None) -> EllipticCurvePrivateKey | None:
+    return None if value is None else load_private_key(value)
+
+
+key_option = click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_load_key,
+    help="Private key (PEM) to sign with, as `edgeproof key new` makes it.  [default: it is not signed]",
+)
 trust_option = click.option(
     "--trust",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -38,6 +50,11 @@ state_option = click.option(
 allow_rollback_option = click.option(
     "--allow-rollback", is_flag=True, help="Take an older version than the one accepted last."
 )
+
+
+def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
+    """Return in words where a bundle was written, and who signed it."""
+    return f"bundle: {out}" + (f", signed with key {fingerprint(key.public_key())}" if key else "")
 
 
 @contextlib.contextmanager

@@ -590,6 +590,17 @@ def test_name_with_blanks_is_packed_under_a_plain_one(
     assert "packed from my model.onnx, opset" in shown.stdout
 
 
+def test_packed_bundle_is_signed_and_one_without_is_not_trusted(data: Path, save: Any, tmp_path: Path) -> None:
+    assert command("key", "new", "--out", tmp_path / "keys").exit_code == 0
+    trust = ("--trust", tmp_path / "keys" / "public.pem")
+    packed(save(plain()), data, tmp_path / "signed", "--key", tmp_path / "keys" / "private.pem")
+    result, report = verified(tmp_path / "signed", *trust, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert report["artifact"]["authenticated"] is True
+    packed(save(plain()), data, tmp_path / "unsigned")
+    assert verified(tmp_path / "unsigned", *trust, "--out", tmp_path / "u")[0].exit_code == 3
+
+
 def test_figures_of_a_model_are_those_of_its_bundle(data: Path, save: Any, tmp_path: Path) -> None:
     model = save(plain())
     packed(model, data, tmp_path / "bundle", "--std", "0.9")
