@@ -1,6 +1,6 @@
 """Standard AutoAttack on an exported graph, and torchattacks' on the same network in PyTorch eager: time and outcome.
 
-    python -m benchmarks.autoattack RUN [--n 128] [--ours-only] [--out FILE.json]
+    python -m benchmarks.autoattack RUN [--n 128] [--threads N] [--ours-only] [--out FILE.json]
 
 RUN is a finished training run. Both attack the first n test images, each attack of the cascade on what the earlier
 ones of its own side left, by turns: ours, theirs, ours again. Theirs have the reference's settings (APGD-CE and
@@ -8,8 +8,9 @@ APGD-T 100 steps, FAB-T 9 targets of 100 steps, Square 5,000 queries on the unsc
 one batch, as the reference does up to 250 images. A robust image is one that the network classifies rightly at the
 point that the attack returned; one beyond eps counts for neither.
 
-Beside wall time stands the CPU time of the process, which other work on the machine changes less, and the limit: what
-the images passed forward and backward cost by themselves, from the bare cost of a pass of 64 images.
+Beside wall time stands the CPU time of the process, and the limit: what the images passed forward and backward cost by
+themselves, from the bare cost of a pass of 64 images. On a machine that others use as well wall time says nothing, and
+several threads burn CPU time while they wait for each other: with `--threads 1` the CPU times can be compared.
 """
 
 import argparse
@@ -91,13 +92,13 @@ THEIRS: dict[str, Callable[[nn.Module, int], Any]] = {
 
 
 def bare(forward: Callable[[], Any], gradient: Callable[[], Any]) -> dict[str, float]:
-    """Return the milliseconds an image of one pass forward, and of one for the gradient, medians."""
+    """Return the CPU or, with threads, wall milliseconds an image of a pass forward and of one for the gradient."""
     costs: dict[str, list[float]] = {"forward": [], "gradient": []}
     for _ in range(BARE_ROUNDS):
         for name, action in (("forward", forward), ("gradient", gradient)):
             clock = Clock()
             clock.run(action)
-            costs[name].append(1e3 * clock.wall / BARE)
+            costs[name].append(1e3 * (clock.cpu if torch.get_num_threads() == 1 else clock.wall) / BARE)
     return {name: round(statistics.median(values), 4) for name, values in costs.items()}
 
 
@@ -186,7 +187,7 @@ def limit(row: dict[str, Any], cost: dict[str, float]) -> float:
     return round((row["forwards"] * cost["forward"] + row["gradients"] * cost["gradient"]) / 1e3, 2)
 
 
-def measure(run: Path, n: int, ours_only: bool) -> dict[str, Any]:
+def measure(run: Path, n: int, threads: int, ours_only: bool) -> dict[str, Any]:
     """Run both sides, attack by attack."""
     opened, data = open_run(run, "best"), load_dataset("fashion-mini", None)
     classes = len(data.classes)
@@ -195,8 +196,10 @@ def measure(run: Path, n: int, ours_only: bool) -> dict[str, Any]:
     channels, height, width = images.images.shape[1:]
     network = opened.network.requires_grad_(False)
     forward = to_onnx(network, InputShape(channels=channels, height=height, width=width))
-    session = OrtSession(to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32")
-    torch.set_num_threads(cores())
+    session = OrtSession(
+        to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32", threads=threads % cores()
+    )
+    torch.set_num_threads(threads)
     first = first_images(images, BARE)
     costs = {"ours": our_bare(session, *first, classes)}
     costs["theirs"] = their_bare(network, *(torch.from_numpy(array) for array in first))
@@ -225,7 +228,7 @@ def measure(run: Path, n: int, ours_only: bool) -> dict[str, Any]:
         "attacks": [attack.name for attack in stages("aa", classes)],
         "bare_ms": costs,
         **sides,
-        "threads": cores(),
+        "threads": threads,
         **machine_card(),
         "software": software(("onnxruntime", "torch", "torchattacks")),
     }
@@ -242,19 +245,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--n", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=cores(), choices=(1, cores()))
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    record = measure(asked.run, asked.n, asked.ours_only)
+    record = measure(asked.run, asked.n, asked.threads, asked.ours_only)
     print(f"{record['clean']} of {record['n']} right; bare cost of an image, ms: {record['bare_ms']}")
+    seconds = "cpu_seconds" if record["threads"] == 1 else "seconds"
     print("| attack | ours, s | again | limit | theirs, s | limit | times faster | standing: ours | theirs |")
     print("|---|---|---|---|---|---|---|---|---|")
     for place, name in enumerate([*record["attacks"], "all"]):
         ours = record["ours"][place]
         again, theirs = (record[side][place] if side in record else ours for side in ("again", "theirs"))
-        mean = (ours["seconds"] + again["seconds"]) / 2
-        figures = [ours["seconds"], again["seconds"], ours["limit"], theirs["seconds"], theirs["limit"]]
-        words = [*map(str, figures), f"{theirs['seconds'] / mean:.2f}", str(ours["standing"]), str(theirs["standing"])]
+        mean = (ours[seconds] + again[seconds]) / 2
+        figures = [ours[seconds], again[seconds], ours["limit"], theirs[seconds], theirs["limit"]]
+        words = [*map(str, figures), f"{theirs[seconds] / mean:.2f}", str(ours["standing"]), str(theirs["standing"])]
         print(f"| {name} | {' | '.join(words)} |")
     if asked.out:
         asked.out.write_text(json.dumps(record, indent=2) + "\n")

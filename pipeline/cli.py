@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from runtime.bundle import Provenance, Reference
 from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
 from runtime.options import Asked, NewDirectory, attack_options, judge
+from runtime.progress import log
 from runtime.trust_options import key_option, written
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -113,16 +113,9 @@ def _train(
             allow_weak_teacher=allow_weak_teacher,
         )
     except KeyboardInterrupt:
-        click.echo(f"resume with: {_resuming(recipe, out, overrides, devices)}", err=True)
+        log(f"what is done is kept; to go on: the same command with --out {out} --resume")
         raise
     _print_summary(summary, out)
-
-
-def _resuming(recipe: str, out: Path, overrides: tuple[str, ...], devices: int) -> str:
-    """Return the command that goes on with a run."""
-    words = ["edgeproof", click.get_current_context().info_name or "distill", recipe, "--out", str(out)]
-    words += [word for override in overrides for word in ("--set", override)]
-    return shlex.join([*words, *(("--devices", str(devices)) if devices > 1 else ()), "--resume"])
 
 
 @rank_zero_only

@@ -71,7 +71,7 @@ def check_new_directory(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageFault(
             f"{path} exists and is not empty",
-            hint="remove it, name another --out, or go on there with --resume where the command knows it",
+            hint="remove it, name another --out, or go on with --resume",
         )
     place = next(parent for parent in path.absolute().parents if parent.exists())
     try:

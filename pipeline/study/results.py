@@ -20,11 +20,15 @@ COLUMNS = (CLEAN, *NAMES)
 
 
 class Judged(Frozen):
-    """One evaluation of a cell: accuracies of the attacks asked for, as fractions of the first n test images."""
+    """One evaluation of a cell: accuracies of the attacks asked for, as fractions of the first n test images.
+
+    `doubts` are the report's blocking warnings: reasons not to believe the figures.
+    """
 
     n: int
     clean: Accuracy
     attacks: dict[str, Accuracy]
+    doubts: tuple[str, ...] = ()
     seconds: float
     device: str
 
@@ -94,6 +98,7 @@ def _judged(directory: Path) -> Judged:
         n=n,
         clean=Accuracy(value=clean.accuracy, ci95=clean.ci95),
         attacks={row.name: Accuracy(value=row.accuracy, ci95=row.ci95) for row in report.attacks if row.name in asked},
+        doubts=tuple(warning.message for warning in report.warnings if warning.blocking),
         seconds=report.seconds,
         device=str(report.device["cpu"]),
     )

@@ -158,6 +158,12 @@ def notes(
     if beside:
         lines.append(f"Published figures: {beside.title} ({beside.source}).")
     lines += [f"{method}: {METHODS[method].source}." for method in dict.fromkeys(group.method for group in groups)]
+    lines += [
+        f"In doubt: {result.cell}, {name}: {doubt}."
+        for result in results
+        for name, judged in result.evaluations.items()
+        for doubt in judged.doubts
+    ]
     lines += [f"Not finished: {line}." for line in by_reason(unfinished)]
     return tuple(lines)
 

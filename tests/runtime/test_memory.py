@@ -38,7 +38,7 @@ def cifar_like(place, n):
 
 def peak(bundle, out):
     """Return the largest resident set of a run, in MiB."""
-    command = [sys.executable, "-c", MEASURED, "verify", str(bundle), "--attacks", "fgsm", "--out", str(out)]
+    command = [sys.executable, "-c", MEASURED, "verify", str(bundle), "--out", str(out)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(re.search(r"peak (\d+)", result.stdout)[1]) / 1024
 

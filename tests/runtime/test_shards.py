@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,17 @@ def test_merged_shards_give_the_evidence_and_verdict_of_one_run(place, tmp_path)
             del row["seconds"]
     assert reports[0] == reports[1]
     assert sorted(path.name for path in merged.iterdir()) == ["evidence.npz", "report.html", "report.json", "run.json"]
+
+
+def test_the_evidence_of_a_convolutional_network_depends_on_neither_batch_nor_shards(tmp_path):
+    stored = Path(__file__).parents[1] / "data" / "tiny-bundle"
+    runs = {"whole": [], "one by one": ["--batch", 1], "a": ["--shard", "1/2", "--batch", 3], "b": ["--shard", "2/2"]}
+    for name, options in runs.items():
+        result = edgeproof("verify", stored, "--save-adversarial", *options, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+    assert edgeproof("merge", tmp_path / "b", tmp_path / "a", "--out", tmp_path / "merged").exit_code == 0
+    whole, *others = ((tmp_path / name / "evidence.npz").read_bytes() for name in ("whole", "one by one", "merged"))
+    assert all(other == whole for other in others)
 
 
 def test_a_shard_leaves_its_part_and_no_verdict(place):

@@ -274,6 +274,25 @@ def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path,
     assert not Path("c").exists()
 
 
+def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_named(tmp_path, files):
+    graphs = {
+        name: Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18) for name in ("fp32", "int8")
+    }
+    both = write_bundle(tmp_path / "both", files, n=60, graphs=graphs, ships="int8", gate=Gate(max_drop=0.5))
+    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--json")
+    paired = json.loads(result.stdout)["paired"]
+    assert result.exit_code == 0, result.stderr
+    assert "first fp32, to measure the drop from" in result.stderr
+    assert "tiny fp32 on ort/cpu" in paired["against"]
+    assert (paired["only_this"], paired["only_that"]) == (0, 0)
+    assert load_report(Path("run-fp32")).gate == Gate()
+    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--resume")
+    assert "run-fp32 is finished already" in result.stderr
+    for part in (["--shard", "1/2"], ["--until-decided"]):
+        result = edgeproof("verify", both, "--attacks", "fgsm", *part, "--out", "part")
+        assert (result.exit_code, "--against DIR" in result.stderr) == (2, True)
+
+
 def test_the_fp32_artifact_has_nothing_to_drop_from(bundle):
     result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--out", "run")
     read = load_report(Path("run"))

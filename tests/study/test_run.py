@@ -124,7 +124,8 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(study_file, tmp_path):
     assert "NonFinite" in (tmp_path / "out/resnet18-pgd-at-seed0" / FAILURE).read_text()
     assert (tmp_path / "out/table/cells/resnet18-trades-seed0.json").exists()
     study_file.write_text(text.replace("1e30", "1e-3"))
-    assert run(study_file, "--out", tmp_path / "out", "--resume").exit_code == 0
+    mended = run(study_file, "--out", tmp_path / "out", "--resume")
+    assert mended.exit_code == 0, mended.output
     assert not (tmp_path / "out/resnet18-pgd-at-seed0" / FAILURE).exists()
 
 

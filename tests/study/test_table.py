@@ -143,6 +143,16 @@ def test_the_notes_say_precision_machine_images_sources_and_what_is_missing(stud
         assert (text in notes) is (text != "our reading")
 
 
+def test_what_a_verdict_would_not_believe_is_in_the_notes(study):
+    (good, other) = (cell("adaad", seed, pgd=0.5) for seed in (0, 1))
+    judged = good.evaluations["gradient"].model_copy(update={"doubts": ("gradients are masked",)})
+    doubtful = good.model_copy(update={"evaluations": {"gradient": judged}})
+    notes = build_table(study, [doubtful, other], {}).notes
+    assert [note for note in notes if "In doubt" in note] == [
+        "In doubt: resnet18-adaad-8-seed0, gradient: gradients are masked."
+    ]
+
+
 def test_a_study_of_which_nothing_ran_has_a_table_too(study):
     table = build_table(study, [], {"a": "failed: b"})
     assert table.rows == table.difference_rows == ()
