@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
-from export.foreign import Label, pack_model
+from export.foreign import Label, name_of, pack_model
 from runtime.images import DATA_ROOT
 from runtime.options import NewDirectory, fraction
 from runtime.preparers import Wanted, gradient_option, mean_option, std_option
-from runtime.spec import ThreatModel
+from runtime.spec import LONGEST_NAME, Name, ThreatModel
+from runtime.trust_options import key_option, written
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from runtime.bundle import Manifest
 
 PRECISIONS = ("fp32", "fp16")
@@ -21,6 +25,16 @@ PRECISIONS = ("fp32", "fp16")
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Take a name as a manifest does; another is a usage error."""
+    try:
+        return None if value is None else TypeAdapter(Name).validate_python(value)
+    except ValidationError:
+        raise click.BadParameter(
+            f"{value!r} is not a name: letters and digits, after the first also '.', '_' and '-', {LONGEST_NAME} in all"
+        ) from None
 
 
 @click.command()
@@ -38,7 +52,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--eps", callback=fraction, default="8/255", show_default=True, help="L-infinity radius, the claim.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="What it computes in.  [default: the model's own]")
 @gradient_option
-@click.option("--name", help="Of the model.  [default: the file's]")
+@click.option("--name", callback=_name, help="Of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help="Their names, comma-separated, in the order of the logits.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
 @click.option(
@@ -49,14 +63,23 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Where data sets known by name lie or are downloaded to.",
 )
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
-def pack(model: Path, eps: float, precision: str | None, out: Path | None, **options: Any) -> None:
+@key_option
+def pack(
+    model: Path,
+    eps: float,
+    precision: str | None,
+    out: Path | None,
+    key: EllipticCurvePrivateKey | None,
+    **options: Any,
+) -> None:
     """Turn anyone's ONNX classifier into a bundle."""
     label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
-    out = out or Path("bundles") / (label.name or model.stem)
-    manifest = pack_model(model, out, wanted, threat_model=ThreatModel(eps=eps), label=label, precision=precision)
+    out = out or Path("bundles") / (label.name or name_of(model))
+    threat_model = ThreatModel(eps=eps)
+    manifest = pack_model(model, out, wanted, threat_model=threat_model, label=label, precision=precision, key=key)
     _say(manifest)
-    click.echo(f"bundle: {out}")
+    click.echo(written(out, key))
 
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,10 @@ from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
 from runtime.images import PLAIN_CHANNELS, find_images
 from runtime.session_ort import OrtSession
+from runtime.spec import LONGEST_NAME
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from onnx import ModelProto
 
     from runtime.bundle import Manifest
@@ -40,7 +43,7 @@ class Label:
     """What a bundle is called.
 
     Args:
-        name: of the model; the file's by default.
+        name: of the model, a `runtime.spec.Name`; made of the file's by default.
         classes: their names, in the order of the logits; folder names or numbers by default.
         version: of the bundle, rising.
 
@@ -51,8 +54,20 @@ class Label:
     version: int = 1
 
 
+def name_of(path: Path) -> str:
+    """Return the name of a file as a model may be called: what is no letter, digit, '.', '_' or '-' becomes '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:LONGEST_NAME] or "model"
+
+
 def pack_model(
-    path: Path, out: Path, wanted: Wanted, *, threat_model: ThreatModel, label: Label, precision: str | None = None
+    path: Path,
+    out: Path,
+    wanted: Wanted,
+    *,
+    threat_model: ThreatModel,
+    label: Label,
+    precision: str | None = None,
+    key: EllipticCurvePrivateKey | None = None,
 ) -> Manifest:
     """Put a classifier behind edgeproof's interface, derive its gradient graph, and write the bundle.
 
@@ -63,6 +78,7 @@ def pack_model(
         threat_model: what the model is judged against.
         label: names and version.
         precision: `fp32` or `fp16`; by default what the model computes in.
+        key: signs the bundle.
 
     Raises:
         UsageFault: `out` is not empty.
@@ -104,13 +120,14 @@ def pack_model(
         evaluation=images,
         reference_logits=logits,
         claims=Claims(
-            name=label.name or path.stem,
+            name=label.name or name_of(path),
             classes=names,
             threat_model=threat_model,
             version=label.version,
             ships=name,
             packed=packed,
         ),
+        key=key,
     )
 
 

@@ -1,7 +1,12 @@
-"""MODEL_CARD.md: the manifest in words, for the person who receives the bundle."""
+"""MODEL_CARD.md: the manifest in words, for the person who receives the bundle.
+
+A Hugging Face model card: metadata in YAML, with the training run's figures as `model-index`
+(github.com/huggingface/hub-docs, modelcard.md), then Markdown.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from runtime.bundle import EVALUATION
@@ -18,6 +23,7 @@ def model_card(manifest: Manifest) -> str:
 
 
 def _sections(manifest: Manifest) -> Iterator[list[str]]:
+    yield _metadata(manifest)
     yield [f"# {manifest.name}, version {manifest.version}"]
     yield _what_it_is(manifest)
     yield _threat_model(manifest)
@@ -33,6 +39,49 @@ def _sections(manifest: Manifest) -> Iterator[list[str]]:
     yield ["## Files", "", "| file | bytes | sha256 |", "|---|---|---|"] + [
         f"| {name} | {entry.size} | `{entry.sha256}` |" for name, entry in sorted(manifest.files.items())
     ]
+
+
+def _metadata(manifest: Manifest) -> list[str]:
+    return [
+        "---",
+        "library_name: onnx",
+        "pipeline_tag: image-classification",
+        "tags:",
+        "- onnx",
+        "- adversarial-robustness",
+        "- edgeproof",
+        *(_model_index(manifest, manifest.reference) if manifest.reference else []),
+        "---",
+    ]
+
+
+def _model_index(manifest: Manifest, reference: Reference) -> list[str]:
+    origin = manifest.provenance
+    data = origin.training_data.name if origin else manifest.evaluation.name
+    threat = manifest.threat_model
+    return [
+        "model-index:",
+        f"- name: {_text(manifest.name)}",
+        "  results:",
+        "  - task:",
+        "      type: image-classification",
+        "    dataset:",
+        f"      name: {_text(f'{data}, {reference.n} hold-out images')}",
+        f"      type: {_text(data)}",
+        "    metrics:",
+        "    - name: clean accuracy",
+        "      type: accuracy",
+        f"      value: {reference.clean}",
+        f"    - name: {_text(f'accuracy under PGD, {threat.norm}, eps {255 * threat.eps:.3g}/255')}",
+        "      type: accuracy",
+        f"      value: {reference.pgd}",
+    ]
+
+
+def _text(text: str) -> str:
+    """Return a text as YAML, whatever is in it: JSON's strings are YAML's, but for signs that are not printed."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in quoted)
 
 
 def _what_it_is(manifest: Manifest) -> list[str]:
@@ -130,8 +179,9 @@ def _verification(manifest: Manifest) -> list[str]:
         "",
         "On the device, with `pip install edgeproof` and without the training framework:",
         "",
-        "    edgeproof verify BUNDLE",
+        "    edgeproof verify BUNDLE --trust public.pem",
         "",
         f"attacks the {manifest.ships} graph itself on the {manifest.evaluation.n} images of {EVALUATION}, "
-        "after checking every file against manifest.json.",
+        "after checking the signature with the publisher's key and every file against manifest.json. Without --trust "
+        "the digests alone are checked: they tell damage, not who made it.",
     ]

@@ -18,6 +18,7 @@ from runtime.session_ort import OrtSession
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from torch import nn
 
     from runtime.bundle import InputShape, Manifest
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 
 def export_network(
-    network: nn.Module, *, shape: InputShape, evaluation: ImageSet, claims: Claims, out: Path
+    network: nn.Module,
+    *,
+    shape: InputShape,
+    evaluation: ImageSet,
+    claims: Claims,
+    out: Path,
+    key: EllipticCurvePrivateKey | None = None,
 ) -> Manifest:
     """Export a classifier, derive its gradient graph, compare both with the network, and write the bundle.
 
@@ -35,6 +42,7 @@ def export_network(
         evaluation: the images [N, C, H, W] that parity is measured on and that travel with the model.
         claims: name, class names, threat model, version, gate, figures and provenance.
         out: the bundle: a directory that does not exist yet, or is empty.
+        key: signs it.
 
     Raises:
         UsageFault: `out` is not empty.
@@ -60,4 +68,5 @@ def export_network(
         evaluation=evaluation,
         reference_logits=logits,
         claims=claims,
+        key=key,
     )

@@ -27,6 +27,7 @@ from runtime.bundle import (
     Reference,
 )
 from runtime.files import new_directory, sha256, write_atomic
+from runtime.signing import SIGNATURE, sign
 from runtime.spec import Gate, ThreatModel
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from numpy.typing import NDArray
     from onnx import ModelProto
 
@@ -94,6 +96,7 @@ def write_bundle(
     evaluation: ImageSet,
     reference_logits: NDArray[np.float32],
     claims: Claims,
+    key: EllipticCurvePrivateKey | None = None,
 ) -> Manifest:
     """Write a bundle and return its manifest.
 
@@ -103,6 +106,7 @@ def write_bundle(
         evaluation: the images that travel with the model.
         reference_logits: float32 [N, K] of the training framework on them; of a packed model its own.
         claims: the rest of the manifest.
+        key: signs it.
 
     Raises:
         UsageFault: `out` is not empty.
@@ -119,10 +123,12 @@ def write_bundle(
     draft = _manifest(precisions, shape, evaluation, claims, contents)
     contents[MODEL_CARD] = model_card(draft).encode()
     manifest = _manifest(precisions, shape, evaluation, claims, contents)
+    contents[MANIFEST] = manifest.to_json()
+    if key is not None:
+        contents[SIGNATURE] = sign(claims.name, {name: sha256(data) for name, data in contents.items()}, key)
     with new_directory(out) as directory:
         for name, data in contents.items():
             write_atomic(directory / name, data)
-        write_atomic(directory / MANIFEST, manifest.to_json())
     return manifest
 
 

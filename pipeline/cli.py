@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from export.network import export_network
@@ -23,6 +24,7 @@ from runtime.device import software
 from runtime.images import DATA_ROOT, ImageSet, find_images
 from runtime.options import Asked, NewDirectory, attack_options, judge
 from runtime.progress import log
+from runtime.trust_options import key_option, written
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -153,8 +155,11 @@ def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
-def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int) -> None:
-    """Export the student of RUN: ONNX, its gradient graph, test images, digests; one bundle."""
+@key_option
+def export(
+    run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int, key: EllipticCurvePrivateKey | None
+) -> None:
+    """Export the student of RUN: ONNX, its gradient graph, test images, digests, signature; one bundle."""
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
     out = out or Path("bundles") / recipe.name
@@ -168,7 +173,9 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
         provenance=_provenance(trained),
     )
     test = load_dataset(recipe.data.name, recipe.data.path, data_root).test
-    manifest = export_network(trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out)
+    manifest = export_network(
+        trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out, key=key
+    )
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
         assert parity is not None
@@ -178,7 +185,7 @@ def export(run: Path, checkpoint: str, data_root: Path, out: Path | None, versio
             f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )
-    click.echo(f"bundle: {out}")
+    click.echo(written(out, key))
 
 
 def _reference(trained: TrainedRun) -> Reference | None:

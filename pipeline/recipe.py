@@ -27,7 +27,7 @@ from pipeline.recipe_file import read_recipe
 from pipeline.search import SearchSpec
 from runtime.bundle import Digest
 from runtime.errors import BadRecipe
-from runtime.spec import Frozen, Gate, ThreatModel
+from runtime.spec import Frozen, Gate, Name, ThreatModel
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 USUAL_DECAY = 0.999
@@ -152,7 +152,7 @@ else:
 class Recipe(Frozen):
     """One training run, whole."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataTable
     student: StudentTable

@@ -27,6 +27,9 @@ SUMMARIES = {
     "pack": "Turn anyone's ONNX classifier into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
+    "inspect": "Say what is in a bundle, and whether it is whole.",
+    "install": "Make a bundle the current one of a device; keep the one before.",
+    "key": "Make the keys that sign bundles.",
     "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""

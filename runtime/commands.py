@@ -6,7 +6,7 @@ import shlex
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,11 @@ from runtime.run_directory import finish_run, read_part
 from runtime.session_ort import PROVIDERS
 from runtime.shards import merge as merge_parts
 from runtime.spec import ThreatModel
+from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
 from runtime.verify import Run
+
+if TYPE_CHECKING:
+    from runtime.signing import Trust
 
 
 @click.command()
@@ -39,6 +43,9 @@ from runtime.verify import Run
     show_default=True,
     help="Execution provider of ONNX Runtime.",
 )
+@trust_option
+@state_option
+@allow_rollback_option
 @mean_option
 @std_option
 @gradient_option
@@ -48,6 +55,9 @@ def verify(
     precision: str | None,
     backend: str,
     provider: str,
+    trust: Trust | None,
+    state: Path | None,
+    allow_rollback: bool,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     gradient: str,
@@ -58,7 +68,7 @@ def verify(
     An ONNX file is packed into a bundle first, in a temporary place; it needs --data.
     """
     asked = Asked(**choices)
-    opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT)
+    opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT, trust)
     manifest = opened.manifest
     precision = precision or manifest.ships
     # Before an engine takes memory: the images' file is let go.
@@ -77,10 +87,13 @@ def verify(
         images=images,
         command=f"edgeproof verify {'MODEL.onnx' if artifact.is_file() else 'BUNDLE'} {shlex.join(engine)}",
         bundle_version=manifest.version,
+        authenticated=opened.signed_by is not None,
     )
     if PARENT in manifest.graphs and precision != PARENT:
         subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider, gradient))
-    judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+    # A model file has no version to remember.
+    with remembered(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
+        judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
 
 
 def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str, gradient: str) -> Subject:
@@ -108,14 +121,23 @@ def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
     show(run.report, out, as_json=as_json)
 
 
-def _opened(artifact: Path, asked: Asked, mean: tuple[float, ...], std: tuple[float, ...], gradient: bool) -> Bundle:
+def _opened(
+    artifact: Path,
+    asked: Asked,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    gradient: bool,
+    trust: Trust | None,
+) -> Bundle:
     """Open a bundle, or pack a model into one that lives in memory alone."""
     if artifact.is_dir():
         if mean or std:
             raise UsageFault(
                 "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
             )
-        return open_bundle(artifact)
+        return open_bundle(artifact, trust)
+    if trust:
+        raise UsageFault(f"{artifact} is a model file, which has no signature", hint="--trust is for a bundle")
     if asked.data is None:
         raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
     wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)

@@ -38,7 +38,7 @@ def print_summary(report: Report, out: Path) -> None:
     if report.sequential:
         console.print(report.sequential.reason, markup=False)
     artifact = report.artifact
-    what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, not authenticated"
-    console.print(what, markup=False)
+    what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}"
+    console.print(f"{what}, {'' if artifact.authenticated else 'not '}authenticated", markup=False)
     console.print(f"{report.data.n} images, eps {255 * report.threat_model.eps:.2f}/255", markup=False)
     console.print(f"report: {out}", markup=False)

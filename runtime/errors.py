@@ -42,6 +42,14 @@ class BadBundle(BadInput):
     """A bundle is damaged, incomplete or not a bundle."""
 
 
+class BadSignature(BadBundle):
+    """A bundle is unsigned where a signature is asked for, or its signature does not hold."""
+
+
+class Rollback(BadBundle):
+    """A bundle is older than what this device has accepted of its name, or another one of the same version."""
+
+
 class BadData(BadInput):
     """An image set is missing, damaged or does not fit the model."""
 

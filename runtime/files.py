@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, or a power cut, sees the old file or the new one."""
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write `data` to `path` so that a reader, or a power cut, sees the old file or the new one.
+
+    When it returns, the new file survives a power cut. It is never readable by more than `mode` says.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -24,7 +27,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
         sync_directory(path.parent)
     except BaseException:
@@ -42,7 +45,9 @@ def new_directory(path: Path) -> Iterator[Path]:
         inner = Path(temporary) / path.name
         inner.mkdir()
         yield inner
+        sync_directory(inner)
         inner.replace(path)
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

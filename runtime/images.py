@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -30,8 +31,13 @@ DATA_ROOT = Path("data")
 KEYS = (("x", "y", "ids"), ("images", "labels", "ids"))
 """Names of images, labels and ids inside an .npz: a user's file, and the set inside a bundle."""
 PLAIN_CHANNELS = (1, 3)
-UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, EOFError, RuntimeError, MemoryError, OverflowError, SyntaxError, TypeError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 """What numpy and zipfile raise for a damaged, encrypted, pickled or foreign file."""
+MAGIC = b"\x93NUMPY"
+"""What every array in an .npz begins with."""
 LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
 CHUNK = 1000
 """Images that are looked at together where all are, one after the other."""
@@ -266,6 +272,10 @@ def open_npz(source: Path | bytes) -> Any:
     file = np.load(io.BytesIO(source if isinstance(source, bytes) else source.read_bytes()), allow_pickle=False)
     if isinstance(file, np.ndarray):
         raise ValueError("it is a single array")
+    for name in file.zip.namelist():  # numpy hands out what is no array as bytes
+        with file.zip.open(name) as member:
+            if member.read(len(MAGIC)) != MAGIC:
+                raise ValueError(f"{name!r} is no array")
     return file
 
 

@@ -160,8 +160,9 @@ def _load(role: str, graph: bytes, provider: str, threads: int) -> Any:
     options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
     options.use_deterministic_compute = True
-    try:
-        session = runtime.InferenceSession(graph, options, providers=[name])
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:  # its own fall-back would print to stdout and try again
+        session = runtime.InferenceSession(graph, options, providers=[name], enable_fallback=0)
     except Exception as error:  # as above
         raise BadModel(f"the {role} cannot be loaded: {_first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != name:

@@ -131,10 +131,12 @@ def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
 
 
 def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:
-    """Return those of all: the seconds of all, from the first start, on the machines of all."""
+    """Return those of all: their seconds, from the first start, on all their machines; authenticated if each was."""
     devices = {name: _all(part.device.get(name) for part in parts) for name in parts[0].device}
+    authenticated = all(part.artifact.authenticated for part in parts)
     return parts[0].model_copy(
         update={
+            "artifact": parts[0].artifact.model_copy(update={"authenticated": authenticated}),
             "device": devices,
             "software": {name: _all(part.software.get(name) for part in parts) for name in parts[0].software},
             "started": min(part.started for part in parts),

@@ -34,6 +34,11 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 """A number from 0 to 1, also written as '8/255' or '45%'."""
 
 
+LONGEST_NAME = 100
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
+"""What a model or recipe is called: part of file names, so nothing that climbs, hides or needs quoting."""
+
+
 class ThreatModel(Frozen):
     """The perturbations that a model must withstand: `eps` in the units of images in [0, 1]."""
 

@@ -63,6 +63,16 @@ def test_a_gate_that_is_not_reached_ends_with_one(device, tmp_path):
     assert result.stdout.startswith("failed\n")
 
 
+def test_keys_signatures_and_installation_need_nothing_more(device, tmp_path):
+    assert device("edgeproof", "key", "new", "--out", tmp_path / "keys").returncode == 0
+    result = device("edgeproof", "inspect", BUNDLE, "--trust", tmp_path / "keys/public.pem")
+    assert (result.returncode, result.stdout) == (3, "")
+    assert "is not signed" in result.stderr
+    result = device("edgeproof", "install", BUNDLE, "--to", tmp_path / "place")
+    assert result.returncode == 0, result.stderr
+    assert device("edgeproof", "inspect", tmp_path / "place/current").returncode == 0
+
+
 @pytest.mark.parametrize("command", ["teach", "distill", "evaluate", "export"])
 def test_a_command_whose_extra_is_missing_names_it(device, command):
     result = device("edgeproof", command, "anything")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from export.gradient import gradient_graph
 from export.limits import refuse_beyond_limits
+from export.model_card import model_card
 from export.network import export_network
 from export.pack import MODEL_CARD, Claims, Precision, write_bundle
 from export.parity import measure_parity, reference_logits
@@ -22,6 +24,7 @@ from runtime.bundle import EVALUATION, REFERENCE, Bundle, DataRecord, InputShape
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.images import ImageSet, read_npz
 from runtime.session_ort import OrtSession
+from runtime.signing import PRIVATE, PUBLIC, SIGNATURE, load_private_key, load_trust, new_key
 from runtime.spec import Gate, ThreatModel
 
 if TYPE_CHECKING:
@@ -133,6 +136,49 @@ def test_card_names_threat_figures_digests_and_the_command(bundle: Bundle) -> No
         assert name == MODEL_CARD or entry.sha256 in card
 
 
+def front_matter(card: str) -> Any:
+    start, metadata, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(metadata)
+
+
+def test_card_carries_its_figures_as_a_model_index(bundle: Bundle) -> None:
+    metadata = front_matter(bundle.read(MODEL_CARD).decode())
+    assert metadata["pipeline_tag"] == "image-classification"
+    (model,) = metadata["model-index"]
+    (result,) = model["results"]
+    assert (model["name"], result["task"]["type"]) == ("tiny", "image-classification")
+    assert result["dataset"] == {"name": "animals, 500 hold-out images", "type": "animals"}
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == {
+        "clean accuracy": 0.81,
+        "accuracy under PGD, linf, eps 8/255": 0.47,
+    }
+
+
+@pytest.mark.parametrize("name", ["a: b", "'\"", "- x\n---\n", "ü 🦉 \\ \x85 \x9f \u2028", "{}", "#", "null", "1e3"])
+def test_card_stays_yaml_whatever_the_data_is_called(bundle: Bundle, name: str) -> None:
+    origin = bundle.manifest.provenance
+    assert origin
+    origin = origin.model_copy(update={"training_data": DataRecord(name=name, n=1, sha256="2" * 64)})
+    metadata = front_matter(model_card(bundle.manifest.model_copy(update={"provenance": origin})))
+    assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == name
+
+
+def test_export_with_a_key_signs_the_bundle(graphs: tuple[Any, Any], evaluation: ImageSet, tmp_path: Path) -> None:
+    new_key(tmp_path / "keys")
+    write_bundle(
+        tmp_path / "bundle",
+        precisions={"fp32": Precision(*graphs)},
+        evaluation=evaluation,
+        reference_logits=np.zeros((40, 3), np.float32),
+        claims=CLAIMS,
+        key=load_private_key(tmp_path / "keys" / PRIVATE),
+    )
+    opened = open_bundle(tmp_path / "bundle", load_trust(tmp_path / "keys" / PUBLIC))
+    assert opened.signed_by
+    assert SIGNATURE not in opened.manifest.files
+
+
 def test_card_of_a_model_without_origin_says_so(graphs: tuple[Any, Any], evaluation: ImageSet, tmp_path: Path) -> None:
     claims = Claims(name="found", classes=CLAIMS.classes, threat_model=ThreatModel())
     logits = np.zeros((40, 3), np.float32)
@@ -143,7 +189,9 @@ def test_card_of_a_model_without_origin_says_so(graphs: tuple[Any, Any], evaluat
         reference_logits=logits,
         claims=claims,
     )
-    assert "None were recorded" in (tmp_path / "b" / MODEL_CARD).read_text()
+    card = (tmp_path / "b" / MODEL_CARD).read_text()
+    assert "None were recorded" in card
+    assert "model-index" not in front_matter(card)
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["provenance"] is None
 
 

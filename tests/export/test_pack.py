@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto
+from pydantic import TypeAdapter
 
+from export.foreign import name_of
 from runtime.bundle import MANIFEST, open_bundle
+from runtime.spec import Name
 from tests.export.classifiers import torch_gradient
 from tests.export.strangers import command, gradient_of, packed, session_of, stranger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 RANDOM = np.random.default_rng(0)
 W1 = RANDOM.standard_normal((6, 3, 3, 3)).astype(np.float32) / 3
@@ -553,6 +556,49 @@ def test_model_is_verified_without_a_bundle(data: Path, save: Any, tmp_path: Pat
     assert report["data"]["n"] == 12
     assert (tmp_path / "r" / "report.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "r", "set.npz"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("my model (final)", "my-model-final"),
+        (".hidden", "hidden"),
+        ("модель", "model"),
+        ("a" * 150, "a" * 100),
+        ("net_v1.2", "net_v1.2"),
+    ],
+)
+def test_name_of_a_file_becomes_one_that_a_manifest_takes(stem: str, name: str) -> None:
+    assert name_of(Path(f"{stem}.onnx")) == name
+    assert TypeAdapter(Name).validate_python(name) == name
+
+
+def test_name_that_is_none_is_a_usage_error(data: Path, save: Any, tmp_path: Path) -> None:
+    result = command("pack", save(plain()), "--data", data, "--name", "../up", "--out", tmp_path / "bundle")
+    assert (result.exit_code, "is not a name" in result.stderr) == (2, True)
+
+
+def test_name_with_blanks_is_packed_under_a_plain_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(plain(), "my model.onnx")
+    result = command("pack", "my model.onnx", "--data", data)
+    assert result.exit_code == 0, result.output
+    assert open_bundle(tmp_path / "bundles" / "my-model").manifest.name == "my-model"
+    shown = command("inspect", "bundles/my-model")
+    assert "packed from my model.onnx, opset" in shown.stdout
+
+
+def test_packed_bundle_is_signed_and_one_without_is_not_trusted(data: Path, save: Any, tmp_path: Path) -> None:
+    assert command("key", "new", "--out", tmp_path / "keys").exit_code == 0
+    trust = ("--trust", tmp_path / "keys" / "public.pem")
+    packed(save(plain()), data, tmp_path / "signed", "--key", tmp_path / "keys" / "private.pem")
+    result, report = verified(tmp_path / "signed", *trust, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert report["artifact"]["authenticated"] is True
+    packed(save(plain()), data, tmp_path / "unsigned")
+    assert verified(tmp_path / "unsigned", *trust, "--out", tmp_path / "u")[0].exit_code == 3
 
 
 def test_figures_of_a_model_are_those_of_its_bundle(data: Path, save: Any, tmp_path: Path) -> None:

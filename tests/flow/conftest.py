@@ -26,8 +26,15 @@ def trained_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def bundle(trained_run):
+def keys(tmp_path_factory):
+    out = tmp_path_factory.mktemp("signing") / "keys"
+    assert edgeproof("key", "new", "--out", out).exit_code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle(trained_run, keys):
     out = trained_run.parent / "bundle"
-    result = edgeproof("export", trained_run, "--out", out)
+    result = edgeproof("export", trained_run, "--out", out, "--key", keys / "private.pem", "--version", 7)
     assert result.exit_code == 0, result.output
     return out

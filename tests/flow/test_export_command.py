@@ -51,6 +51,21 @@ def test_the_manifest_keeps_no_path_of_the_training_machine(trained_run, tmp_pat
     assert manifest.provenance.recipe["teacher"] == {"path": "teacher.safetensors"}
 
 
+def test_an_export_with_a_key_is_trusted_by_its_public_half_alone(bundle, keys):
+    result = edgeproof("inspect", bundle, "--trust", keys / "public.pem")
+    assert result.exit_code == 0, result.output
+    assert "fashion-mini version 7" in result.stdout
+    assert "authenticated: signed with key" in result.stdout
+
+
+def test_a_key_that_cannot_sign_is_refused_before_any_work(tmp_path, trained_run):
+    (tmp_path / "key.pem").write_text("?")
+    result = edgeproof("export", trained_run, "--out", tmp_path / "b", "--key", tmp_path / "key.pem")
+    assert result.exit_code == 3
+    assert "holds no private key" in result.stderr
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
 def test_a_summary_that_is_none_is_refused(trained_run, tmp_path, content):
     run = tmp_path / "run"

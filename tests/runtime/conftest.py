@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from runtime.images import ImageSet
+from runtime.signing import Trust, fingerprint
 from tests.fakes import LinearSession
-from tests.runtime.bundles import write_bundle
+from tests.runtime.bundles import sign_bundle, write_bundle
 from tests.tiny import bundle_files, linear_task
 
 
@@ -31,6 +33,21 @@ def files(task):
 @pytest.fixture
 def bundle(tmp_path, files):
     return write_bundle(tmp_path / "bundle", files, n=60)
+
+
+@pytest.fixture(scope="session")
+def key():
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture
+def trust(key, tmp_path):
+    return Trust(tmp_path / "public.pem", {fingerprint(key.public_key()): key.public_key()})
+
+
+@pytest.fixture
+def signed(bundle, key):
+    return sign_bundle(bundle, key)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
+import io
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,23 @@ def test_a_damaged_npz_is_refused_from_bytes_and_from_disk(tmp_path, data):
     (tmp_path / "set.npz").write_bytes(data)
     with pytest.raises(BadData, match="cannot be read"):
         read_npz(tmp_path / "set.npz")
+
+
+DAMAGED_ARRAYS = {
+    "a header that is no Python": b"\x93NUMPY\x01\x00\x10\x00{'descr':('<i8'\x00)",
+    "no array at all": b"text",
+    "a header that asks for an exabyte": b"\x93NUMPY\x01\x00\x4e\x00"
+    + b"{'descr': '|u1', 'fortran_order': False, 'shape': (1152921504606846976,), }".ljust(77) + b"\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("array", DAMAGED_ARRAYS.values(), ids=DAMAGED_ARRAYS)
+def test_a_whole_archive_of_damaged_arrays_is_refused(array):
+    buffer = io.BytesIO(npz(y=Y))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("x.npy", array)
+    with pytest.raises(BadData, match=r"cannot be read as \.npz"):
+        read_npz(buffer.getvalue())
 
 
 def test_labels_beyond_the_classes_and_other_shapes_do_not_fit():

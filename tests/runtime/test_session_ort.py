@@ -112,7 +112,7 @@ def test_a_provider_that_is_listed_but_does_not_work_is_refused(files, monkeypat
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda graph, options, providers: original(graph, options, ["CPUExecutionProvider"]),
+        lambda graph, options, providers, **rest: original(graph, options, ["CPUExecutionProvider"]),
     )
     with pytest.raises(MissingEnvironment, match="does not work here"):
         OrtSession(files["model.fp32.onnx"], None, precision="fp32", provider="cuda")
@@ -127,3 +127,16 @@ def test_without_onnx_runtime_the_environment_is_to_blame(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingEnvironment, match="ONNX Runtime is missing"):
         ort(files)
+
+
+def test_a_graph_whose_fault_is_no_text_is_refused_without_a_word_on_the_terminal(files, capfd):
+    """ONNX Runtime's message quotes the name, Python cannot decode it, and the package would print that and retry."""
+    with pytest.raises(BadModel, match="forward graph cannot be loaded"):
+        ort(files, forward=files["model.fp32.onnx"].replace(b"flat", b"fla\xff", 1))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_graph_in_onnxruntimes_own_format_is_refused(files):
+    """It is no protocol buffer, so that no search of ours would see what it refers to."""
+    with pytest.raises(BadModel, match="forward graph cannot be loaded"):
+        ort(files, forward=b"\x20\x00\x00\x00ORTM" + bytes(100))

@@ -1,0 +1,99 @@
+"""The commands around a bundle and its signature: key, inspect, install."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runtime.bundle import Bundle, Manifest, open_bundle
+from runtime.install import CURRENT
+from runtime.install import install as put_in_place
+from runtime.options import NewDirectory
+from runtime.signing import PRIVATE, PUBLIC, SIGNATURE, Trust, new_key
+from runtime.trust_options import allow_rollback_option, state_option, trust_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+bundle_argument = click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+
+
+@click.group()
+def key() -> None:
+    """Make the keys that sign bundles."""
+
+
+@key.command()
+@click.option("--out", type=NewDirectory(), required=True, help="New directory for private.pem and public.pem.")
+def new(out: Path) -> None:
+    """Make a key pair: private.pem signs (keep it secret), public.pem goes to the devices."""
+    fingerprint = new_key(out)
+    click.echo(f"key {fingerprint}")
+    click.echo(f"{out / PRIVATE}: keep it secret; `edgeproof export --key` signs with it")
+    click.echo(f"{out / PUBLIC}: for the devices; `edgeproof verify --trust` checks with it")
+
+
+@click.command()
+@bundle_argument
+@trust_option
+def inspect(bundle: Path, trust: Trust | None) -> None:
+    """Say what is in a bundle, and whether it is whole."""
+    opened = open_bundle(bundle, trust)
+    for line in _described(opened.manifest):
+        click.echo("".join(sign if sign.isprintable() else "?" for sign in line))  # anybody may have written it
+    click.echo(f"whole: {len(opened.manifest.files)} files have the size and digest that the manifest lists")
+    click.echo(authenticity(opened))
+
+
+@click.command()
+@bundle_argument
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="The place of this model.")
+@trust_option
+@state_option
+@allow_rollback_option
+def install(bundle: Path, to: Path, trust: Trust | None, state: Path | None, allow_rollback: bool) -> None:
+    """Make a bundle the current one of a device; keep the one before.
+
+    Without --state what was accepted is remembered in the place itself.
+    """
+    opened = open_bundle(bundle, trust)
+    target = put_in_place(opened, to, state=state or to, allow_rollback=allow_rollback)
+    click.echo(f"{to / CURRENT} is {target.name}, {authenticity(opened)}")
+
+
+def authenticity(bundle: Bundle) -> str:
+    """Return in words whether the signature was checked; it holds, else the bundle would not have been opened."""
+    if bundle.signed_by:
+        return f"authenticated: signed with key {bundle.signed_by}"
+    return "not authenticated: " + ("no --trust given" if SIGNATURE in bundle.contents else "it is not signed")
+
+
+def _described(manifest: Manifest) -> Iterator[str]:
+    image, threat, gate = manifest.input, manifest.threat_model, manifest.gate
+    yield f"{manifest.name} version {manifest.version}, made {manifest.created}"
+    yield f"input: {image.channels} x {image.height} x {image.width}; {len(manifest.classes)} classes"
+    yield f"threat model: {threat.norm}, eps {255 * threat.eps:.2f}/255"
+    asked = [f"{name.replace('_', '-')} {value:.1%}" for name, value in gate if value is not None]
+    yield f"gate: {', '.join(asked) or 'none'}"
+    for name, graph in manifest.graphs.items():
+        size = manifest.files[graph.forward].size / 1e6
+        gradient = "with" if graph.gradient else "without"
+        ships = ", ships" if name == manifest.ships else ""
+        yield f"{name}: opset {graph.opset}, {size:.2f} MB, {gradient} gradient graph{ships}"
+    yield f"evaluation: {manifest.evaluation.n} images of {manifest.evaluation.name}"
+    if manifest.reference:
+        reference = manifest.reference
+        yield f"in training: clean {reference.clean:.1%}, PGD {reference.pgd:.1%} of {reference.n} hold-out images"
+    if manifest.provenance:
+        origin = manifest.provenance
+        yield f"recipe: sha256 {origin.recipe_sha256}; teacher: {origin.teacher_sha256 or 'none'}"
+        yield f"trained on {origin.training_data.n} images of {origin.training_data.name}"
+        yield f"made with {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}"
+    if manifest.packed:
+        packed = manifest.packed
+        yield f"packed from {packed.file}, opset {packed.opset}, sha256 {packed.sha256}"
+        yield from (f"  {change}" for change in packed.changes)
+    for name, entry in sorted(manifest.files.items()):
+        yield f"  {entry.sha256}  {entry.size:>10}  {name}"

@@ -1,0 +1,132 @@
+"""What a graph may not do when it comes from a bundle: reach for bytes outside it.
+
+ONNX Runtime, given a graph as bytes, reads external data from the working directory, and 1.20 from any path and from
+its own memory (docs/adr/0025). So the graph is searched before any engine sees it, along the few fields of onnx.proto
+that lead to a tensor, without the onnx package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+"""Wire types of protocol buffers; groups (3, 4) don't occur in onnx.proto."""
+SIZES = {FIXED64: 8, FIXED32: 4}
+DEEPEST = 100
+"""Messages within messages: protocol buffers' own limit."""
+WORD = 2**32 - 1
+"""Tags and enumerations are 32 bits: parsers drop what is above."""
+OUTSIDE = (b"location", b"EPContext")
+"""Bytes without which no graph refers to external data or to a compiled engine: the key of a location, an operator."""
+EXTERNAL = 1
+"""TensorProto.DataLocation.EXTERNAL"""
+
+
+class Message(NamedTuple):
+    """The fields of a message that lead on: to messages inside it, by field number."""
+
+    inside: Mapping[int, str] = {}
+    external_data: int | None = None
+    data_location: int | None = None
+    operator: int | None = None
+
+
+MESSAGES: Mapping[str, Message] = {
+    "ModelProto": Message({7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"}),
+    "TrainingInfoProto": Message({1: "GraphProto", 2: "GraphProto"}),
+    "FunctionProto": Message({7: "NodeProto", 11: "AttributeProto"}),
+    "GraphProto": Message({1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"}),
+    "NodeProto": Message({5: "AttributeProto"}, operator=4),
+    "AttributeProto": Message(
+        {5: "TensorProto", 6: "GraphProto", 10: "TensorProto", 11: "GraphProto", 22: "SparseTensorProto",
+         23: "SparseTensorProto"}
+    ),
+    "SparseTensorProto": Message({1: "TensorProto", 2: "TensorProto"}),
+    "TensorProto": Message(external_data=13, data_location=14),
+}  # fmt: skip
+"""onnx.proto, cut down to the ways to a tensor."""
+
+
+def refuse_outside_data(where: str, graph: bytes) -> None:
+    """Refuse an ONNX graph that refers to data or compiled engines outside its own bytes.
+
+    Args:
+        where: what the graph is, for messages.
+        graph: a serialised ModelProto.
+
+    Raises:
+        BadModel: it does, or it is no ONNX graph.
+
+    """
+    if not any(word in graph for word in OUTSIDE):
+        return  # whatever it is, it names nothing outside
+    try:
+        for name in _references(memoryview(graph), "ModelProto", DEEPEST):
+            raise BadModel(f"{where} refers to data outside the bundle: {name}", hint="embed all weights in the graph")
+    except (IndexError, ValueError) as error:
+        raise BadModel(f"{where} is no ONNX graph: {error}", hint="export it again") from None
+
+
+def _references(data: memoryview, kind: str, depth: int) -> Iterator[str]:
+    if not depth:
+        raise ValueError("graphs nest too deeply")
+    message = MESSAGES[kind]
+    for field, value in _fields(data):
+        if isinstance(value, int):
+            if field == message.data_location and value & WORD == EXTERNAL:
+                yield "a tensor marked external"
+        elif field in message.inside:
+            yield from _references(value, message.inside[field], depth - 1)
+        elif field == message.external_data:
+            yield from _location(value)
+        elif field == message.operator and bytes(value) == b"EPContext":
+            yield "an EPContext node"
+
+
+def _location(entry: memoryview) -> Iterator[str]:
+    """Yield the path of a StringStringEntryProto (1 key, 2 value) of external data; the other keys say where in it."""
+    texts = {field: bytes(value) for field, value in _fields(entry) if not isinstance(value, int)}
+    if texts.get(1) == b"location":
+        yield ascii(texts.get(2, b"").decode(errors="replace"))
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, varint or bytes) of one message; what has a fixed size is passed over."""
+    place = 0
+    while place < len(data):
+        tag, place = _varint(data, place)
+        if tag > WORD:
+            raise ValueError("a tag is too long")
+        field, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            value, place = _varint(data, place)
+            yield field, value
+            continue
+        size, place = (SIZES[wire], place) if wire in SIZES else _length(data, place, wire)
+        if place + size > len(data):
+            raise ValueError("a field is longer than its message")
+        if wire == BYTES:
+            yield field, data[place : place + size]
+        place += size
+
+
+def _length(data: memoryview, place: int, wire: int) -> tuple[int, int]:
+    if wire != BYTES:
+        raise ValueError(f"unknown wire type {wire}")
+    return _varint(data, place)
+
+
+def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("a number is too long")

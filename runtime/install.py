@@ -1,0 +1,97 @@
+"""Installing a bundle on a device: one place for one model, switched in one step, the one before kept.
+
+DIR/versions/NAME-N-DIGEST   whole bundles, each written beside and renamed
+DIR/current                  a link to the one in use
+DIR/previous                 a link to the one before it
+DIR/accepted.json            what was accepted, unless the state is kept elsewhere
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from runtime.bundle import MANIFEST, Bundle, open_bundle
+from runtime.errors import BadInput, EdgeproofError
+from runtime.files import new_directory, sha256, sync_directory, write_atomic
+from runtime.rollback import accept, check_not_older, locked, read_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSIONS, CURRENT, PREVIOUS = "versions", "current", "previous"
+LOCK = "install.lock"
+
+
+def install(bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = False) -> Path:
+    """Make an opened bundle the current one of a place, and return where it lies.
+
+    Whenever the power fails, `current` is the old bundle or the new one, whole, and what is on record as accepted is
+    never older than `current`; installing again finishes what was interrupted.
+
+    Args:
+        bundle: every byte of it checked; what is written is what was checked.
+        to: the place of one model.
+        state: where is kept what was accepted.
+        allow_rollback: take an older version, or another bundle of the same version.
+
+    Raises:
+        BadInput: the place holds another model, or something that is no installation.
+        Rollback: the bundle is older than what was accepted.
+        MissingEnvironment: the place cannot be written to.
+
+    """
+    name = bundle.manifest.name
+    with locked(to, LOCK), locked(state):
+        before = _linked(to / CURRENT)
+        if before is not None and before.rsplit("-", 2)[0] != name:
+            raise BadInput(f"{to} is the place of another model, {before}", hint="give every model a --to of its own")
+        if not allow_rollback:
+            check_not_older(read_state(state), bundle)
+        target = to / VERSIONS / f"{name}-{bundle.manifest.version}-{sha256(bundle.read(MANIFEST))[:12]}"
+        _write(bundle, target)
+        accept(state, bundle, allow_rollback=allow_rollback)
+        if before not in (None, target.name):
+            _link(to / PREVIOUS, before)
+        _link(to / CURRENT, target.name)
+        _prune(to)
+    return target
+
+
+def _linked(link: Path) -> str | None:
+    """Return the name in VERSIONS that a link leads to; None where there is no link yet."""
+    if not link.is_symlink():
+        if link.exists():
+            raise BadInput(f"{link} is not a link that edgeproof made", hint="name another --to")
+        return None
+    return link.readlink().name
+
+
+def _write(bundle: Bundle, target: Path) -> None:
+    if target.exists():
+        try:
+            if open_bundle(target).contents == bundle.contents:
+                return
+        except EdgeproofError:
+            pass  # damaged: it makes room
+        shutil.rmtree(target)
+    with new_directory(target) as directory:
+        for name, data in bundle.contents.items():
+            write_atomic(directory / name, data)
+
+
+def _link(link: Path, name: str | None) -> None:
+    """Let a link lead to a name in VERSIONS, in one step."""
+    beside = link.with_name(f".{link.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(f"{VERSIONS}/{name}")
+    beside.replace(link)
+    sync_directory(link.parent)
+
+
+def _prune(to: Path) -> None:
+    """Remove what neither link leads to, also what an interrupted installation left."""
+    kept = {_linked(to / CURRENT), _linked(to / PREVIOUS)}
+    for path in (to / VERSIONS).iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path)

@@ -1,0 +1,130 @@
+"""What a device has accepted, so that it never goes back: the newest version of every name, on disk.
+
+One file, replaced whole; changed only under a lock, so that two processes cannot undo each other's step forward.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from runtime.bundle import MANIFEST, Digest
+from runtime.errors import BadInput, MissingEnvironment, Rollback
+from runtime.files import sha256, sync_directory, write_atomic
+from runtime.spec import Frozen, Name, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runtime.bundle import Bundle
+
+ACCEPTED = "accepted.json"
+LOCK = "accepted.lock"
+
+
+class Accepted(Frozen):
+    """The bundle of a name that was accepted last."""
+
+    version: Annotated[int, Field(ge=1)]
+    manifest_sha256: Digest
+    authenticated: bool
+
+
+class State(Frozen):
+    """accepted.json: what was accepted last, by name."""
+
+    schema_: Literal["edgeproof.state/1"] = Field(alias="schema", default="edgeproof.state/1")
+    accepted: dict[Name, Accepted] = Field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def locked(directory: Path, lock: str = LOCK) -> Iterator[None]:
+    """Hold a lock of a directory, which is made where there is none; another process waits.
+
+    Raises:
+        MissingEnvironment: it cannot be made or written to.
+
+    """
+    try:
+        if not directory.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            sync_directory(directory.parent)
+        handle = os.open(directory / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise MissingEnvironment(f"{directory} cannot be written to: {error.strerror}", hint="name another") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_state(directory: Path) -> State:
+    """Return what is on record: nothing where nothing was accepted yet.
+
+    Raises:
+        BadInput: the file is damaged.
+
+    """
+    path = directory / ACCEPTED
+    try:
+        return State.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return State()
+    except ValidationError as error:
+        raise BadInput(
+            f"{path}: {error.errors()[0]['msg']}", hint="remove it only if this device may go back to any version"
+        ) from None
+
+
+def check_not_older(state: State, bundle: Bundle) -> None:
+    """Refuse a bundle that would take the device back.
+
+    Raises:
+        Rollback: a newer version of the name was accepted, or this version with other content.
+
+    """
+    last, manifest = state.accepted.get(bundle.manifest.name), bundle.manifest
+    if last is None:
+        return
+    if manifest.version < last.version:
+        raise Rollback(
+            f"{bundle.path} is {manifest.name} version {manifest.version}; version {last.version} was accepted here",
+            hint="--allow-rollback goes back on purpose",
+        )
+    if manifest.version == last.version and _record(bundle).manifest_sha256 != last.manifest_sha256:
+        raise Rollback(
+            f"{bundle.path} is another {manifest.name} version {manifest.version} than the one accepted here",
+            hint="export it with a higher --version; --allow-rollback takes it all the same",
+        )
+
+
+def accept(directory: Path, bundle: Bundle, *, allow_rollback: bool = False) -> None:
+    """Put a bundle on record as the one accepted last; call it under the lock.
+
+    One that is not authenticated does not replace the record of one that is: anybody can number a bundle.
+
+    Raises:
+        Rollback: see `check_not_older`; not with `allow_rollback`.
+
+    """
+    state = read_state(directory)
+    if not allow_rollback:
+        check_not_older(state, bundle)
+    last, new = state.accepted.get(bundle.manifest.name), _record(bundle)
+    if new == last or (last is not None and last.authenticated and not new.authenticated):
+        return
+    write_atomic(directory / ACCEPTED, to_json(State(accepted={**state.accepted, bundle.manifest.name: new})))
+
+
+def _record(bundle: Bundle) -> Accepted:
+    return Accepted(
+        version=bundle.manifest.version,
+        manifest_sha256=sha256(bundle.read(MANIFEST)),
+        authenticated=bundle.signed_by is not None,
+    )

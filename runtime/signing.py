@@ -1,0 +1,290 @@
+"""Signatures of bundles: ECDSA P-256 in the format of OpenSSF model-signing, through `cryptography` alone.
+
+signature.json is a Sigstore bundle with a DSSE envelope. What is signed is the pre-authentication encoding of an
+in-toto statement that names every other file of the bundle with its SHA-256; docs/adr/0025 says why and how.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from runtime.errors import BadInput, BadSignature
+from runtime.files import new_directory, sha256, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SIGNATURE = "signature.json"
+PRIVATE, PUBLIC = "private.pem", "public.pem"
+BundleType = Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
+PayloadType = Literal["application/vnd.in-toto+json"]
+StatementType = Literal["https://in-toto.io/Statement/v1"]
+PredicateType = Literal["https://model_signing/signature/v1.0"]
+KEY_HINT = "`edgeproof key new --out DIR` makes a pair: private.pem signs, public.pem is trusted"
+SIGN_AGAIN = "ask whoever signed it for the bundle again; do not use this one"
+PEM_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The public keys that a device trusts, by fingerprint, and the file they come from."""
+
+    path: Path
+    keys: Mapping[str, ec.EllipticCurvePublicKey]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What a signature that holds says: the fingerprint of its key, and the SHA-256 of every file, by name."""
+
+    key: str
+    digests: Mapping[str, str]
+
+
+def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the SHA-256 of a public key as PEM, which is how the format names it."""
+    return sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def new_key(out: Path) -> str:
+    """Write a new key pair to a new directory: private.pem (mode 0600) and public.pem; return its fingerprint.
+
+    Raises:
+        UsageFault: `out` is not empty.
+
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with new_directory(out) as directory:
+        write_atomic(directory / PRIVATE, private, mode=0o600)
+        write_atomic(directory / PUBLIC, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return fingerprint(key.public_key())
+
+
+def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read the key that signs.
+
+    Raises:
+        BadInput: it is no private key in PEM, encrypted, or not on the curve P-256.
+
+    """
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except TypeError:
+        raise BadInput(f"{path} is encrypted", hint="openssl pkey -in KEY -out PLAIN decrypts it") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadInput(f"{path} holds no private key in PEM", hint=KEY_HINT) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise BadInput(f"{path}: the key is not on the curve P-256", hint=KEY_HINT)
+    return key
+
+
+def load_trust(path: Path) -> Trust:
+    """Read the keys to trust: one public key in PEM or, while one takes over from another, several in a row.
+
+    Raises:
+        BadInput: it holds no public key in PEM, or one that is not on the curve P-256.
+
+    """
+    blocks = PEM_KEY.findall(path.read_bytes())
+    if not blocks:
+        raise BadInput(f"{path} holds no public key in PEM", hint=KEY_HINT)
+    keys = [_public_key(path, block) for block in blocks]
+    return Trust(path, {fingerprint(key): key for key in keys})
+
+
+def _public_key(path: Path, block: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        key = load_pem_public_key(block)
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadInput(f"{path}: a public key in it is damaged", hint=KEY_HINT) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise BadInput(f"{path}: a key in it is not on the curve P-256", hint=KEY_HINT)
+    return key
+
+
+def sign(name: str, digests: Mapping[str, str], key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the bytes of signature.json.
+
+    Args:
+        name: of the model.
+        digests: SHA-256 in hexadecimal of every file but signature.json, by name.
+        key: on the curve P-256.
+
+    """
+    statement = {
+        "_type": _only(StatementType),
+        "subject": [{"name": name, "digest": {"sha256": _root(digests)}}],
+        "predicateType": _only(PredicateType),
+        "predicate": {
+            "serialization": {
+                "method": "files",
+                "hash_type": "sha256",
+                "allow_symlinks": False,
+                "ignore_paths": [SIGNATURE],
+            },
+            "resources": [
+                {"name": file, "algorithm": "sha256", "digest": digest} for file, digest in sorted(digests.items())
+            ],
+        },
+    }
+    payload = json.dumps(statement, indent=2).encode()
+    signature = key.sign(_encoded(payload), ec.ECDSA(SHA256()))
+    bundle = {
+        "mediaType": _only(BundleType),
+        "verificationMaterial": {"publicKey": {"hint": fingerprint(key.public_key())}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": _only(PayloadType),
+            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+        },
+    }
+    return (json.dumps(bundle, indent=2) + "\n").encode()
+
+
+def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
+    """Check the bytes of a signature.json; of what it says nothing is parsed before the signature holds.
+
+    Args:
+        where: the file, for messages.
+        raw: its bytes.
+        trust: the keys, one of which must have signed.
+
+    Raises:
+        BadSignature: it is empty or malformed, names another key, does not hold, or says something else.
+
+    """
+    if not raw.strip():
+        raise BadSignature(f"{where} is empty", hint=SIGN_AGAIN)
+    bundle = _parse(_SigstoreBundle, raw, f"{where} is no signature")
+    hint = bundle.verification_material.public_key.hint
+    key = trust.keys.get(hint)
+    if key is None:
+        raise BadSignature(
+            f"{where} is of another key, {hint[:16]}: {trust.path} holds {', '.join(k[:16] for k in trust.keys)}",
+            hint="trust that key only if you know whose it is",
+        )
+    payload = bundle.dsse_envelope.payload
+    try:
+        key.verify(bundle.dsse_envelope.signatures[0].sig, _encoded(payload), ec.ECDSA(SHA256()))
+    except InvalidSignature:
+        raise BadSignature(f"{where}: the signature does not hold", hint=SIGN_AGAIN) from None
+    statement = _parse(_Statement, payload, f"{where} signs something else than a model")
+    digests = {resource.name: resource.digest for resource in statement.predicate.resources}
+    if len(digests) != len(statement.predicate.resources) or statement.subject[0].digest.sha256 != _root(digests):
+        raise BadSignature(f"{where}: what it signs contradicts itself", hint=SIGN_AGAIN)
+    return Signed(hint, digests)
+
+
+def _root(digests: Mapping[str, str]) -> str:
+    """Return the digest of all digests, in the order of the names: the subject of the statement."""
+    return sha256(b"".join(bytes.fromhex(digest) for _, digest in sorted(digests.items())))
+
+
+def _encoded(payload: bytes) -> bytes:
+    """Return DSSE's pre-authentication encoding (github.com/secure-systems-lab/dsse, protocol.md, v1.0.0)."""
+    payload_type = _only(PayloadType).encode()
+    return b"DSSEv1 %d %s %d %s" % (len(payload_type), payload_type, len(payload), payload)
+
+
+def _only(literal: Any) -> str:
+    (value,) = get_args(literal)
+    return str(value)
+
+
+def _parse(record: type[Foreign], raw: bytes, fault: str) -> Foreign:
+    try:
+        return record.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise BadSignature(f"{fault}: {where}: {first['msg']}", hint=SIGN_AGAIN) from None
+
+
+def _base64(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ValueError("not base64") from None
+
+
+Base64 = Annotated[bytes, BeforeValidator(_base64)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Foreign(BaseModel):
+    """A record of the format; a reader ignores its other fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+
+Foreign = TypeVar("Foreign", bound=_Foreign)
+
+
+class _PublicKey(_Foreign):
+    hint: str
+
+
+class _VerificationMaterial(_Foreign):
+    public_key: _PublicKey
+
+
+class _Signature(_Foreign):
+    sig: Base64
+
+
+class _Envelope(_Foreign):
+    payload: Base64
+    payload_type: PayloadType
+    signatures: Annotated[tuple[_Signature, ...], Field(min_length=1, max_length=1)]
+
+
+class _SigstoreBundle(_Foreign):
+    media_type: BundleType
+    verification_material: _VerificationMaterial
+    dsse_envelope: _Envelope
+
+
+class _Digest(_Foreign):
+    sha256: Sha256
+
+
+class _Subject(_Foreign):
+    digest: _Digest
+
+
+class _Resource(_Foreign):
+    name: str
+    algorithm: Literal["sha256"]
+    digest: Sha256
+
+
+class _Predicate(_Foreign):
+    resources: tuple[_Resource, ...]
+
+
+class _Statement(_Foreign):
+    type_: StatementType = Field(alias="_type")
+    predicate_type: PredicateType
+    subject: Annotated[tuple[_Subject, ...], Field(min_length=1, max_length=1)]
+    predicate: _Predicate

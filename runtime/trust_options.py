@@ -1,0 +1,84 @@
+"""The options that say who signs, what a device trusts and what it has accepted; and what verify does with them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from runtime.rollback import accept, check_not_older, locked, read_state
+from runtime.signing import Trust, fingerprint, load_private_key, load_trust
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from runtime.bundle import Bundle
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _load_trust(ctx: click.Context, param: click.Parameter, value: Path | None) -> Trust | None:
+    return None if value is None else load_trust(value)
+
+
+def _load_key(ctx: click.Context, param: click.Parameter, value: Path | None) -> EllipticCurvePrivateKey | None:
+    return None if value is None else load_private_key(value)
+
+
+key_option = click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_load_key,
+    help="Private key (PEM) to sign with, as `edgeproof key new` makes it.  [default: it is not signed]",
+)
+trust_option = click.option(
+    "--trust",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_load_trust,
+    help="Public key (PEM) that must have signed the bundle.  [default: digests alone are checked]",
+)
+state_option = click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="EDGEPROOF_STATE",
+    show_envvar=True,
+    help="Directory that remembers the version accepted last; an older one is refused. Bundles only.",
+)
+allow_rollback_option = click.option(
+    "--allow-rollback", is_flag=True, help="Take an older version than the one accepted last."
+)
+
+
+def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
+    """Return in words where a bundle was written, and who signed it."""
+    return f"bundle: {out}" + (f", signed with key {fingerprint(key.public_key())}" if key else "")
+
+
+@contextlib.contextmanager
+def remembered(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> Iterator[None]:
+    """Refuse a bundle older than what was accepted; put it on record if the block exits the command with 0.
+
+    Args:
+        bundle: the one that the block judges.
+        state: where is kept what was accepted; None keeps nothing.
+        allow_rollback: take an older one.
+
+    Raises:
+        Rollback: a newer one was accepted, before or meanwhile.
+
+    """
+    if state is None:
+        yield
+        return
+    if not allow_rollback:
+        check_not_older(read_state(state), bundle)
+    try:
+        yield
+    except click.exceptions.Exit as done:
+        if done.exit_code == 0:
+            with locked(state):
+                accept(state, bundle, allow_rollback=allow_rollback)
+        raise
