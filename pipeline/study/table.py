@@ -22,8 +22,7 @@ class Table:
 
     Args:
         heading, rows: accuracies in percent.
-        against: the row that differences are taken from; None where there are none to take.
-        difference_heading, difference_rows: of every other row of the same student.
+        difference_heading, difference_rows: of every row less the reference's of the same student, in points.
         notes: what the figures are, one sentence each.
 
     """
