@@ -23,7 +23,7 @@ from pipeline.batches import Place
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS, Method
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
-from pipeline.recipe_file import read_recipe
+from pipeline.recipe_file import in_place, read_recipe
 from pipeline.search import SearchSpec
 from runtime.bundle import Digest
 from runtime.errors import BadRecipe
@@ -202,7 +202,7 @@ def _published(method: Method, epochs: Any) -> dict[str, Any]:
     total = epochs if isinstance(epochs, int | float) else schedule.epochs
     return {
         "epochs": schedule.epochs,
-        "milestones": [milestone * total / schedule.epochs for milestone in schedule.milestones],
+        "milestones": in_place(schedule.milestones, schedule.epochs, total),
         "weight_decay": schedule.weight_decay,
         "reduction": method.reduction,
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,26 +22,23 @@ Table = dict[str, Any]
 def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]:
     """Read a recipe of this package by name, or a TOML file by path; return the table, and what to call it in messages.
 
-    What stands further down this list holds where both say something: the recipe named by `base`, the recipe itself,
-    its tables `[for.METHOD...]` of the chosen method, overrides `path.to.key=value`. Another name or path in [data] or
-    [teacher] is another source: nothing that was said of the former one holds any longer.
+    What stands further down this list holds where both say something: the recipe named by `base` with its own tables
+    `[for.METHOD...]` of the chosen method, the recipe itself, its tables `[for.METHOD...]`, overrides
+    `path.to.key=value`. Another name or path in [data] or [teacher] is another source: nothing that was said of the
+    former one holds any longer. Epochs and milestones in one `[for.METHOD.train]` are a schedule: in another number of
+    epochs its milestones keep their place.
 
     Raises:
         BadRecipe: no such recipe, not TOML, a base in a circle, an override that is none.
 
     """
-    table, where = _with_bases(source, ())
-    special = table.pop(FOR, {})
-    if not isinstance(special, dict) or not all(isinstance(changes, dict) for changes in special.values()):
-        raise BadRecipe(f"{where}: {FOR}: not a table for each method", hint="as [for.adaad.train]")
-    if strange := sorted(set(special) - set(METHODS)):
-        raise BadRecipe(f"{where}: {FOR}.{strange[0]}: no such method", hint=f"known: {', '.join(METHODS)}")
+    files, where = _with_bases(source, ())
     asked: Table = {}
     for override in overrides:
         _apply(asked, override)
-    method = _upon(table, asked).get("method")
-    name = method.get("name") if isinstance(method, dict) else None
-    return _upon(_upon(table, special.get(str(name), {})), asked), where
+    method = reduce(_upon, (*(file.table for file in files), asked)).get("method")
+    name = str(method.get("name")) if isinstance(method, dict) else ""
+    return _laid(files, name, asked), where
 
 
 def recipe_names() -> list[str]:
@@ -48,7 +47,44 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def _with_bases(source: str, above: tuple[str, ...]) -> tuple[Table, str]:
+@dataclass(frozen=True)
+class _File:
+    """One file: what it says of every method, and by method what it says of that one alone."""
+
+    table: Table
+    special: dict[str, Table]
+
+
+def _laid(files: tuple[_File, ...], method: str, asked: Table) -> Table:
+    """Return the files in one table, from the lowest base up, what each says of the method upon it; `asked` on top."""
+    whole: Table = {}
+    schedule: Table | None = None  # the [for.METHOD.train] that the milestones are of
+    for file in (*files, _File(asked, {})):
+        own = file.special.get(method, {})
+        whole = _upon(_upon(whole, file.table), own)
+        if "milestones" in _train(own):
+            schedule = _train(own) if "epochs" in _train(own) else None
+        elif "milestones" in _train(file.table):
+            schedule = None
+    if schedule is not None:
+        of, epochs, milestones = schedule["epochs"], _train(whole).get("epochs"), schedule["milestones"]
+        if isinstance(milestones, list) and all(isinstance(value, int | float) for value in (of, epochs, *milestones)):
+            whole["train"] = whole["train"] | {"milestones": in_place(milestones, of, epochs)}
+    return whole
+
+
+def _train(table: Table) -> Table:
+    train = table.get("train")
+    return train if isinstance(train, dict) else {}
+
+
+def in_place(milestones: Iterable[float], of: float, epochs: Any) -> list[float]:
+    """Return the milestones of a schedule of so many epochs where they lie in a run of `epochs`."""
+    return [milestone * epochs / of if of else milestone for milestone in milestones]
+
+
+def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...], str]:
+    """Return a recipe's files, its lowest base first, and what to call it in messages."""
     if source in above:
         raise BadRecipe(f"{source} is its own {BASE}: {' -> '.join((*above, source))}")
     text, where = _read(source)
@@ -56,13 +92,18 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[Table, str]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadRecipe(f"{where}: {error}") from None
-    base = table.pop(BASE, None)
+    base, special = table.pop(BASE, None), table.pop(FOR, {})
+    if not isinstance(special, dict) or not all(isinstance(changes, dict) for changes in special.values()):
+        raise BadRecipe(f"{where}: {FOR}: not a table for each method", hint="as [for.adaad.train]")
+    if strange := sorted(set(special) - set(METHODS)):
+        raise BadRecipe(f"{where}: {FOR}.{strange[0]}: no such method", hint=f"known: {', '.join(METHODS)}")
+    file = _File(table, special)
     if base is None:
-        return table, where
+        return (file,), where
     if not isinstance(base, str):
         raise BadRecipe(f"{where}: {BASE} is {base!r}", hint="the name of a recipe, or a path that ends in .toml")
     beneath = str((Path(source).parent / base).resolve()) if base.endswith(".toml") else base
-    return _upon(_with_bases(beneath, (*above, source))[0], table), where
+    return (*_with_bases(beneath, (*above, source))[0], file), where
 
 
 def _read(source: str) -> tuple[str, str]:

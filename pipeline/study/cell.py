@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from pipeline.data import load_dataset
@@ -13,14 +13,17 @@ from pipeline.devices import training_device
 from pipeline.distill import distill
 from pipeline.evaluate import run_subject
 from pipeline.recipe import load_recipe
-from pipeline.run_directory import RECIPE, SUMMARY, open_run
+from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, open_run
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
 from runtime.errors import BadRecipe
+from runtime.files import sha256
 from runtime.images import DATA_ROOT
 from runtime.options import run_in
 from runtime.progress import log
-from runtime.report_schema import REPORT, load_report
+from runtime.report_schema import REPORT, Report, Request, load_report
 from runtime.request import Settings
+from runtime.run_directory import RUN as RECORD
+from runtime.run_directory import read_request
 
 CHECKPOINT = "best"
 
@@ -28,7 +31,8 @@ CHECKPOINT = "best"
 def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DATA_ROOT) -> None:
     """Train the cell, unless that is done, and judge its best checkpoint with every evaluation that is not done.
 
-    Both go on where they were cut off.
+    Both go on where they were cut off. What was begun by another recipe, or is of another network than the run now has,
+    is kept beside under another name.
 
     Raises:
         EdgeproofError: whatever `distill` and `run_in` raise; what was finished before stays.
@@ -37,15 +41,17 @@ def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DAT
     run = directory / RUN
     if not (run / SUMMARY).exists():
         if _begun_otherwise(run, cell):
-            shutil.rmtree(run)  # a failed or stopped run of what the study said before
+            _set_aside(run, "it was begun by another recipe")
         distill(cell.recipe, run, data_root=data_root, resume=True)
     for evaluation in study.evaluation:
-        if not (directory / evaluation.name / REPORT).exists():
+        if own_report(directory, evaluation) is None:
             _evaluate(run, evaluation, directory / evaluation.name, data_root)
 
 
 def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> None:
     trained = open_run(run, CHECKPOINT)
+    if (out / RECORD).exists() and read_request(out).artifact_sha256 != trained.checkpoint_sha256:
+        _set_aside(out, "it judged another network")
     data = trained.recipe.data
     images = load_dataset(data.name, data.path, data_root).test
     settings = Settings(
@@ -60,10 +66,32 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     run_in(out, run_subject(trained, images, device=training_device()), settings, resume=True)
 
 
+def _set_aside(directory: Path, reason: str) -> None:
+    """Rename a directory to NAME.previous-N, the first such that is free: it may hold days of work."""
+    beside = (directory.with_name(f"{directory.name}.previous-{number}") for number in count(1))
+    free = next(place for place in beside if not place.exists())
+    log(f"{directory} is kept as {free.name}: {reason}")
+    directory.rename(free)
+
+
+def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
+    """Return a cell's report by an evaluation; None where there is none of the network that its run has.
+
+    Raises:
+        BadData: the report is damaged.
+
+    """
+    place, network = directory / evaluation.name, directory / RUN / CHECKPOINTS[CHECKPOINT]
+    if not (place / REPORT).exists() or not network.exists():
+        return None
+    report = load_report(place)
+    return report if report.request.artifact_sha256 == sha256(network.read_bytes()) else None
+
+
 def missing(study: Study, directory: Path) -> tuple[str, ...]:
     """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one."""
-    parts = {RUN: SUMMARY, **{evaluation.name: REPORT for evaluation in study.evaluation}}
-    return tuple(part for part, last in parts.items() if not (directory / part / last).exists())
+    run = () if (directory / RUN / SUMMARY).exists() else (RUN,)
+    return (*run, *(each.name for each in study.evaluation if own_report(directory, each) is None))
 
 
 def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
@@ -73,22 +101,24 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
         BadRecipe: it was trained with another recipe, or judged with other attacks or images.
 
     """
-    hint = "give the study another --out, or remove that directory"
+    hint = f"give the study another --out, or remove {directory}"
     if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
         raise BadRecipe(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
-        place = directory / evaluation.name
-        if (place / REPORT).exists():
-            request = load_report(place).request
-            if tuple(attack.name for attack in request.attacks) != evaluation.attacks or (
-                evaluation.n not in (None, request.n)
-            ):
-                raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+        report = own_report(directory, evaluation)
+        if report is not None and _asked_otherwise(report.request, evaluation):
+            place = directory / evaluation.name
+            raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
 
 
 def _begun_otherwise(run: Path, cell: Cell) -> bool:
     recipe = run / RECIPE
     return recipe.exists() and load_recipe(str(recipe)) != cell.recipe
+
+
+def _asked_otherwise(request: Request, evaluation: Evaluation) -> bool:
+    attacks, n = tuple(attack.name for attack in request.attacks), evaluation.n or request.data.n
+    return (attacks, request.n) != (evaluation.attacks, n)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ TIE = 2.0
 """A difference under so many standard errors is a tie."""
 
 ROUNDING = 1e-12
-"""Equal means of equal seeds differ by so much at the most; one image of a million is far more."""
+"""Means that are one image apart differ from that by so much at the most; one image of a million is far more."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,18 @@ class Difference:
 
     @property
     def tie(self) -> bool:
-        """Whether it is under two standard errors, or nothing but rounding; of one seed there is no saying."""
+        """Whether it is under two standard errors, up to rounding; of one seed there is no saying."""
         return self.error is not None and abs(self.value) < TIE * self.error + ROUNDING
 
 
 def difference(this: Estimate, that: Estimate) -> Difference:
-    """Compare two means, their seeds taken as independent: sqrt(s1^2 / n1 + s2^2 / n2)."""
+    """Compare two means, their seeds taken as independent: sqrt(s1^2 / n1 + s2^2 / n2).
+
+    It is at least half an image of the set that has fewer: a few seeds that happen to agree to the image have a spread
+    of 0, and are no certainty. So a difference is more than one image.
+    """
     value = this.mean - that.mean
     if this.spread is None or that.spread is None:
         return Difference(value, None)
-    return Difference(value, sqrt(this.spread**2 / this.n + that.spread**2 / that.n))
+    error = sqrt(this.spread**2 / this.n + that.spread**2 / that.n)
+    return Difference(value, max(error, 0.5 / min(this.images, that.images)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
@@ -60,10 +61,10 @@ class Evaluation(Frozen):
 
 
 class Resources(Frozen):
-    """[resources]: what one cell takes of a Ray cluster."""
+    """[resources]: what one cell takes of a Ray cluster; at most one GPU, since it trains on one device."""
 
     cpus: Positive = 1
-    gpus: Annotated[float, Field(ge=0)] = 0
+    gpus: Annotated[float, Field(ge=0, le=1)] = 0
 
 
 class Study(Frozen):
@@ -163,7 +164,7 @@ def expand(study: Study) -> list[Cell]:
     """Return every cell, the first seed of all before the second of any, its recipe resolved.
 
     Raises:
-        BadRecipe: a cell's recipe cannot be resolved.
+        BadRecipe: a cell's recipe cannot be resolved, or two cells would have one name, and so one directory.
 
     """
     cells = [
@@ -171,6 +172,11 @@ def expand(study: Study) -> list[Cell]:
         for student, method, radius in product(study.students, study.methods, study.radii or (None,))
         for rank, seed in enumerate(_seeds(study, method, student))
     ]
+    for name, times in Counter(cell.name for _, cell in cells).items():
+        if times > 1:
+            raise BadRecipe(
+                f"study {study.name} has the cell {name} twice", hint="name every method, student, radius and seed once"
+            )
     return [cell for _, cell in sorted(cells, key=lambda ranked: ranked[0])]
 
 
@@ -181,8 +187,8 @@ def _seeds(study: Study, method: str, student: str) -> tuple[int, ...]:
 
 def _cell(study: Study, method: str, student: str, radius: float | None, rank: int, seed: int) -> tuple[int, Cell]:
     name = f"{student}-{method}" + (f"-{255 * radius:g}" if radius is not None else "") + f"-seed{seed}"
-    overrides = [f"name={name}", f"seed={seed}", f"method.name={method}", f"student.arch={student}", *study.set]
-    overrides += [*study.student.get(student, Own()).set, *study.method.get(method, Own()).set]
+    overrides = [*study.set, *study.student.get(student, Own()).set, *study.method.get(method, Own()).set]
+    overrides += [f"name={name}", f"seed={seed}", f"method.name={method}", f"student.arch={student}"]
     if radius is not None:
         assert study.step is not None
         overrides += [f"search.eps={radius!r}", f"search.step={radius * study.step!r}"]

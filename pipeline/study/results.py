@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.run_directory import Summary, read_summary
-from pipeline.study.cell import CHECKPOINT
+from pipeline.study.cell import CHECKPOINT, own_report
 from pipeline.study.estimate import Estimate
 from pipeline.study.plan import RUN, Cell, Study
 from runtime.attacks import NAMES
-from runtime.report_schema import REPORT, Accuracy, load_report
+from runtime.report_schema import Accuracy, Report
 from runtime.spec import Frozen
 
 CLEAN = "clean"
@@ -72,11 +72,7 @@ def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
     summary = read_summary(directory / RUN)
     if summary is None:
         return None
-    evaluations = {
-        evaluation.name: _judged(directory / evaluation.name)
-        for evaluation in study.evaluation
-        if (directory / evaluation.name / REPORT).exists()
-    }
+    reports = {evaluation.name: own_report(directory, evaluation) for evaluation in study.evaluation}
     return CellResult(
         cell=cell.name,
         method=cell.method,
@@ -86,12 +82,11 @@ def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
         seed=cell.seed,
         checkpoint=CHECKPOINT,
         training=summary,
-        evaluations=evaluations,
+        evaluations={name: _figures(report) for name, report in reports.items() if report is not None},
     )
 
 
-def _judged(directory: Path) -> Judged:
-    report = load_report(directory)
+def _figures(report: Report) -> Judged:
     asked = {attack.name for attack in report.request.attacks}
     clean, n = report.clean, report.clean.n
     return Judged(

@@ -22,8 +22,7 @@ class Table:
 
     Args:
         heading, rows: accuracies in percent.
-        against: the row that differences are taken from; None where there are none to take.
-        difference_heading, difference_rows: of every other row of the same student.
+        difference_heading, difference_rows: of every row less the reference's of the same student, in points.
         notes: what the figures are, one sentence each.
 
     """
@@ -152,7 +151,7 @@ def notes(
         "Accuracy in percent: mean ± standard deviation over seeds; of one seed there is no spread. "
         f"Each column is on the first so many test images: {counts}. Attacked at eps {', '.join(radii)}.",
         f"Differences are to {study.reference} of the same student, in points. One under two standard errors "
-        "(seeds taken as independent) is a tie; n = 1 allows no claim.",
+        "(seeds taken as independent; at least half an image) is a tie; n = 1 allows no claim.",
         f"The checkpoint is the one with the best PGD-10 accuracy on the hold-out. {_circumstances(results)}",
     ]
     if beside:

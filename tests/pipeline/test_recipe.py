@@ -67,7 +67,25 @@ def test_what_holds_for_a_method_is_above_the_recipe_and_beneath_the_command_lin
     ard = load_recipe(path, ["method.name=ard"])
     assert (ard.train.epochs, ard.method.options.temperature) == (8, 4)
     assert load_recipe(path, ["method.name=ard", "train.epochs=9"]).train.epochs == 9
-    assert load_recipe(path, ["method.name=trades"]).train.epochs == 200  # what the base says for a method is kept
+
+
+def test_what_a_base_says_for_a_method_is_beneath_the_recipe_on_it(write):
+    write(
+        "base", 'base = "cifar10"\n[for.ard.train]\nlr = 0.5\nmomentum = 0.5\n[for.ard.method.ard]\ntemperature = 4\n'
+    )
+    own = write("own", 'base = "base.toml"\n[train]\nlr = 0.2\n[for.ard.train]\nweight_decay = 1e-3\n')
+    ard = load_recipe(own, ["method.name=ard"])
+    assert (ard.train.lr, ard.train.momentum, ard.train.weight_decay) == (0.2, 0.5, 1e-3)
+    assert ard.method.options.temperature == 4
+    assert load_recipe(own).train.weight_decay == 5e-4
+
+
+def test_a_source_that_a_recipe_names_anew_is_not_that_of_its_bases_method(write):
+    write("base", 'base = "cifar10"\n[for.ard.teacher]\nname = "cifar10/Linf/Chen2021LTD_WRN34_10"\n')
+    own = write("own", 'base = "base.toml"\n[teacher]\npath = "mine"\n')
+    teacher = load_recipe(own, ["method.name=ard"]).teacher
+    assert teacher is not None
+    assert (teacher.name, teacher.path) == (None, Path("mine"))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +139,27 @@ def test_other_images_keep_what_the_recipe_says_of_augmentation(write):
 def test_published_milestones_keep_their_place_in_another_number_of_epochs():
     assert load_recipe("cifar10", ["train.epochs=30"]).train.milestones == (15, 22.5)
     assert load_recipe("cifar10", ["train.epochs=30", "train.milestones=[]"]).train.milestones == ()
+
+
+def test_milestones_for_a_method_keep_their_place_too_in_another_number_of_epochs(write):
+    trades = ["method.name=trades"]
+    assert load_recipe("cifar10", [*trades, "train.epochs=30"]).train.milestones == (15, 22.5)
+    assert load_recipe("cifar10", [*trades, "train.epochs=30", "train.milestones=[9]"]).train.milestones == (9,)
+    shorter = load_recipe(write("shorter", 'base = "cifar10"\n[train]\nepochs = 20\n'), trades).train
+    assert (shorter.epochs, shorter.milestones) == (20, (10, 15))
+    own = load_recipe(write("own", 'base = "cifar10"\n[train]\nepochs = 20\nmilestones = [7]\n'), trades).train
+    assert (own.epochs, own.milestones) == (20, (7,))
+    alone = load_recipe(write("alone", 'base = "cifar10"\n[for.trades.train]\nmilestones = [7]\n'), trades).train
+    assert (alone.epochs, alone.milestones) == (200, (7,))
+
+
+@pytest.mark.parametrize(
+    "schedule", ["epochs = 0\nmilestones = [1]", "epochs = 2\nmilestones = ['x']", "epochs = 'x'\nmilestones = [1]"]
+)
+def test_a_schedule_for_a_method_that_is_none_is_refused(schedule, write):
+    path = write("own", f'base = "cifar10"\n[for.trades.train]\n{schedule}\n')
+    with pytest.raises(BadRecipe, match=r"train\.(epochs|milestones)"):
+        load_recipe(path, ["method.name=trades"])
 
 
 @pytest.mark.parametrize("epochs", ["0", "'many'", "[1]", "nan"])

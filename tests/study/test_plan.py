@@ -51,6 +51,34 @@ def test_a_method_and_a_student_can_have_seeds_and_overrides_of_their_own():
     assert cells["resnet18-trades-seed0"].student.width == 0.125
 
 
+@pytest.mark.parametrize(
+    "override", ["name=mine", "seed=7", "method.name=pgd-at", "student.arch=wideresnet", "student={arch='wideresnet'}"]
+)
+@pytest.mark.parametrize("place", ["study", "method", "student"])
+def test_no_override_changes_what_a_cell_is_called_after(override, place):
+    own = {"set": [override]}
+    said = {"study": own, "method": {"method": {"adaad": own}}, "student": {"student": {"resnet18": own}}}[place]
+    for cell in expand(Study.model_validate({**MINIMAL, **said})):
+        recipe = cell.recipe
+        assert recipe.name == f"{cell.student}-{cell.method}-seed{cell.seed}"
+        assert (recipe.method.name, recipe.student.arch, recipe.seed) == (cell.method, cell.student, cell.seed)
+
+
+@pytest.mark.parametrize(
+    ("twice", "called"),
+    [
+        ({"seeds": [0, 0]}, "resnet18-adaad-seed0"),
+        ({"methods": ["adaad", "adaad"]}, "resnet18-adaad-seed0"),
+        ({"students": ["mobilenet_v2", "mobilenet_v2"]}, "mobilenet_v2-adaad-seed0"),
+        ({"method": {"trades": {"seeds": [4, 4]}}}, "resnet18-trades-seed4"),
+        ({"radii": ["8/255", 8.0000001 / 255], "step": 0.25}, "resnet18-adaad-8-seed0"),
+    ],
+)
+def test_a_study_that_has_a_cell_twice_is_refused(twice, called):
+    with pytest.raises(BadRecipe, match=f"{called} twice"):
+        expand(Study.model_validate({**MINIMAL, **twice}))
+
+
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_that_ships_is_resolved(name):
     study = load_study(name)
@@ -106,6 +134,7 @@ def test_the_study_that_was_measured_is_the_one_that_ships_but_for_the_precision
         ("[[evaluation]]\nname = 'e'\nattacks = ['none']", "evaluation.1.attacks.0"),
         ("[[evaluation]]\nname = 'gradient'\nattacks = ['fgsm']", "two evaluations"),
         ("[[evaluation]]\nname = 'run'\nattacks = ['fgsm']", "training run"),
+        ("[resources]\ngpus = 4", "resources.gpus"),
         ("name = 1 = 2", "study"),
     ],
 )

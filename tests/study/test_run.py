@@ -1,16 +1,23 @@
 """Whole studies, tiny: cells run once, failures are told, several processes share a directory."""
 
 import json
+import shutil
 
 import pytest
+import torch
 from click.testing import CliRunner
 
-from pipeline.study.cell import claimed
-from pipeline.study.plan import expand
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.recipe import load_recipe
+from pipeline.study.cell import check_unchanged, claimed, missing, run_cell
+from pipeline.study.plan import expand, load_study
+from pipeline.study.results import read_cell
 from pipeline.study.run import FAILURE, attempt, run_here, run_on_ray
 from runtime.cli import main
 from runtime.errors import MissingEnvironment
+from runtime.files import sha256
 from runtime.images import DATA_ROOT
+from runtime.report_schema import load_report
 
 
 def run(*arguments):
@@ -97,20 +104,82 @@ def test_a_run_that_was_cut_off_is_run_again_and_a_later_evaluation_does_not_tra
     assert {path.parent.name for path in after.keys() - before.keys()} == {"more"}
 
 
-@pytest.mark.parametrize("change", ["max_steps = 3", "n = 10"])
+def retrained(cell):
+    """Give a cell another network, as training it anew would."""
+    path = cell / "run/student.best.safetensors"
+    network, card = load_checkpoint(path)
+    with torch.no_grad():
+        next(network.parameters()).mul_(-1)
+    save_checkpoint(path, network, card)
+    return sha256(path.read_bytes())
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_another_network_in_a_cell_is_judged_again_and_the_old_report_is_not_its_own(finished, tmp_path, cut_off):
+    path, out, _ = finished
+    shutil.copytree(out, tmp_path / "out")
+    cell, other = (tmp_path / "out" / f"resnet18-{method}-seed0" for method in ("pgd-at", "trades"))
+    old = (cell / "gradient/report.json").read_bytes()
+    network = retrained(cell)
+    if cut_off:
+        (cell / "gradient/report.json").unlink()
+    study = load_study(str(path))
+    assert [missing(study, place) for place in (cell, other)] == [("gradient",), ()]
+    found = read_cell(study, expand(study)[0], cell)
+    assert found is not None
+    assert not found.evaluations
+    before = snapshot(other)
+    assert attempt(study, expand(study)[0], tmp_path / "out", DATA_ROOT).state == "finished"
+    assert load_report(cell / "gradient").request.artifact_sha256 == network
+    assert missing(study, cell) == ()
+    assert snapshot(other) == before
+    if not cut_off:
+        assert (cell / "gradient.previous-1/report.json").read_bytes() == old
+
+
+def test_a_run_that_began_otherwise_is_kept_beside_the_new_one(study, tmp_path, monkeypatch):
+    cell, _ = expand(study)
+    directory = tmp_path / cell.name
+    monkeypatch.setattr("pipeline.study.cell.distill", lambda recipe, run, **_: run.mkdir())
+    monkeypatch.setattr("pipeline.study.cell._evaluate", lambda *_: None)
+    for epochs in (2, 3):
+        (directory / "run").mkdir(parents=True, exist_ok=True)
+        changed = cell.recipe.model_copy(update={"train": cell.recipe.train.model_copy(update={"epochs": epochs})})
+        (directory / "run/recipe.toml").write_text(changed.to_toml())
+        run_cell(study, cell, directory)
+    kept = [load_recipe(str(directory / f"run.previous-{n}/recipe.toml")).train.epochs for n in (1, 2)]
+    assert kept == [2, 3]
+    assert not any((directory / "run").iterdir())
+
+
+@pytest.mark.parametrize("change", ["max_steps = 3", "n = 10", "n ="])
 def test_a_changed_study_is_refused_before_anything_runs(finished, tmp_path, change):
     path, out, _ = finished
     recipe, text = path.with_name("recipe.toml").read_text(), path.read_text()
     key = change.partition(" =")[0]
-    changed = ["\n".join(change if line.startswith(f"{key} =") else line for line in each.splitlines())
+    new = "" if change.endswith("=") else change  # taken out: all images
+    changed = ["\n".join(new if line.startswith(f"{key} =") else line for line in each.splitlines())
                for each in (recipe, text)]  # fmt: skip
     (tmp_path / "recipe.toml").write_text(changed[0])
     (tmp_path / "study.toml").write_text(changed[1].replace(str(path.parent), str(tmp_path)))
     before = snapshot(out)
     result = run(tmp_path / "study.toml", "--out", out, "--resume")
     assert result.exit_code == 3
-    assert "resnet18-pgd-at-seed0" in result.stderr
+    assert f"remove {out}/resnet18-pgd-at-seed0" in "".join(result.stderr.split("\n"))
     assert snapshot(out) == before
+
+
+def test_all_images_asked_for_by_their_number_are_the_same_study(finished, tmp_path):
+    path, out, _ = finished
+    directory = tmp_path / "resnet18-pgd-at-seed0"
+    shutil.copytree(out / directory.name, directory)
+    study = load_study(str(path))
+    whole = study.model_copy(update={"evaluation": (study.evaluation[0].model_copy(update={"name": "w", "n": None}),)})
+    named = study.model_copy(update={"evaluation": (study.evaluation[0].model_copy(update={"name": "w", "n": 40}),)})
+    cell = expand(study)[0]
+    assert attempt(whole, cell, tmp_path, DATA_ROOT).state == "finished"
+    for same in (whole, named):
+        check_unchanged(same, cell, directory)
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(study_file, tmp_path):

@@ -74,6 +74,19 @@ def test_a_difference_is_a_tie_just_under_two_standard_errors_and_none_just_over
         assert found.tie is tie
 
 
+@pytest.mark.parametrize(("broken", "tie"), [(0, True), (1, True), (2, False)])
+def test_seeds_that_agree_to_the_image_do_not_make_one_image_a_difference(broken, tie):
+    this, that = Estimate((0.5, 0.5, 0.5), 500), Estimate((0.5 - broken / 500,) * 3, 500)
+    assert difference(this, that).error == pytest.approx(1 / 1000)
+    assert difference(this, that).tie is difference(that, this).tie is tie
+
+
+def test_of_two_numbers_of_images_the_smaller_one_is_the_grain_of_a_difference():
+    fine, coarse = Estimate((0.52, 0.52), 500), Estimate((0.5, 0.5), 50)
+    assert difference(fine, coarse).error == difference(coarse, fine).error == pytest.approx(1 / 100)
+    assert difference(fine, coarse).tie
+
+
 def test_one_seed_allows_no_claim():
     one, two = Estimate((0.9,), 100), Estimate((0.1, 0.1), 100)
     for this, that in ((one, two), (two, one), (one, one)):
