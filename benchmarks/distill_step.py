@@ -8,8 +8,8 @@ loss, its backward pass and SGD. Ours is `Trainer.step`, in each precision that 
 Student and teacher are of one architecture; images 32 x 32 x 3. All are timed alternately, `ROUNDS` times after a
 warm-up; a speed-up is the ratio of medians.
 
-`peak` is the share of the machine's own measured best that our step reaches: the multiply-adds of the plain step,
-counted by PyTorch, per second, against those of one large convolution's forward pass at the same precision.
+`peak` is the share of the machine's own measured best that our step reaches: the multiply-adds of the plain step per
+second, against those of one large convolution's forward pass at the same precision.
 """
 
 import json
@@ -79,7 +79,7 @@ def networks(arch: str, width: float) -> tuple[nn.Module, nn.Module]:
 def our_step(arch: str, width: float, method: str, precision: Precision) -> Callable[[Tensor], object]:
     """Return `Trainer.step` of a method as a function of the images."""
     overrides = [f"student.arch={arch}", f"student.width={width}", f"method.name={method}", "train.epochs=200"]
-    overrides += [f"search.steps={STEPS}", "search.step=2/255"]
+    overrides += [f"search.steps={STEPS}", "search.step=2/255", "method.adaad.clean_statistics=true"]
     student, teacher = networks(arch, width)
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = Trainer(load_recipe("fashion-mini", overrides), student, teacher, classes=10, precision=precision)
@@ -106,11 +106,15 @@ def medians(actions: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> d
     return figures
 
 
-def multiply_adds(action: Callable[[], object]) -> int:
-    """Return the multiply-adds of the convolutions and products of an action."""
-    with FlopCounterMode(display=False) as counter:
-        action()
-    return int(counter.get_total_flops()) // 2
+def multiply_adds(network: nn.Module, x: Tensor) -> int:
+    """Return the multiply-adds of the plain step, student and teacher alike, from those of a forward pass.
+
+    A backward pass to the input costs as much as a forward pass, one to the weights as much again. A search step takes
+    both networks forward and back; the outer step S(x') forward and back twice, T(x'), S(x) and T(x) forward.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(x)
+    return (4 * STEPS + 6) * int(counter.get_total_flops()) // 2
 
 
 def peak(precision: Precision) -> float:
@@ -132,7 +136,7 @@ def measure(arch: str, width: float, batch: int, peaks: dict[Precision, float]) 
     plain = PlainStep(*networks(arch, width))
     ours = {precision: our_step(arch, width, "adaad", precision) for precision in peaks}
     times = medians({"plain": lambda: plain(x), **{name: lambda s=step: s(x) for name, step in ours.items()}})
-    work = multiply_adds(lambda: plain(x))
+    work = multiply_adds(plain.student, x)
     return {
         "network": arch,
         "width": width,
