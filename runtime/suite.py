@@ -215,6 +215,7 @@ class Campaign:
         job = partial(search, attack=attack, eps=self.eps, seed=self.seed)
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
+            self.evidence.began(attack.name)
         for chunk, work in self._units(attack.name, index, job, place=f"{row}-"):
             if attack.bounded:
                 self.evidence.update(row, attack.name, chunk, work.arrays)
