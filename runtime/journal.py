@@ -153,6 +153,11 @@ class Journal:
         """Remove what the units left; the lines stay. For a run that is finished."""
         shutil.rmtree(self.units, ignore_errors=True)
 
+    def remove(self) -> None:
+        """Remove the journal itself. For a run in which nothing was done."""
+        self.drop_units()
+        self.path.unlink(missing_ok=True)
+
     def _recall(self, name: str, index: Any) -> Work:
         entry, path = self._entries[name], self._place(name)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from runtime.verify import Findings, Run
 
 RUN = "run.json"
+LEFTOVER = f".{RUN}.*"
+"""What a power cut may leave of a run that had just begun (`files.write_atomic`)."""
 PAGE = "report.html"
 SHARD = "shard.json"
 ENDS = (REPORT, SHARD)
@@ -48,7 +49,7 @@ def check_out(out: Path, *, resume: bool) -> None:
     """
     if not resume or not out.is_dir() or not any(out.iterdir()):
         check_new_directory(out)
-    elif not (out / RUN).is_file() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+    elif not (out / RUN).is_file() and not all(entry.match(LEFTOVER) for entry in out.iterdir()):
         raise BadRun(f"{out} holds no {RUN}: it is no run to go on with", hint="name the --out of the run")
 
 
@@ -56,7 +57,7 @@ def check_out(out: Path, *, resume: bool) -> None:
 def open_run(out: Path, request: Request, *, resume: bool) -> Iterator[Journal]:
     """Yield the journal of a run that begins in `out`, or goes on there.
 
-    What is done stays where the block fails or is interrupted; but a directory in which nothing was done vanishes.
+    What is done stays where the block fails or is interrupted; but where nothing was done, what was written vanishes.
 
     Raises:
         BadRun: the run there is of another request, or damaged.
@@ -75,10 +76,19 @@ def open_run(out: Path, request: Request, *, resume: bool) -> Iterator[Journal]:
         yield journal
     except EdgeproofError:
         if not there and not len(journal):
-            shutil.rmtree(out, ignore_errors=True)
+            journal.remove()
+            _remove_begun(out)
         raise
     finally:
         journal.close()
+
+
+def _remove_begun(out: Path) -> None:
+    """Remove run.json, and the directory where nothing else is in it: what a user put there stays."""
+    for path in (out / RUN, *out.glob(LEFTOVER)):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
 
 
 def write_run_record(out: Path, request: Request) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from runtime.bundle import EVALUATION
+from runtime.errors import BadData
 from runtime.report_schema import load_report
+from runtime.run_directory import open_run, read_request
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
@@ -186,6 +188,36 @@ def test_a_directory_that_is_no_run_is_not_gone_on_with(place, tmp_path):
     result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
     assert result.exit_code == 3
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_of_hidden_files_is_no_run_and_keeps_them(place, tmp_path):
+    (tmp_path / "mine" / ".git").mkdir(parents=True)
+    (tmp_path / "mine" / ".git" / "config").write_text("keep")
+    result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert (tmp_path / "mine" / ".git" / "config").read_text() == "keep"
+
+
+def test_a_run_goes_on_beside_what_a_power_cut_left_of_its_first_file(place, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.x1y2").write_text("{")
+    options = ["--attacks", "clean", "--out", tmp_path / "run", "--resume"]
+    assert edgeproof("verify", place / "bundle", *options).exit_code == 0
+
+
+def test_a_run_that_ends_before_its_first_unit_removes_no_file_but_its_own(place, tmp_path):
+    def fail_in(out, *names):
+        with open_run(out, read_request(place / "whole"), resume=False):
+            for name in names:
+                (out / name).write_text("keep")
+            raise BadData("before the first unit")
+
+    with pytest.raises(BadData, match="before"):
+        fail_in(tmp_path / "run", "notes.txt")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    with pytest.raises(BadData, match="before"):
+        fail_in(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
