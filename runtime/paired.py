@@ -50,8 +50,13 @@ def read_reference(directory: Path) -> Reference:
 
 
 def check_comparable(request: Request, reference: Reference | None) -> None:
-    """Raise `BadData` unless the other run is of the same images, attacks and threat model."""
+    """Raise `BadData` unless the other run is of the same images, attacks and threat model, and of images fixed before.
+
+    Where it stopped early, how many there are depends on what was found: no paired interval holds for them.
+    """
     other = reference.report.request if reference else request
+    if reference and other.until_decided:
+        raise BadData("the run to compare with stopped early", hint="run it again without --until-decided")
     for what, mine, its in (
         ("images", request.data.sha256, other.data.sha256),
         ("threat model", request.threat_model, other.threat_model),

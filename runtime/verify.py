@@ -117,9 +117,9 @@ class Case:
 
     def _decided(self, evidence: Evidence, judged: Any) -> bool:
         seen = evidence.rows(np.sort(judged))
-        compared = None
-        if self.reference and len(self.reference.robust.keys() & seen.index.tolist()):
-            compared = pair(seen, self.reference, judged)
+        if self.reference and not self.reference.robust.keys() & set(seen.index.tolist()):
+            return False  # there is no comparison yet, which is not to say that none was asked for
+        compared = pair(seen, self.reference, judged) if self.reference else None
         precision = self.subject.session.card().precision
         return judge(self.request, accuracy(seen, seen.robust, judged), compared, precision).verdict != "inconclusive"
 
