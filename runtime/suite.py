@@ -103,7 +103,7 @@ def run_suite(
     if not chosen or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
-    if not any(attack.uses_gradient for attacks in chosen.values() for attack in attacks):
+    if not any(attack.uses_gradient and attack.bounded for attacks in chosen.values() for attack in attacks):
         return outcome
     return replace(
         outcome,
