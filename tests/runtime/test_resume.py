@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from runtime import device
 from runtime.bundle import EVALUATION
 from runtime.errors import BadData
 from runtime.report_schema import load_report
@@ -125,7 +126,7 @@ def half(place, tmp_path):
 CHANGED = {
     "other seed": (["--seed", "1"], "another seed: 0, now 1"),
     "other eps": (["--eps", "0.02"], "another threat_model"),
-    "other attacks": (["--attacks", "fgsm"], "another attacks"),
+    "other attacks": (["--attacks", "fgsm"], "another attacks: fgsm, pgd, apgd-ce, now fgsm\n"),
     "fewer images": (["--n", "300"], "another n"),
     "a gate": (["--fail-under", "1%"], "another gate"),
     "a shard": (["--shard", "1/2"], "another shard"),
@@ -151,6 +152,14 @@ def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_pa
     assert result.exit_code == 3
     assert "another artifact_sha256" in result.stderr
     assert (half / "journal.jsonl").read_bytes() == kept
+
+
+def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, monkeypatch):
+    real = device.version
+    monkeypatch.setattr(device, "version", lambda name: "0.0" if name == "onnxruntime" else real(name))
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert "begun with onnxruntime" in result.stderr
 
 
 DAMAGE = {

@@ -176,6 +176,7 @@ def test_shards_that_are_not_those_of_one_run_are_refused_with_the_reason(copy, 
     result = edgeproof("merge", *(copy / name for name in names), "--out", copy / "merged")
     assert result.exit_code == 3, result.stderr
     assert reason in result.stderr
+    assert ("--resume" in result.stderr) == (case == "not finished")
     assert not (copy / "merged").exists()
 
 
