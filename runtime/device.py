@@ -15,6 +15,9 @@ CPUINFO = Path("/proc/cpuinfo")
 MODEL_KEYS = ("model name", "Model", "Hardware")
 """Lines of /proc/cpuinfo that name the CPU: x86, then ARM boards."""
 
+DECISIVE = ("cpu", "cores", "architecture")
+"""Of the machine card: cores decide how a batch is cut."""
+
 
 def machine_card() -> dict[str, str | int]:
     """Return CPU, cores that this process may use, architecture, operating system and Python."""
@@ -25,6 +28,12 @@ def machine_card() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def made_by(packages: Iterable[str]) -> dict[str, str | int]:
+    """Return what the bits of a figure depend on: the packages' versions, the CPU and its cores; no kernel."""
+    machine = machine_card()
+    return {**software(packages), **{name: machine[name] for name in DECISIVE}}
 
 
 def cpu_model() -> str:

@@ -141,6 +141,10 @@ class Evidence:
         """Return whose worst points are kept: bool [B]."""
         return np.isin(index, self.kept)
 
+    def began(self, name: str) -> None:
+        """Note that an attack runs: on no image, it may be, but then none fell to it."""
+        self.fell.setdefault(name, np.zeros(len(self), bool))
+
     def update(self, row: int, name: str, index: Any, found: Mapping[str, Any]) -> None:
         """Take in what the attack of `row` found at `index`: the arrays of `suite.search`."""
         broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
@@ -151,7 +155,7 @@ class Evidence:
         self.zero_gradient[index] |= found["zero_gradient"]
         if "lattice" in found:
             self.lattice[index] &= found["lattice"]
-        self.fell.setdefault(name, np.zeros(len(self), bool))[index] |= broken
+        self.fell[name][index] |= broken
         self.broken_by[index[standing[index] & broken]] = row
 
     def rows(self, index: Any) -> Evidence:

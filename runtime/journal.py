@@ -24,7 +24,7 @@ from runtime.files import sha256, write_atomic
 from runtime.images import UNREADABLE, open_npz
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 JOURNAL = "journal.jsonl"
@@ -93,11 +93,16 @@ class Journal:
 
     """
 
-    def __init__(self, directory: Path, request_sha256: str) -> None:
+    def __init__(self, directory: Path, request_sha256: str, made_by: Mapping[str, str | int] | None = None) -> None:
         """Open the journal of `directory`, or begin one.
 
+        Args:
+            directory: of the run.
+            request_sha256: what is asked.
+            made_by: what the bits of a unit depend on besides: software and machine.
+
         Raises:
-            BadRun: it is damaged, or of another request.
+            BadRun: it is damaged, or of another request, software or machine.
             UsageFault: another process is at work there.
 
         """
@@ -109,11 +114,12 @@ class Journal:
             self._check, self._entries = "", {}
             lines = self._read()
             if not lines:
-                self._begin(request_sha256)
+                self._begin(request_sha256, dict(made_by or {}))
             else:
                 header = lines[0]
                 if header.get("schema") != SCHEMA or header.get("request_sha256") != request_sha256:
                     raise BadRun(f"{self.path} is of another request or version", hint=BEGIN_AGAIN)
+                self._check_made_by(header.get("made_by", {}), dict(made_by or {}))
                 self.started: str = header["started"]
                 self._entries = {line["unit"]: line for line in lines[1:]}
         except BaseException:
@@ -153,6 +159,11 @@ class Journal:
         """Remove what the units left; the lines stay. For a run that is finished."""
         shutil.rmtree(self.units, ignore_errors=True)
 
+    def remove(self) -> None:
+        """Remove the journal itself. For a run in which nothing was done."""
+        self.drop_units()
+        self.path.unlink(missing_ok=True)
+
     def _recall(self, name: str, index: Any) -> Work:
         entry, path = self._entries[name], self._place(name)
         try:
@@ -179,11 +190,20 @@ class Journal:
                 f"another process is at work in {directory}", hint="let it end, or name another --out"
             ) from None
 
-    def _begin(self, request_sha256: str) -> None:
+    def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                raise BadRun(
+                    f"{self.path} was begun with {name} {was.get(name)}, now {now.get(name)}: other bits may come out",
+                    hint=f"go on with the same, or {BEGIN_AGAIN}",
+                )
+
+    def _begin(self, request_sha256: str, made_by: dict[str, str | int]) -> None:
         if self.units.exists():
             raise BadRun(f"{self.path} is lost, but {self.units} is not", hint=BEGIN_AGAIN)
         self.started = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-        self._append({"schema": SCHEMA, "request_sha256": request_sha256, "started": self.started})
+        header = {"schema": SCHEMA, "request_sha256": request_sha256, "started": self.started, "made_by": made_by}
+        self._append(header)
 
     def _append(self, record: dict[str, Any]) -> None:
         self._check = _checksum(self._check, record)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
+from runtime.attacks import any_bounded
 from runtime.report_schema import CheckResult
 from runtime.statistics import Pairs, mcnemar, percent, wilson
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""
+ODD_ONE = 1
+"""So many always may, unless they are all: among few images one is no sign."""
 SIGNIFICANT = 0.01
 """Of McNemar's test between FGSM and PGD."""
 PGD_ABOVE_AA = 0.06
@@ -41,6 +46,16 @@ class Facts(NamedTuple):
     def row(self, name: str) -> AttackRow | None:
         """Return the report's row of an attack, the last of that name."""
         return next((row for row in reversed(self.outcome.attacks) if row.name == name), None)
+
+    @property
+    def within(self) -> list[AttackRow]:
+        """Return the rows of the attacks that keep to the ball: no other says anything of the figure."""
+        return [row for row in self.outcome.attacks if any_bounded([row.name])]
+
+    @property
+    def white_box(self) -> list[AttackRow]:
+        """Return those of them that used gradients."""
+        return [row for row in self.within if row.gradient != "none"]
 
 
 class Seen(NamedTuple):
@@ -113,12 +128,12 @@ def softmax(facts: Facts) -> Seen:
 
 def zero_gradient(facts: Facts) -> Seen:
     """An attack follows the gradient: it needs one."""
-    if all(row.gradient == "none" for row in facts.outcome.attacks):
+    if not facts.white_box:
         return _not_run("an attack that uses gradients")
     evidence = facts.outcome.evidence
     correct, zero = int(evidence.correct.sum()), int(evidence.zero_gradient.sum())
     message = f"the gradient is zero on {zero} of {correct} correctly classified images"
-    blind = zero > MOST_ZERO_GRADIENTS * correct
+    blind = zero > max(MOST_ZERO_GRADIENTS * correct, ODD_ONE) or zero == correct > 0
     return _seen(blind, message + (": the attacks were blind" if blind else ""))
 
 
@@ -158,21 +173,23 @@ def pgd_over_autoattack(facts: Facts) -> Seen:
 
 
 def square_alone(facts: Facts) -> Seen:
-    """What a search without gradients breaks after the attacks with gradients, these should have found."""
-    names = [row.name for row in facts.outcome.attacks]
-    place = max((place for place, name in enumerate(names) if name == "square"), default=0)
+    """What a search without gradients breaks, the attacks with gradients should have found, whichever ran first."""
+    fell = facts.outcome.evidence.fell
     if facts.precision in QUANTISED:
         return Seen("not run", f"not run: {facts.precision} has no useful gradient of its own")
-    if all(row.gradient == "none" for row in facts.outcome.attacks[:place]):
-        return _not_run("square after an attack that uses gradients")
-    alone = int((facts.outcome.evidence.broken_by == place).sum())
+    seen = [fell[row.name] for row in facts.white_box if row.name in fell]
+    if "square" not in fell or not seen:
+        return _not_run("square and an attack that uses gradients")
+    alone = int((fell["square"] & ~np.any(seen, axis=0)).sum())
     most = max(SQUARE_ALONE * facts.n, SQUARE_LEAST)
     return _seen(alone > most, f"square broke {alone} images that stood the attacks with gradients")
 
 
 def black_box(facts: Facts) -> Seen:
     """What stands a search without gradients says little."""
-    blind = all(row.gradient == "none" for row in facts.outcome.attacks)
+    if not facts.within:
+        return _not_run("an attack within eps")
+    blind = not facts.white_box
     return _seen(
         blind, "no attack used a gradient: what stands is weak evidence" if blind else "attacks with gradients ran too"
     )

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.console import print_summary
+from runtime.device import made_by
 from runtime.errors import UsageFault
 from runtime.images import DATA_ROOT
 from runtime.progress import log, progress_on_stderr
@@ -194,7 +195,8 @@ def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> 
     if resume and finished(out, case.request):
         log(f"{out} is finished already")
         return None if settings.shard else load_report(out)
-    with interruptible(out), open_run(out, case.request, resume=resume) as journal:
+    where = made_by(subject.libraries) | {"accelerator": subject.session.card().device}
+    with interruptible(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
             log(f"going on after {len(journal)} units")
         case = replace(case, request=read_request(out))  # the same but for what changes no figure
@@ -278,7 +280,8 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--max-drop",
         callback=fraction,
-        help=f"Largest drop of robust accuracy from the run named by --against, as 1%.{OWN}",
+        help=f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
+        f"judged first.{OWN}",
     ),
     click.option(
         "--against",

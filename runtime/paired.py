@@ -50,8 +50,13 @@ def read_reference(directory: Path) -> Reference:
 
 
 def check_comparable(request: Request, reference: Reference | None) -> None:
-    """Raise `BadData` unless the other run is of the same images, attacks and threat model."""
+    """Raise `BadData` unless the other run is of the same images, attacks and threat model, and of images fixed before.
+
+    Where it stopped early, how many there are depends on what was found: no paired interval holds for them.
+    """
     other = reference.report.request if reference else request
+    if reference and other.until_decided:
+        raise BadData("the run to compare with stopped early", hint="run it again without --until-decided")
     for what, mine, its in (
         ("images", request.data.sha256, other.data.sha256),
         ("threat model", request.threat_model, other.threat_model),
@@ -59,6 +64,17 @@ def check_comparable(request: Request, reference: Reference | None) -> None:
     ):
         if mine != its:
             raise BadData(f"the run to compare with has other {what}", hint="run it again with the same request")
+
+
+def check_shared(reference: Reference, index: Any, labels: Any) -> None:
+    """Raise `BadData` unless the other run attacked some of the images at `index`, and with the same `labels`."""
+    shared = [
+        (reference.label[i], label) for i, label in zip(index.tolist(), labels, strict=True) if i in reference.label
+    ]
+    if not shared:
+        raise BadData("the run to compare with shares no images", hint="run both with the same --n and --shard")
+    if any(its != mine for its, mine in shared):
+        raise BadData("the run to compare with has other labels for the same images")
 
 
 @dataclass(frozen=True)
@@ -84,29 +100,15 @@ class Both:
 
 
 def match(evidence: Evidence, reference: Reference) -> Both:
-    """Find the images that both runs attacked.
-
-    Raises:
-        BadData: one has another label there.
-
-    """
+    """Find the images that both runs attacked; `check_shared` knows that there are some."""
     rows = [row for row, image in enumerate(evidence.index.tolist()) if image in reference.robust]
     index = evidence.index[rows]
-    if any(reference.label[image] != label for image, label in zip(index.tolist(), evidence.label[rows], strict=True)):
-        raise BadData("the run to compare with has other labels for the same images")
     return Both(index, evidence.robust[rows], np.asarray([reference.robust[image] for image in index.tolist()], bool))
 
 
 def pair(evidence: Evidence, reference: Reference, order: Any = None) -> Paired:
-    """Compare with another run; `order` are the places judged, in turn, where the run stopped early.
-
-    Raises:
-        BadData: they share no images, or see `match`.
-
-    """
+    """Compare with another run; `order` are the places judged, in turn, where the run stopped early."""
     both, other = match(evidence, reference), reference.report.artifact
-    if not len(both.index):
-        raise BadData("the run to compare with shares no images", hint="run both with the same --n and --shard")
     against = f"{other.name} {other.precision} on {other.backend}/{other.provider}, {other.sha256[:12]}"
     if order is None:
         return paired(against, both.pairs())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,14 @@ from runtime.shards import Part
 from runtime.spec import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from runtime.verify import Findings, Run
 
 RUN = "run.json"
+LEFTOVER = f".{RUN}.*"
+"""What a power cut may leave of a run that had just begun (`files.write_atomic`)."""
 PAGE = "report.html"
 SHARD = "shard.json"
 ENDS = (REPORT, SHARD)
@@ -48,18 +49,26 @@ def check_out(out: Path, *, resume: bool) -> None:
     """
     if not resume or not out.is_dir() or not any(out.iterdir()):
         check_new_directory(out)
-    elif not (out / RUN).is_file() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+    elif not (out / RUN).is_file() and not all(entry.match(LEFTOVER) for entry in out.iterdir()):
         raise BadRun(f"{out} holds no {RUN}: it is no run to go on with", hint="name the --out of the run")
 
 
 @contextlib.contextmanager
-def open_run(out: Path, request: Request, *, resume: bool) -> Iterator[Journal]:
+def open_run(
+    out: Path, request: Request, *, resume: bool, made_by: Mapping[str, str | int] | None = None
+) -> Iterator[Journal]:
     """Yield the journal of a run that begins in `out`, or goes on there.
 
-    What is done stays where the block fails or is interrupted; but a directory in which nothing was done vanishes.
+    What is done stays where the block fails or is interrupted; but where nothing was done, what was written vanishes.
+
+    Args:
+        out: the run directory.
+        request: what is asked.
+        resume: whether to go on with what is there.
+        made_by: see `Journal`.
 
     Raises:
-        BadRun: the run there is of another request, or damaged.
+        BadRun: the run there is of another request, software or machine, or damaged.
         UsageFault, MissingEnvironment: see `check_out`; or another process is at work there.
 
     """
@@ -70,15 +79,24 @@ def open_run(out: Path, request: Request, *, resume: bool) -> Iterator[Journal]:
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_run_record(out, request)
-    journal = Journal(out, read_request(out).digest())
+    journal = Journal(out, read_request(out).digest(), made_by)
     try:
         yield journal
     except EdgeproofError:
         if not there and not len(journal):
-            shutil.rmtree(out, ignore_errors=True)
+            journal.remove()
+            _remove_begun(out)
         raise
     finally:
         journal.close()
+
+
+def _remove_begun(out: Path) -> None:
+    """Remove run.json, and the directory where nothing else is in it: what a user put there stays."""
+    for path in (out / RUN, *out.glob(LEFTOVER)):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
 
 
 def write_run_record(out: Path, request: Request) -> None:
@@ -109,11 +127,18 @@ def check_same(out: Path, request: Request) -> None:
     """Raise `BadRun` unless the run in `out` is of this request; only the batch may differ."""
     earlier = read_request(out)
     for name in request.unlike(earlier):
-        was, now = getattr(earlier, name), getattr(request, name)
+        was, now = (_in_words(getattr(each, name)) for each in (earlier, request))
         raise BadRun(
             f"the run in {out} was asked with another {name}: {was}, now {now}",
             hint="ask for the same, or begin in another --out",
         )
+
+
+def _in_words(value: Any) -> str:
+    """Return what a request asks for in one field: the names of attacks; without the brackets of a record."""
+    if isinstance(value, tuple):
+        return ", ".join(each.name for each in value) or "none"
+    return str(value)
 
 
 def finished(out: Path, request: Request) -> bool:
@@ -171,8 +196,9 @@ def read_part(directory: Path) -> Part:
     """
     request, path = read_request(directory), directory / SHARD
     if not path.is_file():
-        state = "is a whole run" if (directory / REPORT).is_file() else "is not finished"
-        raise BadRun(f"{directory} {state}: it holds no {SHARD}", hint="finish it: verify --shard ... --resume")
+        if request.shard is None:
+            raise BadRun(f"{directory} is a whole run, no shard", hint="merge takes what verify --shard leaves")
+        raise BadRun(f"{directory} is not finished: it holds no {SHARD}", hint="finish it: verify --shard ... --resume")
     try:
         record = ShardRecord.model_validate_json(path.read_bytes())
         with open_npz(directory / EVIDENCE) as file:

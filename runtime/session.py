@@ -36,7 +36,7 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class SessionCard:
-    """What was attacked: goes into the report's `artifact`."""
+    """What was attacked: goes into the report's `artifact`. `differentiable`: `loss_gradient` answers."""
 
     sha256: str
     precision: str
@@ -45,6 +45,7 @@ class SessionCard:
     device: str
     engine_sha256: str | None = None
     gradient_sha256: str | None = None
+    differentiable: bool = True
 
 
 class Session(Protocol):

@@ -65,6 +65,7 @@ class OrtSession:
             provider,
             device="gpu" if provider != "cpu" else "cpu",
             gradient_sha256=sha256(gradient) if gradient is not None else None,
+            differentiable=gradient is not None,
         )
 
     def logits(self, x: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import CASCADES, PGD, Attack, stages
+from runtime.attacks import CASCADES, PGD, UNIT, Attack, stages
 from runtime.evidence import Evidence
 from runtime.journal import Forgetful
 from runtime.report_schema import Agreement, AttackRow, CurvePoint, Probe
@@ -103,7 +103,7 @@ def run_suite(
     if not chosen or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
-    if not any(attack.uses_gradient for attacks in chosen.values() for attack in attacks):
+    if not any(attack.uses_gradient and attack.bounded for attacks in chosen.values() for attack in attacks):
         return outcome
     return replace(
         outcome,
@@ -215,7 +215,8 @@ class Campaign:
         job = partial(search, attack=attack, eps=self.eps, seed=self.seed)
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
-        for chunk, work in self._units(attack.name, index, job, place=f"{row}-"):
+            self.evidence.began(attack.name)
+        for chunk, work in self._units(attack.name, index, job, place=f"{row}-", most=attack.unit):
             if attack.bounded:
                 self.evidence.update(row, attack.name, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
@@ -228,10 +229,10 @@ class Campaign:
         left, n = attacked - broken, len(self.target.images)
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
-    def _units(self, stage: str, index: Any, job: Job, place: str = "") -> Iterator[tuple[Any, Work]]:
+    def _units(self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT) -> Iterator[tuple[Any, Work]]:
         """Yield the chunks of `index`, each with what the unit on it left; `place` tells two stages of a name apart."""
         self.progress.stage(stage, len(index))
-        for number, chunk in enumerate(self.target.chunks(index)):
+        for number, chunk in enumerate(self.target.chunks(index, most)):
             name = f"{self.prefix}{place}{stage}-{number}".replace(" ", "-")
             held = self.ledger.holds(name)
             yield chunk, self.ledger.unit(name, chunk, partial(measure, self.target, chunk, job))

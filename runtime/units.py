@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.attacks import UNIT
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.errors import BadModel
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from runtime.images import ImageSet
     from runtime.session import Session
 
-UNIT = 256
-"""Images in one unit at most. Never of the batch: it decides which units a run consists of."""
 UNIT_VALUES = 2**24
 """Values that the images of one unit have at most, 64 MiB in float32: large images come in smaller units."""
 PASSES = 5
@@ -71,9 +70,12 @@ class Target:
             np.arange(len(index)),
         )
 
-    def chunks(self, index: Any) -> Iterator[Any]:
-        """Yield `index` in the parts that one unit takes."""
-        size = max(1, min(UNIT, UNIT_VALUES // prod(self.images.images.shape[1:])))
+    def chunks(self, index: Any, most: int = UNIT) -> Iterator[Any]:
+        """Yield `index` in the parts that one unit takes, of at most so many images.
+
+        Never of the batch: this decides which units a run consists of.
+        """
+        size = max(1, min(most, UNIT_VALUES // prod(self.images.images.shape[1:])))
         for start in range(0, len(index), size):
             yield index[start : start + size]
 

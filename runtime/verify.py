@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.attacks import stages
 from runtime.attacks.noise import Noise
 from runtime.device import machine_card, software
-from runtime.errors import BadData, UsageFault
+from runtime.errors import BadData, BadModel, UsageFault
 from runtime.figures import accuracy, build_report, judge
 from runtime.journal import Forgetful
-from runtime.paired import Reference, check_comparable, pair, read_reference
+from runtime.paired import Reference, check_comparable, check_shared, pair, read_reference
 from runtime.report_schema import Artifact, Circumstances
 from runtime.request import Settings, Subject, resolve
 from runtime.spec import Gate
@@ -22,6 +23,8 @@ from runtime.suite import SAMPLE, Outcome, run_suite
 from runtime.units import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runtime.evidence import Evidence
     from runtime.images import ImageSet
     from runtime.journal import Ledger
@@ -117,9 +120,9 @@ class Case:
 
     def _decided(self, evidence: Evidence, judged: Any) -> bool:
         seen = evidence.rows(np.sort(judged))
-        compared = None
-        if self.reference and len(self.reference.robust.keys() & seen.index.tolist()):
-            compared = pair(seen, self.reference, judged)
+        if self.reference and not self.reference.robust.keys() & set(seen.index.tolist()):
+            return False  # there is no comparison yet, which is not to say that none was asked for
+        compared = pair(seen, self.reference, judged) if self.reference else None
         precision = self.subject.session.card().precision
         return judge(self.request, accuracy(seen, seen.robust, judged), compared, precision).verdict != "inconclusive"
 
@@ -158,13 +161,14 @@ def prepare(subject: Subject, settings: Settings) -> Case:
     Raises:
         UsageFault: an early stop without a gate to decide, or of a shard.
         BadData: the images do not fit the model, are fewer than asked for, or `against` does not fit.
-        BadModel: the model has too few classes for an attack.
+        BadModel: the model has too few classes for an attack, or see `check_gradient`.
 
     """
     if settings.until_decided and settings.gate == Gate():
         raise UsageFault("--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1%")
     if settings.until_decided and settings.shard:
         raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the whole run stops early")
+    check_gradient(subject, settings.attacks)
     images = subject.images.first(settings.n)
     images.check_fits(subject.shape, len(subject.classes))
     if settings.shard and settings.shard.number > len(images):
@@ -172,7 +176,21 @@ def prepare(subject: Subject, settings: Settings) -> Case:
     reference = read_reference(settings.against) if settings.against else None
     request = resolve(subject, settings, len(images), reference)
     check_comparable(request, reference)
-    return Case(subject, settings, images, request, reference)
+    case = Case(subject, settings, images, request, reference)
+    if reference:
+        check_shared(reference, case.order, images.labels[case.order])
+    return case
+
+
+def check_gradient(subject: Subject, names: Sequence[str]) -> None:
+    """Raise `BadModel` where one of the attacks needs a gradient that the artifact has no graph of."""
+    card = subject.session.card()
+    needing = [name for name in names if any(stage.uses_gradient for stage in stages(name, len(subject.classes)))]
+    if needing and not card.differentiable:
+        raise BadModel(
+            f"{needing[0]} needs the gradient, and {card.precision} has no gradient graph",
+            hint="--gradient none attacks it by Square alone",
+        )
 
 
 def verify(subject: Subject, settings: Settings, progress: Progress) -> Run:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from runtime.attacks.oracle import Found, Oracle, Points
 
 
+UNIT, SMALL_UNIT = 256, 64
+"""Images in one unit of work; the small one, for attacks of hundreds of passes, is a default batch."""
+
+
 @dataclass(frozen=True)
 class Attack:
     """One attack.
@@ -34,6 +38,7 @@ class Attack:
         least_classes: how many the model must know for its loss to exist.
         bounded: whether it keeps to the ball. What one that does not finds is its own row and no more: it says
             nothing about the threat model, and never enters the worst case or the evidence.
+        unit: images that are attacked before progress moves and what is done is safe; fewer where one takes long.
 
     """
 
@@ -43,6 +48,7 @@ class Attack:
     uses_gradient: bool = True
     least_classes: int = 2
     bounded: bool = True
+    unit: int = UNIT
 
     def fitted(self, classes: int) -> Attack:
         """Return the attack for a model of so many classes: it tries no more targets than there are.
@@ -73,12 +79,23 @@ ATTACKS: dict[str, Attack] = {
         Attack("fgsm", fgsm),
         PGD,
         Attack("cw", cw, {"steps": 30, "step": 1 / 10}),
-        Attack("cw-l2", cw_l2, {"constant": 0.1, "confidence": 0.01, "lr": 0.01, "steps": 1000}, bounded=False),
+        Attack(
+            "cw-l2",
+            cw_l2,
+            {"constant": 0.1, "confidence": 0.01, "lr": 0.01, "steps": 1000},
+            bounded=False,
+            unit=SMALL_UNIT,
+        ),
         Attack("apgd-ce", apgd_ce, APGD),
         Attack("apgd-dlr", apgd_dlr, APGD, least_classes=3),
-        Attack("apgd-t", apgd_t, {"targets": 9, **APGD}, least_classes=4),
-        Attack("fab-t", fab_t, {"targets": 9, "steps": 100, "bias": 0.1, "overshoot": 1.05, "backward": 0.9}),
-        Attack("square", square, {"queries": 5000, "p": 0.8}, uses_gradient=False),
+        Attack("apgd-t", apgd_t, {"targets": 9, **APGD}, least_classes=4, unit=SMALL_UNIT),
+        Attack(
+            "fab-t",
+            fab_t,
+            {"targets": 9, "steps": 100, "bias": 0.1, "overshoot": 1.05, "backward": 0.9},
+            unit=SMALL_UNIT,
+        ),
+        Attack("square", square, {"queries": 5000, "p": 0.8}, uses_gradient=False, unit=SMALL_UNIT),
     )
 }
 CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}

@@ -99,6 +99,16 @@ def test_a_journal_of_another_request_is_refused(tmp_path):
         Journal(tmp_path, "b" * 64)
 
 
+@pytest.mark.parametrize("now", [{"numpy": "2.0", "cores": 2}, {"numpy": "1.0", "cores": 4}, {"numpy": "1.0"}])
+def test_a_journal_of_another_software_or_machine_is_refused_and_names_it(tmp_path, now):
+    then = {"numpy": "1.0", "cores": 2}
+    Journal(tmp_path, REQUEST, then).close()
+    Journal(tmp_path, REQUEST, then).close()
+    (name,) = (name for name in then if now.get(name) != then[name])
+    with pytest.raises(BadRun, match=f"begun with {name} {then[name]}, now {now.get(name)}"):
+        Journal(tmp_path, REQUEST, now)
+
+
 @pytest.mark.parametrize(
     "damage", [bytes.upper, lambda data: data[:-1], lambda data: None], ids=["bytes", "cut", "gone"]
 )

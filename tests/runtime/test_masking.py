@@ -73,9 +73,49 @@ def test_pgd_may_be_six_points_above_autoattack(outcome, pgd, expected):
 )
 def test_square_may_break_three_images_alone(outcome, n, alone, expected):
     evidence = outcome.evidence.rows(np.arange(n))
-    evidence.broken_by[:alone] = 2
+    evidence.fell["square"] = np.arange(n) < alone
     assert state(replace(outcome, evidence=evidence), "square-alone") == expected
     assert state(replace(outcome, evidence=evidence), "square-alone", precision="int8") == "not run"
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0), (0, 1, 2)], ids=["first", "between", "last"])
+def test_square_alone_counts_what_no_gradient_found_wherever_square_stands(outcome, order):
+    place = np.arange(N)
+    fell = {"square": place < 9, "pgd": place < 5, "fgsm": place >= 500}
+    changed = replace(
+        outcome,
+        attacks=tuple(outcome.attacks[row] for row in order),
+        evidence=replace(outcome.evidence, fell=fell),
+    )
+    (result,) = (each for each in check(changed, classes=3, precision="fp32") if each.check == "square-alone")
+    assert result.state == "found"
+    assert result.message.startswith("square broke 4 images")
+
+
+def test_an_attack_that_keeps_to_no_ball_is_no_attack_with_gradients(outcome):
+    row = outcome.attacks[1].model_copy(update={"name": "cw-l2"})
+    evidence = replace(outcome.evidence, fell={"square": np.ones(N, bool)})
+    blind = replace(outcome, attacks=(row, outcome.attacks[2]), far=None, evidence=evidence)
+    assert state(blind, "black-box-only") == "found"
+    assert state(blind, "zero-gradient") == state(blind, "square-alone") == "not run"
+    assert state(replace(blind, attacks=(row,)), "black-box-only") == "not run"
+
+
+def test_an_attack_that_keeps_to_no_ball_asks_for_no_pass_besides():
+    images = ImageSet("grey", np.full((4, 1, 4, 4), 0.5, np.float32), np.zeros(4, int), np.arange(4))
+    session = LinearSession(np.eye(3, 16, dtype=np.float32), np.float32([9, 0, 0]))
+    found = run_suite(Target(session, images, 3, 4), ["cw-l2"], eps=0.01, seed=0, keep_all=False, progress=Silent())
+    assert (found.far, found.eps_curve, found.agreement) == (None, (), None)
+
+
+@pytest.mark.parametrize(
+    ("n", "zero", "expected"),
+    [(16, 0, "quiet"), (16, 1, "quiet"), (16, 2, "found"), (1, 1, "found"), (N, 10, "quiet"), (N, 11, "found")],
+)
+def test_one_image_without_a_gradient_is_no_sign_unless_it_is_all(outcome, n, zero, expected):
+    evidence = outcome.evidence.rows(np.arange(n))
+    evidence.zero_gradient[:] = np.arange(n) < zero
+    assert state(replace(outcome, evidence=evidence), "zero-gradient") == expected
 
 
 def test_a_check_whose_attack_did_not_run_says_so(outcome):

@@ -11,8 +11,11 @@ import time
 import numpy as np
 import pytest
 
+from runtime import device
 from runtime.bundle import EVALUATION
+from runtime.errors import BadData
 from runtime.report_schema import load_report
+from runtime.run_directory import open_run, read_request
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
@@ -123,7 +126,7 @@ def half(place, tmp_path):
 CHANGED = {
     "other seed": (["--seed", "1"], "another seed: 0, now 1"),
     "other eps": (["--eps", "0.02"], "another threat_model"),
-    "other attacks": (["--attacks", "fgsm"], "another attacks"),
+    "other attacks": (["--attacks", "fgsm"], "another attacks: fgsm, pgd, apgd-ce, now fgsm\n"),
     "fewer images": (["--n", "300"], "another n"),
     "a gate": (["--fail-under", "1%"], "another gate"),
     "a shard": (["--shard", "1/2"], "another shard"),
@@ -149,6 +152,14 @@ def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_pa
     assert result.exit_code == 3
     assert "another artifact_sha256" in result.stderr
     assert (half / "journal.jsonl").read_bytes() == kept
+
+
+def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, monkeypatch):
+    real = device.version
+    monkeypatch.setattr(device, "version", lambda name: "0.0" if name == "onnxruntime" else real(name))
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert "begun with onnxruntime" in result.stderr
 
 
 DAMAGE = {
@@ -186,6 +197,36 @@ def test_a_directory_that_is_no_run_is_not_gone_on_with(place, tmp_path):
     result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
     assert result.exit_code == 3
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_of_hidden_files_is_no_run_and_keeps_them(place, tmp_path):
+    (tmp_path / "mine" / ".git").mkdir(parents=True)
+    (tmp_path / "mine" / ".git" / "config").write_text("keep")
+    result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert (tmp_path / "mine" / ".git" / "config").read_text() == "keep"
+
+
+def test_a_run_goes_on_beside_what_a_power_cut_left_of_its_first_file(place, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.x1y2").write_text("{")
+    options = ["--attacks", "clean", "--out", tmp_path / "run", "--resume"]
+    assert edgeproof("verify", place / "bundle", *options).exit_code == 0
+
+
+def test_a_run_that_ends_before_its_first_unit_removes_no_file_but_its_own(place, tmp_path):
+    def fail_in(out, *names):
+        with open_run(out, read_request(place / "whole"), resume=False):
+            for name in names:
+                (out / name).write_text("keep")
+            raise BadData("before the first unit")
+
+    with pytest.raises(BadData, match="before"):
+        fail_in(tmp_path / "run", "notes.txt")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    with pytest.raises(BadData, match="before"):
+        fail_in(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow

@@ -187,6 +187,26 @@ def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, 
     assert (tmp_path / "run" / "evidence.npz").read_bytes() == (tmp_path / "whole" / "evidence.npz").read_bytes()
 
 
+def test_a_run_does_not_stop_before_the_images_that_it_is_compared_on(place, tmp_path):
+    """The other run has three images; the first sixteen in random order need not be among them."""
+    options = [*SUITE, "--n", 3, "--out", tmp_path / "three"]
+    assert edgeproof("verify", place / "bundle", *options).exit_code == 0
+    options = [*EARLY, "--against", tmp_path / "three", "--max-drop", "99%", "--out", tmp_path / "run", "--json"]
+    report = json.loads(edgeproof("verify", place / "bundle", *options).stdout)
+    assert sum(report["paired"][cell] for cell in ("both", "only_this", "only_that", "neither")) > 0
+    assert report["reasons"][0] != "this is the fp32 artifact: nothing to drop from"
+
+
+def test_a_run_that_stopped_early_is_nothing_to_compare_with(place, tmp_path):
+    options = [*EARLY, "--fail-under", "30%", "--out", tmp_path / "early"]
+    assert edgeproof("verify", place / "bundle", *options).exit_code == 0
+    options = [*SUITE, "--against", tmp_path / "early", "--out", tmp_path / "run"]
+    result = edgeproof("verify", place / "bundle", *options)
+    assert result.exit_code == 3, result.stderr
+    assert "stopped early" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [([], "no gate to decide"), (["--fail-under", "50%", "--shard", "1/2"], "cannot judge a shard")],

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.bundle import EVALUATION
 from runtime.report_schema import load_report
 from runtime.shards import Shard
+from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
-from tests.tiny import bundle_files, linear_task
+from tests.tiny import bundle_files, linear_task, npz
 
 OPTIONS = ["--attacks", "fgsm,pgd,cw", "--save-adversarial", "--lattice", "uint8", "--fail-under", "20%"]
 COUNT = 3
@@ -88,6 +90,26 @@ def test_the_gate_judges_what_is_merged(place, tmp_path):
     assert load_report(tmp_path / "merged").verdict == "failed"
 
 
+@pytest.mark.parametrize("empty", [1, 2])
+def test_a_shard_without_an_image_left_to_attack_can_be_merged(tmp_path, empty):
+    """Two images, one to a shard; one of them is misclassified without any attack."""
+    task = linear_task(n=2)
+    images = task[2]
+    right = LinearSession(*task[:2]).logits(images).argmax(axis=1)
+    right[empty - 1] = (right[empty - 1] + 1) % 3
+    stored = npz(images=np.round(images * 255).astype(np.uint8), labels=right, ids=np.arange(2))
+    bundle = write_bundle(tmp_path / "bundle", {**bundle_files(task), EVALUATION: stored}, n=2)
+    for number in (1, 2):
+        options = ["--attacks", "fgsm,pgd", "--shard", f"{number}/2", "--out", tmp_path / f"shard{number}"]
+        assert edgeproof("verify", bundle, *options).exit_code == 0
+    assert edgeproof("verify", bundle, "--attacks", "fgsm,pgd", "--out", tmp_path / "whole").exit_code == 0
+    result = merge(tmp_path, 1, 2, out=tmp_path / "merged")
+    assert result.exit_code == 0, result.stderr
+    merged, whole = (load_report(tmp_path / name) for name in ("merged", "whole"))
+    assert merged.checks == whole.checks
+    assert merged.clean.correct == 1
+
+
 @pytest.fixture
 def copy(place, tmp_path):
     """The shards, to be spoilt."""
@@ -154,6 +176,7 @@ def test_shards_that_are_not_those_of_one_run_are_refused_with_the_reason(copy, 
     result = edgeproof("merge", *(copy / name for name in names), "--out", copy / "merged")
     assert result.exit_code == 3, result.stderr
     assert reason in result.stderr
+    assert ("--resume" in result.stderr) == (case == "not finished")
     assert not (copy / "merged").exists()
 
 

@@ -375,6 +375,20 @@ def test_a_run_of_another_request_is_no_comparison(bundle, finished, options):
     assert "the run to compare with has other" in result.stderr
 
 
+OTHERS = {"index": "shares no images", "label": "has other labels"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_comparison_that_cannot_be_made_is_refused_before_the_attacks(bundle, finished, evidence, name):
+    del evidence["adversarial"]
+    np.savez(finished[0] / "evidence.npz", **evidence | {name: evidence[name] + 100})
+    result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
+    assert result.exit_code == 3, result.stderr
+    assert OTHERS[name] in result.stderr
+    assert "clean:" not in result.stderr
+    assert not Path("second").exists()
+
+
 UNEQUAL = {
     "unequal lengths": {"label": np.zeros(3, int)},
     "no axis": {"index": np.int64(3), "label": np.int64(0), "broken_by": np.int64(-1)},
@@ -541,6 +555,19 @@ def test_an_artifact_that_answers_nan_is_inconclusive(tmp_path, task, files):
     assert result.exit_code == 5
     assert "image 0: the logit is NaN" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bundle_without_a_gradient_graph_is_refused_before_any_pass_unless_none_is_asked_for(tmp_path, files):
+    graphs = {"fp32": Graph(forward="model.fp32.onnx", gradient=None, opset=18)}
+    del files["model.fp32.grad.onnx"]
+    bundle = write_bundle(tmp_path / "bundle", files, n=60, graphs=graphs)
+    result = edgeproof("verify", bundle, "--attacks", "square,pgd", "--out", "run")
+    assert result.exit_code == 3, result.stderr
+    assert "pgd needs the gradient" in result.stderr
+    assert "--gradient none" in result.stderr
+    assert "clean:" not in result.stderr
+    assert not Path("run").exists()
+    assert edgeproof("verify", bundle, "--attacks", "clean", "--out", "run").exit_code == 0
 
 
 def test_a_missing_provider_is_the_environments_fault(bundle, monkeypatch):
