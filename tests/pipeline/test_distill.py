@@ -10,16 +10,20 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from pipeline.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
+from pipeline.data import load_dataset
 from pipeline.distill import distill as distill_as_users_do
 from pipeline.evaluate import TorchSession, holdout_accuracy
 from pipeline.models.layers import Folded
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
+from runtime import images as image_sets
 from runtime.bundle import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe, NonFinite, UsageFault
 from runtime.files import sha256
 from runtime.images import ImageSet
+from runtime.stored import StoredImages
+from tests.pipeline.runs import assert_equal_bits, small, weights
 
 TINY = ("student.width=0.0625", "train.max_steps=3", "train.batch=32", "search.steps=1", "data.holdout=40")
 
@@ -176,6 +180,15 @@ def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp
     assert wrong.exit_code == 3
     assert "train.lr" in wrong.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_training_set_that_stays_on_disk_trains_to_the_weights_of_one_in_memory(tmp_path, monkeypatch):
+    recipe = small(tmp_path, "train.max_steps=2", "search.steps=1")
+    distill_as_users_do(recipe, tmp_path / "memory")
+    monkeypatch.setattr(image_sets, "LARGE", 0)
+    assert isinstance(load_dataset(None, tmp_path).train.images, StoredImages)
+    distill_as_users_do(recipe, tmp_path / "disk")
+    assert_equal_bits(weights(tmp_path / "disk"), weights(tmp_path / "memory"))
 
 
 def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
