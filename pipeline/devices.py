@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import os
+import traceback
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
@@ -53,8 +55,11 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
     try:
         return fabric.launch(_attempt, failures, work, *arguments)  # type: ignore[no-any-return, arg-type]
     except (ProcessExitedException, ProcessRaisedException) as error:
-        if not failures.empty():
-            raise failures.get() from None
+        told = []
+        while not failures.empty():
+            told.append(failures.get())
+        if told:  # a process that was lost to another may have failed of what happened there
+            raise next((failure for failure in told if not isinstance(failure, Lost)), told[0]) from None
         if isinstance(error, ProcessRaisedException):
             raise
         raise _lost(f"process {error.error_index} ({error.signal_name or error.exit_code})") from None
@@ -116,7 +121,10 @@ def _fabric(devices: int, nodes: int) -> Fabric:
 
 
 def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..., T], *arguments: Any) -> T:
-    """Call `work`; leave the errors that a user can act on in the queue: PyTorch would make text of them."""
+    """Call `work`; leave what ended it in the queue.
+
+    PyTorch would make text of every error, and keep one alone: maybe that of a process which lost the one at fault.
+    """
     try:
         try:
             return work(fabric, *arguments)
@@ -124,13 +132,17 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
             if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # whose errors have no type
                 raise _lost("another process") from error
             raise
-    except (EdgeproofError, OSError) as error:
+    except Exception as error:
         if fabric.world_size > 1:
-            failures.put(error)
+            known = isinstance(error, (EdgeproofError, OSError))
+            defect = ProcessRaisedException(traceback.format_exc(), fabric.global_rank, os.getpid())
+            failures.put(error if known else defect)
         raise
 
 
-def _lost(what: str) -> MissingEnvironment:
-    return MissingEnvironment(
-        f"{what} was lost, and the run has ended", hint="its last saved state is whole: go on with --resume"
-    )
+class Lost(MissingEnvironment):
+    """A process of the run has ended, and the others cannot go on."""
+
+
+def _lost(what: str) -> Lost:
+    return Lost(f"{what} was lost, and the run has ended", hint="its last saved state is whole: go on with --resume")

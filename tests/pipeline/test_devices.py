@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from pipeline.devices import launch
 from pipeline.distill import distill
@@ -58,6 +59,19 @@ def test_an_error_in_one_process_alone_ends_all_and_comes_back_as_it_is():
     with pytest.raises(BadRecipe, match="only here") as caught:
         launch(in_one_process_alone, "only here", devices=2)
     assert caught.value.hint == "mend it"
+
+
+def a_defect_in_one_process_alone(fabric):
+    if fabric.global_rank == 1:
+        raise ZeroDivisionError("nobody expected this")
+    fabric.all_reduce(torch.ones(1))
+
+
+@pytest.mark.slow
+@pytest.mark.check
+def test_a_defect_in_one_process_is_told_as_it_is_and_not_as_a_loss():
+    with pytest.raises(ProcessRaisedException, match="ZeroDivisionError: nobody expected this"):
+        launch(a_defect_in_one_process_alone, devices=2)
 
 
 def gone_in_silence(fabric):
