@@ -14,7 +14,7 @@ from pipeline.devices import one_device, share_buffers
 from pipeline.losses import reduce
 from pipeline.methods import METHODS, View
 from pipeline.models.layers import Folded
-from pipeline.precision import arithmetic
+from pipeline.precision import arithmetic, products
 from pipeline.recipe import Precision, Recipe, TrainTable
 from pipeline.search import STARTS, search
 from runtime.errors import BadRecipe, MissingEnvironment
@@ -138,7 +138,8 @@ class Trainer:
             with self.fabric.no_backward_sync(self.learning, enabled=index < len(parts) - 1):
                 share = len(part[0]) * self.fabric.world_size / len(batch[0])  # DDP takes the mean over processes
                 value = share * self._loss(searched, part, progress)
-                self.fabric.backward(value)
+                with products(self.precision):
+                    self.fabric.backward(value)
             loss += value.detach()
             if index == 0:
                 statistics = _buffers(self.student)

@@ -40,6 +40,18 @@ def test_bf16_learns_as_fp32_does(batch):
     assert bf16[-1] == pytest.approx(fp32[-1], rel=0.25)
 
 
+@pytest.mark.parametrize(("precision", "setting"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
+def test_the_gradient_of_the_weights_is_computed_in_the_precision_of_the_recipe(batch, precision, setting):
+    run, seen = trainer(overrides=["method.name=pgd-at"], precision=precision), set()
+    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [place.fp32_precision for place in places]
+    for weight in run.student.parameters():
+        weight.register_hook(lambda gradient: seen.update(place.fp32_precision for place in places))
+    steps(run, batch, 1)
+    assert seen == {setting}
+    assert [place.fp32_precision for place in places] == before
+
+
 def test_two_equal_seeds_give_equal_bits_and_another_seed_does_not(batch):
     runs = [trainer(seed) for seed in (1, 1, 2)]
     for run in runs:
