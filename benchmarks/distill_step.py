@@ -80,6 +80,8 @@ def our_step(arch: str, width: float, method: str, precision: Precision) -> Call
     """Return `Trainer.step` of a method as a function of the images."""
     overrides = [f"student.arch={arch}", f"student.width={width}", f"method.name={method}", "train.epochs=200"]
     overrides += [f"search.steps={STEPS}", "search.step=2/255"]
+    if method == "adaad":
+        overrides.append("method.adaad.clean_statistics=true")  # the student's pass over clean images, as in PlainStep
     student, teacher = networks(arch, width)
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = Trainer(load_recipe("fashion-mini", overrides), student, teacher, classes=10, precision=precision)
