@@ -20,6 +20,7 @@ from pipeline.data import hold_out, load_dataset
 from pipeline.devices import training_device
 from pipeline.distill import network_card
 from pipeline.evaluate import device_name
+from pipeline.models.layers import frozen
 from pipeline.precision import resolve
 from pipeline.recipe import load_recipe
 from pipeline.teacher import load_teacher
@@ -42,7 +43,7 @@ def trainer(overrides: list[str]) -> tuple[Trainer, Batches]:
     training, _ = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     batches = Batches(training, recipe.train.batch, crop=4, flip=True, seed=recipe.seed, device=device)
     precision = resolve(recipe.train.precision, device)
-    return Trainer(recipe, student, teacher.to(device), classes=len(card.classes), precision=precision), batches
+    return Trainer(recipe, student, frozen(teacher).to(device), classes=len(card.classes), precision=precision), batches
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.methods import METHODS
 from pipeline.models import build_network
+from pipeline.models.layers import frozen
 from pipeline.precision import arithmetic
 from pipeline.recipe import Precision, load_recipe
 from pipeline.trainer import Trainer
@@ -84,7 +85,7 @@ def our_step(arch: str, width: float, method: str, precision: Precision) -> Call
         overrides.append("method.adaad.clean_statistics=true")  # the student's pass over clean images, as in PlainStep
     student, teacher = networks(arch, width)
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = Trainer(load_recipe("fashion-mini", overrides), student, teacher, classes=10, precision=precision)
+    trainer = Trainer(load_recipe("fashion-mini", overrides), student, frozen(teacher), classes=10, precision=precision)
 
     def step(x: Tensor) -> object:
         labels = torch.arange(len(x)) % 10

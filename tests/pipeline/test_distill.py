@@ -19,7 +19,7 @@ from pipeline.run_directory import Summary
 from runtime import images as image_sets
 from runtime.bundle import InputShape
 from runtime.cli import main
-from runtime.errors import BadModel, BadRecipe, NonFinite, UsageFault
+from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, UsageFault
 from runtime.files import sha256
 from runtime.images import ImageSet
 from runtime.stored import StoredImages
@@ -201,6 +201,34 @@ def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
     images = ImageSet("levels", pixels, np.array([0, 0, 1, 0]), np.arange(4))
     clean, pgd = holdout_accuracy(Brightness(), images, classes=2, eps=0.1, device=torch.device("cpu"))
     assert (clean, pgd) == (0.75, 0.25)
+
+
+class Roomy(torch.nn.Module):
+    """Brighter or darker than the middle, for at most so many images at a time."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        level = x.mean(dim=(1, 2, 3))
+        return torch.stack([0.5 - level, level - 0.5], dim=1)
+
+
+def test_a_hold_out_that_does_not_fit_the_memory_is_halved_to_equal_figures():
+    pixels = np.random.default_rng(0).integers(100, 156, (300, 1, 2, 2)).astype(np.uint8)
+    images = ImageSet("levels", pixels, (pixels.mean((1, 2, 3)) > 120).astype(np.int64), np.arange(300))
+    measure = partial(holdout_accuracy, images=images, classes=2, eps=0.02, device=torch.device("cpu"))
+    roomy, narrow = Roomy(300), Roomy(70)
+    assert measure(narrow) == measure(roomy)
+    assert (max(roomy.seen), narrow.seen[0]) == (250, 250)
+    assert narrow.seen[-1] <= 62
+    with pytest.raises(MissingEnvironment, match="memory") as caught:
+        measure(Roomy(0))
+    assert caught.value.hint
 
 
 def test_the_torch_session_gives_the_gradient_of_autograd_and_of_the_folded_network(trained_like):

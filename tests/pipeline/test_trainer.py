@@ -3,6 +3,7 @@ import torch
 
 from pipeline.methods import METHODS
 from pipeline.models import build_network
+from pipeline.models.layers import frozen
 from pipeline.recipe import TrainTable, load_recipe
 from pipeline.search import search
 from pipeline.trainer import Trainer, learning_rate
@@ -18,7 +19,7 @@ def trainer(seed=0, overrides=(), precision="fp32"):
     recipe = load_recipe("fashion-mini", ["search.steps=1", f"seed={seed}", *overrides])
     torch.manual_seed(seed)
     student, teacher = (build_network("resnet18", channels=1, classes=10, width=0.125) for _ in range(2))
-    needed = teacher if METHODS[recipe.method.name].needs_teacher else None
+    needed = frozen(teacher) if METHODS[recipe.method.name].needs_teacher else None
     return Trainer(recipe, student, needed, classes=10, precision=precision)
 
 
