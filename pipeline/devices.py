@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -23,8 +24,6 @@ from torch.nn.parallel import DistributedDataParallel
 from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
 
 T = TypeVar("T")
-LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
-"""What may have started one process a device already: torchrun, srun."""
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter in older PyTorch
@@ -71,7 +70,7 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
 
 def one_device(device: torch.device) -> Fabric:
     """Return the Fabric of one process on one device."""
-    return Fabric(accelerator=device.type, devices=1)
+    return Fabric(accelerator=device.type, devices=1, plugins=[LightningEnvironment()])
 
 
 def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
@@ -102,8 +101,8 @@ def _fabric(devices: int, nodes: int) -> Fabric:
         raise MissingEnvironment(
             f"{devices} devices are asked for, this machine has {torch.cuda.device_count()}", hint="lower --devices"
         )
-    launcher = next((environment for environment in LAUNCHERS if environment.detect()), None)
-    if launcher is not None and (started := launcher().world_size()) != devices * nodes:
+    launcher = _launcher()
+    if launcher is not None and (started := launcher.world_size()) != devices * nodes:
         raise UsageFault(
             f"the launcher started {started} processes for {nodes} x {devices} devices",
             hint="--devices is the number on one machine, --nodes the number of machines",
@@ -117,7 +116,24 @@ def _fabric(devices: int, nodes: int) -> Fabric:
     # Spawned, not forked: CUDA allows no fork. Buffers are shared once a step, by share_buffers.
     own: dict[str, Any] = {_SYNC_BUFFERS: False}
     strategy = DDPStrategy(start_method="spawn" if launcher is None else "popen", **own)
-    return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy)
+    environment = launcher or LightningEnvironment()
+    return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment])
+
+
+def _launcher() -> ClusterEnvironment | None:
+    """Return what has started one process a device already: torchrun or srun, not a Slurm allocation by itself."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    tasks = int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
+    if tasks == 1 or not SLURMEnvironment.detect():
+        return None
+    try:
+        return SLURMEnvironment()
+    except RuntimeError:
+        raise UsageFault(
+            f"srun started {tasks} processes, and does not say how many on a machine",
+            hint="srun --ntasks-per-node is the number of --devices; one process alone needs srun --ntasks 1",
+        ) from None
 
 
 def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..., T], *arguments: Any) -> T:

@@ -156,6 +156,30 @@ def test_several_nodes_without_a_launcher_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
+"""What Slurm tells a batch script of four tasks, which is one process all the same."""
+ON_ONE_NODE = {"SLURM_NTASKS_PER_NODE": "4"}
+BY_SRUN = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2"}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, ON_ONE_NODE, {**BY_SRUN, "SLURM_NTASKS": "1"}], ids=["job", "on one node", "srun"]
+)
+def test_one_process_in_a_slurm_allocation_trains_alone(more, monkeypatch):
+    for name, value in {**ALLOCATION, **more}.items():
+        monkeypatch.setenv(name, value)
+    assert launch(lambda fabric: (fabric.world_size, fabric.is_global_zero)) == (1, True)
+
+
+@pytest.mark.parametrize(("more", "told"), [({}, "on a machine"), (ON_ONE_NODE, "started 4 processes for 1 x 1")])
+def test_processes_of_srun_that_nobody_asked_for_are_refused_with_a_way_out(more, told, monkeypatch):
+    for name, value in {**ALLOCATION, **BY_SRUN, **more}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageFault, match=told) as caught:
+        launch(lambda fabric: None)
+    assert caught.value.hint
+
+
 def test_one_device_returns_what_the_work_returns_and_raises_what_it_raises():
     assert launch(lambda fabric, value: (fabric.world_size, value), 7) == (1, 7)
     with pytest.raises(ZeroDivisionError):
