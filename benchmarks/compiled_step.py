@@ -15,10 +15,12 @@ from pathlib import Path
 
 import torch
 
-from pipeline.data import Batches, hold_out, load_dataset
+from pipeline.batches import Batches
+from pipeline.data import hold_out, load_dataset
 from pipeline.devices import training_device
 from pipeline.distill import network_card
 from pipeline.evaluate import device_name
+from pipeline.models.layers import frozen
 from pipeline.precision import resolve
 from pipeline.recipe import load_recipe
 from pipeline.teacher import load_teacher
@@ -37,11 +39,11 @@ def trainer(overrides: list[str]) -> tuple[Trainer, Batches]:
     torch.manual_seed(recipe.seed)
     student = card.build().to(device, memory_format=torch.channels_last)
     assert recipe.teacher is not None
-    teacher, _, _ = load_teacher(recipe.teacher)
+    teacher, _, _ = load_teacher(recipe.teacher, card)
     training, _ = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     batches = Batches(training, recipe.train.batch, crop=4, flip=True, seed=recipe.seed, device=device)
     precision = resolve(recipe.train.precision, device)
-    return Trainer(recipe, student, teacher.to(device), classes=len(card.classes), precision=precision), batches
+    return Trainer(recipe, student, frozen(teacher).to(device), classes=len(card.classes), precision=precision), batches
 
 
 def main() -> None:

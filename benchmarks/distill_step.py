@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.methods import METHODS
 from pipeline.models import build_network
+from pipeline.models.layers import frozen
 from pipeline.precision import arithmetic
 from pipeline.recipe import Precision, load_recipe
 from pipeline.trainer import Trainer
@@ -82,7 +83,7 @@ def our_step(arch: str, width: float, method: str, precision: Precision) -> Call
     overrides += [f"search.steps={STEPS}", "search.step=2/255", "method.adaad.clean_statistics=true"]
     student, teacher = networks(arch, width)
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = Trainer(load_recipe("fashion-mini", overrides), student, teacher, classes=10, precision=precision)
+    trainer = Trainer(load_recipe("fashion-mini", overrides), student, frozen(teacher), classes=10, precision=precision)
 
     def step(x: Tensor) -> object:
         labels = torch.arange(len(x)) % 10

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import os
+import traceback
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -21,8 +24,6 @@ from torch.nn.parallel import DistributedDataParallel
 from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
 
 T = TypeVar("T")
-LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
-"""What may have started one process a device already: torchrun, srun."""
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter in older PyTorch
@@ -53,8 +54,11 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
     try:
         return fabric.launch(_attempt, failures, work, *arguments)  # type: ignore[no-any-return, arg-type]
     except (ProcessExitedException, ProcessRaisedException) as error:
-        if not failures.empty():
-            raise failures.get() from None
+        told = []
+        while not failures.empty():
+            told.append(failures.get())
+        if told:  # a process that was lost to another may have failed of what happened there
+            raise next((failure for failure in told if not isinstance(failure, Lost)), told[0]) from None
         if isinstance(error, ProcessRaisedException):
             raise
         raise _lost(f"process {error.error_index} ({error.signal_name or error.exit_code})") from None
@@ -66,7 +70,7 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
 
 def one_device(device: torch.device) -> Fabric:
     """Return the Fabric of one process on one device."""
-    return Fabric(accelerator=device.type, devices=1)
+    return Fabric(accelerator=device.type, devices=1, plugins=[LightningEnvironment()])
 
 
 def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
@@ -97,8 +101,8 @@ def _fabric(devices: int, nodes: int) -> Fabric:
         raise MissingEnvironment(
             f"{devices} devices are asked for, this machine has {torch.cuda.device_count()}", hint="lower --devices"
         )
-    launcher = next((environment for environment in LAUNCHERS if environment.detect()), None)
-    if launcher is not None and (started := launcher().world_size()) != devices * nodes:
+    launcher = _launcher()
+    if launcher is not None and (started := launcher.world_size()) != devices * nodes:
         raise UsageFault(
             f"the launcher started {started} processes for {nodes} x {devices} devices",
             hint="--devices is the number on one machine, --nodes the number of machines",
@@ -112,11 +116,31 @@ def _fabric(devices: int, nodes: int) -> Fabric:
     # Spawned, not forked: CUDA allows no fork. Buffers are shared once a step, by share_buffers.
     own: dict[str, Any] = {_SYNC_BUFFERS: False}
     strategy = DDPStrategy(start_method="spawn" if launcher is None else "popen", **own)
-    return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy)
+    environment = launcher or LightningEnvironment()
+    return Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy=strategy, plugins=[environment])
+
+
+def _launcher() -> ClusterEnvironment | None:
+    """Return what has started one process a device already: torchrun or srun, not a Slurm allocation by itself."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    tasks = int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
+    if tasks == 1 or not SLURMEnvironment.detect():
+        return None
+    try:
+        return SLURMEnvironment()
+    except RuntimeError:
+        raise UsageFault(
+            f"srun started {tasks} processes, and does not say how many on a machine",
+            hint="srun --ntasks-per-node is the number of --devices; one process alone needs srun --ntasks 1",
+        ) from None
 
 
 def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..., T], *arguments: Any) -> T:
-    """Call `work`; leave the errors that a user can act on in the queue: PyTorch would make text of them."""
+    """Call `work`; leave what ended it in the queue.
+
+    PyTorch would make text of every error, and keep one alone: maybe that of a process which lost the one at fault.
+    """
     try:
         try:
             return work(fabric, *arguments)
@@ -124,13 +148,17 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
             if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):  # whose errors have no type
                 raise _lost("another process") from error
             raise
-    except (EdgeproofError, OSError) as error:
+    except Exception as error:
         if fabric.world_size > 1:
-            failures.put(error)
+            known = isinstance(error, (EdgeproofError, OSError))
+            defect = ProcessRaisedException(traceback.format_exc(), fabric.global_rank, os.getpid())
+            failures.put(error if known else defect)
         raise
 
 
-def _lost(what: str) -> MissingEnvironment:
-    return MissingEnvironment(
-        f"{what} was lost, and the run has ended", hint="its last saved state is whole: go on with --resume"
-    )
+class Lost(MissingEnvironment):
+    """A process of the run has ended, and the others cannot go on."""
+
+
+def _lost(what: str) -> Lost:
+    return Lost(f"{what} was lost, and the run has ended", hint="its last saved state is whole: go on with --resume")

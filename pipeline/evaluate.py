@@ -12,6 +12,7 @@ from pipeline.precision import arithmetic
 from pipeline.run_directory import TrainedRun
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
+from runtime.errors import MissingEnvironment
 from runtime.images import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
@@ -19,6 +20,7 @@ from runtime.suite import Campaign, Target, clean_pass
 from runtime.verify import Subject
 
 HOLDOUT_BATCH = 250
+"""Hold-out images at a time; half as many, and half again, where they do not fit the device's memory."""
 
 
 class TorchSession:
@@ -75,12 +77,28 @@ def placement(device: torch.device) -> Callable[[Any], Tensor]:
 def holdout_accuracy(
     network: nn.Module, images: ImageSet, *, classes: int, eps: float, device: torch.device
 ) -> tuple[float, float]:
-    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images."""
+    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images.
+
+    Raises:
+        MissingEnvironment: not even one image fits the device's memory.
+
+    """
     session = TorchSession(network, sha256="", device=device)
-    target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
-    evidence = clean_pass(target, 0, Silent())
-    under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
-    return float(evidence.correct.mean()), under_pgd.accuracy
+    batch = HOLDOUT_BATCH
+    while True:
+        try:
+            target = Target(session, images, classes, batch, placement(device))
+            evidence = clean_pass(target, 0, Silent())
+            under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
+            return float(evidence.correct.mean()), under_pgd.accuracy
+        except torch.cuda.OutOfMemoryError as error:
+            if batch == 1:
+                raise MissingEnvironment(
+                    "an image of the hold-out does not fit the device's memory beside the networks",
+                    hint="end what else runs on the device, or take a smaller train.batch or a smaller network",
+                ) from error
+        batch //= 2
+        torch.cuda.empty_cache()
 
 
 def device_name(device: torch.device) -> str:

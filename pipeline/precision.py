@@ -31,12 +31,20 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
     Enter it anew for every step: autocast keeps its bf16 copies of the weights until it is left.
     """
+    with products(precision), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """Let CUDA multiply float32 as a resolved precision says; PyTorch's settings, TF32 convolutions, come back.
+
+    That is all a backward pass needs: what autocast chose forwards, autograd takes backwards by itself.
+    """
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, convolution.fp32_precision
-    setting = "tf32" if precision == "tf32" else "ieee"
     try:
-        matmul.fp32_precision = convolution.fp32_precision = setting
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            yield
+        matmul.fp32_precision = convolution.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield
     finally:
         matmul.fp32_precision, convolution.fp32_precision = before

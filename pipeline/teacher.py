@@ -15,6 +15,7 @@ from pipeline.evaluate import holdout_accuracy
 from pipeline.foreign import load_foreign, refuse_web_page
 from pipeline.methods import METHODS
 from pipeline.models import Blueprint
+from pipeline.models.layers import frozen
 from pipeline.recipe import Recipe, TeacherTable
 from pipeline.run_directory import CHECKPOINTS, TeacherFigures
 from runtime.errors import BadModel, BadRecipe
@@ -67,7 +68,7 @@ TEACHERS = {
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher on its device, in eval mode.
+    """A teacher on its device, folded and frozen.
 
     Args:
         network: images to logits.
@@ -113,7 +114,7 @@ def prepare_teacher(
         return None
     assert recipe.teacher is not None
     network, digest, vouched = load_teacher(recipe.teacher, card)
-    network = network.to(device)
+    network = frozen(network).to(device)
     classes = len(card.classes)
     clean, pgd = holdout_accuracy(network, holdout, classes=classes, eps=recipe.threat.eps, device=device)
     if pgd < WEAK / classes and not allow_weak:

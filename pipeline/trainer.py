@@ -14,7 +14,7 @@ from pipeline.devices import one_device, share_buffers
 from pipeline.losses import reduce
 from pipeline.methods import METHODS, View
 from pipeline.models.layers import Folded
-from pipeline.precision import arithmetic
+from pipeline.precision import arithmetic, products
 from pipeline.recipe import Precision, Recipe, TrainTable
 from pipeline.search import STARTS, search
 from runtime.errors import BadRecipe, MissingEnvironment
@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Trainer:
-    """A student that learns, its frozen folded copy for the search, and a frozen teacher.
+    """A student that learns, its folded copy for the search, and a frozen teacher.
 
     The student is in training mode throughout. A method that searches in eval mode sees `folded`, so that nothing
     in the search can move the student's running statistics; one that searches in train mode sees the student, whose
@@ -37,7 +37,7 @@ class Trainer:
     Args:
         recipe: what to do.
         student: learns; on the device.
-        teacher: None where the method needs none.
+        teacher: `frozen`, on the device; None where the method needs none.
         classes: how many.
         precision: resolved.
         fabric: the processes; by default this one alone.
@@ -58,7 +58,7 @@ class Trainer:
         self.method = METHODS[recipe.method.name]
         self.student = student.train()
         self.folded = Folded(student)
-        self.teacher = Folded(teacher) if teacher is not None else None
+        self.teacher = teacher
         train = recipe.train
         self.average = averaged(student, train.ema) if train.ema is not None else None
         self.optimiser = torch.optim.SGD(
@@ -138,7 +138,8 @@ class Trainer:
             with self.fabric.no_backward_sync(self.learning, enabled=index < len(parts) - 1):
                 share = len(part[0]) * self.fabric.world_size / len(batch[0])  # DDP takes the mean over processes
                 value = share * self._loss(searched, part, progress)
-                self.fabric.backward(value)
+                with products(self.precision):
+                    self.fabric.backward(value)
             loss += value.detach()
             if index == 0:
                 statistics = _buffers(self.student)

@@ -56,9 +56,14 @@ class StoredImages:
         return len(self.shape)
 
     @property
+    def size(self) -> int:
+        """Return the number of values."""
+        return prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Return the size of the values in bytes."""
-        return self.dtype.itemsize * prod(self.shape)
+        return self.dtype.itemsize * self.size
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -84,6 +89,8 @@ class StoredImages:
         _, channels, height, width = self.shape
         stored = (height, width, channels) if self._last else (channels, height, width)
         size = self.dtype.itemsize * prod(stored)
-        data = b"".join(os.pread(self._file, size, row * size) for row in rows)
+        data = bytearray(size * len(rows))
+        for place, row in enumerate(rows):
+            data[place * size : (place + 1) * size] = os.pread(self._file, size, row * size)
         images = np.frombuffer(data, self.dtype).reshape(len(rows), *stored)
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._last else images.copy()
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._last else images

@@ -115,6 +115,11 @@ class Folded(nn.Module):
         return self
 
 
+def frozen(network: nn.Module) -> nn.Module:
+    """Return the folded copy of a network that learns no more: unlike `Folded`, it does not keep the network."""
+    return Folded(network).copy
+
+
 def _folds(network: nn.Module) -> Iterator[tuple[str, str]]:
     for name, module in network.named_modules():
         for conv, norm in getattr(module, "folds", ()):

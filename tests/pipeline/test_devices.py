@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from pipeline.devices import launch
 from pipeline.distill import distill
@@ -58,6 +59,19 @@ def test_an_error_in_one_process_alone_ends_all_and_comes_back_as_it_is():
     with pytest.raises(BadRecipe, match="only here") as caught:
         launch(in_one_process_alone, "only here", devices=2)
     assert caught.value.hint == "mend it"
+
+
+def a_defect_in_one_process_alone(fabric):
+    if fabric.global_rank == 1:
+        raise ZeroDivisionError("nobody expected this")
+    fabric.all_reduce(torch.ones(1))
+
+
+@pytest.mark.slow
+@pytest.mark.check
+def test_a_defect_in_one_process_is_told_as_it_is_and_not_as_a_loss():
+    with pytest.raises(ProcessRaisedException, match="ZeroDivisionError: nobody expected this"):
+        launch(a_defect_in_one_process_alone, devices=2)
 
 
 def gone_in_silence(fabric):
@@ -140,6 +154,30 @@ def test_several_nodes_without_a_launcher_are_refused(tmp_path):
     with pytest.raises(UsageFault, match="torchrun"):
         distill(small(tmp_path), tmp_path / "run", nodes=2)
     assert not (tmp_path / "run").exists()
+
+
+ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
+"""What Slurm tells a batch script of four tasks, which is one process all the same."""
+ON_ONE_NODE = {"SLURM_NTASKS_PER_NODE": "4"}
+BY_SRUN = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2"}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, ON_ONE_NODE, {**BY_SRUN, "SLURM_NTASKS": "1"}], ids=["job", "on one node", "srun"]
+)
+def test_one_process_in_a_slurm_allocation_trains_alone(more, monkeypatch):
+    for name, value in {**ALLOCATION, **more}.items():
+        monkeypatch.setenv(name, value)
+    assert launch(lambda fabric: (fabric.world_size, fabric.is_global_zero)) == (1, True)
+
+
+@pytest.mark.parametrize(("more", "told"), [({}, "on a machine"), (ON_ONE_NODE, "started 4 processes for 1 x 1")])
+def test_processes_of_srun_that_nobody_asked_for_are_refused_with_a_way_out(more, told, monkeypatch):
+    for name, value in {**ALLOCATION, **BY_SRUN, **more}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageFault, match=told) as caught:
+        launch(lambda fabric: None)
+    assert caught.value.hint
 
 
 def test_one_device_returns_what_the_work_returns_and_raises_what_it_raises():

@@ -10,16 +10,20 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from pipeline.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
+from pipeline.data import load_dataset
 from pipeline.distill import distill as distill_as_users_do
 from pipeline.evaluate import TorchSession, holdout_accuracy
 from pipeline.models.layers import Folded
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
+from runtime import images as image_sets
 from runtime.bundle import InputShape
 from runtime.cli import main
-from runtime.errors import BadModel, BadRecipe, NonFinite, UsageFault
+from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, UsageFault
 from runtime.files import sha256
 from runtime.images import ImageSet
+from runtime.stored import StoredImages
+from tests.pipeline.runs import assert_equal_bits, small, weights
 
 TINY = ("student.width=0.0625", "train.max_steps=3", "train.batch=32", "search.steps=1", "data.holdout=40")
 
@@ -178,6 +182,15 @@ def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp
     assert not (tmp_path / "new").exists()
 
 
+def test_a_training_set_that_stays_on_disk_trains_to_the_weights_of_one_in_memory(tmp_path, monkeypatch):
+    recipe = small(tmp_path, "train.max_steps=2", "search.steps=1")
+    distill_as_users_do(recipe, tmp_path / "memory")
+    monkeypatch.setattr(image_sets, "LARGE", 0)
+    assert isinstance(load_dataset(None, tmp_path).train.images, StoredImages)
+    distill_as_users_do(recipe, tmp_path / "disk")
+    assert_equal_bits(weights(tmp_path / "disk"), weights(tmp_path / "memory"))
+
+
 def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
     class Brightness(torch.nn.Module):
         def forward(self, x):
@@ -188,6 +201,34 @@ def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
     images = ImageSet("levels", pixels, np.array([0, 0, 1, 0]), np.arange(4))
     clean, pgd = holdout_accuracy(Brightness(), images, classes=2, eps=0.1, device=torch.device("cpu"))
     assert (clean, pgd) == (0.75, 0.25)
+
+
+class Roomy(torch.nn.Module):
+    """Brighter or darker than the middle, for at most so many images at a time."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        level = x.mean(dim=(1, 2, 3))
+        return torch.stack([0.5 - level, level - 0.5], dim=1)
+
+
+def test_a_hold_out_that_does_not_fit_the_memory_is_halved_to_equal_figures():
+    pixels = np.random.default_rng(0).integers(100, 156, (300, 1, 2, 2)).astype(np.uint8)
+    images = ImageSet("levels", pixels, (pixels.mean((1, 2, 3)) > 120).astype(np.int64), np.arange(300))
+    measure = partial(holdout_accuracy, images=images, classes=2, eps=0.02, device=torch.device("cpu"))
+    roomy, narrow = Roomy(300), Roomy(70)
+    assert measure(narrow) == measure(roomy)
+    assert (max(roomy.seen), narrow.seen[0]) == (250, 250)
+    assert narrow.seen[-1] <= 62
+    with pytest.raises(MissingEnvironment, match="memory") as caught:
+        measure(Roomy(0))
+    assert caught.value.hint
 
 
 def test_the_torch_session_gives_the_gradient_of_autograd_and_of_the_folded_network(trained_like):

@@ -1,10 +1,14 @@
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
 from pipeline.models import Blueprint, build_network
-from pipeline.models.layers import Affine, Folded
+from pipeline.models.layers import Affine, Folded, frozen
 
 
 @pytest.mark.parametrize(("arch", "parameters"), [("resnet18", 11_173_962), ("mobilenet_v2", 2_296_922)])
@@ -117,3 +121,13 @@ def test_folded_copy_has_no_batch_norm_and_needs_no_weight_gradient(trained_like
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert not any(parameter.requires_grad for parameter in folded.parameters())
     assert any(parameter.requires_grad for parameter in trained_like.parameters())
+
+
+def test_a_frozen_network_answers_as_the_folded_copy_does_and_does_not_keep_the_network(trained_like):
+    network = copy.deepcopy(trained_like)
+    alive, kept = weakref.ref(network), frozen(network)
+    del network
+    gc.collect()
+    assert alive() is None
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(kept(x), Folded(trained_like)(x))

@@ -8,6 +8,7 @@ from pipeline.checkpoint import load_checkpoint
 from pipeline.distill import distill
 from pipeline.losses import cross_entropy
 from pipeline.models import build_network
+from pipeline.models.layers import frozen
 from pipeline.trainer import Trainer
 from runtime.errors import BadRecipe, MissingEnvironment
 from tests.pipeline.runs import assert_equal_bits, small, weights
@@ -51,7 +52,7 @@ def test_the_running_statistics_are_those_of_the_first_part(tmp_path, batch, sea
         torch.manual_seed(0)
         student, teacher = (build_network("resnet18", channels=1, classes=4, width=0.0625) for _ in range(2))
         recipe = small(tmp_path, f"train.micro_batches={parts}", f"method.name={search_mode_of}", "search.eps=0")
-        run = Trainer(recipe, student, teacher, classes=4, precision="fp32")
+        run = Trainer(recipe, student, frozen(teacher), classes=4, precision="fp32")
         steps(run, (batch[0][images], batch[1][images]), 1)
         runs.append([buffer for name, buffer in run.student.named_buffers() if "running" in name])
     for in_parts, alone in zip(*runs, strict=True):

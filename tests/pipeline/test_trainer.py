@@ -3,6 +3,7 @@ import torch
 
 from pipeline.methods import METHODS
 from pipeline.models import build_network
+from pipeline.models.layers import frozen
 from pipeline.recipe import TrainTable, load_recipe
 from pipeline.search import search
 from pipeline.trainer import Trainer, learning_rate
@@ -18,7 +19,7 @@ def trainer(seed=0, overrides=(), precision="fp32"):
     recipe = load_recipe("fashion-mini", ["search.steps=1", f"seed={seed}", *overrides])
     torch.manual_seed(seed)
     student, teacher = (build_network("resnet18", channels=1, classes=10, width=0.125) for _ in range(2))
-    needed = teacher if METHODS[recipe.method.name].needs_teacher else None
+    needed = frozen(teacher) if METHODS[recipe.method.name].needs_teacher else None
     return Trainer(recipe, student, needed, classes=10, precision=precision)
 
 
@@ -38,6 +39,18 @@ def test_bf16_learns_as_fp32_does(batch):
     fp32, bf16 = (steps(trainer(overrides=overrides, precision=precision), batch, 8) for precision in ("fp32", "bf16"))
     assert bf16[-1] < 0.8 * bf16[0]
     assert bf16[-1] == pytest.approx(fp32[-1], rel=0.25)
+
+
+@pytest.mark.parametrize(("precision", "setting"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
+def test_the_gradient_of_the_weights_is_computed_in_the_precision_of_the_recipe(batch, precision, setting):
+    run, seen = trainer(overrides=["method.name=pgd-at"], precision=precision), set()
+    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [place.fp32_precision for place in places]
+    for weight in run.student.parameters():
+        weight.register_hook(lambda gradient: seen.update(place.fp32_precision for place in places))
+    steps(run, batch, 1)
+    assert seen == {setting}
+    assert [place.fp32_precision for place in places] == before
 
 
 def test_two_equal_seeds_give_equal_bits_and_another_seed_does_not(batch):

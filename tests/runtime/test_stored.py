@@ -43,6 +43,13 @@ def on_disk(tmp_path_factory, values):
 def test_images_on_disk_are_read_by_rows_as_an_array_is(on_disk, values, index):
     np.testing.assert_array_equal(on_disk[index], values[index])
     assert on_disk[index].dtype == np.uint8
+    assert on_disk[index].flags.writeable
+
+
+def test_images_on_disk_have_the_sizes_of_those_in_memory(on_disk, values):
+    assert (on_disk.shape, on_disk.ndim, on_disk.size, on_disk.nbytes) == (
+        values.shape, values.ndim, values.size, values.nbytes,
+    )  # fmt: skip
 
 
 def test_images_on_disk_are_those_in_memory(tmp_path, values, monkeypatch):

@@ -1,0 +1,13 @@
+"""Benchmarks run by hand and seldom: what they import must still be there."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in BENCHMARKS])
+def test_a_benchmark_can_be_imported(name):
+    assert importlib.import_module(f"benchmarks.{name}").main
