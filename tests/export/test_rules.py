@@ -84,6 +84,11 @@ CASES = {
     "Clip below": Case("y = Clip (x, low)", lambda x, low: x.clamp(min=low), {"low": -0.5}),
     "Clip above": Case("y = Clip (x, , high)", lambda x, high: x.clamp(max=high), {"high": 0.3}),
     "Clip without bounds": Case("y = Clip (x)", lambda x: x),
+    "Clip behind a convolution": Case(
+        "c = Conv (x, w)\ny = Clip (c, low, high)",
+        lambda x, w, low, high: F.conv2d(x, w).clamp(low, high),
+        {"w": normal(5, 4, 1, 1), "low": 0.0, "high": 1.5},
+    ),
     "Sigmoid": Case("y = Sigmoid (x)", torch.sigmoid),
     "Tanh": Case("y = Tanh (x)", torch.tanh),
     "Identity": Case("y = Identity (x)", lambda x: x),
@@ -466,6 +471,16 @@ def test_gradient_of_every_operation_has_the_same_bits_wherever_the_row_is(name:
     )
     np.testing.assert_array_equal(permuted, whole[order])
     np.testing.assert_array_equal(two, whole[:2])
+
+
+@pytest.mark.parametrize("nodes", ["y = Clip (x, low, high)", "a = Clip (x, low)\ny = Clip (a, , high)"])
+def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
+    case = Case(nodes, lambda x, low, high: x.clamp(low, high), {"low": 0.0, "high": 1.0}, (1, 4, 4))
+    x = np.random.default_rng(5).choice(np.asarray([-0.5, 0, 0.25, 1, 1.5], np.float32), (3, 1, 4, 4))
+    cotangent = np.random.default_rng(6).standard_normal((3, 5)).astype(np.float32)
+    found = evaluate(gradient_graph(model_of(case, np.float32)), attack_feeds(x, 5, cotangent=cotangent))["gradient"]
+    unclipped = (cotangent @ head_of(case).T).reshape(x.shape)
+    np.testing.assert_allclose(found, np.where((x >= 0) & (x <= 1), unclipped, 0), rtol=0, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
