@@ -92,7 +92,7 @@ class Original:
 
 def check_any_batch(original: Original, session: Session, images: ImageSet) -> None:
     """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image."""
-    x = images.as_float(np.arange(max(BATCHES)) % len(images))
+    x = _all_different(images)
     expected, limit = original.outputs(x, singly=True), _limit(session)
     for batch in BATCHES:
         found = original.own(session.logits(x[:batch]))
@@ -101,6 +101,16 @@ def check_any_batch(original: Original, session: Session, images: ImageSet) -> N
                 f"in a batch of {batch} the model does not answer as it does to each image alone",
                 hint="its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch",
             )
+
+
+def _all_different(images: ImageSet) -> NDArray[np.float32]:
+    """Return the first images of a set, filled up with random ones: [max(BATCHES), C, H, W].
+
+    Images that are there twice would hide what mixes a batch.
+    """
+    x = images.as_float(slice(0, max(BATCHES)))
+    more = np.random.default_rng(0).random((max(BATCHES) - len(x), *x.shape[1:]), dtype=np.float32)
+    return np.concatenate([x, more])
 
 
 def measure_packed(original: Original, session: Session, images: ImageSet) -> tuple[Parity, tuple[str, ...]]:

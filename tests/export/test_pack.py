@@ -575,6 +575,16 @@ def test_model_that_mixes_the_images_of_a_batch_is_refused(data: Path, save: Any
     assert "batch of 2" in result.stderr
 
 
+def test_model_that_mixes_the_images_of_a_batch_is_refused_by_one_image_too(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    np.savez(data, x=X[:1], y=LABELS[:1])
+    model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
+    assert result.exit_code == 3, result.output
+    assert "batch of 2" in result.stderr
+
+
 def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path, save: Any, tmp_path: Path) -> None:
     bundle = packed(save(no_rule()), data, tmp_path / "bundle", "--gradient", "none")
     assert bundle.manifest.graphs["fp32"].gradient is None
