@@ -25,8 +25,11 @@ IN_FLOAT_ALONE = {
     "Celu",
     "Cast to double and back",
     "ConvTranspose in groups",
+    "Resize along axes counted from the end",
     "Resize linearly",
     "Resize to the nearest",
+    "Resize with an empty region",
+    "Resize with empty scales",
 }
 """What onnx's own evaluator lacks, or what ONNX defines in float32 alone: tested on ONNX Runtime."""
 FLOAT_ATTRIBUTES = {"HardSwish": 1e-6, "Selu": 1e-6}
@@ -380,6 +383,23 @@ CASES = {
         'y = Resize <coordinate_transformation_mode="half_pixel", mode="linear", axes=[2,3]> (x, , , sizes)',
         lambda x, sizes: F.interpolate(x, size=(10, 4), mode="bilinear"),
         {"sizes": np.asarray([10, 4])},
+    ),
+    "Resize with an empty region": Case(
+        'y = Resize <coordinate_transformation_mode="asymmetric", mode="nearest", nearest_mode="floor">'
+        " (x, region, scales)",
+        lambda x, region, scales: F.interpolate(x, scale_factor=(2, 3)),
+        {"region": np.zeros(0, np.float32), "scales": np.asarray([1, 1, 2, 3], np.float32)},
+    ),
+    "Resize with empty scales": Case(
+        'y = Resize <mode="linear", axes=[-2,-1]> (x, region, scales, sizes)',
+        lambda x, region, scales, sizes: F.interpolate(x, size=(10, 4), mode="bilinear"),
+        {"region": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32), "sizes": np.asarray([10, 4])},
+    ),
+    "Resize along axes counted from the end": Case(
+        'y = Resize <coordinate_transformation_mode="asymmetric", mode="nearest", nearest_mode="floor", axes=[-2,-1]>'
+        " (x, , scales)",
+        lambda x, scales: F.interpolate(x, scale_factor=(2, 3)),
+        {"scales": np.asarray([2, 3], np.float32)},
     ),
     "ConvTranspose": Case(
         "y = ConvTranspose <strides=[2,1], pads=[1,0,1,0], output_padding=[1,0], kernel_shape=[3,2],"
