@@ -99,7 +99,7 @@ def adapt(
     interface = replace(interface, output=output)
     logits, cut = before_softmax(graph, output, classes)
     if cut:
-        changes.append(f"the {cut} at its end cut off: it hides the gradient and changes no prediction")
+        changes.append(f"the {cut} at its end cut off: it hides the gradient and keeps the order of the classes")
     enter(model, interface.name, image, _front(interface, mean, std, changes))
     leave(model, logits, classes, _back(graph, logits))
     return Adapted(model, interface, cut, tuple(changes))

@@ -103,16 +103,16 @@ def pack_model(
     asked = Original(original, adapted, wanted.mean, wanted.std)
     # By one thread, which takes each batch whole.
     check_any_batch(asked, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
-    parity = measure_packed(asked, session, images)
-    refuse_beyond_limits(parity)
+    parity, said = measure_packed(asked, session, images)
+    refuse_beyond_limits(parity, said)
     logits = _logits(session, images)
     if not adapted.cut and _are_probabilities(logits):
-        changes = (*changes, PROBABILITIES)
+        said = (*said, PROBABILITIES)
     packed = Packed(
         file=path.name,
         sha256=sha256(path.read_bytes()),
         opset=opset_of(original),
-        changes=(*adapted.changes, *changes),
+        changes=(*adapted.changes, *changes, *said),
     )
     return write_bundle(
         out,

@@ -57,6 +57,10 @@ class Node:
         """Return the shape of an output."""
         return self._graph.shape(self.outputs[position])
 
+    def maker(self, position: int = 0) -> str | None:
+        """Return the operation that an input comes from, None for an image or a constant."""
+        return self._graph.makers.get(self.inputs[position])
+
     def dtype(self, position: int = 0) -> np.dtype[Any]:
         """Return the element type of an input."""
         return self._graph.dtype(self.inputs[position])
@@ -102,6 +106,7 @@ class Graph:
             tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
         }
         self._types = {info.name: info.type.tensor_type for info in typed_values(model.graph)}
+        self.makers = {name: proto.op_type for proto in model.graph.node for name in proto.output}
         self.nodes = [Node(proto, self) for proto in model.graph.node]
 
     def shape(self, name: str) -> Shape:

@@ -22,8 +22,8 @@ A median: in deep networks the ReLU kinks of a few images flip within rounding, 
 """
 
 
-def refuse_beyond_limits(parity: Parity) -> None:
-    """Raise `BadModel` where a figure is beyond its limit, or is not a number."""
+def refuse_beyond_limits(parity: Parity, said: tuple[str, ...] = ()) -> None:
+    """Raise `BadModel` where a figure is beyond its limit, or is not a number; `said` may explain it."""
     gradient, most = parity.median_gradient_error, parity.median_gradient_error_limit
     held = {
         "logit error": parity.max_logit_error <= parity.max_logit_error_limit,
@@ -36,5 +36,5 @@ def refuse_beyond_limits(parity: Parity) -> None:
             f"the exported graph is not the network: {', '.join(broken)} beyond the limit "
             f"({parity.max_logit_error:.2e}, {parity.prediction_agreement:.2%}"
             + (")" if gradient is None else f", {gradient:.2e})"),
-            hint="look for layers that act otherwise in evaluation mode, or report this",
+            hint="; ".join((*said, "look for layers that act otherwise in evaluation mode, or report this")),
         )

@@ -10,7 +10,7 @@ import onnxruntime
 from export.floating import REAL
 from export.limits import MAX_LOGIT_ERROR, MAX_LOGIT_ERROR_FP16, PREDICTION_AGREEMENT
 from export.passes import to_bytes
-from export.softmax import CUTS
+from export.softmax import CUTS, ties
 from runtime.bundle import Parity
 from runtime.errors import BadModel
 
@@ -47,7 +47,7 @@ class Original:
     """
 
     def __init__(self, model: ModelProto, adapted: Adapted, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._interface, self._cut = adapted.interface, adapted.cut
+        self._interface, self.cut = adapted.interface, adapted.cut
         self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
         onnxruntime.set_default_logger_severity(FATAL)
         options = onnxruntime.SessionOptions()
@@ -71,7 +71,7 @@ class Original:
 
     def own(self, logits: NDArray[np.float32]) -> NDArray[Any]:
         """Return what the original would answer where the packed graph answers `logits`."""
-        return CUTS[self._cut](logits) if self._cut else logits
+        return CUTS[self.cut](logits) if self.cut else logits
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._mean.size:
@@ -92,7 +92,7 @@ class Original:
 
 def check_any_batch(original: Original, session: Session, images: ImageSet) -> None:
     """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image."""
-    x = images.as_float(np.arange(max(BATCHES)) % len(images))
+    x = _all_different(images)
     expected, limit = original.outputs(x, singly=True), _limit(session)
     for batch in BATCHES:
         found = original.own(session.logits(x[:batch]))
@@ -103,18 +103,38 @@ def check_any_batch(original: Original, session: Session, images: ImageSet) -> N
             )
 
 
-def measure_packed(original: Original, session: Session, images: ImageSet) -> Parity:
-    """Compare a session over the packed graph with the original, on the first `COMPARED` images."""
+def _all_different(images: ImageSet) -> NDArray[np.float32]:
+    """Return the first images of a set, filled up with random ones: [max(BATCHES), C, H, W].
+
+    Images that are there twice would hide what mixes a batch.
+    """
+    x = images.as_float(slice(0, max(BATCHES)))
+    more = np.random.default_rng(0).random((max(BATCHES) - len(x), *x.shape[1:]), dtype=np.float32)
+    return np.concatenate([x, more])
+
+
+def measure_packed(original: Original, session: Session, images: ImageSet) -> tuple[Parity, tuple[str, ...]]:
+    """Compare a session over the packed graph with the original, on the first `COMPARED` images.
+
+    Outputs are compared behind what was cut off, predictions as either would be deployed: the packed graph's largest
+    logit with the original's first largest output, which may be another where a saturated end makes several equal.
+
+    Returns:
+        The figures, and what they leave to say.
+
+    """
     x = images.as_float(slice(0, COMPARED))
     logits = np.concatenate([session.logits(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
     expected = original.outputs(x)
-    found = original.own(logits)
-    return Parity(
-        max_logit_error=_error(found, expected),
+    tied = ties(expected) if original.cut else 0
+    parity = Parity(
+        max_logit_error=_error(original.own(logits), expected),
         max_logit_error_limit=_limit(session),
-        prediction_agreement=float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
+        prediction_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
         prediction_agreement_limit=PREDICTION_AGREEMENT,
     )
+    said = f"the original's output is saturated in {tied} of {len(x)} images: its largest numbers are equal there"
+    return parity, (said,) if tied else ()
 
 
 def _limit(session: Session) -> float:

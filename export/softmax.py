@@ -1,4 +1,4 @@
-"""A softmax at the end of a classifier: found, and cut off where that changes no prediction."""
+"""A softmax at the end of a classifier: found, and cut off where that keeps the order of the classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MOVING = ("Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast")
 def before_softmax(graph: Freeing, output: str, classes: int) -> tuple[str, str | None]:
     """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
 
-    Sound because each keeps the order of the classes. A softmax must be over the classes and nothing else.
+    Sound because each keeps the order of the classes, but where it rounds several to one number. A softmax
+    must be over the classes and nothing else.
     """
     makers = {name: node for node in graph.nodes for name in node.output}
     name, maker = output, makers.get(output)
@@ -57,14 +58,24 @@ def _over_classes(graph: Freeing, name: str, axis: int, classes: int) -> bool:
     return sizes is not None and sizes[axis] == classes and math.prod(sizes) == sizes[0] * classes
 
 
-def _softmax(z: Rows) -> Rows:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
+def _log_softmax(z: Rows) -> Rows:
+    shifted = z - z.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _sigmoid(z: Rows) -> Rows:
+    with np.errstate(over="ignore"):  # of exp(-z) where the result is 0
+        return np.asarray(1 / (1 + np.exp(-z)))
 
 
 CUTS: dict[str, Callable[[Rows], Rows]] = {
-    "LogSoftmax": lambda z: np.log(_softmax(z)),
-    "Sigmoid": lambda z: np.asarray(1 / (1 + np.exp(-z))),
-    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
+    "Sigmoid": _sigmoid,
+    "Softmax": lambda z: np.exp(_log_softmax(z)),
 }
 """What may be cut off the end of a model, and how its own output follows from the logits."""
+
+
+def ties(outputs: Rows) -> int:
+    """Return in how many rows [B, K] the largest number is there more than once."""
+    return int(((outputs == outputs.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())

@@ -19,7 +19,7 @@ REST = ("coordinate_transformation_mode", "mode", "nearest_mode", "cubic_coeff_a
 
 def resize(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Multiply by the transposed matrix of each axis that changes (nearest, linear and cubic are separable)."""
-    if node.has(1) or node.attribute("coordinate_transformation_mode", b"") == b"tf_crop_and_resize":
+    if node.attribute("coordinate_transformation_mode", b"") == b"tf_crop_and_resize":  # no other mode reads the region
         raise node.refused("it crops")
     before, after = node.sizes(node.shape()), node.sizes(node.output_shape)
     scales = _scales(node)
@@ -30,10 +30,11 @@ def resize(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def _scales(node: Node) -> dict[int, float]:
-    """Return the factor of each axis that it is given for."""
-    if not node.has(2):
+    """Return the factor of each axis that it is given for; an empty constant, as older opsets write it, is none."""
+    if not node.has(2) or node.constant(2).size == 0:
         return {}
-    axes = node.attribute("axes", range(len(node.shape())))
+    rank = len(node.shape())
+    axes = [axis % rank for axis in node.attribute("axes", range(rank))]
     return dict(zip(axes, node.constant(2).tolist(), strict=True))
 
 

@@ -52,7 +52,7 @@ def ascend(oracle: Oracle, found: Found, points: Points, loss: LossSpec, start: 
     """Raise `loss` from `start`; an image leaves as soon as it is broken, the others end at their highest loss.
 
     Costs at most steps + 1 gradients and one forward an image, and one forward for each iterate that the
-    gradient graph misclassifies.
+    gradient graph misclassifies; of an artifact in another precision every iterate is judged, for a forward each.
     """
     periods = check_periods(steps)
     z, value, gradient = oracle.loss_gradient(points, start, loss)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+GRADIENTS_IN = "fp32"
+"""The precision that gradient graphs compute in, whatever the artifact's."""
+
 
 @dataclass(frozen=True)
 class Points:
@@ -53,6 +56,7 @@ class Oracle:
         gradients: images whose gradient was asked.
         zero_gradient: places in the set of the images that the gradient graph classified correctly, with a
             gradient that was zero in every pixel, when it was first asked for them.
+        hints_hold: whether the gradient graph computes in the artifact's precision, so that its classes are too.
 
     """
 
@@ -62,6 +66,7 @@ class Oracle:
         self.forwards = 0
         self.gradients = 0
         self.zero_gradient: set[int] = set()
+        self.hints_hold = session.card().precision == GRADIENTS_IN
         self._asked = np.zeros(0, np.int64)
 
     def logits(self, points: Points, x: Any) -> Any:
@@ -131,7 +136,8 @@ class Found:
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
         """Prove which of x are broken, keep the worst, and return which images still stand: bool [B], numpy.
 
-        To try hinted rows only misses nothing where gradient graph and artifact are of the same precision.
+        To try hinted rows only misses nothing where gradient graph and artifact are of the same precision; where they
+        are not, all rows are tried.
 
         Args:
             oracle: asked for the proof.
@@ -141,7 +147,7 @@ class Found:
 
         """
         standing = np.ones(len(points), bool)
-        doubtful = standing if hint is None else predictions(hint) != points.label
+        doubtful = standing if hint is None or not oracle.hints_hold else predictions(hint) != points.label
         if doubtful.any():
             standing[doubtful] = ~self._try(oracle, points.rows(doubtful), select(x, doubtful))
         return standing

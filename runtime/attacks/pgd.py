@@ -29,7 +29,7 @@ def climb(oracle: Oracle, points: Points, x: Any, loss: Loss, *, eps: float, ste
     """Raise `loss` from x by signed steps; an image leaves as soon as it is broken.
 
     Costs at most `steps` gradients and one forward an image, and one forward for each iterate that the
-    gradient graph misclassifies: the others are not judged, which is right where both graphs are of the same precision.
+    gradient graph misclassifies; of an artifact in another precision every iterate is judged, for a forward each.
     """
     xp = array_namespace(x)
     found = Found(points, eps)

@@ -324,6 +324,49 @@ def test_softmax_at_the_end_is_cut_off(name: str, data: Path, save: Any, tmp_pat
     np.testing.assert_allclose(gap - gap[:, :1], 0, atol=1e-5)  # the same but for what a softmax does not see
 
 
+def saturated(end: str, scale: float) -> Any:
+    """Return PLAIN with its logits multiplied, so that two classes or more come out as the same number."""
+    nodes = [*BODY, "s = Add (m, b2)", "z = Mul (s, steep)", f"scores = {end} (z)"]
+    return plain(nodes, constants={**WEIGHTS, "steep": scale})
+
+
+@pytest.mark.parametrize("end", ["Sigmoid", "LogSoftmax <axis=1>", "Softmax <axis=1>"])
+def test_saturated_end_that_keeps_its_predictions_is_packed(end: str, data: Path, save: Any, tmp_path: Path) -> None:
+    model = saturated(end, 1000.0)
+    kept = agreeing(model)
+    assert kept.any()
+    np.savez(data, x=X[kept], y=LABELS[kept])
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    parity = bundle.manifest.graphs["fp32"].parity
+    assert parity is not None
+    assert parity.prediction_agreement == 1
+
+
+def agreeing(model: Any) -> Any:
+    """Return on which images of X the original answers as its own logits do."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray([session.run(None, {"image": x[None]})[0].argmax() for x in X]) == LABELS
+
+
+def test_softmax_whose_ties_hide_the_logits_is_refused_by_its_predictions(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    model = saturated("Sigmoid", 1000.0)
+    assert not agreeing(model).all()
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert "predict" in result.stderr
+    assert "saturated" in result.stderr
+
+
+def test_ties_of_a_saturated_end_are_said(data: Path, save: Any, tmp_path: Path) -> None:
+    model = saturated("Sigmoid", 1000.0)
+    np.savez(data, x=X[agreeing(model)], y=LABELS[agreeing(model)])
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert "saturated" in bundle.manifest.packed.changes[-1]
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
@@ -521,10 +564,22 @@ def test_options_that_do_not_fit_are_refused(
     assert result.exit_code == code, result.output
 
 
+MIXED = [*BODY, "z = Add (m, b2)", "a = ReduceMax <keepdims=1> (z, zero)", "scores = Add (z, a)"]
+MIXING = {**WEIGHTS, "flat": np.asarray([-1, 96]), "zero": np.asarray([0])}
+
+
 def test_model_that_mixes_the_images_of_a_batch_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
-    nodes = [*BODY, "z = Add (m, b2)", "a = ReduceMean <keepdims=1> (z, zero)", "scores = Sub (z, a)"]
-    model = plain(nodes, dims=["n", 3, 8, 8], out=["n", 4],
-                  constants={**WEIGHTS, "flat": np.asarray([-1, 96]), "zero": np.asarray([0])})  # fmt: skip
+    model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
+    assert result.exit_code == 3, result.output
+    assert "batch of 2" in result.stderr
+
+
+def test_model_that_mixes_the_images_of_a_batch_is_refused_by_one_image_too(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    np.savez(data, x=X[:1], y=LABELS[:1])
+    model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
     assert result.exit_code == 3, result.output
     assert "batch of 2" in result.stderr

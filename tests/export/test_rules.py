@@ -25,8 +25,11 @@ IN_FLOAT_ALONE = {
     "Celu",
     "Cast to double and back",
     "ConvTranspose in groups",
+    "Resize along axes counted from the end",
     "Resize linearly",
     "Resize to the nearest",
+    "Resize with an empty region",
+    "Resize with empty scales",
 }
 """What onnx's own evaluator lacks, or what ONNX defines in float32 alone: tested on ONNX Runtime."""
 FLOAT_ATTRIBUTES = {"HardSwish": 1e-6, "Selu": 1e-6}
@@ -84,6 +87,11 @@ CASES = {
     "Clip below": Case("y = Clip (x, low)", lambda x, low: x.clamp(min=low), {"low": -0.5}),
     "Clip above": Case("y = Clip (x, , high)", lambda x, high: x.clamp(max=high), {"high": 0.3}),
     "Clip without bounds": Case("y = Clip (x)", lambda x: x),
+    "Clip behind a convolution": Case(
+        "c = Conv (x, w)\ny = Clip (c, low, high)",
+        lambda x, w, low, high: F.conv2d(x, w).clamp(low, high),
+        {"w": normal(5, 4, 1, 1), "low": 0.0, "high": 1.5},
+    ),
     "Sigmoid": Case("y = Sigmoid (x)", torch.sigmoid),
     "Tanh": Case("y = Tanh (x)", torch.tanh),
     "Identity": Case("y = Identity (x)", lambda x: x),
@@ -376,6 +384,23 @@ CASES = {
         lambda x, sizes: F.interpolate(x, size=(10, 4), mode="bilinear"),
         {"sizes": np.asarray([10, 4])},
     ),
+    "Resize with an empty region": Case(
+        'y = Resize <coordinate_transformation_mode="asymmetric", mode="nearest", nearest_mode="floor">'
+        " (x, region, scales)",
+        lambda x, region, scales: F.interpolate(x, scale_factor=(2, 3)),
+        {"region": np.zeros(0, np.float32), "scales": np.asarray([1, 1, 2, 3], np.float32)},
+    ),
+    "Resize with empty scales": Case(
+        'y = Resize <mode="linear", axes=[-2,-1]> (x, region, scales, sizes)',
+        lambda x, region, scales, sizes: F.interpolate(x, size=(10, 4), mode="bilinear"),
+        {"region": np.zeros(0, np.float32), "scales": np.zeros(0, np.float32), "sizes": np.asarray([10, 4])},
+    ),
+    "Resize along axes counted from the end": Case(
+        'y = Resize <coordinate_transformation_mode="asymmetric", mode="nearest", nearest_mode="floor", axes=[-2,-1]>'
+        " (x, , scales)",
+        lambda x, scales: F.interpolate(x, scale_factor=(2, 3)),
+        {"scales": np.asarray([2, 3], np.float32)},
+    ),
     "ConvTranspose": Case(
         "y = ConvTranspose <strides=[2,1], pads=[1,0,1,0], output_padding=[1,0], kernel_shape=[3,2],"
         " dilations=[1,2], group=1> (x, w)",
@@ -466,6 +491,16 @@ def test_gradient_of_every_operation_has_the_same_bits_wherever_the_row_is(name:
     )
     np.testing.assert_array_equal(permuted, whole[order])
     np.testing.assert_array_equal(two, whole[:2])
+
+
+@pytest.mark.parametrize("nodes", ["y = Clip (x, low, high)", "a = Clip (x, low)\ny = Clip (a, , high)"])
+def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
+    case = Case(nodes, lambda x, low, high: x.clamp(low, high), {"low": 0.0, "high": 1.0}, (1, 4, 4))
+    x = np.random.default_rng(5).choice(np.asarray([-0.5, 0, 0.25, 1, 1.5], np.float32), (3, 1, 4, 4))
+    cotangent = np.random.default_rng(6).standard_normal((3, 5)).astype(np.float32)
+    found = evaluate(gradient_graph(model_of(case, np.float32)), attack_feeds(x, 5, cotangent=cotangent))["gradient"]
+    unclipped = (cotangent @ head_of(case).T).reshape(x.shape)
+    np.testing.assert_allclose(found, np.where((x >= 0) & (x <= 1), unclipped, 0), rtol=0, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
