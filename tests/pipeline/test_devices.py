@@ -102,7 +102,7 @@ def workers(parent):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.check), 1])
 def test_a_killed_process_ends_the_run_and_another_number_of_devices_can_take_it_on(rank, tmp_path):
     recipe, run = write_small(tmp_path), tmp_path / "run"
     settings = ("train.epochs=6",)

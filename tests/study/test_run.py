@@ -224,6 +224,7 @@ def test_without_ray_the_command_says_which_extra(study, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.check
 def test_a_local_ray_runs_every_cell_and_tells_of_the_one_that_fails(study_file, tmp_path):
     pytest.importorskip("ray")
     study_file.write_text(study_file.read_text() + '\n[method.pgd-at]\nset = ["train.lr=1e30"]\n')
