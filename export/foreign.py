@@ -102,9 +102,10 @@ def pack_model(
     session = OrtSession(to_bytes(forward), gradient and to_bytes(gradient), precision=name)
     asked = Original(original, adapted, wanted.mean, wanted.std)
     # By one thread, which takes each batch whole.
-    check_any_batch(asked, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
-    parity, said = measure_packed(asked, session, images)
-    refuse_beyond_limits(parity, said)
+    rounded = check_any_batch(asked, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
+    parity, tied = measure_packed(asked, session, images)
+    refuse_beyond_limits(parity, tied)
+    said = (*rounded, *tied)
     logits = _logits(session, images)
     if not adapted.cut and _are_probabilities(logits):
         said = (*said, PROBABILITIES)

@@ -585,6 +585,21 @@ def test_model_that_mixes_the_images_of_a_batch_is_refused_by_one_image_too(
     assert "batch of 2" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("mean", "said"), [("p = ReduceMean <keepdims=0> (r, one)", True), ("p = Identity (f)", False)]
+)
+def test_logits_whose_last_bits_depend_on_the_batch_are_said(
+    mean: str, said: bool, data: Path, save: Any, tmp_path: Path
+) -> None:
+    nodes = [*BODY[:3], mean, "g = Flatten (p)", "scores = MatMul (g, w2)"]
+    w2 = np.random.default_rng(3).standard_normal((16, 4)).astype(np.float32) if said else W2
+    model = plain(nodes, constants={**WEIGHTS, "w2": w2, "one": np.asarray([1])})
+    np.savez(data, x=X, y=np.zeros(len(X), np.int64))
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert ("in another batch" in " ".join(bundle.manifest.packed.changes)) == said
+
+
 def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path, save: Any, tmp_path: Path) -> None:
     bundle = packed(save(no_rule()), data, tmp_path / "bundle", "--gradient", "none")
     assert bundle.manifest.graphs["fp32"].gradient is None
