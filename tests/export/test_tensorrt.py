@@ -46,7 +46,7 @@ def build(model: ModelProto) -> Any:
     return builder.build_serialized_network(network, config)
 
 
-NOT_IN_TENSORRT = {"MaxPool dilated", "Resize linearly"}
+NOT_IN_TENSORRT = {"MaxPool dilated", "Resize linearly", "Resize with empty scales"}
 """A dilated window at all; a size given in pixels beside a dynamic batch."""
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
+import venv
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -371,9 +371,20 @@ def test_a_public_key_that_cannot_be_trusted_is_refused(tmp_path, content, messa
     assert caught.value.hint
 
 
-def model_signing(*arguments):
-    command = [sys.executable, "-W", "ignore", "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture(scope="module")
+def model_signing(tmp_path_factory):
+    """Return the tool, in an environment of its own: it and torchattacks cannot agree on urllib3."""
+    place = tmp_path_factory.mktemp("model-signing")
+    venv.create(place, with_pip=True)
+    python = place / "bin" / "python"  # pyopenssl: it imports that without asking for it
+    install = [python, "-m", "pip", "install", "--quiet", "model-signing>=1.1,<2", "pyopenssl>=24"]
+    subprocess.run(install, check=True, timeout=400)
+
+    def run(*arguments):
+        command = [python, "-W", "ignore", "-m", "model_signing", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    return run
 
 
 @pytest.fixture
@@ -384,7 +395,7 @@ def keys(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.check
-def test_openssf_model_signing_verifies_our_signature_and_refuses_what_we_refuse(bundle, keys):
+def test_openssf_model_signing_verifies_our_signature_and_refuses_what_we_refuse(bundle, keys, model_signing):
     sign_bundle(bundle, load_private_key(keys / "private.pem"))
     command = ("verify", "key", bundle, "--signature", bundle / "signature.json", "--public_key", keys / "public.pem")
     result = model_signing(*command)
@@ -395,7 +406,7 @@ def test_openssf_model_signing_verifies_our_signature_and_refuses_what_we_refuse
 
 @pytest.mark.slow
 @pytest.mark.check
-def test_a_bundle_signed_by_openssf_model_signing_is_trusted(bundle, keys):
+def test_a_bundle_signed_by_openssf_model_signing_is_trusted(bundle, keys, model_signing):
     signature = ("--signature", bundle / "signature.json", "--private_key", keys / "private.pem")
     result = model_signing("sign", "key", bundle, *signature)
     assert result.returncode == 0, result.stderr

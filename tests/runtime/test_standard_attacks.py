@@ -20,6 +20,7 @@ from runtime.errors import BadModel
 from runtime.evidence import STANDS
 from runtime.images import ImageSet
 from runtime.progress import Silent
+from runtime.session import SessionCard
 from runtime.suite import Target, run_suite
 from tests.fakes import LinearSession
 from tests.tiny import EPS, linear_task
@@ -60,7 +61,12 @@ def test_targeted_attacks_break_exactly_what_the_closed_form_says(name, classes)
 # A two-layer network of two pixels: its margin is linear between lines, so it is highest where two of them cross.
 
 
-class TwoLayers:
+class OfFloat32:
+    def card(self):
+        return SessionCard("0" * 64, "fp32", "fake", "fake", "fake")
+
+
+class TwoLayers(OfFloat32):
     """z = V relu(U x + u) + v on images of two pixels."""
 
     def __init__(self, classes, hidden, seed):
@@ -121,7 +127,7 @@ def test_a_two_layer_network_is_broken_where_its_exact_solution_says_so(classes)
 # Points planted on purpose.
 
 
-class Planted:
+class Planted(OfFloat32):
     """Class 0 but within 0.05 eps, on average over the pixels, of one planted point, where it is class 1."""
 
     def __init__(self, point, eps, classes):
