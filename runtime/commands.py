@@ -15,7 +15,8 @@ from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
 from runtime.errors import BadBundle, BadData, UsageFault
 from runtime.files import new_directory
 from runtime.images import ImageSet, find_images, read_npz
-from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options, fresh_directory, judge, show
+from runtime.judging import fresh_directory, judge, show
+from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.request import PARENT, Subject
 from runtime.run_directory import finish_run, read_part

@@ -1,10 +1,9 @@
-"""The options that judging commands share, and what they lead to: a run, its directory, an exit code."""
+"""The options that judging commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,17 +12,11 @@ from click.core import ParameterSource
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
-from runtime.console import print_summary
-from runtime.device import made_by
 from runtime.errors import UsageFault
 from runtime.images import DATA_ROOT
-from runtime.progress import log, progress_on_stderr
-from runtime.report_schema import Report, load_report
-from runtime.request import PARENT, Settings, Subject
-from runtime.run_directory import check_out, finish_run, finish_shard, finished, interruptible, open_run, read_request
+from runtime.request import PARENT, Settings
 from runtime.shards import Shard
-from runtime.spec import Fraction, Gate, ThreatModel, to_json
-from runtime.verify import Run, prepare
+from runtime.spec import Fraction, Gate, ThreatModel
 
 if TYPE_CHECKING:
     from runtime.images import Layout
@@ -32,11 +25,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
-REPORTS = Path("reports")
 NO_GRADIENT = "none"
 BLACK_BOX = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
 OWN = "  [default: the subject's own]"
-EXIT_CODES = {"passed": 0, "failed": 1, "inconclusive": 5}
 
 
 def fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -148,97 +139,6 @@ def attack_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def judge(subject: Subject, asked: Asked, *, threat_model: ThreatModel, gate: Gate) -> None:
-    """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
-
-    Args:
-        subject: what is judged.
-        asked: the shared options.
-        threat_model: where --eps is not given.
-        gate: where neither --fail-under nor --max-drop is given.
-
-    Raises:
-        UsageFault: see `against_parent`, `prepare` and `open_run`.
-        EdgeproofError: see `prepare` and `Case.attack`; a directory in which nothing was done vanishes.
-
-    """
-    out = asked.out or fresh_directory(subject.name, subject.session.card().precision)
-    check_out(out, resume=asked.resume)
-    settings = asked.settings(threat_model, gate)
-    settings = against_parent(subject, settings, asked, out)
-    report = run_in(out, subject, settings, resume=asked.resume)
-    if report is None:
-        log(f"shard {asked.shard} is done; `edgeproof merge` judges all: {out}")
-        return
-    show(report, out, as_json=asked.as_json)
-
-
-def show(report: Report, out: Path, *, as_json: bool) -> None:
-    """Print a report, and exit with the verdict's code."""
-    if as_json:
-        click.echo(to_json(report), nl=False)
-    else:
-        print_summary(report, out)
-    click.get_current_context().exit(EXIT_CODES[report.verdict])
-
-
-def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> Report | None:
-    """Run the suite in `out`, or go on there; return the report, None for a shard.
-
-    Raises:
-        EdgeproofError: see `judge`.
-
-    """
-    case = prepare(subject, settings)
-    if resume and finished(out, case.request):
-        log(f"{out} is finished already")
-        return None if settings.shard else load_report(out)
-    where = made_by(subject.libraries) | {"accelerator": subject.session.card().device}
-    with interruptible(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
-        if len(journal):
-            log(f"going on after {len(journal)} units")
-        case = replace(case, request=read_request(out))  # the same but for what changes no figure
-        with progress_on_stderr() as progress:
-            findings = case.attack(progress, journal, started=journal.started)
-        if settings.shard:
-            finish_shard(out, findings, journal)
-            return None
-        report = case.report(findings)
-        finish_run(out, Run(report, findings.outcome.evidence), journal)
-    return report
-
-
-def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path) -> Settings:
-    """Return the settings with something to compare with, where a drop is to be judged and nothing is named.
-
-    That is the same subject in PARENT, judged first by the same request in a run directory beside `out`.
-
-    Raises:
-        UsageFault: the subject has no PARENT, or the run is one in which it cannot be judged first.
-
-    """
-    precision = subject.session.card().precision
-    if settings.gate.max_drop is None or settings.against or precision == PARENT:
-        return settings
-    hint = f"--against DIR, the --out of a verify with --precision {PARENT}"
-    if settings.until_decided or settings.shard:
-        raise UsageFault("--max-drop of a part of the images needs a run to compare with", hint=hint)
-    if subject.parent is None:
-        if asked.max_drop is None:
-            return settings
-        raise UsageFault(f"--max-drop has nothing to compare {precision} with", hint=hint)
-    beside = out.absolute().parent / f"{out.absolute().name}-{PARENT}"
-    check_out(beside, resume=asked.resume)
-    log(f"first {PARENT}, to measure the drop from: {beside}")
-    run_in(beside, subject.parent(), replace(settings, gate=Gate()), resume=asked.resume)
-    return replace(settings, against=beside)
-
-
-def fresh_directory(name: str, precision: str) -> Path:
-    """Return reports/<name>-<precision>-<UTC time>."""
-    return REPORTS / f"{name}-{precision}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}"
 
 
 _OPTIONS: Sequence[Callable[[Any], Any]] = (

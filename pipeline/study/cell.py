@@ -18,7 +18,7 @@ from pipeline.study.plan import RUN, Cell, Evaluation, Study
 from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images import DATA_ROOT
-from runtime.options import run_in
+from runtime.judging import run_in
 from runtime.progress import log
 from runtime.report_schema import REPORT, Report, Request, load_report
 from runtime.request import Settings
