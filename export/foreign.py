@@ -20,7 +20,8 @@ from export.passes import opset_of, prepare, to_bytes
 from runtime.bundle import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
-from runtime.images import PLAIN_CHANNELS, find_images
+from runtime.images import PLAIN_CHANNELS
+from runtime.named_data import find_images
 from runtime.session_ort import OrtSession
 from runtime.spec import LONGEST_NAME
 

@@ -21,8 +21,9 @@ from pipeline.recipe import load_recipe
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from runtime.bundle import Provenance, Reference
 from runtime.device import software
-from runtime.images import DATA_ROOT, ImageSet, find_images
+from runtime.images import DATA_ROOT, ImageSet
 from runtime.judging import judge
+from runtime.named_data import find_images
 from runtime.options import Asked, NewDirectory, attack_options
 from runtime.progress import log
 from runtime.trust_options import key_option, written

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from runtime.copies import LARGE, Copy, copied
 from runtime.errors import BadBundle, BadSignature
-from runtime.files import sha256
 from runtime.graph_scan import refuse_outside_data
 from runtime.signing import SIGN_AGAIN, SIGNATURE, Trust, authenticate
 from runtime.spec import Frozen, Gate, Name, ThreatModel, to_json
@@ -147,19 +147,17 @@ class Manifest(Frozen):
 
 
 class Bundle:
-    """An opened bundle: the manifest, and the bytes of every file, checked against their digests.
+    """An opened bundle: the manifest, and a copy of every file, checked against its digest.
 
     Args:
         path: where it lies.
         manifest: parsed.
-        contents: the bytes of every file, manifest.json and signature.json too, by name.
+        contents: a copy of every file, manifest.json and signature.json too, by name.
         signed_by: the fingerprint of the trusted key whose signature holds; None where none was asked for.
 
     """
 
-    def __init__(
-        self, path: Path, manifest: Manifest, contents: dict[str, bytes], signed_by: str | None = None
-    ) -> None:
+    def __init__(self, path: Path, manifest: Manifest, contents: dict[str, Copy], signed_by: str | None = None) -> None:
         self.path = path
         self.manifest = manifest
         self.contents = contents
@@ -167,10 +165,10 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Return the checked bytes of one file."""
-        return self.contents[name]
+        return self.contents[name].read()
 
-    def take(self, name: str) -> bytes:
-        """Return the checked bytes of one file, and keep them no longer."""
+    def take(self, name: str) -> Copy:
+        """Return the checked copy of one file, and keep it no longer."""
         return self.contents.pop(name)
 
 
@@ -200,10 +198,10 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     if trust is not None:
         if SIGNATURE not in alone:
             raise BadSignature(f"{path} is not signed: it has no {SIGNATURE}", hint="export it with --key PRIVATE.pem")
-        signed = authenticate(path / SIGNATURE, alone[SIGNATURE], trust)
-        if signed.digests.get(MANIFEST) != sha256(alone[MANIFEST]):
+        signed = authenticate(path / SIGNATURE, alone[SIGNATURE].read(), trust)
+        if signed.digests.get(MANIFEST) != alone[MANIFEST].sha256:
             raise BadSignature(f"{path / MANIFEST} is not the one that was signed", hint=SIGN_AGAIN)
-    manifest = _parse(path, alone[MANIFEST])
+    manifest = _parse(path, alone[MANIFEST].read())
     if signed and {name: entry.sha256 for name, entry in manifest.files.items()} != _without_manifest(signed.digests):
         raise BadSignature(f"{path}: signature and manifest list different files", hint=SIGN_AGAIN)
     for name in sorted((present - set(alone)) ^ set(manifest.files)):
@@ -212,7 +210,7 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     contents = {name: _checked(path, name, manifest.files) for name in manifest.files}
     for graph in manifest.graphs.values():
         for name in filter(None, (graph.forward, graph.gradient)):
-            refuse_outside_data(str(path / name), contents[name])
+            refuse_outside_data(str(path / name), contents[name].read())
     return Bundle(path, manifest, {**contents, **alone}, signed.key if signed else None)
 
 
@@ -245,23 +243,22 @@ def _parse(path: Path, raw: bytes) -> Manifest:
     return manifest
 
 
-def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> bytes:
-    """Return the bytes of one file; it must have the size and the digest of its entry."""
+def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> Copy:
+    """Return a copy of one file; it must have the size and the digest of its entry."""
     entry = files[name]
-    data = _read(path / name, max(file.size for file in files.values()))
-    digest = sha256(data)
-    if digest == entry.sha256 and len(data) == entry.size:
-        return data
+    copy = _read(path / name, max(file.size for file in files.values()))
+    if copy.sha256 == entry.sha256 and copy.size == entry.size:
+        return copy
     for other, its in files.items():
-        if digest == its.sha256 != entry.sha256:
+        if copy.sha256 == its.sha256 != entry.sha256:
             raise BadBundle(f"{path / name} holds what belongs in {other}: files were swapped", hint=COPY_AGAIN)
-    if len(data) != entry.size:
-        raise BadBundle(f"{path / name} has {len(data)} bytes, the manifest says {entry.size}", hint=COPY_AGAIN)
+    if copy.size != entry.size:
+        raise BadBundle(f"{path / name} has {copy.size} bytes, the manifest says {entry.size}", hint=COPY_AGAIN)
     raise BadBundle(f"{path / name}: its digest differs from the manifest's", hint=COPY_AGAIN)
 
 
-def _read(path: Path, at_most: int) -> bytes:
-    """Return the bytes of a plain file, which is opened once: no link is followed, no pipe waited for."""
+def _read(path: Path, at_most: int) -> Copy:
+    """Copy a plain file, which is opened once: no link is followed, no pipe waited for."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -275,4 +272,4 @@ def _read(path: Path, at_most: int) -> bytes:
         what = f"has {status.st_size} bytes, more than {at_most}" if regular else "is not a plain file"
         raise BadBundle(f"{path} {what}", hint=COPY_AGAIN)
     with os.fdopen(handle, "rb") as file:
-        return file.read(at_most + 1)
+        return copied(file, at_most, large=status.st_size >= LARGE)

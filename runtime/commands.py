@@ -14,8 +14,9 @@ from runtime.backends import BACKENDS, open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
 from runtime.errors import BadBundle, BadData, UsageFault
 from runtime.files import new_directory
-from runtime.images import ImageSet, find_images, read_npz
 from runtime.judging import fresh_directory, judge, show
+from runtime.named_data import find_images
+from runtime.npz import read_npz
 from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.request import PARENT, Subject
@@ -27,6 +28,7 @@ from runtime.trust_options import allow_rollback_option, remembered, state_optio
 from runtime.verify import Run
 
 if TYPE_CHECKING:
+    from runtime.images import ImageSet
     from runtime.signing import Trust
 
 
@@ -162,7 +164,7 @@ def _images(bundle: Bundle, asked: Asked) -> ImageSet:
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle, which keeps their bytes no longer.
+    """Return the images inside a bundle, which keeps their file no longer.
 
     Raises:
         BadBundle: they cannot be read, or are not those that the manifest records.
@@ -170,7 +172,8 @@ def evaluation_images(bundle: Bundle) -> ImageSet:
     """
     record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
     try:
-        images = read_npz(bundle.take(EVALUATION), name=record.name, layout="nchw")
+        with bundle.take(EVALUATION).open() as file:
+            images = read_npz(file, name=record.name, layout="nchw")
     except BadData as error:
         raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None
     if (len(images), images.sha256) != (record.n, record.sha256):

@@ -77,7 +77,7 @@ def _write(bundle: Bundle, target: Path) -> None:
         shutil.rmtree(target)
     with new_directory(target) as directory:
         for name, data in bundle.contents.items():
-            write_atomic(directory / name, data)
+            write_atomic(directory / name, data.read())
 
 
 def _link(link: Path, name: str | None) -> None:

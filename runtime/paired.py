@@ -10,7 +10,7 @@ import numpy as np
 from runtime import sequential
 from runtime.errors import BadData
 from runtime.evidence import STANDS
-from runtime.images import UNREADABLE, open_npz
+from runtime.npz import UNREADABLE, open_npz
 from runtime.report_schema import Paired, Report, Request, load_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 

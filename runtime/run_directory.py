@@ -15,8 +15,8 @@ from runtime import report
 from runtime.errors import BadRun, EdgeproofError
 from runtime.evidence import Evidence
 from runtime.files import check_new_directory, write_atomic
-from runtime.images import UNREADABLE, open_npz
 from runtime.journal import JOURNAL, Journal
+from runtime.npz import UNREADABLE, open_npz
 from runtime.paired import EVIDENCE
 from runtime.progress import log
 from runtime.report_schema import REPORT, Request, RunRecord, ShardRecord

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
-import tempfile
 import weakref
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.copies import BLOCK, lasting, unnamed_file
+
 if TYPE_CHECKING:
     import zipfile
 
-Array = np.ndarray[Any, np.dtype[Any]]
+    from runtime.pictures import Pictures
 
-LARGE = 2**21
-"""Bytes of images from which they stay on disk."""
-BLOCK = 2**20
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class StoredImages:
-    """Images [N, C, H, W] in an unpacked temporary file without a name; indexes as an array does, along N alone.
+    """Images [N, C, H, W] in a temporary file without a name; indexes as an array does, along N alone.
 
-    Attributes:
+    Args:
+        file: holds the values in C order; it may be closed afterwards.
         shape: (N, C, H, W).
         dtype: of the values.
 
+    Raises:
+        ValueError: the file is longer or shorter than that.
+
     """
 
-    def __init__(self, member: zipfile.ZipExtFile) -> None:
+    def __init__(self, file: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype, self._last = shape, dtype, False
+        self._whole: StoredImages | None = None
+        if file.tell() != self.nbytes:
+            raise ValueError("its length is not that of its shape")
+        self._file = lasting(file)
+        weakref.finalize(self, os.close, self._file)
+
+    @classmethod
+    def unpacked(cls, member: zipfile.ZipExtFile) -> StoredImages:
         """Unpack an array of an .npz.
 
         Raises:
@@ -39,16 +52,25 @@ class StoredImages:
         """
         version = np.lib.format.read_magic(member)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        self.shape, fortran, self.dtype = read(member)
-        if fortran or self.dtype.hasobject:
+        shape, fortran, dtype = read(member)
+        if fortran or dtype.hasobject:
             raise ValueError("it is no plain array in C order")
-        with tempfile.TemporaryFile() as file:
+        with unnamed_file() as file:
             shutil.copyfileobj(member, file, BLOCK)
-            if file.tell() != self.nbytes:
-                raise ValueError("its length is not that of its shape")
-            file.flush()
-            self._file, self._last = os.dup(file.fileno()), False
-        weakref.finalize(self, os.close, self._file)
+            return cls(file, shape, dtype)
+
+    @classmethod
+    def decoded(cls, pictures: Pictures) -> StoredImages:
+        """Decode image files, one after the other.
+
+        Raises:
+            BadData: see `Pictures`.
+
+        """
+        with unnamed_file() as file:
+            for row in range(len(pictures)):
+                file.write(np.asarray(pictures[row : row + 1]).data)
+            return cls(file, pictures.shape, pictures.dtype)
 
     @property
     def ndim(self) -> int:
@@ -74,6 +96,12 @@ class StoredImages:
         n, height, width, channels = self.shape
         self.shape, self._last = (n, channels, height, width), True
         return self
+
+    def first(self, n: int) -> StoredImages:
+        """Return the first `n` images, which stay where they are."""
+        some = copy.copy(self)
+        some.shape, some._whole = (n, *self.shape[1:]), self  # the file is closed with whoever opened it
+        return some
 
     def __getitem__(self, index: Any) -> Array:
         """Return the images that an integer, a slice, or an array of integers or booleans selects: a new array."""

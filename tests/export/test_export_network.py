@@ -22,7 +22,8 @@ from export.passes import to_bytes
 from export.to_onnx import to_onnx
 from runtime.bundle import EVALUATION, REFERENCE, Bundle, DataRecord, InputShape, Provenance, Reference, open_bundle
 from runtime.errors import BadData, BadModel, UsageFault
-from runtime.images import ImageSet, read_npz
+from runtime.images import ImageSet
+from runtime.npz import read_npz
 from runtime.session_ort import OrtSession
 from runtime.signing import PRIVATE, PUBLIC, SIGNATURE, load_private_key, load_trust, new_key
 from runtime.spec import Gate, ThreatModel

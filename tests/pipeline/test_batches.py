@@ -9,7 +9,8 @@ from PIL import Image
 
 from pipeline.batches import Batches, augment, resolve_place
 from runtime.errors import BadData, MissingEnvironment
-from runtime.images import ImageSet, read_folder
+from runtime.folder import read_folder
+from runtime.images import ImageSet
 from runtime.pictures import Pictures
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -14,7 +14,8 @@ from pipeline import make_fashion_mini
 from pipeline.data import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
 from pipeline.memory import free_memory
 from runtime.errors import BadData
-from runtime.images import DATASETS_GROUP, ImageSet, find_images
+from runtime.images import ImageSet
+from runtime.named_data import DATASETS_GROUP, find_images
 from runtime.pictures import Pictures
 
 

@@ -16,7 +16,7 @@ from pipeline.evaluate import TorchSession, holdout_accuracy
 from pipeline.models.layers import Folded
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
-from runtime import images as image_sets
+from runtime import npz
 from runtime.bundle import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, UsageFault
@@ -185,7 +185,7 @@ def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp
 def test_a_training_set_that_stays_on_disk_trains_to_the_weights_of_one_in_memory(tmp_path, monkeypatch):
     recipe = small(tmp_path, "train.max_steps=2", "search.steps=1")
     distill_as_users_do(recipe, tmp_path / "memory")
-    monkeypatch.setattr(image_sets, "LARGE", 0)
+    monkeypatch.setattr(npz, "LARGE", 0)
     assert isinstance(load_dataset(None, tmp_path).train.images, StoredImages)
     distill_as_users_do(recipe, tmp_path / "disk")
     assert_equal_bits(weights(tmp_path / "disk"), weights(tmp_path / "memory"))

@@ -3,7 +3,7 @@
 from runtime.bundle import EVALUATION, DataRecord
 from runtime.errors import BadData
 from runtime.files import sha256
-from runtime.images import read_npz
+from runtime.npz import read_npz
 from runtime.signing import SIGNATURE, sign
 from tests import tiny
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import images as module
+from runtime import named_data as module
 from runtime.errors import BadData, MissingEnvironment, UsageFault
-from runtime.images import ImageSet, find_images, read_folder, read_npz
+from runtime.folder import read_folder
+from runtime.images import ImageSet
+from runtime.named_data import find_images
+from runtime.npz import read_npz
 from tests.tiny import npz
 
 X = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 5), np.uint8)

@@ -1,4 +1,4 @@
-"""Memory of a run does not grow with the number of images, but for their file."""
+"""Memory of a run does not grow with the number of images."""
 
 import re
 import subprocess
@@ -45,10 +45,8 @@ def peak(bundle, out):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_of_ten_thousand_images_a_run_holds_at_most_their_file_more_than_of_a_thousand(tmp_path):
-    """The file is read whole once, to be checked against its digest before any of it is parsed."""
+def test_memory_of_a_run_of_ten_thousand_images_is_at_most_a_tenth_more_than_of_a_thousand(tmp_path):
     bundles = [cifar_like(tmp_path / f"bundle{n}", n) for n in (1000, 10_000)]
     peaks = [peak(bundle, tmp_path / f"run{place}") for place, bundle in enumerate(bundles)]
-    files = [(bundle / EVALUATION).stat().st_size / 2**20 for bundle in bundles]
     print(f"{peaks[0]:.0f} MiB for 1,000 images of 3 x 32 x 32, {peaks[1]:.0f} MiB for 10,000")
-    assert peaks[1] <= 1.05 * peaks[0] + files[1] - files[0]
+    assert peaks[1] <= 1.1 * peaks[0]

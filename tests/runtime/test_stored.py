@@ -1,11 +1,15 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import images as image_sets
+from runtime import named_data, npz
 from runtime.errors import BadData
-from runtime.images import read_npz
+from runtime.images import ImageSet
+from runtime.named_data import find_images
+from runtime.npz import read_npz
 from runtime.stored import StoredImages
 
 
@@ -16,7 +20,7 @@ def values():
 
 @pytest.fixture(autouse=True)
 def _everything_is_large(monkeypatch):
-    monkeypatch.setattr(image_sets, "LARGE", 0)
+    monkeypatch.setattr(npz, "LARGE", 0)
 
 
 def stored(path, images, **options):
@@ -31,7 +35,7 @@ def on_disk(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("stored") / "x.npz"
     np.savez_compressed(path, x=values, y=np.zeros(len(values), int))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_sets, "LARGE", 0)
+        patch.setattr(npz, "LARGE", 0)
         return read_npz(path).images
 
 
@@ -54,13 +58,47 @@ def test_images_on_disk_have_the_sizes_of_those_in_memory(on_disk, values):
 
 def test_images_on_disk_are_those_in_memory(tmp_path, values, monkeypatch):
     disk = stored(tmp_path / "a.npz", values)
-    monkeypatch.setattr(image_sets, "LARGE", 2**30)
+    monkeypatch.setattr(npz, "LARGE", 2**30)
     memory = read_npz(tmp_path / "a.npz")
     assert isinstance(memory.images, np.ndarray)
     assert disk.sha256 == memory.sha256
     np.testing.assert_array_equal(disk.as_float(slice(3, 9)), memory.as_float(slice(3, 9)))
     np.testing.assert_array_equal(np.asarray(disk.images), values)
-    np.testing.assert_array_equal(disk.first(7).images, values[:7])
+
+
+def test_the_first_images_on_disk_stay_there(tmp_path, values):
+    first = stored(tmp_path / "a.npz", values).first(7)  # the set that it is a part of goes
+    assert isinstance(first.images, StoredImages)
+    np.testing.assert_array_equal(first.images, values[:7])
+    np.testing.assert_array_equal(first.images[-1], values[6])
+    assert first.sha256 == ImageSet("", values[:7], first.labels, first.ids).sha256
+
+
+def test_a_large_folder_is_decoded_to_disk_and_is_the_same_set(tmp_path, values, monkeypatch):
+    from PIL import Image
+
+    for row, image in enumerate(values):
+        (tmp_path / str(row % 2)).mkdir(exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / str(row % 2) / f"{row:02}.png")
+    memory = find_images(str(tmp_path))
+    monkeypatch.setattr(named_data, "LARGE", 0)
+    disk = find_images(str(tmp_path))
+    assert isinstance(memory.images, np.ndarray)
+    assert isinstance(disk.images, StoredImages)
+    np.testing.assert_array_equal(memory.images, values)
+    assert disk.sha256 == memory.sha256
+
+
+def test_an_npz_on_disk_is_never_in_memory_as_a_whole(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((40, 3, 256, 256), np.uint8), y=np.zeros(40, int))
+    tracemalloc.start()
+    try:
+        read_npz(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 2
 
 
 def test_channels_in_the_last_place_are_brought_forward(tmp_path, values):

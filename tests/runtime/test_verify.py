@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from runtime import images as image_sets
-from runtime import options, report
+from runtime import named_data, options, report
 from runtime.attacks import ATTACKS
 from runtime.bundle import EVALUATION, Graph
 from runtime.cli import main
@@ -636,7 +635,7 @@ def test_a_set_known_by_name_is_read_from_the_data_root(bundle, task, monkeypatc
         return ImageSet("known/test", images, labels, np.arange(60))
 
     entry = SimpleNamespace(name="known", extras=["train"], load=lambda: known)
-    monkeypatch.setattr(image_sets, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(named_data, "entry_points", lambda group: [entry])
     options = ["--data", "known", "--attacks", "clean"]
     assert edgeproof("verify", bundle, *options, "--out", "a").exit_code == 0
     assert edgeproof("verify", bundle, *options, "--data-root", tmp_path / "sets", "--out", "b").exit_code == 0

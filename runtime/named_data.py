@@ -1,0 +1,67 @@
+"""The evaluation set that `--data` names: an .npz, an image folder, or a set known by name."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.copies import LARGE
+from runtime.errors import UsageFault, missing_extra
+from runtime.folder import class_numbers, read_folder
+from runtime.images import DATA_ROOT, ImageSet, Layout
+from runtime.npz import read_npz
+from runtime.stored import StoredImages
+
+DATASETS_GROUP = "edgeproof.datasets"
+
+
+def find_images(
+    data: str,
+    *,
+    root: Path = DATA_ROOT,
+    layout: Layout | None = None,
+    channels: int | None = None,
+    classes: tuple[str, ...] = (),
+) -> ImageSet:
+    """Read the evaluation set that `--data` names: a known name, a folder or an .npz.
+
+    Args:
+        data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
+        root: where a set known by name lies, or is downloaded to.
+        layout: see `read_npz`.
+        channels: see `read_folder`.
+        classes: the model's class names, if known; see `class_numbers`.
+
+    Raises:
+        UsageFault: neither a known name nor a path that exists.
+        BadData: see `read_npz`, `read_folder` and `class_numbers`.
+        MissingEnvironment: a known name whose extra is not installed.
+
+    """
+    path = Path(data)
+    known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
+    if data in known:
+        return _by_name(known[data], root)
+    if data and path.is_dir():
+        found, names = read_folder(path, channels=channels, decoded=False)
+        numbers = class_numbers(path, names, classes or names)
+        images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
+        return ImageSet(found.name, images, numbers[found.labels], found.ids)
+    if path.is_file():
+        return read_npz(path, layout=layout)
+    raise UsageFault(
+        f"--data {data}: no such file, folder or known set",
+        hint=f"known: {', '.join(sorted(known)) or 'none'}",
+    )
+
+
+def _by_name(entry: Any, root: Path) -> ImageSet:
+    try:
+        read = entry.load()
+    except ImportError as error:
+        raise missing_extra(f"the data set {entry.name}", tuple(entry.extras), error) from error
+    images: ImageSet = read(root)
+    return images
