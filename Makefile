@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify teacher study test test-all check format clean
+.PHONY: help distill export verify bench teacher study test test-all check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ $(RUN)/summary.json: | $(VENV)/main-job
 $(BUNDLE)/manifest.json: $(RUN)/summary.json | $(VENV)/main-job
 	$(call set_aside,$(BUNDLE))
 	$(BIN)/edgeproof export $(RUN) --out $(BUNDLE)
+
+bench: $(BUNDLE)/manifest.json ## measure latency, throughput, power and heat of BUNDLE on this machine, into REPORT
+	$(BIN)/edgeproof bench $(BUNDLE) --out $(REPORT)
 
 teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads Fashion-MNIST; DATA=dir if you have it)
 	$(call set_aside,runs/fashion-teacher)

@@ -27,6 +27,7 @@ SUMMARIES = {
     "pack": "Turn anyone's ONNX classifier into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
+    "bench": "Measure speed, power and heat of the artifact on this machine.",
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",

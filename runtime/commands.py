@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.backends import BACKENDS, open_session
+from runtime.backends import open_session
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
+from runtime.engine_options import backend_option, provider_option
 from runtime.errors import BadBundle, BadData, UsageFault
 from runtime.files import new_directory
 from runtime.judging import fresh_directory, judge, show
@@ -21,7 +22,6 @@ from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.request import PARENT, Subject
 from runtime.run_directory import finish_run, read_part
-from runtime.session_ort import PROVIDERS
 from runtime.shards import merge as merge_parts
 from runtime.spec import ThreatModel
 from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
@@ -35,17 +35,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
 @click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
-@click.option(
-    "--backend", type=click.Choice(list(BACKENDS)), default="ort", envvar="EDGEPROOF_BACKEND",
-    show_default=True, show_envvar=True, help="The engine that runs it; never another in its place.",
-)  # fmt: skip
-@click.option(
-    "--provider",
-    type=click.Choice(list(PROVIDERS)),
-    default="cpu",
-    show_default=True,
-    help="Execution provider of ONNX Runtime.",
-)
+@backend_option
+@provider_option
 @trust_option
 @state_option
 @allow_rollback_option

@@ -5,40 +5,57 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from runtime.board import FACTS
+from runtime.nvml import first_gpu
+from runtime.system_files import ROOT, read
 
-CPUINFO = Path("/proc/cpuinfo")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from runtime.nvml import Gpu
+
 MODEL_KEYS = ("model name", "Model", "Hardware")
 """Lines of /proc/cpuinfo that name the CPU: x86, then ARM boards."""
-
-DECISIVE = ("cpu", "cores", "architecture")
-"""Of the machine card: cores decide how a batch is cut."""
-
-
-def machine_card() -> dict[str, str | int]:
-    """Return CPU, cores that this process may use, architecture, operating system and Python."""
-    return {
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "architecture": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
+NOT_FOUND = "not_found"
+Card = dict[str, "str | int"]
 
 
-def made_by(packages: Iterable[str]) -> dict[str, str | int]:
+def machine_card(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -> Card:
+    """Return what is known of this machine, and under `not_found` the names of what is not.
+
+    CPU, cores that this process may use, architecture, system, Python; then the FACTS of a board, and of a GPU what
+    NVML says. A fact costs nothing but its file: nothing is started, and nothing raised.
+
+    Args:
+        root: where the files of the system lie; of another machine, if they were recorded.
+        gpu: finds the GPU.
+
+    """
+    asked = gpu()
+    known = {name: fact(root) for name, fact in FACTS.items()} | (asked.facts() if asked else {})
+    card: Card = {**processor(root), "system": f"{platform.system()} {platform.release()}"}
+    card["python"] = platform.python_version()
+    card |= {name: fact for name, fact in known.items() if fact is not None}
+    missing = [name for name, fact in known.items() if fact is None]
+    return {**card, NOT_FOUND: ", ".join(missing)} if missing else card
+
+
+def made_by(packages: Iterable[str]) -> Card:
     """Return what the bits of a figure depend on: the packages' versions, the CPU and its cores; no kernel."""
-    machine = machine_card()
-    return {**software(packages), **{name: machine[name] for name in DECISIVE}}
+    return {**software(packages), **processor()}
 
 
-def cpu_model() -> str:
+def processor(root: Path = ROOT) -> Card:
+    """Return CPU, cores and architecture; cores decide how a batch is cut."""
+    return {"cpu": cpu_model(root), "cores": len(os.sched_getaffinity(0)), "architecture": platform.machine()}
+
+
+def cpu_model(root: Path = ROOT) -> str:
     """Return what the kernel calls the CPU, else what the platform module knows."""
-    lines = CPUINFO.read_text().splitlines() if CPUINFO.is_file() else []
+    lines = (read(root / "proc/cpuinfo") or "").splitlines()
     entries = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return next((entries[key] for key in MODEL_KEYS if entries.get(key)), platform.processor() or "unknown")
 

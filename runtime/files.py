@@ -37,17 +37,27 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a directory beside `path` that becomes `path` if the block succeeds, and vanishes if not."""
+    """Yield a directory that becomes `path` if the block succeeds, and vanishes if not.
+
+    It lies beside `path`. Where `path` is there already, empty, it lies inside, and its files are moved up one by one,
+    in the order in which they were written: a container's volume is a mount point, whose place nothing can take.
+    """
     check_new_directory(path)
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+    inside = path.is_dir()
+    place = path if inside else path.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".{path.name}.") as temporary:
         inner = Path(temporary) / path.name
         inner.mkdir()
         yield inner
         sync_directory(inner)
-        inner.replace(path)
-        sync_directory(path.parent)
+        if inside:
+            for entry in sorted(inner.iterdir(), key=lambda entry: entry.stat().st_mtime_ns):
+                entry.replace(path / entry.name)
+        else:
+            inner.replace(path)
+        sync_directory(place)
 
 
 def sync_directory(path: Path) -> None:
@@ -73,7 +83,17 @@ def check_new_directory(path: Path) -> None:
             f"{path} exists and is not empty",
             hint="remove it, name another --out, or go on with --resume",
         )
-    place = next(parent for parent in path.absolute().parents if parent.exists())
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Check that files can be made in a directory that exists or is to be made.
+
+    Raises:
+        MissingEnvironment: its place cannot be written to.
+    """
+    path = path.absolute()
+    place = next(parent for parent in (path, *path.parents) if parent.exists())
     try:
         with tempfile.TemporaryDirectory(dir=place):  # permissions alone say nothing: root has them all
             pass

@@ -132,23 +132,27 @@ def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
 
 def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:
     """Return those of all: their seconds, from the first start, on all their machines; authenticated if each was."""
-    devices = {name: _all(part.device.get(name) for part in parts) for name in parts[0].device}
+    devices = _side_by_side([part.device for part in parts])
+    engines = {part.artifact.engine_sha256 for part in parts}  # each device builds its own
     authenticated = all(part.artifact.authenticated for part in parts)
     return parts[0].model_copy(
         update={
-            "artifact": parts[0].artifact.model_copy(update={"authenticated": authenticated}),
+            "artifact": parts[0].artifact.model_copy(
+                update={"authenticated": authenticated, "engine_sha256": engines.pop() if len(engines) == 1 else None}
+            ),
             "device": devices,
-            "software": {name: _all(part.software.get(name) for part in parts) for name in parts[0].software},
+            "software": _side_by_side([part.software for part in parts]),
             "started": min(part.started for part in parts),
             "seconds": sum(part.seconds for part in parts),
         }
     )
 
 
-def _all(values: Any) -> Any:
-    """Return the one value that all have, else all of them in words."""
-    several = list(dict.fromkeys(values))
-    return several[0] if len(several) == 1 else ", ".join(map(str, several))
+def _side_by_side(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what all cards say: the one value where they agree, else all of them in words; 'unknown' to some."""
+    names = dict.fromkeys(name for card in cards for name in card)
+    values = {name: list(dict.fromkeys(card.get(name, "unknown") for card in cards)) for name in names}
+    return {name: several[0] if len(several) == 1 else ", ".join(map(str, several)) for name, several in values.items()}
 
 
 def _shard(part: Part) -> Shard:

@@ -14,26 +14,6 @@ from runtime.units import Target
 from tests.fakes import LinearSession
 
 
-def test_the_machine_card_names_cpu_cores_system_and_python():
-    card = device.machine_card()
-    assert set(card) == {"cpu", "cores", "architecture", "system", "python"}
-    assert card["cores"] >= 1
-    assert card["cpu"]
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("processor\t: 0\nmodel name\t: Fast CPU\n", "Fast CPU"),
-        ("processor\t: 0\nModel\t\t: NVIDIA Orin\n", "NVIDIA Orin"),
-    ],
-)
-def test_the_cpu_is_what_the_kernel_calls_it(tmp_path, monkeypatch, text, name):
-    (tmp_path / "cpuinfo").write_text(text)
-    monkeypatch.setattr(device, "CPUINFO", tmp_path / "cpuinfo")
-    assert device.cpu_model() == name
-
-
 def test_software_that_is_not_installed_is_left_out():
     assert device.software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}
 

@@ -90,6 +90,30 @@ def test_the_gate_judges_what_is_merged(place, tmp_path):
     assert load_report(tmp_path / "merged").verdict == "failed"
 
 
+def of_device(path, **device):
+    record = json.loads(path.read_text())
+    record["circumstances"]["device"] |= device
+    record["circumstances"]["artifact"]["engine_sha256"] = device["engine"]
+    path.write_text(json.dumps(record))
+
+
+def test_shards_of_several_devices_merge_and_the_report_names_them_all(place, tmp_path):
+    boards = {1: ("Orin", "15W", "0" * 64), 2: ("Thor", "120W", "1" * 64), 3: ("Orin", "15W", "0" * 64)}
+    for number, (board, mode, engine) in boards.items():
+        shutil.copytree(place / f"shard{number}", tmp_path / f"shard{number}")
+        card = {"board": board, "cpu": f"{board}'s", "engine": engine}
+        if number > 1:
+            card["power_mode"] = mode
+        of_device(tmp_path / f"shard{number}" / "shard.json", **card)
+    assert merge(tmp_path, 1, 2, 3, out=tmp_path / "merged").exit_code == 0
+    report = load_report(tmp_path / "merged")
+    assert (report.device["board"], report.device["cpu"]) == ("Orin, Thor", "Orin's, Thor's")
+    assert report.device["power_mode"] == "unknown, 120W, 15W"
+    assert report.device["architecture"] == load_report(place / "whole").device["architecture"]
+    assert report.artifact.engine_sha256 is None
+    assert (tmp_path / "merged" / "evidence.npz").read_bytes() == (place / "whole" / "evidence.npz").read_bytes()
+
+
 @pytest.mark.parametrize("empty", [1, 2])
 def test_a_shard_without_an_image_left_to_attack_can_be_merged(tmp_path, empty):
     """Two images, one to a shard; one of them is misclassified without any attack."""

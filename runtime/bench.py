@@ -1,0 +1,150 @@
+"""Latency, throughput, power and heat of an artifact on this machine, after MLPerf's rules as far as they apply.
+
+Queries follow one another: the next begins when the last has ended. Their images lie in memory, drawn with replacement
+from a fixed seed, and preparing them is not timed; from handing over float32 images to having the logits is.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.bench_schema import BenchRun, Latency, Rules
+from runtime.watch import Watch, levels, power, throttled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runtime.images import ImageSet
+    from runtime.sensors import Sensors
+    from runtime.session import Session
+
+POOL_IMAGES, POOL_VALUES = 1024, 2**24
+"""Images in memory that queries are drawn from, and values in all: 64 MiB."""
+WARM_UP_SECONDS, WARM_UP_QUERIES = 1.0, 3
+"""Before anything is timed, at least."""
+MIN_QUERIES = 10
+"""Timed in any case, however long they take."""
+MLPERF_SECONDS, MLPERF_SAMPLES = 600, 24_576
+"""MLCommons' inference rules: every scenario's least duration, and Offline's least number of samples."""
+CONFIDENCE = 0.99
+"""MLPerf's, of its early-stopping estimate of a percentile."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The seconds that each query took, and when the first began and the last ended."""
+
+    latencies: Any
+    began: float
+    ended: float
+
+
+def draw(images: ImageSet, batch: int, seed: int = 0) -> Iterator[Any]:
+    """Yield batches for ever: float32 [batch, C, H, W]."""
+    most = min(len(images), POOL_IMAGES, max(1, POOL_VALUES // prod(images.images.shape[1:])))
+    pool, random = images.as_float(np.arange(most)), np.random.Generator(np.random.Philox(seed))
+    while True:
+        yield pool[random.integers(most, size=batch)]
+
+
+def time_queries(
+    ask: Callable[[Any], Any], queries: Iterator[Any], *, seconds: float, at_least: int, clock: Callable[[], float]
+) -> Timed:
+    """Ask query after query until both so many seconds and so many queries have passed."""
+    latencies, began = array("d"), clock()
+    ended = began
+    while ended - began < seconds or len(latencies) < at_least:
+        query = next(queries)
+        asked = clock()
+        ask(query)
+        ended = clock()
+        latencies.append(ended - asked)
+    return Timed(np.frombuffer(latencies), began, ended)
+
+
+def bench(
+    session: Session, images: ImageSet, batch: int, *, seconds: float, sensors: Sensors, clock: Callable[[], float]
+) -> BenchRun:
+    """Measure one precision at one batch size.
+
+    Args:
+        session: the artifact, opened.
+        images: fed to it.
+        batch: images a query.
+        seconds: measured, at least; warming up comes before.
+        sensors: watched meanwhile.
+        clock: seconds, monotonic.
+
+    Raises:
+        BadModel: the graph does not take these images or this batch.
+
+    """
+    queries, card = draw(images, batch), session.card()
+    time_queries(session.logits, queries, seconds=WARM_UP_SECONDS, at_least=WARM_UP_QUERIES, clock=clock)
+    with Watch(sensors, clock) as watch:
+        timed = time_queries(session.logits, queries, seconds=seconds, at_least=MIN_QUERIES, clock=clock)
+    count, took, samples = len(timed.latencies), timed.ended - timed.began, watch.samples
+    return BenchRun(
+        precision=card.precision,
+        sha256=card.sha256,
+        engine_sha256=card.engine_sha256,
+        batch=batch,
+        queries=count,
+        seconds=took,
+        latency_ms=latency(1000 * timed.latencies),
+        images_per_second=count * batch / float(timed.latencies.sum()),
+        power=power(samples, sensors.wraps, seconds=took, images=count * batch),
+        celsius=levels(samples, "celsius"),
+        megahertz=levels(samples, "megahertz"),
+        throttled=throttled(samples),
+        rules=Rules(
+            scenario="SingleStream" if batch == 1 else "Offline",
+            seconds=took >= MLPERF_SECONDS,
+            samples=batch == 1 or count * batch >= MLPERF_SAMPLES,
+        ),
+    )
+
+
+def latency(values: Any) -> Latency:
+    """Summarise latencies, of whatever unit."""
+    ordered = np.sort(values)
+    n = len(ordered)
+    p50, p90, p99 = (float(ordered[min(int(n * p), n - 1)]) for p in (0.5, 0.9, 0.99))
+    place = bound_of_quantile(n, 0.9, CONFIDENCE)
+    return Latency(
+        mean=float(ordered.mean()),
+        least=float(ordered[0]),
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        most=float(ordered[-1]),
+        p90_at_most=None if place is None else float(ordered[place]),
+    )
+
+
+def bound_of_quantile(n: int, p: float, confidence: float) -> int | None:
+    """Return the place, from 0, of the least of n sorted draws that bounds the p-quantile from above.
+
+    Draw k (from 1) lies below the quantile only if at least k of n draws do, whose number is binomial (n, p): k is the
+    least with P(fewer than k) >= confidence. None where even the largest draw does not bound it.
+    """
+    spread = 12 * math.sqrt(n * p * (1 - p)) + 12
+    low = max(0, int(n * p - spread))
+    below = 0.0  # P(fewer than k), what lies under the window is less than 1e-30
+    for k in range(low, n + 1):
+        if below >= confidence:
+            return k - 1
+        below += math.exp(
+            math.lgamma(n + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(n - k + 1)
+            + k * math.log(p)
+            + (n - k) * math.log1p(-p)
+        )
+    return None

@@ -1,0 +1,147 @@
+"""`edgeproof bench`: every precision asked for at every batch size asked for, a table, and bench.json."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from runtime.backends import open_session
+from runtime.bench import bench as measure
+from runtime.bench_schema import BENCH, Bench, BenchRun
+from runtime.bundle import open_bundle
+from runtime.commands import evaluation_images
+from runtime.device import machine_card, software
+from runtime.engine_options import backend_option, provider_option
+from runtime.files import check_writable, write_atomic
+from runtime.options import NewDirectory
+from runtime.progress import log
+from runtime.sensors import find_sensors
+from runtime.spec import to_json
+from runtime.trust_options import trust_option
+
+if TYPE_CHECKING:
+    from runtime.signing import Trust
+
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "tensorrt")
+NO_POWER = "power was not measured: no sensor of it could be read (RAPL can be read by root alone)"
+
+
+def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read '1,8,64'; anything else is a usage error."""
+    words = [word.strip() for word in value.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise click.BadParameter(f"{value!r} is not a list of batch sizes, as 1,8,64")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--batch", "batches", callback=_sizes, default="1,8,64", show_default=True, help="Images a query, comma-separated."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="How long each precision is measured at each batch size; MLPerf asks for 600.",
+)
+@click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
+@backend_option
+@provider_option
+@trust_option
+@click.option("--json", "as_json", is_flag=True, help=f"Print {BENCH} instead of the table.")
+@click.option("--out", type=NewDirectory(), help=f"Write {BENCH} there, also beside a report.")
+def bench(
+    bundle: Path,
+    batches: tuple[int, ...],
+    seconds: float,
+    precisions: str | None,
+    backend: str,
+    provider: str,
+    trust: Trust | None,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Measure latency, throughput, power and heat of the artifact on this machine.
+
+    Queries follow one another, after a warm-up; what lowered a clock meanwhile is told.
+    """
+    if out is not None:
+        check_writable(out)
+    opened, started = open_bundle(bundle, trust), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
+    names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
+    runs = []
+    for name in dict.fromkeys(names):
+        session = open_session(opened, precision=name, backend=backend, provider=provider, gradient=False)
+        for batch in batches:
+            log(f"{name}, batch {batch}: {seconds:g} s")
+            runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
+    result = Bench(
+        name=manifest.name,
+        bundle_version=manifest.version,
+        authenticated=opened.signed_by is not None,
+        data=images.name,
+        backend=backend,
+        provider=provider,
+        runs=tuple(runs),
+        warnings=warnings(runs),
+        device={**machine_card(), "accelerator": session.card().device},
+        software=software(LIBRARIES),
+        started=started,
+    )
+    if out is not None:
+        write_atomic(out / BENCH, to_json(result))
+    if as_json:
+        click.echo(to_json(result), nl=False)
+        return
+    print_bench(result)
+    if out is not None:
+        click.echo(f"bench: {out / BENCH}")
+
+
+def warnings(runs: list[BenchRun]) -> tuple[str, ...]:
+    """Return what a reader must know before believing the figures."""
+    found = [
+        f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
+        "let the board cool, or choose a power mode that it can hold"
+        for run in runs
+        if run.throttled
+    ]
+    return (*found, *([NO_POWER] if not any(run.power for run in runs) else []))
+
+
+def print_bench(result: Bench) -> None:
+    """Print a row for every precision and batch size, and the warnings."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("precision", box=None, pad_edge=False)
+    for heading in ("batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled"):
+        table.add_column(heading, justify="right")
+    for run in result.runs:
+        table.add_row(run.precision, *_cells(run))
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False)
+    console.print(f"{result.name} on {result.backend}/{result.provider}", markup=False)
+
+
+def _cells(run: BenchRun) -> tuple[str, ...]:
+    times, power = run.latency_ms, run.power
+    hottest = max((level.most for level in run.celsius.values()), default=None)
+    joules = power.joules_an_image if power else None
+    return (
+        str(run.batch),
+        *(f"{value:.3g}" for value in (times.p50, times.p90, times.p99)),
+        f"{run.images_per_second:.0f}",
+        f"{power.watts:.1f}" if power and power.watts is not None else "-",
+        "-" if joules is None else f"{1000 * joules:.3g}",
+        "-" if hottest is None else f"{hottest:.0f}",
+        "yes" if run.throttled else "no",
+    )

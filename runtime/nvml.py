@@ -1,0 +1,74 @@
+"""What NVIDIA's management library says of the first GPU; nothing where the extra `nvml` or a driver is missing.
+
+Jetson Orin answers a part of it, Jetson Thor and GPU servers most; what a GPU does not support is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+THROTTLES = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
+"""Of the reasons why a clock is low, those that the load or the heat is to blame for; idle is none."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU, by NVML.
+
+    Args:
+        library: the module pynvml, initialised.
+        handle: of the device.
+
+    """
+
+    library: Any
+    handle: Any
+
+    def facts(self) -> dict[str, str]:
+        """Return name, driver and the newest CUDA that the driver runs, as far as they are known."""
+        library = self.library
+        cuda = self._ask(library.nvmlSystemGetCudaDriverVersion)
+        known = {
+            "gpu": self._ask(library.nvmlDeviceGetName, self.handle),
+            "driver": self._ask(library.nvmlSystemGetDriverVersion),
+            "cuda": cuda and f"{cuda // 1000}.{cuda % 1000 // 10}",
+        }
+        return {name: str(value) for name, value in known.items() if value}
+
+    def watts(self) -> float | None:
+        """Return the power that the GPU takes."""
+        milliwatts = self._ask(self.library.nvmlDeviceGetPowerUsage, self.handle)
+        return None if milliwatts is None else milliwatts / 1000
+
+    def celsius(self) -> float | None:
+        """Return the temperature of the GPU."""
+        degrees = self._ask(self.library.nvmlDeviceGetTemperature, self.handle, self.library.NVML_TEMPERATURE_GPU)
+        return None if degrees is None else float(degrees)
+
+    def throttles(self) -> tuple[str, ...]:
+        """Return why its clocks are lowered now, as NVML names it."""
+        reasons = self._ask(self.library.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle) or 0
+        return tuple(name for name in THROTTLES if reasons & getattr(self.library, f"nvmlClocksThrottleReason{name}"))
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return question(*arguments)
+        except self.library.NVMLError:
+            return None
+
+
+def first_gpu() -> Gpu | None:
+    """Return the first GPU; None where there is none, or nothing to ask it with."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError:
+        return None
