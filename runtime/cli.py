@@ -28,6 +28,7 @@ SUMMARIES = {
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
     "bench": "Measure speed, power and heat of the artifact on this machine.",
+    "report": "Write the page, the summary and the JUnit file of a finished run again.",
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report import accuracy_rows, checks_line, interval, reasons, tone
+from runtime.report.words import accuracy_rows, checks_line, interval, reasons, tone
 from runtime.statistics import percent
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from runtime.report_schema import load_report
 from runtime.request import PARENT
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, interruptible, open_run, read_request
 from runtime.spec import Gate, to_json
-from runtime.verify import Run, prepare
+from runtime.verify import prepare
 
 if TYPE_CHECKING:
     from runtime.options import Asked
@@ -84,9 +84,9 @@ def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> 
         if settings.shard:
             finish_shard(out, findings, journal)
             return None
-        report = case.report(findings)
-        finish_run(out, Run(report, findings.outcome.evidence), journal)
-    return report
+        run = case.judge(findings)
+        finish_run(out, run, journal)
+    return run.report
 
 
 def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path) -> Settings:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from runtime import report
 from runtime.errors import BadRun, EdgeproofError
 from runtime.evidence import Evidence
 from runtime.files import check_new_directory, write_atomic
@@ -19,6 +18,9 @@ from runtime.journal import JOURNAL, Journal
 from runtime.npz import UNREADABLE, open_npz
 from runtime.paired import EVIDENCE
 from runtime.progress import log
+from runtime.report.account import Account
+from runtime.report.formats import write_formats
+from runtime.report.gallery import GALLERY, read_gallery
 from runtime.report_schema import REPORT, Request, RunRecord, ShardRecord
 from runtime.shards import Part
 from runtime.spec import to_json
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 RUN = "run.json"
 LEFTOVER = f".{RUN}.*"
 """What a power cut may leave of a run that had just begun (`files.write_atomic`)."""
-PAGE = "report.html"
 SHARD = "shard.json"
 ENDS = (REPORT, SHARD)
 """Written last: a directory that holds one is finished."""
@@ -168,20 +169,19 @@ def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
         paired=findings.paired,
     )
     write_atomic(out / EVIDENCE, _npz(outcome.evidence.everything()))
+    write_atomic(out / GALLERY, _npz(findings.gallery.arrays()))
     write_atomic(out / SHARD, to_json(record))
     journal.drop_units()
 
 
 def finish_run(out: Path, run: Run, journal: Journal | None = None) -> None:
-    """Write run.json where there is none, evidence.npz, with the extra `report` report.html, and last report.json."""
+    """Write run.json where there is none, evidence.npz and gallery.npz, what people read, and last report.json."""
     if not (out / RUN).is_file():
         write_run_record(out, run.report.request)
     write_atomic(out / EVIDENCE, _npz(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
-    missing = report.missing_library()
-    if missing:
-        log(f"no {PAGE}: {missing} is not installed (pip install 'edgeproof[report]')")
-    else:
-        write_atomic(out / PAGE, report.render(run.report).encode())
+    write_atomic(out / GALLERY, _npz(run.gallery.arrays()))
+    for line in write_formats(out, Account(run.report, run.gallery)):
+        log(line)
     write_atomic(out / REPORT, to_json(run.report))
     if journal:
         journal.drop_units()
@@ -203,11 +203,14 @@ def read_part(directory: Path) -> Part:
         record = ShardRecord.model_validate_json(path.read_bytes())
         with open_npz(directory / EVIDENCE) as file:
             evidence = Evidence.restored(dict(file))
+        gallery = read_gallery(directory, hint="run this shard again")
     except (*UNREADABLE, KeyError, ValidationError) as error:
         raise BadRun(f"{directory} is damaged: {error}", hint="run this shard again") from None
     if record.request_sha256 != request.digest():
         raise BadRun(f"{path} is of another request than {RUN}", hint="run this shard again")
-    return Part(str(directory), request, record, evidence)
+    if gallery is None:
+        raise BadRun(f"{directory} is damaged: it holds no {GALLERY}", hint="run this shard again")
+    return Part(str(directory), request, record, evidence, gallery)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from runtime.errors import BadRun
 from runtime.evidence import Evidence
 from runtime.figures import build_report
 from runtime.paired import paired
+from runtime.report import gallery
 from runtime.statistics import Pairs
 from runtime.suite import Outcome
 from runtime.totals import add_agreements, add_curves, add_points, add_probes, add_rows
@@ -19,6 +20,7 @@ from runtime.totals import add_agreements, add_curves, add_points, add_probes, a
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.report.gallery import Gallery
     from runtime.report_schema import Circumstances, Paired, Report, Request, ShardRecord
 
 
@@ -59,9 +61,10 @@ class Part:
     request: Request
     record: ShardRecord
     evidence: Evidence
+    gallery: Gallery
 
 
-def merge(parts: Sequence[Part]) -> tuple[Report, Evidence]:
+def merge(parts: Sequence[Part]) -> tuple[Report, Evidence, Gallery]:
     """Put all shards of one run together, and judge it.
 
     Raises:
@@ -74,7 +77,9 @@ def merge(parts: Sequence[Part]) -> tuple[Report, Evidence]:
     records = [part.record for part in parts]
     compared = add_pairs([record.paired for record in records])
     circumstances = add_circumstances([record.circumstances for record in records])
-    return build_report(circumstances, request, outcome, compared), outcome.evidence
+    report = build_report(circumstances, request, outcome, compared)
+    shown = gallery.merged([part.gallery for part in parts], len(report.attacks))
+    return report, outcome.evidence, shown
 
 
 def whole_request(parts: Sequence[Part]) -> Request:

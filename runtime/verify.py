@@ -16,6 +16,7 @@ from runtime.errors import BadData, BadModel, UsageFault
 from runtime.figures import accuracy, build_report, judge
 from runtime.journal import Forgetful
 from runtime.paired import Reference, check_comparable, check_shared, pair, read_reference
+from runtime.report.gallery import Gallery, gather
 from runtime.report_schema import Artifact, Circumstances
 from runtime.request import Settings, Subject, resolve
 from runtime.spec import Gate
@@ -44,11 +45,13 @@ class Run:
     Args:
         report: what is said of it.
         evidence: a row for every image judged.
+        gallery: a few of them, to be looked at.
 
     """
 
     report: Report
     evidence: Evidence
+    gallery: Gallery
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Findings:
     outcome: Outcome
     circumstances: Circumstances
     paired: Paired | None
+    gallery: Gallery
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,14 @@ class Case:
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
-        return Findings(outcome, self._circumstances(started or now, seconds), compared)
+        gallery = gather(outcome.evidence, self.images, settings.threat_model.eps, len(outcome.attacks))
+        return Findings(outcome, self._circumstances(started or now, seconds), compared, gallery)
 
-    def report(self, findings: Findings) -> Report:
+    def judge(self, findings: Findings) -> Run:
         """Judge what was found."""
         judged = self.order[: len(findings.outcome.evidence)] if self.settings.until_decided else None
-        return build_report(findings.circumstances, self.request, findings.outcome, findings.paired, judged)
+        report = build_report(findings.circumstances, self.request, findings.outcome, findings.paired, judged)
+        return Run(report, findings.outcome.evidence, findings.gallery)
 
     def _decided(self, evidence: Evidence, judged: Any) -> bool:
         seen = evidence.rows(np.sort(judged))
@@ -196,5 +202,4 @@ def check_gradient(subject: Subject, names: Sequence[str]) -> None:
 def verify(subject: Subject, settings: Settings, progress: Progress) -> Run:
     """Attack the subject and judge it, in memory alone: see `prepare` and `Case.attack` for what is raised."""
     case = prepare(subject, settings)
-    findings = case.attack(progress)
-    return Run(case.report(findings), findings.outcome.evidence)
+    return case.judge(case.attack(progress))

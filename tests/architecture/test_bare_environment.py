@@ -54,6 +54,9 @@ def test_verify_judges_a_stored_bundle_without_pytorch(device, tmp_path):
         "journal.jsonl",
         "report.json",
         "evidence.npz",
+        "gallery.npz",
+        "junit.xml",
+        "summary.md",
     }
 
 

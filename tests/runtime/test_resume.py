@@ -63,6 +63,7 @@ def stop(process, signal_number, out, count):
 def assert_same(out, whole):
     """The evidence is the same to the byte, and so is the report but for times."""
     assert (out / "evidence.npz").read_bytes() == (whole / "evidence.npz").read_bytes()
+    assert (out / "gallery.npz").read_bytes() == (whole / "gallery.npz").read_bytes()
     assert (out / "run.json").read_bytes() == (whole / "run.json").read_bytes()
     reports = [json.loads((each / "report.json").read_text()) for each in (out, whole)]
     for report in reports:

@@ -52,7 +52,8 @@ def test_merged_shards_give_the_evidence_and_verdict_of_one_run(place, tmp_path)
         for row in report["attacks"]:
             del row["seconds"]
     assert reports[0] == reports[1]
-    assert sorted(path.name for path in merged.iterdir()) == ["evidence.npz", "report.html", "report.json", "run.json"]
+    assert (merged / "gallery.npz").read_bytes() == (whole / "gallery.npz").read_bytes()
+    assert {path.name for path in merged.iterdir()} == {path.name for path in whole.iterdir()} - {"journal.jsonl"}
 
 
 def test_the_evidence_of_a_convolutional_network_depends_on_neither_batch_nor_shards(tmp_path):
@@ -68,7 +69,7 @@ def test_the_evidence_of_a_convolutional_network_depends_on_neither_batch_nor_sh
 
 def test_a_shard_leaves_its_part_and_no_verdict(place):
     names = {path.name for path in (place / "shard1").iterdir()}
-    assert names == {"run.json", "journal.jsonl", "evidence.npz", "shard.json"}
+    assert names == {"run.json", "journal.jsonl", "evidence.npz", "gallery.npz", "shard.json"}
     with np.load(place / "shard2" / "evidence.npz") as evidence:
         np.testing.assert_array_equal(evidence["index"], np.arange(1, 60, 3))
 

@@ -1,0 +1,73 @@
+"""All that is known of a finished run when it is written down for people: report.json, and what lies beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.errors import BadData
+from runtime.paired import Both, check_comparable, check_shared, paired, read_reference
+from runtime.report.gallery import read_gallery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from runtime.paired import Reference
+    from runtime.report.gallery import Gallery
+    from runtime.report_schema import Paired, Report
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another run beside this one; `paired` is this less that, None where their images cannot be paired: `why`."""
+
+    report: Report
+    paired: Paired | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a report is written from.
+
+    Args:
+        report: report.json.
+        gallery: a few images, where the run kept some.
+        others: runs beside it.
+
+    """
+
+    report: Report
+    gallery: Gallery | None = None
+    others: tuple[Comparison, ...] = ()
+
+
+def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
+    """Read a finished run, and those to be shown beside it.
+
+    Raises:
+        BadData: report or evidence is missing or damaged.
+        BadRun: the gallery is.
+
+    """
+    this = read_reference(directory)
+    compared = tuple(compare(this, read_reference(other)) for other in others)
+    return Account(this.report, read_gallery(directory), compared)
+
+
+def compare(this: Reference, that: Reference) -> Comparison:
+    """Compare two runs on the images that both attacked, if both were asked alike and ran to a fixed end."""
+    index = np.asarray(sorted(this.label))
+    try:
+        check_comparable(this.report.request, that)
+        check_comparable(that.report.request, this)
+        check_shared(that, index, [this.label[i] for i in index.tolist()])
+    except BadData as error:
+        return Comparison(that.report, None, error.message)
+    shared = np.asarray(sorted(this.robust.keys() & that.robust.keys()))
+    stood = (np.asarray([each.robust[i] for i in shared.tolist()], bool) for each in (this, that))
+    against = that.report.artifact
+    return Comparison(that.report, paired(f"{against.name} {against.precision}", Both(shared, *stood).pairs()))

@@ -1,0 +1,57 @@
+"""The formats that a report is written in, each a file of the run directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from runtime.files import write_atomic
+from runtime.report import junit, markdown, page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from runtime.report.account import Account
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Args:
+        file: its name in the run directory.
+        render: makes its text.
+        libraries: what that needs of the extra `report`.
+
+    """
+
+    file: str
+    render: Callable[[Account], str]
+    libraries: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> str | None:
+        """Return the first library that is needed and not installed."""
+        return next((name for name in self.libraries if find_spec(name) is None), None)
+
+
+FORMATS = {
+    "html": Format("report.html", page.render, ("jinja2", "matplotlib")),
+    "markdown": Format("summary.md", markdown.render),
+    "junit": Format("junit.xml", junit.render),
+}
+INSTALL = "pip install 'edgeproof[report]'"
+
+
+def write_formats(directory: Path, account: Account, names: Iterable[str] = FORMATS) -> list[str]:
+    """Write the formats named, each whole or not at all; return a line for each that could not be, and why."""
+    lines = []
+    for name in names:
+        form = FORMATS[name]
+        if form.missing:
+            lines.append(f"no {form.file}: {form.missing} is not installed ({INSTALL})")
+        else:
+            write_atomic(directory / form.file, form.render(account).encode())
+    return lines

@@ -1,0 +1,128 @@
+"""junit.xml: the verdict as a suite of test cases, as CI systems show it.
+
+Valid by the two schemas that are in use, Ant's and Jenkins's. A case is a gate, a check or an attack: a failure is a
+gate that failed, an error what leaves no verdict, skipped what did not run. So the suite has a failure where the
+verdict is `failed`, and an error but no failure where it is `inconclusive`.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime.figures import judge
+from runtime.report.markdown import plain
+from runtime.report.words import accuracy_rows, gate_words, interval, radius
+from runtime.spec import Gate
+from runtime.statistics import percent
+
+if TYPE_CHECKING:
+    from runtime.report.account import Account
+    from runtime.report_schema import CheckResult, Report
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Signs that no XML document may hold, however written."""
+OUTCOME = {"passed": "", "failed": "failure", "inconclusive": "error"}
+"""The element of a gate's case, by what the gate says; none where it passed."""
+
+
+class Case(NamedTuple):
+    """One test case; `outcome` is the element inside it, '' where it passed."""
+
+    kind: str
+    name: str
+    seconds: float = 0.0
+    outcome: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+def render(account: Account) -> str:
+    """Return the document."""
+    report = account.report
+    cases, artifact = suite_cases(report), report.artifact
+    counts = {f"{what}s": str(_count(cases, what)) for what in ("failure", "error")}
+    document = ET.Element("testsuites")
+    suite = ET.SubElement(
+        document,
+        "testsuite",
+        counts,
+        name=f"edgeproof {artifact.name} {artifact.precision}",
+        package="edgeproof",
+        id="0",
+        timestamp=report.started.removesuffix("Z"),
+        hostname="localhost",  # reports are handed on: the host's name stays at home
+        tests=str(len(cases)),
+        skipped=str(_count(cases, "skipped")),
+        time=f"{report.seconds:.3f}",
+    )
+    properties = ET.SubElement(suite, "properties")
+    for name, value in _properties(report).items():
+        ET.SubElement(properties, "property", name=name, value=value)
+    for case in cases:
+        suite.append(_element(case, f"edgeproof.{artifact.name}.{artifact.precision}"))
+    ET.SubElement(suite, "system-out").text = plain(account)
+    ET.SubElement(suite, "system-err").text = "\n".join(f"{each.message}: {each.hint}" for each in report.warnings)
+    for element in document.iter():
+        element.text = element.text and NOT_XML.sub("\ufffd", element.text)
+        element.attrib.update({name: NOT_XML.sub("\ufffd", value) for name, value in element.attrib.items()})
+    ET.indent(document)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(document, encoding="unicode") + "\n"
+
+
+def suite_cases(report: Report) -> list[Case]:
+    """Return the cases: the gates, the checks, the attacks."""
+    attacks = [Case("attack", row.name, seconds=row.seconds) for row in report.attacks]
+    return [*_gate_cases(report), *map(_check_case, report.checks), *attacks]
+
+
+def _gate_cases(report: Report) -> list[Case]:
+    """Judge each gate alone, as the verdict judged them together."""
+    gates = [Gate(**{name: value}) for name, value in report.gate if value is not None]
+    if not gates:
+        blocked = report.verdict == "inconclusive"
+        return [Case("gate", "none", outcome="error" if blocked else "skipped", message=report.reasons[0])]
+    blocking = [each.message for each in report.warnings if each.blocking]
+    cases = []
+    for gate in gates:
+        asked = report.request.model_copy(update={"gate": gate})
+        decision = judge(asked, report.robust_accuracy, report.paired, report.artifact.precision, blocking)
+        cases.append(
+            Case("gate", gate_words(gate), outcome=OUTCOME[decision.verdict], message="; ".join(decision.reasons))
+        )
+    return cases
+
+
+def _check_case(check: CheckResult) -> Case:
+    outcome = "skipped" if check.state == "not run" else "error" if check.state == "found" and check.blocking else ""
+    return Case("check", check.check, outcome=outcome, message=check.message, hint=check.hint)
+
+
+def _count(cases: list[Case], outcome: str) -> int:
+    return sum(case.outcome == outcome for case in cases)
+
+
+def _element(case: Case, suite: str) -> ET.Element:
+    element = ET.Element("testcase", name=case.name, classname=f"{suite}.{case.kind}", time=f"{case.seconds:.3f}")
+    if case.outcome:
+        inside = ET.SubElement(element, case.outcome, message=case.message, type=case.kind)
+        inside.text = case.hint if case.outcome != "skipped" else None
+    return element
+
+
+def _properties(report: Report) -> dict[str, str]:
+    figures = {
+        f"accuracy {row.name}": f"{percent(row.accuracy)} ({interval(row.ends)})" for row in accuracy_rows(report)
+    }
+    artifact = report.artifact
+    return {
+        "verdict": report.verdict,
+        "eps": radius(report.threat_model.eps),
+        "images": f"{report.data.n} of {report.data.name}",
+        **figures,
+        "artifact": artifact.sha256,
+        "request": report.request_sha256,
+        "backend": f"{artifact.backend}/{artifact.provider}",
+        **dict(sorted(report.software.items())),
+    }

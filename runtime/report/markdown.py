@@ -1,0 +1,99 @@
+"""summary.md: the verdict for a pull request; and the same in plain lines."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from runtime.report.words import accuracy_rows, checks_line, interval, radius, reasons, tone
+from runtime.statistics import percent, points
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.report.account import Account
+    from runtime.report_schema import Paired, Report
+
+SIGNS = {"passed": "✅", "neutral": "⚪", "failed": "❌", "inconclusive": "⚠️"}
+SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@!]")
+"""Signs that Markdown, or the site that shows it, may read as more than themselves."""
+
+
+def render(account: Account) -> str:
+    """Return the summary: GitHub's Markdown, every text from outside escaped."""
+    report, artifact = account.report, account.report.artifact
+    heading = f"{SIGNS[tone(report)]} {report.verdict.capitalize()}"
+    parts = [
+        f"### {heading}: {escape(artifact.name)}, {escape(artifact.precision)}",
+        "\n".join(f"- {escape(reason)}" for reason in reasons(report)),
+        f"{report.data.n} images of {escape(report.data.name)}; perturbations of at most "
+        f"{radius(report.threat_model.eps)} in L-infinity, on {escape(artifact.backend)}/{escape(artifact.provider)}.",
+        table(
+            ("attack", "accuracy", "95 % interval"),
+            [(escape(row.name), percent(row.accuracy), interval(row.ends)) for row in accuracy_rows(report)],
+        ),
+        *([_compared(account)] if report.paired or account.others else []),
+        *_warnings(report),
+        *([f"{checks_line(report)}."] if report.checks else []),
+        f"<details><summary>How to repeat it</summary>\n\n{fenced(report.request.command)}\n\n"
+        f"Artifact `{artifact.sha256}`, request `{report.request_sha256}`, seed {report.seed}.\n\n</details>",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(account: Account) -> str:
+    """Return the same in lines of plain text."""
+    report = account.report
+    rows = accuracy_rows(report)
+    width = max(len(row.name) for row in rows)
+    return "\n".join(
+        [
+            report.verdict,
+            *(f"  {reason}" for reason in reasons(report)),
+            *(f"{row.name:{width}}  {percent(row.accuracy):>7}  {interval(row.ends)}" for row in rows),
+            *([checks_line(report)] if report.checks else []),
+            report.request.command,
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line."""
+    return SPECIAL.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of cells already escaped; the first column to the left, figures to the right."""
+    lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def fenced(text: str) -> str:
+    """Return a text as a block of code, fenced by more backticks than it holds in a row."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{text}\n{fence}"
+
+
+def _compared(account: Account) -> str:
+    report = account.report
+    heading = ("compared with", "robust accuracy there", "change", "95 % interval")
+    rows = [(escape(report.paired.against), "", *_change(report.paired))] if report.paired else []
+    for other in account.others:
+        its, robust = other.report.artifact, other.report.robust_accuracy
+        name = f"{its.name} {its.precision} on {its.backend}/{its.provider}"
+        change = _change(other.paired) if other.paired else ("not paired", escape(other.why))
+        rows.append((escape(name), percent(robust.value) if robust else "none", *change))
+    return table(heading, rows)
+
+
+def _change(paired: Paired) -> tuple[str, str]:
+    return points(paired.difference), f"{points(paired.ci95[0])} to {points(paired.ci95[1])}"
+
+
+def _warnings(report: Report) -> list[str]:
+    return [
+        f"> **{'Blocking' if each.blocking else 'Warning'}: {escape(each.check)}.** {escape(each.message)}. "
+        f"*{escape(each.hint)}.*"
+        for each in report.warnings
+    ]

@@ -1,0 +1,96 @@
+"""What a report says in words, wherever it is shown: on a terminal, on the page, in a pull request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime.attacks import any_bounded
+from runtime.evidence import STANDS, WRONG_BEFORE
+from runtime.statistics import percent, points
+
+if TYPE_CHECKING:
+    from runtime.report_schema import Report
+    from runtime.spec import Gate
+
+BEYOND = "(no eps)"
+"""Said of an attack that keeps to no ball, hence is no part of the worst case."""
+CLEAN, WORST, BYTES = "clean", "worst case", "on uint8"
+"""Rows of accuracy that are no attack's own."""
+
+
+class AccuracyRow(NamedTuple):
+    """An accuracy and its 95 % interval, fractions of all images."""
+
+    name: str
+    accuracy: float
+    ends: tuple[float, float]
+
+
+def tone(report: Report) -> str:
+    """Return the verdict, as the name of a colour; 'neutral' for a pass that nothing was required for."""
+    required = report.gate.fail_under is not None or (report.gate.max_drop is not None and report.paired is not None)
+    return report.verdict if required or report.verdict != "passed" else "neutral"
+
+
+def reasons(report: Report) -> tuple[str, ...]:
+    """Return the reasons for the verdict; after a pass that nothing was required for, also that."""
+    if tone(report) != "neutral":
+        return report.reasons
+    robust = report.robust_accuracy
+    figure = f"robust accuracy {percent(robust.value)}" if robust else "no attack within eps ran"
+    return (*report.reasons, f"nothing was required of it; {figure}")
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """Write an interval of fractions as percent with one decimal."""
+    return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
+
+
+def radius(eps: float) -> str:
+    """Write a radius on the scale of bytes: 8/255, 2.5/255."""
+    return f"{round(255 * eps, 2):g}/255"
+
+
+def accuracy_rows(report: Report) -> list[AccuracyRow]:
+    """Return the accuracies: clean, every attack, the worst case, the worst case on uint8 where it was asked for."""
+    rows = [AccuracyRow(CLEAN, report.clean.accuracy, report.clean.ci95)]
+    for attack in report.attacks:
+        name = attack.name if any_bounded([attack.name]) else f"{attack.name} {BEYOND}"
+        rows.append(AccuracyRow(name, attack.accuracy, attack.ci95))
+    for name, found in ((WORST, report.robust_accuracy), (BYTES, report.lattice)):
+        if found:
+            rows.append(AccuracyRow(name, found.value, found.ci95))
+    return rows
+
+
+def checks_line(report: Report) -> str:
+    """Say how many of the checks found nothing, and which did not run."""
+    quiet = sum(check.state == "quiet" for check in report.checks)
+    absent = ", ".join(check.check for check in report.checks if check.state == "not run")
+    return f"{quiet} checks found nothing" + (f"; not run: {absent}" if absent else "")
+
+
+def gate_words(gate: Gate) -> str:
+    """Say what was required."""
+    asked = []
+    if gate.fail_under is not None:
+        asked.append(f"robust accuracy of at least {percent(gate.fail_under)}")
+    if gate.max_drop is not None:
+        asked.append(f"a drop of at most {points(gate.max_drop)}")
+    return " and ".join(asked) or "none"
+
+
+def outcome_words(report: Report, broken_by: int) -> str:
+    """Say what became of an image: `Evidence.broken_by` in words."""
+    if broken_by == WRONG_BEFORE:
+        return "wrong before any attack"
+    return "stood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].name}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: 12.3 s, 4:05 min, 1:02:03 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
