@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify bench teacher study test test-all check format clean
+.PHONY: help distill export verify bench teacher study docs test test-all check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads 
 
 study: $(VENV)/main-job ## run the cells of STUDY that are not finished, and print its table; hours
 	$(BIN)/edgeproof study $(STUDY) --out runs/$(notdir $(basename $(STUDY))) --resume
+
+docs: $(VENV)/develop ## build the documentation into site/: open site/index.html
+	$(BIN)/zensical build --clean --strict
 
 test: $(VENV)/develop ## the fast tests
 	$(PYTEST)

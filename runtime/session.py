@@ -13,7 +13,7 @@ Array = Any
 class LossSpec:
     """A loss that is raised, one row an image; B images, K classes.
 
-    The value of row i is the sum of the four named losses by `weights`, plus <cotangent_i, z_i>:
+    The value of row i is the sum of the four named losses by `weights`, plus `<cotangent_i, z_i>`:
     cross-entropy, margin max_{j != y} z_j - z_y, DLR, and targeted DLR (formulas: runtime/attacks/losses.py).
 
     Args:

@@ -25,7 +25,8 @@ class View:
     Args:
         images: float32 [B, C, H, W] in [0, 1].
         labels: int64 [B].
-        student, teacher: images to logits [B, K]; a method that needs no teacher gets None.
+        student: images to logits [B, K].
+        teacher: likewise; a method that needs none gets None.
         options: the method's own table of the recipe.
         progress: the fraction of all epochs that lies behind, from 0 to 1.
 

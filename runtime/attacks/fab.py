@@ -79,7 +79,7 @@ class Search:
     Args:
         x: [B, C, H, W], the iterate; an array of the session's framework, as the next two.
         nearest: the nearest misclassified iterate; the last iterate until there is one.
-        toward: [B, K], the target less the label, one-hot: <toward, z> is z_t - z_y.
+        toward: [B, K], the target less the label, one-hot: `<toward, z>` is z_t - z_y.
         distance: float32 [B], of `nearest` from the clean image, infinite until one is misclassified; numpy.
 
     """

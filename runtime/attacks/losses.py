@@ -46,7 +46,7 @@ def targeted_dlr(label: Any, target: Any) -> LossSpec:
 
 
 def linear(label: Any, cotangent: Any) -> LossSpec:
-    """Ask for <cotangent, z>: no named loss."""
+    """Ask for `<cotangent, z>`: no named loss."""
     return LossSpec(_weights(label), label, _zeros(label), cotangent)
 
 

@@ -1,4 +1,4 @@
-"""The README's commands, as written, in a copy of the tracked files with an environment of its own."""
+"""The commands of README and tutorial, as written, in a copy of the tracked files with an environment of its own."""
 
 import os
 import re
@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    for line in block.splitlines()
-]
+
+
+def commands(page):
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+COMMANDS = commands("README.md")
+TUTORIAL = commands("docs/tutorial.md")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,13 @@ def test_the_readme_names_the_main_job_first_and_the_tests():
     assert "make test" in COMMANDS
 
 
+def test_the_tutorial_goes_the_same_way_step_by_step():
+    assert TUTORIAL[:2] == ["make distill", "make export"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + TUTORIAL)
 def test_the_command_runs_as_written(clone, command):
     environment = {
         k: v
