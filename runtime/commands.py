@@ -138,7 +138,8 @@ def _opened(
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
         bundle = Path(place) / "bundle"
         prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
-        return open_bundle(bundle)
+        opened = open_bundle(bundle)
+    return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
 
 
 def _images(bundle: Bundle, asked: Asked) -> ImageSet:

@@ -628,6 +628,14 @@ def test_model_is_verified_without_a_bundle(data: Path, save: Any, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "r", "set.npz"]
 
 
+def test_precision_that_a_model_is_not_in_is_refused_by_the_file_that_the_user_gave(data: Path, save: Any) -> None:
+    model = save(plain())
+    result = command("verify", model, "--data", data, "--precision", "int8")
+    assert result.exit_code == 3
+    assert f"{model} holds no precision 'int8'" in result.stderr
+    assert "it has: fp32" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("stem", "name"),
     [

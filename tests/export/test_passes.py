@@ -63,6 +63,14 @@ def test_pass_that_changes_the_logits_is_caught(monkeypatch: pytest.MonkeyPatch)
         prepare(small())
 
 
+def test_graph_that_is_random_is_named_so_and_no_defect_of_ours() -> None:
+    nodes = ["on = Constant <value = bool {1}> ()", "tenth = Constant <value_float=0.5> ()"]
+    nodes += ["some = Dropout (input, tenth, on)", "logits = Flatten (some)"]
+    with pytest.raises(BadModel, match="differently each time") as caught:
+        prepare(small(nodes=nodes, image=(1, 8, 8), classes=64))
+    assert "dropout" in str(caught.value.hint)
+
+
 def test_pass_that_does_not_do_its_work_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "PASSES", (Pass("idle", lambda _: None, lambda _: False),))
     with pytest.raises(BadModel, match="'idle'"):

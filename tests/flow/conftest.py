@@ -1,10 +1,18 @@
 """One small trained run and its bundle, shared by the tests of the whole way."""
 
-import pytest
+from dataclasses import replace
 
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data import load_dataset
 from pipeline.distill import distill
 from pipeline.recipe import load_recipe
+from runtime.attacks import ATTACKS
+from runtime.images import ImageSet
 from tests.flow.commands import edgeproof
+from tests.flow.plants import EPS, N, trained
 
 SMALL = (
     "method.name=pgd-at",
@@ -16,6 +24,14 @@ SMALL = (
     "search.step=8/255",
     "data.holdout=100",
 )
+
+QUICK = {
+    "apgd-ce": {"steps": 10},
+    "apgd-t": {"steps": 5, "targets": 3},
+    "fab-t": {"steps": 5, "targets": 1},
+    "square": {"queries": 150},
+}
+"""Attacks short enough for a test; what the checks see is the same."""
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +54,17 @@ def bundle(trained_run, keys):
     result = edgeproof("export", trained_run, "--out", out, "--key", keys / "private.pem", "--version", 7)
     assert result.exit_code == 0, result.output
     return out
+
+
+@pytest.fixture(scope="session")
+def planting():
+    data = load_dataset("fashion-mini", None)
+    x, y = torch.from_numpy(data.train.as_float(slice(0, 6000))), torch.from_numpy(data.train.labels[:6000]).long()
+    images = ImageSet("test", data.test.images[:N], data.test.labels[:N].astype(np.int64), np.arange(N))
+    return trained(x, y, eps=EPS), trained(x, y, eps=0), images
+
+
+@pytest.fixture
+def shortened(monkeypatch):
+    for name, settings in QUICK.items():
+        monkeypatch.setitem(ATTACKS, name, replace(ATTACKS[name], defaults={**ATTACKS[name].defaults, **settings}))
