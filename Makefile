@@ -8,6 +8,7 @@ RESUME ?=
 AA     ?= 24
 STUDY  ?= two-core
 PYTHON ?= python3
+BUILD_ARGS ?=
 
 VENV ?= .venv
 BIN  := $(VENV)/bin
@@ -17,10 +18,11 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify bench teacher study docs test test-all check format clean
+.PHONY: help distill export verify bench teacher study docs test test-all check aarch64 docker-jetson docker-train smoke
+.PHONY: format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  RECIPE=$(RECIPE) RUN=$(RUN) BUNDLE=$(BUNDLE) REPORT=$(REPORT) AA=$(AA) STUDY=$(STUDY) PYTHON=$(PYTHON)"
 
 distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it is there; RESUME=1 goes on with a stopped run
@@ -69,6 +71,24 @@ check: $(VENV)/develop ## format, lint, types, import boundaries, Python 3.10 sy
 	$(BIN)/mypy --python-version 3.10 runtime export
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow or check"
+
+aarch64: $(VENV)/develop ## the runtime on an emulated aarch64 beside this machine (needs qemu-user-static and mmdebstrap)
+	$(PYTEST) -m "" tests/aarch64
+
+# The classic builder alone gives a build a Jetson's NVIDIA runtime.
+docker-jetson: export DOCKER_BUILDKIT ?= 0
+docker-jetson: ## build the device image, edgeproof-jetson, on a Jetson; BUILD_ARGS="--build-arg NAME=VALUE"; docs/docker.md
+	$(call image,jetson)
+
+docker-train: ## build the training image, edgeproof-train
+	$(call image,train)
+
+image = docker build --file docker/$(1).Dockerfile --tag edgeproof-$(1) \
+	--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(BUILD_ARGS) .
+
+smoke: ## build and run the images on Debian, amd64 and arm64; root, starts an engine of its own (docker/smoke.sh)
+	docker/smoke.sh
 
 format: $(VENV)/develop ## format and mend what ruff can
 	$(BIN)/ruff format .

@@ -1,14 +1,12 @@
 """The base installation alone, in a virtual environment of its own: what a device has."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "tests" / "data" / "tiny-bundle"
+from tests.architecture.environments import BUNDLE, install
+
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "jinja2", "matplotlib", "safetensors")
 
 IMPORT_EVERYTHING = f"""
@@ -26,16 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.check]
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
     """Return a function that runs a program of an environment with the base dependencies only."""
-    home = tmp_path_factory.mktemp("device")
-    python = os.environ.get("DEVICE_PYTHON", sys.executable)
-    subprocess.run([python, "-m", "venv", home / "venv"], check=True)
-    run([home / "venv/bin/python", "-m", "pip", "install", "--quiet", str(ROOT)], home)
-    return lambda program, *arguments: run([home / "venv/bin" / program, *arguments], home)
-
-
-def run(command, home):
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return install(os.environ.get("DEVICE_PYTHON", sys.executable), tmp_path_factory.mktemp("device"))
 
 
 def test_every_module_of_the_runtime_imports(device):

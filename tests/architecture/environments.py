@@ -1,0 +1,33 @@
+"""Environments that hold what a device installs, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "tests" / "data" / "tiny-bundle"
+JETPACK_6 = ("manylinux_2_35_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64")
+"""Wheels that run on Ubuntu 22.04 (glibc 2.35) on aarch64; the last one is also called manylinux2014."""
+PLATFORMS = [word for tag in (*JETPACK_6, "manylinux2014_aarch64") for word in ("--platform", tag)]
+
+
+def run(command, home, **more):
+    """Run a program in `home`, without the environment that these tests run in; return the finished process."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run(command, cwd=home, env=kept | more, capture_output=True, text=True, check=False, timeout=300)
+
+
+def install(python, home):
+    """Make a virtual environment with the base dependencies; return a function that runs one of its programs."""
+    subprocess.run([python, "-m", "venv", home / "venv"], check=True)
+    done = run([home / "venv/bin/python", "-m", "pip", "install", "--quiet", str(ROOT)], home)
+    assert done.returncode == 0, done.stderr
+    return lambda program, *arguments: run([home / "venv/bin" / program, *arguments], home)
+
+
+def wheel(home):
+    """Build this project's wheel into `home`; return its path."""
+    done = run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", home, str(ROOT)], home)
+    assert done.returncode == 0, done.stderr
+    return next(home.glob("edgeproof-*.whl"))
