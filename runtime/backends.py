@@ -2,36 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from runtime.errors import BadBundle
-from runtime.session_ort import OrtSession
+from runtime.engines import EngineStore, engines_place, profile_for
+from runtime.errors import BadBundle, UsageFault
+from runtime.preparers import engine_builder
+from runtime.session_ort import PROVIDERS, OrtSession
+from runtime.session_trt import Making, TrtSession, open_accelerator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from runtime.bundle import Bundle
     from runtime.session import Session
 
 
-def _open_ort(bundle: Bundle, precision: str, provider: str, *, gradient: bool) -> Session:
-    graph = bundle.manifest.graphs[precision]
-    derived = bundle.read(graph.gradient) if graph.gradient and gradient else None
-    return OrtSession(bundle.read(graph.forward), derived, precision=precision, provider=provider)
+@dataclass(frozen=True)
+class Opening:
+    """How one precision of a bundle is opened.
+
+    Args:
+        precision: a key of the manifest's graphs.
+        provider: one of the backend's.
+        gradient: whether its gradient graph is opened too.
+        tf32: let a GPU round the factors of float32 products to TF32.
+        state: directory below which engines are kept; None for the user's cache.
+
+    """
+
+    precision: str
+    provider: str
+    gradient: bool = True
+    tf32: bool = False
+    state: Path | None = None
 
 
-BACKENDS: dict[str, Callable[..., Session]] = {"ort": _open_ort}
+@dataclass(frozen=True)
+class Backend:
+    """What runs an artifact.
+
+    Args:
+        open: makes a session.
+        providers: what it can run on, the default first.
+
+    """
+
+    open: Callable[[Bundle, Opening], Session]
+    providers: tuple[str, ...]
 
 
-def open_session(bundle: Bundle, *, precision: str, backend: str, provider: str, gradient: bool = True) -> Session:
-    """Open one precision of a bundle on one backend.
+def _graphs(bundle: Bundle, how: Opening) -> tuple[bytes, bytes | None]:
+    graph = bundle.manifest.graphs[how.precision]
+    return bundle.read(graph.forward), bundle.read(graph.gradient) if graph.gradient and how.gradient else None
+
+
+def _open_ort(bundle: Bundle, how: Opening) -> Session:
+    forward, gradient = _graphs(bundle, how)
+    return OrtSession(
+        forward,
+        gradient,
+        precision=how.precision,
+        provider=how.provider,
+        engines=engines_place(how.state),
+        tf32=how.tf32,
+    )
+
+
+def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
+    forward, gradient = _graphs(bundle, how)
+    accelerator, build = open_accelerator(), engine_builder()
+    store = EngineStore(engines_place(how.state), accelerator.gpu.identity())
+    making = Making(build, store, profile_for(bundle.manifest.input), how.tf32)
+    return TrtSession(forward, gradient, precision=how.precision, making=making, accelerator=accelerator)
+
+
+BACKENDS = {
+    "ort": Backend(_open_ort, tuple(PROVIDERS)),
+    "tensorrt": Backend(_open_tensorrt, ("tensorrt",)),
+}
+
+
+def provider_of(backend: str, provider: str | None) -> str:
+    """Return the provider asked for, by default the backend's first.
+
+    Raises:
+        UsageFault: it is none of the backend's.
+
+    """
+    providers = BACKENDS[backend].providers
+    if provider is not None and provider not in providers:
+        raise UsageFault(f"--backend {backend} has no provider {provider}", hint=f"it has: {', '.join(providers)}")
+    return provider or providers[0]
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    precision: str,
+    backend: str,
+    provider: str,
+    gradient: bool = True,
+    tf32: bool = False,
+    state: Path | None = None,
+) -> Session:
+    """Open one precision of a bundle on one backend; `close` it in the end.
 
     Args:
         bundle: every byte of it checked.
         precision: a key of the manifest's graphs.
         backend: a key of BACKENDS.
-        provider: of ONNX Runtime.
+        provider: see `provider_of`.
         gradient: whether to open its gradient graph too.
+        tf32: see `Opening`, as the next.
+        state: where engines are kept.
 
     Raises:
         BadBundle: the bundle has no such precision.
@@ -42,4 +127,15 @@ def open_session(bundle: Bundle, *, precision: str, backend: str, provider: str,
     if precision not in bundle.manifest.graphs:
         has = ", ".join(sorted(bundle.manifest.graphs))
         raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
-    return BACKENDS[backend](bundle, precision, provider, gradient=gradient)
+    return BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
+
+
+@runtime_checkable
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+def close(session: Session) -> None:
+    """Let a session go; one that holds nothing but memory of Python's has nothing to do."""
+    if isinstance(session, _Closes):
+        session.close()

@@ -11,19 +11,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from runtime.backends import open_session
+from runtime.backends import close, open_session, provider_of
 from runtime.bench import bench as measure
 from runtime.bench_schema import BENCH, Bench, BenchRun
 from runtime.bundle import open_bundle
 from runtime.commands import evaluation_images
 from runtime.device import machine_card, software
-from runtime.engine_options import backend_option, provider_option
+from runtime.engine_options import backend_option, provider_option, tf32_option
 from runtime.files import check_writable, write_atomic
 from runtime.options import NewDirectory
 from runtime.progress import log
 from runtime.sensors import find_sensors
 from runtime.spec import to_json
-from runtime.trust_options import trust_option
+from runtime.trust_options import state_option, trust_option
 
 if TYPE_CHECKING:
     from runtime.signing import Trust
@@ -55,7 +55,9 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
 @backend_option
 @provider_option
+@tf32_option
 @trust_option
+@state_option
 @click.option("--json", "as_json", is_flag=True, help=f"Print {BENCH} instead of the table.")
 @click.option("--out", type=NewDirectory(), help=f"Write {BENCH} there, also beside a report.")
 def bench(
@@ -64,8 +66,10 @@ def bench(
     seconds: float,
     precisions: str | None,
     backend: str,
-    provider: str,
+    provider: str | None,
+    tf32: bool,
     trust: Trust | None,
+    state: Path | None,
     as_json: bool,
     out: Path | None,
 ) -> None:
@@ -75,15 +79,21 @@ def bench(
     """
     if out is not None:
         check_writable(out)
+    provider = provider_of(backend, provider)
     opened, started = open_bundle(bundle, trust), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
     manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
     names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
     runs = []
     for name in dict.fromkeys(names):
-        session = open_session(opened, precision=name, backend=backend, provider=provider, gradient=False)
-        for batch in batches:
-            log(f"{name}, batch {batch}: {seconds:g} s")
-            runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
+        session = open_session(
+            opened, precision=name, backend=backend, provider=provider, gradient=False, tf32=tf32, state=state
+        )
+        try:
+            for batch in batches:
+                log(f"{name}, batch {batch}: {seconds:g} s")
+                runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
+        finally:
+            close(session)
     result = Bench(
         name=manifest.name,
         bundle_version=manifest.version,

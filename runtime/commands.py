@@ -5,14 +5,15 @@ from __future__ import annotations
 import shlex
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.backends import open_session
+from runtime.backends import provider_of
 from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
-from runtime.engine_options import backend_option, provider_option
+from runtime.engine_options import backend_option, command_session, provider_option, tf32_option
 from runtime.errors import BadBundle, BadData, UsageFault
 from runtime.files import new_directory
 from runtime.judging import fresh_directory, judge, show
@@ -29,6 +30,7 @@ from runtime.verify import Run
 
 if TYPE_CHECKING:
     from runtime.images import ImageSet
+    from runtime.session import Session
     from runtime.signing import Trust
 
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
 @backend_option
 @provider_option
+@tf32_option
 @trust_option
 @state_option
 @allow_rollback_option
@@ -48,7 +51,8 @@ def verify(
     artifact: Path,
     precision: str | None,
     backend: str,
-    provider: str,
+    provider: str | None,
+    tf32: bool,
     trust: Trust | None,
     state: Path | None,
     allow_rollback: bool,
@@ -65,12 +69,21 @@ def verify(
     opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT, trust)
     manifest = opened.manifest
     precision = precision or manifest.ships
+    provider = provider_of(backend, provider)
     # Before an engine takes memory: the images' file is let go.
     images = evaluation_images(opened) if artifact.is_file() else _images(opened, asked)
-    session = open_session(
-        opened, precision=precision, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
+    opening = partial(
+        command_session,
+        opened,
+        backend=backend,
+        provider=provider,
+        gradient=gradient != NO_GRADIENT,
+        tf32=tf32,
+        state=state,
     )
-    engine = ["--precision", precision, "--backend", backend, "--provider", provider, "--gradient", gradient]
+    session = opening(precision=precision)
+    choice = ["--backend", backend, "--provider", provider, "--gradient", gradient, *(["--tf32"] if tf32 else [])]
+    engine = ["--precision", precision, *choice]
     for option, values in (("--mean", mean), ("--std", std)):
         engine += [option, ",".join(map(str, values))] if values else []
     subject = Subject(
@@ -84,18 +97,15 @@ def verify(
         authenticated=opened.signed_by is not None,
     )
     if PARENT in manifest.graphs and precision != PARENT:
-        subject = replace(subject, parent=lambda: _parent(subject, opened, backend, provider, gradient))
+        subject = replace(subject, parent=lambda: _parent(subject, opening(precision=PARENT), choice))
     # A model file has no version to remember.
     with remembered(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
         judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
 
 
-def _parent(subject: Subject, bundle: Bundle, backend: str, provider: str, gradient: str) -> Subject:
+def _parent(subject: Subject, session: Session, choice: list[str]) -> Subject:
     """Return the same subject in the precision that drops are measured from."""
-    session = open_session(
-        bundle, precision=PARENT, backend=backend, provider=provider, gradient=gradient != NO_GRADIENT
-    )
-    engine = ["--precision", PARENT, "--backend", backend, "--provider", provider, "--gradient", gradient]
+    engine = ["--precision", PARENT, *choice]
     return replace(subject, session=session, command=f"edgeproof verify BUNDLE {shlex.join(engine)}", parent=None)
 
 

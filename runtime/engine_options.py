@@ -1,11 +1,18 @@
-"""The options that say which engine runs an artifact."""
+"""The options that say which engine runs an artifact, and the session that a command opens by them."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from runtime.backends import BACKENDS
+from runtime.backends import BACKENDS, close, open_session
 from runtime.session_ort import PROVIDERS
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.session import Session
 
 backend_option = click.option(
     "--backend",
@@ -19,7 +26,15 @@ backend_option = click.option(
 provider_option = click.option(
     "--provider",
     type=click.Choice(list(PROVIDERS)),
-    default="cpu",
-    show_default=True,
-    help="Execution provider of ONNX Runtime.",
+    help="Execution provider of ONNX Runtime; never another in its place.  [default: cpu]",
 )
+tf32_option = click.option(
+    "--tf32", is_flag=True, help="Let a GPU round the factors of float32 products to TF32; recorded."
+)
+
+
+def command_session(bundle: Bundle, **how: Any) -> Session:
+    """Open a session, as `open_session` does; it is closed when the command ends, however it does."""
+    session = open_session(bundle, **how)
+    click.get_current_context().call_on_close(partial(close, session))
+    return session

@@ -72,6 +72,14 @@ class MissingEnvironment(EdgeproofError):
     exit_code = 4
 
 
+class GraphRefused(BadModel):
+    """TensorRT's parser does not take a graph."""
+
+
+class EngineFault(MissingEnvironment):
+    """TensorRT builds, loads or runs no engine of a graph that it took, here and now."""
+
+
 class NonFinite(EdgeproofError):
     """The artifact returned NaN or infinity: no verdict can be drawn."""
 

@@ -30,6 +30,7 @@ class Artifact(Frozen):
     precision: str
     backend: str
     provider: str
+    tf32: bool = False
     bundle_version: int | None
     authenticated: bool
 
@@ -57,6 +58,7 @@ class Request(Frozen):
     precision: str
     backend: str
     provider: str
+    tf32: bool = False
     data: DataRecord
     n: Annotated[int, Field(gt=0)]
     threat_model: ThreatModel

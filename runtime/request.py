@@ -107,6 +107,7 @@ def resolve(subject: Subject, settings: Settings, n: int, reference: Reference |
         precision=card.precision,
         backend=card.backend,
         provider=card.provider,
+        tf32=card.tf32,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,
         threat_model=settings.threat_model,

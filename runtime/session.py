@@ -36,7 +36,10 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class SessionCard:
-    """What was attacked: goes into the report's `artifact`. `differentiable`: `loss_gradient` answers."""
+    """What was attacked: goes into the report's `artifact`.
+
+    `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
+    """
 
     sha256: str
     precision: str
@@ -46,6 +49,7 @@ class SessionCard:
     engine_sha256: str | None = None
     gradient_sha256: str | None = None
     differentiable: bool = True
+    tf32: bool = False
 
 
 class Session(Protocol):

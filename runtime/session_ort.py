@@ -4,20 +4,64 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadModel, MissingEnvironment
+from runtime import gpu_driver
+from runtime.engines import WORKSPACE, engines_place, private_directory
+from runtime.errors import BadModel, MissingEnvironment, UsageFault
 from runtime.files import sha256
 from runtime.session import LossSpec, SessionCard
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of ONNX Runtime.
+
+    Args:
+        name: as ONNX Runtime calls it.
+        options: from (whether TF32 is let, private directory for engines) to its options; None for the CPU.
+
+    """
+
+    name: str
+    options: Callable[[bool, Path], dict[str, str]] | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Return whether it needs one."""
+        return self.options is not None
+
+
+def _cuda(tf32: bool, engines: Path) -> dict[str, str]:
+    return {"use_tf32": str(int(tf32))}
+
+
+def _tensorrt(tf32: bool, engines: Path) -> dict[str, str]:
+    private_directory(engines)
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(engines),
+        "trt_max_workspace_size": str(WORKSPACE),
+    }
+
+
 PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
+    "cpu": Provider("CPUExecutionProvider"),
+    "cuda": Provider("CUDAExecutionProvider", _cuda),
+    "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
 }
+TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
+"""Set to 0, it forbids TF32 in all libraries of NVIDIA; the TensorRT provider has no option for it."""
 PIECE = 16
 """Rows of a batch that a worker runs at once. More are no faster an image, and no longer fit a core's cache."""
 FATAL = 4
@@ -33,6 +77,8 @@ class OrtSession:
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
         precision: what the graph computes in, for the card.
         provider: a key of PROVIDERS. Never another one in its place.
+        engines: directory below which the TensorRT provider keeps its engines; None for `engines_place`.
+        tf32: let a GPU round the factors of float32 products to TF32.
         threads: of one operator, on the whole batch. 0, on the CPU: a batch is cut into pieces that run side by side,
             one a core, with one thread each: many images are done sooner so than by operators that wait for all
             their threads; on other providers ONNX Runtime decides.
@@ -50,22 +96,31 @@ class OrtSession:
         *,
         precision: str,
         provider: str = "cpu",
+        engines: Path | None = None,
+        tf32: bool = False,
         threads: int = 0,
     ) -> None:
-        threads, workers = (1, cores()) if provider == "cpu" and threads == 0 else (threads, 1)
-        self._forward = _Graph("forward graph", forward, {"input"}, {"logits"}, provider, threads, workers)
+        kind = PROVIDERS[provider]
+        if tf32 and not kind.on_gpu:
+            raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
+        gpu, device = _on_gpu(kind, engines_place(None) if engines is None else engines, tf32)
+        threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
+        opening = partial(_load, kind=kind, options=gpu, threads=threads)
+        self._forward = _Graph("forward graph", opening("forward graph", forward), {"input"}, {"logits"}, workers)
         self._gradient = None
         if gradient is not None:
             outputs = {"logits", "value", "gradient"}
-            self._gradient = _Graph("gradient graph", gradient, {"input", "label"}, outputs, provider, threads, workers)
+            loaded = opening("gradient graph", gradient)
+            self._gradient = _Graph("gradient graph", loaded, {"input", "label"}, outputs, workers)
         self._card = SessionCard(
             sha256(forward),
             precision,
             "ort",
             provider,
-            device="gpu" if provider != "cpu" else "cpu",
+            device=device,
             gradient_sha256=sha256(gradient) if gradient is not None else None,
             differentiable=gradient is not None,
+            tf32=tf32,
         )
 
     def logits(self, x: Any) -> Any:
@@ -99,13 +154,11 @@ class OrtSession:
 class _Graph:
     """One ONNX graph, its inputs and outputs by name."""
 
-    def __init__(
-        self, role: str, graph: bytes, inputs: set[str], outputs: set[str], provider: str, threads: int, workers: int
-    ) -> None:
+    def __init__(self, role: str, session: Any, inputs: set[str], outputs: set[str], workers: int) -> None:
         self.role = role
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers)
-        self._session = _load(role, graph, provider, threads)
+        self._session = session
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         missing = (inputs - self._inputs) | (outputs - {entry.name for entry in self._session.get_outputs()})
         if missing:
@@ -150,24 +203,50 @@ def cut(n: int, workers: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _load(role: str, graph: bytes, provider: str, threads: int) -> Any:
-    runtime = _onnxruntime()
-    name = PROVIDERS[provider]
-    if name not in runtime.get_available_providers():
+def _on_gpu(kind: Provider, engines: Path, tf32: bool) -> tuple[dict[str, str], str]:
+    """Return a provider's options, and the name of the device that it uses.
+
+    Raises:
+        MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
+
+    """
+    if kind.options is None:
+        return {}, "cpu"
+    _find(_onnxruntime(), kind)
+    gpu = gpu_driver.probe()
+    if not tf32:
+        os.environ[TF32_SWITCH] = "0"
+    return kind.options(tf32, engines / f"onnxruntime-{gpu.identity()}"), gpu.name
+
+
+def _find(runtime: Any, kind: Provider) -> None:
+    if kind.name not in runtime.get_available_providers():
         raise MissingEnvironment(
-            f"this ONNX Runtime has no {name}", hint="install onnxruntime-gpu, or choose --provider cpu"
+            f"this ONNX Runtime has no {kind.name}", hint="install onnxruntime-gpu, or choose --provider cpu"
         )
-    options = runtime.SessionOptions()
-    options.log_severity_level = FATAL
-    options.intra_op_num_threads = threads
-    options.use_deterministic_compute = True
-    options.add_session_config_entry("session.load_model_format", "ONNX")
+
+
+def _load(role: str, graph: bytes, *, kind: Provider, options: dict[str, str], threads: int) -> Any:
+    runtime = _onnxruntime()
+    _find(runtime, kind)
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = FATAL
+    settings.intra_op_num_threads = threads
+    settings.use_deterministic_compute = True
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
+    if kind.on_gpu:  # else single nodes that the provider does not take would run on the CPU without a word
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:  # its own fall-back would print to stdout and try again
-        session = runtime.InferenceSession(graph, options, providers=[name], enable_fallback=0)
+        session = runtime.InferenceSession(graph, settings, providers=[(kind.name, options)], enable_fallback=0)
     except Exception as error:  # as above
+        if kind.on_gpu:
+            raise MissingEnvironment(
+                f"{kind.name} does not take the {role}: {_first_line(error)}",
+                hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
+            ) from None
         raise BadModel(f"the {role} cannot be loaded: {_first_line(error)}", hint="export it again") from None
-    if session.get_providers()[0] != name:
-        raise MissingEnvironment(f"{name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    if session.get_providers()[0] != kind.name:
+        raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
     return session
 
 

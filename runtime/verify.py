@@ -142,6 +142,7 @@ class Case:
                 precision=card.precision,
                 backend=card.backend,
                 provider=card.provider,
+                tf32=card.tf32,
                 bundle_version=subject.bundle_version,
                 authenticated=subject.authenticated,
             ),

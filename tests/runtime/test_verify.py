@@ -427,7 +427,9 @@ def test_a_damaged_run_is_no_comparison(bundle, finished, name):
 
 USAGE = {
     "unknown attack": ["--attacks", "pgd,magic"],
-    "unknown backend": ["--backend", "tensorrt"],
+    "unknown backend": ["--backend", "magic"],
+    "a provider of another backend": ["--backend", "tensorrt", "--provider", "cuda"],
+    "TF32 on a CPU": ["--tf32"],
     "unknown provider": ["--provider", "tpu"],
     "unparsable eps": ["--eps", "8/0"],
     "eps above one": ["--eps", "8"],

@@ -1,0 +1,90 @@
+"""ONNX to a TensorRT engine, on the device that will run it. Needs neither PyTorch nor onnx.
+
+One builder for TensorRT 10.3 and later: the network is strongly typed, so that the graph alone says what is computed in
+which precision, and no flag, calibrator or range of TensorRT 8 is touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.engines import Built
+from runtime.errors import EngineFault, GraphRefused
+from runtime.progress import log
+
+if TYPE_CHECKING:
+    from runtime.engines import EngineKey
+    from runtime.tensorrt_api import Builder, BuilderConfig, Library, Network, OptimizationProfile, TimingCache
+
+NEWEST_OPSET = "TensorRT 10.3 parses up to opset 20; docs/tensorrt.md lists what it does not take"
+
+
+def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") -> Built:
+    """Build the engine of a graph.
+
+    Args:
+        library: TensorRT.
+        graph: ONNX, batch first and dynamic.
+        key: profile, workspace and flags.
+        timings: of kernels, from an earlier build on this device; unfit ones are left aside.
+
+    Raises:
+        GraphRefused: the parser does not take the graph, or a shape beside the batch is open.
+        EngineFault: the builder does not start, or builds nothing.
+
+    """
+    library.heard.clear()
+    trt = library.module
+    try:
+        builder: Builder = trt.Builder(library.listener)
+    except TypeError:  # so the bindings say that there is none
+        raise EngineFault(f"TensorRT's builder does not start: {library.said()}", hint="see `nvidia-smi`") from None
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    _parse(library, network, graph)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, key.workspace)
+    (config.set_flag if key.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+    if config.add_optimization_profile(_profile(builder, network, key)) < 0:
+        raise EngineFault(f"TensorRT takes no batches of {key.profile.most}: {library.said()}")
+    cache = _timing_cache(config, timings)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise EngineFault(
+            f"TensorRT builds no engine: {library.said()}",
+            hint="free memory of the GPU and try again; else `--backend ort` runs the same graph",
+        )
+    return Built(bytes(memoryview(engine)), bytes(memoryview(cache.serialize())) if cache else b"")
+
+
+def _parse(library: Library, network: Network, graph: bytes) -> None:
+    parser = library.module.OnnxParser(network, library.listener)
+    if not parser.parse(graph):
+        errors = [parser.get_error(index).desc().strip() for index in range(parser.num_errors)]
+        raise GraphRefused(
+            f"TensorRT's parser refuses the graph: {'; '.join(errors) or library.said()}", hint=NEWEST_OPSET
+        )
+
+
+def _profile(builder: Builder, network: Network, key: EngineKey) -> OptimizationProfile:
+    """Give every input the batches of the key's profile."""
+    profile, batches = builder.create_optimization_profile(), key.profile
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        batch, *row = tuple(tensor.shape)
+        if batch != -1 or -1 in row:
+            raise GraphRefused(
+                f"input {tensor.name} has shape {[batch, *row]}", hint="only the batch, its first axis, may be open"
+            )
+        least, usual, most = ((n, *row) for n in (batches.least, batches.usual, batches.most))
+        profile.set_shape(tensor.name, least, usual, most)
+    return profile
+
+
+def _timing_cache(config: BuilderConfig, timings: bytes) -> TimingCache | None:
+    """Attach earlier timings to a build, or none where TensorRT refuses them; the cache must outlive the build."""
+    for data in dict.fromkeys((timings, b"")):
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+        log("TensorRT does not take the timings of an earlier build; it measures again")
+    return None

@@ -1,0 +1,231 @@
+"""TensorRT engines on disk: built here, kept under all that decides them, and loaded only if this device built them.
+
+DIR/DIGEST.engine   what TensorRT serialised; DIGEST is of its EngineKey
+DIR/DIGEST.json     its Sidecar
+DIR/timing-DIGEST   TensorRT's timings of kernels, which make the next build faster
+
+An engine is executable code: the directory and the files must belong to the user alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, ValidationError
+
+from runtime.bundle import Digest, InputShape
+from runtime.errors import EngineFault, MissingEnvironment
+from runtime.files import sha256, write_atomic
+from runtime.progress import log
+from runtime.rollback import locked
+from runtime.spec import Frozen, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_IMAGES, MOST_VALUES = 64, 2**22
+"""A batch of a profile: so many images, but no more than so many pixel values, of which a Jetson has room for."""
+WORKSPACE = 256 * 2**20
+"""Bytes that TensorRT may use beside weights and activations."""
+PLACE = "engines"
+LOCK = ".lock"
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Profile(Frozen):
+    """Images in one pass of an engine: the fewest, what it is tuned for, the most."""
+
+    least: int = 1
+    usual: int = Field(gt=0)
+    most: int = Field(gt=0)
+
+
+class EngineKey(Frozen):
+    """All that decides what an engine computes and where it runs. Precision is in the graph."""
+
+    graph_sha256: Digest
+    tensorrt: str
+    cuda: str
+    gpu: str
+    compute_capability: str
+    profile: Profile
+    strongly_typed: Literal[True] = True
+    tf32: bool = False
+    workspace: int = WORKSPACE
+
+    def digest(self) -> str:
+        """SHA-256 of the key in canonical JSON."""
+        return sha256(to_json(self))
+
+    def timings(self) -> str:
+        """Return the digest of what timings of kernels hold for: every graph, on this GPU and TensorRT."""
+        return sha256(f"{self.tensorrt} {self.cuda} {self.gpu} {self.compute_capability}".encode())
+
+
+class Sidecar(Frozen):
+    """What is known of an engine file; `device` is `Gpu.identity` of the one that built it."""
+
+    schema_: Literal["edgeproof.engine/1"] = Field(alias="schema", default="edgeproof.engine/1")
+    key: EngineKey
+    device: Digest
+    engine_sha256: Digest
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building left: an engine, and the timings with which the next is built faster."""
+
+    engine: bytes
+    timings: bytes
+
+
+class Stale(Exception):
+    """An engine on disk is not to be used; says why."""
+
+
+def profile_for(shape: InputShape) -> Profile:
+    """Return the batches that engines of a model take; larger ones are cut."""
+    most = max(1, min(MOST_IMAGES, MOST_VALUES // (shape.channels * shape.height * shape.width)))
+    return Profile(usual=most, most=most)
+
+
+def engines_place(state: Path | None) -> Path:
+    """Return where engines are kept: in the state directory, else in the user's cache."""
+    if state is not None:
+        return state / PLACE
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "edgeproof" / PLACE
+
+
+@dataclass(frozen=True)
+class EngineStore:
+    """A directory of engines.
+
+    Args:
+        place: the directory; made where there is none.
+        device: identity of the device that builds and loads here.
+
+    """
+
+    place: Path
+    device: str
+
+    def obtain(self, key: EngineKey, build: Callable[[bytes], Built], load: Callable[[bytes], None], role: str) -> str:
+        """Load the engine of a key and return the digest of its bytes; it is built where there is none to use.
+
+        Args:
+            key: what is wanted.
+            build: makes it, from earlier timings of kernels (empty where there are none).
+            load: deserialises and keeps it.
+            role: what it is called in the log.
+
+        Raises:
+            EngineFault: it cannot be built, or not loaded right after.
+            MissingEnvironment: the directory cannot be made or written to, or is not the user's alone.
+            EdgeproofError: what `build` raises.
+
+        """
+        private_directory(self.place)
+        with locked(self.place, LOCK):
+            try:
+                data = self.read(key)
+                load(data)
+                return sha256(data)
+            except (Stale, EngineFault) as reason:
+                log(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
+            built = build(self._timings(key))
+            self.write(key, built)
+            load(built.engine)
+            return sha256(built.engine)
+
+    def read(self, key: EngineKey) -> bytes:
+        """Return the bytes of an engine that this device built for this key.
+
+        Raises:
+            Stale: there is none, or it is damaged, somebody else's, or another device's.
+
+        """
+        try:
+            sidecar = Sidecar.model_validate_json(_read_own(self._file(key, ".json")))
+        except FileNotFoundError:
+            raise Stale("there is none yet") from None
+        except ValidationError:
+            raise Stale("its sidecar is damaged") from None
+        if sidecar.key != key:
+            raise Stale("its sidecar is of another engine")
+        if sidecar.device != self.device:
+            raise Stale("another device built the one on disk")
+        try:
+            data = _read_own(self._file(key, ".engine"))
+        except FileNotFoundError:
+            raise Stale("its file is missing") from None
+        if sha256(data) != sidecar.engine_sha256:
+            raise Stale("its file is not the one that was built")
+        return data
+
+    def write(self, key: EngineKey, built: Built) -> None:
+        """Put an engine on disk, and its sidecar after it."""
+        sidecar = Sidecar(key=key, device=self.device, engine_sha256=sha256(built.engine))
+        write_atomic(self._file(key, ".engine"), built.engine, mode=0o600)
+        write_atomic(self._file(key, ".json"), to_json(sidecar), mode=0o600)
+        if built.timings:
+            write_atomic(self._timings_file(key), built.timings, mode=0o600)
+
+    def _timings(self, key: EngineKey) -> bytes:
+        try:
+            return _read_own(self._timings_file(key))
+        except (FileNotFoundError, Stale):
+            return b""
+
+    def _file(self, key: EngineKey, suffix: str) -> Path:
+        return self.place / (key.digest() + suffix)
+
+    def _timings_file(self, key: EngineKey) -> Path:
+        return self.place / f"timings-{sha256((key.timings() + self.device).encode())}"
+
+
+def private_directory(place: Path) -> None:
+    """Make a directory that is the user's alone, unless it is there.
+
+    Raises:
+        MissingEnvironment: it cannot be made, or others may write to it.
+
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, exist_ok=True)
+        status = place.lstat()
+    except OSError as error:
+        raise MissingEnvironment(
+            f"{place} cannot be made: {error.strerror}", hint="--state DIR keeps engines elsewhere"
+        ) from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+        raise MissingEnvironment(
+            f"{place} is not yours alone, and engines are executable code",
+            hint=f"chmod 700 {place}, remove it, or name another --state",
+        )
+
+
+def _read_own(path: Path) -> bytes:
+    """Return the bytes of a plain file that only the user may write.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Stale: it is a link, somebody else's, or others may write to it.
+
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Stale(f"{path.name} cannot be read: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+            raise Stale(f"{path.name} is not a file of yours alone")
+        return file.read()

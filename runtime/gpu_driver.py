@@ -1,0 +1,114 @@
+"""The CUDA driver, asked through ctypes: whether there is a GPU, and which.
+
+TensorRT dies with a segmentation fault where there is none, so that this comes before any object of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import MissingEnvironment
+from runtime.files import sha256
+
+LIBRARY = "libcuda.so.1"
+MAJOR, MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+NAME_BYTES, UUID_BYTES = 256, 16
+MACHINE_FILES = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
+"""What tells two machines with the same GPU apart: an installation of Linux, and a Jetson's board."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One CUDA device.
+
+    Args:
+        name: as the driver calls it.
+        uuid: in hexadecimal.
+        compute_capability: as 8.7.
+        cuda: the newest CUDA that the driver speaks, as 12.6.
+
+    """
+
+    name: str
+    uuid: str
+    compute_capability: str
+    cuda: str
+
+    def identity(self) -> str:
+        """Return a digest that another GPU, or the same kind in another machine, does not have."""
+        machine = [path.read_bytes() for path in MACHINE_FILES if path.is_file()]
+        return sha256(b"\0".join([self.name.encode(), self.uuid.encode(), *machine]))
+
+
+def probe() -> Gpu:
+    """Return the first device.
+
+    Raises:
+        MissingEnvironment: there is no driver, it does not work, or knows no device.
+
+    """
+    driver = _driver()
+    count = ctypes.c_int()
+    _check(driver, "cuDeviceGetCount", ctypes.byref(count))
+    if count.value == 0:
+        raise MissingEnvironment("the CUDA driver knows no GPU", hint="see CUDA_VISIBLE_DEVICES, and `nvidia-smi`")
+    return _describe(driver, 0)
+
+
+def current() -> Gpu:
+    """Return the device of the CUDA context that is current in this thread.
+
+    Raises:
+        MissingEnvironment: there is no driver, or no context is current.
+
+    """
+    driver = _driver()
+    device = ctypes.c_int()
+    _check(driver, "cuCtxGetDevice", ctypes.byref(device))
+    return _describe(driver, device.value)
+
+
+def _driver() -> ctypes.CDLL:
+    try:
+        driver = ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise MissingEnvironment(
+            f"there is no CUDA driver here: {error}",
+            hint="run it on a machine with an NVIDIA GPU; in a container, with --runtime nvidia or --gpus all",
+        ) from None
+    _check(driver, "cuInit", ctypes.c_uint(0))
+    return driver
+
+
+def _describe(driver: ctypes.CDLL, ordinal: int) -> Gpu:
+    device, version, value = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name, uuid = ctypes.create_string_buffer(NAME_BYTES), ctypes.create_string_buffer(UUID_BYTES)
+    _check(driver, "cuDeviceGet", ctypes.byref(device), ctypes.c_int(ordinal))
+    _check(driver, "cuDeviceGetName", name, ctypes.c_int(NAME_BYTES), device)
+    _check(driver, "cuDeviceGetUuid_v2", uuid, device)
+    _check(driver, "cuDriverGetVersion", ctypes.byref(version))
+    capability = []
+    for attribute in (MAJOR, MINOR):
+        _check(driver, "cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(attribute), device)
+        capability.append(value.value)
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        uuid=uuid.raw.hex(),
+        compute_capability=".".join(map(str, capability)),
+        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )
+
+
+def _check(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
+    code = getattr(driver, function)(*arguments)
+    if code != 0:
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(ctypes.c_int(code), ctypes.byref(text))
+        said = text.value.decode() if text.value else "unknown error"
+        raise MissingEnvironment(
+            f"the CUDA driver does not work: {function} returned {code}, {said}",
+            hint="see `nvidia-smi`; after an update of the driver, restart the machine",
+        )

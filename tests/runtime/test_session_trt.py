@@ -1,0 +1,237 @@
+"""TrtSession over a strict stand-in of TensorRT that computes with ONNX Runtime; no GPU has run it yet."""
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.to_engine import build
+from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
+from runtime.bundle import InputShape
+from runtime.engines import EngineStore, Profile, profile_for
+from runtime.errors import BadModel, EngineFault, GraphRefused
+from runtime.files import sha256
+from runtime.gpu_driver import Gpu
+from runtime.session_ort import OrtSession
+from runtime.session_trt import Accelerator, Making, TrtSession
+from runtime.tensorrt_api import library_of
+from tests.runtime import fake_tensorrt
+from tests.runtime.fake_memory import FakeMemory
+from tests.tiny import FORWARD, GRADIENT, graph
+
+ROOT = Path(__file__).parents[2]
+GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+
+
+@pytest.fixture
+def world(monkeypatch):
+    monkeypatch.setattr(fake_tensorrt, "world", fake_tensorrt.World())
+    monkeypatch.setattr("tests.runtime.fake_memory.world", fake_tensorrt.world)
+    return fake_tensorrt.world
+
+
+@pytest.fixture
+def accelerator(world):
+    return Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
+
+
+@pytest.fixture
+def making(tmp_path):
+    return Making(build, EngineStore(tmp_path / "engines", GPU.identity()), Profile(usual=8, most=8))
+
+
+@pytest.fixture
+def opened(files, making, accelerator):
+    """Return a function that opens a session on the tiny bundle's graphs, or others; it is closed in the end."""
+    sessions = []
+
+    def open_(forward=files["model.fp32.onnx"], gradient=files["model.fp32.grad.onnx"], **changes):
+        how = {"making": making, "accelerator": accelerator} | changes
+        session = TrtSession(forward, gradient, precision="fp32", **how)
+        sessions.append(session)
+        return session
+
+    yield open_
+    for session in sessions:
+        session.close()
+
+
+def ort(files):
+    return OrtSession(files["model.fp32.onnx"], files["model.fp32.grad.onnx"], precision="fp32", threads=1)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 60])
+def test_logits_values_and_gradients_are_those_of_the_graph_for_batches_of_any_size(opened, files, task, n):
+    session, reference = opened(), ort(files)
+    images, label = task[2][:n], one_hot(task[3][:n], 3)
+    np.testing.assert_allclose(session.logits(images), reference.logits(images), atol=1e-6)
+    for loss in (cross_entropy(label), margin(label), dlr(label), linear(label, label[::-1] - label)):
+        ours, theirs = session.loss_gradient(images, loss), reference.loss_gradient(images, loss)
+        for mine, its in zip(ours, theirs, strict=True):
+            assert mine.shape == its.shape
+            np.testing.assert_allclose(mine, its, atol=1e-6)
+
+
+def test_what_was_answered_before_is_not_changed_by_the_next_question(opened, task):
+    session = opened()
+    first = session.logits(task[2][:5])
+    kept = first.copy()
+    session.logits(task[2][5:10])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_both_engines_share_the_memory_of_tensors_of_one_name(opened, accelerator, task):
+    opened()
+    assert len(accelerator.memory.arrays) == len(
+        {"input", "logits", "label", "weights", "cotangent", "value", "gradient"}
+    )
+
+
+def test_the_card_names_graph_engine_and_device(opened, files, making):
+    card = opened().card()
+    engines = {sha256(path.read_bytes()) for path in making.store.place.glob("*.engine")}
+    assert (card.backend, card.provider, card.device, card.tf32) == ("tensorrt", "tensorrt", "Orin", False)
+    assert card.sha256 == ort(files).card().sha256
+    assert card.engine_sha256 in engines
+    assert len(engines) == 2
+
+
+def test_everything_is_let_go_in_a_fixed_order_and_once(opened, world, task):
+    session = opened()
+    session.logits(task[2])
+    session.close()
+    session.close()
+    assert world.events == ["context"] * 2 + ["engine"] * 2 + ["runtime"] + ["memory"] * 7 + ["stream"]
+    with pytest.raises(EngineFault, match="closed"):
+        session.logits(task[2])
+
+
+AT_THE_END = """
+import atexit
+from tests.runtime.test_session_trt import *
+import tempfile
+from pathlib import Path
+from tests.tiny import linear_task
+weight, bias, *_ = linear_task()
+making = Making(build, EngineStore(Path(tempfile.mkdtemp()) / "engines", GPU.identity()), Profile(usual=8, most=8))
+atexit.register(lambda: print(*fake_tensorrt.world.events))
+TrtSession(
+    graph(FORWARD, weight, bias),
+    None,
+    precision="fp32",
+    making=making,
+    accelerator=Accelerator(GPU, library_of(fake_tensorrt), FakeMemory()),
+)
+"""
+
+
+def test_the_end_of_the_process_lets_go_too():
+    result = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split() == ["context", "engine", "runtime", "memory", "memory", "stream"]
+
+
+ORDER = ["context", "engine", "runtime", "memory", "stream"]
+
+
+@pytest.mark.parametrize("what", ["load", "context", "build", "builder", "profile"])
+def test_a_session_that_cannot_be_opened_leaves_nothing_behind(opened, world, accelerator, what):
+    world.broken[what] = f"no {what} today"
+    with pytest.raises(EngineFault, match=f"no {what} today"):
+        opened()
+    assert [event for event in ORDER if event in world.events] == list(dict.fromkeys(world.events))
+    assert world.events[-1] == "stream"
+    assert not accelerator.memory.arrays
+
+
+def test_too_little_memory_is_said_and_leaves_nothing_behind(opened, world, accelerator):
+    accelerator.memory.room = 100
+    with pytest.raises(EngineFault, match="out of memory"):
+        opened()
+    assert (world.events[-1], accelerator.memory.arrays) == ("stream", {})
+
+
+def test_a_pass_that_fails_carries_tensorrts_words_and_the_next_goes_on(opened, world, task):
+    session = opened()
+    world.broken["run"] = "Cask (CUDA launch failure)"
+    with pytest.raises(EngineFault, match="forward graph does not run: Cask"):
+        session.logits(task[2])
+    world.broken.clear()
+    assert session.logits(task[2]).shape == (60, 3)
+
+
+def test_threads_share_a_session(opened, files, task):
+    session, reference = opened(), ort(files).logits(task[2])
+    answers, faults = {}, []
+
+    def ask(start):
+        try:
+            answers[start] = session.logits(task[2][start : start + 20])
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=ask, args=(start,)) for start in (0, 20, 40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    np.testing.assert_allclose(np.concatenate([answers[start] for start in (0, 20, 40)]), reference, atol=1e-6)
+
+
+def test_images_of_another_shape_are_refused(opened):
+    with pytest.raises(BadModel, match=r"takes input \[B, 1, 4, 4\]") as caught:
+        opened().logits(np.zeros((2, 1, 5, 5), np.float32))
+    assert "[2, 1, 5, 5]" in caught.value.hint
+
+
+def test_without_a_gradient_graph_only_logits_are_answered(opened, task):
+    session = opened(gradient=None)
+    assert not session.card().differentiable
+    session.logits(task[2])
+    with pytest.raises(BadModel, match="no gradient graph"):
+        session.loss_gradient(task[2], cross_entropy(one_hot(task[3], 3)))
+
+
+def test_a_graph_with_other_names_is_refused(opened, files, task, world):
+    with pytest.raises(BadModel, match="the forward graph has no logits"):
+        opened(graph(FORWARD.replace("logits", "scores"), *task[:2]))
+    assert world.events[-1] == "stream"
+
+
+def test_a_graph_that_asks_for_what_no_loss_has_is_refused(opened, task, making, world):
+    again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
+    with pytest.raises(BadModel, match="the gradient graph asks for temperature"):
+        opened(gradient=graph(GRADIENT.replace("label", "temperature"), *task[:2]), accelerator=again)
+
+
+def test_a_graph_that_the_parser_refuses_is_refused_in_its_words(opened, files):
+    with pytest.raises(GraphRefused, match="refuses the graph: Failed to parse the ONNX model") as caught:
+        opened(files["model.fp32.onnx"][:-40])
+    assert caught.value.exit_code == 3
+
+
+def test_tf32_is_off_unless_it_is_asked_for_and_then_recorded(opened, making, world):
+    opened()
+    assert [made["tf32"] for made in world.builds] == [False, False]
+    again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
+    session = opened(making=replace(making, tf32=True), accelerator=again)
+    assert [made["tf32"] for made in world.builds] == [False, False, True, True]
+    assert session.card().tf32
+
+
+def test_workspace_and_batches_are_what_the_key_says(opened, world):
+    opened()
+    forward, gradient = world.builds
+    assert forward["workspace"] == gradient["workspace"] == 256 * 2**20
+    assert forward["shapes"] == {"input": [(1, 1, 4, 4), (8, 1, 4, 4), (8, 1, 4, 4)]}
+    assert gradient["shapes"]["weights"] == [(1, 4), (8, 4), (8, 4)]
+
+
+@pytest.mark.parametrize(("shape", "most"), [((3, 32, 32), 64), ((3, 224, 224), 27), ((3, 4000, 4000), 1)])
+def test_large_images_come_in_smaller_batches(shape, most):
+    channels, height, width = shape
+    assert profile_for(InputShape(channels=channels, height=height, width=width)).most == most
