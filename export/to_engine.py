@@ -14,7 +14,15 @@ from runtime.progress import log
 
 if TYPE_CHECKING:
     from runtime.engines import EngineKey
-    from runtime.tensorrt_api import Builder, BuilderConfig, Library, Network, OptimizationProfile, TimingCache
+    from runtime.tensorrt_api import (
+        Builder,
+        BuilderConfig,
+        Library,
+        Network,
+        OptimizationProfile,
+        ParserError,
+        TimingCache,
+    )
 
 NEWEST_OPSET = "TensorRT 10.3 parses up to opset 20; docs/tensorrt.md lists what it does not take"
 
@@ -59,10 +67,16 @@ def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") 
 def _parse(library: Library, network: Network, graph: bytes) -> None:
     parser = library.module.OnnxParser(network, library.listener)
     if not parser.parse(graph):
-        errors = [parser.get_error(index).desc().strip() for index in range(parser.num_errors)]
+        errors = [_in_words(parser.get_error(index)) for index in range(parser.num_errors)]
         raise GraphRefused(
-            f"TensorRT's parser refuses the graph: {'; '.join(errors) or library.said()}", hint=NEWEST_OPSET
+            f"TensorRT's parser refuses the graph: {'; '.join([*errors, library.said()])}", hint=NEWEST_OPSET
         )
+
+
+def _in_words(error: ParserError) -> str:
+    """Return what the parser has against a node, and against which: some descriptions are a bare 'false'."""
+    operator = error.node_operator()
+    return error.desc().strip() + (f" at {operator} {error.node_name()!r}" if operator else "")
 
 
 def _profile(builder: Builder, network: Network, key: EngineKey) -> OptimizationProfile:

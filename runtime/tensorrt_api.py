@@ -75,6 +75,8 @@ class ParserError(Protocol):
     """ParserError."""
 
     def desc(self) -> str: ...
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
 
 
 class OnnxParser(Protocol):
@@ -160,7 +162,7 @@ class Library:
     def said(self) -> str:
         """Return its last errors in its own words, or its warnings where there is no error."""
         for severities in (("INTERNAL_ERROR", "ERROR"), ("WARNING",)):
-            texts = [text.strip() for severity, text in self.heard if severity in severities]
+            texts = [" ".join(text.split()) for severity, text in self.heard if severity in severities]
             if texts:
                 return "; ".join(texts[-SHOWN:])
         return "it does not say why"

@@ -45,8 +45,8 @@ state_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="EDGEPROOF_STATE",
     show_envvar=True,
-    help="Directory of what this device keeps: of a bundle, the version accepted last, so that an older one is refused; "
-    "TensorRT's engines.",
+    help="Directory of what this device keeps: TensorRT's engines; the version accepted last of a bundle, so that an "
+    "older one is refused.",
 )
 allow_rollback_option = click.option(
     "--allow-rollback", is_flag=True, help="Take an older version than the one accepted last."

@@ -194,6 +194,12 @@ class ParserError:
     def desc(self):
         return self._text
 
+    def node_name(self):
+        return "node 1"
+
+    def node_operator(self):
+        return "Conv"
+
 
 class OnnxParser:
     __slots__ = ("_errors", "_logger", "_network")

@@ -94,30 +94,6 @@ def test_without_a_gradient_graph_only_logits_are_answered(task, files):
         session.loss_gradient(task[2], cross_entropy(one_hot(task[3], 3)))
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_another_provider_never_takes_the_place_of_one_that_is_missing(files, provider, monkeypatch):
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(MissingEnvironment, match="ExecutionProvider"):
-        OrtSession(files["model.fp32.onnx"], None, precision="fp32", provider=provider)
-
-
-def test_a_provider_that_is_listed_but_does_not_work_is_refused(files, monkeypatch):
-    import onnxruntime
-
-    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    original = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
-    monkeypatch.setattr(
-        onnxruntime,
-        "InferenceSession",
-        lambda graph, options, providers, **rest: original(graph, options, ["CPUExecutionProvider"]),
-    )
-    with pytest.raises(MissingEnvironment, match="does not work here"):
-        OrtSession(files["model.fp32.onnx"], None, precision="fp32", provider="cuda")
-
-
 def test_onnx_itself_accepts_the_hand_written_gradient(files):
     onnx.checker.check_model(onnx.load_model_from_string(files["model.fp32.grad.onnx"]))
     assert "target" not in GRADIENT

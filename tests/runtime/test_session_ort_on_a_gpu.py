@@ -1,0 +1,150 @@
+"""ONNX Runtime's CUDA and TensorRT providers: never another one in their place. No GPU has run them yet.
+
+The stand-in does what onnxruntime-gpu does without a word: it lists providers that do not work, and falls back.
+"""
+
+import os
+import sys
+import types
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from runtime.errors import MissingEnvironment, UsageFault
+from runtime.gpu_driver import Gpu
+from runtime.session_ort import PROVIDERS, TF32_SWITCH, OrtSession
+
+GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+CPU = "CPUExecutionProvider"
+ON_GPU = ["cuda", "tensorrt"]
+
+
+class FakeRuntime(types.ModuleType):
+    """onnxruntime-gpu on the CPU: strict in what it is given.
+
+    `works`: providers that do; `leaves`: whether single nodes stay on the CPU.
+    """
+
+    SessionOptions = onnxruntime.SessionOptions
+
+    def __init__(self, works, leaves=False):
+        super().__init__("onnxruntime")
+        self.works, self.leaves, self.opened = works, leaves, []
+
+    def set_default_logger_severity(self, severity):
+        assert severity == 4
+
+    def get_available_providers(self):
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
+
+    def InferenceSession(self, graph, sess_options, providers, enable_fallback):
+        [(name, options)] = providers
+        assert all(isinstance(value, str) for value in options.values())
+        self.opened.append((name, options, os.environ.get(TF32_SWITCH)))
+        strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+        works = name in self.works
+        if strict and (self.leaves or not works):
+            if works:
+                raise RuntimeError("This session contains graph nodes that are assigned to the default CPU EP")
+            strict = False  # a provider that cannot even be made is dropped before this is looked at
+        session = onnxruntime.InferenceSession(graph, providers=[CPU])
+        listed = [name, CPU] if works else [CPU]
+        session.get_providers = lambda: listed
+        return session
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    """Return a function that puts a stand-in in ONNX Runtime's place."""
+
+    def install(*works, **changes):
+        fake = FakeRuntime(works, **changes)
+        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+        return fake
+
+    monkeypatch.setattr("runtime.gpu_driver.probe", lambda: GPU)
+    monkeypatch.setenv(TF32_SWITCH, "1")
+    return install
+
+
+def open_(files, provider, place, **changes):
+    graphs = files["model.fp32.onnx"], files["model.fp32.grad.onnx"]
+    return OrtSession(*graphs, precision="fp32", provider=provider, engines=place / "engines", **changes)
+
+
+@pytest.mark.parametrize("provider", ON_GPU)
+def test_a_provider_that_works_is_named_with_its_device(runtime, files, task, tmp_path, provider):
+    runtime(PROVIDERS[provider].name)
+    session = open_(files, provider, tmp_path)
+    card = session.card()
+    assert (card.backend, card.provider, card.device, card.tf32) == ("ort", provider, "Orin", False)
+    cpu = onnxruntime.InferenceSession(files["model.fp32.onnx"], providers=[CPU])
+    np.testing.assert_allclose(session.logits(task[2]), cpu.run(None, {"input": task[2]})[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("provider", ON_GPU)
+def test_a_provider_that_is_listed_but_does_not_work_is_refused(runtime, files, tmp_path, provider):
+    runtime()
+    with pytest.raises(MissingEnvironment, match="does not work here"):
+        open_(files, provider, tmp_path)
+
+
+@pytest.mark.parametrize("provider", ON_GPU)
+def test_a_graph_of_which_a_part_would_run_on_the_cpu_is_refused(runtime, files, tmp_path, provider):
+    runtime(PROVIDERS[provider].name, leaves=True)
+    with pytest.raises(MissingEnvironment, match=r"does not take the forward graph: .*assigned to the default CPU EP"):
+        open_(files, provider, tmp_path)
+
+
+@pytest.mark.parametrize("provider", ON_GPU)
+def test_another_provider_never_takes_the_place_of_one_that_is_missing(files, tmp_path, provider, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    with pytest.raises(MissingEnvironment, match=PROVIDERS[provider].name) as caught:
+        open_(files, provider, tmp_path)
+    assert "onnxruntime-gpu" in caught.value.hint
+
+
+def test_without_a_driver_the_driver_is_to_blame(runtime, files, tmp_path, monkeypatch):
+    fake = runtime("CUDAExecutionProvider")
+
+    def nothing():
+        raise MissingEnvironment("there is no CUDA driver here")
+
+    monkeypatch.setattr("runtime.gpu_driver.probe", nothing)
+    with pytest.raises(MissingEnvironment, match="no CUDA driver"):
+        open_(files, "cuda", tmp_path)
+    assert not fake.opened
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_off_unless_it_is_asked_for(runtime, files, tmp_path, tf32):
+    fake = runtime("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    assert open_(files, "cuda", tmp_path, tf32=tf32).card().tf32 is tf32
+    open_(files, "tensorrt", tmp_path, tf32=tf32)
+    assert [options.get("use_tf32") for _, options, _ in fake.opened] == [str(int(tf32))] * 2 + [None] * 2
+    assert {switch for *_, switch in fake.opened} == {"1" if tf32 else "0"}
+
+
+def test_tf32_on_the_cpu_is_a_contradiction(files):
+    with pytest.raises(UsageFault, match="--tf32 is of a GPU"):
+        OrtSession(files["model.fp32.onnx"], None, precision="fp32", tf32=True)
+
+
+def test_engines_of_the_tensorrt_provider_lie_in_a_place_of_this_device_alone(runtime, files, tmp_path):
+    fake = runtime("TensorrtExecutionProvider")
+    open_(files, "tensorrt", tmp_path)
+    options = fake.opened[0][1]
+    place = tmp_path / "engines" / f"onnxruntime-{GPU.identity()}"
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(place)
+    assert options["trt_engine_cache_enable"] == "1"
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_place_that_others_may_write_to_is_refused(runtime, files, tmp_path):
+    runtime("TensorrtExecutionProvider")
+    place = tmp_path / "engines" / f"onnxruntime-{GPU.identity()}"
+    place.mkdir(parents=True)
+    place.chmod(0o777)
+    with pytest.raises(MissingEnvironment, match="not yours alone"):
+        open_(files, "tensorrt", tmp_path)
