@@ -1,6 +1,8 @@
 """The documentation as a site: it builds without a warning, and what was built needs nothing but itself."""
 
+import functools
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,9 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import click
 import pytest
 
+from runtime.cli import main
+
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LOADED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
 """What a browser fetches by itself."""
 
@@ -95,12 +101,42 @@ def test_no_page_loads_anything_from_elsewhere(pages, site):
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text()), sheet.name
 
 
-def test_every_command_and_option_is_in_the_reference(site):
-    from runtime.cli import main
-
-    text = (site / "reference" / "commands.html").read_text()
+@functools.cache
+def options():
+    """Return the options of every command, by its name; of a group, None."""
     with main.make_context("edgeproof", ["verify"], resilient_parsing=True) as context:
-        for name in main.list_commands(context):
-            assert f"edgeproof {name}" in text
-            for parameter in main.get_command(context, name).params:
-                assert parameter.param_type_name == "argument" or parameter.opts[0] in text
+        commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    return {
+        name: None if isinstance(command, click.Group) else {o for p in command.params for o in p.opts if o[0] == "-"}
+        for name, command in commands.items()
+    }
+
+
+def test_every_command_and_option_is_in_the_reference(site):
+    text = (site / "reference" / "commands.html").read_text()
+    for name, known in options().items():
+        assert f"edgeproof {name}" in text
+        assert not {option for option in known or () if option not in text}, name
+
+
+def shown_commands(page):
+    """Yield the words of every `edgeproof ...` in a block of code."""
+    blocks = re.findall(r"^```.*?\n(.*?)^```|^((?:    .*\n)+)", page.read_text(), re.MULTILINE | re.DOTALL)
+    for block in ("".join(pair).replace("\\\n", " ") for pair in blocks):
+        for line in re.findall(r"^ *(?:\S*bin/)?edgeproof +([a-z].*)$", block, re.MULTILINE):
+            yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_that_a_page_shows_exist_with_their_options(page):
+    for name, *words in shown_commands(page):
+        assert name in options()
+        if (known := options()[name]) is not None:
+            used = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert used <= known | {"--help"}, f"edgeproof {name} {shlex.join(words)}"
+
+
+def test_commands_are_found_in_blocks_of_either_kind(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("edgeproof distils.\n\n    edgeproof a --b  # c\n\n```sh\n.venv/bin/edgeproof d \\\n  --e=1\n```\n")
+    assert list(shown_commands(page)) == [["a", "--b"], ["d", "--e=1"]]
