@@ -3,6 +3,9 @@ RECIPE ?= fashion-mini
 RUN    ?= runs/$(RECIPE)
 BUNDLE ?= bundles/$(RECIPE)
 REPORT ?= reports/$(RECIPE)
+# What the bundle computes in, as fp32,fp16,int8; SHIPS one of them.
+PRECISION ?= fp32
+SHIPS  ?=
 RESUME ?=
 # AutoAttack costs some five core-seconds an image that stands, so that `make verify` runs it on this many.
 AA     ?= 24
@@ -27,7 +30,7 @@ help: ## list the targets
 
 distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it is there; RESUME=1 goes on with a stopped run
 
-export: $(BUNDLE)/manifest.json ## export RUN to BUNDLE, unless it is there
+export: $(BUNDLE)/manifest.json ## export RUN to BUNDLE, unless it is there; PRECISION=fp32,fp16,int8
 
 # The gate is judged on the whole set: AA images decide none, hence the 0 %.
 verify: $(BUNDLE)/manifest.json ## attack the exported artifact: REPORT; AutoAttack on AA images: REPORT-autoattack
@@ -42,7 +45,7 @@ $(RUN)/summary.json: | $(VENV)/main-job
 
 $(BUNDLE)/manifest.json: $(RUN)/summary.json | $(VENV)/main-job
 	$(call set_aside,$(BUNDLE))
-	$(BIN)/edgeproof export $(RUN) --out $(BUNDLE)
+	$(BIN)/edgeproof export $(RUN) --precision $(PRECISION) $(if $(SHIPS),--ships $(SHIPS)) --out $(BUNDLE)
 
 bench: $(BUNDLE)/manifest.json ## measure latency, throughput, power and heat of BUNDLE on this machine, into REPORT
 	$(BIN)/edgeproof bench $(BUNDLE) --out $(REPORT)

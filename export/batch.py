@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TypeProto, defs, helper, numpy_helper, shape_inference
 
-from export.passes import evaluate_node, is_constant, opset_of
+from export.constants import evaluate_node, is_folded
+from export.passes import opset_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,7 +90,7 @@ class Freeing:
         for node in self.model.graph.node:
             if node.op_type == "Shape" and not node.domain and self.narrow(node.input[0]) is not None:
                 self._fold_shape(node)
-            elif is_constant(node, self.constants) and self._small(node):
+            elif is_folded(node, self.constants) and self._small(node):
                 for name, value in zip(node.output, evaluate_node(node, self.constants, self.model), strict=True):
                     self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
             else:

@@ -9,6 +9,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from export.foreign import Label, name_of, pack_model
+from export.precision_options import choice, precision_options
 from runtime.images import DATA_ROOT
 from runtime.options import NewDirectory, fraction
 from runtime.preparers import Wanted, gradient_option, mean_option, std_option
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from runtime.bundle import Manifest
-
-PRECISIONS = ("fp32", "fp16")
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -50,7 +49,12 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Where model and .npz have their channels, if their shapes do not tell.",
 )
 @click.option("--eps", callback=fraction, default="8/255", show_default=True, help="L-infinity radius, the claim.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="What it computes in.  [default: the model's own]")
+@precision_options(default=None)
+@click.option(
+    "--calibration",
+    metavar="SET",
+    help="Images that set int8's ranges, best of the training set; --data's are left out.",
+)
 @gradient_option
 @click.option("--name", callback=_name, help="Of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help="Their names, comma-separated, in the order of the logits.")
@@ -67,17 +71,20 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 def pack(
     model: Path,
     eps: float,
-    precision: str | None,
+    calibration: str | None,
     out: Path | None,
     key: EllipticCurvePrivateKey | None,
     **options: Any,
 ) -> None:
     """Turn anyone's ONNX classifier into a bundle."""
+    chosen = choice(options)
     label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
     out = out or Path("bundles") / (label.name or name_of(model))
     threat_model = ThreatModel(eps=eps)
-    manifest = pack_model(model, out, wanted, threat_model=threat_model, label=label, precision=precision, key=key)
+    manifest = pack_model(
+        model, out, wanted, threat_model=threat_model, label=label, choice=chosen, calibration=calibration, key=key
+    )
     _say(manifest)
     click.echo(written(out, key))
 

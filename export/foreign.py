@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.adapt import adapt
+from export.calibrate import Calibration, calibration_images
+from export.constants import DEQUANTIZE, QUANTIZE
 from export.floating import computes_in, in_float32
 from export.gradient import gradient_graph
 from export.limits import refuse_beyond_limits
@@ -17,6 +19,7 @@ from export.model_file import read_model
 from export.original import BATCH, Original, check_any_batch, measure_packed
 from export.pack import Claims, Precision, write_bundle
 from export.passes import opset_of, prepare, to_bytes
+from export.precision import PRECISIONS, Choice, record
 from runtime.bundle import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
@@ -26,6 +29,8 @@ from runtime.session_ort import OrtSession
 from runtime.spec import LONGEST_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from onnx import ModelProto
 
@@ -67,7 +72,8 @@ def pack_model(
     *,
     threat_model: ThreatModel,
     label: Label,
-    precision: str | None = None,
+    choice: Choice | None = None,
+    calibration: str | None = None,
     key: EllipticCurvePrivateKey | None = None,
 ) -> Manifest:
     """Put a classifier behind edgeproof's interface, derive its gradient graph, and write the bundle.
@@ -78,17 +84,19 @@ def pack_model(
         wanted: images, layout, normalisation, and whether a gradient graph is wanted.
         threat_model: what the model is judged against.
         label: names and version.
-        precision: `fp32` or `fp16`; by default what the model computes in.
+        choice: of precisions; by default the one that the model computes in.
+        calibration: the images of int8, as `runtime.images.find_images` takes them; those that are judged are left out.
         key: signs the bundle.
 
     Raises:
-        UsageFault: `out` is not empty.
+        UsageFault: `out` is not empty, or int8 has no calibration images.
         BadModel: the file, or what is in it, cannot be used; the message names the node.
         BadData: the images or labels do not fit.
 
     """
     check_new_directory(out)
     original = read_model(path)
+    choice = choice or Choice()
     images = _images(original, wanted, label.classes)
     image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
     for option, values in (("--mean", wanted.mean), ("--std", wanted.std)):
@@ -98,27 +106,30 @@ def pack_model(
     classes = adapted.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     names = _class_names(label.classes, wanted.data, classes)
     images.check_fits(image, classes)
-    name, forward, changes = _in_precision(adapted.model, precision)
-    gradient = gradient_graph(in_float32(forward)) if wanted.gradient else None
-    session = OrtSession(to_bytes(forward), gradient and to_bytes(gradient), precision=name)
+    calibrated = None
+    if calibration:
+        others = _images(original, replace(wanted, data=calibration), label.classes)
+        calibrated = Calibration(calibration_images(others, images, choice.images), choice.method)
     asked = Original(original, adapted, wanted.mean, wanted.std)
-    # By one thread, which takes each batch whole.
-    rounded = check_any_batch(asked, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
-    parity, tied = measure_packed(asked, session, images)
-    refuse_beyond_limits(parity, tied)
-    said = (*rounded, *tied)
-    logits = _logits(session, images)
+    precisions, said = {}, {}
+    for name, (forward, change) in _converted(adapted.model, choice.names, calibrated).items():
+        precisions[name], remarks = _compared(name, forward, asked, images, gradient=wanted.gradient)
+        if change and PRECISIONS[name].calibrated and calibrated:
+            precisions[name] = replace(precisions[name], calibration=record(calibrated))
+        said.update(dict.fromkeys([*change, *remarks]))
+    first, graphs = next(iter(precisions.items()))
+    logits = _logits(OrtSession(to_bytes(graphs.forward), None, precision=first), images)
     if not adapted.cut and _are_probabilities(logits):
-        said = (*said, PROBABILITIES)
+        said[PROBABILITIES] = None
     packed = Packed(
         file=path.name,
         sha256=sha256(path.read_bytes()),
         opset=opset_of(original),
-        changes=(*adapted.changes, *changes, *said),
+        changes=(*adapted.changes, *said),
     )
     return write_bundle(
         out,
-        precisions={name: Precision(forward, gradient, parity)},
+        precisions=precisions,
         evaluation=images,
         reference_logits=logits,
         claims=Claims(
@@ -126,7 +137,7 @@ def pack_model(
             classes=names,
             threat_model=threat_model,
             version=label.version,
-            ships=name,
+            ships=choice.ships,
             packed=packed,
         ),
         key=key,
@@ -169,17 +180,53 @@ def _class_names(given: tuple[str, ...], data: str, classes: int) -> tuple[str, 
     return given or (tuple(folders) if len(folders) == classes else tuple(str(number) for number in range(classes)))
 
 
-def _in_precision(model: ModelProto, precision: str | None) -> tuple[str, ModelProto, tuple[str, ...]]:
-    """Return the name of the precision, the model cleaned up in it, and what that changed."""
+def _own_precision(model: ModelProto) -> str:
+    """Return the precision that a model computes in: int8 where it quantises anything."""
+    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in model.graph.node):
+        return "int8"
+    return "fp16" if computes_in(model) == "float16" else "fp32"
+
+
+def _converted(
+    model: ModelProto, names: Sequence[str], calibration: Calibration | None
+) -> dict[str, tuple[ModelProto, tuple[str, ...]]]:
+    """Return the model cleaned up in each precision, its own by default, and what that changed."""
+    own = _own_precision(model)
+    if own == "int8" and set(names) - {own}:
+        raise BadModel("the model is quantised: it has no fp32 or fp16 graph", hint="pack the model it was made of too")
     kind = computes_in(model)
-    if precision == "fp16" and kind != "float16":
-        raise BadModel(
-            f"the model computes in {kind}, not in float16", hint="pack a model in float16, or leave it fp32"
+    made: dict[str, tuple[ModelProto, tuple[str, ...]]] = {}
+    for name in names or (own,):
+        if name == own != "fp32":
+            made[name] = prepare(model), ()
+            continue
+        single = prepare(in_float32(model))
+        changed = () if kind == "float32" else (f"{kind} brought to float32",)
+        made[name] = (
+            PRECISIONS[name].make(single, calibration),
+            changed if name == "fp32" else (_told(name, calibration),),
         )
-    if kind == "float16" and precision != "fp32":
-        return "fp16", prepare(model), ()
-    changed = () if kind == "float32" else (f"{kind} brought to float32",)
-    return "fp32", prepare(in_float32(model)), changed
+    return made
+
+
+def _told(name: str, calibration: Calibration | None) -> str:
+    if not PRECISIONS[name].calibrated or calibration is None:
+        return f"{name} made of it by casts"
+    images = calibration.images
+    return f"{name} made of it, ranges by {calibration.method} on {len(images)} images of {images.name}"
+
+
+def _compared(
+    name: str, forward: ModelProto, original: Original, images: ImageSet, *, gradient: bool
+) -> tuple[Precision, tuple[str, ...]]:
+    """Return one precision with its gradient graph, compared with the original, and what there is to say of it."""
+    derived = gradient_graph(forward) if gradient else None
+    # By one thread, which takes each batch whole.
+    rounded = check_any_batch(original, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
+    session = OrtSession(to_bytes(forward), derived and to_bytes(derived), precision=name)
+    parity, tied = measure_packed(original, session, images)
+    refuse_beyond_limits(parity, tied)
+    return Precision(forward, derived, parity), (*rounded, *tied)
 
 
 def _logits(session: Session, images: ImageSet) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import ModelProto, checker, helper, shape_inference
 
+from export.constants import QUANTIZE
 from export.graph import Emitter, Graph, Node
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.passes import INPUT, OUTPUT, prepare
@@ -24,9 +26,13 @@ _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 def gradient_graph(model: ModelProto) -> ModelProto:
     """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
 
-    All losses are in the one graph, weighted at run time. Its inputs, all of the model's own floating-point
-    type, one row an image: `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of
-    cross-entropy, margin, DLR and targeted DLR; `cotangent` [B, K]. Its outputs: `logits` [B, K]; `value` [B],
+    Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
+    is brought to a largest absolute value of 1 for each image first, and the gradient back by float32: what flows
+    through a trained network else falls under float16's smallest number.
+
+    All losses are in the one graph, weighted at run time. Its inputs, all of the type of `input`, one row an image:
+    `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of cross-entropy, margin, DLR and
+    targeted DLR; `cotangent` [B, K]. Its outputs: `logits` [B, K]; `value` [B],
     the weighted losses plus <cotangent, logits>; `gradient` [B, C, H, W] of each value by its own image. With
     three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
 
@@ -45,9 +51,9 @@ def gradient_graph(model: ModelProto) -> ModelProto:
     classes = graph.shape(OUTPUT)[1]
     if classes is None or classes < 2:
         raise BadModel(f"{classes} classes: an attack needs two")
-    emit = Emitter(graph.dtype(INPUT))
+    emit = Emitter(graph.dtype(OUTPUT))
     value, seed = emit_losses(emit, OUTPUT, classes)
-    gradient = _backward(path, emit, seed)
+    gradient = _scaled_backward(path, emit, seed) if _in_float16(path) else _backward(path, emit, seed)
     emit.rename(value, VALUE)
     emit.rename(gradient, GRADIENT)
     return _assembled(graph, emit, classes)
@@ -64,7 +70,8 @@ def _path(graph: Graph) -> list[Node]:
     for node in graph.nodes:
         node.active = tuple(i for i, name in enumerate(node.inputs) if name in reached)
         if node.active:
-            reached.update(name for name in node.outputs if graph.is_real(name))
+            # The integers between a quantiser and its dequantiser carry the gradient of what they stand for.
+            reached.update(name for name in node.outputs if graph.is_real(name) or node.op == QUANTIZE)
     wanted, path = {OUTPUT}, []
     for node in reversed(graph.nodes):
         if node.active and wanted & reached & set(node.outputs):
@@ -87,10 +94,25 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         raise node.refused("more than its first output is used")
 
 
+def _in_float16(path: list[Node]) -> bool:
+    return any(node.computes_in() == np.float16 for node in path)
+
+
+def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
+    """Differentiate from seed / max|seed| on, an image at a time, and multiply back what arrives; 0 stays 0."""
+    real = emit.dtype
+    largest = emit("ReduceMax", emit("Abs", seed), emit.integers([1]), keepdims=1)
+    scale = emit("Max", largest, emit.real(np.finfo(real).tiny))
+    gradient = _backward(path, emit, emit("Div", seed, scale))
+    emit.dtype = real
+    return emit("Mul", gradient, emit.reshape(scale, (None, 1, 1, 1)))
+
+
 def _backward(path: list[Node], emit: Emitter, seed: str) -> str:
     """Emit the rules of `path` in reverse, adding up where a value was used more than once."""
     arrived: dict[str, list[str]] = {OUTPUT: [seed]}
     for node in reversed(path):
+        emit.dtype = node.computes_in()
         dys = [_sum(emit, arrived.pop(name)) if name in arrived else None for name in node.outputs]
         gradients = _derived(emit, node, dys)
         for position in node.active:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
+from export.constants import evaluate_node, is_constant
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
@@ -57,13 +58,23 @@ class Node:
         """Return the shape of an output."""
         return self._graph.shape(self.outputs[position])
 
+    def source(self, position: int = 0) -> Node | None:
+        """Return the node that an input comes from, None for an image or a constant."""
+        return self._graph.sources.get(self.inputs[position])
+
     def maker(self, position: int = 0) -> str | None:
         """Return the operation that an input comes from, None for an image or a constant."""
-        return self._graph.makers.get(self.inputs[position])
+        source = self.source(position)
+        return source.op if source else None
 
     def dtype(self, position: int = 0) -> np.dtype[Any]:
         """Return the element type of an input."""
         return self._graph.dtype(self.inputs[position])
+
+    def computes_in(self) -> np.dtype[Any]:
+        """Return the floating-point type of the first output, or where it has none, of the first input."""
+        dtype = self._graph.dtype(self.outputs[0])
+        return dtype if np.issubdtype(dtype, np.floating) else self.dtype()
 
     def constant(self, position: int) -> Array:
         """Return the value of an input that must not depend on the image.
@@ -102,12 +113,10 @@ class Graph:
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
-        self.constants: Mapping[str, Array] = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
-        }
+        self.constants: Mapping[str, Array] = _constants(model)
         self._types = {info.name: info.type.tensor_type for info in typed_values(model.graph)}
-        self.makers = {name: proto.op_type for proto in model.graph.node for name in proto.output}
         self.nodes = [Node(proto, self) for proto in model.graph.node]
+        self.sources = {name: node for node in self.nodes for name in node.outputs}
 
     def shape(self, name: str) -> Shape:
         """Return the shape of a value; raise `BadModel` where it could not be inferred."""
@@ -128,6 +137,16 @@ class Graph:
         return helper.tensor_dtype_to_np_dtype(self._types[name].elem_type)
 
 
+def _constants(model: ModelProto) -> Mapping[str, Array]:
+    """Return every value that depends on no input: stored, or computed of integers that are stored."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if is_constant(node, stored):
+            for name, value in zip(node.output, evaluate_node(node, stored, model), strict=True):
+                stored[name] = numpy_helper.from_array(np.asarray(value), name)
+    return {name: numpy_helper.to_array(tensor) for name, tensor in stored.items()}
+
+
 def typed_values(graph: GraphProto) -> Iterable[ValueInfoProto]:
     """Return every value of a graph that carries a type: inputs, intermediate values, outputs."""
     return [*graph.input, *graph.value_info, *graph.output]
@@ -136,7 +155,8 @@ def typed_values(graph: GraphProto) -> Iterable[ValueInfoProto]:
 class Emitter:
     """Appends nodes and constants, in the order of execution, under names of its own.
 
-    Calling it emits one node and returns the name of its output: `emit("Mul", a, b)`.
+    Calling it emits one node and returns the name of its output: `emit("Mul", a, b)`. `dtype` is the floating-point
+    type of constants and casts from now on.
     """
 
     def __init__(self, dtype: np.dtype[Any], prefix: str = "grad") -> None:
@@ -163,7 +183,7 @@ class Emitter:
         return names
 
     def real(self, value: Any) -> str:
-        """Return a constant of the model's own floating-point type."""
+        """Return a constant of the present floating-point type."""
         return self._constant(np.asarray(value, self.dtype))
 
     def integers(self, value: Any) -> str:
@@ -171,7 +191,7 @@ class Emitter:
         return self._constant(np.asarray(value, np.int64))
 
     def cast(self, value: str) -> str:
-        """Turn a boolean or integer value into the model's floating-point type."""
+        """Turn a boolean or integer value into the present floating-point type."""
         return self("Cast", value, to=helper.np_dtype_to_tensor_dtype(self.dtype))
 
     def reshape(self, value: str, shape: Shape) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadModel
@@ -9,17 +10,23 @@ from runtime.errors import BadModel
 if TYPE_CHECKING:
     from runtime.bundle import Parity
 
-MAX_LOGIT_ERROR = 1e-3
-"""Largest difference of a logit over the largest absolute logit; rounding alone gives about 1e-6."""
-MAX_LOGIT_ERROR_FP16 = 1e-2
-"""The same in float16, whose rounding depends on what an engine computes in float32 in between."""
-PREDICTION_AGREEMENT = 0.995
-"""Fraction of images with the same first largest logit: images on a boundary may part by rounding."""
-MEDIAN_GRADIENT_ERROR = 1e-3
-"""Median over images of the largest difference over the largest absolute value of cross-entropy's gradient.
 
-A median: in deep networks the ReLU kinks of a few images flip within rounding, and their gradients differ visibly.
-"""
+@dataclass(frozen=True)
+class Limits:
+    """What tells an export that went wrong from rounding; how good a precision is, a gate says.
+
+    Args:
+        logit: largest difference of a logit over the largest absolute logit; in float32 rounding alone gives 1e-6.
+        agreement: fraction of images with the same first largest logit: images on a boundary may part by rounding.
+        gradient: median over images of the largest difference over the largest absolute value of cross-entropy's
+            gradient. A median: in deep networks the ReLU kinks of a few images flip within rounding, and their
+            gradients differ visibly. 1 is a gradient that has nothing to do with the original's.
+
+    """
+
+    logit: float
+    agreement: float
+    gradient: float
 
 
 def refuse_beyond_limits(parity: Parity, said: tuple[str, ...] = ()) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from export.precision import PRECISIONS
 from runtime.bundle import EVALUATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.bundle import Manifest, Packed, Parity, Reference
+    from runtime.bundle import Calibrated, Manifest, Packed, Parity, Reference
 
 
 def model_card(manifest: Manifest) -> str:
@@ -28,13 +29,14 @@ def _sections(manifest: Manifest) -> Iterator[list[str]]:
     yield _what_it_is(manifest)
     yield _threat_model(manifest)
     yield _figures(manifest.reference)
-    parities = {name: graph.parity for name, graph in manifest.graphs.items() if graph.parity}
+    yield _precisions(manifest)
+    parities = _parities(manifest)
     if parities:
         yield _parity(parities)
     if manifest.provenance:
         yield _origin(manifest)
     if manifest.packed:
-        yield _packed(manifest.packed)
+        yield _packed(manifest, manifest.packed)
     yield _verification(manifest)
     yield ["## Files", "", "| file | bytes | sha256 |", "|---|---|---|"] + [
         f"| {name} | {entry.size} | `{entry.sha256}` |" for name, entry in sorted(manifest.files.items())
@@ -75,7 +77,34 @@ def _model_index(manifest: Manifest, reference: Reference) -> list[str]:
         f"    - name: {_text(f'accuracy under PGD, {threat.norm}, eps {255 * threat.eps:.3g}/255')}",
         "      type: accuracy",
         f"      value: {reference.pgd}",
+        *_agreement(manifest),
     ]
+
+
+def _agreement(manifest: Manifest) -> list[str]:
+    """Return a second result of the model-index: how far each precision predicts what the trained network does."""
+    parities, data = _parities(manifest), manifest.evaluation
+    if not parities:
+        return []
+    lines = [
+        "  - task:",
+        "      type: image-classification",
+        "    dataset:",
+        f"      name: {_text(f'{data.name}, {data.n} images')}",
+        f"      type: {_text(data.name)}",
+        "    metrics:",
+    ]
+    for name, parity in parities.items():
+        lines += [
+            f"    - name: {_text(f'same prediction as the trained network, {name}')}",
+            "      type: agreement",
+            f"      value: {parity.prediction_agreement}",
+        ]
+    return lines
+
+
+def _parities(manifest: Manifest) -> dict[str, Parity]:
+    return {name: graph.parity for name, graph in manifest.graphs.items() if graph.parity}
 
 
 def _text(text: str) -> str:
@@ -123,6 +152,26 @@ def _figures(reference: Reference | None) -> list[str]:
     ]
 
 
+def _precisions(manifest: Manifest) -> list[str]:
+    return [
+        "## Precisions",
+        "",
+        "The precision is in the graph; `input` and `logits` are float32 in each.",
+        "",
+        "| precision | computes in | ranges | bytes | |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {PRECISIONS[name].says if name in PRECISIONS else name} | {_ranges(graph.calibration)} "
+            f"| {manifest.files[graph.forward].size} | {'ships' if name == manifest.ships else ''} |"
+            for name, graph in manifest.graphs.items()
+        ),
+    ]
+
+
+def _ranges(calibration: Calibrated | None) -> str:
+    return f"{calibration.method} on {calibration.data.n} images" if calibration else ""
+
+
 def _parity(parities: dict[str, Parity]) -> list[str]:
     rows = [
         f"| {name} | {p.max_logit_error:.1e} (at most {p.max_logit_error_limit:.0e}) "
@@ -147,7 +196,7 @@ def _gradient_error(parity: Parity) -> str:
     return f"{parity.median_gradient_error:.1e} (at most {parity.median_gradient_error_limit:.0e})"
 
 
-def _packed(packed: Packed) -> list[str]:
+def _packed(manifest: Manifest, packed: Packed) -> list[str]:
     return [
         "## Origin",
         "",
@@ -155,6 +204,7 @@ def _packed(packed: Packed) -> list[str]:
         "What was done to its graph:",
         "",
         *(f"- {change}" for change in packed.changes or ("nothing but renaming and folding constants",)),
+        *_calibrations(manifest),
     ]
 
 
@@ -166,10 +216,19 @@ def _origin(manifest: Manifest) -> list[str]:
         "## Origin",
         "",
         f"- training data: {data.name}, {data.n} images, sha256 `{data.sha256}`",
+        *_calibrations(manifest),
         f"- recipe: sha256 `{origin.recipe_sha256}` (resolved, in manifest.json)",
         f"- checkpoint: sha256 `{origin.checkpoint_sha256}`",
         f"- teacher: {f'sha256 `{origin.teacher_sha256}`' if origin.teacher_sha256 else 'none'}",
         f"- software: {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}",
+    ]
+
+
+def _calibrations(manifest: Manifest) -> list[str]:
+    return [
+        f"- calibration of {name}: {used.data.name}, {used.data.n} images, sha256 `{used.data.sha256}`"
+        for name, graph in manifest.graphs.items()
+        if (used := graph.calibration)
     ]
 
 

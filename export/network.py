@@ -10,17 +10,23 @@ from export.limits import refuse_beyond_limits
 from export.pack import Claims, Precision, write_bundle
 from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
+from export.precision import PRECISIONS, record
 from export.to_onnx import to_onnx
 from runtime.errors import BadModel
 from runtime.files import check_new_directory
 from runtime.session_ort import OrtSession
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from numpy.typing import NDArray
+    from onnx import ModelProto
     from torch import nn
 
+    from export.calibrate import Calibration
     from runtime.bundle import InputShape, Manifest
     from runtime.images import ImageSet
 
@@ -32,9 +38,11 @@ def export_network(
     evaluation: ImageSet,
     claims: Claims,
     out: Path,
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Calibration | None = None,
     key: EllipticCurvePrivateKey | None = None,
 ) -> Manifest:
-    """Export a classifier, derive its gradient graph, compare both with the network, and write the bundle.
+    """Export a classifier, derive gradient graphs, compare them with the network, and write the bundle.
 
     Args:
         network: images [B, C, H, W] in [0, 1] to logits [B, K], its normalisation inside; left as it is.
@@ -42,12 +50,14 @@ def export_network(
         evaluation: the images [N, C, H, W] that parity is measured on and that travel with the model.
         claims: name, class names, threat model, version, gate, figures and provenance.
         out: the bundle: a directory that does not exist yet, or is empty.
+        precisions: names in `export.precision.PRECISIONS`.
+        calibration: the images of int8, none of them in `evaluation`.
         key: signs it.
 
     Raises:
-        UsageFault: `out` is not empty.
-        BadModel: the network cannot be exported or differentiated, has another number of classes than it
-            claims, or the graphs are further from it than the limits in `export.limits`.
+        UsageFault: `out` is not empty, or int8 has no calibration images.
+        BadModel: the network cannot be exported, converted or differentiated, has another number of classes than
+            it claims, or the graphs are further from it than the limits of their precision.
         BadData: the evaluation images or labels do not fit.
 
     """
@@ -58,15 +68,29 @@ def export_network(
     if logits.shape[1] != len(claims.classes):
         raise BadModel(f"the network has {logits.shape[1]} logits, but {len(claims.classes)} class names")
     forward = to_onnx(frozen, shape)
-    gradient = gradient_graph(forward)
-    session = OrtSession(to_bytes(forward), to_bytes(gradient), precision="fp32")
-    parity = measure_parity(frozen, session, evaluation, logits)
-    refuse_beyond_limits(parity)
     return write_bundle(
         out,
-        precisions={"fp32": Precision(forward, gradient, parity)},
+        precisions={name: _made(name, forward, frozen, evaluation, logits, calibration) for name in precisions},
         evaluation=evaluation,
         reference_logits=logits,
         claims=claims,
         key=key,
     )
+
+
+def _made(
+    name: str,
+    exported: ModelProto,
+    network: nn.Module,
+    evaluation: ImageSet,
+    logits: NDArray[np.float32],
+    calibration: Calibration | None,
+) -> Precision:
+    """Return one precision of the exported fp32 graph, compared with the network."""
+    made = PRECISIONS[name]
+    forward = made.make(exported, calibration)
+    gradient = gradient_graph(forward)
+    session = OrtSession(to_bytes(forward), to_bytes(gradient), precision=name)
+    parity = measure_parity(network, session, evaluation, logits, made.limits)
+    refuse_beyond_limits(parity)
+    return Precision(forward, gradient, parity, record(calibration) if made.calibrated and calibration else None)

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 
 from export.floating import REAL
-from export.limits import MAX_LOGIT_ERROR, MAX_LOGIT_ERROR_FP16, PREDICTION_AGREEMENT
 from export.passes import to_bytes
+from export.precision import PRECISIONS
 from export.softmax import CUTS, ties
 from runtime.bundle import Parity
 from runtime.errors import BadModel
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from export.adapt import Adapted
+    from export.limits import Limits
     from runtime.images import ImageSet
     from runtime.session import Session
 
@@ -99,7 +100,7 @@ def check_any_batch(original: Original, session: Session, images: ImageSet) -> t
 
     """
     x = _all_different(images)
-    expected, limit = original.outputs(x, singly=True), _limit(session)
+    expected, limit = original.outputs(x, singly=True), _limits(session).logit
     alone = np.concatenate([session.logits(x[row : row + 1]) for row in range(len(x))])
     same = True
     for batch in BATCHES:
@@ -140,16 +141,16 @@ def measure_packed(original: Original, session: Session, images: ImageSet) -> tu
     tied = ties(expected) if original.cut else 0
     parity = Parity(
         max_logit_error=_error(original.own(logits), expected),
-        max_logit_error_limit=_limit(session),
+        max_logit_error_limit=_limits(session).logit,
         prediction_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
-        prediction_agreement_limit=PREDICTION_AGREEMENT,
+        prediction_agreement_limit=_limits(session).agreement,
     )
     said = f"the original's output is saturated in {tied} of {len(x)} images: its largest numbers are equal there"
     return parity, (said,) if tied else ()
 
 
-def _limit(session: Session) -> float:
-    return MAX_LOGIT_ERROR_FP16 if session.card().precision == "fp16" else MAX_LOGIT_ERROR
+def _limits(session: Session) -> Limits:
+    return PRECISIONS[session.card().precision].limits
 
 
 def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -12,10 +12,12 @@ import numpy as np
 
 from export.model_card import model_card
 from export.passes import input_shape, opset_of, to_bytes
+from export.precision import shipping
 from runtime.bundle import (
     EVALUATION,
     MANIFEST,
     REFERENCE,
+    Calibrated,
     DataRecord,
     FileEntry,
     Graph,
@@ -63,7 +65,7 @@ class Claims:
         reference: what the training run measured on its hold-out images.
         provenance: recipe, checkpoint, teacher and training data.
         packed: the file that the model came as, where it was not trained here.
-        ships: the precision that goes to the device, one of the bundle's.
+        ships: the precision that goes to the device, one of the bundle's; None: `export.precision.shipping`.
         created: ISO 8601, UTC.
 
     """
@@ -76,17 +78,18 @@ class Claims:
     reference: Reference | None = None
     provenance: Provenance | None = None
     packed: Packed | None = None
-    ships: str = "fp32"
+    ships: str | None = None
     created: str = field(default_factory=_now)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One precision of a model: the classifier, the graph of its input gradient, and how near they came."""
+    """One precision of a model: the classifier, the graph of its input gradient, their parity, its calibration."""
 
     forward: ModelProto
     gradient: ModelProto | None
     parity: Parity | None = None
+    calibration: Calibrated | None = None
 
 
 def write_bundle(
@@ -147,7 +150,7 @@ def _manifest(
         input=InputShape(channels=channels, height=height, width=width),
         classes=claims.classes,
         threat_model=claims.threat_model,
-        ships=claims.ships,
+        ships=claims.ships or shipping(precisions),
         graphs={name: _graph(name, precision) for name, precision in precisions.items()},
         evaluation=DataRecord(name=evaluation.name, n=len(evaluation), sha256=evaluation.sha256),
         gate=claims.gate,
@@ -165,6 +168,7 @@ def _graph(name: str, precision: Precision) -> Graph:
         gradient=gradient if precision.gradient is not None else None,
         opset=opset_of(precision.forward),
         parity=precision.parity,
+        calibration=precision.calibration,
     )
 
 

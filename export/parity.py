@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from export.limits import MAX_LOGIT_ERROR, MEDIAN_GRADIENT_ERROR, PREDICTION_AGREEMENT
 from runtime.bundle import Parity
 from runtime.session import LossSpec
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from export.limits import Limits
     from runtime.images import ImageSet
     from runtime.session import Session
 
@@ -30,7 +30,9 @@ def reference_logits(network: nn.Module, images: ImageSet) -> NDArray[np.float32
     return np.concatenate(rows)
 
 
-def measure_parity(network: nn.Module, session: Session, images: ImageSet, logits: NDArray[np.float32]) -> Parity:
+def measure_parity(
+    network: nn.Module, session: Session, images: ImageSet, logits: NDArray[np.float32], limits: Limits
+) -> Parity:
     """Compare a session over the exported graphs with the network they came from.
 
     Args:
@@ -38,6 +40,7 @@ def measure_parity(network: nn.Module, session: Session, images: ImageSet, logit
         session: of the exported forward and gradient graph.
         images: the evaluation set.
         logits: [N, K], the network's own on these images (`reference_logits`).
+        limits: for the record; `export.limits.refuse_beyond_limits` applies them.
 
     Raises:
         NonFinite, BadModel: from the session.
@@ -48,11 +51,11 @@ def measure_parity(network: nn.Module, session: Session, images: ImageSet, logit
     errors = [_gradient_errors(network, session, images.rows(part), logits.shape[1]) for part in parts]
     return Parity(
         max_logit_error=_relative(found - logits, logits),
-        max_logit_error_limit=MAX_LOGIT_ERROR,
+        max_logit_error_limit=limits.logit,
         prediction_agreement=float(np.mean(found.argmax(axis=1) == logits.argmax(axis=1))),
-        prediction_agreement_limit=PREDICTION_AGREEMENT,
+        prediction_agreement_limit=limits.agreement,
         median_gradient_error=float(np.median(np.concatenate(errors))),
-        median_gradient_error_limit=MEDIAN_GRADIENT_ERROR,
+        median_gradient_error_limit=limits.gradient,
     )
 
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, checker, helper, numpy_helper, shape_inference
+from onnx import ModelProto, checker, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from export.constants import evaluate_node, is_folded
 from export.graph import typed_values
 from runtime.errors import BadModel
 from runtime.session_ort import OrtSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -121,7 +122,10 @@ def strip_metadata(model: ModelProto) -> None:
 
 
 def fold_constants(model: ModelProto) -> None:
-    """Compute every node that depends on no input, and drop Identity nodes and constants that nothing reads."""
+    """Compute every node that depends on no input, and drop Identity nodes and constants that nothing reads.
+
+    Weights that are stored as integers stay so: see `export.constants.is_folded`.
+    """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     renamed: dict[str, str] = {}
@@ -131,7 +135,7 @@ def fold_constants(model: ModelProto) -> None:
             node.input[position] = renamed.get(name, name)
         if node.op_type == "Identity" and node.output[0] != OUTPUT:
             renamed[node.output[0]] = node.input[0]
-        elif is_constant(node, constants):
+        elif is_folded(node, constants):
             for name, value in zip(node.output, evaluate_node(node, constants, model), strict=True):
                 constants[name] = numpy_helper.from_array(np.asarray(value), name)
         else:
@@ -163,41 +167,13 @@ def has_no_metadata(model: ModelProto) -> bool:
     return not any(item.doc_string or item.metadata_props for item in items)
 
 
-def is_constant(node: NodeProto, constants: Mapping[str, Any]) -> bool:
-    """Whether a node depends on constants alone."""
-    if node.op_type == "Constant":
-        return True
-    inputs = [name for name in node.input if name]
-    return bool(inputs) and all(name in constants for name in inputs)
-
-
-def evaluate_node(node: NodeProto, constants: Mapping[str, Any], model: ModelProto) -> list[Any]:
-    """Return the outputs of a node whose inputs are all constants (TensorProtos by name); `BadModel` if none can."""
-    graph = helper.make_graph(
-        [node],
-        "constant",
-        [],
-        [helper.make_empty_tensor_value_info(name) for name in node.output],
-        [constants[name] for name in dict.fromkeys(node.input) if name],
-    )
-    single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    try:
-        return list(ReferenceEvaluator(single).run(None, {}))
-    except Exception as error:  # of whatever kind a kernel raises
-        name = node.name or node.output[0]
-        raise BadModel(
-            f"node {name!r} ({node.op_type}) of constants alone cannot be computed: {error}",
-            hint="simplify the model first",
-        ) from None
-
-
 def _reads_only_what_is_computed(model: ModelProto) -> bool:
     """Whether no node is left to fold, and every name that is read was written before."""
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     known = {"", *constants, *(info.name for info in graph.input)}
     for node in graph.node:
-        if is_constant(node, constants) or not known.issuperset(node.input):
+        if is_folded(node, constants) or not known.issuperset(node.input):
             return False
         known.update(node.output)
     return OUTPUT in known

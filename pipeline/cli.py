@@ -10,9 +10,12 @@ import click
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
+from export.calibrate import Calibration, calibration_images
 from export.network import export_network
 from export.pack import Claims
-from pipeline.data import load_dataset
+from export.precision import Choice
+from export.precision_options import choice, precision_options
+from pipeline.data import Dataset, hold_out, load_dataset
 from pipeline.devices import training_device
 from pipeline.distill import SAVE_SECONDS
 from pipeline.distill import distill as run_recipe
@@ -156,12 +159,20 @@ def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
 @checkpoint_option
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
+@precision_options(default="fp32")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
 @key_option
 def export(
-    run: Path, checkpoint: str, data_root: Path, out: Path | None, version: int, key: EllipticCurvePrivateKey | None
+    run: Path,
+    checkpoint: str,
+    data_root: Path,
+    out: Path | None,
+    version: int,
+    key: EllipticCurvePrivateKey | None,
+    **options: Any,
 ) -> None:
     """Export the student of RUN: ONNX, its gradient graph, test images, digests, signature; one bundle."""
+    chosen = choice(options)
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
     out = out or Path("bundles") / recipe.name
@@ -173,10 +184,18 @@ def export(
         gate=recipe.gate,
         reference=_reference(trained),
         provenance=_provenance(trained),
+        ships=chosen.ships,
     )
-    test = load_dataset(recipe.data.name, recipe.data.path, data_root).test
+    data = load_dataset(recipe.data.name, recipe.data.path, data_root)
     manifest = export_network(
-        trained.network, shape=trained.card.input, evaluation=test, claims=claims, out=out, key=key
+        trained.network,
+        shape=trained.card.input,
+        evaluation=data.test,
+        claims=claims,
+        out=out,
+        precisions=chosen.names,
+        calibration=_calibration(trained, data, chosen) if chosen.calibrated else None,
+        key=key,
     )
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
@@ -187,7 +206,16 @@ def export(
             f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )
+    if len(manifest.graphs) > 1:
+        click.echo(f"ships: {manifest.ships}")
     click.echo(written(out, key))
+
+
+def _calibration(trained: TrainedRun, data: Dataset, chosen: Choice) -> Calibration:
+    """Return what int8 is made with: training images, none of the hold-out that chose the checkpoint."""
+    recipe = trained.recipe
+    training, _ = hold_out(data.train, recipe.data.holdout, recipe.seed)
+    return Calibration(calibration_images(training, data.test, chosen.images, recipe.seed), chosen.method)
 
 
 def _reference(trained: TrainedRun) -> Reference | None:
@@ -209,5 +237,5 @@ def _provenance(trained: TrainedRun) -> Provenance:
         checkpoint_sha256=trained.checkpoint_sha256,
         teacher_sha256=trained.summary.teacher_sha256,
         training_data=trained.summary.training_data,
-        software=software(("edgeproof", "onnx", "onnxscript", "torch")),
+        software=software(("edgeproof", "onnx", "onnxruntime", "onnxscript", "torch")),
     )

@@ -76,6 +76,22 @@ class Parity(Frozen):
     median_gradient_error_limit: float | None = None
 
 
+class DataRecord(Frozen):
+    """The images that a figure is measured on, or that a graph is made with."""
+
+    name: str
+    n: Annotated[int, Field(gt=0)]
+    sha256: Digest
+
+
+class Calibrated(Frozen):
+    """What set the ranges of a quantised graph, and which of its nodes were left in float16."""
+
+    data: DataRecord
+    method: str
+    kept_fp16: tuple[str, ...] = ()
+
+
 class Graph(Frozen):
     """The files of one precision: the classifier, and the graph of its input gradient."""
 
@@ -83,14 +99,7 @@ class Graph(Frozen):
     gradient: FileName | None
     opset: int
     parity: Parity | None = None
-
-
-class DataRecord(Frozen):
-    """The images that a figure is measured on."""
-
-    name: str
-    n: Annotated[int, Field(gt=0)]
-    sha256: Digest
+    calibration: Calibrated | None = None
 
 
 class Reference(Frozen):

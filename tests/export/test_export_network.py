@@ -19,6 +19,7 @@ from export.network import export_network
 from export.pack import MODEL_CARD, Claims, Precision, write_bundle
 from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
+from export.precision import PRECISIONS
 from export.to_onnx import to_onnx
 from runtime.bundle import EVALUATION, REFERENCE, Bundle, DataRecord, InputShape, Provenance, Reference, open_bundle
 from runtime.errors import BadData, BadModel, UsageFault
@@ -147,12 +148,16 @@ def test_card_carries_its_figures_as_a_model_index(bundle: Bundle) -> None:
     metadata = front_matter(bundle.read(MODEL_CARD).decode())
     assert metadata["pipeline_tag"] == "image-classification"
     (model,) = metadata["model-index"]
-    (result,) = model["results"]
+    result, same = model["results"]
     assert (model["name"], result["task"]["type"]) == ("tiny", "image-classification")
     assert result["dataset"] == {"name": "animals, 500 hold-out images", "type": "animals"}
     assert {metric["name"]: metric["value"] for metric in result["metrics"]} == {
         "clean accuracy": 0.81,
         "accuracy under PGD, linf, eps 8/255": 0.47,
+    }
+    assert same["dataset"] == {"name": "held out, 40 images", "type": "held out"}
+    assert {metric["name"]: metric["value"] for metric in same["metrics"]} == {
+        "same prediction as the trained network, fp32": 1.0
     }
 
 
@@ -217,7 +222,7 @@ def test_label_beyond_the_classes_is_refused(network: nn.Module, evaluation: Ima
 
 def parity_against(other: nn.Module, graphs: tuple[Any, Any], evaluation: ImageSet) -> Any:
     session = OrtSession(*map(to_bytes, graphs), precision="fp32")
-    return measure_parity(other, session, evaluation, reference_logits(other, evaluation))
+    return measure_parity(other, session, evaluation, reference_logits(other, evaluation), PRECISIONS["fp32"].limits)
 
 
 def test_graph_of_another_network_is_refused_by_parity(graphs: tuple[Any, Any], evaluation: ImageSet) -> None:

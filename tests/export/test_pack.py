@@ -410,9 +410,7 @@ def test_one_of_two_outputs_is_taken_where_only_it_fits(data: Path, save: Any, t
     assert "only scores kept" in " ".join(bundle.manifest.packed.changes)
 
 
-def test_model_in_float16_ships_in_float16_and_is_differentiated_in_float32(
-    data: Path, save: Any, tmp_path: Path
-) -> None:
+def test_model_in_float16_ships_in_float16_and_is_differentiated_in_it(data: Path, save: Any, tmp_path: Path) -> None:
     model = plain(kind=TensorProto.FLOAT16)
     bundle = packed(save(model), data, tmp_path / "bundle")
     assert (bundle.manifest.ships, list(bundle.manifest.graphs)) == ("fp16", ["fp16"])
@@ -554,7 +552,10 @@ def test_images_that_do_not_fit_are_refused(change: Any, words: str, data: Path,
         (["--mean", "grey"], 2),
         (["--mean", ".5,.5"], 3),
         (["--classes", "a,b"], 3),
-        (["--precision", "fp16"], 3),
+        (["--precision", "int8"], 2),
+        (["--precision", "fp32,bf16"], 2),
+        (["--precision", "fp32", "--ships", "fp16"], 2),
+        (["--precision", "int8", "--calibration", "nowhere"], 2),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

@@ -10,6 +10,8 @@ import pytest
 
 from export.gradient import gradient_graph
 from export.passes import to_bytes
+from export.precision import PRECISIONS
+from tests.export.test_precision import CALIBRATION
 from tests.export.test_rules import CASES, model_of
 
 if TYPE_CHECKING:
@@ -55,9 +57,10 @@ def test_gradient_of_every_operation_is_parsed(name: str) -> None:
     parse(gradient_graph(model_of(CASES[name], np.float32)))
 
 
-def test_classifier_is_parsed_and_built(exported: Exported) -> None:
-    assert build(exported.forward) is not None
-
-
-def test_gradient_graph_is_parsed_and_built(exported: Exported) -> None:
-    assert build(exported.gradient) is not None
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_classifier_and_gradient_graph_of_every_precision_are_parsed_and_built(
+    precision: str, exported: Exported
+) -> None:
+    forward = PRECISIONS[precision].make(exported.forward, CALIBRATION)
+    assert build(forward) is not None
+    assert build(gradient_graph(forward)) is not None

@@ -66,6 +66,35 @@ def test_a_key_that_cannot_sign_is_refused_before_any_work(tmp_path, trained_run
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.check
+def test_every_precision_of_a_bundle_is_attacked_with_its_own_gradient(trained_run, tmp_path):
+    out = tmp_path / "bundle"
+    asked = ("--precision", "fp32,fp16,int8", "--ships", "int8", "--calibration-images", 64)
+    result = edgeproof("export", trained_run, *asked, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "ships: int8" in result.stdout
+    manifest = open_bundle(out).manifest
+    assert manifest.graphs["int8"].calibration.data.name == "fashion-mini/train"
+    assert manifest.graphs["int8"].calibration.data.n == 64
+    standing = {}
+    for precision in ("fp32", "fp16", "int8"):
+        options = ("--precision", precision, "--n", 50, "--attacks", "pgd", "--json", "--out", tmp_path / precision)
+        verified = edgeproof("verify", out, *options)
+        assert verified.exit_code in (0, 5), verified.output
+        report = json.loads(verified.stdout)
+        assert report["artifact"]["precision"] == precision
+        standing[precision] = report["robust_accuracy"]["value"]
+    assert max(standing.values()) - min(standing.values()) <= 0.1
+
+
+@pytest.mark.parametrize("asked", [("--precision", "fp8"), ("--precision", "fp32", "--ships", "int8")])
+def test_a_precision_that_there_is_not_is_a_usage_error(trained_run, tmp_path, asked):
+    result = edgeproof("export", trained_run, *asked, "--out", tmp_path / "bundle")
+    assert result.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
 def test_a_summary_that_is_none_is_refused(trained_run, tmp_path, content):
     run = tmp_path / "run"

@@ -1,0 +1,167 @@
+"""int8 by ONNX Runtime's quantiser: explicit, symmetric, weights by channel, ranges from calibration images."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from export.half import WEIGHTED
+from export.passes import INPUT, prepare, to_bytes
+from runtime.errors import BadData, BadModel
+from runtime.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runtime.images import ImageSet
+
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+"""How the range of a tensor follows from what it held, by the name of ONNX Runtime's `CalibrationMethod`."""
+IMAGES = 512
+"""Calibration images, where the set has as many."""
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What an int8 graph is made with.
+
+    Args:
+        images: whose activations set the ranges; none of the evaluation set: see `calibration_images`.
+        method: one of METHODS.
+
+    """
+
+    images: ImageSet
+    method: str = "minmax"
+
+
+def calibration_images(images: ImageSet, evaluation: ImageSet, count: int, seed: int = 0) -> ImageSet:
+    """Return `count` of the images, or as many as there are, drawn by `seed`: none that is in the evaluation set.
+
+    Raises:
+        BadData: they have another shape than the evaluation images, or all are evaluation images.
+
+    """
+    channels, height, width = evaluation.images.shape[1:]
+    images.check_fits((channels, height, width), int(max(images.labels.max(), evaluation.labels.max())) + 1)
+    judged = set(_digests(evaluation))
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(images))
+    kept: list[int] = []
+    for start in range(0, len(order), count):
+        part = order[start : start + count]
+        kept += [
+            int(place) for place, digest in zip(part, _digests(images.rows(part)), strict=True) if digest not in judged
+        ]
+        if len(kept) >= count:
+            break
+    if not kept:
+        raise BadData(
+            f"every image of {images.name} is in the evaluation set",
+            hint="calibrate on other images, best those that it was trained on: figures on seen images flatter",
+        )
+    return images.rows(np.sort(kept[:count]))
+
+
+def _digests(images: ImageSet) -> Iterator[str]:
+    for start in range(0, len(images), BATCH):
+        for image in np.round(255 * images.as_float(slice(start, start + BATCH))).astype(np.uint8):
+            yield sha256(image.tobytes())
+
+
+def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
+    """Return a copy whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
+
+    Activations are quantised where such an operation reads them, with one symmetric scale; weights with one for each
+    output channel, stored as int8; biases and everything between stay float32. That is where TensorRT wants them, and
+    it fuses the rest itself.
+
+    Args:
+        model: as `export.passes.prepare` returns it, in float32.
+        calibration: the images and the method.
+
+    Raises:
+        BadModel: there is nothing to quantise, or ONNX Runtime's quantiser fails.
+
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    if not any(node.op_type in WEIGHTED for node in model.graph.node):
+        raise BadModel("nothing to quantise: the model has no convolution and no matrix product")
+    with tempfile.TemporaryDirectory() as place, _silence():
+        source, target = Path(place) / "float.onnx", Path(place) / "int8.onnx"
+        source.write_bytes(to_bytes(model))
+        try:
+            quantize_static(
+                source,
+                target,
+                _reader(calibration.images),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(WEIGHTED),
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod[METHODS[calibration.method]],
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    # An int32 bias is what TensorRT's parser refuses.
+                    "QuantizeBias": False,
+                    "MatMulConstBOnly": True,
+                    "QDQKeepRemovableActivations": True,
+                    "OpTypesToExcludeOutputQuantization": list(WEIGHTED),
+                    # Batch by batch: otherwise the activations of all images are held at once.
+                    "CalibStridedMinMax": 1,
+                },
+            )
+            quantized = onnx.load(target)
+        except Exception as error:  # of whatever kind its kernels and its own checks raise
+            raise BadModel(f"ONNX Runtime cannot quantise the model: {_first_line(error)}") from error
+    return prepare(quantized)
+
+
+def _reader(images: ImageSet) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
+        """Batches of images, by number."""
+
+        def __init__(self) -> None:
+            self._left = iter(range(len(self)))
+
+        def __len__(self) -> int:
+            return -(-len(images) // BATCH)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = iter(range(start_index, end_index))
+
+        def get_next(self) -> dict[str, Any] | None:
+            number = next(self._left, None)
+            return None if number is None else {INPUT: images.as_float(slice(number * BATCH, (number + 1) * BATCH))}
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the quantiser's prints and its advice in the root log away from the user."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
