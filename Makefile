@@ -32,12 +32,12 @@ distill: $(RUN)/summary.json ## train the student of RECIPE into RUN, unless it 
 
 export: $(BUNDLE)/manifest.json ## export RUN to BUNDLE, unless it is there; PRECISION=fp32,fp16,int8
 
-# The gate is judged on the whole set: AA images decide none, hence the 0 %.
+# The gate is judged on the whole set: so few images decide none.
 verify: $(BUNDLE)/manifest.json ## attack the exported artifact: REPORT; AutoAttack on AA images: REPORT-autoattack
 	$(call set_aside,$(REPORT))
 	$(call set_aside,$(REPORT)-autoattack)
 	$(BIN)/edgeproof verify $(BUNDLE) --out $(REPORT)
-	$(BIN)/edgeproof verify $(BUNDLE) --attacks aa --n $(AA) --fail-under 0% --out $(REPORT)-autoattack
+	$(BIN)/edgeproof verify $(BUNDLE) --attacks aa --n $(AA) --no-gate --out $(REPORT)-autoattack
 
 $(RUN)/summary.json: | $(VENV)/main-job
 	$(if $(RESUME),,$(call set_aside,$(RUN)))

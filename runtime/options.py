@@ -94,6 +94,7 @@ class Asked:
     data_root: Path
     fail_under: float | None
     max_drop: float | None
+    no_gate: bool
     against: Path | None
     save_adversarial: bool
     lattice: Literal["uint8"] | None
@@ -108,6 +109,8 @@ class Asked:
             raise UsageFault(
                 "a gate on robust accuracy needs an attack within eps", hint=f"--attacks {','.join(DEFAULT)}"
             )
+        if self.no_gate and (self.fail_under is not None or self.max_drop is not None):
+            raise UsageFault("--no-gate contradicts --fail-under and --max-drop", hint="leave it out")
         if self.until_decided and self.shard:
             raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the run stops early")
         if self.resume and self.out is None:
@@ -119,7 +122,7 @@ class Asked:
         return Settings(
             attacks=self.attacks,
             threat_model=threat_model if self.eps is None else ThreatModel(eps=self.eps),
-            gate=gate if asked == Gate() else asked,
+            gate=gate if asked == Gate() and not self.no_gate else asked,
             n=self.n,
             seed=self.seed,
             batch=self.batch,
@@ -182,6 +185,9 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         callback=fraction,
         help=f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
         f"judged first.{OWN}",
+    ),
+    click.option(
+        "--no-gate", is_flag=True, help="Judge by no gate, also not the subject's own: of few images it decides nothing."
     ),
     click.option(
         "--against",

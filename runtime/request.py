@@ -12,6 +12,7 @@ from runtime.attacks import CASCADES, stages
 from runtime.bundle import DataRecord
 from runtime.images import DATA_ROOT
 from runtime.report_schema import AttackRequest, Request
+from runtime.spec import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from runtime.paired import Reference
     from runtime.session import Session
     from runtime.shards import Shard
-    from runtime.spec import Gate, ThreatModel
+    from runtime.spec import ThreatModel
 
 PARENT = "fp32"
 """The precision that others are compared with: it has nothing to drop from."""
@@ -149,6 +150,10 @@ def _repeat(command: str, settings: Settings, n: int) -> str:
         "--lattice": settings.lattice,
         "--shard": settings.shard,
     }
-    flags = {"--until-decided": settings.until_decided, "--save-adversarial": settings.save_adversarial}
+    flags = {
+        "--no-gate": settings.gate == Gate(),
+        "--until-decided": settings.until_decided,
+        "--save-adversarial": settings.save_adversarial,
+    }
     words = [word for option, value in options.items() if value is not None for word in (option, str(value))]
     return f"{command} {shlex.join([*words, *(flag for flag, is_set in flags.items() if is_set)])}"

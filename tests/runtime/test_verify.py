@@ -265,6 +265,17 @@ def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, fil
     assert edgeproof("verify", strict, "--attacks", "fgsm", "--fail-under", "1%", "--out", "b").exit_code == 0
 
 
+def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tmp_path, files):
+    strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
+    result = edgeproof("verify", strict, "--no-gate", "--n", 9, "--attacks", "fgsm", "--out", "run")
+    assert (result.exit_code, result.stdout.splitlines()[:2]) == (0, ["passed", "  no gate asked for"])
+    read = load_report(Path("run"))
+    assert read.gate == Gate()
+    again = edgeproof("verify", strict, *shlex.split(read.request.command)[3:], "--out", "again")
+    assert again.exit_code == 0
+    assert Path("again/run.json").read_bytes() == Path("run/run.json").read_bytes()
+
+
 def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path, files):
     fp32 = write_bundle(tmp_path / "fp32", files, n=60, gate=Gate(max_drop=0.01))
     assert edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a").exit_code == 0
@@ -439,6 +450,8 @@ USAGE = {
     "no name for the run directory": ["--out", ""],
     "no name for the data": ["--data", ""],
     "gate without attack": ["--attacks", "clean", "--fail-under", "10%"],
+    "a gate and none": ["--no-gate", "--fail-under", "10%"],
+    "early stop without a gate": ["--no-gate", "--until-decided"],
     "comparison that is not there": ["--against", "nowhere"],
     "data that is not there": ["--data", "nowhere.npz"],
     "unknown option": ["--colour"],
