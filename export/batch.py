@@ -266,6 +266,15 @@ def _squeeze(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     return [_with_inputs(node, node.input[0], graph.constant(np.asarray(axes, np.int64), node))]
 
 
+def _gather(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+    """Reshape where all numbers of a flat value are gathered in order, as PyTorch writes a pooled one's strides."""
+    narrow, indices = graph.narrow(node.input[0]), graph.value(node.input[1])
+    if narrow is None or len(narrow) != 1 or indices is None or not np.array_equal(indices.ravel(), range(narrow[0])):
+        return [node]
+    shape = graph.constant(np.asarray(indices.shape, np.int64), node)
+    return _reshape(graph, helper.make_node("Reshape", [node.input[0], shape], node.output))
+
+
 def _resize(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     """Give sizes for the pixels alone."""
     batch = graph.batch_axis(node.input[0])
@@ -291,6 +300,7 @@ def _with_inputs(node: NodeProto, *inputs: str, **attributes: Any) -> NodeProto:
 REWRITES: dict[str, Callable[[Freeing, NodeProto], list[NodeProto]]] = {
     "Concat": _concat,
     "Expand": _expand,
+    "Gather": _gather,
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,

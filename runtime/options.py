@@ -187,7 +187,9 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         f"judged first.{OWN}",
     ),
     click.option(
-        "--no-gate", is_flag=True, help="Judge by no gate, also not the subject's own: of few images it decides nothing."
+        "--no-gate",
+        is_flag=True,
+        help="Judge by no gate, also not the subject's own: of few images it decides nothing.",
     ),
     click.option(
         "--against",

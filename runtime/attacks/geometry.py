@@ -42,35 +42,36 @@ def inner(a: Any, b: Any) -> Any:
 def move_to_hyperplane(x: Any, normal: Any, change: Any) -> Any:
     """Return the shortest move in L-infinity that changes <normal, x> by `change` [B] and keeps x in [0, 1].
 
-    Every pixel goes l the way its normal asks, or as far as its room r: sum_i |w_i| min(l, r_i) = |change|.
-    The left side is linear in l between two rooms, so l is exact once the rooms are sorted. Where the box does
-    not reach that far, the move goes as far as it can. Float32 [B, C, H, W], the sums in float64.
-    Croce & Hein 2020b, equation 5.
+    Every pixel goes l the way its normal asks, or as far as its room r: sum_i |w_i| min(l, r_i) = |change|. Where
+    the box does not reach that far, the move goes as far as it can. Float32 [B, C, H, W], the sums in float64.
+    Croce & Hein 2020b, equation 5, without their sort.
     """
     xp = array_namespace(x)
     pixels, weight = _flat(x), _flat(normal)
     way = xp.sign(weight) * xp.astype(xp.sign(change), xp.float32)[:, None]
     room = xp.where(way > 0, 1 - pixels, pixels)
-    order = xp.argsort(room, axis=1, stable=True)
-    rooms, pull = (double(xp.take_along_axis(array, order, axis=1)) for array in (room, xp.abs(weight)))
-    length = _water_level(rooms, pull, xp.abs(double(change))[:, None])
+    length = _water_level(double(room), double(xp.abs(weight)), xp.abs(double(change))[:, None])
     return xp.reshape(way * xp.minimum(xp.astype(length, xp.float32), room), x.shape)
 
 
 def _water_level(rooms: Any, pull: Any, wanted: Any) -> Any:
-    """Return l with sum_i pull_i min(l, rooms_i) = wanted [B, 1]; one where no l is enough. rooms [B, D] rise."""
+    """Return l with sum_i pull_i min(l, rooms_i) = wanted [B, 1]; one where no l is enough. All [B, D] in [0, 1].
+
+    By Newton's method from 0: the left side is concave in l and linear between two rooms, so that l rises to the
+    solution, never beyond it, and is exact once no more pixel runs out of room. A row's steps are its own.
+    """
     xp = array_namespace(rooms)
-    nothing = xp.zeros_like(wanted)
-    full, used = _running_sum(pull * rooms), _running_sum(pull)
-    total = used[:, -1:]
-    short = xp.sum(xp.astype(full + rooms * (total - used) < wanted, xp.int64), axis=1, keepdims=True)
-    below, full, used = (
-        xp.take_along_axis(xp.concat([nothing, array], axis=1), short, axis=1) for array in (rooms, full, used)
-    )
-    above = xp.take_along_axis(xp.concat([rooms, xp.ones_like(wanted)], axis=1), short, axis=1)
-    slope = total - used
-    level = (wanted - full) / xp.where(slope > 0, slope, xp.ones_like(slope))
-    return xp.where(short < rooms.shape[1], xp.minimum(xp.maximum(level, below), above), above)
+    reach, one = pull * rooms, xp.ones_like(wanted)
+    level = xp.zeros_like(wanted)
+    free = rooms > level
+    while True:
+        slope = _running_sum(xp.where(free, pull, xp.zeros_like(pull)))[:, -1:]
+        spent = _running_sum(xp.where(free, xp.zeros_like(reach), reach))[:, -1:]
+        rise = xp.where(slope > 0, (wanted - spent) / xp.where(slope > 0, slope, one), one)
+        level = xp.minimum(xp.maximum(rise, level), one)
+        before, free = free, rooms > level
+        if bool(xp.all(free == before)):
+            return level
 
 
 def _flat(x: Any) -> Any:

@@ -177,6 +177,7 @@ FLATTENINGS = {
         "f = Flatten (k)",
     ],
     "Expand": ["e = Expand (r, same)", "f = Flatten (e)"],
+    "Gather of all, in order": ["l = Reshape (r, minus)", "g = Gather (l, order)", "f = Flatten (g)"],
     "Resize by sizes": ['e = Resize <mode="nearest"> (r, , , same)', "f = Flatten (e)"],
 }
 
@@ -193,6 +194,8 @@ def test_batch_named_anywhere_in_the_graph_is_freed(name: str, data: Path, save:
         "halves": np.asarray([2, 4]),
         "same": np.asarray([1, 6, 4, 4]),
         "places": np.asarray([2, 3]),
+        "minus": np.asarray([-1]),
+        "order": np.arange(96).reshape(1, 6, 4, 4),
     }
     model = plain([*BODY[:2], *FLATTENINGS[name], "m = MatMul (f, w2)", "scores = Add (m, b2)"], constants=constants)
     check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
