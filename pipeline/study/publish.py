@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from pipeline.study.plan import Study
 from pipeline.study.plots import Picture, pictures
 from pipeline.study.results import CellResult, gather
 from pipeline.study.table import Table, build_table, to_csv, to_markdown
 from runtime.files import write_atomic
+from runtime.report.page import environment
 from runtime.spec import to_json
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+FOLDER = Path(__file__).parent
 TABLE = "table"
 """Of a study's directory: where this lies, whole enough to be kept without the runs."""
 
@@ -33,11 +32,4 @@ def publish(study: Study, results: list[CellResult], unfinished: dict[str, str],
 
 def page(table: Table, drawn: tuple[Picture, ...]) -> str:
     """Return one self-contained page; every text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE.name).render(table=table, pictures=drawn)
+    return environment(FOLDER).get_template("page.html.j2").render(table=table, pictures=drawn)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.errors import BadData
+from runtime.bench_schema import load_bench
+from runtime.errors import BadData, BadRun
+from runtime.evidence import WRONG_BEFORE
 from runtime.paired import Both, check_comparable, check_shared, paired, read_reference
-from runtime.report.gallery import read_gallery
+from runtime.report.gallery import GALLERY, read_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from runtime.bench_schema import Bench
     from runtime.paired import Reference
     from runtime.report.gallery import Gallery
     from runtime.report_schema import Paired, Report
@@ -37,25 +40,46 @@ class Account:
         report: report.json.
         gallery: a few images, where the run kept some.
         others: runs beside it.
+        bench: how fast it is, where `edgeproof bench` was told of the run's directory.
 
     """
 
     report: Report
     gallery: Gallery | None = None
     others: tuple[Comparison, ...] = ()
+    bench: Bench | None = None
 
 
 def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
     """Read a finished run, and those to be shown beside it.
 
     Raises:
-        BadData: report or evidence is missing or damaged.
-        BadRun: the gallery is.
+        BadData: report or evidence is missing or damaged; or bench.json is damaged.
+        BadRun: the gallery is, or it is of another run.
 
     """
     this = read_reference(directory)
+    gallery = read_gallery(directory)
+    if gallery is not None and not fits(gallery, this):
+        raise BadRun(f"{directory / GALLERY} is of another run", hint="remove it: the report is whole without it")
     compared = tuple(compare(this, read_reference(other)) for other in others)
-    return Account(this.report, read_gallery(directory), compared)
+    return Account(this.report, gallery, compared, load_bench(directory))
+
+
+def fits(gallery: Gallery, run: Reference) -> bool:
+    """Return whether the images of a gallery are those of a run, and what it says of them can be."""
+    classes, attacks = len(run.report.per_class), len(run.report.attacks)
+    labels = zip(gallery.index.tolist(), gallery.label.tolist(), strict=True)
+    return all(run.label.get(index) == label for index, label in labels) and all(
+        low <= value < high
+        for values, low, high in (
+            (gallery.label, 0, classes),
+            (gallery.clean_prediction, 0, classes),
+            (gallery.adversarial_prediction, 0, classes),
+            (gallery.broken_by, WRONG_BEFORE, attacks),
+        )
+        for value in values.tolist()
+    )
 
 
 def compare(this: Reference, that: Reference) -> Comparison:

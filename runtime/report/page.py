@@ -1,88 +1,212 @@
-"""report.html: one self-contained page from report.json alone."""
+"""report.html: one self-contained page, without scripts. Every text is escaped."""
 
 from __future__ import annotations
 
-import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runtime.report.words import accuracy_rows, interval, reasons, tone
-from runtime.statistics import percent, points
+from runtime.device import NOT_FOUND
+from runtime.report import words
+from runtime.report.plots import MOST_CLASSES, plots, shown_classes
+from runtime.report.tiles import tiles
+from runtime.statistics import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import jinja2
 
     from runtime.report.account import Account
     from runtime.report_schema import Report
 
 TEMPLATES = Path(__file__).with_name("templates")
+MOST_CONFUSED = 10
+"""Pairs of classes that are listed."""
+DEEPEST = 60
+"""Percent of colour in a cell of the confusion matrix that holds all images of its row: the figure stays readable."""
 
-INK = "#010203"
-"""Drawn by matplotlib, then replaced by the page's own text colour, which follows light and dark."""
-ACCENT = "#3b7dd8"
+
+class Section(NamedTuple):
+    """A part of the page: its anchor, which names its template too, and its heading."""
+
+    name: str
+    title: str
 
 
-def render(account: Account) -> str:
-    """Return the page: verdict first, then figures, then circumstances. Every text is escaped."""
+class Headline(NamedTuple):
+    """A figure at the top of the page."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix: `part` is percent of colour."""
+
+    count: int
+    part: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Confused:
+    """Images of one class taken for another; `part` of that class's images."""
+
+    label: str
+    taken: str
+    count: int
+    part: float
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Return the environment of all pages: templates of `folders`, then the layout, the style and the macros here.
+
+    Raises:
+        ModuleNotFoundError: jinja2 is not installed.
+
+    """
     import jinja2
 
-    report = account.report
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, interval=interval, points=points)
-    plots = {"accuracy_plot": draw(accuracy_plot, report)}
-    plots["curve_plot"] = draw(curve_plot, report) if report.eps_curve else ""
-    return environment.get_template("report.html.j2").render(
-        r=report, tone=tone(report), reasons=reasons(report), rows=accuracy_rows(report), **plots
+    made.filters.update(
+        percent=percent, interval=words.interval, signed=words.signed, radius=words.radius, duration=words.duration
     )
+    return made
 
 
-def accuracy_plot(axes: Any, report: Report) -> None:
-    """Draw accuracy with its interval, clean on top, the worst case at the bottom."""
-    rows = accuracy_rows(report)
-    for place, (_, accuracy, (low, high)) in enumerate(rows):
-        axes.barh(place, 100 * accuracy, color=ACCENT, height=0.6)
-        axes.plot([100 * low, 100 * high], [place, place], color=INK, linewidth=1.5)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, % (line: 95 % interval)")
-
-
-def curve_plot(axes: Any, report: Report) -> None:
-    """Draw accuracy over eps."""
-    curve = report.eps_curve
-    axes.plot(
-        [255 * point.eps for point in curve],
-        [100 * point.accuracy for point in curve],
-        color=ACCENT,
-        marker="o",
-    )
-    axes.axvline(255 * report.threat_model.eps, color=INK, linewidth=1, linestyle=":")
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("eps, 1/255 (dotted: the threat model's)")
-    axes.set_ylabel("accuracy under PGD-10, %")
-
-
-def draw(plot: Callable[[Any, Report], None], report: Report) -> str:
-    """Return a plot as an <svg> element that takes its text colour from the page."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    ink: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    with mpl.rc_context({**ink, "svg.fonttype": "none", "svg.hashsalt": plot.__name__, "font.size": 11}):
-        figure = Figure(figsize=(7, 3.2), layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        plot(axes, report)
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+def render(account: Account) -> str:
+    """Return the page: verdict first, then figures, then circumstances."""
+    report = account.report
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            r=report,
+            tone=words.tone(report),
+            reasons=words.reasons(report),
+            tiles=headlines(account),
+            sections=sections(account),
+            plots=plots(account),
+            rows=words.accuracy_rows(report),
+            others=account.others,
+            bench=account.bench,
+            classes=[row for row in report.per_class if row.n],
+            shown=shown_classes(report),
+            names=[row.name for row in report.per_class],
+            matrix=matrix(report),
+            confused=confused(report),
+            gallery=tiles(account),
+            contrast=2 * report.threat_model.eps,
+            machine=machine(report),
+            digests=digests(report),
         )
-    svg = file.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+    )
+
+
+def sections(account: Account) -> list[Section]:
+    """Return the sections that there is something for, in the order of the page."""
+    report = account.report
+    every = {
+        Section("accuracy", "Accuracy under attack"): True,
+        Section("comparison", "Comparison"): report.paired or account.others,
+        Section("radius", "Over eps"): report.eps_curve,
+        Section("classes", "By class"): True,
+        Section("confusion", "Confusion under attack"): report.attacks,
+        Section("cost", "Time per attack"): report.attacks,
+        Section("latency", "Latency"): account.bench,
+        Section("checks", "Checks"): report.checks,
+        Section("gallery", "Gallery"): account.gallery is not None and len(account.gallery),
+        Section("machine", "Machine and artifact"): True,
+        Section("repeat", "How to repeat it"): True,
+    }
+    return [section for section, there in every.items() if there]
+
+
+def headlines(account: Account) -> list[Headline]:
+    """Return the figures at the top."""
+    report = account.report
+    found = [Headline("clean accuracy", percent(report.clean.accuracy), words.interval(report.clean.ci95))]
+    if report.robust_accuracy:
+        worst = report.robust_accuracy
+        found.insert(0, Headline("robust accuracy", percent(worst.value), words.interval(worst.ci95)))
+    if report.paired:
+        low, high = (words.signed(end) for end in report.paired.ci95)
+        found.append(Headline("change, points", words.signed(report.paired.difference), f"{low} to {high}"))
+    for run in account.bench.runs if account.bench else ():
+        if run.sha256 == report.artifact.sha256 and run.batch == 1:
+            found.append(Headline("latency, p50", f"{run.latency_ms.p50:.3g} ms", f"p99 {run.latency_ms.p99:.3g} ms"))
+    found.append(Headline("attacked within", words.radius(report.threat_model.eps), f"{report.clean.n} images"))
+    return found
+
+
+def matrix(report: Report) -> list[list[Cell]]:
+    """Return the confusion matrix; none of more classes than can be read."""
+    if len(report.confusion) > MOST_CLASSES:
+        return []
+    return [
+        [
+            Cell(
+                count, round(DEEPEST * count / (sum(row) or 1)), "right" if label == taken else "" if count else "none"
+            )
+            for taken, count in enumerate(row)
+        ]
+        for label, row in enumerate(report.confusion)
+    ]
+
+
+def confused(report: Report) -> list[Confused]:
+    """Return the pairs of classes that are confused most often."""
+    names = [row.name for row in report.per_class]
+    pairs = [
+        Confused(names[label], names[taken], count, count / sum(row))
+        for label, row in enumerate(report.confusion)
+        for taken, count in enumerate(row)
+        if count and label != taken
+    ]
+    return sorted(pairs, key=lambda pair: -pair.count)[:MOST_CONFUSED]
+
+
+def machine(report: Report) -> list[tuple[str, Any]]:
+    """Return the machine card, then what ran on it; in the same order however the report was read."""
+    device, artifact = dict(report.device), report.artifact
+    missing = device.pop(NOT_FOUND, None)
+    card = [(name.replace("_", " "), value) for name, value in sorted(device.items())]
+    rest = [
+        ("not found", missing),
+        ("software", ", ".join(f"{name} {version}" for name, version in sorted(report.software.items()))),
+        ("engine", f"{artifact.backend}, {artifact.provider}"),
+        ("gradient graph", _agreement(report)),
+        ("started", f"{report.started}, took {words.duration(report.seconds)}"),
+    ]
+    return [*card, *((name, value) for name, value in rest if value)]
+
+
+def digests(report: Report) -> list[tuple[str, Any]]:
+    """Return what must be the same for the same result."""
+    artifact, request = report.artifact, report.request
+    version = f"version {artifact.bundle_version}, " if artifact.bundle_version else ""
+    pairs = [
+        ("bundle", f"{version}{'authenticated' if artifact.authenticated else 'not authenticated'}"),
+        ("artifact", artifact.sha256),
+        ("engine", artifact.engine_sha256),
+        ("gradient graph", request.gradient_sha256),
+        ("images", f"{request.data.sha256}, the first {request.n} of {request.data.name}"),
+        ("compared with", request.against),
+        ("request", report.request_sha256),
+        ("seed", str(report.seed)),
+        ("gate", words.gate_words(report.gate)),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _agreement(report: Report) -> str:
+    if not report.agreement:
+        return ""
+    return f"predicts as the artifact does on {report.agreement.same_prediction} of {report.agreement.n} points"

@@ -46,6 +46,11 @@ def interval(ends: tuple[float, float]) -> str:
     return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
 
 
+def signed(fraction: float) -> str:
+    """Write a difference of fractions in percentage points, with its sign."""
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
 def radius(eps: float) -> str:
     """Write a radius on the scale of bytes: 8/255, 2.5/255."""
     return f"{round(255 * eps, 2):g}/255"

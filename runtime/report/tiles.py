@@ -1,0 +1,94 @@
+"""The pictures of a gallery, as PNG inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.evidence import WRONG_BEFORE
+from runtime.report.gallery import STEPS
+from runtime.report.words import outcome_words
+
+if TYPE_CHECKING:
+    from runtime.report.account import Account
+    from runtime.report.gallery import Gallery
+    from runtime.report_schema import Report
+
+HEAT = "cividis"
+"""A map of colours that the colour-blind read as others do."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image of the gallery.
+
+    Args:
+        index: its place in the set.
+        label: what it is.
+        before: what the artifact took it for.
+        after: what it took the worst point for; None where there is none, as it was wrong before.
+        linf: distance of that point, on the scale of bytes.
+        image: a data URL, as the next three.
+        adversarial: the worst point.
+        amplified: the perturbation around a middle grey, eps being black or white.
+        heat: where it is large, whatever its sign.
+
+    """
+
+    index: int
+    label: str
+    before: str
+    after: str | None
+    linf: float
+    image: str
+    adversarial: str
+    amplified: str
+    heat: str
+
+
+def tiles(account: Account) -> list[tuple[str, list[Tile]]]:
+    """Return the images of each outcome, which is told in words; nothing without a gallery."""
+    gallery, report = account.gallery, account.report
+    if gallery is None:
+        return []
+    groups = groupby(range(len(gallery)), key=lambda row: int(gallery.broken_by[row]))
+    return [(outcome_words(report, outcome), [_tile(gallery, row, report) for row in rows]) for outcome, rows in groups]
+
+
+def _tile(gallery: Gallery, row: int, report: Report) -> Tile:
+    names = [each.name for each in report.per_class]
+    moved = gallery.perturbation[row].astype(np.float64) / STEPS
+    return Tile(
+        index=int(gallery.index[row]),
+        label=names[gallery.label[row]],
+        before=names[gallery.clean_prediction[row]],
+        after=None if gallery.broken_by[row] == WRONG_BEFORE else names[gallery.adversarial_prediction[row]],
+        linf=255 * float(gallery.linf[row]),
+        image=data_url(gallery.image[row]),
+        adversarial=data_url(gallery.adversarial[row]),
+        amplified=data_url(np.rint(127.5 + 127.5 * moved).astype(np.uint8)),
+        heat=data_url(_heat(np.abs(moved).max(axis=0))),
+    )
+
+
+def data_url(pixels: Any) -> str:
+    """Return an image uint8 [C, H, W] as PNG in a URL: in colour where C is 3, else its channels' mean in grey."""
+    from PIL import Image
+
+    grey = pixels.shape[0] != 3
+    shown = np.rint(pixels.mean(axis=0)).astype(np.uint8) if grey else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    file = io.BytesIO()
+    Image.fromarray(shown).save(file, format="png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _heat(values: Any) -> Any:
+    """Return values in [0, 1] [H, W] in colours: uint8 [3, H, W]."""
+    from matplotlib import colormaps
+
+    return np.rint(255 * colormaps[HEAT](values)[..., :3]).astype(np.uint8).transpose(2, 0, 1)
