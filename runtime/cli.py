@@ -5,18 +5,27 @@ Nothing heavy may be imported here: `edgeproof --help` answers at once, on a dev
 
 from __future__ import annotations
 
+import errno
 import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
+from runtime.interrupt import sigterm_interrupts
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
+HINTS = {
+    errno.ENOSPC: "free some space on that disk; what can go on says how",
+    errno.EDQUOT: "the quota of that disk is used up; free some space",
+    errno.EROFS: "name a place that can be written to",
+    errno.EACCES: "name a place that this user may write to",
+}
+"""What to do about an error of the operating system, by its number."""
 CLICKS_OWN = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 SUMMARIES = {
@@ -28,7 +37,7 @@ SUMMARIES = {
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
     "bench": "Measure speed, power and heat of the artifact on this machine.",
-    "report": "Write the page, the summary and the JUnit file of a finished run again.",
+    "report": "Write the page, summary and JUnit file of a finished run again.",
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",
@@ -68,7 +77,8 @@ class LazyGroup(click.Group):
         What nobody expected keeps its traceback and exits with DEFECT.
         """
         try:
-            return self._run(ctx)
+            with sigterm_interrupts():
+                return self._run(ctx)
         except EdgeproofError as error:
             click.echo(f"error: {error.message}", err=True)
             if error.hint:
@@ -76,6 +86,12 @@ class LazyGroup(click.Group):
             ctx.exit(error.exit_code)
         except OSError as error:
             click.echo(f"error: {error}", err=True)
+            if error.errno in HINTS:
+                click.echo(f"hint: {HINTS[error.errno]}", err=True)
+            ctx.exit(MissingEnvironment.exit_code)
+        except MemoryError:
+            click.echo("error: memory ran out", err=True)
+            click.echo("hint: a smaller --batch, or more memory for the container", err=True)
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

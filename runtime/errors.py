@@ -80,6 +80,10 @@ class EngineFault(MissingEnvironment):
     """TensorRT builds, loads or runs no engine of a graph that it took, here and now."""
 
 
+class OutOfMemory(MissingEnvironment):
+    """What was asked for at once does not fit the memory, of the machine or of the GPU; less may."""
+
+
 class NonFinite(EdgeproofError):
     """The artifact returned NaN or infinity: no verdict can be drawn."""
 

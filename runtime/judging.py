@@ -15,7 +15,7 @@ from runtime.errors import UsageFault
 from runtime.progress import log, progress_on_stderr
 from runtime.report_schema import load_report
 from runtime.request import PARENT
-from runtime.run_directory import check_out, finish_run, finish_shard, finished, interruptible, open_run, read_request
+from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
 from runtime.spec import Gate, to_json
 from runtime.verify import prepare
 
@@ -75,7 +75,7 @@ def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> 
         log(f"{out} is finished already")
         return None if settings.shard else load_report(out)
     where = made_by(subject.libraries) | {"accelerator": subject.session.card().device}
-    with interruptible(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
+    with resumable(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
             log(f"going on after {len(journal)} units")
         case = replace(case, request=read_request(out))  # the same but for what changes no figure

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -13,6 +14,10 @@ from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Self = TypeVar("Self", bound="Lines")
+LINE_SECONDS = 60.0
+"""Between two lines of a run whose stderr is no terminal."""
 
 
 class Progress(Protocol):
@@ -61,10 +66,26 @@ class Pace:
 
 
 class Lines:
-    """One line whenever another tenth of a stage is done."""
+    """One line a minute and one at the end of a stage; the former from a thread, however long a unit takes.
 
-    def __init__(self) -> None:
-        self._name, self._pace = "", Pace(0)
+    Args:
+        every: seconds between two lines.
+
+    """
+
+    def __init__(self, every: float = LINE_SECONDS) -> None:
+        self._every, self._name, self._pace = every, "", Pace(0)
+        self._fresh = True
+
+    def __enter__(self: Self) -> Self:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="progress", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage."""
@@ -73,13 +94,21 @@ class Lines:
             log(f"{name}: no image to attack")
 
     def advance(self, count: int, *, fresh: bool = True) -> None:
-        """Write a line where a tenth is passed."""
-        pace = self._pace
-        before = pace.done
-        pace.advance(count, fresh=fresh)
-        if pace.done * 10 // pace.total > before * 10 // pace.total:
-            how = str(pace) if fresh else "from before"
-            log(f"{self._name}: {pace.done} of {pace.total} images{how and ', '}{how}")
+        """Write a line where the stage ends."""
+        self._fresh = fresh
+        self._pace.advance(count, fresh=fresh)
+        if self._pace.done >= self._pace.total:
+            log(str(self))
+
+    def __str__(self) -> str:
+        """Return the line: 'pgd: 640 of 2000 images, 41.2 images/s, 0:33 left'."""
+        how = str(self._pace) if self._fresh else "from before"
+        return f"{self._name}: {self._pace.done} of {self._pace.total} images{how and ', '}{how}"
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._every):
+            if self._pace.done < self._pace.total:
+                log(str(self))
 
 
 class Bar:
@@ -100,9 +129,10 @@ class Bar:
 
 @contextlib.contextmanager
 def progress_on_stderr() -> Iterator[Progress]:
-    """Yield a bar where stderr is a terminal, else plain lines."""
+    """Yield a bar where stderr is a terminal, else a plain line a minute."""
     if not sys.stderr.isatty():
-        yield Lines()
+        with Lines() as lines:
+            yield lines
         return
     pace = TextColumn("{task.fields[pace]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from runtime.errors import BadRun, EdgeproofError
+from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.evidence import Evidence
 from runtime.files import check_new_directory, write_atomic
 from runtime.journal import JOURNAL, Journal
@@ -83,7 +81,7 @@ def open_run(
     journal = Journal(out, read_request(out).digest(), made_by)
     try:
         yield journal
-    except EdgeproofError:
+    except (EdgeproofError, OSError):
         if not there and not len(journal):
             journal.remove()
             _remove_begun(out)
@@ -214,23 +212,14 @@ def read_part(directory: Path) -> Part:
 
 
 @contextlib.contextmanager
-def interruptible(out: Path) -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, and say how to go on; outside the main thread, only the latter."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _interrupt) if main else None
+def resumable(out: Path) -> Iterator[None]:
+    """Say how to go on where the block is interrupted, or the machine gives out: a full disk, no memory."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, MemoryError, MissingEnvironment, OSError):
         if (out / JOURNAL).is_file():
             log(f"what is done is kept; to go on: the same command with --out {out} --resume")
         raise
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _npz(arrays: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 
 from runtime import gpu_driver
 from runtime.engines import WORKSPACE, engines_place, private_directory
-from runtime.errors import BadModel, MissingEnvironment, UsageFault
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.session import LossSpec, SessionCard
 
@@ -64,6 +65,10 @@ TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
 """Set to 0, it forbids TF32 in all libraries of NVIDIA; the TensorRT provider has no option for it."""
 PIECE = 16
 """Rows of a batch that a worker runs at once. More are no faster an image, and no longer fit a core's cache."""
+NO_MEMORY = re.compile(
+    "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
+)
+"""What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
 FATAL = 4
 """Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
 
@@ -128,6 +133,7 @@ class OrtSession:
 
         Raises:
             BadModel: the graph does not take this shape, or fails.
+            OutOfMemory: so many images do not fit.
 
         """
         (z,) = self._forward.run({"input": x}, ("logits",))
@@ -138,6 +144,7 @@ class OrtSession:
 
         Raises:
             BadModel: there is no gradient graph, it does not take this shape, or fails.
+            OutOfMemory: so many images do not fit.
 
         """
         if self._gradient is None:
@@ -157,6 +164,7 @@ class _Graph:
     def __init__(self, role: str, session: Any, inputs: set[str], outputs: set[str], workers: int) -> None:
         self.role = role
         self._workers = workers
+        self._options: Any = None
         self._pool = ThreadPoolExecutor(workers)
         self._session = session
         self._inputs = {entry.name for entry in self._session.get_inputs()}
@@ -178,11 +186,16 @@ class _Graph:
                 return self._run(outputs, pieces[0])
             parts = list(self._pool.map(partial(self._run, outputs), pieces))
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
+            if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+                rows, self._options = len(wanted["input"]), _sparing(self._session)
+                raise OutOfMemory(
+                    f"the {self.role} does not fit the memory with {rows} images at a time", hint="a smaller --batch"
+                ) from None
             raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
-        results: list[Any] = self._session.run(list(outputs), feeds)
+        results: list[Any] = self._session.run(list(outputs), feeds, self._options)
         return results
 
 
@@ -248,6 +261,14 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: dict[str, str], t
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
     return session
+
+
+def _sparing(session: Any) -> Any:
+    """Return the options of a run that gives memory back when it ends; without them ONNX Runtime keeps all it had."""
+    options = _onnxruntime().RunOptions()
+    on_gpu = session.get_providers()[0] != PROVIDERS["cpu"].name
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0;gpu:0" if on_gpu else "cpu:0")
+    return options
 
 
 def _onnxruntime() -> Any:

@@ -14,6 +14,7 @@ from runtime.attacks.noise import Noise
 from runtime.device import machine_card, software
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.figures import accuracy, build_report, judge
+from runtime.fitting import Fitting
 from runtime.journal import Forgetful
 from runtime.paired import Reference, check_comparable, check_shared, pair, read_reference
 from runtime.report.gallery import Gallery, gather
@@ -36,6 +37,9 @@ __all__ = ["Case", "Run", "Settings", "Subject", "prepare", "verify"]
 
 FIRST_BLOCK, LARGEST_BLOCK, GROWTH = 16, 256, 0.25
 """A run that stops early looks after so many images; then after a quarter more each time, at most so many."""
+
+LARGEST_BATCH = "largest_batch"
+"""In the report's `device`, where a batch did not fit the memory: images that were asked for at once in the end."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,16 @@ class Case:
         Raises:
             BadModel: a graph does not take the images, or has too few classes for an attack.
             NonFinite: the artifact answers NaN or infinity.
+            OutOfMemory: not even one image fits the memory.
             BadRun: what the ledger holds is damaged.
 
         """
         began, now = time.perf_counter(), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
         subject, settings, order = self.subject, self.settings, self.order
         early, ledger = settings.until_decided, Forgetful() if ledger is None else ledger
+        session = Fitting(subject.session)
         outcome = run_suite(
-            Target(subject.session, self.images, len(subject.classes), settings.batch, subject.place),
+            Target(session, self.images, len(subject.classes), settings.batch, subject.place),
             settings.attacks,
             eps=settings.threat_model.eps,
             seed=settings.seed,
@@ -116,7 +122,7 @@ class Case:
         compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
         gallery = gather(outcome.evidence, self.images, settings.threat_model.eps, len(outcome.attacks))
-        return Findings(outcome, self._circumstances(started or now, seconds), compared, gallery)
+        return Findings(outcome, self._circumstances(started or now, seconds, session.largest), compared, gallery)
 
     def judge(self, findings: Findings) -> Run:
         """Judge what was found."""
@@ -132,8 +138,9 @@ class Case:
         precision = self.subject.session.card().precision
         return judge(self.request, accuracy(seen, seen.robust, judged), compared, precision).verdict != "inconclusive"
 
-    def _circumstances(self, started: str, seconds: float) -> Circumstances:
+    def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()
+        fitted = {} if largest is None else {LARGEST_BATCH: largest}
         return Circumstances(
             artifact=Artifact(
                 name=subject.name,
@@ -147,7 +154,7 @@ class Case:
                 authenticated=subject.authenticated,
             ),
             classes=subject.classes,
-            device={**machine_card(), "accelerator": card.device},
+            device={**machine_card(), "accelerator": card.device, **fitted},
             software=software(subject.libraries),
             started=started,
             seconds=seconds,

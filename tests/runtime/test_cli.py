@@ -194,7 +194,8 @@ def test_a_file_system_that_refuses_is_the_environments_fault(install):
     install(Entry("verify", lambda: click.Command("verify", callback=write)))
     result = run("verify")
     assert result.exit_code == 4
-    assert result.stderr == "error: [Errno 13] Permission denied: 'reports/x'\n"
+    assert result.stderr.splitlines()[0] == "error: [Errno 13] Permission denied: 'reports/x'"
+    assert "hint: name a place that this user may write to" in result.stderr
 
 
 def test_an_interrupt_is_one_line_and_130(install):

@@ -18,16 +18,26 @@ def test_software_that_is_not_installed_is_left_out():
     assert device.software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}
 
 
-def test_progress_is_one_line_a_tenth(capsys):
+def test_elsewhere_than_on_a_terminal_a_stage_is_one_line_at_its_end(capsys):
     lines = Lines()
     lines.stage("pgd", 100)
     for _ in range(100):
         lines.advance(1)
     out, err = capsys.readouterr()
     assert out == ""
-    lines = err.splitlines()
-    assert [line.partition(", ")[0] for line in lines] == [f"pgd: {done} of 100 images" for done in range(10, 101, 10)]
-    assert all(re.fullmatch(r".* images/s, 0:00 left", line) for line in lines)
+    assert re.fullmatch(r"pgd: 100 of 100 images, .* images/s, 0:00 left\n", err)
+
+
+def test_a_stage_that_takes_its_time_is_a_line_a_minute_also_within_a_unit(capsys):
+    with Lines(every=0.001) as lines:
+        lines.stage("pgd", 100)
+        lines.advance(64, fresh=False)
+        said = ""
+        while said.count("\n") < 3:
+            said += capsys.readouterr().err
+        lines.advance(36)
+    assert all(re.fullmatch("pgd: (0|64) of 100 images(, from before)?", line) for line in said.splitlines())
+    assert capsys.readouterr().err.splitlines()[-1].startswith("pgd: 100 of 100 images")
 
 
 def test_the_rate_counts_what_this_process_did_alone(monkeypatch):

@@ -1,11 +1,7 @@
 """Runs that are killed or interrupted in a real process, and go on."""
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -18,60 +14,13 @@ from runtime.report_schema import load_report
 from runtime.run_directory import open_run, read_request
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
+from tests.runtime.long_run import OPTIONS, N, assert_same, lines, start, stop, wait_for_line, whole_run
 from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
-
-COMMAND = [sys.executable, "-c", "from runtime.cli import main; main()"]
-OPTIONS = ["--attacks", "fgsm,pgd,apgd-ce", "--save-adversarial", "--lattice", "uint8"]
-N = 600
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A bundle of three units an attack, and its run that nobody interrupts."""
-    place = tmp_path_factory.mktemp("resume")
-    weight, bias, images, labels = linear_task(n=N)
-    stored = npz(images=np.round(images * 255).astype(np.uint8), labels=labels, ids=np.arange(N))
-    write_bundle(place / "bundle", {**bundle_files((weight, bias, images, labels)), EVALUATION: stored}, n=N)
-    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", place / "whole")
-    assert result.exit_code == 0, result.stderr
-    return place
-
-
-def lines(out):
-    path = out / "journal.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-def start(place, out, *options):
-    return subprocess.Popen(
-        [*COMMAND, "verify", str(place / "bundle"), *OPTIONS, *options, "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it as ignored
-    )
-
-
-def stop(process, signal_number, out, count):
-    """Send a signal as soon as the journal has `count` lines; return what was written to stderr."""
-    wait_for_line(process, out, count - 1)
-    process.send_signal(signal_number)
-    return process.communicate(timeout=120)[1]
-
-
-def assert_same(out, whole):
-    """The evidence is the same to the byte, and so is the report but for times."""
-    assert (out / "evidence.npz").read_bytes() == (whole / "evidence.npz").read_bytes()
-    assert (out / "gallery.npz").read_bytes() == (whole / "gallery.npz").read_bytes()
-    assert (out / "run.json").read_bytes() == (whole / "run.json").read_bytes()
-    reports = [json.loads((each / "report.json").read_text()) for each in (out, whole)]
-    for report in reports:
-        for name in ("started", "seconds"):
-            del report[name]
-        for row in report["attacks"]:
-            del row["seconds"]
-    assert reports[0] == reports[1]
+    return whole_run(tmp_path_factory.mktemp("resume"))
 
 
 @pytest.mark.parametrize("killed_after", [1, 6])
@@ -258,9 +207,3 @@ def test_runs_killed_at_fifty_random_moments_end_as_if_nothing_had_been(place, t
     assert max(lost) <= 1
     assert working > 20
     assert load_report(place / "whole").verdict == "passed"
-
-
-def wait_for_line(process, out, count):
-    """Wait until the journal has more lines than `count`, or the process has ended."""
-    while process.poll() is None and lines(out) <= count:
-        time.sleep(0.0005)

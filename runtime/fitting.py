@@ -1,0 +1,70 @@
+"""A session whose memory may run out: asked for fewer images at a time from then on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from array_api_compat import array_namespace
+
+from runtime.errors import OutOfMemory
+from runtime.progress import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.session import LossSpec, Session, SessionCard
+
+Answer = TypeVar("Answer")
+
+
+class Fitting:
+    """A session behind which batches are halved until they fit. No answer depends on how a batch is cut.
+
+    Args:
+        session: raises `OutOfMemory` or `MemoryError` where a batch does not fit, and can be asked again.
+
+    Attributes:
+        largest: images that it is asked for at once; None as long as every batch fitted.
+
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.largest: int | None = None
+
+    def logits(self, x: Any) -> Any:
+        """Return the logits of the artifact: float32 [B, K].
+
+        Raises:
+            OutOfMemory: a single image does not fit.
+
+        """
+        return _joined(self._fitted(x.shape[0], lambda rows: self.session.logits(x[rows, ...])))
+
+    def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
+        """Return (logits, value, gradient); raises as `logits` does."""
+        parts = self._fitted(x.shape[0], lambda rows: self.session.loss_gradient(x[rows, ...], loss.rows(rows)))
+        z, value, gradient = (_joined(list(part)) for part in zip(*parts, strict=True))
+        return z, value, gradient
+
+    def card(self) -> SessionCard:
+        """Return the card of the session behind."""
+        return self.session.card()
+
+    def _fitted(self, n: int, ask: Callable[[slice], Answer]) -> list[Answer]:
+        while True:
+            size = min(n, self.largest or n)
+            try:
+                return [ask(slice(start, min(start + size, n))) for start in range(0, n, size)]
+            except (OutOfMemory, MemoryError) as error:
+                if size == 1:
+                    raise OutOfMemory(
+                        f"a single image does not fit the memory: {error}",
+                        hint="end what else runs here, or give the container more memory",
+                    ) from None
+                self.largest = size // 2
+            log(f"memory ran out at {size} images at a time: going on with {self.largest}, to the same verdict")
+
+
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts)
