@@ -84,6 +84,12 @@ def test_every_link_and_anchor_leads_somewhere(pages):
                 assert anchor in pages[path].ids, f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_the_front_pages_link_to_is_there(name):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text())
+    assert not [link for link in links if not (ROOT / link).is_file()]
+
+
 def test_every_page_can_be_reached_from_the_first(pages, site):
     reached, waiting = set(), [site / "index.html"]
     while waiting:
