@@ -74,6 +74,7 @@ emulate_arm64() { # let the kernel run arm64 programs, in containers too (F: the
 }
 
 stand_in() { # ARCHITECTURE: Debian with Python, as edgeproof-base:ARCHITECTURE; it trusts the certificates trusted here
+  ! docker image inspect "edgeproof-base:$1" >/dev/null 2>&1 || return 0
   mkdir -p "$place/base-$1"
   # shellcheck disable=SC2016 # mmdebstrap's $1
   mmdebstrap --quiet --skip=check/qemu --arch="$1" --variant=apt --include=passwd,python3,python3-venv,libgomp1 \
@@ -101,7 +102,7 @@ run() { # CODE TAG [ARGUMENT...]: run it as strictly as it should be run; it mus
   local wanted=$1 got=0
   shift
   docker run --rm --network=none --read-only --cap-drop=ALL --security-opt=no-new-privileges \
-    --volume "$BUNDLE:/bundle:ro" --volume "$volume:/state" --env EDGEPROOF_BACKEND=ort "$@" \
+    --volume "$BUNDLE:/bundle:ro" --volume "$volume" --env EDGEPROOF_BACKEND=ort "$@" \
     >"$place/stdout" 2>"$place/stderr" || got=$?
   [ "$got" = "$wanted" ] || { cat "$place/stdout" "$place/stderr" >&2; die "exit $got, not $wanted: $*"; }
 }
@@ -110,7 +111,7 @@ state() { run 0 --entrypoint sh "$1" -c "$2"; } # TAG SCRIPT: run in a container
 
 device_image() { # ARCHITECTURE BUILDKIT: the whole way on one architecture, by one of docker's two builders
   local architecture=$1 tag=edgeproof:$1
-  volume=edgeproof-state-$1
+  volume=edgeproof-state-$1:/state
   stand_in "$architecture"
   DOCKER_BUILDKIT=$2 build "$tag" docker/jetson.Dockerfile "$architecture" \
     --build-arg "BUILD_IMAGE=edgeproof-base:$architecture" --build-arg "BASE_IMAGE=edgeproof-base:$architecture" \
@@ -133,7 +134,7 @@ device_image() { # ARCHITECTURE BUILDKIT: the whole way on one architecture, by 
 stopped_and_resumed() { # TAG: docker stop in the middle of a run, which then goes on to its end
   local words=(verify /bundle --attacks 'square,pgd' --batch 4 --fail-under 0% --out long --resume) container
   container=$(docker run --detach --network=none --read-only --cap-drop=ALL --health-interval=1s \
-    --volume "$BUNDLE:/bundle:ro" --volume "$volume:/state" --env EDGEPROOF_BACKEND=ort "$1" "${words[@]}")
+    --volume "$BUNDLE:/bundle:ro" --volume "$volume" --env EDGEPROOF_BACKEND=ort "$1" "${words[@]}")
   for _ in $(seq 240); do
     state "$1" 'wc -l < long/journal.jsonl 2>/dev/null || echo 0'
     [ "$(cat "$place/stdout")" -lt 2 ] || break
@@ -149,11 +150,23 @@ stopped_and_resumed() { # TAG: docker stop in the middle of a run, which then go
   grep -q 'going on after' "$place/stderr" || die "$1: the stopped run began again"
 }
 
+train_image() { # the way from a recipe to a bundle, on the CPU
+  local tag=edgeproof:train
+  volume=edgeproof-work:/work
+  stand_in amd64
+  DOCKER_BUILDKIT=1 build "$tag" docker/train.Dockerfile amd64 --build-arg BASE_IMAGE=edgeproof-base:amd64
+  run 0 "$tag" distill fashion-mini --set train.max_steps=2 --out run
+  run 0 "$tag" export run --out bundle
+  run 0 "$tag" verify bundle --n 50 --attacks fgsm --out report
+  say "$tag: distilled, exported, verified; read-only root, no capability"
+}
+
 start_engine
 for part in "$@"; do
   case $part in
     amd64) device_image amd64 0 ;;
     arm64) emulate_arm64 && device_image arm64 1 ;;
+    train) train_image ;;
     *) die "unknown part: $part" ;;
   esac
 done
