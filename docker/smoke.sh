@@ -127,8 +127,9 @@ device_image() { # ARCHITECTURE BUILDKIT: the whole way on one architecture, by 
   run 0 --entrypoint id "$tag"
   grep -q 'uid=10001(edgeproof)' "$place/stdout" || die "$tag runs as $(cat "$place/stdout")"
   grep -q '(video)' "$place/stdout" || die "$tag's user may not open a Jetson's GPU"
+  run 4 --env EDGEPROOF_BACKEND=tensorrt "$tag" verify /bundle --out engine
   stopped_and_resumed "$tag"
-  say "$tag: passed 0, failed gate 1, no bundle 3, stopped 130 and resumed; read-only root, no capability"
+  say "$tag: passed 0, failed gate 1, no bundle 3, no TensorRT 4, stopped 130 and resumed; read-only root, no capability"
 }
 
 stopped_and_resumed() { # TAG: docker stop in the middle of a run, which then goes on to its end
