@@ -89,7 +89,7 @@ def install(target, package, *options):
 
 @pytest.fixture(scope="module")
 def bundle(home):
-    add_int8(BUNDLE, home / "bundle", home)
+    add_int8(BUNDLE, home / "bundle")
     return home / "bundle"
 
 
