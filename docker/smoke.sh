@@ -122,7 +122,7 @@ device_image() { # ARCHITECTURE BUILDKIT: the whole way on one architecture, by 
   grep -q '^passed' "$place/stdout" || die "$tag: verify does not say 'passed'"
   state "$tag" 'cd reports/* && ls evidence.npz journal.jsonl junit.xml report.html report.json summary.md && cat report.json'
   grep -q '"verdict": "passed"' "$place/stdout" || die "$tag: no passed report in /state/reports"
-  run 1 "$tag" verify /bundle --fail-under 99% --out gated
+  run 1 "$tag" verify /bundle --attacks fgsm --fail-under 99% --out gated
   run 3 "$tag" verify /state --out other # a directory that is no bundle
   run 0 --entrypoint id "$tag"
   grep -q 'uid=10001(edgeproof)' "$place/stdout" || die "$tag runs as $(cat "$place/stdout")"
