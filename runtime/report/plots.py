@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runtime.report.svg import CLEAN, INK, ROBUST, SOFT, draw
+from runtime.report.svg import CLEAN, INK, ROBUST, SOFT, TINT, draw
 from runtime.report.words import CLEAN as CLEAN_ROW
 from runtime.report.words import WORST, accuracy_rows, radius
 from runtime.statistics import percent, wilson
@@ -54,9 +54,8 @@ def accuracy(axes: Any, report: Report) -> None:
     """Draw accuracy with its interval, clean on top, the worst case at the bottom; the gate as a line."""
     rows = accuracy_rows(report)
     for place, row in enumerate(rows):
-        strong = row.name in (CLEAN_ROW, WORST)
-        colour = CLEAN if row.name == CLEAN_ROW else ROBUST
-        axes.barh(place, 100 * row.accuracy, color=colour, height=0.62, alpha=1 if strong else 0.55)
+        colour = {CLEAN_ROW: CLEAN, WORST: ROBUST}.get(row.name, TINT)
+        axes.barh(place, 100 * row.accuracy, color=colour, height=0.62)
         axes.plot([100 * end for end in row.ends], [place, place], color=INK, linewidth=1.6)
     if report.gate.fail_under is not None:
         axes.axvline(100 * report.gate.fail_under, color=INK, linewidth=1.2, linestyle="--")

@@ -142,7 +142,7 @@ def test_plots_take_their_colours_from_the_page(html):
     svg = "".join(re.findall(r"<svg role.*?</svg>", html, re.DOTALL))
     assert "var(--robust)" in svg
     assert "#0102" not in svg
-    assert not re.findall(r"(?:fill|stroke): (?!none|currentColor|var)[^;\"]+", svg)
+    assert not re.findall(r"(?:fill|stroke): (?!none|currentColor|var|color-mix)[^;\"]+", svg)
 
 
 def test_pictures_of_the_gallery_are_those_of_the_file(html, made):
