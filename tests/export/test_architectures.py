@@ -13,7 +13,7 @@ import torch
 import torchvision.models as tv
 from torch import nn
 
-from export.limits import MEDIAN_GRADIENT_ERROR
+from export.precision import PRECISIONS
 from tests.export.classifiers import torch_gradient
 from tests.export.strangers import export, gradient_of, packed, pictures, prepared, session_of
 
@@ -128,7 +128,7 @@ def check(name: str, place: Path, **how: Any) -> None:
     cotangent = random.standard_normal(z.shape).astype(np.float32)
     found, expected = gradient_of(session, x, cotangent), torch_gradient(network, x, cotangent)
     errors = np.abs(found - expected).max((1, 2, 3)) / np.abs(expected).max((1, 2, 3))
-    assert np.median(errors) < MEDIAN_GRADIENT_ERROR, errors
+    assert np.median(errors) < PRECISIONS["fp32"].limits.gradient, errors
     order = random.permutation(N)
     np.testing.assert_array_equal(gradient_of(session, x[order], cotangent[order]), found[order])
 
