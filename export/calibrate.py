@@ -37,15 +37,26 @@ class Calibration:
     Args:
         images: whose activations set the ranges; none of the evaluation set: see `calibration_images`.
         method: one of METHODS.
+        keep: layers that stay in float16, by name; None: chosen by what they cost (`export.sensitivity`).
+        held: images that say what int8 costs, where `keep` is None; best neither trained on nor judged.
+        eps: the radius of the attack that says it.
 
     """
 
     images: ImageSet
     method: str = "minmax"
+    keep: tuple[str, ...] | None = ()
+    held: ImageSet | None = None
+    eps: float = 8 / 255
 
 
-def calibration_images(images: ImageSet, evaluation: ImageSet, count: int, seed: int = 0) -> ImageSet:
-    """Return `count` of the images, or as many as there are, drawn by `seed`: none that is in the evaluation set.
+def calibration_images(
+    images: ImageSet, evaluation: ImageSet, count: int, seed: int = 0
+) -> tuple[ImageSet, ImageSet | None]:
+    """Draw `count` of the images by `seed`, and as many others: none that is in the evaluation set.
+
+    Returns:
+        Images to calibrate on, as many as there are; and the others, None where there are none left.
 
     Raises:
         BadData: they have another shape than the evaluation images, or all are evaluation images.
@@ -58,17 +69,17 @@ def calibration_images(images: ImageSet, evaluation: ImageSet, count: int, seed:
     kept: list[int] = []
     for start in range(0, len(order), count):
         part = order[start : start + count]
-        kept += [
-            int(place) for place, digest in zip(part, _digests(images.rows(part)), strict=True) if digest not in judged
-        ]
-        if len(kept) >= count:
+        digests = _digests(images.rows(part))
+        kept += [int(place) for place, digest in zip(part, digests, strict=True) if digest not in judged]
+        if len(kept) >= 2 * count:
             break
     if not kept:
         raise BadData(
             f"every image of {images.name} is in the evaluation set",
             hint="calibrate on other images, best those that it was trained on: figures on seen images flatter",
         )
-    return images.rows(np.sort(kept[:count]))
+    used, others = np.sort(kept[:count]), np.sort(kept[count : 2 * count])
+    return images.rows(used), images.rows(others) if len(others) else None
 
 
 def _digests(images: ImageSet) -> Iterator[str]:

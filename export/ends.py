@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from export.passes import INPUT, OUTPUT
+from export.passes import INPUT, OUTPUT, drop_unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,13 +54,9 @@ def leave(model: ModelProto, own: str, classes: int, steps: Sequence[Step]) -> N
     graph = model.graph
     nodes = _chain(graph, inner(own), steps or [Step("Identity")], BACK)
     nodes[-1].output[0] = OUTPUT
-    wanted, kept = {OUTPUT}, []
-    for node in reversed([*graph.node, *nodes]):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    del graph.node[:], graph.output[:]
-    graph.node.extend(kept[::-1])
+    graph.node.extend(nodes)
+    drop_unread(model)
+    del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
 
 

@@ -19,7 +19,7 @@ from export.model_file import read_model
 from export.original import BATCH, Original, check_any_batch, measure_packed
 from export.pack import Claims, Precision, write_bundle
 from export.passes import opset_of, prepare, to_bytes
-from export.precision import PRECISIONS, Choice, record
+from export.precision import PRECISIONS, Choice
 from runtime.bundle import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
@@ -29,12 +29,12 @@ from runtime.session_ort import OrtSession
 from runtime.spec import LONGEST_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from onnx import ModelProto
 
-    from runtime.bundle import Manifest
+    from runtime.bundle import Calibrated, Manifest
     from runtime.images import ImageSet, Layout
     from runtime.preparers import Wanted
     from runtime.session import Session
@@ -109,14 +109,14 @@ def pack_model(
     calibrated = None
     if calibration:
         others = _images(original, replace(wanted, data=calibration), label.classes)
-        calibrated = Calibration(calibration_images(others, images, choice.images), choice.method)
+        used, held = calibration_images(others, images, choice.images)
+        calibrated = Calibration(used, choice.method, choice.keep, held, threat_model.eps)
     asked = Original(original, adapted, wanted.mean, wanted.std)
     precisions, said = {}, {}
-    for name, (forward, change) in _converted(adapted.model, choice.names, calibrated).items():
-        precisions[name], remarks = _compared(name, forward, asked, images, gradient=wanted.gradient)
-        if change and PRECISIONS[name].calibrated and calibrated:
-            precisions[name] = replace(precisions[name], calibration=record(calibrated))
-        said.update(dict.fromkeys([*change, *remarks]))
+    for name, made in _converted(adapted.model, choice.names, calibrated).items():
+        compared, remarks = _compared(name, made.forward, asked, images, gradient=wanted.gradient)
+        precisions[name] = replace(compared, calibration=made.calibration)
+        said.update(dict.fromkeys([*made.changes, *remarks]))
     first, graphs = next(iter(precisions.items()))
     logits = _logits(OrtSession(to_bytes(graphs.forward), None, precision=first), images)
     if not adapted.cut and _are_probabilities(logits):
@@ -187,33 +187,41 @@ def _own_precision(model: ModelProto) -> str:
     return "fp16" if computes_in(model) == "float16" else "fp32"
 
 
-def _converted(
-    model: ModelProto, names: Sequence[str], calibration: Calibration | None
-) -> dict[str, tuple[ModelProto, tuple[str, ...]]]:
-    """Return the model cleaned up in each precision, its own by default, and what that changed."""
-    own = _own_precision(model)
+@dataclass(frozen=True)
+class Converted:
+    """A model in one precision, what that changed in words, and what set its ranges."""
+
+    forward: ModelProto
+    changes: tuple[str, ...] = ()
+    calibration: Calibrated | None = None
+
+
+def _converted(model: ModelProto, names: Sequence[str], calibration: Calibration | None) -> dict[str, Converted]:
+    """Return the model cleaned up in each precision, its own by default."""
+    own, kind = _own_precision(model), computes_in(model)
     if own == "int8" and set(names) - {own}:
         raise BadModel("the model is quantised: it has no fp32 or fp16 graph", hint="pack the model it was made of too")
-    kind = computes_in(model)
-    made: dict[str, tuple[ModelProto, tuple[str, ...]]] = {}
+    made = {}
     for name in names or (own,):
         if name == own != "fp32":
-            made[name] = prepare(model), ()
+            made[name] = Converted(prepare(model))
             continue
-        single = prepare(in_float32(model))
-        changed = () if kind == "float32" else (f"{kind} brought to float32",)
-        made[name] = (
-            PRECISIONS[name].make(single, calibration),
-            changed if name == "fp32" else (_told(name, calibration),),
-        )
+        forward, calibrated = PRECISIONS[name].make(prepare(in_float32(model)), calibration)
+        made[name] = Converted(forward, tuple(_changes(name, kind, calibrated)), calibrated)
     return made
 
 
-def _told(name: str, calibration: Calibration | None) -> str:
-    if not PRECISIONS[name].calibrated or calibration is None:
-        return f"{name} made of it by casts"
-    images = calibration.images
-    return f"{name} made of it, ranges by {calibration.method} on {len(images)} images of {images.name}"
+def _changes(name: str, kind: str, calibrated: Calibrated | None) -> Iterator[str]:
+    if name == "fp32":
+        if kind != "float32":
+            yield f"{kind} brought to float32"
+        return
+    if calibrated is None:
+        yield f"{name} made of it by casts"
+        return
+    kept = f"; in fp16: {', '.join(calibrated.kept_fp16)}" if calibrated.kept_fp16 else ""
+    data = calibrated.data
+    yield f"{name} made of it, ranges by {calibrated.method} on {data.n} images of {data.name}{kept}"
 
 
 def _compared(

@@ -169,7 +169,10 @@ def _precisions(manifest: Manifest) -> list[str]:
 
 
 def _ranges(calibration: Calibrated | None) -> str:
-    return f"{calibration.method} on {calibration.data.n} images" if calibration else ""
+    if calibration is None:
+        return ""
+    kept = f"; in fp16: {', '.join(calibration.kept_fp16)}" if calibration.kept_fp16 else ""
+    return f"{calibration.method} on {calibration.data.n} images{kept}"
 
 
 def _parity(parities: dict[str, Parity]) -> list[str]:

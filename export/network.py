@@ -10,7 +10,7 @@ from export.limits import refuse_beyond_limits
 from export.pack import Claims, Precision, write_bundle
 from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
-from export.precision import PRECISIONS, record
+from export.precision import PRECISIONS
 from export.to_onnx import to_onnx
 from runtime.errors import BadModel
 from runtime.files import check_new_directory
@@ -88,9 +88,9 @@ def _made(
 ) -> Precision:
     """Return one precision of the exported fp32 graph, compared with the network."""
     made = PRECISIONS[name]
-    forward = made.make(exported, calibration)
+    forward, calibrated = made.make(exported, calibration)
     gradient = gradient_graph(forward)
     session = OrtSession(to_bytes(forward), to_bytes(gradient), precision=name)
     parity = measure_parity(network, session, evaluation, logits, made.limits)
     refuse_beyond_limits(parity)
-    return Precision(forward, gradient, parity, record(calibration) if made.calibrated and calibration else None)
+    return Precision(forward, gradient, parity, calibrated)

@@ -150,6 +150,17 @@ def fold_constants(model: ModelProto) -> None:
     graph.input.extend(inputs)
 
 
+def drop_unread(model: ModelProto) -> None:
+    """Drop every node that `logits` does not depend on."""
+    wanted, kept = {OUTPUT}, []
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    del model.graph.node[:]
+    model.graph.node.extend(kept[::-1])
+
+
 def infer_shapes(model: ModelProto) -> None:
     """Infer the type and shape of every value anew."""
     del model.graph.value_info[:]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from export.calibrate import IMAGES, METHODS, Calibration, in_int8
 from export.half import in_float16
 from export.limits import Limits
+from export.mixed import keep
+from export.sensitivity import chosen
 from runtime.bundle import Calibrated, DataRecord
 from runtime.errors import UsageFault
 
@@ -23,31 +25,38 @@ class Format:
 
     Args:
         says: how it computes, in a few words.
-        make: the graph in it, of the prepared fp32 graph and, where `calibrated`, of calibration images.
+        make: the graph in it, of the prepared fp32 graph and, where `calibrated`, of calibration images; and what set
+            its ranges.
         limits: of its distance from the original.
         calibrated: whether it needs images.
 
     """
 
     says: str
-    make: Callable[[ModelProto, Calibration | None], ModelProto]
+    make: Callable[[ModelProto, Calibration | None], tuple[ModelProto, Calibrated | None]]
     limits: Limits
     calibrated: bool = False
 
 
-def _int8(forward: ModelProto, calibration: Calibration | None) -> ModelProto:
+def _int8(forward: ModelProto, calibration: Calibration | None) -> tuple[ModelProto, Calibrated]:
     if calibration is None:
         raise UsageFault(
             "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
         )
-    return in_int8(forward, calibration)
+    model, names = in_int8(forward, calibration), calibration.keep
+    if names is None:
+        names = chosen(model, forward, calibration.held or calibration.images, calibration.eps)
+    images = calibration.images
+    data = DataRecord(name=images.name, n=len(images), sha256=images.sha256)
+    calibrated = Calibrated(data=data, method=calibration.method, kept_fp16=names)
+    return keep(model, forward, names) if names else model, calibrated
 
 
 PRECISIONS: dict[str, Format] = {
-    "fp32": Format("float32", lambda forward, _: forward, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
+    "fp32": Format("float32", lambda forward, _: (forward, None), Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
     "fp16": Format(
         "float16 from the first weights on",
-        lambda forward, _: in_float16(forward),
+        lambda forward, _: (in_float16(forward), None),
         Limits(logit=1e-2, agreement=0.99, gradient=0.2),
     ),
     "int8": Format(
@@ -72,6 +81,7 @@ class Choice:
         ships: the one that goes to the device; None: `shipping`.
         method: of calibration, a key of METHODS.
         images: at most so many calibration images.
+        keep: layers of int8 that stay in fp16, by name; None: chosen by what int8 costs.
 
     """
 
@@ -79,6 +89,7 @@ class Choice:
     ships: str | None = None
     method: str = next(iter(METHODS))
     images: int = IMAGES
+    keep: tuple[str, ...] | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -89,9 +100,3 @@ class Choice:
 def shipping(names: Collection[str]) -> str:
     """Return the precision that ships of several."""
     return next(name for name in SHIPPING if name in names)
-
-
-def record(calibration: Calibration) -> Calibrated:
-    """Return what the manifest says of a calibration."""
-    images = calibration.images
-    return Calibrated(data=DataRecord(name=images.name, n=len(images), sha256=images.sha256), method=calibration.method)

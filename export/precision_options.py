@@ -12,6 +12,8 @@ from export.precision import PRECISIONS, SHIPPING, Choice
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+AUTO, NONE = "auto", "none"
+
 
 def _precisions(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Return the keys of PRECISIONS asked for, in order and once each; an unknown one is a usage error."""
@@ -20,6 +22,13 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str | None) -
         if name not in PRECISIONS:
             raise click.BadParameter(f"{name!r} is not a precision; known: {', '.join(PRECISIONS)}")
     return names
+
+
+def _layers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:
+    """Return the layers named, or None where they are to be chosen."""
+    if value == AUTO:
+        return None
+    return () if value == NONE else tuple(dict.fromkeys(name.strip() for name in value.split(",")))
 
 
 def precision_options(default: str | None) -> Callable[[Any], Any]:
@@ -51,6 +60,15 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
             show_default=True,
             help="At most so many.",
         ),
+        click.option(
+            "--keep-fp16",
+            callback=_layers,
+            default=AUTO,
+            show_default=True,
+            metavar="LAYERS",
+            help="Layers of int8 that stay in fp16, by the names of their weights; none; "
+            "auto: the most sensitive, where plain int8 costs more than a point.",
+        ),
     )
 
     def add(command: Any) -> Any:
@@ -71,4 +89,5 @@ def choice(options: dict[str, Any]) -> Choice:
     names, ships = options.pop("precision"), options.pop("ships")
     if ships and names and ships not in names:
         raise click.BadParameter(f"{ships} is not among the precisions {', '.join(names)}", param_hint="--ships")
-    return Choice(names, ships, options.pop("calibration_method"), options.pop("calibration_images"))
+    rest = (options.pop(name) for name in ("calibration_method", "calibration_images", "keep_fp16"))
+    return Choice(names, ships, *rest)

@@ -212,10 +212,11 @@ def export(
 
 
 def _calibration(trained: TrainedRun, data: Dataset, chosen: Choice) -> Calibration:
-    """Return what int8 is made with: training images, none of the hold-out that chose the checkpoint."""
+    """Return what int8 is made with: training images; the hold-out, never trained on, says what int8 costs."""
     recipe = trained.recipe
-    training, _ = hold_out(data.train, recipe.data.holdout, recipe.seed)
-    return Calibration(calibration_images(training, data.test, chosen.images, recipe.seed), chosen.method)
+    training, held = hold_out(data.train, recipe.data.holdout, recipe.seed)
+    images, _ = calibration_images(training, data.test, chosen.images, recipe.seed)
+    return Calibration(images, chosen.method, chosen.keep, held, recipe.threat.eps)
 
 
 def _reference(trained: TrainedRun) -> Reference | None:

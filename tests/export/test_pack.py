@@ -760,3 +760,47 @@ def test_same_file_gives_the_same_graphs(data: Path, save: Any, tmp_path: Path) 
     assert files[0] == files[1]
     assert open_bundle(tmp_path / "one").manifest == first
     assert MANIFEST in {path.name for path in (tmp_path / "one").iterdir()}
+
+
+def test_a_model_is_packed_in_three_precisions_calibrated_on_images_that_are_not_judged(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    more = np.random.default_rng(9).random((40, *X.shape[1:]), dtype=np.float32)
+    np.savez(tmp_path / "train.npz", x=np.concatenate([X, more]), y=np.zeros(len(X) + 40, np.int64))
+    asked = ["--precision", "fp32,fp16,int8", "--ships", "int8", "--calibration", tmp_path / "train.npz"]
+    result = command("pack", save(plain()), "--data", data, "--out", tmp_path / "bundle", *asked, "--keep-fp16", "none")
+    assert result.exit_code == 0, result.output
+    manifest = open_bundle(tmp_path / "bundle").manifest
+    assert (set(manifest.graphs), manifest.ships) == ({"fp32", "fp16", "int8"}, "int8")
+    used = manifest.graphs["int8"].calibration
+    assert used is not None
+    assert used.data.n == 40
+    assert "ranges by minmax on 40 images" in result.stdout
+    assert all(graph.gradient for graph in manifest.graphs.values())
+
+
+def test_a_model_that_comes_quantised_is_packed_and_differentiated_as_it_is(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    constants = {**WEIGHTS, "scale": 0.01, "zero": np.uint8(10)}
+    nodes = [
+        "q = QuantizeLinear (image, scale, zero)",
+        "p = DequantizeLinear (q, scale, zero)",
+        BODY[0].replace("image", "p"),
+        *BODY[1:],
+        "scores = Add (m, b2)",
+    ]
+    bundle = packed(save(plain(nodes, constants=constants)), data, tmp_path / "bundle")
+    assert (bundle.manifest.ships, list(bundle.manifest.graphs)) == ("int8", ["int8"])
+    session = session_of(bundle)
+    cotangent = np.ones((12, 4), np.float32)
+
+    def rounded(x: Any) -> Any:
+        return network(torch.fake_quantize_per_tensor_affine(x, 0.01, 10, 0, 255))
+
+    np.testing.assert_allclose(
+        gradient_of(session, X, cotangent), torch_gradient(rounded, X, cotangent), rtol=0, atol=1e-4
+    )
+    result = command("pack", save(plain(nodes, constants=constants)), "--data", data, "--precision", "fp32")
+    assert result.exit_code == 3
+    assert "is quantised" in result.stderr

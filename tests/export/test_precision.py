@@ -61,7 +61,7 @@ def check_interface(model: ModelProto) -> None:
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_every_precision_takes_and_gives_float32(name: str, exported: Exported) -> None:
-    forward = PRECISIONS[name].make(exported.forward, CALIBRATION)
+    forward = PRECISIONS[name].make(exported.forward, CALIBRATION)[0]
     check_interface(forward)
     x = exported.feeds(32)["input"]
     expected = evaluate(exported.forward, {"input": x})["logits"]
@@ -163,10 +163,13 @@ def test_calibration_images_are_none_that_is_judged() -> None:
         np.concatenate([judged.labels, more.labels]),
         np.arange(50),
     )
-    chosen = calibration_images(mixed, judged, 1000)
-    assert chosen.ids.tolist() == list(range(20, 50))
-    assert calibration_images(mixed, judged, 10).ids.tolist() == calibration_images(mixed, judged, 10).ids.tolist()
-    assert len(calibration_images(mixed, judged, 10)) == 10
+    every, none = calibration_images(mixed, judged, 1000)
+    assert every.ids.tolist() == list(range(20, 50))
+    assert none is None
+    used, held = calibration_images(mixed, judged, 10)
+    assert held is not None
+    assert len({*used.ids, *held.ids} - set(range(20))) == 20
+    assert used.ids.tolist() == calibration_images(mixed, judged, 10)[0].ids.tolist()
     with pytest.raises(BadData, match="in the evaluation set"):
         calibration_images(judged, judged, 10)
 
@@ -238,7 +241,7 @@ def test_export_of_int8_without_calibration_leaves_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_gradient_graph_of_every_precision_answers_as_the_graph_itself(name: str, exported: Exported) -> None:
-    forward = PRECISIONS[name].make(exported.forward, CALIBRATION)
+    forward = PRECISIONS[name].make(exported.forward, CALIBRATION)[0]
     gradient = gradient_graph(forward)
     feeds = exported.feeds(16)
     logits = evaluate(forward, {"input": feeds["input"]})["logits"]

@@ -61,6 +61,6 @@ def test_gradient_of_every_operation_is_parsed(name: str) -> None:
 def test_classifier_and_gradient_graph_of_every_precision_are_parsed_and_built(
     precision: str, exported: Exported
 ) -> None:
-    forward = PRECISIONS[precision].make(exported.forward, CALIBRATION)
+    forward = PRECISIONS[precision].make(exported.forward, CALIBRATION)[0]
     assert build(forward) is not None
     assert build(gradient_graph(forward)) is not None
