@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,13 @@ def verify(
         authenticated=opened.signed_by is not None,
     )
     if PARENT in manifest.graphs and precision != PARENT:
-        subject = replace(subject, parent=lambda: _parent(subject, opening(precision=PARENT), choice))
+        lends = gradient != NO_GRADIENT and manifest.graphs[PARENT].gradient is not None
+        lender = cache(partial(opening, precision=PARENT))
+        subject = replace(
+            subject,
+            parent=lambda: _parent(subject, lender(), choice),
+            lender=lender() if lends else None,
+        )
     # A model file has no version to remember.
     with remembered(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
         judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
@@ -105,8 +111,8 @@ def verify(
 
 def _parent(subject: Subject, session: Session, choice: list[str]) -> Subject:
     """Return the same subject in the precision that drops are measured from."""
-    engine = ["--precision", PARENT, *choice]
-    return replace(subject, session=session, command=f"edgeproof verify BUNDLE {shlex.join(engine)}", parent=None)
+    command = f"edgeproof verify BUNDLE {shlex.join(['--precision', PARENT, *choice])}"
+    return replace(subject, session=session, command=command, parent=None, lender=None)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report.words import accuracy_rows, checks_line, interval, reasons, tone
+from runtime.report.words import accuracy_rows, checks_line, interval, reasons, tone, union_line
 from runtime.statistics import percent
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ def print_summary(report: Report, out: Path) -> None:
     for name, accuracy, ends in accuracy_rows(report):
         table.add_row(name, percent(accuracy), interval(ends))
     console.print(table)
+    union = union_line(report)
+    if union:
+        console.print(union, markup=False)
     for warning in report.warnings:
         console.print(f"{'blocking' if warning.blocking else 'warning'}: {warning.message}", markup=False)
         console.print(f"  hint: {warning.hint}", markup=False)

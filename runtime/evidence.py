@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runtime.images import ImageSet
+    from runtime.report_schema import Led
 
 STANDS = -1
 WRONG_BEFORE = -2
@@ -19,9 +20,9 @@ UNSEEN = -3
 
 KEPT = ("index", "label", "clean_prediction", "broken_by", "adversarial_prediction", "linf", "margin")
 """The arrays of evidence.npz, besides `adversarial`."""
-PER_IMAGE = (*KEPT, "zero_gradient", "lattice")
-FELL = "fell."
-"""Before the name of an attack, in the evidence of a shard."""
+PER_IMAGE = (*KEPT, "lattice")
+BY_NAME = ("fell", "blind")
+"""Dictionaries of flags; in the evidence of a shard, arrays named as `fell.pgd`."""
 
 
 @dataclass
@@ -38,11 +39,11 @@ class Evidence:
             the image first, else the one with the largest margin.
         linf: float64 [N], distance of that point from the clean image.
         margin: float32 [N], max_{j != y} z_j - z_y there.
-        zero_gradient: bool [N], an attack found no gradient to begin with (`Oracle.zero_gradient`).
         lattice: bool [N], every point found stands when it is rounded to the uint8 lattice, so far.
         kept: int64 [M], places of the images whose worst point is kept, rising.
         adversarial: float32 [M, C, H, W], those points.
-        fell: by attack, bool [N]: the images that it broke, whatever others did.
+        fell: by attack (`AttackRow.label`), bool [N]: the images that it broke, whatever others did.
+        blind: by whose gradient it was, bool [N]: an attack found none to begin with (`Oracle.zero_gradient`).
 
     """
 
@@ -53,17 +54,17 @@ class Evidence:
     adversarial_prediction: Any
     linf: Any
     margin: Any
-    zero_gradient: Any
     lattice: Any
     kept: Any
     adversarial: Any
     fell: dict[str, Any] = field(default_factory=dict)
+    blind: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, images: ImageSet, kept: Any) -> Evidence:
         """Return the rows of a set of which no image has been classified yet."""
         n = len(images)
-        nowhere, never = np.full(n, -1), np.zeros(n, bool)
+        nowhere = np.full(n, -1)
         return cls(
             index=np.arange(n),
             label=images.labels,
@@ -72,8 +73,7 @@ class Evidence:
             adversarial_prediction=nowhere.copy(),
             linf=np.zeros(n),
             margin=np.zeros(n, np.float32),
-            zero_gradient=never,
-            lattice=never.copy(),
+            lattice=np.zeros(n, bool),
             kept=kept,
             adversarial=images.as_float(kept),
         )
@@ -88,6 +88,11 @@ class Evidence:
         """Bool [N]: classified correctly at every point tried."""
         return self.broken_by == STANDS
 
+    @property
+    def zero_gradient(self) -> Any:
+        """Bool [N]: no gradient that attacks followed began with any slope."""
+        return np.all(list(self.blind.values()), axis=0) if self.blind else np.zeros(len(self), bool)
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.index)
@@ -100,7 +105,8 @@ class Evidence:
     def everything(self) -> dict[str, Any]:
         """Return all arrays by name, from which `restored` makes it again."""
         arrays = {name: getattr(self, name) for name in (*PER_IMAGE, "kept", "adversarial")}
-        return arrays | {f"{FELL}{name}": flags for name, flags in self.fell.items()}
+        flags = {f"{what}.{name}": array for what in BY_NAME for name, array in getattr(self, what).items()}
+        return arrays | flags
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Any]) -> Evidence:
@@ -110,21 +116,27 @@ class Evidence:
             KeyError: an array is missing.
 
         """
-        fell = {name[len(FELL) :]: flags for name, flags in arrays.items() if name.startswith(FELL)}
-        return cls(**{name: arrays[name] for name in (*PER_IMAGE, "kept", "adversarial")}, fell=fell)
+        flags: dict[str, Any] = {what: {} for what in BY_NAME}
+        for name, array in arrays.items():
+            what, dot, key = name.partition(".")
+            if dot and what in flags:
+                flags[what][key] = array
+        return cls(**{name: arrays[name] for name in (*PER_IMAGE, "kept", "adversarial")}, **flags)
 
     @classmethod
     def merged(cls, parts: Sequence[Evidence]) -> Evidence:
         """Return the rows of all parts, which have no image in common, in the order of the set."""
         row = np.argsort(np.concatenate([part.index for part in parts]))
         place = np.argsort(np.concatenate([part.kept for part in parts]))
-        return cls(
-            **{name: np.concatenate([getattr(part, name) for part in parts])[row] for name in PER_IMAGE},
-            **{
-                name: np.concatenate([getattr(part, name) for part in parts])[place] for name in ("kept", "adversarial")
-            },
-            fell={name: np.concatenate([part.fell[name] for part in parts])[row] for name in parts[0].fell},
-        )
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])[order]
+            for names, order in ((PER_IMAGE, row), (("kept", "adversarial"), place))
+            for name in names
+        }
+        for what in BY_NAME:
+            flags = [getattr(part, what) for part in parts]
+            arrays[what] = {name: np.concatenate([each[name] for each in flags])[row] for name in flags[0]}
+        return cls(**arrays)
 
     def classify(self, index: Any, prediction: Any, margin: Any) -> None:
         """Take in what the artifact says to the clean images at `index`."""
@@ -141,21 +153,24 @@ class Evidence:
         """Return whose worst points are kept: bool [B]."""
         return np.isin(index, self.kept)
 
-    def began(self, name: str) -> None:
+    def began(self, label: str, led: Led) -> None:
         """Note that an attack runs: on no image, it may be, but then none fell to it."""
-        self.fell.setdefault(name, np.zeros(len(self), bool))
+        self.fell.setdefault(label, np.zeros(len(self), bool))
+        if led != "none":
+            self.blind.setdefault(led, np.zeros(len(self), bool))
 
-    def update(self, row: int, name: str, index: Any, found: Mapping[str, Any]) -> None:
-        """Take in what the attack of `row` found at `index`: the arrays of `suite.search`."""
+    def update(self, row: int, label: str, led: Led, index: Any, found: Mapping[str, Any]) -> None:
+        """Take in what the attack of `row` found at `index`: the arrays of `units.search`."""
         broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
         places = index[worse]
         for what in ("adversarial_prediction", "linf", "margin"):
             getattr(self, what)[places] = found[what][worse]
         self.adversarial[np.searchsorted(self.kept, places[self.keeps(places)])] = found["adversarial"]
-        self.zero_gradient[index] |= found["zero_gradient"]
+        if led != "none":
+            self.blind[led][index] |= found["zero_gradient"]
         if "lattice" in found:
             self.lattice[index] &= found["lattice"]
-        self.fell[name][index] |= broken
+        self.fell[label][index] |= broken
         self.broken_by[index[standing[index] & broken]] = row
 
     def rows(self, index: Any) -> Evidence:
@@ -165,5 +180,5 @@ class Evidence:
             **{name: getattr(self, name)[index] for name in PER_IMAGE},
             kept=self.kept[kept],
             adversarial=self.adversarial[kept],
-            fell={name: flags[index] for name, flags in self.fell.items()},
+            **{what: {name: flags[index] for name, flags in getattr(self, what).items()} for what in BY_NAME},
         )

@@ -68,6 +68,7 @@ def build_report(
         eps_curve=outcome.eps_curve,
         paired=paired,
         agreement=outcome.agreement,
+        parent_agreement=outcome.parent_agreement,
         warnings=found,
         checks=checks,
         device=circumstances.device,

@@ -17,6 +17,7 @@ from runtime.report_schema import load_report
 from runtime.request import PARENT
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
 from runtime.spec import Gate, to_json
+from runtime.union import added
 from runtime.verify import prepare
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> 
 def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path) -> Settings:
     """Return the settings with something to compare with, where a drop is to be judged and nothing is named.
 
-    That is the same subject in PARENT, judged first by the same request in a run directory beside `out`.
+    That is the same subject in PARENT, judged first by the same request in a run directory beside `out`; what the
+    union adds is asked of it too, so that the drop is the artifact's and not the attacks'.
 
     Raises:
         UsageFault: the subject has no PARENT, or the run is one in which it cannot be judged first.
@@ -111,7 +113,9 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
     beside = out.absolute().parent / f"{out.absolute().name}-{PARENT}"
     check_out(beside, resume=asked.resume)
     log(f"first {PARENT}, to measure the drop from: {beside}")
-    run_in(beside, subject.parent(), replace(settings, gate=Gate()), resume=asked.resume)
+    besides = tuple(attack.name for attack in added(settings.attacks, len(subject.classes), precision))
+    alike = replace(settings, gate=Gate(), attacks=(*settings.attacks, *besides))
+    run_in(beside, subject.parent(), alike, resume=asked.resume)
     return replace(settings, against=beside)
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from runtime.attacks import any_bounded
-from runtime.report_schema import CheckResult
+from runtime.report_schema import CheckResult, labelled
 from runtime.statistics import Pairs, mcnemar, percent, wilson
+from runtime.union import QUANTISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.report_schema import AttackRow
+    from runtime.report_schema import AttackRow, Led
     from runtime.suite import Outcome
 
 MOST_ZERO_GRADIENTS = 0.01
@@ -27,8 +28,8 @@ PGD_ABOVE_AA = 0.06
 """Honest networks reach 0.059."""
 SQUARE_ALONE, SQUARE_LEAST = 0.002, 3
 """What Square may break after the white-box attacks: this fraction of the images, or so many."""
-QUANTISED = ("int8",)
-"""Precisions without a useful gradient of their own: there Square finds what others cannot."""
+LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
+"""Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
 
 
 class Facts(NamedTuple):
@@ -43,9 +44,15 @@ class Facts(NamedTuple):
         """Images judged."""
         return len(self.outcome.evidence)
 
-    def row(self, name: str) -> AttackRow | None:
-        """Return the report's row of an attack, the last of that name."""
-        return next((row for row in reversed(self.outcome.attacks) if row.name == name), None)
+    def row(self, name: str, led: Led) -> AttackRow | None:
+        """Return the report's row of an attack by a gradient, the last such."""
+        rows = reversed(self.outcome.attacks)
+        return next((row for row in rows if (row.name, row.gradient) == (name, led)), None)
+
+    @property
+    def led_by(self) -> list[Led]:
+        """Return whose gradients attacks within the ball followed."""
+        return list(dict.fromkeys(row.gradient for row in self.white_box))
 
     @property
     def within(self) -> list[AttackRow]:
@@ -132,7 +139,8 @@ def zero_gradient(facts: Facts) -> Seen:
         return _not_run("an attack that uses gradients")
     evidence = facts.outcome.evidence
     correct, zero = int(evidence.correct.sum()), int(evidence.zero_gradient.sum())
-    message = f"the gradient is zero on {zero} of {correct} correctly classified images"
+    whose = "the gradient is" if len(facts.led_by) == 1 else "own and parent's gradient are both"
+    message = f"{whose} zero on {zero} of {correct} correctly classified images"
     blind = zero > max(MOST_ZERO_GRADIENTS * correct, ODD_ONE) or zero == correct > 0
     return _seen(blind, message + (": the attacks were blind" if blind else ""))
 
@@ -154,9 +162,10 @@ def far_from_chance(facts: Facts) -> Seen:
 def fgsm_over_pgd(facts: Facts) -> Seen:
     """One step cannot be stronger than ten, unless the gradient misleads."""
     fell, correct = facts.outcome.evidence.fell, facts.outcome.evidence.correct
-    if "fgsm" not in fell or "pgd" not in fell:
+    both = [(labelled("fgsm", led), labelled("pgd", led)) for led in facts.led_by]
+    if not both or not fell.keys() >= set(sum(both, ())):
         return _not_run("fgsm and pgd")
-    fgsm, pgd = fell["fgsm"][correct], fell["pgd"][correct]
+    fgsm, pgd = (np.any([fell[name] for name in names], axis=0)[correct] for names in zip(*both, strict=True))
     only_fgsm, only_pgd = int((fgsm & ~pgd).sum()), int((pgd & ~fgsm).sum())
     p = mcnemar(Pairs(0, only_fgsm, only_pgd, 0))
     message = f"{only_fgsm} images fell to fgsm alone, {only_pgd} to pgd alone (exact McNemar p = {p:.2g})"
@@ -165,7 +174,8 @@ def fgsm_over_pgd(facts: Facts) -> Seen:
 
 def pgd_over_autoattack(facts: Facts) -> Seen:
     """PGD far above AutoAttack says that fixed steps on cross-entropy do not find what is there."""
-    pgd, standard = facts.row("pgd"), facts.row("aa")
+    led = facts.led_by[0] if facts.led_by else "none"
+    pgd, standard = facts.row("pgd", led), facts.row("aa", led)
     if pgd is None or standard is None:
         return _not_run("pgd and aa")
     above = pgd.accuracy - standard.accuracy
@@ -177,12 +187,41 @@ def square_alone(facts: Facts) -> Seen:
     fell = facts.outcome.evidence.fell
     if facts.precision in QUANTISED:
         return Seen("not run", f"not run: {facts.precision} has no useful gradient of its own")
-    seen = [fell[row.name] for row in facts.white_box if row.name in fell]
+    seen = [fell[row.label] for row in facts.white_box if row.label in fell]
     if "square" not in fell or not seen:
         return _not_run("square and an attack that uses gradients")
     alone = int((fell["square"] & ~np.any(seen, axis=0)).sum())
     most = max(SQUARE_ALONE * facts.n, SQUARE_LEAST)
     return _seen(alone > most, f"square broke {alone} images that stood the attacks with gradients")
+
+
+def agreement(facts: Facts) -> Seen:
+    """A gradient graph that predicts something else is the gradient of something else."""
+    outcome, found, words = facts.outcome, False, []
+    graphs = (
+        ("the gradient graph predicts", outcome.agreement, LEAST_AGREEMENT),
+        ("the parent's gradient graph predicts", outcome.parent_agreement, LEAST_WITH_PARENT),
+    )
+    for whose, seen, least in graphs:
+        if seen is not None:
+            _, high = wilson(seen.same_prediction, seen.n)
+            found |= high < least
+            words.append(f"{whose} as the artifact does on {seen.same_prediction} of {seen.n} points")
+    if not words:
+        return _not_run("an attack that uses gradients")
+    return _seen(found, "; ".join(words))
+
+
+def parentless(facts: Facts) -> Seen:
+    """A quantised artifact is attacked best by the gradient of what it was made from."""
+    if facts.precision not in QUANTISED:
+        return Seen("quiet", f"{facts.precision} needs no other gradient than its own")
+    if not facts.within:
+        return _not_run("an attack within eps")
+    alone = "parent" not in facts.led_by
+    led = "its own straight-through gradient and by Square" if "own" in facts.led_by else "Square"
+    message = f"no fp32 parent lent its gradient: {facts.precision} was attacked by {led} alone"
+    return _seen(alone, message if alone else "the gradient of its fp32 parent led attacks too")
 
 
 def black_box(facts: Facts) -> Seen:
@@ -218,12 +257,20 @@ CHECKS = (
         "the gradient misleads after the first step, as after single-step training: add --attacks aa",
     ),
     Check(
+        "agreement", True, agreement,
+        "the gradient graph is not of this artifact: export both again, from the same weights",
+    ),
+    Check(
         "pgd-over-aa", False, pgd_over_autoattack,
         "believe aa; do not choose between models by pgd",
     ),
     Check(
         "square-alone", False, square_alone,
         "the gradient hides what a blind search finds: the true accuracy may be lower still",
+    ),
+    Check(
+        "no-parent", False, parentless,
+        "verify a bundle that holds fp32 too, as export --precision fp32,int8 makes it: both gradients find more",
     ),
     Check(
         "black-box-only", False, black_box,

@@ -57,13 +57,14 @@ def check_comparable(request: Request, reference: Reference | None) -> None:
     other = reference.report.request if reference else request
     if reference and other.until_decided:
         raise BadData("the run to compare with stopped early", hint="run it again without --until-decided")
-    for what, mine, its in (
-        ("images", request.data.sha256, other.data.sha256),
-        ("threat model", request.threat_model, other.threat_model),
-        ("attacks", request.attacks, other.attacks),
+    names = ",".join(("clean", *request.all_attacks))
+    for what, mine, its, how in (
+        ("images", request.data.sha256, other.data.sha256, "the same request"),
+        ("threat model", request.threat_model, other.threat_model, "the same request"),
+        ("attacks", request.all_attacks, other.all_attacks, f"--attacks {names}"),
     ):
         if mine != its:
-            raise BadData(f"the run to compare with has other {what}", hint="run it again with the same request")
+            raise BadData(f"the run to compare with has other {what}", hint=f"run it again with {how}")
 
 
 def check_shared(reference: Reference, index: Any, labels: Any) -> None:

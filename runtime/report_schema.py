@@ -19,6 +19,8 @@ REPORT = "report.json"
 
 Count = Annotated[int, Field(ge=0)]
 Interval = tuple[float, float]
+Led = Literal["own", "parent", "none"]
+"""Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
 
 
 class Artifact(Frozen):
@@ -49,12 +51,14 @@ class Request(Frozen):
     """Everything that decides the figures and the verdict, resolved.
 
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
-    run compared with; `shard` is the part of the images that a run takes, as 2/5.
+    run compared with; `shard` is the part of the images that a run takes, as 2/5. `attacks` are those asked for, run
+    by each of `gradients` in turn; `added` are run besides (`runtime.union`).
     """
 
     command: str
     artifact_sha256: Digest
     gradient_sha256: Digest | None = None
+    parent_gradient_sha256: Digest | None = None
     precision: str
     backend: str
     provider: str
@@ -63,6 +67,8 @@ class Request(Frozen):
     n: Annotated[int, Field(gt=0)]
     threat_model: ThreatModel
     attacks: tuple[AttackRequest, ...]
+    gradients: tuple[Led, ...] = ("own",)
+    added: tuple[AttackRequest, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**64)]
     batch: Annotated[int, Field(gt=0)]
     gate: Gate
@@ -71,6 +77,11 @@ class Request(Frozen):
     lattice: Literal["uint8"] | None = None
     until_decided: bool = False
     shard: str | None = None
+
+    @property
+    def all_attacks(self) -> dict[str, dict[str, int | float]]:
+        """Those asked for and those added, with their settings: what two runs must share to be compared."""
+        return {attack.name: attack.settings for attack in (*self.attacks, *self.added)}
 
     def digest(self) -> str:
         """SHA-256 of the request in canonical JSON."""
@@ -115,7 +126,7 @@ class AttackRow(Frozen):
 
     name: str
     cascade: bool
-    gradient: Literal["own", "parent", "none"]
+    gradient: Led
     attacked: Count
     broken: Count
     accuracy: Fraction
@@ -123,6 +134,16 @@ class AttackRow(Frozen):
     seconds: float
     forwards: Count
     gradients: Count
+
+    @property
+    def label(self) -> str:
+        """Its name, and whose gradient it followed where that was not the artifact's."""
+        return labelled(self.name, self.gradient)
+
+
+def labelled(name: str, led: Led) -> str:
+    """Return what tells an attack from the same one by another gradient."""
+    return f"{name} (parent)" if led == "parent" else name
 
 
 class ClassRow(Frozen):
@@ -224,6 +245,7 @@ class ShardRecord(Frozen):
     eps_curve: tuple[CurvePoint, ...]
     far: CurvePoint | None
     agreement: Agreement | None
+    parent_agreement: Agreement | None = None
     probe: Probe | None
     paired: Paired | None
 
@@ -231,6 +253,8 @@ class ShardRecord(Frozen):
 class Report(Frozen):
     """report.json. `robust_accuracy` is null where no attack ran.
 
+    `agreement` is that of the artifact's own gradient graph, `parent_agreement` that of its fp32 parent's, where they
+    led attacks.
     `lattice` is the worst case of the same points rounded to what bytes can say; null where it was not asked for.
     `warnings` are the checks that found something, `checks` all of them.
     """
@@ -255,6 +279,7 @@ class Report(Frozen):
     eps_curve: tuple[CurvePoint, ...]
     paired: Paired | None
     agreement: Agreement | None
+    parent_agreement: Agreement | None = None
     warnings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...] = ()
     device: dict[str, Any]
@@ -270,7 +295,11 @@ def load_report(directory: Path) -> Report:
         BadData: it is missing, damaged or of another schema.
 
     """
-    path = directory / REPORT
+    return read_report(directory / REPORT)
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.json, wherever it lies; raises as `load_report`."""
     try:
         return Report.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -13,6 +13,7 @@ from runtime.bundle import DataRecord
 from runtime.images import DATA_ROOT
 from runtime.report_schema import AttackRequest, Request
 from runtime.spec import Gate
+from runtime.union import added, gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ class Subject:
         libraries: packages whose versions the report names.
         place: turns numpy arrays into the session's.
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
+        lender: the session of that precision, whose gradient leads attacks too; None where there is none.
 
     """
 
@@ -58,6 +60,7 @@ class Subject:
     libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
     place: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None
+    lender: Session | None = None
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,13 @@ class Settings:
 
 def resolve(subject: Subject, settings: Settings, n: int, reference: Reference | None) -> Request:
     """Return the request with every default filled in."""
-    card = subject.session.card()
+    card, lender = subject.session.card(), subject.lender.card() if subject.lender else None
+    besides = added(settings.attacks, len(subject.classes), card.precision)
     return Request(
         command=_repeat(subject.command, settings, n),
         artifact_sha256=card.sha256,
         gradient_sha256=card.gradient_sha256,
+        parent_gradient_sha256=lender.gradient_sha256 if lender else None,
         precision=card.precision,
         backend=card.backend,
         provider=card.provider,
@@ -113,6 +118,8 @@ def resolve(subject: Subject, settings: Settings, n: int, reference: Reference |
         n=n,
         threat_model=settings.threat_model,
         attacks=tuple(_attack_request(name, len(subject.classes)) for name in settings.attacks),
+        gradients=gradients(card, subject.lender),
+        added=tuple(_attack_request(attack.name, len(subject.classes)) for attack in besides),
         seed=settings.seed,
         batch=settings.batch,
         gate=settings.gate,

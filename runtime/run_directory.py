@@ -163,6 +163,7 @@ def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
         eps_curve=outcome.eps_curve,
         far=outcome.far,
         agreement=outcome.agreement,
+        parent_agreement=outcome.parent_agreement,
         probe=outcome.probe,
         paired=findings.paired,
     )

@@ -123,6 +123,7 @@ def add_outcomes(parts: Sequence[Part], request: Request) -> Outcome:
         add_curves([record.eps_curve for record in records]),
         add_points([record.far for record in records]),
         add_agreements([record.agreement for record in records]),
+        add_agreements([record.parent_agreement for record in records]),
         add_probes([record.probe for record in records]),
     )
 

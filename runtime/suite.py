@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import CASCADES, PGD, UNIT, Attack, stages
+from runtime.attacks import PGD, UNIT, Attack
 from runtime.evidence import Evidence
 from runtime.journal import Forgetful
-from runtime.report_schema import Agreement, AttackRow, CurvePoint, Probe
+from runtime.report_schema import Agreement, AttackRow, CurvePoint, Probe, labelled
 from runtime.statistics import wilson
 from runtime.totals import add_rows
+from runtime.union import Assault, gradients, plan
 from runtime.units import Target, agree, classify, measure, repeat, search
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from runtime.journal import Ledger, Work
     from runtime.progress import Progress
+    from runtime.report_schema import Led
     from runtime.units import Job
 
 __all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]
@@ -42,6 +44,7 @@ class Outcome:
     eps_curve: tuple[CurvePoint, ...] = ()
     far: CurvePoint | None = None
     agreement: Agreement | None = None
+    parent_agreement: Agreement | None = None
     probe: Probe | None = None
 
 
@@ -59,11 +62,11 @@ def run_suite(
     decided: Callable[[Evidence, Any], bool] = lambda evidence, judged: False,
     lattice: bool = False,
 ) -> Outcome:
-    """Run the clean pass and every attack named; where one used gradients, what the sample is asked besides.
+    """Run the clean pass and every attack of the plan; where one used gradients, what the sample is asked besides.
 
     Args:
         target: the artifact and its images.
-        attacks: NAMES of attacks, in the order of the report's rows.
+        attacks: NAMES of attacks, in the order of the report's rows; `union.plan` says what they run on this artifact.
         eps: radius of the L-infinity ball.
         seed: of the noise.
         keep_all: keep the worst point of every image, not only of the sample.
@@ -80,7 +83,9 @@ def run_suite(
         BadModel: the graph does not take the images, answers in another shape, or has too few classes for an attack.
 
     """
-    chosen = {name: stages(name, target.classes) for name in attacks}
+    card = target.session.card()
+    led_by = gradients(card, target.lender)
+    chosen = plan(attacks, target.classes, card.precision, led_by)
     blocks = [np.arange(len(target.images))] if blocks is None else blocks
     order = np.concatenate(blocks)
     sample = np.sort(order)[:SAMPLE] if sample is None else np.sort(sample)
@@ -103,13 +108,14 @@ def run_suite(
     if not chosen or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
-    if not any(attack.uses_gradient and attack.bounded for attacks in chosen.values() for attack in attacks):
+    if not any(attack.uses_gradient and attack.bounded for assault in chosen for attack in assault.stages):
         return outcome
     return replace(
         outcome,
-        eps_curve=tuple(campaign.curve_point(sample, multiple * eps) for multiple in CURVE),
-        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0)),
-        agreement=campaign.agreement(sample),
+        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, led_by) for multiple in CURVE),
+        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), led_by),
+        agreement=campaign.agreement(sample, "own") if "own" in led_by else None,
+        parent_agreement=campaign.agreement(sample, "parent") if "parent" in led_by else None,
     )
 
 
@@ -150,45 +156,49 @@ class Campaign:
         for chunk, work in self._units("clean", index, classify):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
-    def assault(self, chosen: dict[str, tuple[Attack, ...]], index: Any) -> tuple[AttackRow, ...]:
-        """Run every attack on the images at `index`; from the name asked for to what it runs (`attacks.stages`)."""
+    def assault(self, chosen: Sequence[Assault], index: Any) -> tuple[AttackRow, ...]:
+        """Run every attack on the images at `index`."""
         rows: list[AttackRow] = []
-        for name, attacks in chosen.items():
-            if name in CASCADES:
-                rows += self.cascade(name, attacks, len(rows), index)
+        for each in chosen:
+            if each.is_cascade:
+                rows += self.cascade(each, len(rows), index)
             else:
-                rows.append(self.attack(attacks[0], len(rows), index))
+                rows.append(self.attack(each.stages[0], len(rows), index, each.led))
         return tuple(rows)
 
-    def attack(self, attack: Attack, row: int, index: Any = None) -> AttackRow:
+    def attack(self, attack: Attack, row: int, index: Any = None, led: Led = "own") -> AttackRow:
         """Run one attack on every correctly classified image of `index` (all); `row` is its place in the report."""
-        return self._attack(attack, row, self._standing(index), cascade=False)
+        return self._attack(attack, row, self._standing(index), led, cascade=False)
 
-    def cascade(self, name: str, attacks: Sequence[Attack], row: int, index: Any = None) -> list[AttackRow]:
-        """Run each attack on what the earlier ones of them left: a row each from `row` on, and a summary row.
+    def cascade(self, assault: Assault, row: int, index: Any = None) -> list[AttackRow]:
+        """Run each stage on what the earlier ones of them left: a row each from `row` on, and a summary row.
 
         Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
         """
-        standing = self._standing(index)
-        rows = [self._attack(attack, row + place, standing, cascade=True) for place, attack in enumerate(attacks)]
+        standing, led = self._standing(index), assault.led
+        rows = [
+            self._attack(attack, row + place, standing, led, cascade=True)
+            for place, attack in enumerate(assault.stages)
+        ]
         costs = {cost: sum(getattr(each, cost) for each in rows) for cost in ("seconds", "forwards", "gradients")}
         broken = sum(each.broken for each in rows)
-        return [*rows, self._row(name, rows[0].attacked, broken, cascade=False, gradient="own", **costs)]
+        return [*rows, self._row(assault.name, rows[0].attacked, broken, cascade=False, gradient=led, **costs)]
 
-    def curve_point(self, sample: Any, eps: float) -> CurvePoint:
-        """Return the accuracy under PGD-10 at one eps; at 0 the clean accuracy."""
+    def curve_point(self, sample: Any, eps: float, led_by: Sequence[Led] = ("own",)) -> CurvePoint:
+        """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy."""
         index = sample[self.evidence.correct[sample]]
-        broken = 0
-        if eps > 0:
-            job = partial(search, attack=PGD, eps=eps, seed=self.seed)
-            for _, work in self._units(f"PGD at eps {eps:.3g}", index, job):
-                broken += int(work.arrays["broken"].sum())
-        return CurvePoint(eps=eps, n=len(sample), accuracy=(len(index) - broken) / len(sample))
+        job = partial(search, attack=PGD, eps=eps, seed=self.seed)
+        for led in led_by if eps > 0 else ():
+            units = self._units(labelled(f"PGD at eps {eps:.3g}", led), index, job, led=led)
+            broken = [chunk[work.arrays["broken"]] for chunk, work in units]
+            index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
+        return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
 
-    def agreement(self, sample: Any) -> Agreement:
-        """Compare the gradient graph's predictions with the artifact's, on clean and worst points."""
+    def agreement(self, sample: Any, led: Led) -> Agreement:
+        """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
-        for chunk, work in self._units("gradient graph", sample, partial(agree, evidence=self.evidence)):
+        job = partial(agree, evidence=self.evidence)
+        for chunk, work in self._units(labelled("gradient graph", led), sample, job, led=led):
             correct = self.evidence.correct[chunk]
             clean = work.arrays["clean"] == self.evidence.clean_prediction[chunk]
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
@@ -208,32 +218,35 @@ class Campaign:
             standing &= np.isin(self.evidence.index, index)
         return standing
 
-    def _attack(self, attack: Attack, row: int, standing: Any, *, cascade: bool) -> AttackRow:
+    def _attack(self, attack: Attack, row: int, standing: Any, led: Led, *, cascade: bool) -> AttackRow:
         """Run one attack where `standing` (bool [N]) is set, and unset it where the attack broke the image."""
-        index = np.flatnonzero(standing)
+        index, led = np.flatnonzero(standing), led if attack.uses_gradient else "none"
+        label = labelled(attack.name, led)
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
         job = partial(search, attack=attack, eps=self.eps, seed=self.seed)
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
-            self.evidence.began(attack.name)
-        for chunk, work in self._units(attack.name, index, job, place=f"{row}-", most=attack.unit):
+            self.evidence.began(label, led)
+        for chunk, work in self._units(label, index, job, place=f"{row}-", most=attack.unit, led=led):
             if attack.bounded:
-                self.evidence.update(row, attack.name, chunk, work.arrays)
+                self.evidence.update(row, label, led, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
             costs = {cost: total + getattr(work, cost) for cost, total in costs.items()}
         broken = int(len(index) - standing[index].sum())
-        gradient = "own" if attack.uses_gradient else "none"
-        return self._row(attack.name, len(index), broken, cascade=cascade, gradient=gradient, **costs)
+        return self._row(attack.name, len(index), broken, cascade=cascade, gradient=led, **costs)
 
     def _row(self, name: str, attacked: int, broken: int, **rest: Any) -> AttackRow:
         left, n = attacked - broken, len(self.target.images)
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
-    def _units(self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT) -> Iterator[tuple[Any, Work]]:
+    def _units(
+        self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT, led: Led = "own"
+    ) -> Iterator[tuple[Any, Work]]:
         """Yield the chunks of `index`, each with what the unit on it left; `place` tells two stages of a name apart."""
         self.progress.stage(stage, len(index))
-        for number, chunk in enumerate(self.target.chunks(index, most)):
+        target = self.target.led(led)
+        for number, chunk in enumerate(target.chunks(index, most)):
             name = f"{self.prefix}{place}{stage}-{number}".replace(" ", "-")
             held = self.ledger.holds(name)
-            yield chunk, self.ledger.unit(name, chunk, partial(measure, self.target, chunk, job))
+            yield chunk, self.ledger.unit(name, chunk, partial(measure, target, chunk, job))
             self.progress.advance(len(chunk), fresh=not held)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.errors import BadModel
 from runtime.journal import Work
 from runtime.lattice import to_lattice
+from runtime.union import Borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from runtime.attacks import Attack
     from runtime.evidence import Evidence
     from runtime.images import ImageSet
+    from runtime.report_schema import Led
     from runtime.session import Session
 
 UNIT_VALUES = 2**24
@@ -49,6 +51,7 @@ class Target:
         classes: how many the model knows.
         batch: images a session is asked at once.
         place: turns numpy float32 or int64 into the session's arrays, on its device.
+        lender: another session, whose gradient attacks follow too; None where there is none.
 
     """
 
@@ -57,6 +60,13 @@ class Target:
     classes: int
     batch: int
     place: Callable[[Any], Any] = np.asarray
+    lender: Session | None = None
+
+    def led(self, by: Led) -> Target:
+        """Return the target with the gradient that attacks are to follow."""
+        if by != "parent" or self.lender is None:
+            return self
+        return replace(self, session=Borrowed(self.session, self.lender))
 
     def points(self, index: Any) -> Points:
         """Return the images at `index` (int64 [B]) as points under attack."""

@@ -22,6 +22,7 @@ from runtime.report_schema import Artifact, Circumstances
 from runtime.request import Settings, Subject, resolve
 from runtime.spec import Gate
 from runtime.suite import SAMPLE, Outcome, run_suite
+from runtime.union import gradients
 from runtime.units import Target
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ class Case:
         began, now = time.perf_counter(), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
         subject, settings, order = self.subject, self.settings, self.order
         early, ledger = settings.until_decided, Forgetful() if ledger is None else ledger
-        session = Fitting(subject.session)
+        session, lender = Fitting(subject.session), Fitting(subject.lender) if subject.lender else None
         outcome = run_suite(
-            Target(session, self.images, len(subject.classes), settings.batch, subject.place),
+            Target(session, self.images, len(subject.classes), settings.batch, subject.place, lender),
             settings.attacks,
             eps=settings.threat_model.eps,
             seed=settings.seed,
@@ -122,7 +123,9 @@ class Case:
         compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
         gallery = gather(outcome.evidence, self.images, settings.threat_model.eps, len(outcome.attacks))
-        return Findings(outcome, self._circumstances(started or now, seconds, session.largest), compared, gallery)
+        halved = (each.largest for each in (session, lender) if each and each.largest)
+        largest = min(halved, default=None)
+        return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
 
     def judge(self, findings: Findings) -> Run:
         """Judge what was found."""
@@ -197,10 +200,10 @@ def prepare(subject: Subject, settings: Settings) -> Case:
 
 
 def check_gradient(subject: Subject, names: Sequence[str]) -> None:
-    """Raise `BadModel` where one of the attacks needs a gradient that the artifact has no graph of."""
+    """Raise `BadModel` where one of the attacks needs a gradient, and neither the artifact nor a parent has a graph."""
     card = subject.session.card()
     needing = [name for name in names if any(stage.uses_gradient for stage in stages(name, len(subject.classes)))]
-    if needing and not card.differentiable:
+    if needing and not gradients(card, subject.lender):
         raise BadModel(
             f"{needing[0]} needs the gradient, and {card.precision} has no gradient graph",
             hint="--gradient none attacks it by Square alone",

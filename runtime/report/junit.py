@@ -73,7 +73,7 @@ def render(account: Account) -> str:
 
 def suite_cases(report: Report) -> list[Case]:
     """Return the cases: the gates, the checks, the attacks."""
-    attacks = [Case("attack", row.name, seconds=row.seconds) for row in report.attacks]
+    attacks = [Case("attack", row.label, seconds=row.seconds) for row in report.attacks]
     return [*_gate_cases(report), *map(_check_case, report.checks), *attacks]
 
 

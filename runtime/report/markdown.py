@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from runtime.report.words import accuracy_rows, checks_line, interval, radius, reasons, tone
+from runtime.report.words import accuracy_rows, checks_line, interval, radius, reasons, tone, union_line
 from runtime.statistics import percent, points
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def render(account: Account) -> str:
             ("attack", "accuracy", "95 % interval"),
             [(escape(row.name), percent(row.accuracy), interval(row.ends)) for row in accuracy_rows(report)],
         ),
+        *([f"{escape(union)}."] if (union := union_line(report)) else []),
         *([_compared(account)] if report.paired or account.others else []),
         *_warnings(report),
         *([f"{checks_line(report)}."] if report.checks else []),
@@ -51,6 +52,7 @@ def plain(account: Account) -> str:
             report.verdict,
             *(f"  {reason}" for reason in reasons(report)),
             *(f"{row.name:{width}}  {percent(row.accuracy):>7}  {interval(row.ends)}" for row in rows),
+            *([union] if (union := union_line(report)) else []),
             *([checks_line(report)] if report.checks else []),
             report.request.command,
         ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import jinja2
 
     from runtime.report.account import Account
-    from runtime.report_schema import Report
+    from runtime.report_schema import Agreement, Report
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_CONFUSED = 10
@@ -95,6 +95,7 @@ def render(account: Account) -> str:
             sections=sections(account),
             plots=plots(account),
             rows=words.accuracy_rows(report),
+            union=words.union_line(report),
             others=account.others,
             bench=account.bench,
             classes=[row for row in report.per_class if row.n],
@@ -182,7 +183,8 @@ def machine(report: Report) -> list[tuple[str, Any]]:
         ("not found", missing),
         ("software", ", ".join(f"{name} {version}" for name, version in sorted(report.software.items()))),
         ("engine", f"{artifact.backend}, {artifact.provider}"),
-        ("gradient graph", _agreement(report)),
+        ("gradient graph", _agreement(report.agreement)),
+        ("parent's gradient graph", _agreement(report.parent_agreement)),
         ("started", f"{report.started}, took {words.duration(report.seconds)}"),
     ]
     return [*card, *((name, value) for name, value in rest if value)]
@@ -206,7 +208,7 @@ def digests(report: Report) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in pairs if value]
 
 
-def _agreement(report: Report) -> str:
-    if not report.agreement:
+def _agreement(agreement: Agreement | None) -> str:
+    if not agreement:
         return ""
-    return f"predicts as the artifact does on {report.agreement.same_prediction} of {report.agreement.n} points"
+    return f"predicts as the artifact does on {agreement.same_prediction} of {agreement.n} points"

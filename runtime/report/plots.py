@@ -106,7 +106,7 @@ def classes(axes: Any, rows: Sequence[ClassRow]) -> None:
 def cost(axes: Any, report: Report) -> None:
     """Draw the seconds that each attack took."""
     axes.barh(range(len(report.attacks)), [row.seconds for row in report.attacks], color=SOFT, height=0.62)
-    _rows(axes, [row.name for row in report.attacks], "seconds")
+    _rows(axes, [row.label for row in report.attacks], "seconds")
 
 
 def latency(axes: Any, bench: Bench) -> None:

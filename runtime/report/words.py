@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import any_bounded
 from runtime.evidence import STANDS, WRONG_BEFORE
+from runtime.request import PARENT
 from runtime.statistics import percent, points
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def accuracy_rows(report: Report) -> list[AccuracyRow]:
     """Return the accuracies: clean, every attack, the worst case, the worst case on uint8 where it was asked for."""
     rows = [AccuracyRow(CLEAN, report.clean.accuracy, report.clean.ci95)]
     for attack in report.attacks:
-        name = attack.name if any_bounded([attack.name]) else f"{attack.name} {BEYOND}"
+        name = attack.label if any_bounded([attack.name]) else f"{attack.label} {BEYOND}"
         rows.append(AccuracyRow(name, attack.accuracy, attack.ci95))
     for name, found in ((WORST, report.robust_accuracy), (BYTES, report.lattice)):
         if found:
@@ -73,6 +74,14 @@ def checks_line(report: Report) -> str:
     quiet = sum(check.state == "quiet" for check in report.checks)
     absent = ", ".join(check.check for check in report.checks if check.state == "not run")
     return f"{quiet} checks found nothing" + (f"; not run: {absent}" if absent else "")
+
+
+def union_line(report: Report) -> str | None:
+    """Say whose gradients led, where it was not the artifact's own alone."""
+    if all(row.gradient != "parent" for row in report.attacks):
+        return None
+    precision = report.artifact.precision
+    return f"(parent): by the gradient of the {PARENT} it was made from; {precision} judged every point of all"
 
 
 def gate_words(gate: Gate) -> str:
@@ -89,7 +98,7 @@ def outcome_words(report: Report, broken_by: int) -> str:
     """Say what became of an image: `Evidence.broken_by` in words."""
     if broken_by == WRONG_BEFORE:
         return "wrong before any attack"
-    return "stood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].name}"
+    return "stood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"
 
 
 def duration(seconds: float) -> str:

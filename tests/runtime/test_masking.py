@@ -6,7 +6,7 @@ import pytest
 from runtime.images import ImageSet
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent
-from runtime.report_schema import CurvePoint, Probe
+from runtime.report_schema import Agreement, CurvePoint, Probe
 from runtime.suite import run_suite
 from runtime.units import Target
 from tests.fakes import LinearSession
@@ -22,7 +22,7 @@ def outcome():
     target = Target(session, images, 3, 500)
     found = run_suite(target, ["fgsm", "pgd"], eps=0.01, seed=0, keep_all=False, progress=Silent())
     square = found.attacks[1].model_copy(update={"name": "square", "gradient": "none"})
-    aa = square.model_copy(update={"name": "aa"})
+    aa = square.model_copy(update={"name": "aa", "gradient": "own"})
     return replace(found, attacks=(*found.attacks, square, aa), far=CurvePoint(eps=0.25, n=256, accuracy=0.3))
 
 
@@ -114,7 +114,7 @@ def test_an_attack_that_keeps_to_no_ball_asks_for_no_pass_besides():
 )
 def test_one_image_without_a_gradient_is_no_sign_unless_it_is_all(outcome, n, zero, expected):
     evidence = outcome.evidence.rows(np.arange(n))
-    evidence.zero_gradient[:] = np.arange(n) < zero
+    evidence.blind["own"][:] = np.arange(n) < zero
     assert state(replace(outcome, evidence=evidence), "zero-gradient") == expected
 
 
@@ -137,3 +137,27 @@ def test_every_check_says_what_it_saw_and_what_to_do(outcome, each):
     assert len(result.message.split()) > 3
     assert len(result.hint.split()) > 3
     assert not result.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("own", "parent", "expected"),
+    [(92, 100, "quiet"), (83, 100, "found"), (100, 75, "quiet"), (100, 70, "found"), (None, 70, "found")],
+)
+def test_a_gradient_graph_may_disagree_beyond_chance_no_more_than_its_floor(outcome, own, parent, expected):
+    seen = {name: count and Agreement(n=100, same_prediction=count) for name, count in (("a", own), ("b", parent))}
+    changed = replace(outcome, agreement=seen["a"], parent_agreement=seen["b"])
+    assert state(changed, "agreement", precision="int8") == expected
+
+
+@pytest.mark.parametrize(("led", "expected"), [(("own",), "found"), (("own", "parent"), "quiet"), ((), "found")])
+def test_a_quantised_artifact_wants_its_parents_gradient(outcome, led, expected):
+    fgsm, square = outcome.attacks[0], outcome.attacks[2]
+    attacks = (*(fgsm.model_copy(update={"gradient": each}) for each in led), square)
+    assert state(replace(outcome, attacks=attacks), "no-parent", precision="int8") == expected
+    assert state(replace(outcome, attacks=attacks), "no-parent") == "quiet"
+
+
+def test_a_gradient_is_zero_only_where_every_gradient_is(outcome):
+    evidence = outcome.evidence.rows(np.arange(N))
+    evidence.blind = {"own": np.ones(N, bool), "parent": np.zeros(N, bool)}
+    assert state(replace(outcome, evidence=evidence), "zero-gradient", precision="int8") == "quiet"

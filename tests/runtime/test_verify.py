@@ -93,7 +93,7 @@ def test_the_report_holds_every_field_of_its_schema(finished):
     assert set(record) == {
         "schema", "verdict", "reasons", "gate", "artifact", "data", "threat_model", "request", "request_sha256", "seed",
         "clean", "attacks", "robust_accuracy", "per_class", "confusion", "eps_curve", "paired", "agreement", "warnings",
-        "checks", "lattice", "sequential", "device", "software", "started", "seconds",
+        "checks", "lattice", "sequential", "parent_agreement", "device", "software", "started", "seconds",
     }  # fmt: skip
     assert (record["verdict"], record["reasons"]) == ("passed", ["no gate asked for"])
     assert [row["name"] for row in record["attacks"]] == ["fgsm", "pgd", "cw"]
@@ -102,7 +102,7 @@ def test_the_report_holds_every_field_of_its_schema(finished):
     assert states == {
         "randomised": "quiet", "softmax": "quiet", "zero-gradient": "quiet", "far-from-chance": "quiet",
         "fgsm-over-pgd": "quiet", "pgd-over-aa": "not run", "square-alone": "not run",
-        "black-box-only": "quiet",
+        "black-box-only": "quiet", "agreement": "quiet", "no-parent": "quiet",
     }  # fmt: skip
     assert record["artifact"]["authenticated"] is False
     assert record["threat_model"] == {"norm": "linf", "eps": EPS}
@@ -211,7 +211,7 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     assert "95 % interval" in out
     assert "20 images, eps 2.00/255" in out
     assert out.rstrip().endswith("report: run")
-    assert "5 checks found nothing; not run: fgsm-over-pgd, pgd-over-aa, square-alone" in out
+    assert "7 checks found nothing; not run: fgsm-over-pgd, pgd-over-aa, square-alone" in out
 
 
 def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_of_success(finished, bundle, capsys):
@@ -370,7 +370,7 @@ def test_one_image_in_a_hundred_may_be_without_a_gradient(zero, blocks):
     session = LinearSession(np.eye(3, 16, dtype=np.float32), np.zeros(3, np.float32))
     target = Target(session, images, 3, 64)
     outcome = run_suite(target, ["fgsm"], eps=EPS, seed=0, keep_all=False, progress=Silent())
-    outcome.evidence.zero_gradient[:zero] = True
+    outcome.evidence.blind["own"][:zero] = True
     assert [each.check for each in check(outcome, classes=3, precision="fp32") if each.state == "found"] == [
         "zero-gradient"
     ] * blocks
