@@ -36,6 +36,7 @@ SUMMARIES = {
     "pack": "Turn anyone's ONNX classifier into a bundle.",
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
+    "compare": "Put finished runs side by side, image by image.",
     "bench": "Measure speed, power and heat of the artifact on this machine.",
     "report": "Write the page, summary and JUnit file of a finished run again.",
     "inspect": "Say what is in a bundle, and whether it is whole.",

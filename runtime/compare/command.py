@@ -1,0 +1,37 @@
+"""`edgeproof compare`: finished runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from runtime.compare.comparison import compare as put_side_by_side
+from runtime.compare.comparison import read_finished
+from runtime.compare.formats import FORMATS, print_text
+from runtime.errors import UsageFault
+from runtime.files import write_atomic
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="REPORT...")
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="What to write."
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: stdout]")
+def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
+    """Put finished runs side by side, each a directory of verify or its report.json: the first is the base.
+
+    Precisions, backends, devices, versions: accuracies with their intervals, and image by image what changed, where
+    the images are the same.
+    """
+    if len(runs) < 2:
+        raise UsageFault("there is nothing to compare with", hint="name two runs or more, the base first")
+    comparison = put_side_by_side([read_finished(path) for path in runs])
+    if out:
+        write_atomic(out, FORMATS[form](comparison).encode())
+    elif form == "text":
+        print_text(comparison, Console(highlight=False))
+    else:
+        click.echo(FORMATS[form](comparison), nl=False)

@@ -1,0 +1,175 @@
+"""A comparison as a table on a terminal, in Markdown, as CSV and as JSON; all from one grid of words."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runtime.report import markdown
+from runtime.report.words import BYTES, WORST, interval, radius
+from runtime.spec import to_json
+from runtime.statistics import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.compare.comparison import Against, Comparison, Figure, Side
+
+ABSENT = "-"
+FILE_WIDTH = 160
+"""Columns of a text that goes into a file; rows grow where runs are many."""
+
+
+class Row(NamedTuple):
+    """A name, and what each run has to say to it; `begins` a part of the table."""
+
+    name: str
+    cells: tuple[str, ...]
+    begins: bool = False
+
+
+def grid(comparison: Comparison) -> list[Row]:
+    """Return the rows: what was attacked, how accurate it was, and how it differs from the first."""
+    runs = comparison.runs
+    return [
+        *(Row(name, tuple(say(run) for run in runs)) for name, say in WHAT.items()),
+        *(Row(name, tuple(_accuracy(run, name) for run in runs), not number)
+          for number, name in enumerate(figure_names(comparison))),
+        *(Row(name, (ABSENT, *(say(run.against) if run.against else ABSENT for run in runs[1:])), not number)
+          for number, (name, say) in enumerate(AGAINST.items())),
+    ]  # fmt: skip
+
+
+def figure_names(comparison: Comparison) -> list[str]:
+    """Return the names of all runs' figures, attacks in the order of their first run, the worst case after them."""
+    names = dict.fromkeys(figure.name for run in comparison.runs for figure in run.figures)
+    return [name for name in names if name not in (WORST, BYTES)] + [name for name in (WORST, BYTES) if name in names]
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """Return what must be known beside the table."""
+    first, *others = comparison.runs
+    said = []
+    for run in others:
+        notes = run.against.notes if run.against else (f"not matched image by image with {first.run}: {run.unmatched}",)
+        said += [f"{run.run}: {note}" for note in notes]
+    return said
+
+
+def print_text(comparison: Comparison, console: Console) -> None:
+    """Print the table and the remarks."""
+    table = Table("", box=None, pad_edge=False)
+    for run in comparison.runs:
+        table.add_column(Text(run.run, overflow="fold"), justify="right", overflow="fold")
+    for row in grid(comparison):
+        if row.begins:
+            table.add_row()
+        style = "bold" if row.name in (WORST, CHANGE) else None
+        table.add_row(Text(row.name), *map(Text, row.cells), style=style)
+    console.print(table)
+    console.print(EXPLAINED, markup=False, style="dim")
+    for remark in remarks(comparison):
+        console.print(f"note: {remark}", markup=False)
+
+
+def text(comparison: Comparison) -> str:
+    """Return what `print_text` prints, for a file."""
+    buffer = io.StringIO()
+    print_text(comparison, Console(file=buffer, width=FILE_WIDTH, highlight=False))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Return a table of GitHub's Markdown, every text from outside escaped."""
+    heading = ["", *(markdown.escape(run.run) for run in comparison.runs)]
+    rows = [[markdown.escape(word) for word in (row.name, *row.cells)] for row in grid(comparison)]
+    notes = [f"- {markdown.escape(remark)}" for remark in remarks(comparison)]
+    return "\n\n".join([markdown.table(heading, rows), f"{EXPLAINED}.", *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return the record."""
+    return to_json(comparison).decode()
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return a line for every figure of every run; fractions, and counts of the images that both runs attacked."""
+    buffer = io.StringIO()
+    lines = csv.writer(buffer, lineterminator="\n")
+    lines.writerow((*IDENTITY, "figure", "value", "low", "high", "n"))
+    for run in comparison.runs:
+        who = [getattr(run, name) for name in IDENTITY]
+        for figure in run.figures:
+            lines.writerow((*who, figure.name, figure.value, *figure.ci95, run.data.n))
+        if run.against:
+            lines.writerows((*who, *line, run.against.images) for line in _against_lines(run.against))
+    return buffer.getvalue()
+
+
+def _against_lines(against: Against) -> list[tuple[str | float, ...]]:
+    worst = against.worst_case
+    changes = [(CHANGE, worst.difference, *worst.ci95), ("McNemar p", worst.mcnemar_p, "", "")] if worst else []
+    counts = {
+        "same prediction": against.same_prediction,
+        "only this withstands": len(against.only_this),
+        "only the first withstands": len(against.only_first),
+    }
+    return [*changes, *((name, count, "", "") for name, count in counts.items())]  # type: ignore[list-item]
+
+
+def _accuracy(run: Side, name: str) -> str:
+    found: Figure | None = next((figure for figure in run.figures if figure.name == name), None)
+    return f"{percent(found.value)} ({interval(found.ci95)})" if found else ABSENT
+
+
+def _change(against: Against) -> str:
+    worst = against.worst_case
+    if worst is None:
+        return ABSENT
+    low, high = worst.ci95
+    return f"{100 * worst.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _mcnemar(against: Against) -> str:
+    p = against.worst_case.mcnemar_p if against.worst_case else None
+    return ABSENT if p is None else f"{p:.2g}"
+
+
+def _version(run: Side) -> str:
+    bundle = f"bundle {run.bundle_version}, " if run.bundle_version else ""
+    return f"{bundle}edgeproof {run.edgeproof or 'unknown'}"
+
+
+CHANGE = "change of worst case"
+EXPLAINED = (
+    f"Accuracies are of each run's own images, with 95 % intervals; from '{CHANGE}' on, of the images that the run and "
+    "the first both attacked"
+)
+IDENTITY = ("run", "name", "precision", "backend", "provider", "device", "bundle_version", "edgeproof")
+WHAT: dict[str, Callable[[Side], str]] = {
+    "artifact": lambda run: f"{run.name} {run.precision}",
+    "engine": lambda run: f"{run.backend}/{run.provider}",
+    "device": lambda run: run.device,
+    "version": _version,
+    "images": lambda run: f"{run.data.n} of {run.data.name}",
+    "eps": lambda run: radius(run.threat_model.eps),
+    "verdict": lambda run: run.verdict,
+}
+AGAINST: dict[str, Callable[[Against], str]] = {
+    CHANGE: _change,
+    "McNemar p (exact)": _mcnemar,
+    "same class, clean": lambda against: f"{against.same_prediction} of {against.images}",
+    "only this withstands": lambda against: str(len(against.only_this)) if against.worst_case else ABSENT,
+    "only the first withstands": lambda against: str(len(against.only_first)) if against.worst_case else ABSENT,
+}
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "text": text,
+    "markdown": as_markdown,
+    "json": as_json,
+    "csv": as_csv,
+}

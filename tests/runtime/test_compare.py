@@ -1,0 +1,173 @@
+"""Finished runs side by side."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from math import comb
+
+import numpy as np
+import pytest
+
+from runtime.attacks import ATTACKS
+from runtime.compare.comparison import compare, read_finished
+from runtime.compare.formats import FORMATS, grid
+from runtime.report_schema import Report, load_report
+from runtime.statistics import Pairs, paired_difference
+from tests.runtime.bundles import write_bundle
+from tests.runtime.commands import edgeproof
+from tests.tiny import bundle_files, linear_task
+
+STANDS, WRONG_BEFORE = -1, -2
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The linear classifier under two eps, another classifier of the same images, and one of other images."""
+    place = tmp_path_factory.mktemp("compare")
+    weight, bias, images, labels = linear_task()
+    other = weight + np.random.default_rng(1).normal(scale=0.3, size=weight.shape).astype(np.float32)
+    tasks = {"a": (weight, bias, images, labels), "b": (other, bias, images, labels), "c": linear_task(seed=7)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ATTACKS, "square", replace(ATTACKS["square"], defaults={"queries": 40, "p": 0.8}))
+        for name, task in tasks.items():
+            bundle = write_bundle(place / f"bundle-{name}", bundle_files(task), n=60)
+            for run, options in {name: [], f"{name}-wide": ["--eps", "0.03", "--attacks", "pgd", "--n", 50]}.items():
+                result = edgeproof("verify", bundle, "--attacks", "fgsm,pgd", *options, "--out", place / run)
+                assert result.exit_code == 0, result.stderr
+    return place
+
+
+def side_by_side(runs, *names):
+    return compare([read_finished(runs / name) for name in names])
+
+
+def evidence(runs, name):
+    with np.load(runs / name / "evidence.npz") as file:
+        return dict(file)
+
+
+def test_figures_are_those_of_the_reports(runs):
+    comparison = side_by_side(runs, "a", "b")
+    for name, side in zip("ab", comparison.runs, strict=True):
+        report = load_report(runs / name)
+        figures = {figure.name: (figure.value, figure.ci95) for figure in side.figures}
+        assert figures["clean"] == (report.clean.accuracy, report.clean.ci95)
+        assert figures["pgd"] == (report.attacks[1].accuracy, report.attacks[1].ci95)
+        assert figures["worst case"] == (report.robust_accuracy.value, report.robust_accuracy.ci95)
+        assert (side.verdict, side.sha256) == (report.verdict, report.artifact.sha256)
+    assert comparison.runs[0].against is None
+
+
+def test_images_are_matched_as_a_hand_would_count_them(runs):
+    against = side_by_side(runs, "a", "b").runs[1].against
+    a, b = evidence(runs, "a"), evidence(runs, "b")
+    only_b = [i for i in range(60) if b["broken_by"][i] == STANDS and a["broken_by"][i] != STANDS]
+    only_a = [i for i in range(60) if a["broken_by"][i] == STANDS and b["broken_by"][i] != STANDS]
+    both = sum(a["broken_by"][i] == b["broken_by"][i] == STANDS for i in range(60))
+    assert (list(against.only_this), list(against.only_first)) == (only_b, only_a)
+    assert only_a, "the task must tell the two apart"
+    assert against.same_prediction == sum(a["clean_prediction"] == b["clean_prediction"])
+    worst, discordant = against.worst_case, len(only_a) + len(only_b)
+    assert worst.difference == pytest.approx((len(only_b) - len(only_a)) / 60)
+    assert worst.ci95 == paired_difference(Pairs(both, len(only_b), len(only_a), 60 - both - discordant))
+    tail = sum(comb(discordant, k) for k in range(min(len(only_a), len(only_b)) + 1))
+    assert worst.mcnemar_p == pytest.approx(min(1, 2 * tail / 2**discordant))
+    assert against.notes == ()
+
+
+def test_turning_the_comparison_round_turns_its_signs(runs):
+    there, back = (side_by_side(runs, *names).runs[1].against for names in ("ab", "ba"))
+    assert (there.only_this, there.only_first) == (back.only_first, back.only_this)
+    assert there.worst_case.difference == pytest.approx(-back.worst_case.difference)
+    assert there.worst_case.mcnemar_p == back.worst_case.mcnemar_p
+
+
+def test_what_was_asked_otherwise_is_compared_and_said(runs):
+    against = side_by_side(runs, "a", "a-wide").runs[1].against
+    assert against.images == 50
+    assert against.worst_case.difference < 0
+    assert against.notes == ("eps is 7.65/255, in the first 2.55/255", "the attacks are pgd; in the first fgsm, pgd")
+
+
+def test_runs_of_other_images_stand_side_by_side_unmatched(runs):
+    side = side_by_side(runs, "a", "c").runs[1]
+    assert (side.against, side.unmatched) == (None, "the images are others")
+    assert side.figures
+
+
+def test_a_report_without_its_evidence_is_shown_unmatched(runs, tmp_path):
+    alone = tmp_path / "b.json"
+    alone.write_bytes((runs / "b" / "report.json").read_bytes())
+    assert "has no evidence.npz beside it" in side_by_side(runs, "a", alone).runs[1].unmatched
+    beside = side_by_side(runs, "a", "b/report.json").runs[1]
+    assert beside.against == side_by_side(runs, "a", "b").runs[1].against
+
+
+def test_a_run_that_stopped_early_has_no_interval_of_the_change(runs, tmp_path):
+    gate = ["--attacks", "fgsm,pgd", "--fail-under", "99%", "--until-decided"]
+    assert edgeproof("verify", runs / "bundle-b", *gate, "--out", tmp_path / "early").exit_code == 1
+    against = side_by_side(runs, "a", tmp_path / "early").runs[1].against
+    assert against.images < 60
+    assert against.worst_case is None
+    assert "stopped early" in against.notes[0]
+
+
+@pytest.mark.parametrize("damage", [b"nonsense", None], ids=["no archive", "of another run"])
+def test_damaged_evidence_is_bad_input(runs, tmp_path, damage):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "report.json").write_bytes((runs / "a" / "report.json").read_bytes())
+    (run / "evidence.npz").write_bytes(damage or (runs / "a-wide" / "evidence.npz").read_bytes())
+    result = edgeproof("compare", runs / "a", run)
+    assert result.exit_code == 3
+    assert "evidence.npz" in result.stderr
+
+
+def test_one_run_alone_is_a_usage_error(runs):
+    result = edgeproof("compare", runs / "a")
+    assert result.exit_code == 2
+    assert "name two runs or more, the base first" in result.stderr
+
+
+def test_every_row_says_something_of_every_run(runs):
+    rows = grid(side_by_side(runs, "a", "b", "a-wide", "c"))
+    assert {len(row.cells) for row in rows} == {4}
+    assert [row.name for row in rows if row.begins] == ["clean", "change of worst case"]
+    (fgsm,) = (row for row in rows if row.name == "fgsm")
+    assert fgsm.cells[2] == "-"
+
+
+def test_the_table_on_a_terminal_names_runs_figures_and_remarks(runs):
+    result = edgeproof("compare", runs / "a", runs / "a-wide")
+    assert result.exit_code == 0
+    for words in ("worst case", "change of worst case", "McNemar p (exact)", "eps is 7.65/255, in the first 2.55/255"):
+        assert words in " ".join(result.stdout.split())
+
+
+def test_csv_and_json_hold_the_same_figures(runs, tmp_path):
+    paths = [runs / "a", runs / "b"]
+    for form in FORMATS:
+        result = edgeproof("compare", *paths, "--format", form, "--out", tmp_path / form)
+        assert (result.exit_code, result.stdout) == (0, "")
+    record = json.loads((tmp_path / "json").read_text())
+    assert record["schema"] == "edgeproof.comparison/1"
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "csv").read_text())))
+    for side, path in zip(record["runs"], paths, strict=True):
+        own = {line["figure"]: line for line in lines if line["run"] == str(path)}
+        for figure in side["figures"]:
+            assert float(own[figure["name"]]["value"]) == figure["value"]
+    worst = record["runs"][1]["against"]["worst_case"]
+    assert float(own["change of worst case"]["low"]) == worst["ci95"][0]
+    assert int(own["only the first withstands"]["value"]) == len(record["runs"][1]["against"]["only_first"])
+
+
+def test_names_from_outside_are_shown_as_they_are(runs, tmp_path):
+    odd = tmp_path / "[red]x|*y*.json"
+    report = load_report(runs / "b").model_dump(mode="json", by_alias=True)
+    report["data"]["name"] = "a|b [bold]"
+    odd.write_text(Report.model_validate(report).model_dump_json(by_alias=True))
+    markdown = edgeproof("compare", runs / "a", odd, "--format", "markdown").stdout
+    assert "x&#124;&#42;y&#42;.json" in markdown
+    assert len({line.count("|") for line in markdown.splitlines() if line.startswith("|")}) == 1
+    assert "[bold]" in edgeproof("compare", runs / "a", odd).stdout
