@@ -109,7 +109,7 @@ run() { # CODE TAG [ARGUMENT...]: run it as strictly as it should be run; it mus
 
 state() { run 0 --entrypoint sh "$1" -c "$2"; } # TAG SCRIPT: run in a container with the same volume
 
-device_image() { # ARCHITECTURE BUILDKIT: the whole way on one architecture, by one of docker's two builders
+device_image() { # ARCHITECTURE BUILDKIT ATTACKS: the whole way on one architecture, by one of docker's two builders
   local architecture=$1 tag=edgeproof:$1
   volume=edgeproof-state-$1:/state
   stand_in "$architecture"
@@ -128,12 +128,12 @@ device_image() { # ARCHITECTURE BUILDKIT: the whole way on one architecture, by 
   grep -q 'uid=10001(edgeproof)' "$place/stdout" || die "$tag runs as $(cat "$place/stdout")"
   grep -q '(video)' "$place/stdout" || die "$tag's user may not open a Jetson's GPU"
   run 4 --env EDGEPROOF_BACKEND=tensorrt "$tag" verify /bundle --out engine
-  stopped_and_resumed "$tag"
+  stopped_and_resumed "$tag" "$3"
   say "$tag: passed 0, failed gate 1, no bundle 3, no TensorRT 4, stopped 130 and resumed; read-only root, no capability"
 }
 
-stopped_and_resumed() { # TAG: docker stop in the middle of a run, which then goes on to its end
-  local words=(verify /bundle --attacks 'square,pgd' --batch 4 --fail-under 0% --out long --resume) container
+stopped_and_resumed() { # TAG ATTACKS: docker stop in the middle of a run, which then goes on to its end
+  local words=(verify /bundle --attacks "$2" --fail-under 0% --out long --resume) container
   container=$(docker run --detach --network=none --read-only --cap-drop=ALL --health-interval=1s \
     --volume "$BUNDLE:/bundle:ro" --volume "$volume" --env EDGEPROOF_BACKEND=ort "$1" "${words[@]}")
   for _ in $(seq 240); do
@@ -165,8 +165,9 @@ train_image() { # the way from a recipe to a bundle, on the CPU
 start_engine
 for part in "$@"; do
   case $part in
-    amd64) device_image amd64 0 ;;
-    arm64) emulate_arm64 && device_image arm64 1 ;;
+    # Attacks that take long enough to be stopped in: some seconds natively, or emulated.
+    amd64) device_image amd64 0 pgd,square ;;
+    arm64) emulate_arm64 && device_image arm64 1 pgd,cw ;;
     train) train_image ;;
     *) die "unknown part: $part" ;;
   esac
