@@ -41,6 +41,7 @@ class Batches:
         seed: of order and augmentation.
         device: where the batches are yielded.
         place: where the set is kept.
+        sharing: processes of this run on this machine, which share its cores.
 
     """
 
@@ -54,11 +55,12 @@ class Batches:
         seed: int,
         device: torch.device,
         place: Place = "auto",
+        sharing: int = 1,
     ) -> None:
         if len(images) < size:
             raise BadData(f"{len(images)} training images do not fill one batch of {size}")
         self.place = resolve_place(place, images, device)
-        self._fetch = FETCHES[self.place](images, device)
+        self._fetch = FETCHES[self.place](images, device, sharing)
         self._count, self.size, self.crop, self.flip, self.seed = len(images), size, crop, flip, seed
 
     def __len__(self) -> int:
@@ -86,7 +88,7 @@ def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place
     return "device" if needed <= HELD_SHARE * free_memory(device) else "stream"
 
 
-def _held(images: ImageSet, device: torch.device) -> Fetch:
+def _held(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
     stored = _on_device(images.images, device)
     labels = torch.from_numpy(images.labels).to(device)
 
@@ -126,9 +128,14 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _streamed(images: ImageSet, device: torch.device) -> Fetch:
+def decoders(sharing: int) -> int:
+    """Return how many processes decode pictures for each of so many that train on this machine."""
+    return max(1, min(WORKERS, (os.cpu_count() or 1) // sharing))
+
+
+def _streamed(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
     stored: Any = images.images
-    workers = min(WORKERS, os.cpu_count() or 1) if isinstance(stored, Pictures) else 0
+    workers = decoders(sharing) if isinstance(stored, Pictures) else 0
 
     def fetch(order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
@@ -165,7 +172,7 @@ def _unless_a_worker_dies(loader: DataLoader[Any]) -> Iterator[Any]:
         yield batch
 
 
-FETCHES: dict[Place, Callable[[ImageSet, torch.device], Fetch]] = {"device": _held, "stream": _streamed}
+FETCHES: dict[Place, Callable[[ImageSet, torch.device, int], Fetch]] = {"device": _held, "stream": _streamed}
 
 
 def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -51,6 +51,10 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.epochs=2; repeatable."
 )
 
+weak_teacher_option = click.option(
+    "--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance."
+)
+
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add what teach and distill share."""
@@ -64,6 +68,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             "--devices", type=COUNT, default=1, show_default=True, help="GPUs on a machine; or CPU processes."
         ),
         click.option("--nodes", type=COUNT, default=1, show_default=True, help="Machines, under torchrun or srun."),
+        weak_teacher_option,
         click.option(
             "--save-every",
             type=click.FloatRange(min=0),
@@ -80,7 +85,6 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @training_options
-@click.option("--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance.")
 def distill(**asked: Any) -> None:
     """Train the student of RECIPE (a name, or a .toml file) with its method."""
     _train(**asked)
@@ -102,7 +106,7 @@ def _train(
     devices: int,
     nodes: int,
     save_every: float,
-    allow_weak_teacher: bool = False,
+    allow_weak_teacher: bool,
 ) -> None:
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name

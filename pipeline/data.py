@@ -105,25 +105,25 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
 }
 
 
-def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT) -> Dataset:
+def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT, *, sharing: int = 1) -> Dataset:
     """Load a data set by its name in DATASETS, or from a path.
 
     A path is a directory with train/ and test/ (or val/), each with one folder a class; or with train.npz and
     test.npz, each holding `x` and `y`. The training images of a folder are decoded now where they fill at most half of
-    the free memory, else whenever they are looked at.
+    the free memory, once for each of `sharing` processes on this machine, else whenever they are looked at.
 
     Raises:
         BadData: unknown name; nothing usable at the path; says where it looked.
 
     """
     if path is not None:
-        return _from_path(path)
+        return _from_path(path, sharing)
     if name not in DATASETS:
         raise BadData(f"no data set is called {name!r}", hint=f"known: {', '.join(sorted(DATASETS))}; or give a path")
     return DATASETS[name](root)
 
 
-def _from_path(path: Path) -> Dataset:
+def _from_path(path: Path, sharing: int) -> Dataset:
     if (path / "train.npz").is_file():
         train, test = (read_npz(path / f"{split}.npz", name=f"{path.name}/{split}") for split in ("train", "test"))
         count = int(max(train.labels.max(), test.labels.max())) + 1
@@ -133,7 +133,7 @@ def _from_path(path: Path) -> Dataset:
     for test_name in ("test", "val"):
         if (path / "train").is_dir() and (path / test_name).is_dir():
             train, classes = read_folder(path / "train", name=f"{path.name}/train", decoded=False)
-            if train.images.size <= DECODED_SHARE * free_memory(CPU):
+            if train.images.size * sharing <= DECODED_SHARE * free_memory(CPU):
                 train = _decoded(train)
             channels = train.images.shape[1]
             test, test_classes = read_folder(path / test_name, channels=channels, name=f"{path.name}/{test_name}")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
 import os
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
@@ -24,6 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
 
 T = TypeVar("T")
+GRACE = 60.0
+"""Seconds that the processes of an interrupted run have to save its state, a step and a file."""
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter in older PyTorch
@@ -63,9 +68,25 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
             raise
         raise _lost(f"process {error.error_index} ({error.signal_name or error.exit_code})") from None
     except KeyboardInterrupt:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        _end(set(multiprocessing.active_children()) - others)
         raise
+
+
+def _end(processes: set[multiprocessing.process.BaseProcess]) -> None:
+    """Let the first process save the state after its step, for GRACE seconds at most, and see that none is left."""
+    for process in processes:
+        process.terminate()
+    end = time.monotonic() + GRACE
+    while time.monotonic() < end and all(process.is_alive() for process in processes):
+        multiprocessing.connection.wait([process.sentinel for process in processes], timeout=1)
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def local_processes(fabric: Fabric) -> int:
+    """Return how many processes of the run this machine has, which share its cores and its memory."""
+    return getattr(fabric.strategy, "num_processes", 1)
 
 
 def one_device(device: torch.device) -> Fabric:

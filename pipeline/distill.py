@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from lightning_fabric import Fabric
 from pipeline.batches import Batches
 from pipeline.checkpoint import NetworkCard
 from pipeline.data import Dataset, hold_out, load_dataset
-from pipeline.devices import from_first, launch
+from pipeline.devices import from_first, launch, local_processes
 from pipeline.evaluate import device_name
 from pipeline.precision import resolve
 from pipeline.recipe import Recipe
 from pipeline.run import Run
-from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim
+from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.state import Standing, restore_state
 from pipeline.teacher import prepare_teacher
 from pipeline.trainer import Trainer
@@ -58,7 +59,7 @@ def distill(
         allow_weak_teacher: go on with a teacher that PGD brings near chance.
 
     Raises:
-        UsageFault: `out` is not empty, or no run.
+        UsageFault: `out` is not empty, or no run; or another process trains there.
         BadData, BadModel, BadRecipe: data, teacher and recipe do not fit; nothing has been written then.
         BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
         MissingEnvironment: there are fewer devices, or a process was lost.
@@ -80,14 +81,29 @@ def _run(
 ) -> Summary:
     """Do what `distill` says, as one of the processes; the first one alone writes, and says what happens."""
     recipe = Recipe.model_validate(table)
-    finished = from_first(fabric, lambda: claim(out, recipe, resume=resume))
-    if finished is not None:
-        if fabric.is_global_zero:
-            log(f"{out} is finished: there is nothing to resume")
-        return finished
+    with ExitStack() as held:
+        finished = from_first(fabric, lambda: _claimed(held, out, recipe, resume=resume))
+        if finished is None:
+            return _trained(fabric, recipe, out, data_root, save_seconds, allow_weak_teacher)
+    if fabric.is_global_zero:
+        log(f"{out} is finished: there is nothing to resume")
+    return finished
+
+
+def _claimed(held: ExitStack, out: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
+    """Claim the run directory as its only writer, as long as `held` is open; what is there is looked at only then."""
+    if not out.is_dir():
+        claim(out, recipe, resume=resume)
+    held.enter_context(sole_writer(out))
+    return claim(out, recipe, resume=resume)
+
+
+def _trained(
+    fabric: Fabric, recipe: Recipe, out: Path, data_root: Path, save_seconds: float, allow_weak_teacher: bool
+) -> Summary:
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
-    dataset = load_dataset(recipe.data.name, recipe.data.path, data_root)
+    dataset = load_dataset(recipe.data.name, recipe.data.path, data_root, sharing=local_processes(fabric))
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     card = network_card(recipe, dataset)
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
@@ -104,6 +120,7 @@ def _run(
         seed=recipe.seed,
         device=device,
         place=data.place,
+        sharing=local_processes(fabric),
     )
     network, digest = (teacher.network, teacher.sha256) if teacher else (None, None)
     trainer = Trainer(recipe, student, network, classes=len(card.classes), precision=precision, fabric=fabric)

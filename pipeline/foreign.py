@@ -20,6 +20,8 @@ PREFIX = re.compile(r"^(module\.|model\.)+")
 """What DataParallel and wrapping modules put before every name."""
 NORMALISATION = ("mu", "sigma")
 """RobustBench's names for the mean and standard deviation that a checkpoint brings along."""
+COUNTER = "num_batches_tracked"
+"""Of a batch norm, which nothing here uses; checkpoints from before PyTorch 0.4.1 have none."""
 REFUSALS = ("Unsupported global", "Unsupported class", "Trying to instantiate", "Trying to call reduce")
 """What PyTorch says of a pickle that would run code; of a damaged one it says other things."""
 LISTED = 3
@@ -64,6 +66,8 @@ def load_foreign(
         mean=_per_channel(path, "mean", mean or own[0], channels),
         std=_per_channel(path, "std", std or own[1], channels),
     )
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
+    weights = counters | weights
     _check_fits(path, blueprint, network.state_dict(), weights, classes)
     network.load_state_dict(weights)
     return network.eval()

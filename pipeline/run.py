@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,6 +25,7 @@ from pipeline.state import Standing, save_state
 from pipeline.trainer import Trainer
 from runtime.errors import NonFinite
 from runtime.images import ImageSet
+from runtime.interrupt import held_back
 
 
 @dataclass
@@ -61,15 +63,18 @@ class Run:
         """Train and evaluate epoch after epoch; `title` is the first line that is shown.
 
         Raises:
+            KeyboardInterrupt: a signal asked to end, and the state is saved.
             NonFinite: the loss is no longer a number.
             BadInput: metrics.jsonl lacks lines that the state counts.
 
         """
         evaluated = self.standing.last.epoch if self.standing.last else 0
-        with self._open_log() as log:
+        fabric = self.fabric
+        holding = held_back(alone=fabric.world_size == 1, told=fabric.is_global_zero)
+        with self._open_log() as log, holding as asked:
             log.say(title if self.standing.steps == 0 else f"{title}; resumed after step {self.standing.steps}")
             for epoch in range(evaluated, math.ceil(self.steps / len(self.batches))):
-                self._train(epoch, log)
+                self._train(epoch, log, asked)
                 best, last = from_first(self.fabric, partial(self._evaluate, epoch, log))
                 self._move(log, best=best, last=last)
                 self._save(log)
@@ -87,8 +92,11 @@ class Run:
             standing=self.standing,
         )
 
-    def _train(self, epoch: int, log: TrainingLog | SilentLog) -> None:
-        """Take the steps of an epoch that are left; the batches of those taken are drawn again and passed over."""
+    def _train(self, epoch: int, log: TrainingLog | SilentLog, asked: Callable[[], bool]) -> None:
+        """Take the steps of an epoch that are left; the batches of those taken are drawn again and passed over.
+
+        Of several processes the first one alone ends when it is asked to: it has the state, and the others end with it.
+        """
         taken = self.standing.steps - epoch * len(self.batches)
         left = islice(self.batches.epoch(epoch), taken, None)
         for number, (images, labels) in zip(range(self.standing.steps, self.steps), left, strict=False):
@@ -98,8 +106,11 @@ class Run:
                 raise NonFinite(f"the loss is {loss} at step {number + 1}", hint="lower train.lr")
             log.step(number + 1, loss=loss, seconds=time.monotonic() - began)
             self._move(log, steps=number + 1)
-            if time.monotonic() - self._saved >= self.save_seconds:
+            ending = asked() and self.fabric.is_global_zero
+            if ending or time.monotonic() - self._saved >= self.save_seconds:
                 self._save(log)
+            if ending:
+                raise KeyboardInterrupt
 
     def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
         """Measure the student on the hold-out and save it; return the best figures so far, and these."""

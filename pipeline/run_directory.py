@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +111,29 @@ def read_summary(directory: Path) -> Summary | None:
     except ValidationError as error:
         first = error.errors()[0]["msg"]
         raise BadInput(f"{directory / SUMMARY}: {first}", hint="the file is damaged, or of another version") from None
+
+
+@contextmanager
+def sole_writer(directory: Path) -> Iterator[None]:
+    """Hold a run directory for this process, until the block or the process ends; make it where it is not there.
+
+    One that was made and stays empty vanishes again.
+
+    Raises:
+        UsageFault: another process has it.
+
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out") from None
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:

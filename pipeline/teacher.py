@@ -121,8 +121,7 @@ def prepare_teacher(
         raise BadModel(
             f"the teacher is not robust: {pgd:.1%} under PGD-10 on {len(holdout)} hold-out images ({clean:.1%} clean), "
             f"below {WEAK} times the {1 / classes:.1%} of chance",
-            hint="its data, classes or normalisation may be others; "
-            "`edgeproof distill --allow-weak-teacher` goes on with it all the same",
+            hint="its data, classes or normalisation may be others; --allow-weak-teacher goes on with it all the same",
         )
     return Teacher(network, digest, vouched, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))
 

@@ -28,7 +28,9 @@ from runtime.run_directory import read_request
 CHECKPOINT = "best"
 
 
-def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DATA_ROOT) -> None:
+def run_cell(
+    study: Study, cell: Cell, directory: Path, *, data_root: Path = DATA_ROOT, allow_weak_teacher: bool = False
+) -> None:
     """Train the cell, unless that is done, and judge its best checkpoint with every evaluation that is not done.
 
     Both go on where they were cut off. What was begun by another recipe, or is of another network than the run now has,
@@ -42,7 +44,7 @@ def run_cell(study: Study, cell: Cell, directory: Path, *, data_root: Path = DAT
     if not (run / SUMMARY).exists():
         if _begun_otherwise(run, cell):
             _set_aside(run, "it was begun by another recipe")
-        distill(cell.recipe, run, data_root=data_root, resume=True)
+        distill(cell.recipe, run, data_root=data_root, resume=True, allow_weak_teacher=allow_weak_teacher)
     for evaluation in study.evaluation:
         if own_report(directory, evaluation) is None:
             _evaluate(run, evaluation, directory / evaluation.name, data_root)

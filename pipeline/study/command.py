@@ -44,7 +44,16 @@ class UnfinishedStudy(EdgeproofError):
     show_default=True,
     help="Where data sets known by name lie or are downloaded to.",
 )
-def study(study: str, out: Path | None, resume: bool, only_table: bool, address: str | None, data_root: Path) -> None:
+@click.option("--allow-weak-teacher", is_flag=True, help="Go on with teachers that PGD brings near chance.")
+def study(
+    study: str,
+    out: Path | None,
+    resume: bool,
+    only_table: bool,
+    address: str | None,
+    data_root: Path,
+    allow_weak_teacher: bool,
+) -> None:
     """Train and judge every cell of STUDY (a name, or a .toml file), and print the table.
 
     Several processes may share one directory: start the same command again with --resume.
@@ -59,9 +68,9 @@ def study(study: str, out: Path | None, resume: bool, only_table: bool, address:
     if only_table:
         attempts = look(plan, cells, out)
     elif address:
-        attempts = run_on_ray(plan, cells, out, data_root, address)
+        attempts = run_on_ray(plan, cells, out, data_root, address, allow_weak_teacher)
     else:
-        attempts = run_here(plan, cells, out, data_root)
+        attempts = run_here(plan, cells, out, data_root, allow_weak_teacher)
     unfinished = _unfinished(attempts, len(cells))
     print_table(_publish(plan, cells, unfinished, out))
     click.echo(f"table: {out / TABLE}")

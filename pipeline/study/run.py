@@ -26,7 +26,7 @@ class Attempt:
     reason: str = ""
 
 
-def attempt(study: Study, cell: Cell, out: Path, data_root: Path) -> Attempt:
+def attempt(study: Study, cell: Cell, out: Path, data_root: Path, allow_weak_teacher: bool = False) -> Attempt:
     """Run one cell, unless it is finished or another process has it; a failure is written down, not raised."""
     directory = out / cell.name
     with claimed(directory) as mine:
@@ -37,7 +37,7 @@ def attempt(study: Study, cell: Cell, out: Path, data_root: Path) -> Attempt:
         if not missing(study, directory):
             return Attempt(cell.name, "finished")
         try:
-            run_cell(study, cell, directory, data_root=data_root)
+            run_cell(study, cell, directory, data_root=data_root, allow_weak_teacher=allow_weak_teacher)
         except Exception as error:  # any: the other cells go on, and this one is reported at the end
             text = str(error) if isinstance(error, EdgeproofError) else traceback.format_exc()
             write_atomic(failure, f"{type(error).__name__}: {text}\n".encode())
@@ -46,11 +46,13 @@ def attempt(study: Study, cell: Cell, out: Path, data_root: Path) -> Attempt:
     return Attempt(cell.name, "finished")
 
 
-def run_here(study: Study, cells: Sequence[Cell], out: Path, data_root: Path) -> Iterator[Attempt]:
+def run_here(
+    study: Study, cells: Sequence[Cell], out: Path, data_root: Path, allow_weak_teacher: bool = False
+) -> Iterator[Attempt]:
     """Run the cells in order."""
     for cell in cells:
         log(f"{cell.name} ...")
-        yield attempt(study, cell, out, data_root)
+        yield attempt(study, cell, out, data_root, allow_weak_teacher)
 
 
 def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
@@ -65,7 +67,9 @@ def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
             yield Attempt(cell.name, "waiting", f"lacks {', '.join(lacks)}")
 
 
-def run_on_ray(study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str) -> Iterator[Attempt]:
+def run_on_ray(
+    study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str, allow_weak_teacher: bool = False
+) -> Iterator[Attempt]:
     """Run every cell as a Ray task that takes what [resources] says; yields them as they end.
 
     Ray places them. Every node must see `out` and the data under the same path, and have this package. `address` is
@@ -83,7 +87,7 @@ def run_on_ray(study: Study, cells: Sequence[Cell], out: Path, data_root: Path, 
     out, data_root = out.absolute(), data_root.absolute()
     with ray.init(address=address, include_dashboard=False, log_to_driver=True):
         task = ray.remote(**needs)(_attempt_by_name)
-        waiting = {task.remote(study, cell.name, out, data_root): cell.name for cell in cells}
+        waiting = {task.remote(study, cell.name, out, data_root, allow_weak_teacher): cell.name for cell in cells}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             name = waiting.pop(done)
@@ -93,6 +97,7 @@ def run_on_ray(study: Study, cells: Sequence[Cell], out: Path, data_root: Path, 
                 yield Attempt(name, "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
-def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path) -> Attempt:
+def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path, allow_weak_teacher: bool) -> Attempt:
     """Attempt one cell on a worker, which resolves its recipe itself: the records of recipes do not travel."""
-    return attempt(study, next(cell for cell in expand(study) if cell.name == name), out, data_root)
+    cell = next(cell for cell in expand(study) if cell.name == name)
+    return attempt(study, cell, out, data_root, allow_weak_teacher)

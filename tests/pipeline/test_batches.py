@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.batches import Batches, augment, resolve_place
+from pipeline.batches import Batches, augment, decoders, resolve_place
 from runtime.errors import BadData, MissingEnvironment
 from runtime.folder import read_folder
 from runtime.images import ImageSet
@@ -104,6 +104,11 @@ def test_on_the_cpu_a_set_stays_where_it_is(folder):
     listed, decoded = folder
     assert resolve_place("auto", listed, CPU) == "stream"
     assert resolve_place("auto", decoded, CPU) == "device"
+
+
+def test_the_processes_of_a_machine_share_its_cores_for_decoding(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert [decoders(processes) for processes in (1, 2, 4, 8, 100)] == [8, 6, 3, 1, 1]
 
 
 def batches(images=None, **changes):

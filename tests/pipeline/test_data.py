@@ -207,6 +207,13 @@ def test_a_folder_that_does_not_fit_the_memory_is_decoded_when_it_is_looked_at(t
     assert (rest.sha256, held.sha256) == (all_rest.sha256, all_held.sha256)
 
 
+def test_each_process_on_a_machine_counts_where_all_of_them_decode_a_folder(tmp_path, monkeypatch):
+    folder = picture_folder(tmp_path / "set")  # 16 pictures of 3 x 8 x 8
+    monkeypatch.setattr("pipeline.data.free_memory", lambda device: 4 * 16 * 3 * 8 * 8)
+    kinds = [type(load_dataset(None, folder, sharing=processes).train.images) for processes in (1, 2, 3)]
+    assert kinds == [np.ndarray, np.ndarray, Pictures]
+
+
 @pytest.mark.parametrize("damage", ["missing", "no image", "another shape"])
 def test_a_listed_picture_that_cannot_be_had_is_named(tmp_path, monkeypatch, damage):
     folder = picture_folder(tmp_path / "set")

@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 
 from pipeline.distill import distill
-from pipeline.run_directory import STATE
+from pipeline.run_directory import STATE, sole_writer
 from runtime.errors import BadInput, BadRecipe, UsageFault
 from tests.flow.commands import edgeproof
 from tests.pipeline.runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
@@ -198,6 +198,36 @@ def logged(run):
     """Return how many lines metrics.jsonl has, while another process writes it."""
     path = run / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_two_processes_never_train_in_one_directory(halfway):
+    recipe, run = halfway
+    before = (run / STATE).read_bytes()
+    with sole_writer(run), pytest.raises(UsageFault, match="another process trains in"):
+        distill(recipe, run, resume=True)
+    assert (run / STATE).read_bytes() == before
+    with sole_writer(run.parent / "new"), pytest.raises(UsageFault, match="another process trains in"):
+        distill(recipe, run.parent / "new")
+    assert not (run.parent / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.check), 2])
+def test_sigterm_ends_a_run_after_the_step_with_its_state_saved(tmp_path, devices):
+    recipe, run = write_small(tmp_path), tmp_path / "run"
+    program = Path(sys.executable).parent / "edgeproof"
+    command = [program, "distill", recipe, "--out", run, "--set", "train.epochs=200", "--devices", str(devices)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and logged(run) < 4:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, told
+    assert f"the same command with --out {run} --resume" in told
+    with safe_open(run / STATE, framework="pt") as file:
+        standing = json.loads(file.metadata()["edgeproof"])
+    assert standing["lines"] == logged(run)  # not a step is lost
+    assert told.count("ending after this step") == 1
 
 
 @pytest.mark.slow

@@ -66,6 +66,9 @@ LAYOUTS = {
     "nested": lambda weights: {"epoch": 3, "state_dict": prefixed("module.", weights)},
     "nested twice": lambda weights: {"model": {"state_dict": weights}},
     "with an unused sub-block": lambda weights: prefixed("module.", sub_block(weights)),
+    "before PyTorch counted batches": lambda weights: {
+        name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")
+    },
     "ordered": lambda weights: OrderedDict(sub_block(weights)),
 }
 
