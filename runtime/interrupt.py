@@ -7,8 +7,6 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
-from runtime.progress import log
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -38,10 +36,12 @@ def held_back(*, alone: bool = True, told: bool = True) -> Iterator[Callable[[],
     nothing is held back.
 
     Args:
-        alone: whether this is the only process of its work; others leave Ctrl-C, which all of them get, to their parent.
+        alone: whether this is the only process of its work; others leave Ctrl-C, which all get, to their parent.
         told: whether to say so on stderr.
 
     """
+    from runtime.progress import log  # brings what the command line must not import before it is needed
+
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
