@@ -33,7 +33,7 @@ def gradient_graph(model: ModelProto) -> ModelProto:
     All losses are in the one graph, weighted at run time. Its inputs, all of the type of `input`, one row an image:
     `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of cross-entropy, margin, DLR and
     targeted DLR; `cotangent` [B, K]. Its outputs: `logits` [B, K]; `value` [B],
-    the weighted losses plus <cotangent, logits>; `gradient` [B, C, H, W] of each value by its own image. With
+    the weighted losses plus `<cotangent, logits>`; `gradient` [B, C, H, W] of each value by its own image. With
     three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
 
     Args:
