@@ -15,13 +15,17 @@ BUILD_ARGS ?=
 
 VENV ?= .venv
 BIN  := $(VENV)/bin
+# Where nothing is trained, as on a Jetson, the GPU is checked in a light environment that sees the system's TensorRT.
+GPU_ENV    := $(if $(wildcard $(VENV)/main-job),$(VENV),$(VENV)-gpu)
+GPU_READY  := $(if $(wildcard $(VENV)/main-job),main-job,ready)
+GPU_BUNDLE := $(if $(wildcard $(BUNDLE)/manifest.json),$(BUNDLE),tests/data/tiny-bundle)
 # One process a core, one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 # What is rebuilt here must not be left half done.
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify bench teacher study docs test test-all check aarch64 docker-jetson docker-train smoke
+.PHONY: help distill export verify bench gpu-check teacher study docs test test-all check aarch64 docker-jetson docker-train smoke
 .PHONY: format clean
 
 help: ## list the targets
@@ -49,6 +53,17 @@ $(BUNDLE)/manifest.json: $(RUN)/summary.json | $(VENV)/main-job
 
 bench: $(BUNDLE)/manifest.json ## measure latency, throughput, power and heat of BUNDLE on this machine, into REPORT
 	$(BIN)/edgeproof bench $(BUNDLE) --out $(REPORT)
+
+gpu-check: $(GPU_ENV)/$(GPU_READY) ## compare the engines of this machine's GPU with the CPU, into REPORT-gpu; docs/tensorrt.md
+	$(call set_aside,$(REPORT)-gpu)
+	@$(GPU_ENV)/bin/python -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null \
+	  && $(GPU_ENV)/bin/python -m pip install --quiet --editable '.[jetson]' || echo 'PyCUDA is not installed'
+	$(GPU_ENV)/bin/edgeproof gpu-check $(GPU_BUNDLE) --out $(REPORT)-gpu
+
+$(VENV)-gpu/ready: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet --editable .
+	touch $@
 
 teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads Fashion-MNIST; DATA=dir if you have it)
 	$(call set_aside,runs/fashion-teacher)

@@ -95,7 +95,7 @@ class Trainer:
         """
         generator = torch.Generator(images.device).manual_seed(self.recipe.seed * 1_000_003 + number)
         noise = STARTS[self.method.start](images, self.recipe.search.eps, generator)
-        loss = self._differentiate((images, labels, noise), number / steps)
+        loss = self.differentiate((images, labels, noise), number / steps)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe.train, number / steps_per_epoch)
         self.optimiser.step()
@@ -106,7 +106,7 @@ class Trainer:
         assert isinstance(mean, Tensor)
         return mean.item()
 
-    def _differentiate(self, batch: Batch, progress: float) -> Tensor:
+    def differentiate(self, batch: Batch, progress: float) -> Tensor:
         """Leave the gradient of the loss in the student; of a batch that does not fit the device, in smaller parts."""
         before = _buffers(self.student)
         while True:

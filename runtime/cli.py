@@ -39,6 +39,7 @@ SUMMARIES = {
     "compare": "Put finished runs side by side, image by image.",
     "bench": "Measure speed, power and heat of the artifact on this machine.",
     "report": "Write the page, summary and JUnit file of a finished run again.",
+    "gpu-check": "Compare this machine's GPU with its CPU, image by image.",
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",

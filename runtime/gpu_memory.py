@@ -71,7 +71,7 @@ class PycudaMemory:
             import pycuda.autoprimaryctx as primary
             import pycuda.driver as driver
         except ImportError as error:
-            raise MissingEnvironment(f"PyCUDA is not installed: {error}", hint=BUILD_PYCUDA) from None
+            raise MissingEnvironment(f"PyCUDA cannot be imported: {error}", hint=BUILD_PYCUDA) from None
         except Exception as error:  # cuInit or the context failed: pycuda._driver.Error or RuntimeError
             raise MissingEnvironment(f"PyCUDA finds no device: {error}", hint="see `nvidia-smi`") from None
         self._driver = driver

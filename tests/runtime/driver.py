@@ -1,5 +1,6 @@
 """A directory with the CUDA driver of fake_driver.c in it, for LD_LIBRARY_PATH."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,11 +10,23 @@ import pytest
 SOURCE = Path(__file__).with_name("fake_driver.c")
 
 
-def make_driver(place):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
+def compiler():
+    found = shutil.which("cc") or shutil.which("gcc")
+    if found is None:
         pytest.skip("no C compiler: the stand-in of the CUDA driver cannot be made")
+    return found
+
+
+def make_driver(place, headers=()):
+    """Make libcuda.so.1; every function that a header names and the source lacks is there too, and always fails."""
+    tool = compiler()
     place.mkdir(exist_ok=True)
+    source = SOURCE.read_text()
+    names = {name for header in headers for name in re.findall(r"\bcu(?:rand)?[A-Z]\w+\b", header.read_text())}
+    written = set(re.findall(r"^R (\w+)\(", source, re.MULTILINE))
+    rest = place / "rest.c"
+    rest.write_text("".join(f"int {name}(void) {{ return 801; }}\n" for name in sorted(names - written)))
     library = place / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCE, "-Wl,-soname,libcuda.so.1"], check=True)
+    command = [tool, "-shared", "-fPIC", "-o", library, SOURCE, rest, "-Wl,-soname,libcuda.so.1"]
+    subprocess.run(command, check=True)
     return place

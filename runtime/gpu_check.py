@@ -1,0 +1,264 @@
+"""The artifact on a GPU beside ONNX Runtime on the CPU, image by image: logits, gradients, verdicts.
+
+Every check runs in a process of its own, `python -m runtime.gpu_check NAME BUNDLE OUT N [STATE]`, so that one that
+crashes takes no other with it; it leaves OUT/NAME.json and arrays of every image.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.attacks import ATTACKS
+from runtime.attacks.losses import cross_entropy, one_hot
+from runtime.backends import close, open_session
+from runtime.bundle import Bundle, open_bundle
+from runtime.commands import evaluation_images
+from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, missing_extra
+from runtime.evidence import STANDS, Evidence
+from runtime.files import write_atomic
+from runtime.gpu_check_schema import Comparison, Limits, Result, Spread
+from runtime.progress import progress_on_stderr
+from runtime.spec import to_json
+from runtime.suite import Campaign
+from runtime.units import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.images import ImageSet
+    from runtime.session import Session
+
+CHECKS_GROUP = "edgeproof.gpu_checks"
+"""From a name to a function of Given that returns a Result."""
+ATTACK = "pgd"
+BATCH = 64
+ALONE = 7
+"""Images that are also asked for alone."""
+PASSES = 5
+TINY = np.finfo(np.float32).tiny
+STRICT = Limits(same_prediction=0.998, same_verdict=0.99, gradient_error=1e-3)
+"""For float32 without TF32: builds of one model agree on 99.9 to 100 % of predictions."""
+LIMITS = {"fp32": STRICT}
+LOOSE = Limits(same_prediction=0.97, same_verdict=0.95, gradient_error=1e-2)
+"""For other precisions, which the CPU does not round as a GPU does; their gradient graphs compute in float32."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a check works on.
+
+    Args:
+        bundle: opened.
+        images: of it, as many as are asked for.
+        out: directory for arrays.
+        state: where engines are kept.
+
+    """
+
+    bundle: Bundle
+    images: ImageSet
+    out: Path
+    state: Path | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one session says: logits [N, K]; of the gradient graph gradients [N, D]; broken_by [N] under ATTACK."""
+
+    logits: Any
+    gradient: Any | None
+    broken_by: Any | None
+
+    @property
+    def prediction(self) -> Any:
+        """Return the classes: int64 [N]."""
+        return self.logits.argmax(axis=1)
+
+
+def tensorrt(given: Given) -> Result:
+    """Compare `--backend tensorrt`."""
+    return compared("tensorrt", given, "tensorrt", "tensorrt")
+
+
+def onnx_runtime_cuda(given: Given) -> Result:
+    """Compare `--backend ort --provider cuda`."""
+    return compared("ort-cuda", given, "ort", "cuda")
+
+
+def onnx_runtime_tensorrt(given: Given) -> Result:
+    """Compare `--backend ort --provider tensorrt`."""
+    return compared("ort-tensorrt", given, "ort", "tensorrt")
+
+
+def compared(name: str, given: Given, backend: str, provider: str) -> Result:
+    """Compare every precision of a bundle.
+
+    Raises:
+        MissingEnvironment: the backend does not work here.
+        EdgeproofError: an engine cannot be built, or fails.
+
+    """
+    found = []
+    for precision in given.bundle.manifest.graphs:
+        there = open_session(given.bundle, precision=precision, backend=backend, provider=provider, state=given.state)
+        try:
+            here = open_session(given.bundle, precision=precision, backend="ort", provider="cpu")
+            found.append(compare(there, here, given, f"{name}-{precision}"))
+        finally:
+            close(there)
+    beyond = [f"{each.precision}: {limit}" for each in found for limit in each.beyond]
+    message = "; ".join(beyond) or f"{', '.join(each.precision for each in found)} on {found[0].device}"
+    return Result(name=name, state="differs" if beyond else "agrees", message=message, comparisons=tuple(found))
+
+
+def compare(there: Session, here: Session, given: Given, stem: str) -> Comparison:
+    """Ask both sessions the same, keep the answers of both in `OUT/STEM.npz`, and say how far they are apart."""
+    card, images = there.card(), given.images
+    x = images.as_float(slice(None))
+    ours, theirs = answers(there, given), answers(here, given)
+    error = _apart(ours.logits, theirs.logits)
+    alone = np.concatenate([there.logits(x[i : i + 1]) for i in range(min(ALONE, len(x)))])
+    _keep(given.out / f"{stem}.npz", ours, theirs, images)
+    comparison = Comparison(
+        precision=card.precision,
+        sha256=card.sha256,
+        engine_sha256=card.engine_sha256,
+        device=card.device,
+        n=len(images),
+        same_prediction=int((ours.prediction == theirs.prediction).sum()),
+        logit_error=spread(error),
+        batch_error=float(_apart(alone, there.logits(x[:ALONE])).max()),
+        milliseconds=_milliseconds(there, x[:BATCH]),
+        beyond=(),
+        **_white_box(ours, theirs),
+    )
+    return comparison.model_copy(update={"beyond": beyond(comparison, LIMITS.get(card.precision, LOOSE))})
+
+
+def _white_box(ours: Answers, theirs: Answers) -> dict[str, Any]:
+    """Return the fields of a comparison that need a gradient graph."""
+    if ours.gradient is None or theirs.gradient is None:
+        return {}
+    length = np.maximum(np.linalg.norm(theirs.gradient, axis=1), TINY)
+    both = np.maximum(np.linalg.norm(ours.gradient, axis=1), TINY) * length
+    stands, should = (np.asarray(each.broken_by) == STANDS for each in (ours, theirs))
+    return {
+        "gradient_error": spread(np.linalg.norm(ours.gradient - theirs.gradient, axis=1) / length),
+        "gradient_cosine": float(((ours.gradient * theirs.gradient).sum(axis=1) / both).min()),
+        "attack": ATTACK,
+        "same_verdict": int((stands == should).sum()),
+        "robust": int(stands.sum()),
+        "robust_reference": int(should.sum()),
+    }
+
+
+def answers(session: Session, given: Given) -> Answers:
+    """Ask a session for the logits of all images, their gradient of cross-entropy, and a verdict on each.
+
+    Raises:
+        NonFinite: an answer is NaN or infinite.
+
+    """
+    images, classes = given.images, len(given.bundle.manifest.classes)
+    x = images.as_float(slice(None))
+    parts = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
+    logits = np.concatenate([session.logits(x[rows]) for rows in parts])
+    _refuse_non_finite("logits", logits)
+    if not session.card().differentiable:
+        return Answers(logits, None, None)
+    label = one_hot(images.labels, classes)
+    gradient = np.concatenate([session.loss_gradient(x[rows], cross_entropy(label[rows]))[2] for rows in parts])
+    _refuse_non_finite("gradients", gradient)
+    everything = np.arange(len(images))
+    evidence = Evidence.blank(images, everything[:0])
+    with progress_on_stderr() as progress:
+        eps = given.bundle.manifest.threat_model.eps
+        campaign = Campaign(Target(session, images, classes, BATCH), evidence, eps, 0, progress)
+        campaign.classify(everything)
+        campaign.attack(ATTACKS[ATTACK], 0)
+    return Answers(logits, gradient.reshape(len(x), -1), evidence.broken_by)
+
+
+def beyond(found: Comparison, limits: Limits) -> tuple[str, ...]:
+    """Return in words which limits a comparison does not keep."""
+    least = {"same_prediction": limits.same_prediction, "same_verdict": limits.same_verdict}
+    said = []
+    for name, share in least.items():
+        count = getattr(found, name)
+        if count is not None and count < min(found.n - 1, share * found.n):
+            said.append(f"{name} of {count} of {found.n} images, {share:.1%} are needed")
+    if found.gradient_error and found.gradient_error.median > limits.gradient_error:
+        said.append(f"gradient_error of {found.gradient_error.median:.1e}, at most {limits.gradient_error:.0e} is")
+    return tuple(said)
+
+
+def _refuse_non_finite(what: str, array: Any) -> None:
+    if not np.isfinite(array).all():
+        raise NonFinite(f"{what} are NaN or infinite", hint="look for an overflow in the graph")
+
+
+def spread(values: Any) -> Spread:
+    """Return median, 99 % quantile and largest."""
+    median, high, largest = np.quantile(np.asarray(values, np.float64), [0.5, 0.99, 1.0])
+    return Spread(median=float(median), high=float(high), largest=float(largest))
+
+
+def _apart(z: Any, other: Any) -> Any:
+    """Return the largest difference of each image's logits over their largest size: [N]."""
+    return np.abs(z - other).max(axis=1) / np.maximum(np.abs(other).max(axis=1), TINY)
+
+
+def _milliseconds(session: Session, x: Any) -> float:
+    session.logits(x)
+    began = time.perf_counter()
+    for _ in range(PASSES):
+        session.logits(x)
+    return 1000 * (time.perf_counter() - began) / (PASSES * len(x))
+
+
+def _keep(path: Path, ours: Answers, theirs: Answers, images: ImageSet) -> None:
+    arrays = {"index": images.ids, "label": images.labels, "logits": ours.logits, "logits_reference": theirs.logits}
+    if ours.gradient is not None and theirs.gradient is not None:
+        arrays |= {"broken_by": ours.broken_by, "broken_by_reference": theirs.broken_by}
+        arrays |= {"gradient_error": np.linalg.norm(ours.gradient - theirs.gradient, axis=1)}
+        arrays |= {"gradient_length_reference": np.linalg.norm(theirs.gradient, axis=1)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def run_check(name: str, given: Given) -> Result:
+    """Run one check; what is not there, and what fails, is its result too."""
+    (entry,) = entry_points(group=CHECKS_GROUP, name=name)
+    began = time.perf_counter()
+    try:
+        try:
+            check: Callable[[Given], Result] = entry.load()
+        except ImportError as error:
+            raise missing_extra(f"the check {name}", tuple(entry.extras), error) from error
+        result = check(given)
+    except EdgeproofError as error:
+        absent = isinstance(error, MissingEnvironment) and not isinstance(error, EngineFault)
+        result = Result(name=name, state="not there" if absent else "failed", message=error.message, hint=error.hint)
+    return result.model_copy(update={"seconds": round(time.perf_counter() - began, 1)})
+
+
+def main(arguments: list[str]) -> None:
+    """Run one check and leave its result in OUT/NAME.json."""
+    name, bundle, out, n, *state = arguments
+    opened = open_bundle(Path(bundle))
+    images = evaluation_images(opened)
+    given = Given(opened, images.first(min(int(n), len(images))), Path(out), Path(state[0]) if state else None)
+    write_atomic(given.out / f"{name}.json", to_json(run_check(name, given)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

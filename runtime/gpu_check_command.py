@@ -1,0 +1,147 @@
+"""`edgeproof gpu-check`: every check that this machine has a GPU and libraries for, and a report to send back."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runtime.bundle import MANIFEST, open_bundle
+from runtime.device import machine_card, software
+from runtime.errors import MissingEnvironment, UsageFault
+from runtime.files import check_new_directory, sha256, write_atomic
+from runtime.gpu_check import CHECKS_GROUP
+from runtime.gpu_check_schema import Comparison, GpuCheck, Result
+from runtime.judging import REPORTS
+from runtime.options import NewDirectory
+from runtime.progress import log
+from runtime.spec import to_json
+from runtime.trust_options import state_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+JSON, PAGE = "gpu-check.json", "gpu-check.md"
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "pycuda", "torch")
+DIFFERS = 1
+
+
+@click.command("gpu-check")
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--n", type=click.IntRange(min=1), default=128, show_default=True, help="Images, at most.")
+@click.option("--only", multiple=True, help="Run this check, and others so named, alone.  [default: all]")
+@state_option
+@click.option("--out", type=NewDirectory(), help="Where the report goes, new.  [default: one in reports/]")
+def gpu_check(bundle: Path, n: int, only: tuple[str, ...], state: Path | None, out: Path | None) -> None:
+    """Compare the engines of this machine's GPU with ONNX Runtime on the CPU, image by image.
+
+    Logits, gradients and verdicts on TensorRT and on ONNX Runtime's GPU providers; a training step on PyTorch. Exit
+    code 0: what could be checked agrees; 1: something differs or failed; 4: nothing could be checked here.
+    """
+    names = sorted({entry.name for entry in entry_points(group=CHECKS_GROUP)})
+    if unknown := set(only) - set(names):
+        raise UsageFault(f"there is no check {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(names)}")
+    started = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    out = out or REPORTS / f"gpu-check-{started.replace(':', '')}"
+    opened = open_bundle(bundle)
+    check_new_directory(out)
+    out.mkdir(parents=True, exist_ok=True)
+    results = tuple(in_a_process(name, bundle, out, n, state) for name in only or names)
+    evaluation = opened.manifest.evaluation
+    report = GpuCheck(
+        bundle=f"{opened.manifest.name} {opened.manifest.version}",
+        manifest_sha256=sha256(opened.read(MANIFEST)),
+        data=evaluation.name,
+        n=min(n, evaluation.n),
+        device=machine_card(),
+        software=software(LIBRARIES),
+        started=started,
+        results=results,
+    )
+    write_atomic(out / JSON, to_json(report))
+    page = "\n".join(lines(report)) + "\n"
+    write_atomic(out / PAGE, page.encode())
+    click.echo(page + f"\nreport: {out}")
+    conclude(results)
+
+
+def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None) -> Result:
+    """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
+    log(f"{name}:")
+    arguments = [name, bundle, out, n, *([state] if state else [])]
+    command = [sys.executable, "-m", "runtime.gpu_check", *map(str, arguments)]
+    said = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+        assert process.stderr is not None
+        for line in process.stderr:
+            log(f"  {line.rstrip()}")
+            said.append(line)
+    if said:
+        write_atomic(out / f"{name}.log", "".join(said).encode())
+    result = out / f"{name}.json"
+    if result.is_file():
+        return Result.model_validate_json(result.read_bytes())
+    code = process.returncode
+    how = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    last = said[-1].strip() if said else "it said nothing"
+    return Result(name=name, state="failed", message=f"its process {how}: {last}", hint=f"see {name}.log")
+
+
+def conclude(results: Iterable[Result]) -> None:
+    """Exit with the code of what was found.
+
+    Raises:
+        MissingEnvironment: nothing could be checked.
+
+    """
+    states = {result.state for result in results}
+    if states <= {"not there"}:
+        raise MissingEnvironment(
+            "nothing here could be checked on a GPU",
+            hint="the table says what is missing; docs/tensorrt.md says how to get it",
+        )
+    click.get_current_context().exit(DIFFERS if states & {"differs", "failed"} else 0)
+
+
+def lines(report: GpuCheck) -> list[str]:
+    """Return the report in words, as Markdown."""
+    text = [f"# GPU check of {report.bundle}", "", f"{report.n} images of {report.data}; begun {report.started}.", ""]
+    text += ["| check | | |", "|---|---|---|"]
+    for result in report.results:
+        hint = f" ({result.hint})" if result.hint else ""
+        text.append(f"| {result.name} | **{result.state}** | {_one_line(result.message + hint)} |")
+    for result in report.results:
+        text += ["", f"## {result.name}", ""] if result.comparisons or result.figures else []
+        for comparison in result.comparisons:
+            text += compared(comparison)
+        text += [f"- {name}: {value}" for name, value in result.figures.items()]
+    text += ["", "## Machine", ""]
+    return text + [f"- {name}: {value}" for name, value in {**report.device, **report.software}.items()]
+
+
+def compared(found: Comparison) -> list[str]:
+    """Return one comparison as a list of Markdown."""
+    text = [
+        f"- {found.precision} on {found.device}: the same class for {found.same_prediction} of {found.n} images",
+        f"  - logits apart by {found.logit_error.median:.1e} (median), {found.logit_error.largest:.1e} (largest), in a "
+        f"batch and alone by {found.batch_error:.1e}, as parts of an image's largest logit",
+    ]
+    if found.gradient_error:
+        text += [
+            f"  - gradients apart by {found.gradient_error.median:.1e} (median), {found.gradient_error.high:.1e} (99 %)"
+            f", cosine at least {found.gradient_cosine:.6f}",
+            f"  - {found.attack}: the same verdict on {found.same_verdict} images; {found.robust} stand, on the CPU "
+            f"{found.robust_reference}",
+        ]
+    text.append(f"  - {found.milliseconds:.3f} ms an image forward; engine {found.engine_sha256 or 'not one file'}")
+    return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
