@@ -24,6 +24,9 @@ ABSENT = "-"
 FILE_WIDTH = 160
 """Columns of a text that goes into a file; rows grow where runs are many."""
 
+WIDE = 27
+"""Columns of a figure with its interval on one line; where they are fewer, the interval comes below."""
+
 
 class Row(NamedTuple):
     """A name, and what each run has to say to it; `begins` a part of the table."""
@@ -63,6 +66,7 @@ def remarks(comparison: Comparison) -> list[str]:
 
 def print_text(comparison: Comparison, console: Console) -> None:
     """Print the table and the remarks."""
+    apart = " (" if console.width >= WIDE * (1 + len(comparison.runs)) else "\n("
     table = Table("", box=None, pad_edge=False)
     for run in comparison.runs:
         table.add_column(Text(run.run, overflow="fold"), justify="right", overflow="fold")
@@ -70,7 +74,7 @@ def print_text(comparison: Comparison, console: Console) -> None:
         if row.begins:
             table.add_row()
         style = "bold" if row.name in (WORST, CHANGE) else None
-        table.add_row(Text(row.name), *map(Text, row.cells), style=style)
+        table.add_row(Text(row.name), *(Text(cell.replace(" (", apart)) for cell in row.cells), style=style)
     console.print(table)
     console.print(EXPLAINED, markup=False, style="dim")
     for remark in remarks(comparison):
