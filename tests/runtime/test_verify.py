@@ -218,11 +218,11 @@ def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_o
     figure = f"nothing was required of it; robust accuracy {100 * load_report(finished[0]).robust_accuracy.value:.1f} %"
     page = (finished[0] / "report.html").read_text()
     assert figure in page
-    assert 'class="verdict neutral"' in page
+    assert 'class="verdict" style="--tone: var(--neutral)"' in page
     edgeproof("verify", bundle, "--fail-under", "1%", "--out", "gated")
     gated = Path("gated/report.html").read_text()
     assert "nothing was required of it" not in gated
-    assert 'class="verdict passed"' in gated
+    assert 'class="verdict" style="--tone: var(--passed)"' in gated
     for out, tone, words in ((finished[0], "neutral", True), (Path("gated"), "passed", False)):
         read = load_report(out)
         assert tone_of(read) == tone
