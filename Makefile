@@ -112,8 +112,8 @@ format: $(VENV)/develop ## format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove the environment and the caches, no runs, bundles or reports
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the environment, the caches and the site, no runs, bundles or reports
+	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/python: 
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgeproof trains on Python 3.11 or newer; set PYTHON=")'
