@@ -77,7 +77,7 @@ def _end(processes: set[multiprocessing.process.BaseProcess]) -> None:
     for process in processes:
         process.terminate()
     end = time.monotonic() + GRACE
-    while time.monotonic() < end and all(process.is_alive() for process in processes):
+    while processes and time.monotonic() < end and all(process.is_alive() for process in processes):
         multiprocessing.connection.wait([process.sentinel for process in processes], timeout=1)
     for process in processes:
         process.kill()

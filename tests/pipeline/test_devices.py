@@ -186,6 +186,15 @@ def test_one_device_returns_what_the_work_returns_and_raises_what_it_raises():
         launch(lambda fabric: 1 / 0)
 
 
+def test_an_interrupt_of_one_process_waits_for_no_others(monkeypatch):
+    def interrupted(fabric):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multiprocessing.connection.wait", lambda *_, **__: pytest.fail("there is nobody to wait for"))
+    with pytest.raises(KeyboardInterrupt):
+        launch(interrupted)
+
+
 def test_more_parts_than_a_batch_has_pairs_of_images_are_refused(tmp_path):
     with pytest.raises(BadRecipe, match="parts"):
         distill(small(tmp_path, "train.micro_batches=16"), tmp_path / "run")
