@@ -130,7 +130,7 @@ def _as_it_is(batch: Any) -> Any:
 
 def decoders(sharing: int) -> int:
     """Return how many processes decode pictures for each of so many that train on this machine."""
-    return max(1, min(WORKERS, (os.cpu_count() or 1) // sharing))
+    return min(WORKERS, max(1, (os.cpu_count() or 1) // sharing))
 
 
 def _streamed(images: ImageSet, device: torch.device, sharing: int) -> Fetch:

@@ -6,7 +6,7 @@ import onnx
 from export.calibrate import Calibration
 from export.gradient import gradient_graph
 from export.pack import Claims, Precision, write_bundle
-from export.precision import PRECISIONS, record
+from export.precision import PRECISIONS
 from pipeline.data import load_fashion_mini
 from runtime.bundle import open_bundle
 from runtime.commands import evaluation_images
@@ -18,7 +18,7 @@ def add_int8(stored, out):
     manifest, fp32 = bundle.manifest, bundle.manifest.graphs["fp32"]
     forward = onnx.load(stored / fp32.forward)
     calibration = Calibration(load_fashion_mini(out).train.rows(slice(0, 64)))
-    int8 = PRECISIONS["int8"].make(forward, calibration)
+    int8, calibrated = PRECISIONS["int8"].make(forward, calibration)
     claims = Claims(
         name=manifest.name,
         classes=manifest.classes,
@@ -32,7 +32,7 @@ def add_int8(stored, out):
         out,
         precisions={
             "fp32": Precision(forward, onnx.load(stored / fp32.gradient), fp32.parity),
-            "int8": Precision(int8, gradient_graph(int8), calibration=record(calibration)),
+            "int8": Precision(int8, gradient_graph(int8), calibration=calibrated),
         },
         evaluation=evaluation_images(bundle),
         reference_logits=logits,
