@@ -108,7 +108,7 @@ def pack_model(
     images.check_fits(image, classes)
     calibrated = None
     if calibration:
-        others = _images(original, replace(wanted, data=calibration), label.classes)
+        others = _images(original, replace(wanted, data=calibration), label.classes, "--calibration")
         used, held = calibration_images(others, images, choice.images)
         calibrated = Calibration(used, choice.method, choice.keep, held, threat_model.eps)
     asked = Original(original, adapted, wanted.mean, wanted.std)
@@ -144,12 +144,17 @@ def pack_model(
     )
 
 
-def _images(model: ModelProto, wanted: Wanted, classes: tuple[str, ...]) -> ImageSet:
-    """Read the evaluation set; `layout` is of the model too, so that it counts only where the images do not tell."""
+def _images(model: ModelProto, wanted: Wanted, classes: tuple[str, ...], option: str = "--data") -> ImageSet:
+    """Read the images `option` names; `layout` is of the model too, so that it counts only where they do not tell."""
 
     def read(layout: Layout | None) -> ImageSet:
         return find_images(
-            wanted.data, root=wanted.data_root, layout=layout, channels=_channels(model), classes=classes
+            wanted.data,
+            root=wanted.data_root,
+            layout=layout,
+            channels=_channels(model),
+            classes=classes,
+            option=option,
         )
 
     try:

@@ -25,8 +25,9 @@ def find_images(
     layout: Layout | None = None,
     channels: int | None = None,
     classes: tuple[str, ...] = (),
+    option: str = "--data",
 ) -> ImageSet:
-    """Read the evaluation set that `--data` names: a known name, a folder or an .npz.
+    """Read the images that an option names: a known name, a folder or an .npz.
 
     Args:
         data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
@@ -34,6 +35,7 @@ def find_images(
         layout: see `read_npz`.
         channels: see `read_folder`.
         classes: the model's class names, if known; see `class_numbers`.
+        option: what named them, for the message.
 
     Raises:
         UsageFault: neither a known name nor a path that exists.
@@ -53,7 +55,7 @@ def find_images(
     if path.is_file():
         return read_npz(path, layout=layout)
     raise UsageFault(
-        f"--data {data}: no such file, folder or known set",
+        f"{option} {data}: no such file, folder or known set",
         hint=f"known: {', '.join(sorted(known)) or 'none'}",
     )
 

@@ -568,6 +568,15 @@ def test_options_that_do_not_fit_are_refused(
     assert result.exit_code == code, result.output
 
 
+def test_calibration_images_that_are_nowhere_are_told_by_their_own_option(
+    data: Path, save: Any, tmp_path: Path
+) -> None:
+    options = ("--precision", "int8", "--calibration", "nowhere", "--out", tmp_path / "bundle")
+    result = command("pack", save(plain()), "--data", data, *options)
+    assert "--calibration nowhere: no such file" in result.stderr
+    assert "--data nowhere" not in result.stderr
+
+
 MIXED = [*BODY, "z = Add (m, b2)", "a = ReduceMax <keepdims=1> (z, zero)", "scores = Add (z, a)"]
 MIXING = {**WEIGHTS, "flat": np.asarray([-1, 96]), "zero": np.asarray([0])}
 
