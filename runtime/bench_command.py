@@ -21,6 +21,7 @@ from runtime.engine_options import backend_option, provider_option, tf32_option
 from runtime.files import check_writable, write_atomic
 from runtime.options import NewDirectory
 from runtime.progress import log
+from runtime.report_schema import REPORT
 from runtime.sensors import find_sensors
 from runtime.spec import to_json
 from runtime.trust_options import state_option, trust_option
@@ -115,6 +116,8 @@ def bench(
     print_bench(result)
     if out is not None:
         click.echo(f"bench: {out / BENCH}")
+        if (out / REPORT).exists():
+            click.echo(f"edgeproof report {out} shows it beside the run")
 
 
 def warnings(runs: list[BenchRun]) -> tuple[str, ...]:

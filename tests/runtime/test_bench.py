@@ -148,6 +148,7 @@ def test_the_table_names_every_run_and_where_it_is_kept(bundle, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[1].split()[:2] == ["fp32", "3"]
     assert f"bench: {tmp_path / 'run' / BENCH}" in result.stdout
+    assert f"edgeproof report {tmp_path / 'run'} " in result.stdout
     assert "fp32, batch 3: 0.01 s" in result.stderr
 
 
