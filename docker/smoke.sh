@@ -7,7 +7,6 @@
 # engine, unregisters and removes what it made. An engine that runs already is not touched.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- amd64 arm64 train
 # Debian 12 has qemu 7.2, on which ONNX Runtime 1.28 and later crash; 1.23.2 is also what the image installs.
 ONNXRUNTIME=1.23.2
 SUITE=bookworm
@@ -19,16 +18,6 @@ docker() { "$client" "$@"; }
 say() { echo "smoke: $*"; }
 skip() { say "skipped: $*"; exit 0; }
 die() { say "FAILED: $*" >&2; exit 1; }
-
-[ "$(id -u)" = 0 ] || skip "starting an engine takes root"
-for tool in dockerd:docker.io runc:runc mmdebstrap:mmdebstrap qemu-aarch64-static:qemu-user-static; do
-  [ -n "$(command -v "${tool%%:*}")" ] || skip "no ${tool%%:*} here: apt-get install docker.io mmdebstrap qemu-user-static"
-done
-
-place=${SMOKE_DIR:-$(mktemp -d /var/tmp/edgeproof-smoke.XXXXXX)}
-mkdir -p "$place"
-export DOCKER_HOST=unix://$place/socket DOCKER_CONFIG=$place/config
-binfmt=/proc/sys/fs/binfmt_misc registered="" mounted="" engine=""
 
 finish() {
   status=$?
@@ -45,8 +34,6 @@ finish() {
   rm -rf "$place"
   exit "$status"
 }
-trap finish EXIT
-trap 'exit 130' INT TERM
 
 start_engine() {
   dockerd --storage-driver overlay2 --iptables=false --ip6tables=false --bridge=none --data-root "$place/data" \
@@ -60,16 +47,16 @@ start_engine() {
   skip "the engine did not answer within 30 s"
 }
 
-emulate_arm64() { # let the kernel run arm64 programs, in containers too (F: the interpreter is opened now)
+emulate_arm64() { # let the kernel run arm64 programs, in containers too (F: the interpreter is opened now); 1: it cannot
   [ "$(uname -m)" != aarch64 ] || return 0
   if [ ! -e $binfmt/register ]; then
-    mount -t binfmt_misc binfmt_misc $binfmt || skip "arm64: no binfmt_misc here"
+    mount -t binfmt_misc binfmt_misc $binfmt || return 1
     mounted=yes
   fi
   [ ! -e $binfmt/qemu-aarch64 ] || return 0
   local magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
   local mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
-  printf '%s' ":qemu-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >$binfmt/register
+  printf '%s' ":qemu-aarch64:M::$magic:$mask:$(command -v qemu-aarch64-static):F" >$binfmt/register || return 1
   registered=yes
 }
 
@@ -162,13 +149,36 @@ train_image() { # the way from a recipe to a bundle, on the CPU
   say "$tag: distilled, exported, verified; read-only root, no capability"
 }
 
-start_engine
-for part in "$@"; do
-  case $part in
-    # Attacks that take long enough to be stopped in: some seconds natively, or emulated.
-    amd64) device_image amd64 0 pgd,square ;;
-    arm64) emulate_arm64 && device_image arm64 1 pgd,cw ;;
-    train) train_image ;;
-    *) die "unknown part: $part" ;;
-  esac
-done
+main() { # [PART...]: all parts, or those named
+  [ $# -gt 0 ] || set -- amd64 arm64 train
+  [ "$(id -u)" = 0 ] || skip "starting an engine takes root"
+  for tool in dockerd:docker.io runc:runc mmdebstrap:mmdebstrap qemu-aarch64-static:qemu-user-static; do
+    [ -n "$(command -v "${tool%%:*}")" ] || skip "no ${tool%%:*} here: apt-get install docker.io mmdebstrap qemu-user-static"
+  done
+
+  place=${SMOKE_DIR:-$(mktemp -d /var/tmp/edgeproof-smoke.XXXXXX)}
+  mkdir -p "$place"
+  export DOCKER_HOST=unix://$place/socket DOCKER_CONFIG=$place/config
+  binfmt=/proc/sys/fs/binfmt_misc registered="" mounted="" engine=""
+  trap finish EXIT
+  trap 'exit 130' INT TERM
+  start_engine
+  local part
+  for part in "$@"; do
+    case $part in
+      # Attacks that take long enough to be stopped in: some seconds natively, or emulated.
+      amd64) device_image amd64 0 pgd,square ;;
+      arm64)
+        if emulate_arm64; then
+          device_image arm64 1 pgd,cw
+        else
+          say "skipped: arm64: no binfmt_misc that takes qemu-aarch64 here"
+        fi
+        ;;
+      train) train_image ;;
+      *) die "unknown part: $part" ;;
+    esac
+  done
+}
+
+main "$@"
