@@ -748,7 +748,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, data: Path, sav
         raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
 
     entries = importlib.metadata.entry_points(group="edgeproof.preparers")
-    assert [entry.name for entry in entries] == ["onnx"]
+    assert "onnx" in entries.names
     model = save(plain())
     load = importlib.metadata.EntryPoint.load
     monkeypatch.setattr(

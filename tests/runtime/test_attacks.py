@@ -118,23 +118,32 @@ def test_a_gradient_graph_that_cries_wolf_breaks_nothing(attack):
 class RoundedOnItsOwn(LinearSession):
     """An artifact that computes otherwise than its gradient graph, which sees nothing broken at any point."""
 
-    def __init__(self, precision):
+    def __init__(self, **says):
         super().__init__(np.asarray([[1], [-1]], np.float32), np.zeros(2, np.float32))
-        self.precision = precision
+        self.says = says
 
     def logits(self, x):
         z = super().logits(x)
         return np.where(x.reshape(-1, 1) > 0.41, z[:, ::-1], z)
 
     def card(self):
-        return replace(super().card(), precision=self.precision)
+        return replace(super().card(), **self.says)
 
 
 @pytest.mark.parametrize("attack", ["pgd", "cw"])
-@pytest.mark.parametrize(("precision", "broken"), [("fp16", True), ("int8", True), ("fp32", False)])
-def test_iterates_of_an_artifact_in_another_type_than_its_gradient_graph_are_all_judged(attack, precision, broken):
+@pytest.mark.parametrize(
+    ("says", "broken"),
+    [
+        ({"precision": "fp16"}, True),
+        ({"precision": "int8"}, True),
+        ({"tf32": True}, True),
+        ({"engine_sha256": "0" * 64}, True),
+        ({}, False),
+    ],
+)
+def test_iterates_of_an_artifact_that_rounds_otherwise_than_its_gradient_graph_are_all_judged(attack, says, broken):
     images, labels = np.full((1, 1, 1, 1), 0.5, np.float32), np.zeros(1, np.int64)
-    found = ATTACKS[attack].run(Oracle(RoundedOnItsOwn(precision), 1), points_of(images, labels, 2), 0.1, 0)
+    found = ATTACKS[attack].run(Oracle(RoundedOnItsOwn(**says), 1), points_of(images, labels, 2), 0.1, 0)
     assert found.broken.all() == broken
 
 
