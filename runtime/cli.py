@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.broken_pipe import ends_quietly, unread
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
 
@@ -73,11 +74,20 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Read the command line, which --help ends."""
+        with ends_quietly():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; its typed errors and an interrupt become one or two lines and an exit code.
 
         What nobody expected keeps its traceback and exits with DEFECT.
         """
+        with ends_quietly():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             with sigterm_interrupts():
                 return self._run(ctx)
@@ -87,6 +97,8 @@ class LazyGroup(click.Group):
                 click.echo(f"hint: {error.hint}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and unread():
+                raise
             click.echo(f"error: {error}", err=True)
             if error.errno in HINTS:
                 click.echo(f"hint: {HINTS[error.errno]}", err=True)

@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from click.testing import CliRunner
 import runtime
 from runtime import cli
 from runtime.errors import BadData
+from tests.runtime.long_run import COMMAND
 
+TINY = Path(__file__).parents[1] / "data" / "tiny-bundle"
 MODULES = sorted(
     ".".join(("runtime", *path.relative_to(Path(runtime.__path__[0])).with_suffix("").parts))
     for path in Path(runtime.__path__[0]).rglob("*.py")
@@ -196,6 +199,36 @@ def test_a_file_system_that_refuses_is_the_environments_fault(install):
     assert result.exit_code == 4
     assert result.stderr.splitlines()[0] == "error: [Errno 13] Permission denied: 'reports/x'"
     assert "hint: name a place that this user may write to" in result.stderr
+
+
+PIPED = {
+    "stdout": ["inspect", str(TINY)],
+    "help": ["--help"],
+    "help of a command": ["verify", "--help"],
+    "a table of rich's": ["bench", str(TINY), "--seconds", "0.01"],
+}
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["stdout", "and stderr"])
+@pytest.mark.parametrize("arguments", PIPED.values(), ids=PIPED)
+def test_output_that_nobody_reads_ends_a_command_quietly(arguments, both):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as pipe:
+        result = subprocess.run(
+            COMMAND + arguments, stdout=pipe, stderr=pipe if both else subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 141
+    assert both or not [line for line in result.stderr.splitlines() if not line.startswith("fp32, batch")]
+
+
+def test_a_pipe_of_the_work_itself_that_breaks_is_an_error(install):
+    def write():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    install(Entry("verify", lambda: click.Command("verify", callback=write)))
+    result = run("verify")
+    assert (result.exit_code, result.stderr) == (4, "error: [Errno 32] Broken pipe\n")
 
 
 def test_an_interrupt_is_one_line_and_130(install):
