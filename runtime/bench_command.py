@@ -27,10 +27,11 @@ from runtime.spec import to_json
 from runtime.trust_options import state_option, trust_option
 
 if TYPE_CHECKING:
+    from runtime.sensors import Sensors
     from runtime.signing import Trust
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "tensorrt")
-NO_POWER = "power was not measured: no sensor of it could be read (RAPL can be read by root alone)"
+NO_POWER = "power was not measured: "
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -103,7 +104,7 @@ def bench(
         backend=backend,
         provider=provider,
         runs=tuple(runs),
-        warnings=warnings(runs),
+        warnings=warnings(runs, sensors),
         device={**machine_card(), "accelerator": session.card().device},
         software=software(LIBRARIES),
         started=started,
@@ -120,7 +121,7 @@ def bench(
             click.echo(f"edgeproof report {out} shows it beside the run")
 
 
-def warnings(runs: list[BenchRun]) -> tuple[str, ...]:
+def warnings(runs: list[BenchRun], sensors: Sensors) -> tuple[str, ...]:
     """Return what a reader must know before believing the figures."""
     found = [
         f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
@@ -128,7 +129,16 @@ def warnings(runs: list[BenchRun]) -> tuple[str, ...]:
         for run in runs
         if run.throttled
     ]
-    return (*found, *([NO_POWER] if not any(run.power for run in runs) else []))
+    return (*found, *([] if any(run.power for run in runs) else [NO_POWER + _without_power(sensors)]))
+
+
+def _without_power(sensors: Sensors) -> str:
+    """Return why there is no reading of power, and what would give one."""
+    if sensors.locked:
+        return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
+    if sensors.watts:
+        return f"no sensor answered ({', '.join(sensors.watts)})"
+    return "no INA or RAPL sensor of it is visible here, and no GPU that NVML knows (pip install 'edgeproof[nvml]')"
 
 
 def print_bench(result: Bench) -> None:

@@ -28,6 +28,8 @@ Read = Callable[[], "float | None"]
 BRAKES = ("*-throttle-alert", "hot-surface-alert", "cpufreq-*", "devfreq-*", "thermal-*", "Processor")
 """Cooling devices that cool by lowering a clock, by their type; fans do not."""
 GPU = "GPU"
+RAPL = "sys/class/powercap/intel-rapl:*"
+"""Counters of energy; those of a whole package are called so, others are of a part of one, or of all."""
 TOTALS = (
     ("VIN",),
     ("VDD_IN",),
@@ -69,6 +71,7 @@ class Sensors:
 
     Args:
         wraps: joules at which a counter of energy begins again.
+        locked: counters of energy that are there, and that this user may not read.
 
     """
 
@@ -81,6 +84,7 @@ class Sensors:
     events: Mapping[str, Read]
     gpu: Gpu | None
     wraps: Readings
+    locked: tuple[str, ...] = ()
 
     def sample(self, at: float) -> Sample:
         """Read them all."""
@@ -101,7 +105,8 @@ class Sensors:
 def find_sensors(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -> Sensors:
     """Return the sensors of the machine whose files lie under `root`; none is no error."""
     card, zones, clocks = gpu(), _named(root, "sys/class/thermal/thermal_zone*"), _clocks(root)
-    counters = {_name(path): path for path in found(root, "sys/class/powercap/intel-rapl:*") if _is_whole(path)}
+    packages = {_name(path): path for path in found(root, RAPL) if _name(path).startswith("package")}
+    counters = {name: path for name, path in packages.items() if number(path / "energy_uj") is not None}
     return Sensors(
         watts=_rails(root) | ({GPU: card.watts} if card else {}),
         joules={name: _scaled(path / "energy_uj", 1e-6) for name, path in counters.items()},
@@ -113,6 +118,7 @@ def find_sensors(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -
         events=_events(root),
         gpu=card,
         wraps={name: (number(path / "max_energy_range_uj") or 0) / 1e6 for name, path in counters.items()},
+        locked=tuple(name for name in packages if name not in counters),
     )
 
 
@@ -181,11 +187,6 @@ def _named(root: Path, pattern: str) -> dict[str, Path]:
 
 def _name(counter: Path) -> str:
     return read(counter / "name") or counter.name
-
-
-def _is_whole(counter: Path) -> bool:
-    """Return whether a counter of RAPL is of a whole package, not of a part or of all; and may be read: root may."""
-    return _name(counter).startswith("package") and number(counter / "energy_uj") is not None
 
 
 def _scaled(path: Path, factor: float) -> Read:

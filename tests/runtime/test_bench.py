@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from runtime.bench import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
-from runtime.bench_command import NO_POWER, warnings
+from runtime.bench_command import warnings
 from runtime.bench_schema import BENCH, load_bench
 from runtime.errors import BadData
 from runtime.sensors import find_sensors
-from tests.runtime.boards import ORIN, THOR, write_board
+from tests.runtime.boards import DIRECTORY, ORIN, THOR, write_board
 from tests.runtime.commands import edgeproof
 
 
@@ -115,7 +115,7 @@ def test_a_run_has_latency_throughput_energy_and_heat(linear, clock, tmp_path):
 def test_a_run_that_throttled_says_so(linear, clock, tmp_path):
     run = measured(linear, clock, write_board(tmp_path, THOR))
     assert run.throttled == ("devfreq-gpu-gpc-0", "gpu-throttle-alert")
-    (warning,) = warnings([run])
+    (warning,) = warnings([run], find_sensors(tmp_path, lambda: None))
     assert "fp32 at batch 2: throttled by devfreq-gpu-gpc-0, gpu-throttle-alert" in warning
 
 
@@ -123,7 +123,24 @@ def test_mlperfs_conditions_are_told_apart(linear, clock, tmp_path):
     run = measured(linear, clock, tmp_path, batch=1, seconds=600.0)
     assert run.rules.model_dump() == {"scenario": "SingleStream", "seconds": True, "samples": True}
     assert run.power is None
-    assert warnings([run]) == (NO_POWER,)
+
+
+COUNTER = "sys/class/powercap/intel-rapl:0"
+WITHOUT_POWER = {
+    "nothing there": ({}, "no INA or RAPL sensor of it is visible here, and no GPU that NVML knows"),
+    "not this user": (
+        {f"{COUNTER}/name": "package-0", f"{COUNTER}/energy_uj": DIRECTORY},  # an error to read, as for all but root
+        "root alone may read the RAPL counters that this machine has (package-0)",
+    ),
+    "no answer": ({"sys/class/hwmon/hwmon0/name": "ina238"}, "no sensor answered (VIN)"),
+}
+
+
+@pytest.mark.parametrize(("files", "says"), WITHOUT_POWER.values(), ids=WITHOUT_POWER)
+def test_why_power_was_not_measured_is_told_apart(linear, clock, tmp_path, files, says):
+    run = measured(linear, clock, write_board(tmp_path, files))
+    (warning,) = warnings([run], find_sensors(tmp_path, lambda: None))
+    assert warning.startswith(f"power was not measured: {says}")
 
 
 def test_the_command_measures_every_precision_at_every_batch_and_keeps_it(bundle, tmp_path):
