@@ -44,11 +44,6 @@ class Facts(NamedTuple):
         """Images judged."""
         return len(self.outcome.evidence)
 
-    def row(self, name: str, led: Led) -> AttackRow | None:
-        """Return the report's row of an attack by a gradient, the last such."""
-        rows = reversed(self.outcome.attacks)
-        return next((row for row in rows if (row.name, row.gradient) == (name, led)), None)
-
     @property
     def led_by(self) -> list[Led]:
         """Return whose gradients attacks within the ball followed."""
@@ -174,11 +169,13 @@ def fgsm_over_pgd(facts: Facts) -> Seen:
 
 def pgd_over_autoattack(facts: Facts) -> Seen:
     """PGD far above AutoAttack says that fixed steps on cross-entropy do not find what is there."""
-    led = facts.led_by[0] if facts.led_by else "none"
-    pgd, standard = facts.row("pgd", led), facts.row("aa", led)
-    if pgd is None or standard is None:
+    fell = facts.outcome.evidence.fell
+    pgd = [labelled("pgd", led) for led in facts.led_by]
+    standard = [row.label for row in facts.outcome.attacks if row.cascade]
+    if not pgd or not standard or not fell.keys() >= {*pgd, *standard}:
         return _not_run("pgd and aa")
-    above = pgd.accuracy - standard.accuracy
+    by_pgd, by_standard = (int(np.any([fell[name] for name in names], axis=0).sum()) for names in (pgd, standard))
+    above = (by_standard - by_pgd) / facts.n
     return _seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {100 * above:.1f} points above that under aa")
 
 

@@ -62,10 +62,25 @@ def test_fgsm_is_stronger_where_mcnemar_says_so_at_one_in_a_hundred(outcome, onl
     assert state(replace(outcome, evidence=replace(outcome.evidence, fell=fell)), "fgsm-over-pgd") == expected
 
 
-@pytest.mark.parametrize(("pgd", "expected"), [(0.559, "quiet"), (0.561, "found"), (0.3, "quiet")])
+def with_autoattack(outcome, **fell):
+    """Images fallen to pgd by each gradient and to the first stage of aa, which is by the artifact's own."""
+    stage = outcome.attacks[1].model_copy(update={"name": "apgd-ce", "cascade": True})
+    lent = tuple(outcome.attacks[1].model_copy(update={"gradient": "parent"}) for name in fell if "(parent)" in name)
+    flags = {name: np.isin(np.arange(N), places) for name, places in fell.items()}
+    evidence = replace(outcome.evidence, fell=flags)
+    return replace(outcome, attacks=(*outcome.attacks, *lent, stage), evidence=evidence)
+
+
+@pytest.mark.parametrize(("pgd", "expected"), [(441, "quiet"), (440, "quiet"), (439, "found"), (700, "quiet")])
 def test_pgd_may_be_six_points_above_autoattack(outcome, pgd, expected):
-    changed = rows(rows(outcome, "aa", accuracy=0.5), "pgd", accuracy=pgd)
+    changed = with_autoattack(outcome, **{"pgd": range(pgd), "apgd-ce": range(500)})
     assert state(changed, "pgd-over-aa") == expected
+
+
+@pytest.mark.parametrize(("parent", "expected"), [(range(400, 500), "quiet"), (range(380, 420), "found")])
+def test_pgd_beside_autoattack_is_pgd_by_every_gradient(outcome, parent, expected):
+    changed = with_autoattack(outcome, **{"pgd": range(400), "pgd (parent)": parent, "apgd-ce": range(500)})
+    assert state(changed, "pgd-over-aa", precision="int8") == expected
 
 
 @pytest.mark.parametrize(
