@@ -202,6 +202,28 @@ def test_a_wrong_override_is_refused_and_says_why(overrides, says):
         load_recipe("fashion-mini", overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("method.nmae=adaad", "method.nmae: no such key; known: name, pgd-at, trades, ard"),
+        ("method.adadd.alpha=1", "method.adadd: no such key; known: name, pgd-at"),
+        ("method.adaad.alpah=1", "method.adaad.alpah: no such key; known: alpha, direction"),
+        ("train.lrr=1", "train.lrr: no such key; known: epochs, max_steps"),
+        ("teacher.arhc=resnet18", "teacher.arhc: no such key; known: name, path, arch"),
+        ("trian.lr=1", "trian: no such key; known: name, seed, data"),
+    ],
+)
+def test_a_key_that_there_is_not_is_told_beside_those_that_there_are(override, says):
+    with pytest.raises(BadRecipe) as error:
+        load_recipe("fashion-mini", [override])
+    assert f"  {says}" in error.value.message
+
+
+def test_of_a_method_without_fields_none_is_known():
+    with pytest.raises(BadRecipe, match=r"method\.pgd-at\.x: no such key; known: none"):
+        load_recipe("fashion-mini", ["method.name=pgd-at", "method.pgd-at.x=1"])
+
+
 def test_a_method_that_distils_needs_a_teacher(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(load_recipe("fashion-teacher").to_toml())
