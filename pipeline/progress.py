@@ -1,9 +1,8 @@
-"""What a person sees of a training run: a live bar on a terminal, plain lines elsewhere, and the logs on disk."""
+"""What a person sees of a training run: a bar on a terminal, elsewhere a line a minute and an epoch; logs on disk."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -19,8 +18,7 @@ from pipeline.run_directory import METRICS
 from pipeline.state import START_ANEW, Standing
 from runtime.errors import BadInput
 from runtime.files import write_atomic
-
-LINES_PER_EPOCH = 20
+from runtime.progress import LINE_SECONDS, clock
 
 
 class TrainingLog:
@@ -38,7 +36,7 @@ class TrainingLog:
         self.console = Console(stderr=True)
         self.steps, self.steps_per_epoch, self.batch = steps, steps_per_epoch, batch
         self.lines, self.busy_seconds = standing.lines, standing.busy_seconds
-        self._interval = math.ceil(steps_per_epoch / LINES_PER_EPOCH)
+        self._said = time.monotonic()
         self._metrics = (directory / METRICS).open("a")
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=standing.steps + 1)
         self._bar = Progress(
@@ -78,12 +76,11 @@ class TrainingLog:
         self._bar.update(self._task, completed=number, epoch=epoch, loss=loss, rate=self.images_per_second)
         self._write({"step": number, "epoch": epoch, "loss": loss, "seconds": round(seconds, 4)})
         self._board.add_scalar("train/loss", loss, number)
-        in_epoch = number - (epoch - 1) * self.steps_per_epoch
-        if not self.console.is_terminal and (in_epoch % self._interval == 0 or number == self.steps):
-            left = self.busy_seconds / number * (self.steps - number)
+        if not self.console.is_terminal and time.monotonic() - self._said >= LINE_SECONDS:
+            left = clock(self.busy_seconds / number * (self.steps - number))
             self.say(
                 f"epoch {epoch} step {number}/{self.steps} loss {loss:.4f} "
-                f"{self.images_per_second:.0f} images/s, {left:.0f} s left"
+                f"{self.images_per_second:.0f} images/s, {left} left"
             )
 
     def figures(self, figures: Figures) -> None:
@@ -96,6 +93,7 @@ class TrainingLog:
     def say(self, line: str) -> None:
         """Print one line, above the bar where there is one."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._said = time.monotonic()
 
     def sync(self) -> None:
         """Bring what is logged to the disk, so that a saved state never counts lines that a power cut takes."""

@@ -59,10 +59,14 @@ class Pace:
         rate = self._fresh / max(time.monotonic() - self._began, 1e-9)
         if not rate:
             return ""
-        minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-        return f"{rate:.{1 if rate < 100 else 0}f} images/s, {left} left"
+        return f"{rate:.{1 if rate < 100 else 0}f} images/s, {clock((self.total - self.done) / rate)} left"
+
+
+def clock(seconds: float) -> str:
+    """Write a time as a clock does: 0:32, 1:41:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Lines:

@@ -1,0 +1,33 @@
+"""What a training run says where nobody watches a bar."""
+
+import pytest
+
+from pipeline import progress
+from pipeline.checkpoint import Figures
+from pipeline.progress import TrainingLog
+from pipeline.state import Standing
+
+STANDING = Standing(parts=1, training_data="0" * 64, teacher=None)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.1, 0), (20.0, 2), (90.0, 6)])
+def test_elsewhere_than_on_a_terminal_training_is_at_most_a_line_a_minute_and_one_an_epoch(
+    clock, seconds, lines, tmp_path, capsys
+):
+    with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING) as log:
+        for number in range(1, 7):
+            clock[0] += seconds
+            log.step(number, loss=1.5, seconds=seconds)
+        log.figures(Figures(epoch=1, n=10, clean=0.8, pgd=0.5))
+    *steps, figures = capsys.readouterr().err.splitlines()
+    assert len(steps) == lines
+    assert figures == "epoch 1: hold-out clean 80.0%, PGD-10 50.0%"
+    if seconds == 90.0:
+        assert steps[2] == "epoch 1 step 3/12 loss 1.5000 1 images/s, 13:30 left"
