@@ -17,6 +17,8 @@ from matplotlib.patches import Patch
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
 from pipeline.study.results import CLEAN, Group
+from runtime.report import svg
+from runtime.report.svg import INK
 
 ROBUST = ("aa", "cw", "pgd", "fgsm")
 """Attacks by strength; a picture shows the first that every row was judged by, else the first that any was."""
@@ -25,9 +27,13 @@ BARS: dict[str, Any] = {"capsize": 2, "elinewidth": 1, "linewidth": 1, "alpha": 
 COLOURS = {method: f"C{index}" for index, method in enumerate(METHODS)}
 
 
+SIZE = (8, 4.5)
+"""Inches of a picture."""
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG text for a page and as PNG bytes for a file."""
+    """A figure as an <svg> in the colours of its page, and as PNG bytes for a file."""
 
     name: str
     svg: str
@@ -99,22 +105,23 @@ def _legend(axes: Axes, groups: Sequence[Group]) -> None:
     methods, students = (dict.fromkeys(getattr(group, what) for group in groups) for what in ("method", "student"))
     handles: list[Artist] = [Patch(color=COLOURS[method], label=method) for method in methods]
     handles += [
-        Line2D([], [], marker=MARKERS[student], linestyle="", color="black", markerfacecolor="none", label=student)
+        Line2D([], [], marker=MARKERS[student], linestyle="", color=INK, markerfacecolor="none", label=student)
         for student in students
     ]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
 
 def _picture(name: str, draw: Callable[[Axes], None]) -> Picture:
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
+    def plot(axes: Axes) -> None:
+        axes.grid()
+        draw(axes)
+
+    file = io.BytesIO()
+    with mpl.rc_context({"font.size": 10, "grid.alpha": 0.3}):
+        figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
-        draw(axes)
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
-    text = svg.getvalue()
-    return Picture(name, text[text.index("<svg") :], png.getvalue())
+        plot(axes)
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    width, height = SIZE
+    return Picture(name, svg.draw(name, f"{name} of every row", height, plot, width=width), file.getvalue())

@@ -37,7 +37,7 @@ OUTSIDE = re.compile(r'<style.*?</style>|<metadata>.*?</metadata>| xmlns(?::xlin
 """What an <svg> of its own needs, and one inside a page does not."""
 
 
-def draw(name: str, title: str, inches: float, plot: Callable[[Any], None]) -> str:
+def draw(name: str, title: str, inches: float, plot: Callable[[Any], None], *, width: float = INCHES) -> str:
     """Return what `plot` draws on a pair of axes.
 
     Args:
@@ -45,6 +45,7 @@ def draw(name: str, title: str, inches: float, plot: Callable[[Any], None]) -> s
         title: what a screen reader says in place of it.
         inches: its height.
         plot: draws on the axes.
+        width: in inches.
 
     """
     import matplotlib as mpl
@@ -53,7 +54,7 @@ def draw(name: str, title: str, inches: float, plot: Callable[[Any], None]) -> s
     file = io.StringIO()
     style: Any = {**STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(INCHES, inches), layout="constrained")
+        figure = Figure(figsize=(width, inches), layout="constrained")
         plot(figure.subplots())
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import struct
 from math import sqrt
 
@@ -214,6 +215,8 @@ def test_pictures_are_drawn_of_what_was_measured(study):
     assert struct.unpack(">II", accuracy.png[16:24]) == (880, 495)
     assert accuracy.svg.startswith("<svg")
     assert "accuracy under pgd" in accuracy.svg
+    assert "currentColor" in accuracy.svg, "texts follow the page's light or dark"
+    assert not re.search("(fill|stroke): #(000|010203|fff)", accuracy.svg)
     assert pictures(gather([cell("adaad", 0)])) == ()
     both = pictures(gather([cell("adaad", 0, pgd=0.5), cell("adaad", 0, radius=16, pgd=0.6)]))
     assert [picture.name for picture in both] == ["accuracy", "radius"]
