@@ -25,7 +25,7 @@ def key() -> None:
     """Make the keys that sign bundles."""
 
 
-@key.command()
+@key.command(short_help="Make a key pair.")
 @click.option("--out", type=NewDirectory(), required=True, help="New directory for private.pem and public.pem.")
 def new(out: Path) -> None:
     """Make a key pair: private.pem signs (keep it secret), public.pem goes to the devices."""
