@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.engines import Built
-from runtime.errors import EngineFault, GraphRefused
+from runtime.errors import GraphRefused
 from runtime.progress import log
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         TimingCache,
     )
 
+SMALLER = "RUNTIME_ACTIVATION_RESIZE_10_10"
+"""Lets a batch that is smaller than the profile's largest work in less memory, from TensorRT 10.10 on."""
+UNEXPECTED = "please report it, with the bundle's manifest.json"
 NEWEST_OPSET = "TensorRT 10.3 parses up to opset 20; docs/tensorrt.md lists what it does not take"
 
 
@@ -39,28 +42,25 @@ def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") 
     Raises:
         GraphRefused: the parser does not take the graph, or a shape beside the batch is open.
         EngineFault: the builder does not start, or builds nothing.
+        OutOfMemory: so TensorRT says why.
 
     """
-    library.heard.clear()
     trt = library.module
-    try:
-        builder: Builder = trt.Builder(library.listener)
-    except TypeError:  # so the bindings say that there is none
-        raise EngineFault(f"TensorRT's builder does not start: {library.said()}", hint="see `nvidia-smi`") from None
+    builder: Builder = library.made("Builder")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(library, network, graph)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, key.workspace)
     (config.set_flag if key.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+    smaller = getattr(trt.PreviewFeature, SMALLER, None)
+    if smaller is not None:
+        config.set_preview_feature(smaller, True)
     if config.add_optimization_profile(_profile(builder, network, key)) < 0:
-        raise EngineFault(f"TensorRT takes no batches of {key.profile.most}: {library.said()}")
+        raise library.fault(f"TensorRT takes no batches of {key.profile.most}", UNEXPECTED)
     cache = _timing_cache(config, timings)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise EngineFault(
-            f"TensorRT builds no engine: {library.said()}",
-            hint="free memory of the GPU and try again; else `--backend ort` runs the same graph",
-        )
+        raise library.fault("TensorRT builds no engine", "docs/tensorrt.md; `--backend ort` runs the same graph")
     return Built(bytes(memoryview(engine)), bytes(memoryview(cache.serialize())) if cache else b"")
 
 

@@ -1,38 +1,45 @@
 """Memory that a GPU and numpy see alike, and the stream that work on it runs in, behind a small protocol.
 
 The host and the device share the buffers (page-locked and mapped): on a Jetson they are the same memory, elsewhere the
-GPU reads and writes them over the bus, and nothing is copied by hand.
+GPU reads and writes them over the bus, and nothing is copied by hand. What an engine works in is the device's alone.
 """
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from runtime.errors import EngineFault, MissingEnvironment
+from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 BUILD_PYCUDA = "pip install 'edgeproof[jetson]', which compiles PyCUDA and needs the CUDA toolkit (nvcc on PATH)"
 
 
+LESS = "end what else uses the GPU's memory; a smaller --batch takes less"
+ALIGNMENT = 256
+"""Bytes that the memory TensorRT works in is aligned to, as all that CUDA allocates is, and the least of it here."""
+
+
 @dataclass(frozen=True)
 class Buffer:
-    """Float32 memory of one shape.
+    """Memory of the device.
 
     Args:
-        array: the host's view of it, numpy.
         address: where the device finds it.
+        owner: what gives it back.
+        array: the host's view of it, numpy float32; None where the host has none.
 
     """
 
-    array: Any
     address: int
+    owner: Any
+    array: Any = None
 
 
 class Memory(Protocol):
@@ -46,7 +53,10 @@ class Memory(Protocol):
         """Make the context current in this thread for a block, and what was current before again after it."""
 
     def allocate(self, shape: tuple[int, ...]) -> Buffer:
-        """Return new float32 memory, zeroed."""
+        """Return new float32 memory of a shape, zeroed, that the host sees too."""
+
+    def reserve(self, size: int) -> Buffer:
+        """Return new memory of so many bytes that is the device's alone."""
 
     def free(self, buffer: Buffer) -> None:
         """Give memory back; the buffer's array is not to be touched again."""
@@ -84,10 +94,16 @@ class PycudaMemory:
         """Return the handle of the stream."""
         return int(self._stream.handle)
 
-    @contextlib.contextmanager
+    @contextmanager
     def active(self) -> Iterator[None]:
-        """Push the primary context for a block; see `Memory`."""
-        self._context.push()
+        """Push the primary context for a block; see `Memory`.
+
+        Raises:
+            EngineFault: something that ran before has broken it.
+
+        """
+        with self._faults():
+            self._context.push()
         try:
             yield
         finally:
@@ -97,16 +113,28 @@ class PycudaMemory:
         """Return page-locked memory that is mapped into the device's addresses.
 
         Raises:
-            EngineFault: there is not so much.
+            OutOfMemory: there is not so much.
+            EngineFault: the device does not take it.
 
         """
         with self._faults():
             array = self._driver.pagelocked_zeros(shape, np.float32, mem_flags=self._driver.host_alloc_flags.DEVICEMAP)
-            return Buffer(array, int(array.base.get_device_pointer()))
+            try:
+                return Buffer(int(array.base.get_device_pointer()), array.base, array)
+            except self._driver.Error:
+                array.base.free()
+                raise
+
+    def reserve(self, size: int) -> Buffer:
+        """Return memory of the device; see `Memory`. Raises as `allocate`."""
+        with self._faults():
+            allocation = self._driver.mem_alloc(size)
+            return Buffer(int(allocation), allocation)
 
     def free(self, buffer: Buffer) -> None:
         """Give memory back; see `Memory`."""
-        buffer.array.base.free()
+        with self._faults():
+            buffer.owner.free()
 
     def synchronize(self) -> None:
         """Wait until everything in the stream is done.
@@ -122,9 +150,53 @@ class PycudaMemory:
         """Give the stream back."""
         self._stream = None
 
-    @contextlib.contextmanager
+    @contextmanager
     def _faults(self) -> Iterator[None]:
         try:
             yield
+        except self._driver.MemoryError as error:
+            raise OutOfMemory(f"CUDA: {error}", hint=LESS) from None
         except self._driver.Error as error:
-            raise EngineFault(f"CUDA: {error}", hint="a smaller --batch takes less memory; see `nvidia-smi`") from None
+            raise EngineFault(f"CUDA: {error}", hint="see `nvidia-smi`") from None
+
+
+class Room:
+    """The memory that the engines of a session share: buffers by the names of tensors, and what an engine works in.
+
+    It is as large as the largest pass so far asked for. Everything here is called inside of `Memory.active`.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._held: dict[str, tuple[int, Buffer]] = {}
+        """By name, with its rows or bytes."""
+
+    def rows(self, name: str, n: int, row: tuple[int, ...]) -> Buffer:
+        """Return the buffer of a tensor, with n rows at least.
+
+        Raises:
+            OutOfMemory: it does not fit; what else is held stays.
+
+        """
+        return self._grown(name, n, lambda: self._memory.allocate((n, *row)))
+
+    def working(self, size: int) -> int:
+        """Return the address of so many bytes to work in; raises as `rows`."""
+        size = max(size, ALIGNMENT)
+        return self._grown("", size, lambda: self._memory.reserve(size)).address
+
+    def clear(self) -> None:
+        """Give everything back."""
+        with ExitStack() as everything:
+            while self._held:
+                everything.callback(self._memory.free, self._held.popitem()[1][1])
+
+    def _grown(self, name: str, size: int, new: Callable[[], Buffer]) -> Buffer:
+        held, buffer = self._held.get(name, (0, None))
+        if buffer is None or held < size:
+            if buffer is not None:
+                del self._held[name]
+                self._memory.free(buffer)
+            buffer = new()
+            self._held[name] = size, buffer
+        return buffer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import atexit
 import threading
-from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +13,22 @@ import numpy as np
 
 from runtime import gpu_driver
 from runtime.engines import EngineKey, EngineStore
-from runtime.errors import BadModel, EngineFault
+from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
-from runtime.gpu_memory import PycudaMemory
-from runtime.session import LossSpec, SessionCard
+from runtime.gpu_memory import PycudaMemory, Room
+from runtime.session import SessionCard
 from runtime.tensorrt_api import load_tensorrt
+from runtime.tensorrt_engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from runtime.engines import Built, Profile
     from runtime.gpu_driver import Gpu
-    from runtime.gpu_memory import Buffer, Memory
-    from runtime.tensorrt_api import CudaEngine, ExecutionContext, Library
+    from runtime.gpu_memory import Memory
+    from runtime.session import LossSpec
+    from runtime.tensorrt_api import CudaEngine, Library
 
-FEEDS = {"input", *(field.name for field in fields(LossSpec))}
-SEE = "docs/tensorrt.md says what to look at"
 FORWARD, GRADIENT = ("logits",), ("logits", "value", "gradient")
 
 
@@ -93,7 +93,8 @@ class TrtSession:
 
     Raises:
         BadModel: a graph that TensorRT does not take, or with other inputs and outputs.
-        EngineFault: an engine cannot be built or loaded, or the GPU's memory is short.
+        EngineFault: an engine cannot be built, loaded or started.
+        OutOfMemory: it does not fit, with no image yet.
         MissingEnvironment: engines cannot be kept on disk.
 
     """
@@ -103,19 +104,18 @@ class TrtSession:
     ) -> None:
         self._library, self._memory = accelerator.library, accelerator.memory
         self._lock = threading.Lock()
-        self._buffers: dict[str, Buffer] = {}
-        self._engines: list[_Engine] = []
+        self._room = Room(self._memory)
+        self._engines: list[Engine] = []
         self._runtime: Any = None
         self._closed = False
         atexit.register(self.close)
         try:
             with self._memory.active():
-                self._runtime = self._library.module.Runtime(self._library.listener)
+                self._runtime = self._library.made("Runtime")
                 self._forward = self._open("forward graph", forward, FORWARD, making, accelerator.gpu)
                 self._gradient = (
                     self._open("gradient graph", gradient, GRADIENT, making, accelerator.gpu) if gradient else None
                 )
-                self._allocate()
         except BaseException:
             self.close()
             raise
@@ -137,6 +137,7 @@ class TrtSession:
         Raises:
             BadModel: the engine does not take this shape.
             EngineFault: it fails.
+            OutOfMemory: so many images do not fit.
 
         """
         return self._run(self._forward, {"input": x})["logits"]
@@ -147,6 +148,7 @@ class TrtSession:
         Raises:
             BadModel: there is none, or it does not take this shape.
             EngineFault: it fails.
+            OutOfMemory: so many images do not fit.
 
         """
         if self._gradient is None:
@@ -166,16 +168,15 @@ class TrtSession:
         atexit.unregister(self.close)
         with self._lock, self._memory.active(), ExitStack() as last_first:
             last_first.callback(self._memory.close)
-            for buffer in self._buffers.values():
-                last_first.callback(self._memory.free, buffer)
+            last_first.callback(self._room.clear)
             last_first.callback(partial(setattr, self, "_runtime", None))
             for engine in self._engines:
                 last_first.callback(engine.drop)
             for engine in self._engines:
                 last_first.callback(engine.drop_context)
-            last_first.callback(self._memory.synchronize)
+            self._settle()
 
-    def _open(self, role: str, graph: bytes, outputs: Sequence[str], making: Making, gpu: Gpu) -> _Engine:
+    def _open(self, role: str, graph: bytes, outputs: tuple[str, ...], making: Making, gpu: Gpu) -> Engine:
         key = EngineKey(
             graph_sha256=sha256(graph),
             tensorrt=self._library.version,
@@ -185,30 +186,22 @@ class TrtSession:
             profile=making.profile,
             tf32=making.tf32,
         )
-        engine = _Engine(role, self._library)
+        engine = Engine(role, self._library)
         self._engines.append(engine)
         build, load = partial(making.build, self._library, graph, key), partial(engine.load, self._deserialize)
         engine.sha256 = making.store.obtain(key, build, load, role)
         engine.start()
         engine.check(outputs)
+        for name, row in engine.rows.items():  # what two engines call the same lies in the same memory
+            if any(each.rows.get(name, row) != row for each in self._engines):
+                raise BadModel(f"forward and gradient graph differ in {name}", hint="export them again")
         return engine
 
     def _deserialize(self, data: bytes) -> CudaEngine | None:
         engine: CudaEngine | None = self._runtime.deserialize_cuda_engine(data)
         return engine
 
-    def _allocate(self) -> None:
-        """Give every tensor its memory, by its name: what two engines call the same they share."""
-        for engine in self._engines:
-            for name, row in engine.rows.items():
-                shape = (engine.most, *row)
-                if name not in self._buffers:
-                    self._buffers[name] = self._memory.allocate(shape)
-                elif self._buffers[name].array.shape != shape:
-                    raise BadModel(f"forward and gradient graph differ in {name}", hint="export them again")
-                engine.bind(name, self._buffers[name].address)
-
-    def _run(self, engine: _Engine, feeds: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, engine: Engine, feeds: dict[str, Any]) -> dict[str, Any]:
         """Feed an engine what it asks for, as float32, in batches that it takes; return its outputs by name."""
         wanted = {name: np.ascontiguousarray(feeds[name], np.float32) for name in engine.inputs}
         n = len(wanted["input"])
@@ -222,85 +215,25 @@ class TrtSession:
         with self._lock, self._memory.active():
             if self._closed:
                 raise EngineFault("this session is closed", hint="open it again")
-            for start in range(0, n, engine.most):
-                rows = slice(start, min(start + engine.most, n))
-                for name, array in wanted.items():
-                    self._buffers[name].array[: rows.stop - start] = array[rows]
-                engine.run(rows.stop - start, self._memory)
-                for name, array in found.items():
-                    array[rows] = self._buffers[name].array[: rows.stop - start]
+            try:
+                for start in range(0, n, engine.most):
+                    rows = slice(start, min(start + engine.most, n))
+                    self._pass(engine, rows, wanted, found)
+            except OutOfMemory:  # what is held would keep a smaller batch from fitting
+                self._settle()
+                self._room.clear()
+                raise
         return found
 
+    def _settle(self) -> None:
+        """Wait for what may still run, before its memory goes; that it failed was said by the call that began it."""
+        with suppress(EngineFault):
+            self._memory.synchronize()
 
-class _Engine:
-    """An engine and its context; tensors by name, `rows` their shapes without the batch.
-
-    No variable of a function that may fail holds them, nor the runtime: the traceback of an error would keep them
-    longer than their memory.
-    """
-
-    def __init__(self, role: str, library: Library) -> None:
-        self.role, self.sha256, self._library = role, "", library
-        self._engine: CudaEngine | None = None
-        self._context: ExecutionContext | None = None
-
-    def load(self, deserialize: Callable[[bytes], CudaEngine | None], data: bytes) -> None:
-        """Deserialise it."""
-        self._library.heard.clear()
-        self._engine = deserialize(data)
-        if self._engine is None:
-            raise EngineFault(f"TensorRT does not load the engine: {self._library.said()}", hint=SEE)
-
-    def start(self) -> None:
-        """Make its context, and look at its tensors."""
-        assert self._engine is not None
-        trt = self._library.module
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        self.inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        self.outputs = [name for name in names if name not in self.inputs]
-        self.rows = {name: tuple(self._engine.get_tensor_shape(name))[1:] for name in names}
-        self.types = {name: self._engine.get_tensor_dtype(name) for name in names}
-        self.most = min(self._engine.get_tensor_profile_shape(name, 0)[2][0] for name in self.inputs)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise self._fault("has no room on the GPU")
-
-    def check(self, outputs: Sequence[str]) -> None:
-        """Raise `BadModel` unless it takes and gives what a session needs, in float32."""
-        trt = self._library.module
-        missing = ({"input"} - set(self.inputs)) | (set(outputs) - set(self.outputs))
-        unknown = set(self.inputs) - FEEDS
-        if missing or unknown:
-            what = f"has no {', '.join(sorted(missing))}" if missing else f"asks for {', '.join(sorted(unknown))}"
-            raise BadModel(f"the {self.role} {what}", hint="inputs and outputs go by name")
-        for name, row in self.rows.items():
-            if self.types[name] != trt.DataType.FLOAT or -1 in row:
-                raise BadModel(f"the {self.role} has {name} as {self.types[name]} {list(row)}", hint="export it again")
-
-    def bind(self, name: str, address: int) -> None:
-        """Tell the context where a tensor lies."""
-        assert self._context is not None
-        if not self._context.set_tensor_address(name, address):
-            raise self._fault(f"does not take the memory of {name}")
-
-    def run(self, n: int, memory: Memory) -> None:
-        """Run the first n rows of what lies in memory, and wait."""
-        assert self._context is not None
-        self._library.heard.clear()
-        for name in self.inputs:
-            if not self._context.set_input_shape(name, (n, *self.rows[name])):
-                raise self._fault(f"does not take {n} rows of {name}")
-        if not self._context.execute_async_v3(memory.stream):
-            raise self._fault("does not run")
-        memory.synchronize()
-
-    def drop_context(self) -> None:
-        """Let go of the context, which must be before the engine."""
-        self._context = None
-
-    def drop(self) -> None:
-        """Let go of the engine."""
-        self._engine = None
-
-    def _fault(self, what: str) -> EngineFault:
-        return EngineFault(f"the engine of the {self.role} {what}: {self._library.said()}", hint="see docs/tensorrt.md")
+    def _pass(self, engine: Engine, rows: slice, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+        n = rows.stop - rows.start
+        for name, array in wanted.items():
+            self._room.rows(name, n, array.shape[1:]).array[:n] = array[rows]
+        engine.run(n, self._room, self._memory)
+        for name, array in found.items():
+            array[rows] = self._room.rows(name, n, array.shape[1:]).array[:n]

@@ -7,14 +7,18 @@ whose API has TensorRT 11's shape. Failures are None or False and a word to the 
 from __future__ import annotations
 
 import functools
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runtime.errors import MissingEnvironment
+from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
+from runtime.gpu_memory import LESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from runtime.errors import EdgeproofError
 
 OLDEST = (10, 3)
 """JetPack 6.1's, the first whose strongly typed networks and parser take everything that is exported."""
@@ -22,6 +26,8 @@ SOURCE = "on a Jetson it comes with JetPack 6.1 or later, or its container; else
 KEPT = 20
 """Messages of TensorRT that are remembered at once."""
 SHOWN = 3
+NO_MEMORY = re.compile("out ?of ?memory|could not be allocated|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+"""What TensorRT says, as an error among others, where memory of the GPU or the machine ran out."""
 
 
 class Tensor(Protocol):
@@ -57,6 +63,7 @@ class BuilderConfig(Protocol):
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None: ...
     def set_flag(self, flag: Any) -> None: ...
     def clear_flag(self, flag: Any) -> None: ...
+    def set_preview_feature(self, feature: Any, enable: bool) -> None: ...
     def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None: ...
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool: ...
     def add_optimization_profile(self, profile: OptimizationProfile) -> int: ...
@@ -93,6 +100,8 @@ class ExecutionContext(Protocol):
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool: ...
     def set_tensor_address(self, name: str, memory: int) -> bool: ...
+    def update_device_memory_size_for_shapes(self) -> int: ...
+    def set_device_memory(self, memory: int, size: int) -> None: ...
     def execute_async_v3(self, stream_handle: int) -> bool: ...
 
 
@@ -106,7 +115,7 @@ class CudaEngine(Protocol):
     def get_tensor_shape(self, name: str) -> Sequence[int]: ...
     def get_tensor_dtype(self, name: str) -> Any: ...
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
-    def create_execution_context(self) -> ExecutionContext | None: ...
+    def create_execution_context(self, strategy: Any) -> ExecutionContext | None: ...
 
 
 class Runtime(Protocol):
@@ -132,11 +141,13 @@ CLASSES: dict[str, type] = {
 VALUES = {
     "BuilderFlag": ("TF32",),
     "DataType": ("FLOAT",),
+    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     "MemoryPoolType": ("WORKSPACE",),
     "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+    "PreviewFeature": ("RUNTIME_ACTIVATION_RESIZE_10_10",),
     "TensorIOMode": ("INPUT", "OUTPUT"),
 }
-"""Members of TensorRT's enumerations."""
+"""Members of TensorRT's enumerations; PreviewFeature's only from the version that it names."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +173,28 @@ class Library:
     def said(self) -> str:
         """Return its last errors in its own words, or its warnings where there is no error."""
         for severities in (("INTERNAL_ERROR", "ERROR"), ("WARNING",)):
-            texts = [" ".join(text.split()) for severity, text in self.heard if severity in severities]
+            texts = [" ".join(text.split()) for severity, text in tuple(self.heard) if severity in severities]
             if texts:
                 return "; ".join(texts[-SHOWN:])
         return "it does not say why"
+
+    def fault(self, what: str, hint: str) -> EdgeproofError:
+        """Return the error to raise where something failed, in TensorRT's words: `OutOfMemory`, else `EngineFault`."""
+        said = f"{what}: {self.said()}"
+        return OutOfMemory(said, hint=LESS) if NO_MEMORY.search(said) else EngineFault(said, hint=hint)
+
+    def made(self, name: str) -> Any:
+        """Make one of TensorRT's objects that take its listener alone: Builder or Runtime.
+
+        Raises:
+            EngineFault: it does not start, as where the driver is too old for this TensorRT's CUDA.
+
+        """
+        self.heard.clear()
+        try:
+            return getattr(self.module, name)(self.listener)
+        except TypeError:  # so the bindings say that there is none
+            raise self.fault(f"TensorRT's {name} does not start", "see `nvidia-smi`") from None
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """The builder, driven by the real library where it runs without a GPU (TensorRT-RTX), and by its stand-in."""
 
+import enum
+import re
 import warnings
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from export.gradient import gradient_graph
 from export.passes import to_bytes
 from export.to_engine import build
 from runtime.engines import EngineKey, Profile
-from runtime.errors import EngineFault, GraphRefused
+from runtime.errors import EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256
 from runtime.tensorrt_api import library_of
 from tests.runtime import fake_tensorrt
@@ -82,6 +84,7 @@ def test_the_real_configuration_holds_what_the_key_says(rtx, tf32):
     build(seen.library, data, key(data, tf32=tf32))
     trt = tensorrt_rtx
     assert seen.config.get_flag(trt.BuilderFlag.TF32) is tf32
+    assert seen.config.get_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10)
     assert seen.config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 256 * 2**20
     assert seen.config.num_optimization_profiles == 1
     assert seen.network.get_flag(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -134,10 +137,33 @@ def tiny():
 
 @pytest.mark.parametrize("what", ["builder", "build", "profile"])
 def test_every_failure_carries_tensorrts_last_words(fake, tiny, what):
-    fake_tensorrt.world.broken[what] = "Error Code 2: OutOfMemory"
-    with pytest.raises(EngineFault, match="Error Code 2: OutOfMemory") as caught:
+    fake_tensorrt.world.broken[what] = "Error Code 10: Internal Error"
+    with pytest.raises(EngineFault, match="Error Code 10: Internal Error") as caught:
         build(fake, tiny, key(tiny))
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("what", ["builder", "build", "profile"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (Requested size was 4 bytes.)",
+        "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+        "Requested amount of GPU memory (4 bytes) could not be allocated.",
+    ],
+)
+def test_memory_that_runs_out_is_told_from_other_failures(fake, tiny, what, words):
+    fake_tensorrt.world.broken[what] = words
+    with pytest.raises(OutOfMemory, match=re.escape(words)) as caught:
+        build(fake, tiny, key(tiny))
+    assert caught.value.exit_code == 4
+
+
+def test_a_tensorrt_that_cannot_resize_what_it_works_in_is_not_asked_to(fake, tiny, monkeypatch):
+    build(fake, tiny, key(tiny))
+    monkeypatch.setattr(fake_tensorrt, "PreviewFeature", enum.IntEnum("PreviewFeature", {"PROFILE_SHARING_0806": 0}))
+    build(fake, tiny, key(tiny))
+    assert [made["resized"] for made in fake_tensorrt.world.builds] == [True, False]
 
 
 def test_words_of_an_earlier_failure_are_forgotten(fake, tiny):

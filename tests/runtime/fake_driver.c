@@ -28,6 +28,8 @@ R cuCtxSynchronize(void) { return 0; }
 R cuMemHostAlloc(void **memory, size_t size, unsigned flags) { if (!depth || !(flags & 2)) return 201; *memory = malloc(size); return 0; }
 R cuMemHostGetDevicePointer_v2(unsigned long long *address, void *memory, unsigned flags) { *address = (unsigned long long)memory; return 0; }
 R cuMemFreeHost(void *memory) { if (!depth) return 201; free(memory); return 0; }
+R cuMemAlloc_v2(unsigned long long *address, size_t size) { return !depth || posix_memalign((void **)address, 256, size) ? 201 : 0; }
+R cuMemFree_v2(unsigned long long address) { if (!depth) return 201; free((void *)address); return 0; }
 R cuStreamCreate(void **stream, unsigned flags) { *stream = (void *)0x2000; return depth ? 0 : 201; }
 R cuStreamSynchronize(void *stream) { return depth ? 0 : 201; }
 R cuStreamDestroy_v2(void *stream) { return 0; }

@@ -5,14 +5,17 @@ import threading
 
 import numpy as np
 
-from runtime.errors import EngineFault
-from runtime.gpu_memory import Buffer
+from runtime.errors import EngineFault, OutOfMemory
+from runtime.gpu_memory import ALIGNMENT, Buffer
 from tests.runtime.fake_tensorrt import done, world
 
 
 class FakeMemory:
+    """`room`: bytes that there are in all; `broken`: what waiting for the stream raises."""
+
     def __init__(self, room=2**30):
         self.room, self.arrays, self.stream, self.depth = room, {}, 4711, threading.local()
+        self.largest, self.broken = 0, None
         world.stream = []
 
     @contextlib.contextmanager
@@ -28,22 +31,38 @@ class FakeMemory:
         assert self.stream, "the stream is closed"
 
     def allocate(self, shape):
+        array = self.new(np.zeros(shape, np.float32))
+        return Buffer(array.ctypes.data, array, array)
+
+    def reserve(self, size):
+        array = self.new(np.zeros(size + ALIGNMENT, np.uint8))
+        aligned = array[-array.ctypes.data % ALIGNMENT :][:size]
+        self.arrays[aligned.ctypes.data] = self.arrays.pop(array.ctypes.data)
+        return Buffer(aligned.ctypes.data, aligned)
+
+    def new(self, array):
         self.check()
-        array = np.zeros(shape, np.float32)
-        if array.nbytes > self.room:
-            raise EngineFault("CUDA: out of memory")
+        if array.nbytes + self.held() > self.room:
+            raise OutOfMemory("CUDA: out of memory")
         self.arrays[array.ctypes.data] = array
-        return Buffer(array, array.ctypes.data)
+        self.largest = max(self.largest, self.held())
+        return array
+
+    def held(self):
+        return sum(array.nbytes for array in self.arrays.values())
 
     def free(self, buffer):
         self.check()
         assert not world.stream, "memory is freed that a stream still works on"
-        del self.arrays[buffer.address]
-        buffer.array.fill(np.nan)
+        array = self.arrays.pop(buffer.address)
+        array.fill(np.nan if array.dtype == np.float32 else 0xFF)
         done("memory")
 
     def synchronize(self):
         self.check()
+        if self.broken:
+            world.stream.clear()
+            raise EngineFault(self.broken)
         while world.stream:
             world.stream.pop(0)()
 

@@ -15,6 +15,8 @@ import onnxruntime
 __version__ = "10.3.0"
 HEADER = b"ENGINE "
 TIMINGS = b"TIMINGS "
+WORKING = 1000
+"""Bytes that a row is worked in."""
 
 
 class World:
@@ -49,6 +51,10 @@ class ILogger:
         raise NotImplementedError
 
 
+ExecutionContextAllocationStrategy = enum.IntEnum(
+    "ExecutionContextAllocationStrategy", {"STATIC": 0, "ON_PROFILE_CHANGE": 1, "USER_MANAGED": 2}
+)
+PreviewFeature = enum.IntEnum("PreviewFeature", {"RUNTIME_ACTIVATION_RESIZE_10_10": 2})
 BuilderFlag = enum.IntEnum("BuilderFlag", {"TF32": 7})
 MemoryPoolType = enum.IntEnum("MemoryPoolType", {"WORKSPACE": 0})
 NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
@@ -112,10 +118,11 @@ class ITimingCache:
 
 
 class IBuilderConfig:
-    __slots__ = ("_cache", "_flags", "_logger", "_pools", "_profiles")
+    __slots__ = ("_cache", "_flags", "_logger", "_pools", "_previews", "_profiles")
 
     def __init__(self, logger):
         self._logger, self._flags, self._pools, self._profiles, self._cache = logger, {BuilderFlag.TF32}, {}, [], None
+        self._previews = set()
 
     def set_memory_pool_limit(self, pool, pool_size):
         self._pools[MemoryPoolType(pool)] = int(pool_size)
@@ -125,6 +132,9 @@ class IBuilderConfig:
 
     def clear_flag(self, flag):
         self._flags.discard(BuilderFlag(flag))
+
+    def set_preview_feature(self, feature, enable):
+        (self._previews.add if enable else self._previews.discard)(PreviewFeature(feature))
 
     def create_timing_cache(self, serialized_timing_cache):
         assert isinstance(serialized_timing_cache, bytes)
@@ -178,6 +188,7 @@ class Builder:
             "version": __version__,
             "shapes": config._profiles[0]._shapes,
             "tf32": BuilderFlag.TF32 in config._flags,
+            "resized": bool(config._previews),
             "workspace": config._pools.get(MemoryPoolType.WORKSPACE),
             "build": len(world.builds),
         }
@@ -229,10 +240,14 @@ class Runtime:
     __slots__ = ("_logger",)
 
     def __init__(self, logger):
+        if "runtime" in world.broken:
+            say(logger, "ERROR", world.broken["runtime"])
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
 
     def __del__(self):
-        done("runtime")
+        if hasattr(self, "_logger"):
+            done("runtime")
 
     def deserialize_cuda_engine(self, serialized_engine):
         head, _, model = serialized_engine.partition(b"\n")
@@ -281,14 +296,15 @@ class ICudaEngine:
         if "context" in world.broken:
             say(self._logger, "ERROR", world.broken["context"])
             return None
+        assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED, "memory for the largest batch is taken"
         return IExecutionContext(self)
 
 
 class IExecutionContext:
-    __slots__ = ("_addresses", "_engine", "_session", "_shapes")
+    __slots__ = ("_addresses", "_engine", "_session", "_shapes", "_working")
 
     def __init__(self, engine):
-        self._engine, self._addresses, self._shapes = engine, {}, {}
+        self._engine, self._addresses, self._shapes, self._working = engine, {}, {}, None
         self._session = onnxruntime.InferenceSession(engine._model, providers=["CPUExecutionProvider"])
 
     def __del__(self):
@@ -299,8 +315,21 @@ class IExecutionContext:
         if len(shape) != len(low) or not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
             say(self._engine._logger, "ERROR", f"Set dimension {list(shape)} for tensor {name} does not satisfy")
             return False
+        if self._shapes.get(name) != tuple(shape):
+            self._working = None
         self._shapes[name] = tuple(shape)
         return True
+
+    def update_device_memory_size_for_shapes(self):
+        inputs = {name for name, (mode, _) in self._engine._tensors.items() if mode == TensorIOMode.INPUT}
+        assert self._shapes.keys() == inputs, "shapes are missing"
+        self._working = None
+        resized = self._engine._what["resized"]
+        return WORKING * (self._shapes["input"] if resized else self._engine._what["shapes"]["input"][2])[0]
+
+    def set_device_memory(self, memory, size):
+        assert memory % 256 == 0
+        self._working = (memory, size)
 
     def set_tensor_address(self, name, memory):
         assert memory > 0
@@ -311,6 +340,8 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle):
         assert stream_handle, "the default stream"
         assert self._addresses.keys() == self._engine._tensors.keys()
+        assert self._working, "there is no memory to work in"
+        assert self._working[1] >= WORKING * self._shapes["input"][0]
         if "run" in world.broken:
             say(self._engine._logger, "ERROR", world.broken["run"])
             return False
@@ -322,6 +353,7 @@ class IExecutionContext:
         return True
 
     def _execute(self, shapes):
+        ctypes.memset(*self._working[:1], 0xAB, self._working[1])
         feeds = {name: self._view(name, shape).copy() for name, shape in shapes.items()}
         names = [output.name for output in self._session.get_outputs()]
         for name, array in zip(names, self._session.run(names, feeds), strict=True):

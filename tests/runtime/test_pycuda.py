@@ -38,8 +38,11 @@ def work():
         assert buffer.address == buffer.array.ctypes.data and buffer.array.dtype == np.float32
         assert not buffer.array.any()
         buffer.array[...] = 1
+        working = memory.reserve(1000)
+        assert working.address % 256 == 0 and working.array is None
         memory.synchronize()
         memory.free(buffer)
+        memory.free(working)
 
 work()
 thread = threading.Thread(target=work)
@@ -138,9 +141,10 @@ def test_memory_is_used_from_the_thread_that_works(driver, libraries):
 
 
 def test_too_little_memory_of_the_gpu_is_said(driver, libraries):
-    more = "from runtime.gpu_memory import PycudaMemory\nm = PycudaMemory()\nwith m.active(): m.allocate((2**27,))"
-    result = python("-c", more, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(libraries))
-    assert "EngineFault: CUDA: cuMemHostAlloc failed: out of memory" in result.stderr
+    more = "from runtime.gpu_memory import PycudaMemory\nm = PycudaMemory()\nwith m.active(): m.{}"
+    for call, failed in (("allocate((2**27,))", "cuMemHostAlloc"), ("reserve(2**29)", "cuMemAlloc")):
+        result = python("-c", more.format(call), LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(libraries))
+        assert f"OutOfMemory: CUDA: {failed} failed: out of memory" in result.stderr
 
 
 @pytest.mark.slow
@@ -166,9 +170,11 @@ def test_the_stand_in_of_pycuda_has_nothing_that_pycuda_has_not(real_libraries):
     site, lib = real_libraries
     ask = (
         "import pycuda.driver as d; "
-        "print(*(name for each in (d, d.Stream, d.Context, d.PagelockedHostAllocation) for name in dir(each)))"
+        "kinds = (d, d.Stream, d.Context, d.PagelockedHostAllocation, d.DeviceAllocation); "
+        "print(*(name for each in kinds for name in dir(each)))"
     )
     result = python("-c", ask, LD_LIBRARY_PATH=str(lib), PYTHONPATH=str(site))
     names = result.stdout.split()
     used = {"pagelocked_zeros", "host_alloc_flags", "Stream", "Error", "MemoryError", "PagelockedHostAllocation"}
+    used |= {"mem_alloc", "DeviceAllocation"}
     assert used | {"handle", "synchronize", "push", "pop", "free", "get_device_pointer"} <= set(names), result.stderr

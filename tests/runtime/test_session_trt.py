@@ -13,9 +13,11 @@ from export.to_engine import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
 from runtime.bundle import InputShape
 from runtime.engines import EngineStore, Profile, profile_for
-from runtime.errors import BadModel, EngineFault, GraphRefused
+from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256
+from runtime.fitting import Fitting
 from runtime.gpu_driver import Gpu
+from runtime.gpu_memory import ALIGNMENT
 from runtime.session_ort import OrtSession
 from runtime.session_trt import Accelerator, Making, TrtSession
 from runtime.tensorrt_api import library_of
@@ -84,11 +86,15 @@ def test_what_was_answered_before_is_not_changed_by_the_next_question(opened, ta
     np.testing.assert_array_equal(first, kept)
 
 
-def test_both_engines_share_the_memory_of_tensors_of_one_name(opened, accelerator, task):
-    opened()
-    assert len(accelerator.memory.arrays) == len(
-        {"input", "logits", "label", "weights", "cotangent", "value", "gradient"}
-    )
+def ask_both(session, task):
+    session.logits(task[2])
+    session.loss_gradient(task[2], cross_entropy(one_hot(task[3], 3)))
+
+
+def test_both_engines_share_the_memory_of_tensors_of_one_name_and_that_they_work_in(opened, accelerator, task):
+    ask_both(opened(), task)
+    tensors = {"input", "logits", "label", "weights", "cotangent", "value", "gradient"}
+    assert len(accelerator.memory.arrays) == len(tensors) + 1
 
 
 def test_the_card_names_graph_engine_and_device(opened, files, making):
@@ -102,10 +108,10 @@ def test_the_card_names_graph_engine_and_device(opened, files, making):
 
 def test_everything_is_let_go_in_a_fixed_order_and_once(opened, world, task):
     session = opened()
-    session.logits(task[2])
+    ask_both(session, task)
     session.close()
     session.close()
-    assert world.events == ["context"] * 2 + ["engine"] * 2 + ["runtime"] + ["memory"] * 7 + ["stream"]
+    assert world.events == ["context"] * 2 + ["engine"] * 2 + ["runtime"] + ["memory"] * 8 + ["stream"]
     with pytest.raises(EngineFault, match="closed"):
         session.logits(task[2])
 
@@ -116,28 +122,32 @@ from tests.runtime.test_session_trt import *
 import tempfile
 from pathlib import Path
 from tests.tiny import linear_task
-weight, bias, *_ = linear_task()
+weight, bias, images, _ = linear_task()
 making = Making(build, EngineStore(Path(tempfile.mkdtemp()) / "engines", GPU.identity()), Profile(usual=8, most=8))
 atexit.register(lambda: print(*fake_tensorrt.world.events))
-TrtSession(
+session = TrtSession(
     graph(FORWARD, weight, bias),
     None,
     precision="fp32",
     making=making,
     accelerator=Accelerator(GPU, library_of(fake_tensorrt), FakeMemory()),
 )
+session.logits(images)
 """
 
 
 def test_the_end_of_the_process_lets_go_too():
     result = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout.split() == ["context", "engine", "runtime", "memory", "memory", "stream"]
+    assert result.stdout.split() == ["context", "engine", "runtime", *["memory"] * 3, "stream"]
 
 
 ORDER = ["context", "engine", "runtime", "memory", "stream"]
 
 
-@pytest.mark.parametrize("what", ["load", "context", "build", "builder", "profile"])
+OPENING = ["load", "context", "build", "builder", "profile", "runtime"]
+
+
+@pytest.mark.parametrize("what", OPENING)
 def test_a_session_that_cannot_be_opened_leaves_nothing_behind(opened, world, accelerator, what):
     world.broken[what] = f"no {what} today"
     with pytest.raises(EngineFault, match=f"no {what} today"):
@@ -147,11 +157,71 @@ def test_a_session_that_cannot_be_opened_leaves_nothing_behind(opened, world, ac
     assert not accelerator.memory.arrays
 
 
-def test_too_little_memory_is_said_and_leaves_nothing_behind(opened, world, accelerator):
-    accelerator.memory.room = 100
-    with pytest.raises(EngineFault, match="out of memory"):
+@pytest.mark.parametrize("what", OPENING)
+def test_memory_that_runs_out_in_opening_is_told_from_other_failures(opened, world, accelerator, what):
+    world.broken[what] = "Error Code 2: OutOfMemory (Requested size was 4 bytes.)"
+    with pytest.raises(OutOfMemory, match="OutOfMemory"):
         opened()
+    assert len(world.builds) == (what in ("load", "context"))  # an engine that does not fit is not built again
     assert (world.events[-1], accelerator.memory.arrays) == ("stream", {})
+
+
+def room_for(rows):
+    """Return the bytes that both engines take for so many images: their tensors, and what they work in."""
+    return rows * (4 * (16 + 3 + 3 + 4 + 3 + 1 + 16) + fake_tensorrt.WORKING) + ALIGNMENT
+
+
+@pytest.mark.parametrize("fits", [1, 2, 5])
+def test_batches_are_halved_until_they_fit_to_the_same_answers(opened, files, accelerator, task, fits, capsys):
+    session, loss = Fitting(opened()), cross_entropy(one_hot(task[3], 3))
+    accelerator.memory.room = room_for(fits)
+    logits, (z, _, gradient) = session.logits(task[2]), session.loss_gradient(task[2], loss)
+    reference = ort(files).loss_gradient(task[2], loss)
+    np.testing.assert_allclose(logits, reference[0], atol=1e-6)
+    np.testing.assert_allclose(z, reference[0], atol=1e-6)
+    np.testing.assert_allclose(gradient, reference[2], atol=1e-6)
+    assert session.largest <= fits
+    assert accelerator.memory.largest <= room_for(fits)
+    assert "memory ran out" in capsys.readouterr().err
+
+
+def test_not_even_one_image_that_fits_is_said_and_nothing_is_held(opened, accelerator, task):
+    session = Fitting(opened())
+    accelerator.memory.room = 100
+    with pytest.raises(OutOfMemory, match="a single image does not fit"):
+        session.logits(task[2])
+    assert not accelerator.memory.arrays
+
+
+def test_small_batches_take_little_memory_and_larger_ones_more(opened, accelerator, task):
+    session = opened()
+    session.logits(task[2][:1])
+    little = accelerator.memory.held()
+    session.logits(task[2][:8])
+    assert little < accelerator.memory.held() < 8 * little
+    session.logits(task[2])
+    assert accelerator.memory.largest == accelerator.memory.held()
+
+
+def test_a_pass_that_runs_out_of_memory_holds_none_and_the_next_goes_on(opened, world, accelerator, task):
+    session = opened()
+    world.broken["run"] = "Error Code 1: Cuda Runtime (out of memory)"
+    with pytest.raises(OutOfMemory, match=r"forward graph does not run: .*out of memory"):
+        session.logits(task[2])
+    assert not accelerator.memory.arrays
+    world.broken.clear()
+    assert session.logits(task[2]).shape == (60, 3)
+
+
+def test_what_breaks_the_gpu_is_said_once_and_all_is_let_go(opened, world, accelerator, task):
+    session = opened()
+    session.logits(task[2])
+    accelerator.memory.broken = "CUDA: an illegal memory access was encountered"
+    with pytest.raises(EngineFault, match="illegal memory access"):
+        session.logits(task[2])
+    session.close()
+    assert world.events[-1] == "stream"
+    assert not accelerator.memory.arrays
 
 
 def test_a_pass_that_fails_carries_tensorrts_words_and_the_next_goes_on(opened, world, task):
@@ -200,6 +270,27 @@ def test_a_graph_with_other_names_is_refused(opened, files, task, world):
     with pytest.raises(BadModel, match="the forward graph has no logits"):
         opened(graph(FORWARD.replace("logits", "scores"), *task[:2]))
     assert world.events[-1] == "stream"
+
+
+SUMMED = """
+<ir_version: 8, opset_import: ["" : 18]>
+summed (float[B, 1, 4, 4] input) => (float[1, K] logits) <int64[1] batch = {0}> {
+  flat = Flatten(input)
+  each = Gemm(flat, w, b)
+  logits = ReduceSum(each, batch)
+}
+"""
+
+
+def test_an_output_that_is_not_one_row_an_image_is_refused(opened, task):
+    with pytest.raises(BadModel, match="the forward graph has logits without a free batch"):
+        opened(graph(SUMMED.replace("K]", "3]"), *task[:2]), None)
+
+
+def test_graphs_of_images_of_two_sizes_are_refused(opened, files, task):
+    other = "(float[B, 1, 2, 8] input,"
+    with pytest.raises(BadModel, match="forward and gradient graph differ in input"):
+        opened(gradient=graph(GRADIENT.replace("(float[B, 1, 4, 4] input,", other), *task[:2]))
 
 
 def test_a_graph_that_asks_for_what_no_loss_has_is_refused(opened, task, making, world):

@@ -60,6 +60,28 @@ class _Array(np.ndarray):
         return self.allocation
 
 
+class DeviceAllocation:
+    def __init__(self, size):
+        self._memory = np.zeros(size + 256, np.uint8)
+        self._address = self._memory.ctypes.data + -self._memory.ctypes.data % 256
+        alive[self._address] = self._memory
+
+    def __int__(self):
+        return self._address
+
+    def free(self):
+        _check()
+        del alive[self._address]
+
+
+def mem_alloc(bytes):
+    _check()
+    assert bytes > 0
+    if bytes > 2**28:
+        raise MemoryError("cuMemAlloc failed: out of memory")
+    return DeviceAllocation(bytes)
+
+
 def pagelocked_zeros(shape, dtype, order="C", mem_flags=0):
     _check()
     assert mem_flags == host_alloc_flags.DEVICEMAP, "not mapped"

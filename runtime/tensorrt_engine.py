@@ -1,0 +1,116 @@
+"""One TensorRT engine that is loaded, and its context: its tensors by name, and a pass over rows that lie in memory."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from runtime.errors import BadModel
+from runtime.session import LossSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from runtime.errors import EdgeproofError
+    from runtime.gpu_memory import Memory, Room
+    from runtime.tensorrt_api import CudaEngine, ExecutionContext, Library
+
+FEEDS = {"input", *(field.name for field in fields(LossSpec))}
+SEE = "see docs/tensorrt.md"
+
+
+class Engine:
+    """An engine and its context; tensors by name, `rows` their shapes without the batch.
+
+    No variable of a function that may fail holds them, nor the runtime: the traceback of an error would keep them
+    longer than their memory.
+    """
+
+    def __init__(self, role: str, library: Library) -> None:
+        self.role, self.sha256, self._library = role, "", library
+        self._engine: CudaEngine | None = None
+        self._context: ExecutionContext | None = None
+
+    def load(self, deserialize: Callable[[bytes], CudaEngine | None], data: bytes) -> None:
+        """Deserialise it.
+
+        Raises:
+            EngineFault: TensorRT does not take it.
+            OutOfMemory: its weights do not fit.
+
+        """
+        self._library.heard.clear()
+        self._engine = deserialize(data)
+        if self._engine is None:
+            raise self._fault("is not loaded")
+
+    def start(self) -> None:
+        """Make its context, and look at its tensors.
+
+        The context gets its working memory pass by pass: a smaller batch takes less, and two engines share it.
+
+        Raises:
+            EngineFault: TensorRT makes none.
+            OutOfMemory: it does not fit.
+
+        """
+        assert self._engine is not None
+        trt = self._library.module
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        self.inputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self.outputs = [name for name in names if name not in self.inputs]
+        shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
+        self.rows = {name: shape[1:] for name, shape in shapes.items()}
+        self.types = {name: self._engine.get_tensor_dtype(name) for name in names}
+        self._fixed = [name for name, shape in shapes.items() if shape[:1] != (-1,)]
+        self.most = min(self._engine.get_tensor_profile_shape(name, 0)[2][0] for name in self.inputs)
+        self._context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self._context is None:
+            raise self._fault("does not start")
+
+    def check(self, outputs: Collection[str]) -> None:
+        """Raise `BadModel` unless it takes and gives what a session needs, a row an image, in float32."""
+        trt = self._library.module
+        missing = ({"input"} - set(self.inputs)) | (set(outputs) - set(self.outputs))
+        unknown = set(self.inputs) - FEEDS
+        if missing or unknown:
+            what = f"has no {', '.join(sorted(missing))}" if missing else f"asks for {', '.join(sorted(unknown))}"
+            raise BadModel(f"the {self.role} {what}", hint="inputs and outputs go by name")
+        for name in self._fixed:
+            raise BadModel(f"the {self.role} has {name} without a free batch", hint="export it again")
+        for name, row in self.rows.items():
+            if self.types[name] != trt.DataType.FLOAT or -1 in row:
+                raise BadModel(f"the {self.role} has {name} as {self.types[name]} {list(row)}", hint="export it again")
+
+    def run(self, n: int, room: Room, memory: Memory) -> None:
+        """Run the first n rows of what lies in the room's buffers, and wait.
+
+        Raises:
+            EngineFault: it does not run.
+            OutOfMemory: so many rows do not fit.
+
+        """
+        assert self._context is not None
+        self._library.heard.clear()
+        for name in self.inputs:
+            if not self._context.set_input_shape(name, (n, *self.rows[name])):
+                raise self._fault(f"does not take {n} rows of {name}")
+        size = self._context.update_device_memory_size_for_shapes()
+        self._context.set_device_memory(room.working(size), size)
+        for name, row in self.rows.items():
+            if not self._context.set_tensor_address(name, room.rows(name, n, row).address):
+                raise self._fault(f"does not take the memory of {name}")
+        if not self._context.execute_async_v3(memory.stream):
+            raise self._fault("does not run")
+        memory.synchronize()
+
+    def drop_context(self) -> None:
+        """Let go of the context, which must be before the engine."""
+        self._context = None
+
+    def drop(self) -> None:
+        """Let go of the engine."""
+        self._engine = None
+
+    def _fault(self, what: str) -> EdgeproofError:
+        return self._library.fault(f"the engine of the {self.role} {what}", SEE)
