@@ -65,14 +65,14 @@ def _open_ort(bundle: Bundle, how: Opening) -> Session:
         gradient,
         precision=how.precision,
         provider=how.provider,
-        engines=engines_place(how.state),
+        state=how.state,
         tf32=how.tf32,
     )
 
 
 def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     forward, gradient = _graphs(bundle, how)
-    accelerator, build = open_accelerator(), engine_builder()
+    build, accelerator = engine_builder(), open_accelerator()  # what may fail comes before what holds the GPU
     store = EngineStore(engines_place(how.state), accelerator.gpu.identity())
     making = Making(build, store, profile_for(bundle.manifest.input), how.tf32)
     return TrtSession(forward, gradient, precision=how.precision, making=making, accelerator=accelerator)

@@ -28,12 +28,13 @@ class Provider:
 
     Args:
         name: as ONNX Runtime calls it.
-        options: from (whether TF32 is let, private directory for engines) to its options; None for the CPU.
+        options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
+            CPU.
 
     """
 
     name: str
-    options: Callable[[bool, Path], dict[str, str]] | None = None
+    options: Callable[[bool, Path, str], dict[str, str]] | None = None
 
     @property
     def on_gpu(self) -> bool:
@@ -41,15 +42,18 @@ class Provider:
         return self.options is not None
 
 
-def _cuda(tf32: bool, engines: Path) -> dict[str, str]:
+def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
     return {"use_tf32": str(int(tf32))}
 
 
-def _tensorrt(tf32: bool, engines: Path) -> dict[str, str]:
+def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
+    """Keep the engines of each graph apart: the provider knows them by names of tensors, whatever their weights."""
+    place = engines / (graph + "-tf32" * tf32)
     private_directory(engines)
+    private_directory(place)
     return {
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(engines),
+        "trt_engine_cache_path": str(place),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(engines),
         "trt_max_workspace_size": str(WORKSPACE),
@@ -82,7 +86,7 @@ class OrtSession:
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
         precision: what the graph computes in, for the card.
         provider: a key of PROVIDERS. Never another one in its place.
-        engines: directory below which the TensorRT provider keeps its engines; None for `engines_place`.
+        state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
         threads: of one operator, on the whole batch. 0, on the CPU: a batch is cut into pieces that run side by side,
             one a core, with one thread each: many images are done sooner so than by operators that wait for all
@@ -101,16 +105,16 @@ class OrtSession:
         *,
         precision: str,
         provider: str = "cpu",
-        engines: Path | None = None,
+        state: Path | None = None,
         tf32: bool = False,
         threads: int = 0,
     ) -> None:
         kind = PROVIDERS[provider]
         if tf32 and not kind.on_gpu:
             raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
-        gpu, device = _on_gpu(kind, engines_place(None) if engines is None else engines, tf32)
+        options, device = _on_gpu(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
-        opening = partial(_load, kind=kind, options=gpu, threads=threads)
+        opening = partial(_load, kind=kind, options=options, threads=threads)
         self._forward = _Graph("forward graph", opening("forward graph", forward), {"input"}, {"logits"}, workers)
         self._gradient = None
         if gradient is not None:
@@ -216,20 +220,23 @@ def cut(n: int, workers: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _on_gpu(kind: Provider, engines: Path, tf32: bool) -> tuple[dict[str, str], str]:
-    """Return a provider's options, and the name of the device that it uses.
+def _on_gpu(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:
+    """Return what makes a provider's options of a graph's digest, and the name of the device that it uses.
 
     Raises:
         MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
 
     """
     if kind.options is None:
-        return {}, "cpu"
-    _find(_onnxruntime(), kind)
+        return lambda graph: {}, "cpu"
+    runtime = _onnxruntime()
+    _find(runtime, kind)
     gpu = gpu_driver.probe()
     if not tf32:
         os.environ[TF32_SWITCH] = "0"
-    return kind.options(tf32, engines / f"onnxruntime-{gpu.identity()}"), gpu.name
+    # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
+    device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
+    return partial(kind.options, tf32, engines_place(state) / f"onnxruntime-{device}"), gpu.name
 
 
 def _find(runtime: Any, kind: Provider) -> None:
@@ -239,10 +246,10 @@ def _find(runtime: Any, kind: Provider) -> None:
         )
 
 
-def _load(role: str, graph: bytes, *, kind: Provider, options: dict[str, str], threads: int) -> Any:
+def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], dict[str, str]], threads: int) -> Any:
     runtime = _onnxruntime()
     _find(runtime, kind)
-    settings = runtime.SessionOptions()
+    chosen, settings = options(sha256(graph)), runtime.SessionOptions()
     settings.log_severity_level = FATAL
     settings.intra_op_num_threads = threads
     settings.use_deterministic_compute = True
@@ -250,7 +257,7 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: dict[str, str], t
     if kind.on_gpu:  # else single nodes that the provider does not take would run on the CPU without a word
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:  # its own fall-back would print to stdout and try again
-        session = runtime.InferenceSession(graph, settings, providers=[(kind.name, options)], enable_fallback=0)
+        session = runtime.InferenceSession(graph, settings, providers=[(kind.name, chosen)], enable_fallback=0)
     except Exception as error:  # as above
         if kind.on_gpu:
             raise MissingEnvironment(

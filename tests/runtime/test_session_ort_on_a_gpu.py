@@ -6,6 +6,8 @@ The stand-in does what onnxruntime-gpu does without a word: it lists providers t
 import os
 import sys
 import types
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -14,6 +16,7 @@ import pytest
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.gpu_driver import Gpu
 from runtime.session_ort import PROVIDERS, TF32_SWITCH, OrtSession
+from tests.tiny import FORWARD, GRADIENT, graph
 
 GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
 CPU = "CPUExecutionProvider"
@@ -70,7 +73,7 @@ def runtime(monkeypatch):
 
 def open_(files, provider, place, **changes):
     graphs = files["model.fp32.onnx"], files["model.fp32.grad.onnx"]
-    return OrtSession(*graphs, precision="fp32", provider=provider, engines=place / "engines", **changes)
+    return OrtSession(*graphs, precision="fp32", provider=provider, state=place, **changes)
 
 
 @pytest.mark.parametrize("provider", ON_GPU)
@@ -131,20 +134,59 @@ def test_tf32_on_the_cpu_is_a_contradiction(files):
         OrtSession(files["model.fp32.onnx"], None, precision="fp32", tf32=True)
 
 
-def test_engines_of_the_tensorrt_provider_lie_in_a_place_of_this_device_alone(runtime, files, tmp_path):
+def engine_places(runtime, monkeypatch, files, place, gpu=GPU, **changes):
+    """Return where a session's two graphs have their engines, and where their timings are."""
+    monkeypatch.setattr("runtime.gpu_driver.probe", lambda: gpu)
     fake = runtime("TensorrtExecutionProvider")
-    open_(files, "tensorrt", tmp_path)
-    options = fake.opened[0][1]
-    place = tmp_path / "engines" / f"onnxruntime-{GPU.identity()}"
-    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(place)
-    assert options["trt_engine_cache_enable"] == "1"
-    assert place.stat().st_mode & 0o777 == 0o700
+    open_(files, "tensorrt", place, **changes)
+    found = [options for _, options, _ in fake.opened]
+    assert {options["trt_engine_cache_enable"] for options in found} == {"1"}
+    places = [Path(options["trt_engine_cache_path"]) for options in found]
+    (timings,) = {Path(options["trt_timing_cache_path"]) for options in found}
+    assert {each.parent for each in places} == {timings}
+    assert timings.parent == place / "engines"
+    assert {each.stat().st_mode & 0o777 for each in [timings, *places]} == {0o700}
+    return set(places)
 
 
-def test_a_place_that_others_may_write_to_is_refused(runtime, files, tmp_path):
-    runtime("TensorrtExecutionProvider")
-    place = tmp_path / "engines" / f"onnxruntime-{GPU.identity()}"
-    place.mkdir(parents=True)
-    place.chmod(0o777)
+OTHER_GPUS = [replace(GPU, uuid="cd" * 16), replace(GPU, name="Thor"), replace(GPU, cuda="12.8")]
+
+
+@pytest.mark.parametrize("other", OTHER_GPUS, ids=["uuid", "name", "cuda"])
+def test_engines_of_the_tensorrt_provider_are_of_one_device(runtime, monkeypatch, files, tmp_path, other):
+    first = engine_places(runtime, monkeypatch, files, tmp_path)
+    assert first == engine_places(runtime, monkeypatch, files, tmp_path)
+    assert not first & engine_places(runtime, monkeypatch, files, tmp_path, other)
+
+
+def test_engines_of_the_tensorrt_provider_are_of_one_graph_with_its_weights(
+    runtime, monkeypatch, files, task, tmp_path
+):
+    """It tells graphs apart by the names of their tensors alone: the next version of a network has the same."""
+    first = engine_places(runtime, monkeypatch, files, tmp_path)
+    assert len(first) == 2
+    weight, bias, *_ = task
+    again = {
+        "model.fp32.onnx": graph(FORWARD, 2 * weight, bias),
+        "model.fp32.grad.onnx": graph(GRADIENT, 2 * weight, bias),
+    }
+    assert not first & engine_places(runtime, monkeypatch, again, tmp_path)
+
+
+def test_engines_of_the_tensorrt_provider_with_tf32_are_others(runtime, monkeypatch, files, tmp_path):
+    first = engine_places(runtime, monkeypatch, files, tmp_path)
+    assert not first & engine_places(runtime, monkeypatch, files, tmp_path, tf32=True)
+
+
+@pytest.mark.parametrize("which", ["of the device", "of a graph"])
+def test_a_place_that_others_may_write_to_is_refused(runtime, monkeypatch, files, tmp_path, which):
+    place = min(engine_places(runtime, monkeypatch, files, tmp_path))
+    for each in [place.parent] if which == "of the device" else place.parent.iterdir():
+        each.chmod(0o777)
     with pytest.raises(MissingEnvironment, match="not yours alone"):
         open_(files, "tensorrt", tmp_path)
+
+
+def test_the_cpu_asks_for_no_place_to_keep_engines(files, task, monkeypatch):
+    monkeypatch.setattr("runtime.session_ort.engines_place", lambda state: pytest.fail("asked"))
+    OrtSession(files["model.fp32.onnx"], None, precision="fp32").logits(task[2])
