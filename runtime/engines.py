@@ -2,7 +2,7 @@
 
 DIR/DIGEST.engine   what TensorRT serialised; DIGEST is of its EngineKey
 DIR/DIGEST.json     its Sidecar
-DIR/timing-DIGEST   TensorRT's timings of kernels, which make the next build faster
+DIR/timings-DIGEST  TensorRT's timings of kernels, which make the next build faster
 
 An engine is executable code: the directory and the files must belong to the user alone.
 """
@@ -94,11 +94,21 @@ def profile_for(shape: InputShape) -> Profile:
 
 
 def engines_place(state: Path | None) -> Path:
-    """Return where engines are kept: in the state directory, else in the user's cache."""
+    """Return where engines are kept: in the state directory, else in the user's cache.
+
+    Raises:
+        MissingEnvironment: the user has no directory.
+
+    """
     if state is not None:
         return state / PLACE
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "edgeproof" / PLACE
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "edgeproof" / PLACE
+    except RuntimeError as error:
+        raise MissingEnvironment(
+            f"engines can be kept nowhere: {error}", hint="name a directory with --state"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -224,8 +234,9 @@ def _read_own(path: Path) -> bytes:
         raise
     except OSError as error:
         raise Stale(f"{path.name} cannot be read: {error.strerror}") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+        os.close(handle)
+        raise Stale(f"{path.name} is not a file of yours alone")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
-            raise Stale(f"{path.name} is not a file of yours alone")
         return file.read()

@@ -103,7 +103,12 @@ def _describe(driver: ctypes.CDLL, ordinal: int) -> Gpu:
 
 
 def _check(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
-    code = getattr(driver, function)(*arguments)
+    try:
+        code = getattr(driver, function)(*arguments)
+    except AttributeError:
+        raise MissingEnvironment(
+            f"the CUDA driver is too old: it has no {function}", hint="update it: NVIDIA's driver, or JetPack"
+        ) from None
     if code != 0:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(ctypes.c_int(code), ctypes.byref(text))

@@ -17,16 +17,21 @@ def compiler():
     return found
 
 
-def make_driver(place, headers=()):
-    """Make libcuda.so.1; every function that a header names and the source lacks is there too, and always fails."""
+def make_driver(place, headers=(), text=str):
+    """Make libcuda.so.1 of the source as `text` changes it.
+
+    Every function that a header names and the source lacks is there too, and always fails.
+    """
     tool = compiler()
     place.mkdir(exist_ok=True)
-    source = SOURCE.read_text()
+    source = text(SOURCE.read_text())
+    code = place / "driver.c"
+    code.write_text(source)
     names = {name for header in headers for name in re.findall(r"\bcu(?:rand)?[A-Z]\w+\b", header.read_text())}
     written = set(re.findall(r"^R (\w+)\(", source, re.MULTILINE))
     rest = place / "rest.c"
     rest.write_text("".join(f"int {name}(void) {{ return 801; }}\n" for name in sorted(names - written)))
     library = place / "libcuda.so.1"
-    command = [tool, "-shared", "-fPIC", "-o", library, SOURCE, rest, "-Wl,-soname,libcuda.so.1"]
+    command = [tool, "-shared", "-fPIC", "-o", library, code, rest, "-Wl,-soname,libcuda.so.1"]
     subprocess.run(command, check=True)
     return place

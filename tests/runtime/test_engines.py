@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engines import Built, EngineKey, EngineStore, Profile, engines_place
-from runtime.errors import EngineFault, MissingEnvironment
+from runtime.engines import Built, EngineKey, EngineStore, Profile, Stale, engines_place
+from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
 from runtime.gpu_driver import Gpu
 
@@ -193,6 +193,35 @@ def test_engines_lie_in_the_state_directory_else_in_the_users_cache(monkeypatch,
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert engines_place(None) == Path(tmp_path) / ".cache" / "edgeproof" / "engines"
+
+
+def test_a_user_without_a_home_is_told_of_the_way_out(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(MissingEnvironment, match="kept nowhere") as caught:
+        engines_place(None)
+    assert "--state" in caught.value.hint
+
+
+@pytest.mark.parametrize("what", [".engine", ".json"])
+def test_a_directory_in_place_of_a_file_is_not_read(store, factory, what):
+    factory.obtain(store)
+    file(store, what).unlink()
+    file(store, what).mkdir()
+    with pytest.raises(Stale, match="not a file of yours"):
+        store.read(KEY)
+
+
+def test_memory_that_runs_out_in_loading_builds_no_other_engine(store, factory):
+    factory.obtain(store)
+
+    def load(data):
+        raise OutOfMemory("the engine does not fit")
+
+    with pytest.raises(OutOfMemory):
+        store.obtain(KEY, factory.build, load, "forward graph")
+    assert len(factory.given) == 1
 
 
 def test_two_boards_with_the_same_gpu_are_two_devices(monkeypatch, tmp_path):

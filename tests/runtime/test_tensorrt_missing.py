@@ -83,6 +83,12 @@ def test_a_driver_that_does_not_start_is_quoted(tmp_path, driver):
     refused(result, "cuInit returned 100, no CUDA-capable device is detected")
 
 
+def test_a_driver_that_lacks_what_is_asked_of_it_is_too_old(tmp_path, driver):
+    old = make_driver(tmp_path / "old", text=lambda source: source.replace("cuDeviceGetUuid_v2", "cuDeviceGetUuid"))
+    result = verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(old))
+    refused(result, "the CUDA driver is too old: it has no cuDeviceGetUuid_v2", "update it")
+
+
 def test_without_tensorrt_the_backend_is_refused(tmp_path, driver, modules):
     place = modules("tensorrt", "raise ImportError('libnvinfer.so.10: cannot open shared object file')")
     result = verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(place))
