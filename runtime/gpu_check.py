@@ -21,10 +21,11 @@ from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends import close, open_session
 from runtime.bundle import Bundle, open_bundle
 from runtime.commands import evaluation_images
-from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, missing_extra
+from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.evidence import STANDS, Evidence
 from runtime.files import write_atomic
-from runtime.gpu_check_schema import Comparison, Limits, Result, Spread
+from runtime.fitting import Fitting
+from runtime.gpu_check_schema import Comparison, Limits, Result, Spread, State
 from runtime.progress import progress_on_stderr
 from runtime.spec import to_json
 from runtime.suite import Campaign
@@ -99,24 +100,38 @@ def onnx_runtime_tensorrt(given: Given) -> Result:
 
 
 def compared(name: str, given: Given, backend: str, provider: str) -> Result:
-    """Compare every precision of a bundle.
+    """Compare every precision of a bundle; one that fails keeps no other from being compared.
 
     Raises:
         MissingEnvironment: the backend does not work here.
-        EdgeproofError: an engine cannot be built, or fails.
 
     """
-    found = []
+    found, failed = [], []
     for precision in given.bundle.manifest.graphs:
-        there = open_session(given.bundle, precision=precision, backend=backend, provider=provider, state=given.state)
         try:
-            here = open_session(given.bundle, precision=precision, backend="ort", provider="cpu")
-            found.append(compare(there, here, given, f"{name}-{precision}"))
-        finally:
-            close(there)
+            found.append(_compared(name, given, precision, backend, provider))
+        except EdgeproofError as error:
+            if _absent(error):
+                raise
+            failed.append(f"{precision}: {error.message}")
     beyond = [f"{each.precision}: {limit}" for each in found for limit in each.beyond]
-    message = "; ".join(beyond) or f"{', '.join(each.precision for each in found)} on {found[0].device}"
-    return Result(name=name, state="differs" if beyond else "agrees", message=message, comparisons=tuple(found))
+    message = "; ".join([*failed, *beyond]) or f"{', '.join(each.precision for each in found)} on {found[0].device}"
+    state: State = "failed" if failed else "differs" if beyond else "agrees"
+    return Result(name=name, state=state, message=message, comparisons=tuple(found))
+
+
+def _compared(name: str, given: Given, precision: str, backend: str, provider: str) -> Comparison:
+    here = open_session(given.bundle, precision=precision, backend="ort", provider="cpu")
+    there = open_session(given.bundle, precision=precision, backend=backend, provider=provider, state=given.state)
+    try:
+        return compare(Fitting(there), Fitting(here), given, f"{name}-{precision}")
+    finally:
+        close(there)
+
+
+def _absent(error: EdgeproofError) -> bool:
+    """Whether it says that something is not there, and not that it failed."""
+    return isinstance(error, MissingEnvironment) and not isinstance(error, (EngineFault, OutOfMemory))
 
 
 def compare(there: Session, here: Session, given: Given, stem: str) -> Comparison:
@@ -246,8 +261,9 @@ def run_check(name: str, given: Given) -> Result:
             raise missing_extra(f"the check {name}", tuple(entry.extras), error) from error
         result = check(given)
     except EdgeproofError as error:
-        absent = isinstance(error, MissingEnvironment) and not isinstance(error, EngineFault)
-        result = Result(name=name, state="not there" if absent else "failed", message=error.message, hint=error.hint)
+        result = Result(
+            name=name, state="not there" if _absent(error) else "failed", message=error.message, hint=error.hint
+        )
     return result.model_copy(update={"seconds": round(time.perf_counter() - began, 1)})
 
 

@@ -84,13 +84,16 @@ def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None)
             said.append(line)
     if said:
         write_atomic(out / f"{name}.log", "".join(said).encode())
-    result = out / f"{name}.json"
-    if result.is_file():
-        return Result.model_validate_json(result.read_bytes())
-    code = process.returncode
+    left, code = out / f"{name}.json", process.returncode
+    result = Result(name=name, state="failed", message="no answer")
+    if left.is_file():
+        result = Result.model_validate_json(left.read_bytes())
+        if code == 0:
+            return result
     how = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
     last = said[-1].strip() if said else "it said nothing"
-    return Result(name=name, state="failed", message=f"its process {how}: {last}", hint=f"see {name}.log")
+    message = f"its process {how}: {last} (before that: {result.message})"
+    return result.model_copy(update={"state": "failed", "message": message, "hint": f"see {name}.log"})
 
 
 def conclude(results: Iterable[Result]) -> None:

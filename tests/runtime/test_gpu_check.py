@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from runtime.bundle import open_bundle
 from runtime.commands import evaluation_images
-from runtime.errors import NonFinite
-from runtime.gpu_check import CHECKS_GROUP, STRICT, Given, beyond, compare
+from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
+from runtime.gpu_check import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
 from runtime.gpu_check_schema import GpuCheck
 from runtime.session_ort import OrtSession
 from tests.runtime.test_pycuda import HERE, driver, libraries  # noqa: F401 - fixtures
@@ -70,6 +72,45 @@ def test_a_library_that_crashes_takes_nothing_else_with_it(tmp_path, driver):  #
     assert results["tensorrt"].state == "failed"
     assert "crashed with SIGABRT: about to fail" in results["tensorrt"].message
     assert results["ort-cuda"].state == "not there"
+
+
+def test_a_crash_when_all_is_let_go_is_a_failure_and_the_answers_stay(tmp_path, driver, libraries):  # noqa: F811
+    place = tmp_path / "libraries"
+    shutil.copytree(libraries, place)
+    init = place / "tensorrt/__init__.py"
+    init.write_text("import atexit, os\natexit.register(os.abort)\n" + init.read_text())
+    result = gpu_check(tmp_path, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(place))
+    assert result.returncode == 1
+    _, results = report(tmp_path)
+    assert (results["tensorrt"].state, len(results["tensorrt"].comparisons)) == ("failed", 1)
+    assert "crashed with SIGABRT" in results["tensorrt"].message
+    assert "fp32 on Fake Orin" in results["tensorrt"].message
+
+
+@pytest.mark.parametrize("error", [EngineFault("no kernel"), OutOfMemory("the GPU is full"), NonFinite("NaN")])
+def test_a_precision_that_fails_is_named_and_the_others_are_compared(given, session, error, monkeypatch):
+    graph = given.bundle.manifest.graphs["fp32"]
+    manifest = given.bundle.manifest.model_copy(update={"graphs": {"int8": graph, "fp32": graph}})
+    both = replace(given, bundle=SimpleNamespace(manifest=manifest))
+
+    def open_session(bundle, *, precision, backend, **rest):
+        if (precision, backend) == ("int8", "tensorrt"):
+            raise error
+        return session
+
+    monkeypatch.setattr("runtime.gpu_check.open_session", open_session)
+    result = compared("tensorrt", both, "tensorrt", "tensorrt")
+    assert (result.state, result.message) == ("failed", f"int8: {error.message}")
+    assert [each.precision for each in result.comparisons] == ["fp32"]
+
+
+def test_a_backend_that_is_not_there_is_no_failure_of_a_precision(given, monkeypatch):
+    def open_session(bundle, **how):
+        raise MissingEnvironment("there is no CUDA driver here")
+
+    monkeypatch.setattr("runtime.gpu_check.open_session", open_session)
+    with pytest.raises(MissingEnvironment):
+        compared("tensorrt", given, "tensorrt", "tensorrt")
 
 
 def test_an_engine_that_is_not_built_is_a_failure_in_tensorrts_words(tmp_path, driver, libraries):  # noqa: F811
