@@ -24,17 +24,22 @@ from export.half import in_float16
 from export.mixed import keep
 from export.passes import to_bytes
 from export.sensitivity import MOST, accuracy, chosen, ranked
+from export.to_engine import build
 from export.to_onnx import to_onnx
 from pipeline.data import hold_out, load_dataset
 from pipeline.run_directory import open_run
 from runtime.attacks import ATTACKS
 from runtime.device import machine_card, software
+from runtime.engines import EngineKey, Profile
+from runtime.errors import EngineFault, GraphRefused
+from runtime.files import sha256
 from runtime.images import DATA_ROOT, ImageSet
 from runtime.progress import Silent, log
 from runtime.session import LossSpec, SessionCard
 from runtime.session_ort import OrtSession
 from runtime.statistics import wilson
 from runtime.suite import Campaign, Target, clean_pass
+from runtime.tensorrt_api import library_of
 
 SUITE = ("fgsm", "pgd", "cw")
 SHOWN = 8
@@ -96,20 +101,15 @@ def judged(name: str, model: ModelProto, images: ImageSet, eps: float, parent: O
 
 
 def built(model: ModelProto) -> str:
-    """Return 'built', or what TensorRT-RTX's parser says."""
-    builder = tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR))
-    network = builder.create_network(0)
-    parser = tensorrt_rtx.OnnxParser(network, builder.logger)
-    if not parser.parse(to_bytes(model)):
-        return str(parser.get_error(0).desc())
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        value = network.get_input(index)
-        row = tuple(value.shape)[1:]
-        profile.set_shape(value.name, (1, *row), (8, *row), (64, *row))
-    config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
-    return "not built" if builder.build_serialized_network(network, config) is None else "built"
+    """Return 'built', or what TensorRT-RTX says, of the product's own builder over it."""
+    library, graph = library_of(tensorrt_rtx), to_bytes(model)
+    nowhere = {"cuda": "none", "gpu": "none", "compute_capability": "none"}
+    key = EngineKey(graph_sha256=sha256(graph), tensorrt=library.version, profile=Profile(usual=8, most=64), **nowhere)
+    try:
+        build(library, graph, key)
+    except (GraphRefused, EngineFault) as error:
+        return error.message
+    return "built"
 
 
 def compared(forward: ModelProto, images: ImageSet, data: ImageSet, eps: float) -> dict[str, Any]:
