@@ -21,7 +21,7 @@ from export.mixed import keep, layers
 from export.passes import prepare, to_bytes
 from export.precision import PRECISIONS
 from export.rules import RULES
-from export.sensitivity import MOST, accuracy, chosen, ranked
+from export.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
 from export.to_onnx import to_onnx
 from pipeline.data import load_fashion_mini
 from runtime.attacks import PGD
@@ -229,6 +229,14 @@ def test_a_layer_that_int8_spoils_is_found_and_kept_in_float16(
     assert sum(node.op_type == "QuantizeLinear" for node in mixed.graph.node) == quantised - len(names)
     kinds = {info.name: info.type.tensor_type.elem_type for info in mixed.graph.value_info}
     assert kinds[known["second"]] == helper.np_dtype_to_tensor_dtype(np.dtype("float16"))
+
+
+@pytest.mark.parametrize("n", [100, 200, 500])
+def test_one_point_is_no_more_than_a_point(n: int) -> None:
+    for right in range(n // 100, n + 1):
+        fewer = Accuracy((right - n // 100) / n, 0.0)
+        assert Accuracy(right / n, 0.0).lost(fewer) <= MOST
+        assert Accuracy((right + 1) / n, 0.0).lost(fewer) > MOST
 
 
 def test_nothing_is_kept_where_int8_costs_little(
