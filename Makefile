@@ -16,9 +16,11 @@ BUILD_ARGS ?=
 VENV ?= .venv
 BIN  := $(VENV)/bin
 # Where nothing is trained, as on a Jetson, the GPU is checked in a light environment that sees the system's TensorRT.
-GPU_ENV    := $(if $(wildcard $(VENV)/main-job),$(VENV),$(VENV)-gpu)
-GPU_READY  := $(if $(wildcard $(VENV)/main-job),main-job,ready)
-GPU_BUNDLE := $(if $(wildcard $(BUNDLE)/manifest.json),$(BUNDLE),tests/data/tiny-bundle)
+TRAINED    := $(or $(wildcard $(VENV)/main-job),$(filter distill export,$(MAKECMDGOALS)))
+GPU_ENV    := $(if $(TRAINED),$(VENV),$(VENV)-gpu)
+GPU_READY  := $(if $(TRAINED),main-job,ready)
+# Looked for when it is needed: `make export gpu-check` makes it on the way.
+GPU_BUNDLE  = $(shell test -e $(BUNDLE)/manifest.json && echo $(BUNDLE) || echo tests/data/tiny-bundle)
 # One process a core, one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 # What is rebuilt here must not be left half done.
