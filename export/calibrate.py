@@ -39,7 +39,7 @@ class Calibration:
         method: one of METHODS.
         keep: layers that stay in float16, by name; None: chosen by what they cost (`export.sensitivity`).
         held: images that say what int8 costs, where `keep` is None; best neither trained on nor judged.
-        eps: the radius of the attack that says it.
+        eps: the radius of the attack that says it; None: clean accuracy alone does, of what has no derivative.
 
     """
 
@@ -47,7 +47,7 @@ class Calibration:
     method: str = "minmax"
     keep: tuple[str, ...] | None = ()
     held: ImageSet | None = None
-    eps: float = 8 / 255
+    eps: float | None = 8 / 255
 
 
 def calibration_images(

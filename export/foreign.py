@@ -110,7 +110,8 @@ def pack_model(
     if calibration:
         others = _images(original, replace(wanted, data=calibration), label.classes, "--calibration")
         used, held = calibration_images(others, images, choice.images)
-        calibrated = Calibration(used, choice.method, choice.keep, held, threat_model.eps)
+        eps = threat_model.eps if wanted.gradient else None
+        calibrated = Calibration(used, choice.method, choice.keep, held, eps)
     asked = Original(original, adapted, wanted.mean, wanted.std)
     precisions, said = {}, {}
     for name, made in _converted(adapted.model, choice.names, calibrated).items():
@@ -238,7 +239,7 @@ def _compared(
     rounded = check_any_batch(original, OrtSession(to_bytes(forward), None, precision=name, threads=1), images)
     session = OrtSession(to_bytes(forward), derived and to_bytes(derived), precision=name)
     parity, tied = measure_packed(original, session, images)
-    refuse_beyond_limits(parity, tied)
+    refuse_beyond_limits(name, parity, tied)
     return Precision(forward, derived, parity), (*rounded, *tied)
 
 

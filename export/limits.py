@@ -29,7 +29,7 @@ class Limits:
     gradient: float
 
 
-def refuse_beyond_limits(parity: Parity, said: tuple[str, ...] = ()) -> None:
+def refuse_beyond_limits(precision: str, parity: Parity, said: tuple[str, ...] = ()) -> None:
     """Raise `BadModel` where a figure is beyond its limit, or is not a number; `said` may explain it."""
     gradient, most = parity.median_gradient_error, parity.median_gradient_error_limit
     held = {
@@ -40,7 +40,7 @@ def refuse_beyond_limits(parity: Parity, said: tuple[str, ...] = ()) -> None:
     broken = [name for name, holds in held.items() if not holds]
     if broken:
         raise BadModel(
-            f"the exported graph is not the network: {', '.join(broken)} beyond the limit "
+            f"the exported {precision} graph is not the network: {', '.join(broken)} beyond the limit "
             f"({parity.max_logit_error:.2e}, {parity.prediction_agreement:.2%}"
             + (")" if gradient is None else f", {gradient:.2e})"),
             hint="; ".join((*said, "look for layers that act otherwise in evaluation mode, or report this")),

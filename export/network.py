@@ -92,5 +92,5 @@ def _made(
     gradient = gradient_graph(forward)
     session = OrtSession(to_bytes(forward), to_bytes(gradient), precision=name)
     parity = measure_parity(network, session, evaluation, logits, made.limits)
-    refuse_beyond_limits(parity)
+    refuse_beyond_limits(name, parity)
     return Precision(forward, gradient, parity, calibrated)

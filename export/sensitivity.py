@@ -11,6 +11,7 @@ from export.gradient import gradient_graph
 from export.mixed import keep, layers, unquantized
 from export.passes import to_bytes
 from runtime.attacks import PGD
+from runtime.fitting import Fitting
 from runtime.progress import Silent, log
 from runtime.session_ort import OrtSession
 from runtime.suite import Campaign, Target, clean_pass
@@ -32,29 +33,35 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Fractions of the images: right, and still right under PGD-10 with the graph's own gradient."""
+    """Fractions of the images: right, and still right under PGD-10 with the graph's own gradient, if that was asked."""
 
     clean: float
-    pgd: float
+    pgd: float | None
 
     def lost(self, other: Accuracy) -> float:
         """Return the larger loss of `other` against this, 0 where it loses nothing; 0.81 less 0.8 is 0.01, no more."""
-        return round(max(self.clean - other.clean, self.pgd - other.pgd, 0.0), 9)
+        under_attack = 0.0 if self.pgd is None or other.pgd is None else self.pgd - other.pgd
+        return round(max(self.clean - other.clean, under_attack, 0.0), 9)
+
+    def __str__(self) -> str:
+        """Return both in words."""
+        return f"clean {self.clean:.1%}" + ("" if self.pgd is None else f", PGD-10 {self.pgd:.1%}")
 
 
-def accuracy(model: ModelProto, images: ImageSet, eps: float) -> Accuracy:
-    """Measure a graph by the attack that chooses checkpoints in training.
+def accuracy(model: ModelProto, images: ImageSet, eps: float | None) -> Accuracy:
+    """Measure a graph by the attack that chooses checkpoints in training; clean alone without `eps`.
 
     Raises:
-        BadModel: it has no gradient graph.
+        BadModel: it has no gradient graph, and is to be attacked.
 
     """
-    session = OrtSession(to_bytes(model), to_bytes(gradient_graph(model)), precision="int8")
+    gradient = None if eps is None else to_bytes(gradient_graph(model))
+    session = Fitting(OrtSession(to_bytes(model), gradient, precision="int8"))
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     target = Target(session, images, classes, BATCH, np.asarray)
     evidence = clean_pass(target, 0, Silent())
-    row = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
-    return Accuracy(float(evidence.correct.mean()), row.accuracy)
+    pgd = None if eps is None else Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0).accuracy
+    return Accuracy(float(evidence.correct.mean()), pgd)
 
 
 def ranked(quantized: ModelProto, single: ModelProto, images: ImageSet) -> list[tuple[str, float]]:
@@ -72,7 +79,7 @@ def ranked(quantized: ModelProto, single: ModelProto, images: ImageSet) -> list[
     return sorted(errors.items(), key=lambda item: -item[1])
 
 
-def chosen(quantized: ModelProto, single: ModelProto, images: ImageSet, eps: float) -> tuple[str, ...]:
+def chosen(quantized: ModelProto, single: ModelProto, images: ImageSet, eps: float | None) -> tuple[str, ...]:
     """Return the layers to keep in float16: none where int8 costs at most `MOST`, else the most sensitive.
 
     They are taken in order of `ranked`, 1, 2, 4 and so on, until what is left costs no more than that.
@@ -81,7 +88,7 @@ def chosen(quantized: ModelProto, single: ModelProto, images: ImageSet, eps: flo
         quantized: what `export.calibrate.in_int8` made of `single`.
         single: the graph in float32.
         images: with their labels; the first `IMAGES` are used.
-        eps: of PGD.
+        eps: of PGD; None where there is no gradient to attack with.
 
     """
     images = images.rows(slice(0, IMAGES))
@@ -104,7 +111,4 @@ def _logits(model: ModelProto, x: NDArray[np.float32]) -> NDArray[Any]:
 
 
 def _say(images: ImageSet, exact: Accuracy, found: Accuracy, what: str) -> None:
-    log(
-        f"{what}, on {len(images)} images of {images.name}: clean {found.clean:.1%} (fp32 {exact.clean:.1%}), "
-        f"PGD-10 {found.pgd:.1%} ({exact.pgd:.1%})"
-    )
+    log(f"{what}, on {len(images)} images of {images.name}: {found} (fp32: {exact})")

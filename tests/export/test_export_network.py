@@ -229,8 +229,8 @@ def test_graph_of_another_network_is_refused_by_parity(graphs: tuple[Any, Any], 
     with torch.random.fork_rng():
         torch.manual_seed(1)
         parity = parity_against(Tiny().eval(), graphs, evaluation)
-    with pytest.raises(BadModel, match="logit error, prediction agreement, gradient error beyond the limit"):
-        refuse_beyond_limits(parity)
+    with pytest.raises(BadModel, match="fp16 graph .*: logit error, prediction agreement, gradient error beyond the limit"):
+        refuse_beyond_limits("fp16", parity)
 
 
 def test_gradient_that_differs_is_refused_though_the_logits_agree(
@@ -243,7 +243,7 @@ def test_gradient_that_differs_is_refused_though_the_logits_agree(
     parity = parity_against(Detached(), graphs, evaluation)
     assert parity.max_logit_error < 1e-5
     with pytest.raises(BadModel, match="network: gradient error beyond"):
-        refuse_beyond_limits(parity)
+        refuse_beyond_limits("fp16", parity)
 
 
 def test_parity_that_is_not_a_number_is_refused(
@@ -251,4 +251,4 @@ def test_parity_that_is_not_a_number_is_refused(
 ) -> None:
     parity = parity_against(network, graphs, evaluation).model_copy(update={"max_logit_error": float("nan")})
     with pytest.raises(BadModel, match="logit error"):
-        refuse_beyond_limits(parity)
+        refuse_beyond_limits("fp16", parity)

@@ -621,6 +621,19 @@ def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path,
     )
 
 
+def test_int8_of_a_model_without_a_rule_costs_what_it_does_clean(data: Path, save: Any, tmp_path: Path) -> None:
+    others = np.random.default_rng(7).random(X.shape, dtype=np.float32)
+    np.savez(tmp_path / "train.npz", x=others, y=LABELS)
+    asked = ["--precision", "int8", "--calibration", tmp_path / "train.npz", "--gradient", "none"]
+    result = command("pack", save(no_rule()), "--data", data, "--out", tmp_path / "bundle", *asked)
+    assert result.exit_code == 0, result.output
+    assert "plain int8" in result.stderr
+    assert "PGD" not in result.stderr
+    graph = open_bundle(tmp_path / "bundle").manifest.graphs["int8"]
+    assert graph.gradient is None
+    assert graph.calibration is not None
+
+
 def verified(*words: Any) -> Any:
     result = command("verify", *words, "--json")
     return result, json.loads(result.stdout) if result.stdout.startswith("{") else None
