@@ -229,7 +229,9 @@ def test_graph_of_another_network_is_refused_by_parity(graphs: tuple[Any, Any], 
     with torch.random.fork_rng():
         torch.manual_seed(1)
         parity = parity_against(Tiny().eval(), graphs, evaluation)
-    with pytest.raises(BadModel, match="fp16 graph .*: logit error, prediction agreement, gradient error beyond the limit"):
+    with pytest.raises(
+        BadModel, match=r"fp16 graph .*: logit error, prediction agreement, gradient error beyond the limit"
+    ):
         refuse_beyond_limits("fp16", parity)
 
 
