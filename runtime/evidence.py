@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runtime.images import ImageSet
-    from runtime.report_schema import Led
+    from runtime.request_schema import Led
 
 STANDS = -1
 WRONG_BEFORE = -2

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.evidence import Evidence
-    from runtime.report_schema import Circumstances, Paired, Request
+    from runtime.report_schema import Circumstances, Paired
+    from runtime.request_schema import Request
     from runtime.statistics import Decision
     from runtime.suite import Outcome
 

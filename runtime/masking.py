@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from runtime.attacks import any_bounded
-from runtime.report_schema import CheckResult, labelled
+from runtime.report_schema import CheckResult
+from runtime.request_schema import labelled
 from runtime.statistics import Pairs, mcnemar, percent, wilson
 from runtime.union import QUANTISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.report_schema import AttackRow, Led
+    from runtime.report_schema import AttackRow
+    from runtime.request_schema import Led
     from runtime.suite import Outcome
 
 MOST_ZERO_GRADIENTS = 0.01

@@ -1,9 +1,13 @@
-"""Another run of the same images, to compare with image by image."""
+"""Another run of the same images: read back, and compared image by image where the difference says something.
+
+Whatever compares two runs keeps to this: `verify --against` refuses a run that does not fit, `compare` and `report`
+show it beside and say why it is not paired.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,71 +15,167 @@ from runtime import sequential
 from runtime.errors import BadData
 from runtime.evidence import STANDS
 from runtime.npz import UNREADABLE, open_npz
-from runtime.report_schema import Paired, Report, Request, load_report
+from runtime.report.words import radius
+from runtime.report_schema import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.evidence import Evidence
+    from runtime.report_schema import Artifact
+    from runtime.request_schema import Request
+    from runtime.spec import ThreatModel
 
 EVIDENCE = "evidence.npz"
+NEEDED = ("index", "label", "clean_prediction", "broken_by")
+"""Arrays of evidence.npz that images are matched by."""
+FINISHED = "name the --out of a finished verify"
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Another run, read back: its report, and by image index its label and whether it stood."""
+class Finished:
+    """A finished run, read back; `images` are the NEEDED arrays of its evidence by name, none where there is none."""
 
+    where: str
     report: Report
-    label: dict[int, int]
-    robust: dict[int, bool]
+    images: dict[str, Any]
+
+    @property
+    def robust(self) -> Any:
+        """Bool [N]: classified correctly at every point tried."""
+        return self.images["broken_by"] == STANDS
 
 
-def read_reference(directory: Path) -> Reference:
-    """Read a run directory to compare with.
+def read_finished(path: Path) -> Finished:
+    """Read a run directory, or a report.json with or without the evidence beside it.
+
+    Raises:
+        BadData: the report is missing or damaged, or the evidence is damaged or of another run.
+
+    """
+    file = path / REPORT if path.is_dir() else path
+    report, evidence = read_report(file), file.parent / EVIDENCE
+    if file.name != REPORT or not evidence.exists():
+        return Finished(str(path), report, {})
+    try:
+        with open_npz(evidence) as arrays:
+            images = {name: arrays[name] for name in NEEDED}
+        if any(array.shape != (report.data.n,) for array in images.values()):
+            raise ValueError(f"it is not of the {report.data.n} images of {file}")
+    except (*UNREADABLE, KeyError) as error:
+        raise BadData(f"{evidence} cannot be read: {error}", hint=FINISHED) from None
+    return Finished(str(path), report, images)
+
+
+def read_reference(directory: Path) -> Finished:
+    """Read a run directory to compare with, image by image.
 
     Raises:
         BadData: report or evidence is missing or damaged.
 
     """
-    path = directory / EVIDENCE
-    try:
-        with open_npz(path) as file:
-            index, labels, broken_by = (file[name].tolist() for name in ("index", "label", "broken_by"))
-        label = dict(zip(index, labels, strict=True))
-        robust = dict(zip(index, (row == STANDS for row in broken_by), strict=True))
-    except (*UNREADABLE, KeyError, TypeError) as error:
-        raise BadData(f"{path} cannot be read: {error}", hint="name the --out of a finished verify") from None
-    return Reference(load_report(directory), label, robust)
+    run = read_finished(directory)
+    if not run.images:
+        raise BadData(f"{directory / EVIDENCE} is missing", hint=FINISHED)
+    return run
 
 
-def check_comparable(request: Request, reference: Reference | None) -> None:
+class Obstacle(NamedTuple):
+    """What keeps the worst cases of two runs from being compared, and what to ask for instead."""
+
+    why: str
+    hint: str
+
+
+def obstacle(mine: Request, its: Request) -> Obstacle | None:
+    """Return what differs in two requests that must not: images, threat model, attacks and their settings.
+
+    Evidence keeps which attack broke an image first. So what attacks that both ran would have left without the others
+    cannot be told from it, and a difference of worst cases would be the attacks' as much as the artifacts'.
+    """
+    if mine.data.sha256 != its.data.sha256:
+        return Obstacle("the images are others", "run it again with the same request")
+    if mine.threat_model != its.threat_model:
+        said = " and ".join(_said(each.threat_model) for each in (mine, its))
+        return Obstacle(f"the threat models are {said}", "run it again with the same request")
+    here, there = mine.all_attacks, its.all_attacks
+    again = f"run it again with --attacks {','.join(('clean', *here))}"
+    if alone := [name for name in {**here, **there} if (name in here) != (name in there)]:
+        return Obstacle(f"only one of the two ran {', '.join(alone)}", again)
+    if otherwise := [name for name in here if here[name] != there[name]]:
+        return Obstacle(f"the settings of {', '.join(otherwise)} differ", again)
+    return None
+
+
+def _said(threat: ThreatModel) -> str:
+    return f"{threat.norm}, eps {radius(threat.eps)}"
+
+
+def check_comparable(request: Request, reference: Finished | None) -> None:
     """Raise `BadData` unless the other run is of the same images, attacks and threat model, and of images fixed before.
 
     Where it stopped early, how many there are depends on what was found: no paired interval holds for them.
     """
-    other = reference.report.request if reference else request
-    if reference and other.until_decided:
+    if reference is None:
+        return
+    if reference.report.request.until_decided:
         raise BadData("the run to compare with stopped early", hint="run it again without --until-decided")
-    names = ",".join(("clean", *request.all_attacks))
-    for what, mine, its, how in (
-        ("images", request.data.sha256, other.data.sha256, "the same request"),
-        ("threat model", request.threat_model, other.threat_model, "the same request"),
-        ("attacks", request.all_attacks, other.all_attacks, f"--attacks {names}"),
-    ):
-        if mine != its:
-            raise BadData(f"the run to compare with has other {what}", hint=f"run it again with {how}")
+    if found := obstacle(request, reference.report.request):
+        raise BadData(f"the run to compare with does not fit: {found.why}", hint=found.hint)
 
 
-def check_shared(reference: Reference, index: Any, labels: Any) -> None:
-    """Raise `BadData` unless the other run attacked some of the images at `index`, and with the same `labels`."""
-    shared = [
-        (reference.label[i], label) for i, label in zip(index.tolist(), labels, strict=True) if i in reference.label
-    ]
-    if not shared:
+def check_shared(reference: Finished, index: Any, labels: Any) -> None:
+    """Raise `BadData` unless the other run judged some of the images at `index`, and with the same `labels`."""
+    shared, here, there = np.intersect1d(index, reference.images["index"], return_indices=True)
+    if not len(shared):
         raise BadData("the run to compare with shares no images", hint="run both with the same --n and --shard")
-    if any(its != mine for its, mine in shared):
+    if not np.array_equal(np.asarray(labels)[here], reference.images["label"][there]):
         raise BadData("the run to compare with has other labels for the same images")
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Two finished runs on the images that both judged.
+
+    Args:
+        both: which of the two stood.
+        same_prediction: clean images that both put into the same class, whether it is right or not.
+        worst_case: the one less the other; None where they cannot be compared.
+        why: then what keeps them from it.
+
+    """
+
+    both: Both
+    same_prediction: int
+    worst_case: Paired | None
+    why: str = ""
+
+
+def match_finished(this: Finished, that: Finished) -> Matched:
+    """Compare two finished runs.
+
+    Raises:
+        BadData: their images cannot be matched.
+
+    """
+    if not (this.images and that.images):
+        raise BadData(f"a {REPORT} has no {EVIDENCE} beside it")
+    mine, its = this.report.request, that.report.request
+    found = obstacle(mine, its)
+    if found and mine.data.sha256 != its.data.sha256:
+        raise BadData(found.why, hint=found.hint)
+    check_shared(that, this.images["index"], this.images["label"])
+    index, here, there = np.intersect1d(this.images["index"], that.images["index"], return_indices=True)
+    both = Both(index, this.robust[here], that.robust[there])
+    same = int((this.images["clean_prediction"][here] == that.images["clean_prediction"][there]).sum())
+    if found:
+        return Matched(both, same, None, found.why)
+    if mine.until_decided or its.until_decided:
+        return Matched(both, same, None, "one of the two stopped early: no interval holds for the change")
+    if not (this.report.robust_accuracy and that.report.robust_accuracy):
+        return Matched(both, same, None, "neither was attacked within eps: there is no worst case to compare")
+    return Matched(both, same, paired(_called(that.report.artifact), both.pairs()))
 
 
 @dataclass(frozen=True)
@@ -100,17 +200,19 @@ class Both:
         return (1 + self.this[rows].astype(float) - self.that[rows]) / 2
 
 
-def match(evidence: Evidence, reference: Reference) -> Both:
+def match(evidence: Evidence, reference: Finished) -> Both:
     """Find the images that both runs attacked; `check_shared` knows that there are some."""
-    rows = [row for row, image in enumerate(evidence.index.tolist()) if image in reference.robust]
-    index = evidence.index[rows]
-    return Both(index, evidence.robust[rows], np.asarray([reference.robust[image] for image in index.tolist()], bool))
+    index, here, there = np.intersect1d(evidence.index, reference.images["index"], return_indices=True)
+    return Both(index, evidence.robust[here], reference.robust[there])
 
 
-def pair(evidence: Evidence, reference: Reference, order: Any = None) -> Paired:
+def _called(artifact: Artifact) -> str:
+    return f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, {artifact.sha256[:12]}"
+
+
+def pair(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:
     """Compare with another run; `order` are the places judged, in turn, where the run stopped early."""
-    both, other = match(evidence, reference), reference.report.artifact
-    against = f"{other.name} {other.precision} on {other.backend}/{other.provider}, {other.sha256[:12]}"
+    both, against = match(evidence, reference), _called(reference.report.artifact)
     if order is None:
         return paired(against, both.pairs())
     low, high = sequential.interval(both.values(order))

@@ -11,7 +11,7 @@ import numpy as np
 from runtime.attacks import CASCADES, stages
 from runtime.bundle import DataRecord
 from runtime.images import DATA_ROOT
-from runtime.report_schema import AttackRequest, Request
+from runtime.request_schema import AttackRequest, Request
 from runtime.spec import Gate
 from runtime.union import added, gradients
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.images import ImageSet, Layout
-    from runtime.paired import Reference
+    from runtime.paired import Finished
     from runtime.session import Session
     from runtime.shards import Shard
     from runtime.spec import ThreatModel
@@ -101,7 +101,7 @@ class Settings:
     data_root: Path = DATA_ROOT
 
 
-def resolve(subject: Subject, settings: Settings, n: int, reference: Reference | None) -> Request:
+def resolve(subject: Subject, settings: Settings, n: int, reference: Finished | None) -> Request:
     """Return the request with every default filled in."""
     card, lender = subject.session.card(), subject.lender.card() if subject.lender else None
     besides = added(settings.attacks, len(subject.classes), card.precision)

@@ -19,7 +19,8 @@ from runtime.progress import log
 from runtime.report.account import Account
 from runtime.report.formats import write_formats
 from runtime.report.gallery import GALLERY, read_gallery
-from runtime.report_schema import REPORT, Request, RunRecord, ShardRecord
+from runtime.report_schema import REPORT, ShardRecord
+from runtime.request_schema import Request, RunRecord
 from runtime.shards import Part
 from runtime.spec import to_json
 

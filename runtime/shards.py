@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.report.gallery import Gallery
-    from runtime.report_schema import Circumstances, Paired, Report, Request, ShardRecord
+    from runtime.report_schema import Circumstances, Paired, Report, ShardRecord
+    from runtime.request_schema import Request
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from runtime.errors import BadData, BadModel, UsageFault
 from runtime.figures import accuracy, build_report, judge
 from runtime.fitting import Fitting
 from runtime.journal import Forgetful
-from runtime.paired import Reference, check_comparable, check_shared, pair, read_reference
+from runtime.paired import Finished, check_comparable, check_shared, match, pair, read_reference
 from runtime.report.gallery import Gallery, gather
 from runtime.report_schema import Artifact, Circumstances
 from runtime.request import Settings, Subject, resolve
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from runtime.images import ImageSet
     from runtime.journal import Ledger
     from runtime.progress import Progress
-    from runtime.report_schema import Paired, Report, Request
+    from runtime.report_schema import Paired, Report
+    from runtime.request_schema import Request
 
 __all__ = ["Case", "Run", "Settings", "Subject", "prepare", "verify"]
 
@@ -77,7 +78,7 @@ class Case:
     settings: Settings
     images: ImageSet
     request: Request
-    reference: Reference | None
+    reference: Finished | None
 
     @property
     def order(self) -> Any:
@@ -135,7 +136,7 @@ class Case:
 
     def _decided(self, evidence: Evidence, judged: Any) -> bool:
         seen = evidence.rows(np.sort(judged))
-        if self.reference and not self.reference.robust.keys() & set(seen.index.tolist()):
+        if self.reference and not len(match(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair(seen, self.reference, judged) if self.reference else None
         precision = self.subject.session.card().precision

@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 
 from runtime.compare.comparison import compare as put_side_by_side
-from runtime.compare.comparison import read_finished
 from runtime.compare.formats import FORMATS, print_text
 from runtime.errors import UsageFault
 from runtime.files import write_atomic
+from runtime.paired import read_finished
 
 
 @click.command()

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from runtime.bundle import DataRecord, Digest
 from runtime.errors import BadData
-from runtime.evidence import STANDS
-from runtime.npz import UNREADABLE, open_npz
-from runtime.paired import EVIDENCE, Both, paired
-from runtime.report.words import accuracy_rows, radius
-from runtime.report_schema import REPORT, Count, Interval, Paired, Report, read_report
+from runtime.paired import Finished, match_finished
+from runtime.report.words import accuracy_rows
+from runtime.report_schema import Count, Interval, Paired
 from runtime.spec import Fraction, Frozen, ThreatModel
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-NEEDED = ("index", "label", "clean_prediction", "broken_by")
-"""Arrays of evidence.npz that images are matched by."""
 
 
 class Figure(Frozen):
@@ -37,9 +29,9 @@ class Figure(Frozen):
 class Against(Frozen):
     """This run and the first, on the images that both attacked.
 
-    `same_prediction` counts clean images that both put into the same class, whether it is right or not. `only_this` and
-    `only_first` are the places of the images that one alone withstands. `worst_case` is this less the first; null where
-    no interval holds for it, and `notes` say why, and in what else the two runs were asked differently.
+    `same_prediction` counts clean images that both put into the same class, whether it is right or not. `worst_case` is
+    this less the first, `only_this` and `only_first` are the places of the images that one alone withstands: null and
+    empty where the worst cases cannot be compared (`runtime.paired`). `notes` say why, and whether the seeds differ.
     """
 
     images: Count
@@ -77,37 +69,6 @@ class Comparison(Frozen):
     runs: Annotated[tuple[Side, ...], Field(min_length=2)]
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished run, read back; `images` are the NEEDED arrays of its evidence by name, None where there is none."""
-
-    where: str
-    report: Report
-    images: dict[str, Any] | None
-
-
-def read_finished(path: Path) -> Finished:
-    """Read a run directory, or a report.json with or without the evidence beside it.
-
-    Raises:
-        BadData: the report is missing or damaged, or the evidence is damaged or of another run.
-
-    """
-    file = path / REPORT if path.is_dir() else path
-    report = read_report(file)
-    evidence = file.parent / EVIDENCE
-    if file.name != REPORT or not evidence.exists():
-        return Finished(str(path), report, None)
-    try:
-        with open_npz(evidence) as arrays:
-            images = {name: arrays[name] for name in NEEDED}
-    except (*UNREADABLE, KeyError) as error:
-        raise BadData(f"{evidence} cannot be read: {error}", hint="name the --out of a finished verify") from None
-    if any(array.shape != (report.data.n,) for array in images.values()):
-        raise BadData(f"{evidence} is not of {file}: it has other images", hint="name the --out of a finished verify")
-    return Finished(str(path), report, images)
-
-
 def compare(runs: Sequence[Finished]) -> Comparison:
     """Put runs side by side; each after the first is matched with it."""
     first, *others = runs
@@ -136,49 +97,24 @@ def _side(run: Finished) -> Side:
 
 def _matched(run: Finished, first: Finished) -> Side:
     side = _side(run)
-    if run.images is None or first.images is None:
-        return side.model_copy(update={"unmatched": f"a report.json has no {EVIDENCE} beside it"})
-    if run.report.request.data.sha256 != first.report.request.data.sha256:
-        return side.model_copy(update={"unmatched": "the images are others"})
-    index, here, there = np.intersect1d(run.images["index"], first.images["index"], return_indices=True)
-    this, that = ({name: array[rows] for name, array in images.items()} for images, rows in
-                  ((run.images, here), (first.images, there)))  # fmt: skip
-    if not len(index):
-        return side.model_copy(update={"unmatched": "no image is in both"})
-    if not np.array_equal(this["label"], that["label"]):
-        return side.model_copy(update={"unmatched": "the same images have other labels"})
-    return side.model_copy(update={"against": match(this, that, run.report, first.report)})
-
-
-def match(this: dict[str, Any], that: dict[str, Any], report: Report, first: Report) -> Against:
-    """Compare two runs on the same images: the NEEDED arrays of each, row by row."""
-    stood, stood_first = (images["broken_by"] == STANDS for images in (this, that))
-    pairs = Both(this["index"], stood, stood_first).pairs()
-    early = report.request.until_decided or first.request.until_decided
-    attacked = report.robust_accuracy is not None and first.robust_accuracy is not None
-    other = first.artifact
-    against = f"{other.name} {other.precision} on {other.backend}/{other.provider}"
-    return Against(
-        images=len(stood),
-        same_prediction=int((this["clean_prediction"] == that["clean_prediction"]).sum()),
-        only_this=tuple(this["index"][stood & ~stood_first].tolist()) if attacked else (),
-        only_first=tuple(this["index"][~stood & stood_first].tolist()) if attacked else (),
-        worst_case=paired(against, pairs) if attacked and not early else None,
-        notes=tuple(_notes(report, first, early=early, attacked=attacked)),
+    try:
+        matched = match_finished(run, first)
+    except BadData as error:
+        return side.model_copy(update={"unmatched": error.message})
+    index, this, that = matched.both.index, matched.both.this, matched.both.that
+    comparable, seed, its = matched.worst_case is not None, run.report.seed, first.report.seed
+    return side.model_copy(
+        update={
+            "against": Against(
+                images=len(index),
+                same_prediction=matched.same_prediction,
+                only_this=tuple(index[this & ~that].tolist()) if comparable else (),
+                only_first=tuple(index[~this & that].tolist()) if comparable else (),
+                worst_case=matched.worst_case,
+                notes=(
+                    *([] if comparable else [f"the worst cases are not compared: {matched.why}"]),
+                    *([f"the seed is {seed}, in the first {its}"] if seed != its else []),
+                ),
+            )
+        }
     )
-
-
-def _notes(report: Report, first: Report, *, early: bool, attacked: bool) -> list[str]:
-    notes = []
-    if not attacked:
-        notes.append("one of the two was not attacked within eps: no worst case to compare")
-    elif early:
-        notes.append("one of the two stopped early: no interval holds for the change")
-    if report.threat_model != first.threat_model:
-        notes.append(f"eps is {radius(report.threat_model.eps)}, in the first {radius(first.threat_model.eps)}")
-    if report.request.all_attacks != first.request.all_attacks:
-        mine, its = (", ".join(each.request.all_attacks) or "none" for each in (report, first))
-        notes.append(f"the attacks are {mine}; in the first {its}" if mine != its else "the attacks' settings differ")
-    if report.seed != first.seed:
-        notes.append(f"the seed is {report.seed}, in the first {first.seed}")
-    return notes

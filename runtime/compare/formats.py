@@ -117,12 +117,11 @@ def as_csv(comparison: Comparison) -> str:
 
 def _against_lines(against: Against) -> list[tuple[str | float, ...]]:
     worst = against.worst_case
-    changes = [(CHANGE, worst.difference, *worst.ci95), ("McNemar p", worst.mcnemar_p, "", "")] if worst else []
-    counts = {
-        "same prediction": against.same_prediction,
-        "only this withstands": len(against.only_this),
-        "only the first withstands": len(against.only_first),
-    }
+    counts = {"same prediction": against.same_prediction}
+    if worst is None:
+        return [(name, count, "", "") for name, count in counts.items()]
+    counts |= {"only this withstands": len(against.only_this), "only the first withstands": len(against.only_first)}
+    changes = [(CHANGE, worst.difference, *worst.ci95), ("McNemar p", worst.mcnemar_p, "", "")]
     return [*changes, *((name, count, "", "") for name, count in counts.items())]  # type: ignore[list-item]
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from runtime.bench_schema import load_bench
 from runtime.errors import BadData, BadRun
 from runtime.evidence import WRONG_BEFORE
-from runtime.paired import Both, check_comparable, check_shared, paired, read_reference
+from runtime.paired import match_finished, read_reference
 from runtime.report.gallery import GALLERY, read_gallery
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.bench_schema import Bench
-    from runtime.paired import Reference
+    from runtime.paired import Finished
     from runtime.report.gallery import Gallery
     from runtime.report_schema import Paired, Report
 
@@ -66,11 +64,12 @@ def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
     return Account(this.report, gallery, compared, load_bench(directory))
 
 
-def fits(gallery: Gallery, run: Reference) -> bool:
+def fits(gallery: Gallery, run: Finished) -> bool:
     """Return whether the images of a gallery are those of a run, and what it says of them can be."""
     classes, attacks = len(run.report.per_class), len(run.report.attacks)
+    known = dict(zip(*(run.images[name].tolist() for name in ("index", "label")), strict=True))
     labels = zip(gallery.index.tolist(), gallery.label.tolist(), strict=True)
-    return all(run.label.get(index) == label for index, label in labels) and all(
+    return all(known.get(index) == label for index, label in labels) and all(
         low <= value < high
         for values, low, high in (
             (gallery.label, 0, classes),
@@ -82,16 +81,10 @@ def fits(gallery: Gallery, run: Reference) -> bool:
     )
 
 
-def compare(this: Reference, that: Reference) -> Comparison:
+def compare(this: Finished, that: Finished) -> Comparison:
     """Compare two runs on the images that both attacked, if both were asked alike and ran to a fixed end."""
-    index = np.asarray(sorted(this.label))
     try:
-        check_comparable(this.report.request, that)
-        check_comparable(that.report.request, this)
-        check_shared(that, index, [this.label[i] for i in index.tolist()])
+        matched = match_finished(this, that)
     except BadData as error:
         return Comparison(that.report, None, error.message)
-    shared = np.asarray(sorted(this.robust.keys() & that.robust.keys()))
-    stood = (np.asarray([each.robust[i] for i in shared.tolist()], bool) for each in (this, that))
-    against = that.report.artifact
-    return Comparison(that.report, paired(f"{against.name} {against.precision}", Both(shared, *stood).pairs()))
+    return Comparison(that.report, matched.worst_case, matched.why)

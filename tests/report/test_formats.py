@@ -167,7 +167,7 @@ def test_other_runs_are_shown_beside_this_one(made, run):
     result = edgeproof("report", run, made / "other", made / "farther")
     assert result.exit_code == 0, result.stderr
     summary = (run / "summary.md").read_text()
-    assert "not paired | the run to compare with has other threat model" in summary
+    assert "not paired | the threat models are linf, eps " in summary
     account = read_account(run, [made / "other", made / "farther"])
     paired, not_paired = account.others
     mine = account.report.paired

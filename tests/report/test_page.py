@@ -132,7 +132,7 @@ def test_every_figure_of_the_report_is_on_the_page(html, full):
         assert check.message in text
         assert check.hint in text
     assert report.request.command in re.sub(r"\s+", " ", text)
-    assert "not paired: the run to compare with has other threat model" in text
+    assert "not paired: the threat models are linf, eps " in text
     assert "power.draw is not measured here" in text
 
 

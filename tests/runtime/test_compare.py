@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from runtime.attacks import ATTACKS
-from runtime.compare.comparison import compare, read_finished
+from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS, grid
+from runtime.paired import read_finished
+from runtime.report.account import read_account
 from runtime.report_schema import Report, load_report
+from runtime.request_schema import AttackRequest
+from runtime.spec import ThreatModel
 from runtime.statistics import Pairs, paired_difference
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
@@ -83,11 +87,56 @@ def test_turning_the_comparison_round_turns_its_signs(runs):
     assert there.worst_case.mcnemar_p == back.worst_case.mcnemar_p
 
 
-def test_what_was_asked_otherwise_is_compared_and_said(runs):
-    against = side_by_side(runs, "a", "a-wide").runs[1].against
-    assert against.images == 50
-    assert against.worst_case.difference < 0
-    assert against.notes == ("eps is 7.65/255, in the first 2.55/255", "the attacks are pgd; in the first fgsm, pgd")
+def asked_otherwise(runs, place, **changes):
+    """Leave the run `b` again, as if it had been asked with other fields in its request."""
+    place.mkdir()
+    (place / "evidence.npz").write_bytes((runs / "b" / "evidence.npz").read_bytes())
+    report = load_report(runs / "b")
+    request = report.request.model_copy(update=changes)
+    changed = report.model_copy(update={"request": request, "seed": request.seed})
+    (place / "report.json").write_text(changed.model_dump_json(by_alias=True))
+    return place
+
+
+PGD, FGSM, APGD = (AttackRequest(name=name, settings={}) for name in ("pgd", "fgsm", "apgd-ce"))
+OTHERWISE = {
+    "eps": ({"threat_model": ThreatModel(eps=4 / 255)}, "the threat models are linf, eps 4/255 and linf, eps 2.55/255"),
+    "attacks": ({"attacks": (FGSM, APGD)}, "only one of the two ran apgd-ce, pgd"),
+    "added": ({"added": (APGD,)}, "only one of the two ran apgd-ce"),
+    "settings": ({"attacks": (FGSM, PGD)}, "the settings of pgd differ"),
+    "early stop": ({"until_decided": True}, "one of the two stopped early: no interval holds for the change"),
+}
+
+
+@pytest.mark.parametrize(("changes", "why"), OTHERWISE.values(), ids=OTHERWISE)
+def test_worst_cases_of_runs_that_were_asked_otherwise_are_not_compared_anywhere(runs, tmp_path, changes, why):
+    other = asked_otherwise(runs, tmp_path / "other", **changes)
+    against = side_by_side(runs, "a", other).runs[1].against
+    assert (against.images, against.worst_case, against.only_this, against.only_first) == (60, None, (), ())
+    assert against.same_prediction == side_by_side(runs, "a", "b").runs[1].against.same_prediction
+    assert against.notes == (f"the worst cases are not compared: {why}",)
+    (beside,) = read_account(other, [runs / "a"]).others
+    assert (beside.paired, beside.why) == (None, why)
+    refused = edgeproof(
+        "verify", runs / "bundle-a", "--attacks", "fgsm,pgd", "--against", other, "--out", tmp_path / "x"
+    )
+    assert refused.exit_code == 3
+
+
+def test_another_seed_is_compared_and_said(runs, tmp_path):
+    other = asked_otherwise(runs, tmp_path / "other", seed=3)
+    against = side_by_side(runs, "a", other).runs[1].against
+    assert against.worst_case == side_by_side(runs, "a", "b").runs[1].against.worst_case
+    assert against.notes == ("the seed is 3, in the first 0",)
+
+
+def test_runs_that_were_not_attacked_have_no_worst_case_to_compare(runs, tmp_path):
+    for name in "ab":
+        result = edgeproof("verify", runs / f"bundle-{name}", "--attacks", "clean", "--out", tmp_path / name)
+        assert result.exit_code == 0
+    against = side_by_side(runs, tmp_path / "a", tmp_path / "b").runs[1].against
+    assert (against.worst_case, "neither was attacked" in against.notes[0]) == (None, True)
+    assert read_account(tmp_path / "a", [tmp_path / "b"]).others[0].paired is None
 
 
 def test_runs_of_other_images_stand_side_by_side_unmatched(runs):
@@ -141,7 +190,7 @@ def test_every_row_says_something_of_every_run(runs):
 def test_the_table_on_a_terminal_names_runs_figures_and_remarks(runs):
     result = edgeproof("compare", runs / "a", runs / "a-wide")
     assert result.exit_code == 0
-    for words in ("worst case", "change of worst case", "McNemar p (exact)", "eps is 7.65/255, in the first 2.55/255"):
+    for words in ("worst case", "change of worst case", "McNemar p (exact)", "eps 7.65/255 and linf, eps 2.55/255"):
         assert words in " ".join(result.stdout.split())
 
 

@@ -320,7 +320,7 @@ def test_a_run_that_square_spared_is_not_compared_with(tmp_path):
     judged(bundle, tmp_path / "fp32", "--precision", "fp32")
     result = edgeproof("verify", bundle, *SUITE, "--against", tmp_path / "fp32", "--out", tmp_path / "run")
     assert result.exit_code == 3
-    assert "other attacks\nhint: run it again with --attacks clean,fgsm,pgd,square" in result.stderr
+    assert "only one of the two ran square\nhint: run it again with --attacks clean,fgsm,pgd,square" in result.stderr
 
 
 def test_the_summary_tells_the_gradients_apart(tmp_path):

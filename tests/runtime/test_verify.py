@@ -27,7 +27,8 @@ from runtime.progress import Silent
 from runtime.report import formats
 from runtime.report.formats import FORMATS
 from runtime.report.words import tone as tone_of
-from runtime.report_schema import RunRecord, load_report
+from runtime.report_schema import load_report
+from runtime.request_schema import RunRecord
 from runtime.spec import Gate
 from runtime.suite import run_suite
 from runtime.units import Target
@@ -388,7 +389,7 @@ def test_a_run_of_another_request_is_no_comparison(bundle, finished, options):
     np.savez("other.npz", x=other, y=np.zeros(60, int))
     result = edgeproof("verify", bundle, *options, "--against", finished[0], "--out", "second")
     assert result.exit_code == 3
-    assert "the run to compare with has other" in result.stderr
+    assert "the run to compare with does not fit: " in result.stderr
 
 
 OTHERS = {"index": "shares no images", "label": "has other labels"}

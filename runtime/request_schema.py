@@ -1,0 +1,84 @@
+"""run.json: what was asked of a run, with everything that decides its figures and its verdict."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from runtime.bundle import DataRecord, Digest
+from runtime.files import sha256
+from runtime.spec import Frozen, Gate, ThreatModel, to_json
+
+Led = Literal["own", "parent", "none"]
+"""Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
+
+
+def labelled(name: str, led: Led) -> str:
+    """Return what tells an attack from the same one by another gradient."""
+    return f"{name} (parent)" if led == "parent" else name
+
+
+class AttackRequest(Frozen):
+    """One attack with the settings it ran with; steps are fractions of eps, targets fit the model's classes.
+
+    Those of a cascade's attacks carry its name: `apgd-t.targets`.
+    """
+
+    name: str
+    settings: dict[str, int | float]
+
+
+class Request(Frozen):
+    """Everything that decides the figures and the verdict, resolved.
+
+    `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
+    run compared with; `shard` is the part of the images that a run takes, as 2/5. `attacks` are those asked for, run
+    by each of `gradients` in turn; `added` are run besides (`runtime.union`).
+    """
+
+    command: str
+    artifact_sha256: Digest
+    gradient_sha256: Digest | None = None
+    parent_gradient_sha256: Digest | None = None
+    precision: str
+    backend: str
+    provider: str
+    tf32: bool = False
+    data: DataRecord
+    n: Annotated[int, Field(gt=0)]
+    threat_model: ThreatModel
+    attacks: tuple[AttackRequest, ...]
+    gradients: tuple[Led, ...] = ("own",)
+    added: tuple[AttackRequest, ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    batch: Annotated[int, Field(gt=0)]
+    gate: Gate
+    against: Digest | None
+    save_adversarial: bool
+    lattice: Literal["uint8"] | None = None
+    until_decided: bool = False
+    shard: str | None = None
+
+    @property
+    def all_attacks(self) -> dict[str, dict[str, int | float]]:
+        """Those asked for and those added, with their settings: what two runs must share to be compared."""
+        return {attack.name: attack.settings for attack in (*self.attacks, *self.added)}
+
+    def digest(self) -> str:
+        """SHA-256 of the request in canonical JSON."""
+        return sha256(to_json(self))
+
+    def unlike(self, other: Request, *but: str) -> list[str]:
+        """Return the fields that differ in what decides the evidence and the verdict, leaving out those named."""
+        free = {"command", "batch", *but}
+        return [
+            name for name in Request.model_fields if name not in free and getattr(self, name) != getattr(other, name)
+        ]
+
+
+class RunRecord(Frozen):
+    """run.json: the resolved request and its digest."""
+
+    request: Request
+    request_sha256: Digest
