@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report.words import accuracy_rows, checks_line, interval, reasons, tone, union_line
+from runtime.report.words import accuracy_rows, checks_line, interval, radius, reasons, tone, union_line
 from runtime.statistics import percent
 
 if TYPE_CHECKING:
@@ -43,5 +43,5 @@ def print_summary(report: Report, out: Path) -> None:
     artifact = report.artifact
     what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}"
     console.print(f"{what}, {'' if artifact.authenticated else 'not '}authenticated", markup=False)
-    console.print(f"{report.data.n} images, eps {255 * report.threat_model.eps:.2f}/255", markup=False)
+    console.print(f"{report.data.n} images, eps {radius(report.threat_model.eps)}", markup=False)
     console.print(f"report: {out}", markup=False)

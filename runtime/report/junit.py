@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.figures import judge
 from runtime.report.markdown import plain
-from runtime.report.words import accuracy_rows, gate_words, interval, radius
+from runtime.report.words import accuracy_rows, attack_names, gate_words, interval, radius
 from runtime.spec import Gate
 from runtime.statistics import percent
 
@@ -73,7 +73,8 @@ def render(account: Account) -> str:
 
 def suite_cases(report: Report) -> list[Case]:
     """Return the cases: the gates, the checks, the attacks."""
-    attacks = [Case("attack", row.label, seconds=row.seconds) for row in report.attacks]
+    rows = zip(attack_names(report), report.attacks, strict=True)
+    attacks = [Case("attack", name, seconds=row.seconds) for name, row in rows]
     return [*_gate_cases(report), *map(_check_case, report.checks), *attacks]
 
 

@@ -95,6 +95,7 @@ def render(account: Account) -> str:
             sections=sections(account),
             plots=plots(account),
             rows=words.accuracy_rows(report),
+            called=words.attack_names(report),
             union=words.union_line(report),
             others=account.others,
             bench=account.bench,

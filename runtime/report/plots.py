@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.report.svg import CLEAN, INK, ROBUST, SOFT, TINT, draw
 from runtime.report.words import CLEAN as CLEAN_ROW
-from runtime.report.words import WORST, accuracy_rows, radius
+from runtime.report.words import WORST, accuracy_rows, attack_names, radius
 from runtime.statistics import percent, wilson
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def classes(axes: Any, rows: Sequence[ClassRow]) -> None:
 def cost(axes: Any, report: Report) -> None:
     """Draw the seconds that each attack took."""
     axes.barh(range(len(report.attacks)), [row.seconds for row in report.attacks], color=SOFT, height=0.62)
-    _rows(axes, [row.label for row in report.attacks], "seconds")
+    _rows(axes, attack_names(report), "seconds")
 
 
 def latency(axes: Any, bench: Bench) -> None:

@@ -57,11 +57,21 @@ def radius(eps: float) -> str:
     return f"{round(255 * eps, 2):g}/255"
 
 
+def attack_names(report: Report) -> list[str]:
+    """Return what each row of `attacks` is called; a stage of a cascade, which is no attack on all images, by both."""
+    names: list[str] = []
+    cascade = ""
+    for row in reversed(report.attacks):
+        cascade = cascade if row.cascade else row.name  # the row that sums a cascade up comes after its stages
+        names.insert(0, f"{cascade}: {row.label}" if row.cascade else row.label)
+    return names
+
+
 def accuracy_rows(report: Report) -> list[AccuracyRow]:
     """Return the accuracies: clean, every attack, the worst case, the worst case on uint8 where it was asked for."""
     rows = [AccuracyRow(CLEAN, report.clean.accuracy, report.clean.ci95)]
-    for attack in report.attacks:
-        name = attack.label if any_bounded([attack.name]) else f"{attack.label} {BEYOND}"
+    for attack, called in zip(report.attacks, attack_names(report), strict=True):
+        name = called if any_bounded([attack.name]) else f"{called} {BEYOND}"
         rows.append(AccuracyRow(name, attack.accuracy, attack.ci95))
     for name, found in ((WORST, report.robust_accuracy), (BYTES, report.lattice)):
         if found:

@@ -197,6 +197,17 @@ def test_autoattack_is_asked_for_by_name_and_the_request_says_what_it_ran(bundle
     assert read.robust_accuracy.value <= read.attacks[-1].accuracy
 
 
+@pytest.mark.usefixtures("few_queries")
+def test_a_stage_of_a_cascade_is_told_from_the_same_attack_on_all_images(bundle):
+    options = ["--attacks", "square,aa", "--n", 10, "--out", "run"]
+    out = edgeproof("verify", bundle, *options).stdout
+    rows = [name for name in ("square ", "aa: fab-t ", "aa: square ", "aa ") if f"\n{name} " in out]
+    assert rows == ["square ", "aa: fab-t ", "aa: square ", "aa "]
+    junit = Path("run/junit.xml").read_text()
+    assert [junit.count(f'name="{name}"') for name in ("square", "aa: square", "aa")] == [1, 1, 1]
+    assert [junit.count(f'name="accuracy {name}"') for name in ("square", "aa: square", "aa")] == [1, 1, 1]
+
+
 def test_an_attack_that_needs_more_classes_is_bad_input(bundle, tmp_path):
     result = edgeproof("verify", bundle, "--attacks", "apgd-t", "--out", "run")
     assert result.exit_code == 3
@@ -210,7 +221,7 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     assert out.startswith("passed\n  no gate asked for")
     assert f"{100 * read.attacks[0].accuracy:.1f} %" in out
     assert "95 % interval" in out
-    assert "20 images, eps 2.00/255" in out
+    assert "20 images, eps 2/255" in out
     assert out.rstrip().endswith("report: run")
     assert "7 checks found nothing; not run: fgsm-over-pgd, pgd-over-aa, square-alone" in out
 
