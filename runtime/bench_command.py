@@ -123,13 +123,19 @@ def bench(
 
 def warnings(runs: list[BenchRun], sensors: Sensors) -> tuple[str, ...]:
     """Return what a reader must know before believing the figures."""
-    found = [
+    found = tuple(
         f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
         "let the board cool, or choose a power mode that it can hold"
         for run in runs
         if run.throttled
-    ]
-    return (*found, *([] if any(run.power for run in runs) else [NO_POWER + _without_power(sensors)]))
+    )
+    measured = [run.power for run in runs if run.power]
+    if not measured:
+        return (*found, NO_POWER + _without_power(sensors))
+    if any(power.watts is not None for power in measured):
+        return found
+    rails = ", ".join(measured[0].rails)
+    return (*found, f"energy an image was not measured: of this machine's power only {rails} is, which is a part of it")
 
 
 def _without_power(sensors: Sensors) -> str:

@@ -136,6 +136,16 @@ def test_every_figure_of_the_report_is_on_the_page(html, full):
     assert "power.draw is not measured here" in text
 
 
+def test_latency_of_another_artifact_is_not_taken_for_this_ones(full):
+    assert "None of these is the artifact that this report is about: they are of tiny" in Tags(page.render(full)).text
+    own = full.report.artifact.sha256
+    runs = tuple(run.model_copy(update={"sha256": own}) if run.precision == "fp32" else run for run in full.bench.runs)
+    bench = full.bench.model_copy(update={"runs": runs})
+    text = Tags(page.render(Account(full.report, full.gallery, full.others, bench))).text
+    assert "In bold: the artifact" in text
+    assert "None of these" not in text
+
+
 def test_plots_take_their_colours_from_the_page(html):
     plots = re.findall(r'<svg role="img" aria-label="([^"]+)"', html)
     assert len(plots) == 6

@@ -125,6 +125,20 @@ def test_mlperfs_conditions_are_told_apart(linear, clock, tmp_path):
     assert run.power is None
 
 
+def test_of_power_that_is_only_a_part_no_energy_is_told_and_why(linear, clock, tmp_path):
+    part = {
+        "hwmon0/name": "ina3221",
+        "hwmon0/in1_label": "RAIL_A",
+        "hwmon0/in1_input": "5000",
+        "hwmon0/curr1_input": "9",
+    }
+    board = write_board(tmp_path, {f"sys/class/hwmon/{name}": text for name, text in part.items()})
+    run = measured(linear, clock, board)
+    assert (run.power.watts, run.power.joules_an_image) == (None, None)
+    (warning,) = warnings([run], find_sensors(board, lambda: None))
+    assert warning.startswith("energy an image was not measured: of this machine's power only RAIL_A is")
+
+
 COUNTER = "sys/class/powercap/intel-rapl:0"
 WITHOUT_POWER = {
     "nothing there": ({}, "no INA or RAPL sensor of it is visible here, and no GPU that NVML knows"),
