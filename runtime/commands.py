@@ -120,7 +120,9 @@ def _parent(subject: Subject, session: Session, choice: list[str]) -> Subject:
     "shards", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the summary.")
-@click.option("--out", type=NewDirectory(), help="Run directory, which must be new.  [default: one in reports/]")
+@click.option(
+    "--out", type=NewDirectory(), help="Run directory, which must be new or empty.  [default: one in reports/]"
+)
 def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
     """Put the shards of one run together, and judge it as one run would be."""
     run = Run(*merge_parts([read_part(directory) for directory in shards]))

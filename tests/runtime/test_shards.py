@@ -13,6 +13,7 @@ from runtime.shards import Shard
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
+from tests.runtime.long_run import assert_same
 from tests.tiny import bundle_files, linear_task, npz
 
 OPTIONS = ["--attacks", "fgsm,pgd,cw", "--save-adversarial", "--lattice", "uint8", "--fail-under", "20%"]
@@ -44,15 +45,7 @@ def test_merged_shards_give_the_evidence_and_verdict_of_one_run(place, tmp_path)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("passed\n")
     merged, whole = tmp_path / "merged", place / "whole"
-    assert (merged / "evidence.npz").read_bytes() == (whole / "evidence.npz").read_bytes()
-    reports = [json.loads((each / "report.json").read_text()) for each in (merged, whole)]
-    for report in reports:
-        for name in ("started", "seconds"):
-            del report[name]
-        for row in report["attacks"]:
-            del row["seconds"]
-    assert reports[0] == reports[1]
-    assert (merged / "gallery.npz").read_bytes() == (whole / "gallery.npz").read_bytes()
+    assert_same(merged, whole)
     assert {path.name for path in merged.iterdir()} == {path.name for path in whole.iterdir()} - {"journal.jsonl"}
 
 
