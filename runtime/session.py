@@ -39,6 +39,7 @@ class SessionCard:
     """What was attacked: goes into the report's `artifact`.
 
     `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
+    `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
     """
 
     sha256: str
@@ -50,6 +51,7 @@ class SessionCard:
     gradient_sha256: str | None = None
     differentiable: bool = True
     tf32: bool = False
+    rounds_apart: bool = False
 
 
 class Session(Protocol):

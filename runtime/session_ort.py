@@ -130,6 +130,7 @@ class OrtSession:
             gradient_sha256=sha256(gradient) if gradient is not None else None,
             differentiable=gradient is not None,
             tf32=tf32,
+            rounds_apart=kind.on_gpu,
         )
 
     def logits(self, x: Any) -> Any:

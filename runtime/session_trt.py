@@ -129,6 +129,7 @@ class TrtSession:
             gradient_sha256=sha256(gradient) if gradient else None,
             differentiable=gradient is not None,
             tf32=making.tf32,
+            rounds_apart=True,
         )
 
     def logits(self, x: Any) -> Any:

@@ -57,7 +57,7 @@ class Oracle:
         zero_gradient: places in the set of the images that the gradient graph classified correctly, with a
             gradient that was zero in every pixel, when it was first asked for them.
         hints_hold: whether the gradient graph computes in the artifact's precision, so that its classes are too; not
-            where a GPU rounds to TF32, or runs engines, which are built apart and round apart.
+            where a GPU rounds to TF32, or runs kernels that were chosen for each of the two and round apart.
 
     """
 
@@ -68,7 +68,7 @@ class Oracle:
         self.gradients = 0
         self.zero_gradient: set[int] = set()
         card = session.card()
-        self.hints_hold = card.precision == GRADIENTS_IN and not card.tf32 and card.engine_sha256 is None
+        self.hints_hold = card.precision == GRADIENTS_IN and not card.tf32 and not card.rounds_apart
         self._asked = np.zeros(0, np.int64)
 
     def logits(self, points: Points, x: Any) -> Any:

@@ -137,7 +137,7 @@ class RoundedOnItsOwn(LinearSession):
         ({"precision": "fp16"}, True),
         ({"precision": "int8"}, True),
         ({"tf32": True}, True),
-        ({"engine_sha256": "0" * 64}, True),
+        ({"rounds_apart": True}, True),
         ({}, False),
     ],
 )

@@ -82,6 +82,7 @@ def test_a_provider_that_works_is_named_with_its_device(runtime, files, task, tm
     session = open_(files, provider, tmp_path)
     card = session.card()
     assert (card.backend, card.provider, card.device, card.tf32) == ("ort", provider, "Orin", False)
+    assert card.rounds_apart
     cpu = onnxruntime.InferenceSession(files["model.fp32.onnx"], providers=[CPU])
     np.testing.assert_allclose(session.logits(task[2]), cpu.run(None, {"input": task[2]})[0], atol=1e-6)
 

@@ -102,6 +102,8 @@ def test_the_card_names_graph_engine_and_device(opened, files, making):
     engines = {sha256(path.read_bytes()) for path in making.store.place.glob("*.engine")}
     assert (card.backend, card.provider, card.device, card.tf32) == ("tensorrt", "tensorrt", "Orin", False)
     assert card.sha256 == ort(files).card().sha256
+    assert card.rounds_apart
+    assert not ort(files).card().rounds_apart
     assert card.engine_sha256 in engines
     assert len(engines) == 2
 
