@@ -1,6 +1,7 @@
 """Memory of the host in place of the device's; everything but a context's own calls needs one that is current."""
 
 import ctypes
+import os
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class host_alloc_flags:  # noqa: N801
     DEVICEMAP = 2
 
 
+ROOM = int(os.environ.get("FAKE_MEMORY", 2**28))
+"""Bytes that there are in all."""
 alive = {}
 
 
@@ -27,6 +30,11 @@ def _check():
     _cuda.cuCtxGetCurrent(ctypes.byref(context))
     if not context.value:
         raise Error("invalid device context")
+
+
+def _find_room(size, function):
+    if size + sum(memory.nbytes for memory in alive.values()) > ROOM:
+        raise MemoryError(f"{function} failed: out of memory")
 
 
 class Context:
@@ -77,16 +85,14 @@ class DeviceAllocation:
 def mem_alloc(bytes):
     _check()
     assert bytes > 0
-    if bytes > 2**28:
-        raise MemoryError("cuMemAlloc failed: out of memory")
+    _find_room(bytes, "cuMemAlloc")
     return DeviceAllocation(bytes)
 
 
 def pagelocked_zeros(shape, dtype, order="C", mem_flags=0):
     _check()
     assert mem_flags == host_alloc_flags.DEVICEMAP, "not mapped"
-    if np.prod(shape) > 2**26:
-        raise MemoryError("cuMemHostAlloc failed: out of memory")
+    _find_room(4 * int(np.prod(shape)), "cuMemHostAlloc")
     array = np.zeros(shape, dtype, order).view(_Array)
     array.allocation = PagelockedHostAllocation(np.asarray(array))
     return array
