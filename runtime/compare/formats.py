@@ -1,16 +1,19 @@
-"""A comparison as a table on a terminal, in Markdown, as CSV and as JSON; all from one grid of words."""
+"""A comparison as a table on a terminal, in Markdown, as a page, as CSV and as JSON; all from one grid of words."""
 
 from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runtime.errors import MissingEnvironment
 from runtime.report import markdown
+from runtime.report.formats import INSTALL
 from runtime.report.words import BYTES, WORST, interval, radius
 from runtime.spec import to_json
 from runtime.statistics import percent
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     from runtime.compare.comparison import Against, Comparison, Figure, Side
 
+FOLDER = Path(__file__).parent
 ABSENT = "-"
 FILE_WIDTH = 160
 """Columns of a text that goes into a file; rows grow where runs are many."""
@@ -94,6 +98,28 @@ def as_markdown(comparison: Comparison) -> str:
     rows = [[markdown.escape(word) for word in (row.name, *row.cells)] for row in grid(comparison)]
     notes = [f"- {markdown.escape(remark)}" for remark in remarks(comparison)]
     return "\n\n".join([markdown.table(heading, rows), f"{EXPLAINED}.", *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def as_html(comparison: Comparison) -> str:
+    """Return one self-contained page, every text escaped.
+
+    Raises:
+        MissingEnvironment: jinja2 is not installed.
+
+    """
+    from runtime.report.page import environment
+
+    try:
+        page = environment(FOLDER).get_template("page.html.j2")
+    except ModuleNotFoundError as error:
+        raise MissingEnvironment(f"a page needs {error.name}", hint=INSTALL) from None
+    return page.render(
+        names=("", *(run.run for run in comparison.runs)),
+        rows=grid(comparison),
+        strong=(WORST, CHANGE),
+        explained=EXPLAINED,
+        remarks=remarks(comparison),
+    )
 
 
 def as_json(comparison: Comparison) -> str:
@@ -173,6 +199,7 @@ AGAINST: dict[str, Callable[[Against], str]] = {
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "text": text,
     "markdown": as_markdown,
+    "html": as_html,
     "json": as_json,
     "csv": as_csv,
 }

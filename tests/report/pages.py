@@ -1,5 +1,7 @@
 """What a page must have."""
 
+from html.parser import HTMLParser
+
 SECTIONS = {
     "accuracy": "Accuracy under attack",
     "comparison": "Comparison",
@@ -40,3 +42,35 @@ BENCH = {
     "started": "2026-01-01T00:00:00Z",
 }  # fmt: skip
 """bench.json of two precisions at two batch sizes; figures made up."""
+
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+
+
+class Tags(HTMLParser):
+    """Checks that every element is closed in its turn; keeps ids, attributes and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.text, self.faults = [], [], [], "", []
+        self.headings = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found[name] for name in ("href", "src", "xlink:href") if name in found]
+        self.open += [] if tag in VOID else [tag]
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open = self.open if tag in VOID else self.open[:-1]
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append((tag, self.getpos()))
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)

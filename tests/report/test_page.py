@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -18,40 +17,8 @@ from runtime.report.tiles import data_url
 from runtime.report_schema import Report, load_report
 from runtime.statistics import percent
 from tests.report.conftest import HOSTILE
-from tests.report.pages import BENCH, SECTIONS
+from tests.report.pages import BENCH, SECTIONS, Tags
 from tests.runtime.commands import edgeproof
-
-VOID = {"meta", "img", "input", "br", "link", "hr"}
-
-
-class Tags(HTMLParser):
-    """Checks that every element is closed in its turn; keeps ids, attributes and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.links, self.text, self.faults = [], [], [], "", []
-        self.headings = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids += [found["id"]] if "id" in found else []
-        self.links += [found[name] for name in ("href", "src", "xlink:href") if name in found]
-        self.open += [] if tag in VOID else [tag]
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.open = self.open if tag in VOID else self.open[:-1]
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.faults.append((tag, self.getpos()))
-
-    def handle_data(self, data):
-        self.text += data
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
 
 
 @pytest.fixture(scope="session")

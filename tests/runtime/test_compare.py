@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from dataclasses import replace
 from math import comb
 
@@ -11,13 +12,14 @@ import pytest
 
 from runtime.attacks import ATTACKS
 from runtime.compare.comparison import compare
-from runtime.compare.formats import FORMATS, grid
+from runtime.compare.formats import FORMATS, grid, remarks
 from runtime.paired import read_finished
 from runtime.report.account import read_account
 from runtime.report_schema import Report, load_report
 from runtime.request_schema import AttackRequest
 from runtime.spec import ThreatModel
 from runtime.statistics import Pairs, paired_difference
+from tests.report.pages import Tags
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import bundle_files, linear_task
@@ -220,3 +222,23 @@ def test_names_from_outside_are_shown_as_they_are(runs, tmp_path):
     assert "x&#124;&#42;y&#42;.json" in markdown
     assert len({line.count("|") for line in markdown.splitlines() if line.startswith("|")}) == 1
     assert "[bold]" in edgeproof("compare", runs / "a", odd).stdout
+
+
+def test_the_page_says_what_the_table_says_and_loads_nothing(runs, tmp_path):
+    odd = tmp_path / "<b>x"
+    odd.mkdir()
+    for name in ("report.json", "evidence.npz"):
+        (odd / name).write_bytes((runs / "a-wide" / name).read_bytes())
+    page = edgeproof("compare", runs / "a", odd, "--format", "html").stdout
+    parsed = Tags(page)
+    assert (parsed.faults, parsed.open, parsed.links) == ([], [], ["#main"])
+    comparison = side_by_side(runs, "a", odd)
+    for words in (*(row.name for row in grid(comparison)), *grid(comparison)[-3].cells, *remarks(comparison)):
+        assert words in parsed.text
+    assert "<b>" not in page
+
+
+def test_a_page_without_its_library_names_the_extra(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = edgeproof("compare", runs / "a", runs / "b", "--format", "html")
+    assert (result.exit_code, "pip install 'edgeproof[report]'" in result.stderr) == (4, True)
