@@ -95,10 +95,10 @@ def obstacle(mine: Request, its: Request) -> Obstacle | None:
     cannot be told from it, and a difference of worst cases would be the attacks' as much as the artifacts'.
     """
     if mine.data.sha256 != its.data.sha256:
-        return Obstacle("the images are others", "run it again with the same request")
+        return Obstacle("the images are others", "run it again on the same images, as by --data")
     if mine.threat_model != its.threat_model:
         said = " and ".join(_said(each.threat_model) for each in (mine, its))
-        return Obstacle(f"the threat models are {said}", "run it again with the same request")
+        return Obstacle(f"the threat models are {said}", f"run it again with --eps {mine.threat_model.eps}")
     here, there = mine.all_attacks, its.all_attacks
     again = f"run it again with --attacks {','.join(('clean', *here))}"
     if alone := [name for name in {**here, **there} if (name in here) != (name in there)]:

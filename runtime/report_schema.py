@@ -15,7 +15,7 @@ from runtime.statistics import Verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
-REPORT = "report.json"
+REPORT, SHARD = "report.json", "shard.json"
 
 Count = Annotated[int, Field(ge=0)]
 Interval = tuple[float, float]
@@ -231,7 +231,11 @@ def read_report(path: Path) -> Report:
     try:
         return Report.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise BadData(f"{path} cannot be read: {error.strerror}", hint="name the --out of a finished verify") from None
+        is_shard = (path.parent / SHARD).exists()
+        hint = (
+            "it is a shard: `edgeproof merge` makes a run of all" if is_shard else "name the --out of a finished verify"
+        )
+        raise BadData(f"{path} cannot be read: {error.strerror}", hint=hint) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"

@@ -19,7 +19,7 @@ from runtime.progress import log
 from runtime.report.account import Account
 from runtime.report.formats import write_formats
 from runtime.report.gallery import GALLERY, read_gallery
-from runtime.report_schema import REPORT, ShardRecord
+from runtime.report_schema import REPORT, SHARD, ShardRecord
 from runtime.request_schema import Request, RunRecord
 from runtime.shards import Part
 from runtime.spec import to_json
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 RUN = "run.json"
 LEFTOVER = f".{RUN}.*"
 """What a power cut may leave of a run that had just begun (`files.write_atomic`)."""
-SHARD = "shard.json"
 ENDS = (REPORT, SHARD)
 """Written last: a directory that holds one is finished."""
 

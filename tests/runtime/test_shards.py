@@ -67,6 +67,12 @@ def test_a_shard_leaves_its_part_and_no_verdict(place):
         np.testing.assert_array_equal(evidence["index"], np.arange(1, 60, 3))
 
 
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_shard_is_no_finished_run_and_what_to_do_is_said(place, command):
+    result = edgeproof(command, place / "shard1", place / "whole")
+    assert (result.exit_code, "hint: it is a shard: `edgeproof merge`" in result.stderr) == (3, True)
+
+
 def test_the_gate_judges_what_is_merged(place, tmp_path):
     for number in (1, 2):
         options = [
