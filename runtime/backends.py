@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from runtime.engines import EngineStore, engines_place, profile_for
 from runtime.errors import BadBundle, UsageFault
 from runtime.preparers import engine_builder
-from runtime.session_ort import PROVIDERS, OrtSession
+from runtime.providers import PROVIDERS
+from runtime.session_ort import OrtSession
 from runtime.session_trt import Making, TrtSession, open_accelerator
 
 if TYPE_CHECKING:

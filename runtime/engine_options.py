@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.backends import BACKENDS, close, open_session
-from runtime.session_ort import PROVIDERS
+from runtime.providers import PROVIDERS
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle

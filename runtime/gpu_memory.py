@@ -73,6 +73,7 @@ class PycudaMemory:
 
     Raises:
         MissingEnvironment: PyCUDA is not installed, or no device can be used.
+        OutOfMemory: the device is full.
 
     """
 
@@ -83,6 +84,8 @@ class PycudaMemory:
         except ImportError as error:
             raise MissingEnvironment(f"PyCUDA cannot be imported: {error}", hint=BUILD_PYCUDA) from None
         except Exception as error:  # cuInit or the context failed: pycuda._driver.Error or RuntimeError
+            if "out of memory" in str(error):
+                raise OutOfMemory(f"the GPU has no room for a context: {error}", hint=LESS) from None
             raise MissingEnvironment(f"PyCUDA finds no device: {error}", hint="see `nvidia-smi`") from None
         self._driver = driver
         self._context = primary.context

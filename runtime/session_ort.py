@@ -5,76 +5,29 @@ from __future__ import annotations
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime import gpu_driver
-from runtime.engines import WORKSPACE, engines_place, private_directory
 from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
 from runtime.files import sha256
-from runtime.session import LossSpec, SessionCard
+from runtime.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
+from runtime.session import SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runtime.providers import Provider
+    from runtime.session import LossSpec
 
-@dataclass(frozen=True)
-class Provider:
-    """An execution provider of ONNX Runtime.
-
-    Args:
-        name: as ONNX Runtime calls it.
-        options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
-            CPU.
-
-    """
-
-    name: str
-    options: Callable[[bool, Path, str], dict[str, str]] | None = None
-
-    @property
-    def on_gpu(self) -> bool:
-        """Return whether it needs one."""
-        return self.options is not None
-
-
-def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
-    return {"use_tf32": str(int(tf32))}
-
-
-def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
-    """Keep the engines of each graph apart: the provider knows them by names of tensors, whatever their weights."""
-    place = engines / (graph + "-tf32" * tf32)
-    private_directory(engines)
-    private_directory(place)
-    return {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(place),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(engines),
-        "trt_max_workspace_size": str(WORKSPACE),
-    }
-
-
-PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider"),
-    "cuda": Provider("CUDAExecutionProvider", _cuda),
-    "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
-}
-TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
-"""Set to 0, it forbids TF32 in all libraries of NVIDIA; the TensorRT provider has no option for it."""
 PIECE = 16
 """Rows of a batch that a worker runs at once. More are no faster an image, and no longer fit a core's cache."""
 NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
-FATAL = 4
-"""Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
 
 
 class OrtSession:
@@ -112,7 +65,7 @@ class OrtSession:
         kind = PROVIDERS[provider]
         if tf32 and not kind.on_gpu:
             raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
-        options, device = _on_gpu(kind, state, tf32)
+        options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         opening = partial(_load, kind=kind, options=options, threads=threads)
         self._forward = _Graph("forward graph", opening("forward graph", forward), {"input"}, {"logits"}, workers)
@@ -191,7 +144,7 @@ class _Graph:
                 return self._run(outputs, pieces[0])
             parts = list(self._pool.map(partial(self._run, outputs), pieces))
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
-            if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            if _is_memory(error):
                 rows, self._options = len(wanted["input"]), _sparing(self._session)
                 raise OutOfMemory(
                     f"the {self.role} does not fit the memory with {rows} images at a time", hint="a smaller --batch"
@@ -221,35 +174,9 @@ def cut(n: int, workers: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _on_gpu(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:
-    """Return what makes a provider's options of a graph's digest, and the name of the device that it uses.
-
-    Raises:
-        MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
-
-    """
-    if kind.options is None:
-        return lambda graph: {}, "cpu"
-    runtime = _onnxruntime()
-    _find(runtime, kind)
-    gpu = gpu_driver.probe()
-    if not tf32:
-        os.environ[TF32_SWITCH] = "0"
-    # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
-    device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
-    return partial(kind.options, tf32, engines_place(state) / f"onnxruntime-{device}"), gpu.name
-
-
-def _find(runtime: Any, kind: Provider) -> None:
-    if kind.name not in runtime.get_available_providers():
-        raise MissingEnvironment(
-            f"this ONNX Runtime has no {kind.name}", hint="install onnxruntime-gpu, or choose --provider cpu"
-        )
-
-
 def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], dict[str, str]], threads: int) -> Any:
-    runtime = _onnxruntime()
-    _find(runtime, kind)
+    runtime = load_onnxruntime()
+    find(runtime, kind)
     chosen, settings = options(sha256(graph)), runtime.SessionOptions()
     settings.log_severity_level = FATAL
     settings.intra_op_num_threads = threads
@@ -260,6 +187,10 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], d
     try:  # its own fall-back would print to stdout and try again
         session = runtime.InferenceSession(graph, settings, providers=[(kind.name, chosen)], enable_fallback=0)
     except Exception as error:  # as above
+        if _is_memory(error):
+            raise OutOfMemory(
+                f"the {role} does not fit the memory: {_first_line(error)}", hint="end what else uses it"
+            ) from None
         if kind.on_gpu:
             raise MissingEnvironment(
                 f"{kind.name} does not take the {role}: {_first_line(error)}",
@@ -273,19 +204,14 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], d
 
 def _sparing(session: Any) -> Any:
     """Return the options of a run that gives memory back when it ends; without them ONNX Runtime keeps all it had."""
-    options = _onnxruntime().RunOptions()
+    options = load_onnxruntime().RunOptions()
     on_gpu = session.get_providers()[0] != PROVIDERS["cpu"].name
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0;gpu:0" if on_gpu else "cpu:0")
     return options
 
 
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingEnvironment(f"ONNX Runtime is missing: {error}", hint="pip install onnxruntime") from None
-    onnxruntime.set_default_logger_severity(FATAL)
-    return onnxruntime
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def _first_line(error: Exception) -> str:

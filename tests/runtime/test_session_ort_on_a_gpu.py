@@ -13,9 +13,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from runtime.errors import MissingEnvironment, UsageFault
+from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
 from runtime.gpu_driver import Gpu
-from runtime.session_ort import PROVIDERS, TF32_SWITCH, OrtSession
+from runtime.providers import PROVIDERS, TF32_SWITCH
+from runtime.session_ort import OrtSession
 from tests.tiny import FORWARD, GRADIENT, graph
 
 GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
@@ -109,6 +110,18 @@ def test_another_provider_never_takes_the_place_of_one_that_is_missing(files, tm
     assert "onnxruntime-gpu" in caught.value.hint
 
 
+@pytest.mark.parametrize("provider", ON_GPU)
+def test_a_gpu_that_is_full_is_told_from_a_provider_that_does_not_work(runtime, files, tmp_path, provider, monkeypatch):
+    fake = runtime(PROVIDERS[provider].name)
+
+    def full(*given, **named):
+        raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);")
+
+    monkeypatch.setattr(fake, "InferenceSession", full)
+    with pytest.raises(OutOfMemory, match="forward graph does not fit the memory: CUDA failure 2"):
+        open_(files, provider, tmp_path)
+
+
 def test_without_a_driver_the_driver_is_to_blame(runtime, files, tmp_path, monkeypatch):
     fake = runtime("CUDAExecutionProvider")
 
@@ -189,5 +202,5 @@ def test_a_place_that_others_may_write_to_is_refused(runtime, monkeypatch, files
 
 
 def test_the_cpu_asks_for_no_place_to_keep_engines(files, task, monkeypatch):
-    monkeypatch.setattr("runtime.session_ort.engines_place", lambda state: pytest.fail("asked"))
+    monkeypatch.setattr("runtime.providers.engines_place", lambda state: pytest.fail("asked"))
     OrtSession(files["model.fp32.onnx"], None, precision="fp32").logits(task[2])

@@ -109,6 +109,16 @@ def test_without_pycuda_the_backend_is_refused(tmp_path, driver, modules):
     refused(result, "PyCUDA cannot be imported", "nvcc")
 
 
+def test_a_gpu_that_is_full_is_told_from_one_that_is_not_there(tmp_path, driver, modules):
+    place = modules("tensorrt", "__version__ = '10.3.0'\nclass ILogger:\n    def __init__(self): pass\n")
+    modules("pycuda", "")
+    (place / "pycuda/autoprimaryctx.py").write_text(
+        "raise RuntimeError('cuDevicePrimaryCtxRetain failed: out of memory')"
+    )
+    result = verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(place))
+    refused(result, "no room for a context: cuDevicePrimaryCtxRetain failed: out of memory", "end what else uses")
+
+
 def test_what_the_driver_says_of_its_device_is_read_right(driver):
     result = python("-c", PROBE, LD_LIBRARY_PATH=str(driver))
     words = f"Gpu(name='Fake Orin', uuid='{'ab' * 16}', compute_capability='8.7', cuda='12.6')"

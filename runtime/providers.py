@@ -1,0 +1,109 @@
+"""ONNX Runtime, its execution providers, and what each is asked for: never another one in its place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from runtime import gpu_driver
+from runtime.engines import WORKSPACE, engines_place, private_directory
+from runtime.errors import MissingEnvironment
+from runtime.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FATAL = 4
+"""Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of ONNX Runtime.
+
+    Args:
+        name: as ONNX Runtime calls it.
+        options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
+            CPU.
+
+    """
+
+    name: str
+    options: Callable[[bool, Path, str], dict[str, str]] | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Return whether it needs one."""
+        return self.options is not None
+
+
+def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
+    return {"use_tf32": str(int(tf32))}
+
+
+def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
+    """Keep the engines of each graph apart: the provider knows them by names of tensors, whatever their weights."""
+    place = engines / (graph + "-tf32" * tf32)
+    private_directory(engines)
+    private_directory(place)
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(place),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(engines),
+        "trt_max_workspace_size": str(WORKSPACE),
+    }
+
+
+PROVIDERS = {
+    "cpu": Provider("CPUExecutionProvider"),
+    "cuda": Provider("CUDAExecutionProvider", _cuda),
+    "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
+}
+TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
+"""Set to 0, it forbids TF32 in all libraries of NVIDIA; the TensorRT provider has no option for it."""
+
+
+def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:
+    """Return what makes a provider's options of a graph's digest, and the name of the device that it uses.
+
+    Raises:
+        MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
+
+    """
+    if kind.options is None:
+        return lambda graph: {}, "cpu"
+    runtime = load_onnxruntime()
+    find(runtime, kind)
+    gpu = gpu_driver.probe()
+    if not tf32:
+        os.environ[TF32_SWITCH] = "0"
+    # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
+    device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
+    return partial(kind.options, tf32, engines_place(state) / f"onnxruntime-{device}"), gpu.name
+
+
+def find(runtime: Any, kind: Provider) -> None:
+    """Raise `MissingEnvironment` unless this ONNX Runtime has the provider."""
+    if kind.name not in runtime.get_available_providers():
+        raise MissingEnvironment(
+            f"this ONNX Runtime has no {kind.name}", hint="install onnxruntime-gpu, or choose --provider cpu"
+        )
+
+
+def load_onnxruntime() -> Any:
+    """Import ONNX Runtime and keep it silent.
+
+    Raises:
+        MissingEnvironment: it is not installed.
+
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingEnvironment(f"ONNX Runtime is missing: {error}", hint="pip install onnxruntime") from None
+    onnxruntime.set_default_logger_severity(FATAL)
+    return onnxruntime
