@@ -157,7 +157,7 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
             _check_same(load_recipe(str(directory / RECIPE)), recipe)
             return read_summary(directory)
     try:
-        check_new_directory(directory)
+        check_new_directory(directory, resumable=True)
     except UsageFault as fault:
         if (directory / RECIPE).is_file():
             fault.hint = "go on with the run there with --resume, or name another --out"

@@ -69,10 +69,10 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def check_new_directory(path: Path) -> None:
+def check_new_directory(path: Path, *, resumable: bool = False) -> None:
     """Check, before any work, that `path` can become a new directory.
 
-    Makes a directory in its place and removes it at once.
+    Makes a directory in its place and removes it at once. `resumable`: the command has --resume.
 
     Raises:
         UsageFault: it is a file, or a directory that holds anything.
@@ -81,7 +81,7 @@ def check_new_directory(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageFault(
             f"{path} exists and is not empty",
-            hint="remove it, name another --out, or go on with --resume",
+            hint="remove it, name another --out, or go on with --resume" if resumable else "remove it, or name another",
         )
     check_writable(path)
 

@@ -47,7 +47,7 @@ def check_out(out: Path, *, resume: bool) -> None:
 
     """
     if not resume or not out.is_dir() or not any(out.iterdir()):
-        check_new_directory(out)
+        check_new_directory(out, resumable=True)
     elif not (out / RUN).is_file() and not all(entry.match(LEFTOVER) for entry in out.iterdir()):
         raise BadRun(f"{out} holds no {RUN}: it is no run to go on with", hint="name the --out of the run")
 

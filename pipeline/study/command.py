@@ -61,7 +61,7 @@ def study(
     plan = load_study(study)
     out = out or Path("runs") / plan.name
     if not (resume or only_table):
-        check_new_directory(out)
+        check_new_directory(out, resumable=True)
     cells = expand(plan)
     for cell in cells:
         check_unchanged(plan, cell, out / cell.name)

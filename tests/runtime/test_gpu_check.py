@@ -135,7 +135,10 @@ def test_every_check_is_found_and_another_name_is_a_usage_error(tmp_path):
 def test_an_out_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/file").write_text("")
-    assert gpu_check(tmp_path).returncode == 2
+    result = gpu_check(tmp_path)
+    assert result.returncode == 2
+    assert "name another" in result.stderr
+    assert "--resume" not in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 
