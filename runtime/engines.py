@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from runtime.bundle import Digest, InputShape
 from runtime.errors import EngineFault, MissingEnvironment
 from runtime.files import sha256, write_atomic
+from runtime.interrupt import held_back
 from runtime.progress import log
 from runtime.rollback import locked
 from runtime.spec import Frozen, to_json
@@ -137,6 +138,7 @@ class EngineStore:
             EngineFault: it cannot be built, or not loaded right after.
             MissingEnvironment: the directory cannot be made or written to, or is not the user's alone.
             EdgeproofError: what `build` raises.
+            KeyboardInterrupt: asked for while it was built, and kept.
 
         """
         private_directory(self.place)
@@ -147,8 +149,11 @@ class EngineStore:
                 return sha256(data)
             except (Stale, EngineFault) as reason:
                 log(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
-            built = build(self._timings(key))
-            self.write(key, built)
+            with held_back(told=False) as asked:  # TensorRT drops what its logger raises, an interrupt too
+                built = build(self._timings(key))
+                self.write(key, built)
+            if asked():
+                raise KeyboardInterrupt
             load(built.engine)
             return sha256(built.engine)
 

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from runtime.engines import Built, EngineKey, EngineStore, Profile, Stale, engin
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
 from runtime.gpu_driver import Gpu
+from runtime.interrupt import sigterm_interrupts
 
 KEY = EngineKey(
     graph_sha256="1" * 64, tensorrt="10.3.0", cuda="12.6", gpu="Orin", compute_capability="8.7",
@@ -211,6 +214,20 @@ def test_a_directory_in_place_of_a_file_is_not_read(store, factory, what):
     file(store, what).mkdir()
     with pytest.raises(Stale, match="not a file of yours"):
         store.read(KEY)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_an_engine_is_built_is_not_lost_and_the_engine_is_kept(store, factory, number):
+    def build(timings):
+        with contextlib.suppress(KeyboardInterrupt):  # as TensorRT does with what its logger raises
+            os.kill(os.getpid(), number)
+        return factory.build(timings)
+
+    with sigterm_interrupts(), pytest.raises(KeyboardInterrupt):
+        store.obtain(KEY, build, factory.load, "forward graph")
+    assert not factory.loaded
+    assert factory.obtain(store) == sha256(b"engine 1")
+    assert len(factory.given) == 1
 
 
 def test_memory_that_runs_out_in_loading_builds_no_other_engine(store, factory):
