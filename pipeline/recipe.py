@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import tomli_w
 from pydantic import (
@@ -23,14 +23,12 @@ from pipeline.batches import Place
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS, Method
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
+from pipeline.problems import keys, message
 from pipeline.recipe_file import in_place, read_recipe
 from pipeline.search import SearchSpec
 from runtime.bundle import Digest
 from runtime.errors import BadRecipe
 from runtime.spec import Frozen, Gate, Name, ThreatModel
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 USUAL_DECAY = 0.999
@@ -224,27 +222,15 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        problems = "\n".join(f"  {_path(item['loc'])}: {_message(item)}" for item in error.errors())
+        problems = "\n".join(f"  {_path(item['loc'])}: {message(item, _keys(item['loc']))}" for item in error.errors())
         raise BadRecipe(f"{where}:\n{problems}", hint="docs/recipes.md lists every key") from None
-
-
-def _message(problem: ErrorDetails) -> str:
-    """Return what pydantic says; of a key that there is not, which ones its table has."""
-    if problem["type"] != "extra_forbidden":
-        return problem["msg"]
-    return f"no such key; known: {', '.join(_keys(problem['loc'])) or 'none'}"
 
 
 def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
     """Return the keys of the table that a location of pydantic's lies in."""
-    *tables, _ = map(str, location)
-    if tables[:1] == ["method"]:  # then the branch of the union, then what TOML has
-        return METHODS[tables[1]].options.model_fields if len(tables) > 2 else ("name", *METHODS)
-    table: type[BaseModel] = Recipe
-    for name in tables:
-        kinds = get_args(table.model_fields[name].annotation) or (table.model_fields[name].annotation,)
-        table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return table.model_fields
+    if location[:1] == ("method",):  # then the branch of the union, then what TOML has
+        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", *METHODS)
+    return keys(Recipe, location)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

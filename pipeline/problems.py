@@ -1,0 +1,34 @@
+"""What is wrong with a table of TOML, in words: pydantic's, but of a key that there is not which ones there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+
+def message(problem: ErrorDetails, known: Iterable[str]) -> str:
+    """Return one problem in words; `known` are the keys of the table it lies in."""
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    return f"no such key; known: {', '.join(known) or 'none'}"
+
+
+def keys(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
+    """Return the keys of the table that a location of pydantic's lies in, below those of `model`."""
+    for part in location[:-1]:
+        if part in model.model_fields:
+            model = next(_records(model.model_fields[str(part)].annotation), model)
+    return model.model_fields
+
+
+def _records(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the records that an annotation names, as `Table | None` or `dict[str, Table]` do."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _records(inner)
