@@ -201,6 +201,13 @@ def test_a_file_system_that_refuses_is_the_environments_fault(install):
     assert "hint: name a place that this user may write to" in result.stderr
 
 
+def test_the_commands_of_a_group_are_listed_uncut():
+    result = run("key", "--help")
+    listed = result.stdout.partition("Commands:")[2]
+    assert "new  Make a key pair." in listed
+    assert "..." not in listed
+
+
 PIPED = {
     "stdout": ["inspect", str(TINY)],
     "help": ["--help"],
