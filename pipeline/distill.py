@@ -16,6 +16,7 @@ from pipeline.checkpoint import NetworkCard
 from pipeline.data import Dataset, hold_out, load_dataset
 from pipeline.devices import from_first, launch, local_processes
 from pipeline.evaluate import device_name
+from pipeline.memory import running_out
 from pipeline.precision import resolve
 from pipeline.recipe import Recipe
 from pipeline.run import Run
@@ -62,7 +63,7 @@ def distill(
         UsageFault: `out` is not empty, or no run; or another process trains there.
         BadData, BadModel, BadRecipe: data, teacher and recipe do not fit; nothing has been written then.
         BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
-        MissingEnvironment: there are fewer devices, or a process was lost.
+        MissingEnvironment: there are fewer devices, or a process was lost; or memory ran out.
         NonFinite: the loss is no longer a number.
 
     """
@@ -81,7 +82,7 @@ def _run(
 ) -> Summary:
     """Do what `distill` says, as one of the processes; the first one alone writes, and says what happens."""
     recipe = Recipe.model_validate(table)
-    with ExitStack() as held:
+    with ExitStack() as held, running_out():
         finished = from_first(fabric, lambda: _claimed(held, out, recipe, resume=resume))
         if finished is None:
             return _trained(fabric, recipe, out, data_root, save_seconds, allow_weak_teacher)

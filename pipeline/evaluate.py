@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.memory import running_out
 from pipeline.precision import arithmetic
 from pipeline.run_directory import TrainedRun
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
-from runtime.errors import MissingEnvironment
+from runtime.fitting import Fitting
 from runtime.images import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
@@ -20,7 +21,7 @@ from runtime.suite import Campaign, Target, clean_pass
 from runtime.verify import Subject
 
 HOLDOUT_BATCH = 250
-"""Hold-out images at a time; half as many, and half again, where they do not fit the device's memory."""
+"""Hold-out images at a time; fewer where they do not fit the device's memory."""
 
 
 class TorchSession:
@@ -36,13 +37,18 @@ class TorchSession:
         self._sha256 = sha256
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return logits [B, K]."""
-        with torch.no_grad(), arithmetic("fp32", self.device):
+        """Return logits [B, K].
+
+        Raises:
+            OutOfMemory: so many images do not fit.
+
+        """
+        with running_out(), torch.no_grad(), arithmetic("fp32", self.device):
             return self.network(x)  # type: ignore[no-any-return]
 
     def loss_gradient(self, x: Tensor, loss: LossSpec) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits [B, K], values [B] and gradients [B, C, H, W]."""
-        with torch.enable_grad(), arithmetic("fp32", self.device):
+        """Return logits [B, K], values [B] and gradients [B, C, H, W]; raises as `logits` does."""
+        with running_out(), torch.enable_grad(), arithmetic("fp32", self.device):
             points = x.detach().requires_grad_()
             logits = self.network(points)
             value, cotangent = value_and_cotangent(logits.detach(), loss)
@@ -80,25 +86,14 @@ def holdout_accuracy(
     """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images.
 
     Raises:
-        MissingEnvironment: not even one image fits the device's memory.
+        OutOfMemory: not even one image fits the device's memory.
 
     """
-    session = TorchSession(network, sha256="", device=device)
-    batch = HOLDOUT_BATCH
-    while True:
-        try:
-            target = Target(session, images, classes, batch, placement(device))
-            evidence = clean_pass(target, 0, Silent())
-            under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
-            return float(evidence.correct.mean()), under_pgd.accuracy
-        except torch.cuda.OutOfMemoryError as error:
-            if batch == 1:
-                raise MissingEnvironment(
-                    "an image of the hold-out does not fit the device's memory beside the networks",
-                    hint="end what else runs on the device, or take a smaller train.batch or a smaller network",
-                ) from error
-        batch //= 2
-        torch.cuda.empty_cache()
+    session = Fitting(TorchSession(network, sha256="", device=device))
+    target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
+    evidence = clean_pass(target, 0, Silent())
+    under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
+    return float(evidence.correct.mean()), under_pgd.accuracy
 
 
 def device_name(device: torch.device) -> str:

@@ -1,16 +1,21 @@
-"""How much memory is free, of a device or of this machine."""
+"""How much memory is free, of a device or of this machine; and what PyTorch raises where it runs out."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from runtime.errors import OutOfMemory
+
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+NO_MEMORY = re.compile(r"out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|can't allocate memory")
+"""What the CUDA runtime, its libraries and the CPU's allocator say, whose errors have no type of their own."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -21,6 +26,25 @@ def free_memory(device: torch.device) -> int:
         limit, used = (int((CGROUP / f"memory.{what}").read_text()) for what in ("max", "current"))
         return min(_of_machine(), max(limit - used, 0))
     return _of_machine()
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Say whether PyTorch raised this because memory ran out, a device's or the machine's."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
+
+
+@contextlib.contextmanager
+def running_out() -> Iterator[None]:
+    """Let what PyTorch raises where memory runs out be `OutOfMemory`, and be raised as that."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory(
+            f"memory ran out: {str(error).splitlines()[0]}",
+            hint="end what else runs there, or take a smaller batch or a smaller network",
+        ) from None
 
 
 def _of_machine() -> int:

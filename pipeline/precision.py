@@ -40,11 +40,16 @@ def products(precision: Precision) -> Iterator[None]:
     """Let CUDA multiply float32 as a resolved precision says; PyTorch's settings, TF32 convolutions, come back.
 
     That is all a backward pass needs: what autocast chose forwards, autograd takes backwards by itself.
+
+    These are the settings that keep PyTorch's old and new names for them in agreement. `fp32_precision` alone, which is
+    new, does not; whoever then reads an old name gets an error, as torch.compile does where it chooses CUDA kernels.
     """
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = matmul.fp32_precision, convolution.fp32_precision
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     try:
-        matmul.fp32_precision = convolution.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        cudnn.allow_tf32 = precision == "tf32"
         yield
     finally:
-        matmul.fp32_precision, convolution.fp32_precision = before
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]

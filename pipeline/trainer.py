@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from pipeline.devices import one_device, share_buffers
 from pipeline.losses import reduce
+from pipeline.memory import ran_out
 from pipeline.methods import METHODS, View
 from pipeline.models.layers import Folded
 from pipeline.precision import arithmetic, products
@@ -112,13 +113,15 @@ class Trainer:
         while True:
             try:
                 return self._accumulate(batch, progress)
-            except torch.cuda.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
                 self._divide_further(error)
             _restore(self.student, before)
             self.optimiser.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
 
-    def _divide_further(self, error: torch.cuda.OutOfMemoryError) -> None:
+    def _divide_further(self, error: RuntimeError) -> None:
         """Double the parts; several processes would have to agree, so there it is for the recipe to say."""
         if self.fabric.world_size > 1 or 4 * self.parts > self.recipe.train.batch:
             more = 2 * self.parts // self.fabric.world_size

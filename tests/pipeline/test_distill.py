@@ -17,9 +17,10 @@ from pipeline.models.layers import Folded
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
 from runtime import npz
+from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle import InputShape
 from runtime.cli import main
-from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, UsageFault
+from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.images import ImageSet
 from runtime.stored import StoredImages
@@ -232,9 +233,44 @@ def test_a_hold_out_that_does_not_fit_the_memory_is_halved_to_equal_figures():
     assert caught.value.hint
 
 
-def test_the_torch_session_gives_the_gradient_of_autograd_and_of_the_folded_network(trained_like):
-    from runtime.attacks.losses import cross_entropy, one_hot
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+]
 
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_memory_that_runs_out_is_told_to_whoever_asks_for_fewer_images_then(error):
+    class Full(torch.nn.Module):
+        def forward(self, x):
+            raise error
+
+    session = TorchSession(Full(), sha256="", device=torch.device("cpu"))
+    loss = cross_entropy(one_hot(torch.tensor([0]), 2))
+    for ask in (session.logits, partial(session.loss_gradient, loss=loss)):
+        with pytest.raises(OutOfMemory, match="memory ran out") as caught:
+            ask(torch.zeros(1, 1, 2, 2))
+        assert caught.value.hint
+
+
+def test_another_error_of_pytorch_stays_what_it_is():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        TorchSession(Broken(), sha256="", device=torch.device("cpu")).logits(torch.zeros(1, 1, 2, 2))
+
+
+def test_a_run_whose_weights_do_not_fit_the_memory_ends_with_a_way_out(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *_: (_ for _ in ()).throw(OUT_OF_MEMORY[0]))
+    with pytest.raises(OutOfMemory, match="memory ran out: CUDA out of memory"):
+        distill(recipe, tmp_path / "run")
+
+
+def test_the_torch_session_gives_the_gradient_of_autograd_and_of_the_folded_network(trained_like):
     x, labels = torch.rand(5, 1, 28, 28), torch.arange(5)
     points = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(

@@ -78,7 +78,11 @@ def test_parts_of_less_than_two_images_are_refused(tmp_path, parts):
         trainer(tmp_path, f"train.micro_batches={parts}")
 
 
-def without_room(monkeypatch, most):
+TORCHS = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def without_room(monkeypatch, most, error=TORCHS):
     """Let a part of more than `most` images fail as CUDA does, half-way: statistics moved, a gradient there."""
     original = Trainer._loss
 
@@ -86,19 +90,19 @@ def without_room(monkeypatch, most):
         loss = original(self, searched, part, progress)
         if len(part[0]) > most:
             loss.backward()
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise error
         return loss
 
     monkeypatch.setattr(Trainer, "_loss", _loss)
 
 
-@pytest.mark.parametrize(("most", "parts"), [(10, 2), (5, 4)])
+@pytest.mark.parametrize(("most", "parts", "error"), [(10, 2, TORCHS), (5, 4, TORCHS), (10, 2, CUBLAS)])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_as_if_asked_for_from_the_start(
-    tmp_path, batch, monkeypatch, most, parts
+    tmp_path, batch, monkeypatch, most, parts, error
 ):
     asked = trainer(tmp_path, f"train.micro_batches={parts}", "train.ema=0.9")
     expected = steps(asked, batch, 3)
-    without_room(monkeypatch, most)
+    without_room(monkeypatch, most, error)
     halved = trainer(tmp_path, "train.ema=0.9")
     assert steps(halved, batch, 3) == expected
     assert halved.parts == parts
@@ -170,6 +174,12 @@ def test_an_average_is_asked_for_by_its_decay_or_by_true_for_the_usual_one(tmp_p
 def test_a_decay_that_is_none_is_refused(tmp_path, value):
     with pytest.raises(BadRecipe, match=r"train\.ema"):
         small(tmp_path, f"train.ema={value}")
+
+
+def test_a_defect_is_not_taken_for_a_batch_that_does_not_fit(tmp_path, batch, monkeypatch):
+    without_room(monkeypatch, 1, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        steps(trainer(tmp_path), batch, 1)
 
 
 @pytest.mark.slow
