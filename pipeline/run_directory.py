@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe import Precision, Recipe, load_recipe
 from runtime.bundle import DataRecord, Digest
-from runtime.errors import BadInput, BadRecipe, UsageFault
+from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256
 from runtime.spec import Frozen
 
@@ -121,19 +121,37 @@ def sole_writer(directory: Path) -> Iterator[None]:
 
     Raises:
         UsageFault: another process has it.
+        MissingEnvironment: its file system has no locks.
 
     """
     directory.mkdir(parents=True, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not locked(handle, directory):
+            raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out")
         yield
-    except BlockingIOError:
-        raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out") from None
     finally:
         os.close(handle)
         with suppress(OSError):
             directory.rmdir()
+
+
+def locked(handle: int, directory: Path) -> bool:
+    """Lock an open file of a directory for this process as long as it is open; False where another process has it.
+
+    Raises:
+        MissingEnvironment: the file system has no locks, as Lustre without `-o flock`.
+
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise MissingEnvironment(
+            f"{directory} cannot be locked: {error.strerror}", hint="name an --out on a file system that has locks"
+        ) from None
+    return True
 
 
 def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:

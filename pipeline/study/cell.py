@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,7 +12,7 @@ from pipeline.devices import training_device
 from pipeline.distill import distill
 from pipeline.evaluate import run_subject
 from pipeline.recipe import load_recipe
-from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, open_run
+from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_run
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
 from runtime.errors import BadRecipe
 from runtime.files import sha256
@@ -129,9 +128,4 @@ def claimed(directory: Path) -> Iterator[bool]:
     """Hold a cell's directory for this process; yields False where another process holds it. Ends with the process."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".claim").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+        yield locked(file.fileno(), directory)

@@ -1,5 +1,6 @@
 """A run that was stopped goes on to the very weights that it would have reached; what does not fit is refused."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from safetensors import safe_open
 
 from pipeline.distill import distill
 from pipeline.run_directory import STATE, sole_writer
-from runtime.errors import BadInput, BadRecipe, UsageFault
+from pipeline.study.cell import claimed
+from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from tests.flow.commands import edgeproof
 from tests.pipeline.runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
 
@@ -209,6 +211,21 @@ def test_two_processes_never_train_in_one_directory(halfway):
     with sole_writer(run.parent / "new"), pytest.raises(UsageFault, match="another process trains in"):
         distill(recipe, run.parent / "new")
     assert not (run.parent / "new").exists()
+
+
+def test_a_file_system_without_locks_is_told_and_not_taken_for_another_process(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for hold in (sole_writer, claimed):
+        with pytest.raises(MissingEnvironment, match="cannot be locked: Function not implemented"), hold(tmp_path):
+            pass
+
+
+def test_an_error_of_the_run_is_not_taken_for_another_process(tmp_path):
+    with pytest.raises(BlockingIOError), sole_writer(tmp_path / "run"):
+        raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking")
 
 
 @pytest.mark.slow
