@@ -10,18 +10,25 @@ import torch
 from pipeline.recipe import Precision
 from runtime.errors import MissingEnvironment
 
+AMPERE = (8, 0)
+"""The first compute capability with TF32; older ones take such a product in float32, and say nothing."""
+
 
 def resolve(precision: Precision, device: torch.device) -> Precision:
-    """Return the precision used for what a recipe asks: `auto` is fp32 on a CPU and TF32 on CUDA (ADR 0004).
+    """Return the precision used for what a recipe asks: `auto` is TF32 on a GPU that has it, else fp32 (ADR 0004).
 
     Raises:
         MissingEnvironment: TF32 is asked for on a device that has none.
 
     """
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
     if precision == "auto":
-        return "tf32" if device.type == "cuda" else "fp32"
-    if precision == "tf32" and device.type != "cuda":
-        raise MissingEnvironment(f"TF32 needs a CUDA device, not {device.type}", hint="set train.precision to auto")
+        return "tf32" if has_tf32 else "fp32"
+    if precision == "tf32" and not has_tf32:
+        what = "this GPU" if device.type == "cuda" else device.type
+        raise MissingEnvironment(
+            f"TF32 needs an NVIDIA GPU since Ampere, not {what}", hint="set train.precision to auto"
+        )
     return precision
 
 

@@ -4,9 +4,11 @@ import torch
 from pipeline.methods import METHODS
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
+from pipeline.precision import resolve
 from pipeline.recipe import TrainTable, load_recipe
 from pipeline.search import search
 from pipeline.trainer import Trainer, learning_rate
+from runtime.errors import MissingEnvironment
 
 
 @pytest.fixture
@@ -57,6 +59,22 @@ def test_the_gradient_of_the_weights_is_computed_in_the_precision_of_the_recipe(
 
 def of_products():
     return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "auto"), [("cuda", (8, 0), "tf32"), ("cuda", (7, 5), "fp32"), ("cpu", None, "fp32")]
+)
+def test_tf32_is_where_the_device_has_it_and_refused_where_not(device, capability, auto, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    device = torch.device(device)
+    assert resolve("auto", device) == auto
+    assert resolve("bf16", device) == "bf16"
+    if auto == "tf32":
+        assert resolve("tf32", device) == "tf32"
+    else:
+        with pytest.raises(MissingEnvironment, match="TF32 needs") as caught:
+            resolve("tf32", device)
+        assert "auto" in caught.value.hint
 
 
 def test_two_equal_seeds_give_equal_bits_and_another_seed_does_not(batch):
