@@ -143,6 +143,17 @@ def test_the_search_computes_and_leaves_no_gradient_of_a_weight_and_the_student_
     assert run.student.training
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_search_never_goes_through_the_network_where_the_gradients_of_all_processes_meet(method, batch):
+    def forwards(count):
+        run, asked = trainer(overrides=[f"method.name={method}", f"search.steps={count}"]), []
+        run.learning.register_forward_pre_hook(lambda *_: asked.append(1))
+        steps(run, batch, 1)
+        return len(asked)
+
+    assert forwards(3) == forwards(0) > 0
+
+
 def test_the_second_phase_is_reached_after_its_fraction_of_all_steps(batch, watched):
     _, entries = watched("iad", batch, count=7)
     options = entries[0]["view"].options
