@@ -24,6 +24,7 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.memory import keep_freed_memory
 from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
 
 T = TypeVar("T")
@@ -162,6 +163,7 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
 
     PyTorch would make text of every error, and keep one alone: maybe that of a process which lost the one at fault.
     """
+    keep_freed_memory()
     try:
         try:
             return work(fabric, *arguments)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.memory import running_out
+from pipeline.memory import keep_freed_memory, running_out
 from pipeline.precision import arithmetic
 from pipeline.run_directory import TrainedRun
 from runtime.attacks import PGD
@@ -62,6 +62,7 @@ class TorchSession:
 
 def run_subject(trained: TrainedRun, images: ImageSet, *, device: torch.device) -> Subject:
     """Return a finished run's network as the subject of a verdict on `images`."""
+    keep_freed_memory()
     card = trained.card
     return Subject(
         session=TorchSession(trained.network, sha256=trained.checkpoint_sha256, device=device),

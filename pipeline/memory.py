@@ -1,9 +1,11 @@
-"""How much memory is free, of a device or of this machine; and what PyTorch raises where it runs out."""
+"""How much memory is free, of a device or of this machine; keeping it; and what PyTorch raises where it runs out."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,10 @@ from runtime.errors import OutOfMemory
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt (malloc.h)."""
+KEPT = 1 << 30
+"""Bytes: blocks up to this size are kept, and as much is free on top of the heap before any is given back."""
 NO_MEMORY = re.compile(r"out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|can't allocate memory")
 """What the CUDA runtime, its libraries and the CPU's allocator say, whose errors have no type of their own."""
 
@@ -26,6 +32,18 @@ def free_memory(device: torch.device) -> int:
         limit, used = (int((CGROUP / f"memory.{what}").read_text()) for what in ("max", "current"))
         return min(_of_machine(), max(limit - used, 0))
     return _of_machine()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the blocks that PyTorch frees on the CPU; elsewhere nothing happens.
+
+    By default it gives large ones back to the system, which hands them out again page by page, each zeroed and with a
+    fault: activations of every layer and every step. What that costs: docs/adr/0039-freed-memory-is-kept.md.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        glibc = ctypes.CDLL(None)
+        for parameter in (MMAP_THRESHOLD, TRIM_THRESHOLD):
+            glibc.mallopt(parameter, KEPT)  # 0, and no effect: before glibc 2.35 the former is 32 MiB at most
 
 
 def ran_out(error: RuntimeError) -> bool:
