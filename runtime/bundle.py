@@ -215,7 +215,7 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
         raise BadSignature(f"{path}: signature and manifest list different files", hint=SIGN_AGAIN)
     for name in sorted((present - set(alone)) ^ set(manifest.files)):
         state = "is not listed in the manifest" if name in present else "is listed in the manifest but missing"
-        raise BadBundle(f"{path}: {name} {state}", hint="remove it" if name.startswith(".") else COPY_AGAIN)
+        raise BadBundle(f"{path}: {name} {state}", hint="remove it" if name in present else COPY_AGAIN)
     contents = {name: _checked(path, name, manifest.files) for name in manifest.files}
     for graph in manifest.graphs.values():
         for name in filter(None, (graph.forward, graph.gradient)):

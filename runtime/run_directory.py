@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.evidence import Evidence
@@ -128,16 +128,18 @@ def check_same(out: Path, request: Request) -> None:
     for name in request.unlike(earlier):
         was, now = (_in_words(getattr(each, name)) for each in (earlier, request))
         raise BadRun(
-            f"the run in {out} was asked with another {name}: {was}, now {now}",
+            f"the run in {out} was asked with {name} {was}, now with {now}",
             hint="ask for the same, or begin in another --out",
         )
 
 
 def _in_words(value: Any) -> str:
-    """Return what a request asks for in one field: the names of attacks; without the brackets of a record."""
+    """Return what a request asks for in one field: the names of attacks; of a record what is set."""
+    if isinstance(value, BaseModel):
+        return " ".join(f"{name}={each}" for name, each in value if each is not None) or "none"
     if isinstance(value, tuple):
-        return ", ".join(each.name for each in value) or "none"
-    return str(value)
+        return ", ".join(str(getattr(each, "name", each)) for each in value) or "none"
+    return "none" if value is None else str(value)
 
 
 def finished(out: Path, request: Request) -> bool:

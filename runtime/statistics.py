@@ -140,7 +140,9 @@ def _max_drop(most: float, difference: Interval | None, interval: str, *, parent
         return Decision("passed", [f"robust accuracy dropped by at most {gate}: the low end of {ends} is within"])
     if high < -most:
         return Decision("failed", [f"robust accuracy dropped by more than {gate}: the high end of {ends} is beyond"])
-    return Decision("inconclusive", [f"robust accuracy may have dropped by more than {gate} or less: {ends} spans it"])
+    return Decision(
+        "inconclusive", [f"robust accuracy may have dropped by more or by less than {gate}: {ends} spans it"]
+    )
 
 
 def percent(fraction: float) -> str:

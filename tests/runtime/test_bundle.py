@@ -56,9 +56,10 @@ def test_a_damaged_bundle_is_refused(bundle, damage):
     assert caught.value.hint
 
 
-def test_a_hidden_file_that_is_not_listed_is_to_be_removed(bundle):
-    (bundle / ".DS_Store").write_bytes(b"")
-    with pytest.raises(BadBundle, match=r"\.DS_Store is not listed") as caught:
+@pytest.mark.parametrize("name", [".DS_Store", "NOTES.txt"])
+def test_a_file_that_is_not_listed_is_to_be_removed(bundle, name):
+    (bundle / name).write_bytes(b"")
+    with pytest.raises(BadBundle, match=f"{name} is not listed") as caught:
         open_bundle(bundle)
     assert caught.value.hint == "remove it"
 

@@ -74,12 +74,12 @@ def half(place, tmp_path):
 
 
 CHANGED = {
-    "other seed": (["--seed", "1"], "another seed: 0, now 1"),
-    "other eps": (["--eps", "0.02"], "another threat_model"),
-    "other attacks": (["--attacks", "fgsm"], "another attacks: fgsm, pgd, apgd-ce, now fgsm\n"),
-    "fewer images": (["--n", "300"], "another n"),
-    "a gate": (["--fail-under", "1%"], "another gate"),
-    "a shard": (["--shard", "1/2"], "another shard"),
+    "other seed": (["--seed", "1"], "asked with seed 0, now with 1\n"),
+    "other eps": (["--eps", "0.02"], "asked with threat_model norm=linf eps="),
+    "other attacks": (["--attacks", "fgsm"], "asked with attacks fgsm, pgd, apgd-ce, now with fgsm\n"),
+    "fewer images": (["--n", "300"], "asked with n "),
+    "a gate": (["--fail-under", "1%"], "asked with gate none, now with fail_under=0.01\n"),
+    "a shard": (["--shard", "1/2"], "asked with shard none, now with 1/2\n"),
 }
 
 
@@ -100,7 +100,7 @@ def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_pa
     write_bundle(tmp_path / "other", other, n=N)
     result = edgeproof("verify", tmp_path / "other", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3
-    assert "another artifact_sha256" in result.stderr
+    assert "asked with artifact_sha256 " in result.stderr
     assert (half / "journal.jsonl").read_bytes() == kept
 
 
