@@ -107,6 +107,11 @@ class Paired(Frozen):
     ci95: Interval
     mcnemar_p: float | None
 
+    @property
+    def n(self) -> int:
+        """Images that both runs attacked."""
+        return self.both + self.only_this + self.only_that + self.neither
+
 
 class Agreement(Frozen):
     """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does."""

@@ -90,7 +90,7 @@ def _compared(account: Account) -> str:
 
 
 def _change(paired: Paired) -> tuple[str, str]:
-    return points(paired.difference), f"{points(paired.ci95[0])} to {points(paired.ci95[1])}"
+    return f"{points(paired.difference)} on {paired.n} images", f"{points(paired.ci95[0])} to {points(paired.ci95[1])}"
 
 
 def _warnings(report: Report) -> list[str]:

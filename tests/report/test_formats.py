@@ -168,6 +168,7 @@ def test_other_runs_are_shown_beside_this_one(made, run):
     assert result.exit_code == 0, result.stderr
     summary = (run / "summary.md").read_text()
     assert "not paired | the threat models are linf, eps " in summary
+    assert summary.count(" points on 60 images |") == 2
     account = read_account(run, [made / "other", made / "farther"])
     paired, not_paired = account.others
     mine = account.report.paired

@@ -100,6 +100,7 @@ def test_every_figure_of_the_report_is_on_the_page(html, full):
         assert check.hint in text
     assert report.request.command in re.sub(r"\s+", " ", text)
     assert "not paired: the threat models are linf, eps " in text
+    assert re.search(r"\)\s*on 60 images", text)
     assert "power.draw is not measured here" in text
 
 
