@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,6 +10,11 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+def path(location: Iterable[int | str]) -> str:
+    r"""Return where a problem is, as TOML writes a key: `search."\u0000"`. Nothing in it moves a terminal's cursor."""
+    return ".".join(part if _bare(part) else json.dumps(part).replace("\x7f", r"\u007f") for part in map(str, location))
 
 
 def message(problem: ErrorDetails, known: Iterable[str]) -> str:
@@ -24,6 +30,10 @@ def keys(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[st
         if part in model.model_fields:
             model = next(_records(model.model_fields[str(part)].annotation), model)
     return model.model_fields
+
+
+def _bare(key: str) -> bool:
+    return key.isascii() and key.replace("-", "_").replace("_", "x").isalnum()
 
 
 def _records(annotation: Any) -> Iterator[type[BaseModel]]:

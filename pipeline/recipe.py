@@ -23,7 +23,7 @@ from pipeline.batches import Place
 from pipeline.losses import Reduction
 from pipeline.methods import METHODS, Method
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
-from pipeline.problems import keys, message
+from pipeline.problems import keys, message, path
 from pipeline.recipe_file import in_place, read_recipe
 from pipeline.search import SearchSpec
 from runtime.bundle import Digest
@@ -237,4 +237,4 @@ def _path(location: tuple[int | str, ...]) -> str:
     parts = [str(part) for part in location]
     if parts[:1] == ["method"] and len(parts) > 1 and parts[1] in METHODS:
         del parts[1]  # pydantic names the branch of the union first
-    return ".".join(parts) or "recipe"
+    return path(parts) or "recipe"

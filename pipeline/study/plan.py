@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
-from pipeline.problems import keys, message
+from pipeline.problems import keys, message, path
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.study.published import published
 from runtime.attacks import NAMES
@@ -138,8 +138,7 @@ def load_study(source: str) -> Study:
         raise BadRecipe(f"study {source}: {error}") from None
     except ValidationError as error:
         problems = "\n".join(
-            f"  {'.'.join(str(part) for part in item['loc']) or 'study'}: {message(item, keys(Study, item['loc']))}"
-            for item in error.errors()
+            f"  {path(item['loc']) or 'study'}: {message(item, keys(Study, item['loc']))}" for item in error.errors()
         )
         raise BadRecipe(f"study {source}:\n{problems}", hint="docs/studies.md lists every key") from None
 

@@ -219,6 +219,14 @@ def test_a_key_that_there_is_not_is_told_beside_those_that_there_are(override, s
     assert f"  {says}" in error.value.message
 
 
+def test_a_key_that_would_move_the_cursor_is_told_as_toml_writes_it(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('base = "fashion-mini"\n[search]\n"\\u001b[2J" = 1\n')
+    with pytest.raises(BadRecipe) as error:
+        load_recipe(str(recipe))
+    assert r'  search."\u001b[2J": no such key; known: eps' in error.value.message
+
+
 def test_of_a_method_without_fields_none_is_known():
     with pytest.raises(BadRecipe, match=r"method\.pgd-at\.x: no such key; known: none"):
         load_recipe("fashion-mini", ["method.name=pgd-at", "method.pgd-at.x=1"])
