@@ -140,7 +140,7 @@ stopped_and_resumed() { # TAG ATTACKS: docker stop in the middle of a run, which
 
 train_image() { # the way from a recipe to a bundle, on the CPU
   local tag=edgeproof:train
-  volume=edgeproof-work:/work
+  volume=edgeproof-work:/workspace
   stand_in amd64
   DOCKER_BUILDKIT=1 build "$tag" docker/train.Dockerfile amd64 --build-arg BASE_IMAGE=edgeproof-base:amd64
   run 0 "$tag" distill fashion-mini --set train.max_steps=2 --out run

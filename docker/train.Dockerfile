@@ -37,17 +37,17 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/edgeproof /opt/edgeproof
 ENV PATH=/opt/edgeproof/bin:${PATH} \
-    HOME=/work \
-    MPLCONFIGDIR=/work/.cache/matplotlib \
-    TORCHINDUCTOR_CACHE_DIR=/work/.cache/inductor \
+    HOME=/workspace \
+    MPLCONFIGDIR=/workspace/.cache/matplotlib \
+    TORCHINDUCTOR_CACHE_DIR=/workspace/.cache/inductor \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN edgeproof --version \
-    && useradd --uid "${USER_ID}" --home-dir /work --no-create-home --shell /usr/sbin/nologin edgeproof \
-    && install -d -o edgeproof -g edgeproof /work
+    && useradd --uid "${USER_ID}" --home-dir /workspace --no-create-home --shell /usr/sbin/nologin edgeproof \
+    && install -d -o edgeproof -g edgeproof /workspace
 USER ${USER_ID}
-WORKDIR /work
-VOLUME /work
-HEALTHCHECK --interval=60s --timeout=30s --start-period=60s CMD ["sh", "-c", "test -w /work && edgeproof --version"]
+WORKDIR /workspace
+VOLUME /workspace
+HEALTHCHECK --interval=60s --timeout=30s --start-period=60s CMD ["sh", "-c", "test -w /workspace && edgeproof --version"]
 ENTRYPOINT ["edgeproof"]
 CMD ["--help"]

@@ -20,6 +20,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt (malloc.h)."""
 KEPT = 1 << 30
 """Bytes: blocks up to this size are kept, and as much is free on top of the heap before any is given back."""
+OLDER = 32 << 20
+"""What older glibc takes at most as MMAP_THRESHOLD."""
 NO_MEMORY = re.compile(r"out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|can't allocate memory")
 """What the CUDA runtime, its libraries and the CPU's allocator say, whose errors have no type of their own."""
 
@@ -42,8 +44,9 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         glibc = ctypes.CDLL(None)
-        for parameter in (MMAP_THRESHOLD, TRIM_THRESHOLD):
-            glibc.mallopt(parameter, KEPT)  # 0, and no effect: before glibc 2.35 the former is 32 MiB at most
+        # Where that much is refused, the threshold would stay at 128 KiB: setting the other ends its own rise.
+        glibc.mallopt(MMAP_THRESHOLD, KEPT) or glibc.mallopt(MMAP_THRESHOLD, OLDER)
+        glibc.mallopt(TRIM_THRESHOLD, KEPT)
 
 
 def ran_out(error: RuntimeError) -> bool:

@@ -127,11 +127,16 @@ def check_comparable(request: Request, reference: Finished | None) -> None:
 
 def check_shared(reference: Finished, index: Any, labels: Any) -> None:
     """Raise `BadData` unless the other run judged some of the images at `index`, and with the same `labels`."""
-    shared, here, there = np.intersect1d(index, reference.images["index"], return_indices=True)
+    shared, here, there = _shared(index, reference)
     if not len(shared):
         raise BadData("the run to compare with shares no images", hint="run both with the same --n and --shard")
     if not np.array_equal(np.asarray(labels)[here], reference.images["label"][there]):
         raise BadData("the run to compare with has other labels for the same images")
+
+
+def _shared(index: Any, reference: Finished) -> tuple[Any, Any, Any]:
+    """Return which images both judged, rising, and the rows that hold them in `index` and in the other run."""
+    return np.intersect1d(index, reference.images["index"], return_indices=True)
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def match_finished(this: Finished, that: Finished) -> Matched:
     if found and mine.data.sha256 != its.data.sha256:
         raise BadData(found.why, hint=found.hint)
     check_shared(that, this.images["index"], this.images["label"])
-    index, here, there = np.intersect1d(this.images["index"], that.images["index"], return_indices=True)
+    index, here, there = _shared(this.images["index"], that)
     both = Both(index, this.robust[here], that.robust[there])
     same = int((this.images["clean_prediction"][here] == that.images["clean_prediction"][there]).sum())
     if found:
@@ -202,7 +207,7 @@ class Both:
 
 def match(evidence: Evidence, reference: Finished) -> Both:
     """Find the images that both runs attacked; `check_shared` knows that there are some."""
-    index, here, there = np.intersect1d(evidence.index, reference.images["index"], return_indices=True)
+    index, here, there = _shared(evidence.index, reference)
     return Both(index, evidence.robust[here], reference.robust[there])
 
 
