@@ -120,6 +120,16 @@ class TrainTable(Frozen):
         return {True: USUAL_DECAY, False: None}[value] if isinstance(value, bool) else value
 
 
+class ResourcesTable(Frozen):
+    """[resources]: what a run takes of a Ray cluster where it is the cell of a study; no figure depends on it.
+
+    Of GPUs at most one, or a part of one, since a cell trains on one device; None is one where the cluster has any.
+    """
+
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class MethodTable(Frozen):
     """[method]: its name, and its own fields in the table of that name."""
 
@@ -163,6 +173,8 @@ class Recipe(Frozen):
     train: TrainTable
     threat: ThreatModel = ThreatModel()
     gate: Gate = Gate()
+    resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
+    """Not kept with the run: it may go on elsewhere, with other ones."""
 
     @model_validator(mode="before")
     @classmethod
@@ -189,11 +201,11 @@ class Recipe(Frozen):
         return teacher
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved recipe as TOML has it: every default filled in, nothing that is None."""
+        """Return the resolved recipe as TOML has it: every default filled in, nothing that is None, no [resources]."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def to_toml(self) -> str:
-        """Return the resolved recipe as a TOML document that loads to the same recipe."""
+        """Return the resolved recipe as a TOML document that loads to the same run."""
         return tomli_w.dumps(self.to_dict())
 
 

@@ -115,7 +115,7 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
 
 def _begun_otherwise(run: Path, cell: Cell) -> bool:
     recipe = run / RECIPE
-    return recipe.exists() and load_recipe(str(recipe)) != cell.recipe
+    return recipe.exists() and load_recipe(str(recipe)).to_dict() != cell.recipe.to_dict()
 
 
 def _asked_otherwise(request: Request, evaluation: Evaluation) -> bool:

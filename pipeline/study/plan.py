@@ -61,13 +61,6 @@ class Evaluation(Frozen):
         return name
 
 
-class Resources(Frozen):
-    """[resources]: what one cell takes of a Ray cluster; at most one GPU, since it trains on one device."""
-
-    cpus: Positive = 1
-    gpus: Annotated[float, Field(ge=0, le=1)] = 0
-
-
 class Study(Frozen):
     """Methods x students x radii x seeds over one recipe, and how every cell is judged.
 
@@ -90,7 +83,6 @@ class Study(Frozen):
     evaluation: Annotated[tuple[Evaluation, ...], Field(min_length=1)]
     reference: MethodName = "adaad"
     published: str | None = None
-    resources: Resources = Resources()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.study.cell import claimed, missing, run_cell
 from pipeline.study.plan import Cell, Study, expand
-from runtime.errors import EdgeproofError, missing_extra
+from runtime.errors import EdgeproofError, MissingEnvironment, missing_extra
 from runtime.files import write_atomic
 from runtime.progress import log
 
@@ -67,27 +67,40 @@ def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
             yield Attempt(cell.name, "waiting", f"lacks {', '.join(lacks)}")
 
 
+def needs(cell: Cell, has_gpus: bool) -> dict[str, float]:
+    """Return what a cell takes of a Ray cluster that has GPUs, or has none."""
+    resources = cell.recipe.resources
+    return {"num_cpus": resources.cpus, "num_gpus": float(has_gpus) if resources.gpus is None else resources.gpus}
+
+
 def run_on_ray(
     study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str, allow_weak_teacher: bool = False
 ) -> Iterator[Attempt]:
-    """Run every cell as a Ray task that takes what [resources] says; yields them as they end.
+    """Run every cell as a Ray task that takes what its recipe's [resources] say; yields them as they end.
 
     Ray places them. Every node must see `out` and the data under the same path, and have this package. `address` is
     that of a running cluster, 'auto' to find one, or 'local' to start one here.
 
     Raises:
-        MissingEnvironment: Ray is not installed.
+        MissingEnvironment: Ray is not installed, or a cell asks for more than a Ray that is started here has.
 
     """
     try:
         import ray
     except ImportError as error:
         raise missing_extra("`edgeproof study --ray`", ("ray",), error) from error
-    needs: dict[str, Any] = {"num_cpus": study.resources.cpus, "num_gpus": study.resources.gpus, "max_retries": 0}
     out, data_root = out.absolute(), data_root.absolute()
     with ray.init(address=address, include_dashboard=False, log_to_driver=True):
-        task = ray.remote(**needs)(_attempt_by_name)
-        waiting = {task.remote(study, cell.name, out, data_root, allow_weak_teacher): cell.name for cell in cells}
+        has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        asked = [needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells]
+        if address == "local":  # a cluster may grow, and Ray tells what waits for it
+            for cell, need in zip(cells, asked, strict=True):
+                _check_enough(cell.name, need, has)
+        task = ray.remote(max_retries=0)(_attempt_by_name)
+        waiting = {
+            task.options(**need).remote(study, cell.name, out, data_root, allow_weak_teacher): cell.name
+            for cell, need in zip(cells, asked, strict=True)
+        }
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             name = waiting.pop(done)
@@ -95,6 +108,15 @@ def run_on_ray(
                 yield ray.get(done)
             except ray.exceptions.RayError as error:  # the worker died: out of memory, a lost node
                 yield Attempt(name, "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+def _check_enough(name: str, need: dict[str, float], has: dict[str, float]) -> None:
+    for key, what in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        if need[key] > has.get(what, 0):
+            raise MissingEnvironment(
+                f"{name} asks for {need[key]:g} {what}s, and this machine has {has.get(what, 0):g}",
+                hint=f'say in the study what there is, as set = ["resources.{what.lower()}s={has.get(what, 0):g}"]',
+            )
 
 
 def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path, allow_weak_teacher: bool) -> Attempt:

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.methods import METHODS
 from pipeline.study.plan import Study, expand, load_study, study_names
+from pipeline.study.run import needs
 from runtime.errors import BadRecipe
 
 MINIMAL = {
@@ -130,7 +131,6 @@ def test_the_study_that_was_measured_is_the_one_that_ships_but_for_the_precision
         ("radii = ['8/255']", "radii need a step"),
         ("published = 'nowhere'", "cifar10-wrn34-20"),
         ("colour = 1", "colour: no such key; known: name, title, recipe"),
-        ("[resources]\ngpu = 1", "resources.gpu: no such key; known: cpus, gpus"),
         ("[method.adaad]\nsetz = []", "method.adaad.setz: no such key; known: set, seeds"),
         (
             "[[evaluation]]\nname = 'e'\nattack = ['pgd']",
@@ -140,7 +140,6 @@ def test_the_study_that_was_measured_is_the_one_that_ships_but_for_the_precision
         ("[[evaluation]]\nname = 'e'\nattacks = ['none']", "evaluation.1.attacks.0"),
         ("[[evaluation]]\nname = 'gradient'\nattacks = ['fgsm']", "two evaluations"),
         ("[[evaluation]]\nname = 'run'\nattacks = ['fgsm']", "training run"),
-        ("[resources]\ngpus = 4", "resources.gpus"),
         ("name = 1 = 2", "study"),
     ],
 )
@@ -151,6 +150,25 @@ def test_a_wrong_study_is_refused_with_the_place(study_file, change, says):
     with pytest.raises(BadRecipe, match="study") as caught:
         load_study(str(study_file))
     assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [("resources.gpu=1", "resources.gpu: no such key; known: cpus, gpus"), ("resources.gpus=2", "resources.gpus: ")],
+)
+def test_a_cell_that_asks_a_cluster_for_what_there_is_not_is_refused(asked, says):
+    with pytest.raises(BadRecipe, match=says):
+        expand(Study.model_validate({**MINIMAL, "set": [asked]}))
+
+
+def test_a_cell_takes_of_a_cluster_what_its_recipe_says_and_else_one_gpu_where_there_are_any():
+    said = {"students": ["resnet18", "mobilenet_v2"], "student": {"mobilenet_v2": {"set": ["resources.gpus=0.5"]}}}
+    silent, half = expand(Study.model_validate({**MINIMAL, "methods": ["adaad"], **said}))
+    assert needs(silent, has_gpus=True) == {"num_cpus": 1, "num_gpus": 1}
+    assert needs(silent, has_gpus=False) == {"num_cpus": 1, "num_gpus": 0}
+    assert needs(half, has_gpus=True) == {"num_cpus": 1, "num_gpus": 0.5}
+    of_the_paper = needs(expand(load_study("paper-cifar10"))[0], has_gpus=True)
+    assert of_the_paper == {"num_cpus": 4, "num_gpus": 1}
 
 
 def test_an_unknown_study_is_refused_with_those_that_ship():

@@ -137,6 +137,18 @@ def test_another_network_in_a_cell_is_judged_again_and_the_old_report_is_not_its
         assert (cell / "gradient.previous-1/report.json").read_bytes() == old
 
 
+def test_a_run_goes_on_with_other_resources(study, tmp_path):
+    cell, _ = expand(study)
+    assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "finished"
+    before = snapshot(tmp_path / "out")
+    more = study.model_copy(update={"set": ("resources.cpus=2", "resources.gpus=0")})
+    again, _ = expand(more)
+    assert again.recipe != cell.recipe
+    check_unchanged(more, again, tmp_path / "out" / cell.name)
+    assert attempt(more, again, tmp_path / "out", DATA_ROOT).state == "finished"
+    assert snapshot(tmp_path / "out") == before
+
+
 def test_a_run_that_began_otherwise_is_kept_beside_the_new_one(study, tmp_path, monkeypatch):
     cell, _ = expand(study)
     directory = tmp_path / cell.name
@@ -224,10 +236,20 @@ def test_without_ray_the_command_says_which_extra(study, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_local_ray_that_a_cell_asks_too_much_of_is_told_at_once(study_file, tmp_path):
+    pytest.importorskip("ray")
+    study_file.write_text('set = ["resources.cpus=4096"]\n' + study_file.read_text())
+    result = run(study_file, "--out", tmp_path / "out", "--ray", "local")
+    assert result.exit_code == 4, result.output
+    assert "resnet18-pgd-at-seed0 asks for 4096 CPUs, and this machine has " in result.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.check
 def test_a_local_ray_runs_every_cell_and_tells_of_the_one_that_fails(study_file, tmp_path):
     pytest.importorskip("ray")
-    study_file.write_text(study_file.read_text() + '\n[method.pgd-at]\nset = ["train.lr=1e30"]\n')
+    own = '\n[method.pgd-at]\nset = ["train.lr=1e30"]\n\n[method.trades]\nset = ["resources.cpus=0.5"]\n'
+    study_file.write_text(study_file.read_text() + own)
     result = run(study_file, "--out", tmp_path / "out", "--ray", "local")
     assert result.exit_code == 5, result.output
     assert "resnet18-pgd-at-seed0: failed: NonFinite" in result.stderr
