@@ -1,18 +1,15 @@
-"""Anyone's ONNX file, from `pack` to a verdict, on the command line."""
+"""Anyone's ONNX file, made a bundle by `pack` on the command line."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-import torch.nn.functional as F
 from onnx import TensorProto
 from pydantic import TypeAdapter
 
@@ -20,38 +17,8 @@ from export.foreign import name_of
 from runtime.bundle import MANIFEST, open_bundle
 from runtime.spec import Name
 from tests.export.classifiers import torch_gradient
+from tests.export.plain import BODY, LABELS, PLAIN, W2, WEIGHTS, X, network, no_rule, plain
 from tests.export.strangers import command, gradient_of, packed, session_of, stranger
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-RANDOM = np.random.default_rng(0)
-W1 = RANDOM.standard_normal((6, 3, 3, 3)).astype(np.float32) / 3
-W2 = RANDOM.standard_normal((6 * 4 * 4, 4)).astype(np.float32) / 5
-B2 = RANDOM.standard_normal(4).astype(np.float32)
-X = RANDOM.random((12, 3, 8, 8), dtype=np.float32)
-WEIGHTS = {"w1": W1, "w2": W2, "b2": B2, "flat": np.asarray([1, 96])}
-BODY = [
-    "c = Conv <strides=[2,2], pads=[1,1,1,1]> (image, w1)",
-    "r = Relu (c)",
-    "f = Reshape (r, flat)",
-    "m = MatMul (f, w2)",
-]
-PLAIN = [*BODY, "scores = Add (m, b2)"]
-
-
-def network(x: Any) -> Any:
-    """Return what PLAIN computes, in torch."""
-    w1, w2, b2 = (torch.from_numpy(array).to(x.dtype) for array in (W1, W2, B2))
-    return F.conv2d(x, w1, stride=2, padding=1).relu().flatten(1) @ w2 + b2
-
-
-LABELS = network(torch.from_numpy(X)).argmax(dim=1).numpy()
-
-
-def plain(nodes: list[str] | None = None, **changes: Any) -> Any:
-    given = {"dims": [1, 3, 8, 8], "out": [1, 4], "constants": WEIGHTS, **changes}
-    return stranger(nodes or PLAIN, **given)
 
 
 def tensorflow_shaped(opset: int) -> Any:
@@ -74,21 +41,6 @@ def tensorflow_shaped(opset: int) -> Any:
         opset=opset,
         names=("input_1:0", "Identity:0"),
     )
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "set.npz", x=X, y=LABELS)
-    return tmp_path / "set.npz"
-
-
-@pytest.fixture
-def save(tmp_path: Path) -> Callable[[Any], Path]:
-    def save(model: Any) -> Path:
-        onnx.save(model, tmp_path / "model.onnx")
-        return tmp_path / "model.onnx"
-
-    return save
 
 
 def renamed(model: Any, old: str, new: str) -> Any:
@@ -225,8 +177,9 @@ def test_node_of_a_newer_opset_without_a_way_back_is_refused(data: Path, save: A
 
 
 def test_class_token_is_joined_to_every_image(data: Path, save: Any, tmp_path: Path) -> None:
-    token = RANDOM.standard_normal((1, 1, 64)).astype(np.float32)
-    head = RANDOM.standard_normal((256, 4)).astype(np.float32) / 9
+    random = np.random.default_rng(4)
+    token = random.standard_normal((1, 1, 64)).astype(np.float32)
+    head = random.standard_normal((256, 4)).astype(np.float32) / 9
     model = plain(
         [
             "p = Reshape (image, patches)",
@@ -428,7 +381,7 @@ def test_model_in_float16_ships_in_float16_and_is_differentiated_in_it(data: Pat
 
 
 def test_model_in_float64_is_brought_to_float32(data: Path, save: Any, tmp_path: Path) -> None:
-    weight = RANDOM.standard_normal((192, 4))
+    weight = np.random.default_rng(4).standard_normal((192, 4))
     model = plain(["f = Flatten (image)", "scores = MatMul (f, w)"], constants={"w": weight}, kind=TensorProto.DOUBLE)
     bundle = packed(save(model), data, tmp_path / "bundle")
     check_as_torch(session_of(bundle), function=lambda x: x.flatten(1) @ torch.from_numpy(weight).float())
@@ -454,165 +407,6 @@ def test_folders_of_images_name_the_classes(save: Any, tmp_path: Path) -> None:
     assert bundle.manifest.classes == ("ant", "bee", "cat", "dog")
 
 
-def external(location: str) -> Any:
-    model = plain()
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-    return model
-
-
-def with_inputs(kind: int, *more: str) -> Any:
-    model = plain()
-    model.graph.input[0].type.tensor_type.elem_type = kind
-    for name in more:
-        model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [1]))
-    if kind == TensorProto.UINT8:
-        model.graph.node[0].input[0] = "pixels"
-        model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT))
-    return model
-
-
-def no_rule() -> Any:
-    nodes = [*BODY, "z = Add (m, b2)", "scores = CumSum (z, one)"]
-    return plain(nodes, constants={**WEIGHTS, "one": np.asarray(1)})
-
-
-REFUSED = {
-    "an old opset": (plain(opset=8), ("opset 8", "9 and later")),
-    "an operation without a rule": (no_rule(), ("CumSum", "no derivative", "--gradient none")),
-    "bytes as input": (with_inputs(TensorProto.UINT8), ("uint8", "image")),
-    "two inputs": (with_inputs(TensorProto.FLOAT, "mask"), ("image, mask",)),
-    "weights outside": (external("../weights.bin"), ("outside its directory",)),
-    "weights at an absolute path": (external("/etc/hostname"), ("outside its directory",)),
-    "weights that are missing": (external("weights.bin"), ("missing",)),
-    "one logit": (plain([*PLAIN[:-1], "one = Slice (m, a, b, b)", "scores = Add (one, one)"],
-                        out=[1, 1], constants={**WEIGHTS, "a": np.asarray([0]), "b": np.asarray([1])}),
-                  ("one number",)),
-    "features, not classes": (plain([PLAIN[0], "scores = Relu (c)"], out=[1, 6, 4, 4]), ("number for each class",)),
-    "another image size": (plain(dims=[1, 3, 9, 9]), ("3 x 8 x 8", "3 x 9 x 9")),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_model_that_cannot_be_used_is_refused_in_words(name: str, data: Path, save: Any, tmp_path: Path) -> None:
-    model, words = REFUSED[name]
-    save_bytes = tmp_path / "model.onnx"
-    save_bytes.write_bytes(model.SerializeToString())
-    result = command("pack", save_bytes, "--data", data, "--out", tmp_path / "bundle")
-    assert result.exit_code == 3, result.output
-    assert all(word in result.stderr for word in words), result.stderr
-    assert "hint: " in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "set.npz"]
-
-
-@pytest.mark.parametrize("content", [b"", b"not a model", "cut"], ids=["empty", "text", "cut off"])
-def test_file_that_is_no_model_is_refused(content: Any, data: Path, tmp_path: Path) -> None:
-    whole = plain().SerializeToString()
-    (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
-    result = command("pack", tmp_path / "model.onnx", "--data", data, "--out", tmp_path / "bundle")
-    assert result.exit_code == 3, result.output
-    assert "ONNX" in result.stderr
-
-
-def test_weights_behind_a_link_are_refused(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "weights.bin").write_bytes(W1.tobytes())
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "weights.bin").symlink_to(tmp_path / "there" / "weights.bin")
-    (tmp_path / "here" / "model.onnx").write_bytes(external("weights.bin").SerializeToString())
-    result = command("pack", tmp_path / "here" / "model.onnx", "--data", data, "--out", tmp_path / "bundle")
-    assert (result.exit_code, "outside its directory" in result.stderr) == (3, True)
-
-
-def test_file_too_large_for_a_graph_is_refused_unread(data: Path, tmp_path: Path) -> None:
-    with (tmp_path / "model.onnx").open("wb") as file:
-        file.truncate(2**31)
-    result = command("pack", tmp_path / "model.onnx", "--data", data, "--out", tmp_path / "bundle")
-    assert (result.exit_code, "2.1 GB" in result.stderr) == (3, True)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"y": np.where(np.arange(12) == 3, 7, LABELS)}, "label 7"),
-        ({"x": np.where(np.arange(8) == 3, np.nan, X)}, "NaN"),
-        ({"x": X[:, :1]}, "1 x 8 x 8"),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(change: Any, words: str, data: Path, save: Any, tmp_path: Path) -> None:
-    np.savez(data, **{"x": X, "y": LABELS, **change})
-    result = command("pack", save(plain()), "--data", data, "--out", tmp_path / "bundle")
-    assert result.exit_code == 3, result.output
-    assert words in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "code"),
-    [
-        (["--std", "0"], 2),
-        (["--mean", "grey"], 2),
-        (["--mean", ".5,.5"], 3),
-        (["--classes", "a,b"], 3),
-        (["--precision", "int8"], 2),
-        (["--precision", "fp32,bf16"], 2),
-        (["--precision", "fp32", "--ships", "fp16"], 2),
-        (["--precision", "int8", "--calibration", "nowhere"], 2),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(
-    options: list[str], code: int, data: Path, save: Any, tmp_path: Path
-) -> None:
-    result = command("pack", save(plain()), "--data", data, "--out", tmp_path / "bundle", *options)
-    assert result.exit_code == code, result.output
-
-
-def test_calibration_images_that_are_nowhere_are_told_by_their_own_option(
-    data: Path, save: Any, tmp_path: Path
-) -> None:
-    options = ("--precision", "int8", "--calibration", "nowhere", "--out", tmp_path / "bundle")
-    result = command("pack", save(plain()), "--data", data, *options)
-    assert "--calibration nowhere: no such file" in result.stderr
-    assert "--data nowhere" not in result.stderr
-
-
-MIXED = [*BODY, "z = Add (m, b2)", "a = ReduceMax <keepdims=1> (z, zero)", "scores = Add (z, a)"]
-MIXING = {**WEIGHTS, "flat": np.asarray([-1, 96]), "zero": np.asarray([0])}
-
-
-def test_model_that_mixes_the_images_of_a_batch_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
-    model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
-    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
-    assert result.exit_code == 3, result.output
-    assert "batch of 2" in result.stderr
-
-
-def test_model_that_mixes_the_images_of_a_batch_is_refused_by_one_image_too(
-    data: Path, save: Any, tmp_path: Path
-) -> None:
-    np.savez(data, x=X[:1], y=LABELS[:1])
-    model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
-    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
-    assert result.exit_code == 3, result.output
-    assert "batch of 2" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("mean", "said"), [("p = ReduceMean <keepdims=0> (r, one)", True), ("p = Identity (f)", False)]
-)
-def test_logits_whose_last_bits_depend_on_the_batch_are_said(
-    mean: str, said: bool, data: Path, save: Any, tmp_path: Path
-) -> None:
-    nodes = [*BODY[:3], mean, "g = Flatten (p)", "scores = MatMul (g, w2)"]
-    w2 = np.random.default_rng(3).standard_normal((16, 4)).astype(np.float32) if said else W2
-    model = plain(nodes, constants={**WEIGHTS, "w2": w2, "one": np.asarray([1])})
-    np.savez(data, x=X, y=np.zeros(len(X), np.int64))
-    bundle = packed(save(model), data, tmp_path / "bundle")
-    assert bundle.manifest.packed is not None
-    assert ("in another batch" in " ".join(bundle.manifest.packed.changes)) == said
-
-
 def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path, save: Any, tmp_path: Path) -> None:
     bundle = packed(save(no_rule()), data, tmp_path / "bundle", "--gradient", "none")
     assert bundle.manifest.graphs["fp32"].gradient is None
@@ -632,34 +426,6 @@ def test_int8_of_a_model_without_a_rule_costs_what_it_does_clean(data: Path, sav
     graph = open_bundle(tmp_path / "bundle").manifest.graphs["int8"]
     assert graph.gradient is None
     assert graph.calibration is not None
-
-
-def verified(*words: Any) -> Any:
-    result = command("verify", *words, "--json")
-    return result, json.loads(result.stdout) if result.stdout.startswith("{") else None
-
-
-def test_model_is_verified_without_a_bundle(data: Path, save: Any, tmp_path: Path) -> None:
-    result, report = verified(
-        save(plain()), "--data", data, "--mean", "0.1", "--std", "0.9", "--eps", "2/255", "--out", tmp_path / "r"
-    )
-    assert result.exit_code == 0, result.output
-    assert report["artifact"]["name"] == "model"
-    assert report["threat_model"]["eps"] == pytest.approx(2 / 255)
-    assert [row["name"] for row in report["attacks"]] == ["fgsm", "pgd", "cw"]
-    assert "verify MODEL.onnx" in report["request"]["command"]
-    assert "--mean 0.1 --std 0.9" in report["request"]["command"]
-    assert report["data"]["n"] == 12
-    assert (tmp_path / "r" / "report.json").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "r", "set.npz"]
-
-
-def test_precision_that_a_model_is_not_in_is_refused_by_the_file_that_the_user_gave(data: Path, save: Any) -> None:
-    model = save(plain())
-    result = command("verify", model, "--data", data, "--precision", "int8")
-    assert result.exit_code == 3
-    assert f"{model} holds no precision 'int8'" in result.stderr
-    assert "it has: fp32" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -692,86 +458,6 @@ def test_name_with_blanks_is_packed_under_a_plain_one(
     assert open_bundle(tmp_path / "bundles" / "my-model").manifest.name == "my-model"
     shown = command("inspect", "bundles/my-model")
     assert "packed from my model.onnx, opset" in shown.stdout
-
-
-def test_packed_bundle_is_signed_and_one_without_is_not_trusted(data: Path, save: Any, tmp_path: Path) -> None:
-    assert command("key", "new", "--out", tmp_path / "keys").exit_code == 0
-    trust = ("--trust", tmp_path / "keys" / "public.pem")
-    packed(save(plain()), data, tmp_path / "signed", "--key", tmp_path / "keys" / "private.pem")
-    result, report = verified(tmp_path / "signed", *trust, "--out", tmp_path / "r")
-    assert result.exit_code == 0, result.output
-    assert report["artifact"]["authenticated"] is True
-    packed(save(plain()), data, tmp_path / "unsigned")
-    assert verified(tmp_path / "unsigned", *trust, "--out", tmp_path / "u")[0].exit_code == 3
-
-
-def test_figures_of_a_model_are_those_of_its_bundle(data: Path, save: Any, tmp_path: Path) -> None:
-    model = save(plain())
-    packed(model, data, tmp_path / "bundle", "--std", "0.9")
-    _, direct = verified(model, "--data", data, "--std", "0.9", "--out", tmp_path / "a")
-    _, by_way = verified(tmp_path / "bundle", "--out", tmp_path / "b")
-    for report in (direct, by_way):
-        for row in report["attacks"]:
-            del row["seconds"]
-    assert direct["attacks"] == by_way["attacks"]
-    assert direct["artifact"]["sha256"] == by_way["artifact"]["sha256"]
-    assert direct["data"] == by_way["data"]
-
-
-def test_model_without_a_rule_is_judged_by_square_alone_and_the_evidence_called_weak(
-    data: Path, save: Any, tmp_path: Path
-) -> None:
-    model = save(no_rule())
-    result, _ = verified(model, "--data", data, "--out", tmp_path / "r")
-    assert (result.exit_code, "CumSum" in result.stderr) == (3, True)
-    np.savez(data, x=X[:2], y=network(torch.from_numpy(X[:2])).cumsum(1).argmax(1).numpy())
-    result, report = verified(model, "--data", data, "--gradient", "none", "--eps", "8/255", "--out", tmp_path / "r")
-    assert result.exit_code == 0, result.output
-    assert [(row["name"], row["gradient"]) for row in report["attacks"]] == [("square", "none")]
-    assert [warning["check"] for warning in report["warnings"]] == ["black-box-only"]
-    assert "weak" in report["warnings"][0]["message"]
-
-
-def test_attack_that_needs_the_gradient_is_refused_without_it(data: Path, save: Any, tmp_path: Path) -> None:
-    result = command("verify", save(plain()), "--data", data, "--gradient", "none", "--attacks", "clean,pgd")
-    assert result.exit_code == 2
-    assert "pgd needs the gradient" in result.stderr
-
-
-def test_model_brings_no_images(save: Any) -> None:
-    result = command("verify", save(plain()))
-    assert (result.exit_code, "--data" in result.stderr) == (2, True)
-
-
-def test_normalisation_of_a_bundle_is_its_own(data: Path, save: Any, tmp_path: Path) -> None:
-    packed(save(plain()), data, tmp_path / "bundle")
-    result = command("verify", tmp_path / "bundle", "--mean", "0.5")
-    assert (result.exit_code, "carries its normalisation" in result.stderr) == (2, True)
-
-
-def test_file_of_another_kind_is_no_model(tmp_path: Path, data: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"PK")
-    result = command("verify", tmp_path / "model.pt", "--data", data)
-    assert result.exit_code == 3
-    assert "models: .onnx" in result.stderr
-
-
-def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, data: Path, save: Any) -> None:
-    def absent(self: Any) -> Any:
-        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
-
-    entries = importlib.metadata.entry_points(group="edgeproof.preparers")
-    assert "onnx" in entries.names
-    model = save(plain())
-    load = importlib.metadata.EntryPoint.load
-    monkeypatch.setattr(
-        importlib.metadata.EntryPoint,
-        "load",
-        lambda self: absent(self) if self.group == "edgeproof.preparers" else load(self),
-    )
-    result = command("verify", model, "--data", data)
-    assert result.exit_code == 4
-    assert "pip install 'edgeproof[onnx]'" in result.stderr
 
 
 def test_same_file_gives_the_same_graphs(data: Path, save: Any, tmp_path: Path) -> None:
@@ -826,3 +512,18 @@ def test_a_model_that_comes_quantised_is_packed_and_differentiated_as_it_is(
     result = command("pack", save(plain(nodes, constants=constants)), "--data", data, "--precision", "fp32")
     assert result.exit_code == 3
     assert "is quantised" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"), [("p = ReduceMean <keepdims=0> (r, one)", True), ("p = Identity (f)", False)]
+)
+def test_logits_whose_last_bits_depend_on_the_batch_are_said(
+    mean: str, said: bool, data: Path, save: Any, tmp_path: Path
+) -> None:
+    nodes = [*BODY[:3], mean, "g = Flatten (p)", "scores = MatMul (g, w2)"]
+    w2 = np.random.default_rng(3).standard_normal((16, 4)).astype(np.float32) if said else W2
+    model = plain(nodes, constants={**WEIGHTS, "w2": w2, "one": np.asarray([1])})
+    np.savez(data, x=X, y=np.zeros(len(X), np.int64))
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert ("in another batch" in " ".join(bundle.manifest.packed.changes)) == said
