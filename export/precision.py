@@ -12,6 +12,7 @@ from export.mixed import keep
 from export.sensitivity import chosen
 from runtime.bundle import Calibrated, DataRecord
 from runtime.errors import UsageFault
+from runtime.progress import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -43,10 +44,11 @@ def _int8(forward: ModelProto, calibration: Calibration | None) -> tuple[ModelPr
         raise UsageFault(
             "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
         )
+    images = calibration.images
+    log(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
     model, names = in_int8(forward, calibration), calibration.keep
     if names is None:
-        names = chosen(model, forward, calibration.held or calibration.images, calibration.eps)
-    images = calibration.images
+        names = chosen(model, forward, calibration.held or images, calibration.eps)
     data = DataRecord(name=images.name, n=len(images), sha256=images.sha256)
     calibrated = Calibrated(data=data, method=calibration.method, kept_fp16=names)
     return keep(model, forward, names) if names else model, calibrated

@@ -47,8 +47,22 @@ run_argument = click.argument("run", type=click.Path(exists=True, file_okay=Fals
 checkpoint_option = click.option(
     "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
 )
+
+
+def _assignments(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE, as train.epochs=2", ctx, param)
+    return values
+
+
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.epochs=2; repeatable."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_assignments,
+    help="Override a key, as train.epochs=2; repeatable.",
 )
 
 weak_teacher_option = click.option(

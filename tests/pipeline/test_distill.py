@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 
 from pipeline.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
 from pipeline.data import load_dataset
+from pipeline.devices import training_device
 from pipeline.distill import distill as distill_as_users_do
 from pipeline.evaluate import TorchSession, holdout_accuracy
 from pipeline.models.layers import Folded
+from pipeline.precision import resolve
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
 from runtime import npz
@@ -80,7 +82,7 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
         "summary.json",
     }
     assert Summary.model_validate_json((out / "summary.json").read_bytes()) == summary
-    assert summary.precision == ("tf32" if torch.cuda.is_available() else "fp32")
+    assert summary.precision == resolve("auto", training_device())
     assert summary.last.n == 40
     assert load_recipe(str(out / "recipe.toml")) == recipe
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -181,6 +183,9 @@ def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp
     )
     assert wrong.exit_code == 3
     assert "train.lr" in wrong.stderr
+    no_value = CliRunner().invoke(main, ["distill", "fashion-mini", "--set", "train.lr"])
+    assert no_value.exit_code == 2
+    assert "'train.lr' is not of the form KEY=VALUE" in no_value.stderr
     assert not (tmp_path / "new").exists()
 
 
