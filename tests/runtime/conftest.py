@@ -1,6 +1,7 @@
-"""The tiny bundle and its parts as fixtures."""
+"""The tiny bundle, its parts, and a finished run of it as fixtures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from runtime.images import ImageSet
 from runtime.signing import Trust, fingerprint
 from tests.fakes import LinearSession
 from tests.runtime.bundles import sign_bundle, write_bundle
+from tests.runtime.commands import edgeproof
 from tests.tiny import bundle_files, linear_task
 
 
@@ -64,3 +66,31 @@ def rewrite():
         path.write_text(json.dumps(record))
 
     return change
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path, monkeypatch):
+    """Where a run without --out leaves its directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    bundle = write_bundle(folder / "bundle", bundle_files(linear_task()), n=60)
+    result = edgeproof("verify", bundle, "--out", folder / "run", "--save-adversarial", "--json")
+    assert result.exit_code == 0, result.stderr
+    return folder, result
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """A finished run of the tiny bundle: its directory, a copy, and what it printed."""
+    folder, result = finished_once
+    return shutil.copytree(folder / "run", tmp_path / "run"), result
+
+
+@pytest.fixture
+def evidence(finished):
+    with np.load(finished[0] / "evidence.npz", allow_pickle=False) as file:
+        return dict(file)

@@ -1,7 +1,8 @@
+"""`verify` on the tiny bundle: what a run leaves, says, and repeats."""
+
 import io
 import json
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from runtime import named_data, options
 from runtime.attacks import ATTACKS
-from runtime.bundle import EVALUATION, Graph
-from runtime.cli import main
+from runtime.bundle import EVALUATION
 from runtime.commands import verify
 from runtime.console import print_summary
 from runtime.errors import BadData
@@ -29,47 +28,14 @@ from runtime.report.formats import FORMATS
 from runtime.report.words import tone as tone_of
 from runtime.report_schema import load_report
 from runtime.request_schema import RunRecord
-from runtime.spec import Gate
 from runtime.suite import run_suite
 from runtime.units import Target
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
-from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task, npz
+from tests.runtime.commands import edgeproof
+from tests.tiny import EPS, FORWARD, GRADIENT, graph, npz
 
-
-def edgeproof(*arguments, env=None):
-    """Run the command line in this process: exit code, stdout, stderr."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def finished_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    bundle = write_bundle(folder / "bundle", bundle_files(linear_task()), n=60)
-    result = edgeproof("verify", bundle, "--out", folder / "run", "--save-adversarial", "--json")
-    assert result.exit_code == 0, result.stderr
-    return folder, result
-
-
-@pytest.fixture
-def finished(finished_once, tmp_path):
-    """A finished run of the tiny bundle: its directory, a copy, and what it printed."""
-    folder, result = finished_once
-    return shutil.copytree(folder / "run", tmp_path / "run"), result
-
-
-@pytest.fixture
-def evidence(finished):
-    with np.load(finished[0] / "evidence.npz", allow_pickle=False) as file:
-        return dict(file)
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 def test_a_run_leaves_its_files_and_nothing_else(finished_once):
@@ -254,105 +220,6 @@ def test_without_out_a_fresh_directory_is_made(bundle, tmp_path):
     assert made.name.startswith("tiny-fp32-2")
 
 
-GATES = {
-    "low end reached": (["--fail-under", "1%"], 0, "passed"),
-    "high end under": (["--fail-under", "99%"], 1, "failed"),
-}
-
-
-@pytest.mark.parametrize(("options", "code", "verdict"), GATES.values(), ids=GATES)
-def test_the_gate_decides_the_exit_code(bundle, options, code, verdict):
-    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "fgsm", "--json")
-    assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (code, verdict)
-
-
-def test_an_interval_that_spans_the_gate_is_inconclusive(bundle, finished):
-    between = load_report(finished[0]).robust_accuracy.value
-    assert edgeproof("verify", bundle, "--fail-under", between, "--out", "second").exit_code == 5
-
-
-def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, files):
-    strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
-    assert edgeproof("verify", strict, "--attacks", "fgsm", "--out", "a").exit_code == 1
-    assert edgeproof("verify", strict, "--attacks", "fgsm", "--fail-under", "1%", "--out", "b").exit_code == 0
-
-
-def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tmp_path, files):
-    strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
-    result = edgeproof("verify", strict, "--no-gate", "--n", 9, "--attacks", "fgsm", "--out", "run")
-    assert (result.exit_code, result.stdout.splitlines()[:2]) == (0, ["passed", "  no gate asked for"])
-    read = load_report(Path("run"))
-    assert read.gate == Gate()
-    again = edgeproof("verify", strict, *shlex.split(read.request.command)[3:], "--out", "again")
-    assert again.exit_code == 0
-    assert Path("again/run.json").read_bytes() == Path("run/run.json").read_bytes()
-
-
-def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path, files):
-    fp32 = write_bundle(tmp_path / "fp32", files, n=60, gate=Gate(max_drop=0.01))
-    assert edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a").exit_code == 0
-    graphs = {"int8": Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18)}
-    int8 = write_bundle(tmp_path / "int8", files, n=60, gate=Gate(max_drop=0.01), graphs=graphs, ships="int8")
-    result = edgeproof("verify", int8, "--attacks", "fgsm", "--out", "b")
-    assert result.exit_code == 5
-    assert "nothing to compare with" in result.stdout
-    result = edgeproof("verify", int8, "--attacks", "fgsm", "--max-drop", "1%", "--out", "c")
-    assert result.exit_code == 2
-    assert "--max-drop has nothing to compare int8 with\nhint: --against DIR" in result.stderr
-    assert not Path("c").exists()
-
-
-def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_named(tmp_path, files):
-    graphs = {
-        name: Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18) for name in ("fp32", "int8")
-    }
-    both = write_bundle(tmp_path / "both", files, n=60, graphs=graphs, ships="int8", gate=Gate(max_drop=0.5))
-    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--json")
-    paired = json.loads(result.stdout)["paired"]
-    assert result.exit_code == 0, result.stderr
-    assert "first fp32, to measure the drop from" in result.stderr
-    assert "tiny fp32 on ort/cpu" in paired["against"]
-    assert (paired["only_this"], paired["only_that"]) == (0, 0)
-    assert load_report(Path("run-fp32")).gate == Gate()
-    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--resume")
-    assert "run-fp32 is finished already" in result.stderr
-    for part in (["--shard", "1/2"], ["--until-decided"]):
-        result = edgeproof("verify", both, "--attacks", "fgsm", *part, "--out", "part")
-        assert (result.exit_code, "--against DIR" in result.stderr) == (2, True)
-
-
-def test_the_fp32_artifact_has_nothing_to_drop_from(bundle):
-    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--out", "run")
-    read = load_report(Path("run"))
-    assert (result.exit_code, read.reasons) == (0, ("this is the fp32 artifact: nothing to drop from",))
-    assert read.gate == Gate(max_drop=0.01)
-    assert tone_of(read) == "neutral"
-    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--fail-under", "99%", "--out", "b")
-    assert result.exit_code == 1
-
-
-def test_a_run_against_itself_drops_by_nothing_within_its_interval(bundle, finished):
-    result = edgeproof("verify", bundle, "--against", finished[0], "--max-drop", "50%", "--out", "second", "--json")
-    paired = json.loads(result.stdout)["paired"]
-    assert result.exit_code == 0
-    assert (paired["only_this"], paired["only_that"], paired["difference"]) == (0, 0, 0)
-    assert paired["ci95"][0] < 0 < paired["ci95"][1]
-    assert paired["mcnemar_p"] == 1
-    assert "tiny fp32 on ort/cpu" in paired["against"]
-
-
-def test_a_weaker_artifact_fails_against_the_better_one(tmp_path, task, files, finished):
-    constant = task[0] * np.float32(1e-4), np.float32([1, 0, 0])
-    weaker = {**files, "model.fp32.onnx": graph(FORWARD, *constant), "model.fp32.grad.onnx": graph(GRADIENT, *constant)}
-    other = write_bundle(tmp_path / "weaker", weaker, n=60)
-    result = edgeproof("verify", other, "--against", finished[0], "--max-drop", "1%", "--out", "second", "--json")
-    robust = load_report(finished[0]).robust_accuracy.value
-    paired = json.loads(result.stdout)["paired"]
-    assert result.exit_code == 1
-    assert paired["difference"] == pytest.approx((task[3] == 0).mean() - robust)
-    assert paired["ci95"][1] < -0.01
-
-
 def without_gradient(files, task):
     """Return the files with a gradient graph that answers zeros."""
     flat = GRADIENT.replace(
@@ -388,117 +255,8 @@ def test_one_image_in_a_hundred_may_be_without_a_gradient(zero, blocks):
     ] * blocks
 
 
-def test_runs_of_different_size_are_paired_on_the_images_they_share(bundle, finished):
-    result = edgeproof("verify", bundle, "--n", 25, "--against", finished[0], "--out", "second", "--json")
-    paired = json.loads(result.stdout)["paired"]
-    assert sum(paired[cell] for cell in ("both", "only_this", "only_that", "neither")) == 25
-
-
-@pytest.mark.parametrize("options", [["--eps", "0.02"], ["--attacks", "pgd"], ["--data", "other.npz"]])
-def test_a_run_of_another_request_is_no_comparison(bundle, finished, options):
-    other = np.zeros((60, 1, 4, 4), np.uint8)
-    np.savez("other.npz", x=other, y=np.zeros(60, int))
-    result = edgeproof("verify", bundle, *options, "--against", finished[0], "--out", "second")
-    assert result.exit_code == 3
-    assert "the run to compare with does not fit: " in result.stderr
-
-
-OTHERS = {"index": "shares no images", "label": "has other labels"}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_comparison_that_cannot_be_made_is_refused_before_the_attacks(bundle, finished, evidence, name):
-    del evidence["adversarial"]
-    np.savez(finished[0] / "evidence.npz", **evidence | {name: evidence[name] + 100})
-    result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
-    assert result.exit_code == 3, result.stderr
-    assert OTHERS[name] in result.stderr
-    assert "clean:" not in result.stderr
-    assert not Path("second").exists()
-
-
-UNEQUAL = {
-    "unequal lengths": {"label": np.zeros(3, int)},
-    "no axis": {"index": np.int64(3), "label": np.int64(0), "broken_by": np.int64(-1)},
-    "two axes": {"index": np.zeros((60, 2), int)},
-    "an array missing": None,
-}
-
-
-@pytest.mark.parametrize("arrays", UNEQUAL.values(), ids=UNEQUAL)
-def test_evidence_that_does_not_hold_together_is_no_comparison(bundle, finished, evidence, arrays):
-    del evidence["adversarial"]
-    np.savez(finished[0] / "evidence.npz", **({"index": np.arange(3)} if arrays is None else evidence | arrays))
-    result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
-    assert result.exit_code == 3, result.stderr
-    assert "evidence.npz cannot be read" in result.stderr
-
-
-def test_evidence_that_is_a_single_array_is_no_comparison(bundle, finished):
-    with (finished[0] / "evidence.npz").open("wb") as file:
-        np.save(file, np.zeros(3))
-    assert edgeproof("verify", bundle, "--against", finished[0], "--out", "second").exit_code == 3
-
-
-@pytest.mark.parametrize("name", ["report.json", "evidence.npz"])
-def test_a_damaged_run_is_no_comparison(bundle, finished, name):
-    (finished[0] / name).write_text('{"schema": "edgeproof.report/9"}')
-    result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
-    assert result.exit_code == 3
-    assert name in result.stderr
-
-
-USAGE = {
-    "unknown attack": ["--attacks", "pgd,magic"],
-    "unknown backend": ["--backend", "magic"],
-    "a provider of another backend": ["--backend", "tensorrt", "--provider", "cuda"],
-    "TF32 on a CPU": ["--tf32"],
-    "unknown provider": ["--provider", "tpu"],
-    "unparsable eps": ["--eps", "8/0"],
-    "eps above one": ["--eps", "8"],
-    "no images": ["--n", "0"],
-    "negative seed": ["--seed", "-1"],
-    "percent above 100": ["--fail-under", "450%"],
-    "no name for the run directory": ["--out", ""],
-    "no name for the data": ["--data", ""],
-    "gate without attack": ["--attacks", "clean", "--fail-under", "10%"],
-    "a gate and none": ["--no-gate", "--fail-under", "10%"],
-    "early stop without a gate": ["--no-gate", "--until-decided"],
-    "comparison that is not there": ["--against", "nowhere"],
-    "data that is not there": ["--data", "nowhere.npz"],
-    "unknown option": ["--colour"],
-}
-
-
-@pytest.mark.parametrize("options", USAGE.values(), ids=USAGE)
-def test_a_wrong_command_line_is_refused_before_any_work(bundle, tmp_path, options):
-    result = edgeproof("verify", bundle, "--out", "run", *options)
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_a_bundle_that_is_not_there_is_a_usage_error():
-    assert edgeproof("verify", "nowhere").exit_code == 2
-
-
 def test_the_backend_can_be_set_by_the_environment(bundle):
     assert edgeproof("verify", bundle, env={"EDGEPROOF_BACKEND": "magic"}).exit_code == 2
-
-
-def test_an_out_that_cannot_be_made_is_refused_before_the_attacks(bundle, tmp_path):
-    (tmp_path / "file").write_text("")
-    result = edgeproof("verify", bundle, "--out", "file/report")
-    assert result.exit_code == 4
-    assert "cannot be written to" in result.stderr
-    assert "clean:" not in result.stderr
-
-
-def test_a_place_that_lets_nobody_write_is_refused_before_the_attacks(bundle):
-    result = edgeproof("verify", bundle, "--out", "/proc/report")
-    assert result.exit_code == 4
-    assert "/proc cannot be written to" in result.stderr
-    assert "clean:" not in result.stderr
 
 
 def test_an_empty_folder_that_one_stands_in_is_a_run_directory_like_any_other(bundle, tmp_path, monkeypatch):
@@ -508,78 +266,6 @@ def test_an_empty_folder_that_one_stands_in_is_a_run_directory_like_any_other(bu
     assert (tmp_path / "here" / "report.json").is_file()
 
 
-def test_an_out_that_holds_anything_is_refused_and_kept(bundle, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mine.txt").write_text("keep")
-    assert edgeproof("verify", bundle, "--out", "run").exit_code == 2
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
-
-
-def changed(files, **arrays):
-    base = {"images": np.zeros((60, 1, 4, 4), np.uint8), "labels": np.zeros(60, int), "ids": np.arange(60)}
-    return {**files, EVALUATION: npz(**(base | arrays))}
-
-
-BAD_FILES = {
-    "labels out of range": lambda files: changed(files, labels=np.full(60, 3)),
-    "NaN": lambda files: changed(files, images=np.full((60, 1, 4, 4), np.nan, np.float32)),
-    "other image shape": lambda files: changed(files, images=np.zeros((60, 1, 5, 5), np.uint8)),
-    "truncated graph": lambda files: {**files, "model.fp32.onnx": files["model.fp32.onnx"][:-30]},
-    "truncated gradient": lambda files: {**files, "model.fp32.grad.onnx": files["model.fp32.grad.onnx"][:-30]},
-    "more classes than the model": lambda files: {
-        **files,
-        "model.fp32.onnx": graph(FORWARD, np.ones((4, 16), np.float32), np.ones(4, np.float32)),
-    },
-}
-
-
-@pytest.mark.parametrize("damage", BAD_FILES.values(), ids=BAD_FILES)
-def test_bad_content_ends_with_3_one_error_and_nothing_written(tmp_path, files, damage):
-    bundle = write_bundle(tmp_path / "bad", damage(files), n=60)
-    result = edgeproof("verify", bundle, "--out", "run")
-    assert result.exit_code == 3, result.stderr
-    assert "\nerror: " in "\n" + result.stderr
-    assert "Traceback" not in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"]
-
-
-@pytest.mark.parametrize("options", [["--precision", "int8"], ["--n", "61"]])
-def test_what_the_bundle_does_not_hold_is_bad_input(bundle, options):
-    result = edgeproof("verify", bundle, *options, "--out", "run")
-    assert result.exit_code == 3
-    assert "hint: " in result.stderr
-
-
-def test_a_changed_byte_and_a_missing_manifest_are_bad_input(bundle):
-    path = bundle / "model.fp32.onnx"
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert edgeproof("verify", bundle).exit_code == 3
-    (bundle / "manifest.json").unlink()
-    assert edgeproof("verify", bundle).exit_code == 3
-
-
-@pytest.mark.parametrize(("field", "value"), [("sha256", "1" * 64), ("n", 59)])
-def test_evaluation_images_other_than_the_manifests_are_bad_input(bundle, rewrite, field, value):
-    rewrite(bundle, "evaluation", field, value=value)
-    result = edgeproof("verify", bundle, "--out", "run")
-    assert result.exit_code == 3
-    assert f"{bundle / EVALUATION}: " in result.stderr
-    assert "manifest" in result.stderr
-    assert "hint: " in result.stderr
-
-
-def test_damaged_evaluation_images_are_named_with_their_bundle(tmp_path, files):
-    damaged = write_bundle(tmp_path / "damaged", {**files, EVALUATION: b"PK nothing"}, n=60)
-    result = edgeproof("verify", damaged, "--out", "run")
-    assert result.exit_code == 3
-    assert f"{damaged / EVALUATION}" in result.stderr.splitlines()[0]
-
-
-def test_the_stored_bundle_names_its_own_images():
-    stored = Path(__file__).parents[1] / "data" / "tiny-bundle"
-    assert edgeproof("verify", stored, "--attacks", "fgsm", "--out", "run").exit_code == 0
-
-
 def test_an_artifact_that_answers_nan_is_inconclusive(tmp_path, task, files):
     broken = graph(FORWARD, np.full_like(task[0], np.nan), task[1])
     bundle = write_bundle(tmp_path / "nan", {**files, "model.fp32.onnx": broken}, n=60)
@@ -587,26 +273,6 @@ def test_an_artifact_that_answers_nan_is_inconclusive(tmp_path, task, files):
     assert result.exit_code == 5
     assert "image 0: the logit is NaN" in result.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_a_bundle_without_a_gradient_graph_is_refused_before_any_pass_unless_none_is_asked_for(tmp_path, files):
-    graphs = {"fp32": Graph(forward="model.fp32.onnx", gradient=None, opset=18)}
-    del files["model.fp32.grad.onnx"]
-    bundle = write_bundle(tmp_path / "bundle", files, n=60, graphs=graphs)
-    result = edgeproof("verify", bundle, "--attacks", "square,pgd", "--out", "run")
-    assert result.exit_code == 3, result.stderr
-    assert "pgd needs the gradient" in result.stderr
-    assert "--gradient none" in result.stderr
-    assert "clean:" not in result.stderr
-    assert not Path("run").exists()
-    assert edgeproof("verify", bundle, "--attacks", "clean", "--out", "run").exit_code == 0
-
-
-def test_a_missing_provider_is_the_environments_fault(bundle, monkeypatch):
-    import onnxruntime
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert edgeproof("verify", bundle, "--provider", "cuda").exit_code == 4
 
 
 def test_without_the_report_extra_the_page_is_left_out_and_said_so(bundle, tmp_path, monkeypatch):
