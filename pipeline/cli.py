@@ -21,6 +21,7 @@ from pipeline.distill import SAVE_SECONDS
 from pipeline.distill import distill as run_recipe
 from pipeline.evaluate import run_subject
 from pipeline.recipe import load_recipe
+from pipeline.recipe_file import assignment
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from runtime.bundle import Provenance, Reference
 from runtime.device import software
@@ -33,6 +34,14 @@ from runtime.trust_options import key_option, written
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
+
+
+def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if assignment(value) is None:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE, as train.epochs=2")
+    return values
+
 
 recipe_argument = click.argument("recipe")
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
@@ -47,13 +56,6 @@ run_argument = click.argument("run", type=click.Path(exists=True, file_okay=Fals
 checkpoint_option = click.option(
     "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
 )
-
-
-def _assignments(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if "=" not in value:
-            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE, as train.epochs=2", ctx, param)
-    return values
 
 
 set_option = click.option(

@@ -121,9 +121,10 @@ class TrainTable(Frozen):
 
 
 class ResourcesTable(Frozen):
-    """[resources]: what a run takes of a Ray cluster where it is the cell of a study; no figure depends on it.
+    """[resources]: what a run takes of a Ray cluster where it is the cell of a study; no part of what the run is.
 
     Of GPUs at most one, or a part of one, since a cell trains on one device; None is one where the cluster has any.
+    Other devices and numbers of threads round otherwise, and a batch that does not fit a shared GPU is halved.
     """
 
     cpus: Annotated[float, Field(gt=0)] = 1

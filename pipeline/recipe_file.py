@@ -139,16 +139,23 @@ def _merged(beneath: Table, above: Table) -> Table:
     return both
 
 
-def _apply(table: Table, override: str) -> None:
+def assignment(override: str) -> tuple[list[str], str] | None:
+    """Return the path of keys and the value's text of an override `path.to.key=value`; None of what is none."""
     path, equals, text = override.partition("=")
-    *parents, key = path.strip().split(".")
-    if not equals or not key:
+    keys = [key.strip() for key in path.split(".")]
+    return (keys, text.strip()) if equals and all(keys) else None
+
+
+def _apply(table: Table, override: str) -> None:
+    assigned = assignment(override)
+    if assigned is None:
         raise BadRecipe(f"--set {override!r} is not of the form path.to.key=value")
+    (*parents, key), text = assigned
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise BadRecipe(f"--set {override!r}: {parent} is a value, not a table")
     try:
-        table[key] = tomllib.loads(f"value = {text.strip()}")["value"]
+        table[key] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        table[key] = text.strip()
+        table[key] = text

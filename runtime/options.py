@@ -184,7 +184,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--max-drop",
         callback=fraction,
         help=f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
-        f"judged first.{OWN}",
+        f"judged first; of a model file by --against alone.{OWN}",
     ),
     click.option(
         "--no-gate",

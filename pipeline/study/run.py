@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,14 +93,15 @@ def run_on_ray(
     out, data_root = out.absolute(), data_root.absolute()
     with ray.init(address=address, include_dashboard=False, log_to_driver=True):
         has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        asked = [needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells]
-        if address == "local":  # a cluster may grow, and Ray tells what waits for it
-            for cell, need in zip(cells, asked, strict=True):
-                _check_enough(cell.name, need, has)
-        task = ray.remote(max_retries=0)(_attempt_by_name)
+        needed = {cell.name: needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells}
+        for cell in cells if address == "local" else ():  # a cluster may grow, and Ray tells what waits for it
+            if missing(study, out / cell.name):
+                _check_enough(cell.name, needed[cell.name], has)
+        # A process a cell: what it sees of the GPUs, and its threads, are settled once.
+        task = ray.remote(max_retries=0, max_calls=1)(_attempt_by_name)
         waiting = {
-            task.options(**need).remote(study, cell.name, out, data_root, allow_weak_teacher): cell.name
-            for cell, need in zip(cells, asked, strict=True)
+            task.options(**need).remote(study, name, out, data_root, allow_weak_teacher): name
+            for name, need in needed.items()
         }
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -114,12 +116,16 @@ def _check_enough(name: str, need: dict[str, float], has: dict[str, float]) -> N
     for key, what in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         if need[key] > has.get(what, 0):
             raise MissingEnvironment(
-                f"{name} asks for {need[key]:g} {what}s, and this machine has {has.get(what, 0):g}",
-                hint=f'say in the study what there is, as set = ["resources.{what.lower()}s={has.get(what, 0):g}"]',
+                f"{name} asks for {what}s: {need[key]:g}, and this machine has {has.get(what, 0):g}",
+                hint=f'put "resources.{what.lower()}s={has.get(what, 0):g}" into `set` of the study, or of a copy',
             )
 
 
 def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path, allow_weak_teacher: bool) -> Attempt:
     """Attempt one cell on a worker, which resolves its recipe itself: the records of recipes do not travel."""
+    import ray
+
+    if not ray.get_gpu_ids():  # newer Ray leaves a node's GPUs in sight of a task that asked for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     cell = next(cell for cell in expand(study) if cell.name == name)
     return attempt(study, cell, out, data_root, allow_weak_teacher)

@@ -156,7 +156,7 @@ def test_a_wrong_study_is_refused_with_the_place(study_file, change, says):
     ("asked", "says"),
     [("resources.gpu=1", "resources.gpu: no such key; known: cpus, gpus"), ("resources.gpus=2", "resources.gpus: ")],
 )
-def test_a_cell_that_asks_a_cluster_for_what_there_is_not_is_refused(asked, says):
+def test_resources_that_no_cell_can_take_are_refused_with_their_key(asked, says):
     with pytest.raises(BadRecipe, match=says):
         expand(Study.model_validate({**MINIMAL, "set": [asked]}))
 
