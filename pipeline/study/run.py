@@ -94,9 +94,10 @@ def run_on_ray(
     with ray.init(address=address, include_dashboard=False, log_to_driver=True):
         has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         needed = {cell.name: needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells}
-        for cell in cells if address == "local" else ():  # a cluster may grow, and Ray tells what waits for it
-            if missing(study, out / cell.name):
-                _check_enough(cell.name, needed[cell.name], has)
+        if address == "local":  # a cluster may grow, and Ray tells what waits for it
+            for name, need in needed.items():
+                if missing(study, out / name):
+                    _check_enough(name, need, has)
         # A process a cell: what it sees of the GPUs, and its threads, are settled once.
         task = ray.remote(max_retries=0, max_calls=1)(_attempt_by_name)
         waiting = {

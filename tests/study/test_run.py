@@ -88,12 +88,17 @@ def test_a_directory_that_exists_needs_resume(finished):
     assert "not empty" in result.stderr
 
 
-def test_a_run_that_was_cut_off_is_run_again_and_a_later_evaluation_does_not_train_again(study, tmp_path):
-    cell, _ = expand(study)
-    directory = tmp_path / "out" / cell.name
+def cut_off_at_once(cell, directory):
+    """Leave what a run has written when it is killed before its first step."""
     (directory / "run").mkdir(parents=True)
     (directory / "run/recipe.toml").write_text(cell.recipe.to_toml())
     (directory / "run/metrics.jsonl").write_text("")
+
+
+def test_a_run_that_was_cut_off_is_run_again_and_a_later_evaluation_does_not_train_again(study, tmp_path):
+    cell, _ = expand(study)
+    directory = tmp_path / "out" / cell.name
+    cut_off_at_once(cell, directory)
     assert attempt(study, cell, tmp_path / "out", DATA_ROOT).state == "finished"
     before = snapshot(tmp_path / "out")
     more = study.model_copy(
@@ -141,9 +146,7 @@ def test_another_network_in_a_cell_is_judged_again_and_the_old_report_is_not_its
 def test_a_run_goes_on_with_other_resources(study, tmp_path):
     cell, _ = expand(study)
     directory = tmp_path / "out" / cell.name
-    (directory / "run").mkdir(parents=True)
-    (directory / "run/recipe.toml").write_text(cell.recipe.to_toml())
-    (directory / "run/metrics.jsonl").write_text("")
+    cut_off_at_once(cell, directory)
     more = study.model_copy(update={"set": ("resources.cpus=2", "resources.gpus=0")})
     again, _ = expand(more)
     assert again.recipe != cell.recipe
