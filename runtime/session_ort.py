@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PIECE = 16
 """Rows of a batch that a worker runs at once. More are no faster an image, and no longer fit a core's cache."""
+SAME_AS_REQUESTED = 1
+"""ONNX Runtime's kSameAsRequested."""
 NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
@@ -142,7 +144,9 @@ class _Graph:
             ]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
-            parts = list(self._pool.map(partial(self._run, outputs), pieces))
+            runs = [self._pool.submit(self._run, outputs, piece) for piece in pieces]
+            wait(runs)  # all: one that goes on where another failed would hold the memory that a smaller batch needs
+            parts = [run.result() for run in runs]
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             if _is_memory(error):
                 rows, self._options = len(wanted["input"]), _sparing(self._session)
@@ -184,6 +188,9 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], d
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     if kind.on_gpu:  # else single nodes that the provider does not take would run on the CPU without a word
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    else:
+        _share_arena()
+        settings.add_session_config_entry("session.use_env_allocators", "1")
     try:  # its own fall-back would print to stdout and try again
         session = runtime.InferenceSession(graph, settings, providers=[(kind.name, chosen)], enable_fallback=0)
     except Exception as error:  # as above
@@ -200,6 +207,18 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], d
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
     return session
+
+
+@cache
+def _share_arena() -> None:
+    """Let the sessions on the CPU draw from one arena, which grows by what is asked for and can be emptied.
+
+    An arena of ONNX Runtime's own grows by powers of two, and never gives its first region back: what the forward
+    graph was done with would stay out of the gradient graph's reach.
+    """
+    runtime = load_onnxruntime()
+    place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))
 
 
 def _sparing(session: Any) -> Any:

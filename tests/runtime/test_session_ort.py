@@ -1,4 +1,6 @@
 import sys
+import threading
+import time
 
 import numpy as np
 import onnx
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime import session_ort
 from runtime.attacks.losses import cross_entropy, linear, margin, one_hot
-from runtime.errors import BadModel, MissingEnvironment
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory
 from runtime.session_ort import OrtSession
 from tests.fakes import LinearSession
 from tests.tiny import FORWARD, GRADIENT, graph
@@ -42,6 +44,31 @@ def test_pieces_run_side_by_side_answer_what_the_whole_batch_does_to_the_bit(tas
         assert pieces.logits(images).tobytes() == ort(files).logits(images).tobytes()
         for ours, whole in zip(pieces.loss_gradient(images, loss), ort(files).loss_gradient(images, loss), strict=True):
             assert ours.tobytes() == whole.tobytes()
+
+
+def test_no_piece_still_runs_once_another_ran_out_of_memory(task, files, monkeypatch):
+    """It would hold the memory of the smaller batch that is asked for next."""
+    monkeypatch.setattr(session_ort, "cores", lambda: 2)
+    session = OrtSession(files["model.fp32.onnx"], None, precision="fp32")
+    failed, ended = threading.Event(), threading.Event()
+
+    class Starved:
+        def run(self, outputs, feeds, options):
+            if np.array_equal(feeds["input"], task[2][:30]):
+                failed.set()
+                raise MemoryError
+            failed.wait()
+            time.sleep(0.1)
+            ended.set()
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    session._forward._session = Starved()
+    monkeypatch.setattr(session_ort, "PIECE", 30)
+    with pytest.raises(OutOfMemory):
+        session.logits(task[2])
+    assert ended.is_set()
 
 
 @given(st.integers(1, 300), st.integers(1, 9))
