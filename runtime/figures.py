@@ -11,7 +11,6 @@ from runtime.attacks import any_bounded
 from runtime.bundle import DataRecord
 from runtime.masking import check
 from runtime.report_schema import Accuracy, ClassRow, Clean, Finding, Report, Sequential
-from runtime.request import PARENT
 from runtime.statistics import decide, wilson
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def build_report(
         if each.state == "found"
     )
     blocking = [finding.message for finding in found if finding.blocking]
-    decision = judge(request, robust, paired, artifact.precision, blocking)
+    decision = judge(request, robust, paired, blocking)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -63,7 +62,7 @@ def build_report(
         attacks=outcome.attacks,
         robust_accuracy=robust,
         lattice=accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
-        sequential=None if order is None else stop(judge(request, robust, paired, artifact.precision), n, request.n),
+        sequential=None if order is None else stop(judge(request, robust, paired), n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
@@ -79,16 +78,13 @@ def build_report(
     )
 
 
-def judge(
-    request: Request, robust: Accuracy | None, paired: Paired | None, precision: str, blocking: Sequence[str] = ()
-) -> Decision:
+def judge(request: Request, robust: Accuracy | None, paired: Paired | None, blocking: Sequence[str] = ()) -> Decision:
     """Return what the gate says to the figures; `blocking` are reasons not to believe them."""
     return decide(
         request.gate,
         robust.ci95 if robust else None,
         paired.ci95 if paired else None,
         blocking,
-        parent=precision == PARENT,
         interval="95 % confidence sequence" if request.until_decided else "95 % interval",
     )
 

@@ -94,16 +94,22 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
     """Return the settings with something to compare with, where a drop is to be judged and nothing is named.
 
     That is the same subject in PARENT, judged first by the same request in a run directory beside `out`; what the
-    union adds is asked of it too, so that the drop is the artifact's and not the attacks'.
+    union adds is asked of it too, so that the drop is the artifact's and not the attacks'. Of PARENT itself the
+    subject's own gate asks no drop.
 
     Raises:
-        UsageFault: the subject has no PARENT, or the run is one in which it cannot be judged first.
+        UsageFault: a drop is asked for by hand and there is no PARENT to measure it from, or the run is one in which
+            it cannot be judged first.
 
     """
     precision = subject.session.card().precision
-    if settings.gate.max_drop is None or settings.against or precision == PARENT:
+    if settings.gate.max_drop is None or settings.against:
         return settings
-    hint = f"--against DIR, the --out of a verify with --precision {PARENT}"
+    if precision == PARENT and asked.max_drop is None:
+        log(f"the gate on the drop of robust accuracy asks nothing of {PARENT}, from which drops are measured")
+        return replace(settings, gate=Gate(fail_under=settings.gate.fail_under))
+    earlier = "an earlier run" if precision == PARENT else f"a verify with --precision {PARENT}"
+    hint = f"--against DIR, the --out of {earlier}"
     if settings.until_decided or settings.shard:
         raise UsageFault("--max-drop of a part of the images needs a run to compare with", hint=hint)
     if subject.parent is None:

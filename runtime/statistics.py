@@ -88,7 +88,6 @@ def decide(
     difference: Interval | None,
     blocking: Sequence[str] = (),
     *,
-    parent: bool = False,
     interval: str = "95 % interval",
 ) -> Decision:
     """Judge a run.
@@ -98,7 +97,6 @@ def decide(
         robust: 95 % interval of robust accuracy; None where no attack ran.
         difference: 95 % interval of its difference to what is compared with; None without a comparison.
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
-        parent: whether this is the precision that drops are measured from.
         interval: what the reasons call both.
 
     """
@@ -106,7 +104,7 @@ def decide(
     if gate.fail_under is not None:
         decisions.append(_fail_under(gate.fail_under, robust, interval))
     if gate.max_drop is not None:
-        decisions.append(_max_drop(gate.max_drop, difference, interval, parent=parent))
+        decisions.append(_max_drop(gate.max_drop, difference, interval))
     reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate asked for"]
     if blocking:
         return Decision("inconclusive", [*blocking, *reasons])
@@ -127,9 +125,7 @@ def _fail_under(least: float, robust: Interval | None, interval: str) -> Decisio
     return Decision("inconclusive", [f"robust accuracy may lie on either side of {gate}: {ends} spans it"])
 
 
-def _max_drop(most: float, difference: Interval | None, interval: str, *, parent: bool) -> Decision:
-    if difference is None and parent:
-        return Decision("passed", ["this is the fp32 artifact: nothing to drop from"])
+def _max_drop(most: float, difference: Interval | None, interval: str) -> Decision:
     if difference is None:
         return Decision(
             "inconclusive", ["the drop of robust accuracy cannot be judged: there is nothing to compare with"]

@@ -139,8 +139,7 @@ class Case:
         if self.reference and not len(match(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair(seen, self.reference, judged) if self.reference else None
-        precision = self.subject.session.card().precision
-        return judge(self.request, accuracy(seen, seen.robust, judged), compared, precision).verdict != "inconclusive"
+        return judge(self.request, accuracy(seen, seen.robust, judged), compared).verdict != "inconclusive"
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

@@ -88,7 +88,7 @@ def _gate_cases(report: Report) -> list[Case]:
     cases = []
     for gate in gates:
         asked = report.request.model_copy(update={"gate": gate})
-        decision = judge(asked, report.robust_accuracy, report.paired, report.artifact.precision, blocking)
+        decision = judge(asked, report.robust_accuracy, report.paired, blocking)
         cases.append(
             Case("gate", gate_words(gate), outcome=OUTCOME[decision.verdict], message="; ".join(decision.reasons))
         )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from runtime.attacks import any_bounded
 from runtime.evidence import STANDS, WRONG_BEFORE
 from runtime.request import PARENT
+from runtime.spec import Gate
 from runtime.statistics import percent, points
 
 if TYPE_CHECKING:
     from runtime.report_schema import Report
-    from runtime.spec import Gate
 
 BEYOND = "(no eps)"
 """Said of an attack that keeps to no ball, hence is no part of the worst case."""
@@ -29,8 +29,7 @@ class AccuracyRow(NamedTuple):
 
 def tone(report: Report) -> str:
     """Return the verdict, as the name of a colour; 'neutral' for a pass that nothing was required for."""
-    required = report.gate.fail_under is not None or (report.gate.max_drop is not None and report.paired is not None)
-    return report.verdict if required or report.verdict != "passed" else "neutral"
+    return "neutral" if report.verdict == "passed" and report.gate == Gate() else report.verdict
 
 
 def reasons(report: Report) -> tuple[str, ...]:

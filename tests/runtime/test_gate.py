@@ -54,7 +54,12 @@ def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tm
 
 def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path, files):
     fp32 = write_bundle(tmp_path / "fp32", files, n=60, gate=Gate(max_drop=0.01))
-    assert edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a").exit_code == 0
+    result = edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a")
+    read = load_report(Path("a"))
+    assert (result.exit_code, read.reasons, tone_of(read)) == (0, ("no gate asked for",), "neutral")
+    assert "the gate on the drop of robust accuracy asks nothing of fp32" in result.stderr
+    again = edgeproof("verify", fp32, *shlex.split(read.request.command)[3:], "--out", "again")
+    assert (again.exit_code, Path("again/run.json").read_bytes()) == (0, Path("a/run.json").read_bytes())
     graphs = {"int8": Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18)}
     int8 = write_bundle(tmp_path / "int8", files, n=60, gate=Gate(max_drop=0.01), graphs=graphs, ships="int8")
     result = edgeproof("verify", int8, "--attacks", "fgsm", "--out", "b")
@@ -85,14 +90,19 @@ def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_name
         assert (result.exit_code, "--against DIR" in result.stderr) == (2, True)
 
 
-def test_the_fp32_artifact_has_nothing_to_drop_from(bundle):
-    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--out", "run")
-    read = load_report(Path("run"))
-    assert (result.exit_code, read.reasons) == (0, ("this is the fp32 artifact: nothing to drop from",))
-    assert read.gate == Gate(max_drop=0.01)
-    assert tone_of(read) == "neutral"
-    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", "--fail-under", "99%", "--out", "b")
-    assert result.exit_code == 1
+def test_a_drop_asked_for_by_hand_is_refused_where_there_is_nothing_to_drop_from(bundle):
+    """A pass would say that a comparison was made."""
+    for more in ([], ["--fail-under", "1%"]):
+        result = edgeproof("verify", bundle, "--attacks", "fgsm", "--max-drop", "1%", *more, "--out", "run")
+        assert result.exit_code == 2
+        assert "--max-drop has nothing to compare fp32 with\nhint: --against DIR" in result.stderr
+        assert not Path("run").exists()
+
+
+def test_what_else_the_manifests_gate_asks_holds_for_fp32_too(tmp_path, files):
+    strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
+    assert edgeproof("verify", strict, "--attacks", "fgsm", "--out", "run").exit_code == 1
+    assert load_report(Path("run")).gate == Gate(fail_under=0.99)
 
 
 def test_a_run_against_itself_drops_by_nothing_within_its_interval(bundle, finished):

@@ -101,14 +101,5 @@ def test_a_blocking_finding_leaves_no_verdict():
     assert decision.reasons[0] == "the output is random"
 
 
-def test_the_parent_has_nothing_to_drop_from_but_a_comparison_asked_for_is_judged():
-    gate = Gate(max_drop=0.01)
-    assert decide(gate, (0.5, 0.6), None, [], parent=True) == (
-        "passed", ["this is the fp32 artifact: nothing to drop from"],
-    )  # fmt: skip
-    assert decide(gate, (0.5, 0.6), (-0.2, -0.1), [], parent=True).verdict == "failed"
-    assert decide(Gate(fail_under=0.7, max_drop=0.01), (0.5, 0.6), None, [], parent=True).verdict == "failed"
-
-
 def test_a_gate_without_an_attack_is_not_passed():
     assert decide(Gate(fail_under=0.1), None, None, []).verdict == "inconclusive"
