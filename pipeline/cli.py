@@ -20,6 +20,7 @@ from pipeline.devices import training_device
 from pipeline.distill import SAVE_SECONDS
 from pipeline.distill import distill as run_recipe
 from pipeline.evaluate import run_subject
+from pipeline.precision import in_words
 from pipeline.recipe import load_recipe
 from pipeline.recipe_file import assignment
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
@@ -150,7 +151,8 @@ def _print_summary(summary: Summary, out: Path) -> None:
             f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "
             f"clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
         )
-    click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {summary.precision}: {out}")
+    precision = in_words(summary.precision, summary.search_precision)
+    click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {precision}: {out}")
 
 
 @click.command()

@@ -17,7 +17,7 @@ from pipeline.data import Dataset, hold_out, load_dataset
 from pipeline.devices import from_first, launch, local_processes
 from pipeline.evaluate import device_name
 from pipeline.memory import running_out
-from pipeline.precision import resolve
+from pipeline.precision import in_words, resolve
 from pipeline.recipe import Recipe
 from pipeline.run import Run
 from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim, sole_writer
@@ -130,7 +130,8 @@ def _trained(
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
     run = Run(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
-    standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {precision}")
+    words = in_words(trainer.precision, trainer.search_precision)
+    standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
     assert standing.best is not None
     assert standing.last is not None
     summary = Summary(
@@ -142,7 +143,8 @@ def _trained(
         steps=standing.steps,
         seconds=round(standing.seconds, 1),
         images_per_second=round(standing.steps * batches.size / max(standing.busy_seconds, 1e-9), 1),
-        precision=precision,
+        precision=trainer.precision,
+        search_precision=trainer.search_precision if recipe.search.precision else None,
         device=device_name(device),
         threads=torch.get_num_threads(),
         devices=fabric.world_size,

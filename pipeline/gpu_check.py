@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
-from pipeline.recipe import Precision, Recipe, load_recipe
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.search import Precision
 from pipeline.trainer import Trainer
 from runtime.errors import MissingEnvironment
 from runtime.gpu_check import Given

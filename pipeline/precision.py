@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.recipe import Precision
+from pipeline.search import Precision
 from runtime.errors import MissingEnvironment
 
 AMPERE = (8, 0)
@@ -30,6 +30,11 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
             f"TF32 needs an NVIDIA GPU since Ampere, not {what}", hint="set train.precision to auto"
         )
     return precision
+
+
+def in_words(precision: Precision, search: Precision | None) -> str:
+    """Say in what a run trains, and in what it searches where that is another."""
+    return precision if search in (None, precision) else f"{precision}, search in {search}"
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint
-from pipeline.recipe import Precision, Recipe, load_recipe
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.search import Precision
 from runtime.bundle import DataRecord, Digest
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256
@@ -36,6 +37,8 @@ class TeacherFigures(Frozen):
 class Summary(Frozen):
     """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images.
 
+    `search_precision` is None where the recipe names none: the search is in `precision`, too.
+
     Every batch norm saw `norm_batch` images: the batch of a run on one device that divides none; less on several,
     with micro-batches, or where a batch did not fit the device's memory.
     """
@@ -49,6 +52,7 @@ class Summary(Frozen):
     seconds: float
     images_per_second: float
     precision: Precision
+    search_precision: Precision | None = None
     device: str
     threads: int
     devices: int = 1

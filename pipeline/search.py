@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,13 +12,20 @@ from torch import Tensor
 from pipeline.methods.method import Objective, View
 from runtime.spec import Fraction, Frozen
 
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+"""Arithmetic of a forward pass and of what it differentiates to; `auto` depends on the device."""
+
 
 class SearchSpec(Frozen):
-    """`steps` signed-gradient steps of size `step` in the L-infinity ball of radius `eps`, on images in [0, 1]."""
+    """`steps` signed-gradient steps of size `step` in the L-infinity ball of radius `eps`, on images in [0, 1].
+
+    They are taken in `precision`; None is that of training.
+    """
 
     eps: Fraction = 8 / 255
     step: Fraction = 2 / 255
     steps: Annotated[int, Field(ge=0)] = 10
+    precision: Precision | None = None
 
 
 def _gaussian(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:

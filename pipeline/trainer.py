@@ -15,9 +15,9 @@ from pipeline.losses import reduce
 from pipeline.memory import ran_out
 from pipeline.methods import METHODS, View
 from pipeline.models.layers import Folded
-from pipeline.precision import arithmetic, products
-from pipeline.recipe import Precision, Recipe, TrainTable
-from pipeline.search import STARTS, search
+from pipeline.precision import arithmetic, products, resolve
+from pipeline.recipe import Recipe, TrainTable
+from pipeline.search import STARTS, Precision, search
 from runtime.errors import BadRecipe, MissingEnvironment
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -40,7 +40,7 @@ class Trainer:
         student: learns; on the device.
         teacher: `frozen`, on the device; None where the method needs none.
         classes: how many.
-        precision: resolved.
+        precision: resolved; the search's where the recipe names none for it.
         fabric: the processes; by default this one alone.
 
     """
@@ -56,6 +56,8 @@ class Trainer:
         fabric: Fabric | None = None,
     ) -> None:
         self.recipe, self.classes, self.precision = recipe, classes, precision
+        device = next(student.parameters()).device
+        self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
         self.method = METHODS[recipe.method.name]
         self.student = student.train()
         self.folded = Folded(student)
@@ -65,7 +67,7 @@ class Trainer:
         self.optimiser = torch.optim.SGD(
             student.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
         )
-        self.fabric = fabric or one_device(next(student.parameters()).device)
+        self.fabric = fabric or one_device(device)
         self.divide(self.fabric.world_size * train.micro_batches)
         if train.compile:
             for network in (self.student, self.folded, self.teacher):
@@ -154,8 +156,9 @@ class Trainer:
         """Search the points of one part, and return the method's loss there, reduced."""
         images, labels, noise = part
         view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress)
-        with arithmetic(self.precision, images.device):
+        with arithmetic(self.search_precision, images.device):
             points = search(self.method.objective, view, noise, self.recipe.search)
+        with arithmetic(self.precision, images.device):
             values = self.method.loss(view.with_student(self.learning), points)
         return reduce(values, self.recipe.train.reduction, self.classes)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import isclose
 
 from pipeline.methods import METHODS
+from pipeline.precision import in_words
 from pipeline.study.estimate import Difference, Estimate, difference
 from pipeline.study.plan import Study
 from pipeline.study.published import Published, published
@@ -176,7 +177,7 @@ def by_reason(unfinished: dict[str, str]) -> list[str]:
 
 
 def _circumstances(results: list[CellResult]) -> str:
-    precisions = sorted({(r.student, r.training.precision) for r in results})
+    precisions = sorted({(r.student, in_words(r.training.precision, r.training.search_precision)) for r in results})
     machines = sorted({(r.training.device, judged.device) for r in results for judged in r.evaluations.values()})
     versions = sorted({r.training.software.get("torch", "?") for r in results})
     hours = sum(r.training.seconds + sum(judged.seconds for judged in r.evaluations.values()) for r in results) / 3600

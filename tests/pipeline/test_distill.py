@@ -18,6 +18,7 @@ from pipeline.models.layers import Folded
 from pipeline.precision import resolve
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
+from pipeline.search import SearchSpec
 from runtime import npz
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle import InputShape
@@ -94,6 +95,13 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
     assert shown.out == ""
     figures = summary.last
     assert shown.err.splitlines()[-1] == f"epoch 1: hold-out clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
+
+
+def test_the_summary_says_in_what_was_searched_where_the_recipe_does(recipe, tmp_path, capsys):
+    summary = distill(recipe.model_copy(update={"search": SearchSpec(steps=1, precision="bf16")}), tmp_path / "run")
+    assert (summary.precision, summary.search_precision) == (resolve("auto", training_device()), "bf16")
+    assert load_recipe(str(tmp_path / "run" / "recipe.toml")).search.precision == "bf16"
+    assert f"{summary.precision}, search in bf16" in capsys.readouterr().err
 
 
 def test_two_runs_with_one_seed_end_in_equal_bits(recipe, tmp_path):

@@ -57,6 +57,25 @@ def test_the_gradient_of_the_weights_is_computed_in_the_precision_of_the_recipe(
     assert of_products() == before
 
 
+@pytest.mark.parametrize(
+    ("overrides", "precision", "searched", "learned"),
+    [
+        ([], "fp32", False, False),
+        ([], "bf16", True, True),
+        (["search.precision=bf16"], "fp32", True, False),
+        (["search.precision=fp32"], "bf16", False, True),
+    ],
+)
+def test_the_search_has_a_precision_of_its_own(batch, overrides, precision, searched, learned):
+    run = trainer(overrides=["method.name=adaad", *overrides], precision=precision)
+    seen = {"search": set(), "loss": set()}
+    for name, network in (("search", run.folded), ("loss", run.student)):
+        network.register_forward_hook(lambda *_, of=name: seen[of].add(torch.is_autocast_enabled("cpu")))
+    steps(run, batch, 1)
+    assert seen == {"search": {searched}, "loss": {learned}}
+    assert run.search_precision == ("bf16" if searched else "fp32")
+
+
 def of_products():
     return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
