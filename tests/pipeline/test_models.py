@@ -6,9 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.nn import functional
 
 from pipeline.models import Blueprint, build_network
-from pipeline.models.layers import Affine, Folded, frozen
+from pipeline.models.layers import Affine, Convolution, Folded, frozen
 
 
 @pytest.mark.parametrize(("arch", "parameters"), [("resnet18", 11_173_962), ("mobilenet_v2", 2_296_922)])
@@ -131,3 +132,25 @@ def test_a_frozen_network_answers_as_the_folded_copy_does_and_does_not_keep_the_
     assert alive() is None
     x = torch.rand(2, 1, 28, 28)
     assert torch.equal(kept(x), Folded(trained_like)(x))
+
+
+@pytest.mark.parametrize(("groups", "stride", "single"), [(8, 2, True), (8, 1, False), (1, 2, False)])
+def test_a_strided_depthwise_convolution_is_in_single_precision_between_bf16(groups, stride, single):
+    torch.manual_seed(0)
+    conv = Convolution(8, 8, 3, stride, 1, groups=groups, bias=False)
+    x = torch.rand(2, 8, 8, 8).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+    (gradient,) = torch.autograd.grad(y.float().sum(), x)
+    assert (y.dtype, gradient.dtype) == (torch.bfloat16, torch.bfloat16)
+    exact = functional.conv2d(x.float(), conv.weight, stride=stride, padding=1, groups=groups)
+    assert torch.equal(y, exact.bfloat16()) == single  # bf16 would have rounded the weights
+    torch.testing.assert_close(y.float(), exact, atol=0.02, rtol=0.02)
+    assert torch.equal(conv(x.float()), exact)
+
+
+def test_folding_keeps_the_kind_of_a_convolution():
+    network = build_network("mobilenet_v2", channels=3, classes=4, width=0.25)
+    folded = Folded(network)
+    kinds = {type(module) for module in folded.modules() if isinstance(module, nn.Conv2d)}
+    assert kinds == {Convolution}
