@@ -56,6 +56,7 @@ def cell(runs: Path, method: str, checkpoint: str, own: list[str], seed: int) ->
         "seconds": summary["seconds"],
         "threads": summary["threads"],
         "precision": summary["precision"],
+        "search_precision": summary.get("search_precision"),
         "software": summary["software"],
     }
 

@@ -27,7 +27,8 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     if precision == "tf32" and not has_tf32:
         what = "this GPU" if device.type == "cuda" else device.type
         raise MissingEnvironment(
-            f"TF32 needs an NVIDIA GPU since Ampere, not {what}", hint="set train.precision to auto"
+            f"TF32 needs an NVIDIA GPU since Ampere, not {what}",
+            hint="leave train.precision and search.precision at auto",
         )
     return precision
 

@@ -159,7 +159,8 @@ class Trainer:
         with arithmetic(self.search_precision, images.device):
             points = search(self.method.objective, view, noise, self.recipe.search)
         with arithmetic(self.precision, images.device):
-            values = self.method.loss(view.with_student(self.learning), points)
+            learning = view.with_student(self.learning, keep_teacher=self.search_precision == self.precision)
+            values = self.method.loss(learning, points)
         return reduce(values, self.recipe.train.reduction, self.classes)
 
     def _own_parts(self, batch: Batch) -> list[Batch]:

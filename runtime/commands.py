@@ -152,6 +152,11 @@ def _opened(
         raise UsageFault(f"{artifact} is a model file, which has no signature", hint="--trust is for a bundle")
     if asked.data is None:
         raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
+    if asked.max_drop is not None and asked.against is None:
+        raise UsageFault(
+            f"--max-drop has nothing to compare {artifact} with",
+            hint="--against DIR, the --out of a verify that has finished",
+        )
     wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
         bundle = Path(place) / "bundle"

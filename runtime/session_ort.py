@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +145,7 @@ class _Graph:
             ]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
-            runs = [self._pool.submit(self._run, outputs, piece) for piece in pieces]
-            wait(runs)  # all: one that goes on where another failed would hold the memory that a smaller batch needs
-            parts = [run.result() for run in runs]
+            parts = self._side_by_side(outputs, pieces)
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             if _is_memory(error):
                 rows, self._options = len(wanted["input"]), _sparing(self._session)
@@ -155,6 +154,19 @@ class _Graph:
                 ) from None
             raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
+        """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""
+        runs: list[Future[list[Any]]] = []
+        try:
+            for piece in pieces:
+                runs.append(self._pool.submit(self._run, outputs, piece))  # one may find no thread
+            return [run.result() for run in runs]
+        finally:
+            for run in runs:
+                run.cancel()
+            wait(runs)
+            runs.clear()  # an error's traceback holds this frame, and so what the others found
 
     def _run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
         results: list[Any] = self._session.run(list(outputs), feeds, self._options)
@@ -214,11 +226,13 @@ def _share_arena() -> None:
     """Let the sessions on the CPU draw from one arena, which grows by what is asked for and can be emptied.
 
     An arena of ONNX Runtime's own grows by powers of two, and never gives its first region back: what the forward
-    graph was done with would stay out of the gradient graph's reach.
+    graph was done with would stay out of the gradient graph's reach. Sessions opened later use its memory again, but
+    closing one gives none back to the system.
     """
     runtime = load_onnxruntime()
     place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
-    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))
+    with suppress(RuntimeError):  # another user of ONNX Runtime in this process was first: its arena is shared then
+        runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))
 
 
 def _sparing(session: Any) -> Any:

@@ -182,7 +182,9 @@ def prepare(subject: Subject, settings: Settings) -> Case:
 
     """
     if settings.until_decided and settings.gate == Gate():
-        raise UsageFault("--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1%")
+        raise UsageFault(
+            "--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1% --against DIR"
+        )
     if settings.until_decided and settings.shard:
         raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the whole run stops early")
     check_gradient(subject, settings.attacks)

@@ -55,10 +55,10 @@ class View:
         """S(x), computed at the first use, once for each student: a constant in the search, not in the outer loss."""
         return self.student(self.images)
 
-    def with_student(self, student: Logits) -> View:
-        """Return the same batch seen with another student; what is known of the teacher stays known."""
+    def with_student(self, student: Logits, *, keep_teacher: bool = True) -> View:
+        """Return the same batch seen with another student; `keep_teacher`: what is known of the teacher stays known."""
         view = View(self.images, self.labels, student, self._teacher, self.options, self.progress)
-        if "teacher_clean" in self.__dict__:
+        if keep_teacher and "teacher_clean" in self.__dict__:
             view.__dict__["teacher_clean"] = self.teacher_clean
         return view
 

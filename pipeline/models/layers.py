@@ -24,7 +24,8 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         slow = self.groups == self.in_channels > 1 and self.stride != (1, 1)
-        if slow and x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        autocast = x.dtype == torch.bfloat16 and self.weight.dtype == torch.float32
+        if slow and autocast and x.device.type == "cpu":
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float()).to(x.dtype)
         return super().forward(x)

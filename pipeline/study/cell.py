@@ -24,6 +24,7 @@ from runtime.request import Settings
 from runtime.request_schema import Request
 from runtime.run_directory import RUN as RECORD
 from runtime.run_directory import read_request
+from runtime.spec import Gate
 
 CHECKPOINT = "best"
 
@@ -59,7 +60,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     settings = Settings(
         attacks=evaluation.attacks,
         threat_model=trained.recipe.threat,
-        gate=trained.recipe.gate,
+        gate=Gate(fail_under=trained.recipe.gate.fail_under),  # drops are measured from this network
         n=evaluation.n,
         batch=evaluation.batch,
         data_root=data_root,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,6 +76,22 @@ def test_the_search_has_a_precision_of_its_own(batch, overrides, precision, sear
     steps(run, batch, 1)
     assert seen == {"search": {searched}, "loss": {learned}}
     assert run.search_precision == ("bf16" if searched else "fp32")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_loss_knows_of_the_teacher_is_in_its_own_precision(method, batch, monkeypatch):
+    """RSLAD's search asks for T(x) too, in bf16; the loss must not learn from that."""
+    run, seen = trainer(overrides=[f"method.name={method}", "search.precision=bf16"]), []
+
+    def loss(view, points):
+        if run.method.needs_teacher:
+            seen.append(view.teacher_clean.dtype)
+        return METHODS[method].loss(view, points)
+
+    run.method = replace(run.method, loss=loss)
+    steps(run, batch, 1)
+    assert set(seen) <= {torch.float32}
+    assert bool(seen) == run.method.needs_teacher
 
 
 def of_products():

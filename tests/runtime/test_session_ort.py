@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,13 +51,15 @@ def test_no_piece_still_runs_once_another_ran_out_of_memory(task, files, monkeyp
     """It would hold the memory of the smaller batch that is asked for next."""
     monkeypatch.setattr(session_ort, "cores", lambda: 2)
     session = OrtSession(files["model.fp32.onnx"], None, precision="fp32")
-    failed, ended = threading.Event(), threading.Event()
+    begun, failed, ended = (threading.Event() for _ in range(3))
 
     class Starved:
         def run(self, outputs, feeds, options):
             if np.array_equal(feeds["input"], task[2][:30]):
+                begun.wait()
                 failed.set()
                 raise MemoryError
+            begun.set()
             failed.wait()
             time.sleep(0.1)
             ended.set()
@@ -69,6 +72,32 @@ def test_no_piece_still_runs_once_another_ran_out_of_memory(task, files, monkeyp
     with pytest.raises(OutOfMemory):
         session.logits(task[2])
     assert ended.is_set()
+
+
+def test_what_was_not_begun_is_left_once_a_piece_failed(task, files, monkeypatch):
+    monkeypatch.setattr(session_ort, "cores", lambda: 2)
+    monkeypatch.setattr(session_ort, "PIECE", 4)
+    session, begun = OrtSession(files["model.fp32.onnx"], None, precision="fp32"), []
+
+    class Failing:
+        def run(self, outputs, feeds, options):
+            begun.append(len(feeds["input"]))
+            time.sleep(0.05)
+            raise ValueError("no")
+
+    session._forward._session = Failing()
+    with pytest.raises(BadModel, match="no"):
+        session.logits(task[2])
+    assert len(begun) <= 6  # of sixteen
+
+
+def test_an_arena_that_another_user_shares_already_is_taken(task, files, monkeypatch):
+    def registered(*_):
+        raise RuntimeError("An allocator for this device has already been registered for sharing.")
+
+    session_ort._share_arena.cache_clear()
+    monkeypatch.setattr(onnxruntime, "create_and_register_allocator", registered)
+    assert ort(files).logits(task[2]).shape == (60, 3)
 
 
 @given(st.integers(1, 300), st.integers(1, 9))
