@@ -95,7 +95,7 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
 
     That is the same subject in PARENT, judged first by the same request in a run directory beside `out`; what the
     union adds is asked of it too, so that the drop is the artifact's and not the attacks'. Of PARENT itself the
-    subject's own gate asks no drop.
+    subject's own gate asks no drop: see `prepare`.
 
     Raises:
         UsageFault: a drop is asked for by hand and there is no PARENT to measure it from, or the run is one in which
@@ -106,8 +106,7 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
     if settings.gate.max_drop is None or settings.against:
         return settings
     if precision == PARENT and asked.max_drop is None:
-        log(f"the gate on the drop of robust accuracy asks nothing of {PARENT}, from which drops are measured")
-        return replace(settings, gate=Gate(fail_under=settings.gate.fail_under))
+        return settings
     earlier = "an earlier run" if precision == PARENT else f"a verify with --precision {PARENT}"
     hint = f"--against DIR, the --out of {earlier}"
     if settings.until_decided or settings.shard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ from runtime.figures import accuracy, build_report, judge
 from runtime.fitting import Fitting
 from runtime.journal import Forgetful
 from runtime.paired import Finished, check_comparable, check_shared, match, pair, read_reference
+from runtime.progress import log
 from runtime.report.gallery import Gallery, gather
 from runtime.report_schema import Artifact, Circumstances
-from runtime.request import Settings, Subject, resolve
+from runtime.request import PARENT, Settings, Subject, resolve
 from runtime.spec import Gate
 from runtime.suite import SAMPLE, Outcome, run_suite
 from runtime.union import gradients
@@ -173,7 +174,7 @@ def growing(order: Any) -> list[Any]:
 
 
 def prepare(subject: Subject, settings: Settings) -> Case:
-    """Resolve and check what is asked, before any attack.
+    """Resolve and check what is asked, before any attack. PARENT has nothing to drop from where nothing is compared.
 
     Raises:
         UsageFault: an early stop without a gate to decide, or of a shard.
@@ -181,6 +182,9 @@ def prepare(subject: Subject, settings: Settings) -> Case:
         BadModel: the model has too few classes for an attack, or see `check_gradient`.
 
     """
+    if subject.session.card().precision == PARENT and settings.gate.max_drop is not None and settings.against is None:
+        log(f"the gate on the drop of robust accuracy asks nothing of {PARENT}, from which drops are measured")
+        settings = replace(settings, gate=Gate(fail_under=settings.gate.fail_under))
     if settings.until_decided and settings.gate == Gate():
         raise UsageFault(
             "--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1% --against DIR"

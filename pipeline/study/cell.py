@@ -24,7 +24,6 @@ from runtime.request import Settings
 from runtime.request_schema import Request
 from runtime.run_directory import RUN as RECORD
 from runtime.run_directory import read_request
-from runtime.spec import Gate
 
 CHECKPOINT = "best"
 
@@ -60,7 +59,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     settings = Settings(
         attacks=evaluation.attacks,
         threat_model=trained.recipe.threat,
-        gate=Gate(fail_under=trained.recipe.gate.fail_under),  # drops are measured from this network
+        gate=trained.recipe.gate,
         n=evaluation.n,
         batch=evaluation.batch,
         data_root=data_root,

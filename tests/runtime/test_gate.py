@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from runtime.bundle import Graph
+from runtime.images import ImageSet
+from runtime.progress import Silent
 from runtime.report.words import tone as tone_of
 from runtime.report_schema import load_report
-from runtime.spec import Gate
+from runtime.request import Settings, Subject
+from runtime.spec import Gate, ThreatModel
+from runtime.verify import verify
+from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
-from tests.tiny import FORWARD, GRADIENT, graph
+from tests.tiny import FORWARD, GRADIENT, SHAPE, graph
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -97,6 +102,15 @@ def test_a_drop_asked_for_by_hand_is_refused_where_there_is_nothing_to_drop_from
         assert result.exit_code == 2
         assert "--max-drop has nothing to compare fp32 with\nhint: --against DIR" in result.stderr
         assert not Path("run").exists()
+
+
+def test_a_drop_is_not_asked_of_fp32_by_whoever_calls_verify_from_python_either(task):
+    """As a study does, with the gate of its recipe."""
+    weight, bias, images, labels = task
+    data = ImageSet("sixty", images, labels, np.arange(len(labels)))
+    subject = Subject(LinearSession(weight, bias), "tiny", ("a", "b", "c"), SHAPE, data, "")
+    report = verify(subject, Settings(("fgsm",), ThreatModel(eps=0.01), Gate(max_drop=0.01)), Silent()).report
+    assert (report.verdict, report.gate, report.reasons) == ("passed", Gate(), ("no gate asked for",))
 
 
 def test_what_else_the_manifests_gate_asks_holds_for_fp32_too(tmp_path, files):
