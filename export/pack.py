@@ -13,12 +13,12 @@ import numpy as np
 from export.model_card import model_card
 from export.passes import input_shape, opset_of, to_bytes
 from export.precision import shipping
-from runtime.bundle import (
+from runtime.bundle_manifest import (
     EVALUATION,
     MANIFEST,
     REFERENCE,
+    SIGNATURE,
     Calibrated,
-    DataRecord,
     FileEntry,
     Graph,
     InputShape,
@@ -29,8 +29,8 @@ from runtime.bundle import (
     Reference,
 )
 from runtime.files import new_directory, sha256, write_atomic
-from runtime.signing import SIGNATURE, sign
-from runtime.spec import Gate, ThreatModel
+from runtime.signing import sign
+from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a bundle says of itself beyond its files; see `runtime.bundle.Manifest`.
+    """What a bundle says of itself beyond its files; see `runtime.bundle_manifest.Manifest`.
 
     Args:
         name: of the model.

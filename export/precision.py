@@ -10,9 +10,10 @@ from export.half import in_float16
 from export.limits import Limits
 from export.mixed import keep
 from export.sensitivity import chosen
-from runtime.bundle import Calibrated, DataRecord
+from runtime.bundle_manifest import Calibrated
 from runtime.errors import UsageFault
 from runtime.progress import log
+from runtime.spec import DataRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

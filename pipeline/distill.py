@@ -24,12 +24,12 @@ from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.state import Standing, restore_state
 from pipeline.teacher import prepare_teacher
 from pipeline.trainer import Trainer
-from runtime.bundle import DataRecord, InputShape
+from runtime.bundle_manifest import InputShape
 from runtime.device import software
 from runtime.files import write_atomic
 from runtime.images import DATA_ROOT, ImageSet
 from runtime.progress import log
-from runtime.spec import to_json
+from runtime.spec import DataRecord, to_json
 
 SAVE_SECONDS = 60.0
 """How often the state is saved within an epoch."""

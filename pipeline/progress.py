@@ -18,7 +18,8 @@ from pipeline.run_directory import METRICS
 from pipeline.state import START_ANEW, Standing
 from runtime.errors import BadInput
 from runtime.files import write_atomic
-from runtime.progress import LINE_SECONDS, clock
+from runtime.progress import LINE_SECONDS
+from runtime.words import clock
 
 
 class TrainingLog:

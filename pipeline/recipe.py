@@ -26,9 +26,8 @@ from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.problems import keys, message, path
 from pipeline.recipe_file import in_place, read_recipe
 from pipeline.search import Precision, SearchSpec
-from runtime.bundle import Digest
 from runtime.errors import BadRecipe
-from runtime.spec import Frozen, Gate, Name, ThreatModel
+from runtime.spec import Digest, Frozen, Gate, Name, ThreatModel
 
 USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""

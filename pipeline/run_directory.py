@@ -16,10 +16,9 @@ from torch import nn
 from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.search import Precision
-from runtime.bundle import DataRecord, Digest
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256
-from runtime.spec import Frozen
+from runtime.spec import DataRecord, Digest, Frozen
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
 METRICS, STATE = "metrics.jsonl", "state/training.safetensors"

@@ -14,10 +14,9 @@ from torch import Tensor
 from pipeline.checkpoint import METADATA_KEY, Figures
 from pipeline.run_directory import STATE
 from pipeline.trainer import Trainer
-from runtime.bundle import Digest
 from runtime.errors import BadInput
 from runtime.files import write_atomic
-from runtime.spec import Frozen
+from runtime.spec import Digest, Frozen
 
 DIGEST_KEY = "sha256"
 START_ANEW = "remove the directory, or name another --out"

@@ -15,7 +15,7 @@ from runtime.backends import close, open_session, provider_of
 from runtime.bench import bench as measure
 from runtime.bench_schema import BENCH, Bench, BenchRun
 from runtime.bundle import open_bundle
-from runtime.commands import evaluation_images
+from runtime.bundle_evaluation import evaluation_images
 from runtime.device import machine_card, software
 from runtime.engine_options import backend_option, provider_option, tf32_option
 from runtime.files import check_writable, write_atomic

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from runtime.bundle import Digest
 from runtime.errors import BadData
-from runtime.spec import Frozen
+from runtime.spec import Digest, Frozen
 
 if TYPE_CHECKING:
     from pathlib import Path

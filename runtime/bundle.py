@@ -5,154 +5,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import ValidationError
 
+from runtime.bundle_manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
 from runtime.copies import LARGE, Copy, copied
 from runtime.errors import BadBundle, BadSignature
 from runtime.graph_scan import refuse_outside_data
-from runtime.signing import SIGN_AGAIN, SIGNATURE, Trust, authenticate
-from runtime.spec import Frozen, Gate, Name, ThreatModel, to_json
+from runtime.signing import SIGN_AGAIN, Trust, authenticate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-MANIFEST = "manifest.json"
-EVALUATION = "evaluation.npz"
-REFERENCE = "reference.npz"
 COPY_AGAIN = "copy the bundle again, as a whole"
-OTHER_MAKE = "the bundle is damaged, or made by another version"
 LARGEST = 16 * 2**20
 """Bytes of a manifest or signature: what is read before anything says how much there should be."""
 NO_FILE = {errno.ELOOP: "is a link", errno.ENXIO: "is not a plain file", errno.ENOENT: "is missing"}
 """Why a file could not be opened as one, by the number of the error."""
-
-
-def _plain_name(name: str) -> str:
-    """Accept a file directly inside the bundle, nothing that climbs out of it or hides."""
-    if name.startswith(("/", "\\")):
-        raise ValueError(f"{name!r} is an absolute path")
-    if ".." in name.replace("\\", "/").split("/"):
-        raise ValueError(f"{name!r} climbs out of the bundle")
-    if not name or name.startswith(".") or any(sign in name for sign in "/\\") or not name.isprintable():
-        raise ValueError(f"{name!r} is not a plain file name")
-    if name in (MANIFEST, SIGNATURE):
-        raise ValueError(f"{name} cannot list itself or its signature")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_plain_name)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class FileEntry(Frozen):
-    """Digest and size in bytes of one file."""
-
-    sha256: Digest
-    size: Annotated[int, Field(ge=0)]
-
-
-class InputShape(Frozen):
-    """One image: float32 [channels, height, width] in [0, 1], fed as `input` with a batch axis before."""
-
-    channels: Annotated[int, Field(gt=0)]
-    height: Annotated[int, Field(gt=0)]
-    width: Annotated[int, Field(gt=0)]
-
-
-class Parity(Frozen):
-    """How far the graph may be, and was, from what it was made of, on evaluation images.
-
-    That is the training framework; for a packed model the file it came as, which has no gradient to compare.
-    """
-
-    max_logit_error: float
-    max_logit_error_limit: float
-    prediction_agreement: float
-    prediction_agreement_limit: float
-    median_gradient_error: float | None = None
-    median_gradient_error_limit: float | None = None
-
-
-class DataRecord(Frozen):
-    """The images that a figure is measured on, or that a graph is made with."""
-
-    name: str
-    n: Annotated[int, Field(gt=0)]
-    sha256: Digest
-
-
-class Calibrated(Frozen):
-    """What set the ranges of a quantised graph, and which of its nodes were left in float16."""
-
-    data: DataRecord
-    method: str
-    kept_fp16: tuple[str, ...] = ()
-
-
-class Graph(Frozen):
-    """The files of one precision: the classifier, and the graph of its input gradient."""
-
-    forward: FileName
-    gradient: FileName | None
-    opset: int
-    parity: Parity | None = None
-    calibration: Calibrated | None = None
-
-
-class Reference(Frozen):
-    """What training measured on its own hold-out images, for the checkpoint exported: fractions of n."""
-
-    checkpoint: str
-    n: int
-    clean: float
-    pgd: float
-
-
-class Provenance(Frozen):
-    """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one."""
-
-    recipe: dict[str, Any]
-    recipe_sha256: Digest
-    checkpoint_sha256: Digest
-    teacher_sha256: Digest | None
-    training_data: DataRecord
-    software: dict[str, str]
-
-
-class Packed(Frozen):
-    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words."""
-
-    file: str
-    sha256: Digest
-    opset: int
-    changes: tuple[str, ...]
-
-
-class Manifest(Frozen):
-    """manifest.json: what is in the bundle and what is claimed of it."""
-
-    schema_: Literal["edgeproof.bundle/1"] = Field(alias="schema", default="edgeproof.bundle/1")
-    name: Name
-    version: Annotated[int, Field(ge=1)] = 1
-    created: str
-    input: InputShape
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    threat_model: ThreatModel
-    ships: str
-    graphs: dict[str, Graph]
-    evaluation: DataRecord
-    gate: Gate = Gate()
-    reference: Reference | None = None
-    provenance: Provenance | None = None
-    packed: Packed | None = None
-    files: dict[FileName, FileEntry]
-
-    def to_json(self) -> bytes:
-        """Return the bytes of manifest.json: sorted, indented, one newline at the end."""
-        return to_json(self)
 
 
 class Bundle:

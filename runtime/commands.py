@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.backends import provider_of
-from runtime.bundle import EVALUATION, OTHER_MAKE, Bundle, open_bundle
+from runtime.bundle import Bundle, open_bundle
+from runtime.bundle_evaluation import evaluation_images
 from runtime.engine_options import backend_option, command_session, provider_option, tf32_option
-from runtime.errors import BadBundle, BadData, UsageFault
+from runtime.errors import UsageFault
 from runtime.files import new_directory
 from runtime.judging import fresh_directory, judge, show
 from runtime.named_data import find_images
-from runtime.npz import read_npz
 from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
-from runtime.request import PARENT, Subject
+from runtime.request import Subject
 from runtime.run_directory import finish_run, read_part
 from runtime.shards import merge as merge_parts
-from runtime.spec import ThreatModel
+from runtime.spec import PARENT, ThreatModel
 from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
 from runtime.verify import Run
 
@@ -176,21 +176,3 @@ def _images(bundle: Bundle, asked: Asked) -> ImageSet:
         channels=manifest.input.channels,
         classes=manifest.classes,
     )
-
-
-def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle, which keeps their file no longer.
-
-    Raises:
-        BadBundle: they cannot be read, or are not those that the manifest records.
-
-    """
-    record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
-    try:
-        with bundle.take(EVALUATION).open() as file:
-            images = read_npz(file, name=record.name, layout="nchw")
-    except BadData as error:
-        raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None
-    if (len(images), images.sha256) != (record.n, record.sha256):
-        raise BadBundle(f"{path}: its images are not the {record.n} that the manifest records", hint=OTHER_MAKE)
-    return images

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report.words import accuracy_rows, checks_line, interval, radius, reasons, tone, union_line
-from runtime.statistics import percent
+from runtime.report.words import accuracy_rows, checks_line, reasons, tone, union_line
+from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
     from pathlib import Path

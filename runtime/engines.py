@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError
 
-from runtime.bundle import Digest, InputShape
 from runtime.errors import EngineFault, MissingEnvironment
-from runtime.files import sha256, write_atomic
+from runtime.files import locked, sha256, write_atomic
 from runtime.interrupt import held_back
 from runtime.progress import log
-from runtime.rollback import locked
-from runtime.spec import Frozen, to_json
+from runtime.spec import Digest, Frozen, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from runtime.bundle_manifest import InputShape
 
 MOST_IMAGES, MOST_VALUES = 64, 2**22
 """A batch of a profile: so many images, but no more than so many pixel values, of which a Jetson has room for."""

@@ -8,9 +8,9 @@ import numpy as np
 
 from runtime import sequential
 from runtime.attacks import any_bounded
-from runtime.bundle import DataRecord
 from runtime.masking import check
 from runtime.report_schema import Accuracy, ClassRow, Clean, Finding, Report, Sequential
+from runtime.spec import DataRecord
 from runtime.statistics import decide, wilson
 
 if TYPE_CHECKING:

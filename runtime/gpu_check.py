@@ -20,7 +20,7 @@ from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends import close, open_session
 from runtime.bundle import Bundle, open_bundle
-from runtime.commands import evaluation_images
+from runtime.bundle_evaluation import evaluation_images
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.evidence import STANDS, Evidence
 from runtime.files import write_atomic

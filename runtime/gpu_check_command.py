@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.bundle import MANIFEST, open_bundle
+from runtime.bundle import open_bundle
+from runtime.bundle_manifest import MANIFEST
 from runtime.device import machine_card, software
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic

@@ -11,10 +11,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from runtime.bundle import MANIFEST, Bundle, open_bundle
+from runtime.bundle import Bundle, open_bundle
+from runtime.bundle_manifest import MANIFEST
 from runtime.errors import BadInput, EdgeproofError
-from runtime.files import new_directory, sha256, sync_directory, write_atomic
-from runtime.rollback import accept, check_not_older, locked, read_state
+from runtime.files import locked, new_directory, sha256, sync_directory, write_atomic
+from runtime.rollback import accept, check_not_older, read_state, state_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ def install(bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = Fal
 
     """
     name = bundle.manifest.name
-    with locked(to, LOCK), locked(state):
+    with locked(to, LOCK), state_lock(state):
         before = _linked(to / CURRENT)
         if before is not None and before.rsplit("-", 2)[0] != name:
             raise BadInput(f"{to} is the place of another model, {before}", hint="give every model a --to of its own")

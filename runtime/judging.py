@@ -14,9 +14,8 @@ from runtime.device import made_by
 from runtime.errors import UsageFault
 from runtime.progress import log, progress_on_stderr
 from runtime.report_schema import load_report
-from runtime.request import PARENT
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
-from runtime.spec import Gate, to_json
+from runtime.spec import PARENT, Gate, to_json
 from runtime.union import added
 from runtime.verify import prepare
 

@@ -10,8 +10,9 @@ import numpy as np
 from runtime.attacks import any_bounded
 from runtime.report_schema import CheckResult
 from runtime.request_schema import labelled
-from runtime.statistics import Pairs, mcnemar, percent, wilson
+from runtime.statistics import Pairs, mcnemar, wilson
 from runtime.union import QUANTISED
+from runtime.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
 from runtime.images import DATA_ROOT
-from runtime.request import PARENT, Settings
+from runtime.request import Settings
 from runtime.shards import Shard
-from runtime.spec import Fraction, Gate, ThreatModel
+from runtime.spec import PARENT, Fraction, Gate, ThreatModel
 
 if TYPE_CHECKING:
     from runtime.images import Layout

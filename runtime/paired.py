@@ -15,9 +15,9 @@ from runtime import sequential
 from runtime.errors import BadData
 from runtime.evidence import STANDS
 from runtime.npz import UNREADABLE, open_npz
-from runtime.report.words import radius
 from runtime.report_schema import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
+from runtime.words import radius
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.errors import BadBundle, MissingEnvironment, missing_extra
+from runtime.engine_builder import BUILDER, PREPARERS_GROUP
+from runtime.errors import BadBundle, missing_extra
 from runtime.images import DATA_ROOT
 from runtime.spec import ThreatModel, parse_fraction
 
@@ -16,14 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runtime.engines import Built, EngineKey
     from runtime.images import Layout
-    from runtime.tensorrt_api import Library
-
-PREPARERS_GROUP = "edgeproof.preparers"
-"""The suffix of a file, to a function of (path, bundle to be made, Wanted, ThreatModel); and BUILDER."""
-BUILDER = "engine"
-"""No suffix: `export.to_engine.build`."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +61,6 @@ def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) ->
     except ImportError as error:
         raise missing_extra(f"`edgeproof verify` of a {path.suffix} file", tuple(entry.extras), error) from error
     pack(path, out, wanted, threat_model)
-
-
-def engine_builder() -> Callable[[Library, bytes, EngineKey, bytes], Built]:
-    """Return what builds TensorRT engines.
-
-    Raises:
-        MissingEnvironment: it is not installed.
-
-    """
-    for entry in entry_points(group=PREPARERS_GROUP, name=BUILDER):
-        try:
-            build: Callable[[Library, bytes, EngineKey, bytes], Built] = entry.load()
-        except ImportError as error:
-            raise missing_extra("building a TensorRT engine", tuple(entry.extras), error) from error
-        return build
-    raise MissingEnvironment("nothing here builds TensorRT engines", hint="pip install 'edgeproof[jetson]'")
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:

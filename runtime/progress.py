@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from runtime.words import clock
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,13 +62,6 @@ class Pace:
         if not rate:
             return ""
         return f"{rate:.{1 if rate < 100 else 0}f} images/s, {clock((self.total - self.done) / rate)} left"
-
-
-def clock(seconds: float) -> str:
-    """Write a time as a clock does: 0:32, 1:41:00."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Lines:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from runtime.bundle import DataRecord, Digest
 from runtime.errors import BadData
 from runtime.request_schema import Led, Request, labelled
-from runtime.spec import Fraction, Frozen, Gate, ThreatModel
+from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runtime.attacks import CASCADES, stages
-from runtime.bundle import DataRecord
 from runtime.images import DATA_ROOT
 from runtime.request_schema import AttackRequest, Request
-from runtime.spec import Gate
+from runtime.spec import DataRecord, Gate
 from runtime.union import added, gradients
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.shards import Shard
     from runtime.spec import ThreatModel
-
-PARENT = "fp32"
-"""The precision that others are compared with: it has nothing to drop from."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.bundle import DataRecord, Digest
 from runtime.files import sha256
-from runtime.spec import Frozen, Gate, ThreatModel, to_json
+from runtime.spec import DataRecord, Digest, Frozen, Gate, ThreatModel, to_json
 
 Led = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""

@@ -5,20 +5,17 @@ One file, replaced whole; changed only under a lock, so that two processes canno
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from runtime.bundle import MANIFEST, Digest
-from runtime.errors import BadInput, MissingEnvironment, Rollback
-from runtime.files import sha256, sync_directory, write_atomic
-from runtime.spec import Frozen, Name, to_json
+from runtime.bundle_manifest import MANIFEST
+from runtime.errors import BadInput, Rollback
+from runtime.files import locked, sha256, write_atomic
+from runtime.spec import Digest, Frozen, Name, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runtime.bundle import Bundle
@@ -42,26 +39,9 @@ class State(Frozen):
     accepted: dict[Name, Accepted] = Field(default_factory=dict)
 
 
-@contextlib.contextmanager
-def locked(directory: Path, lock: str = LOCK) -> Iterator[None]:
-    """Hold a lock of a directory, which is made where there is none; another process waits.
-
-    Raises:
-        MissingEnvironment: it cannot be made or written to.
-
-    """
-    try:
-        if not directory.exists():
-            directory.mkdir(parents=True, exist_ok=True)
-            sync_directory(directory.parent)
-        handle = os.open(directory / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise MissingEnvironment(f"{directory} cannot be written to: {error.strerror}", hint="name another") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def state_lock(directory: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a state directory; see `runtime.files.locked`."""
+    return locked(directory, LOCK)
 
 
 def read_state(directory: Path) -> State:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from runtime.bundle_manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature
 from runtime.files import new_directory, sha256, write_atomic
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-SIGNATURE = "signature.json"
 PRIVATE, PUBLIC = "private.pem", "public.pem"
 BundleType = Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
 PayloadType = Literal["application/vnd.in-toto+json"]

@@ -38,6 +38,12 @@ LONGEST_NAME = 100
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
 """What a model or recipe is called: part of file names, so nothing that climbs, hides or needs quoting."""
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal."""
+
+PARENT = "fp32"
+"""The precision that others are compared with: it has nothing to drop from."""
+
 
 class ThreatModel(Frozen):
     """The perturbations that a model must withstand: `eps` in the units of images in [0, 1]."""
@@ -51,6 +57,14 @@ class Gate(Frozen):
 
     fail_under: Fraction | None = None
     max_drop: Fraction | None = None
+
+
+class DataRecord(Frozen):
+    """The images that a figure is measured on, or that a graph is made with."""
+
+    name: str
+    n: Annotated[int, Field(gt=0)]
+    sha256: Digest
 
 
 def to_json(record: BaseModel) -> bytes:

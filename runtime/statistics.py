@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from runtime.words import percent, points
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -139,13 +141,3 @@ def _max_drop(most: float, difference: Interval | None, interval: str) -> Decisi
     return Decision(
         "inconclusive", [f"robust accuracy may have dropped by more or by less than {gate}: {ends} spans it"]
     )
-
-
-def percent(fraction: float) -> str:
-    """Write a fraction as percent with one decimal."""
-    return f"{100 * fraction:.1f} %"
-
-
-def points(fraction: float) -> str:
-    """Write a difference of fractions as percentage points with one decimal."""
-    return f"{100 * fraction:.1f} points"

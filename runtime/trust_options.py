@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.rollback import accept, check_not_older, locked, read_state
+from runtime.rollback import accept, check_not_older, read_state, state_lock
 from runtime.signing import Trust, fingerprint, load_private_key, load_trust
 
 if TYPE_CHECKING:
@@ -80,6 +80,6 @@ def remembered(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> I
         yield
     except click.exceptions.Exit as done:
         if done.exit_code == 0:
-            with locked(state):
+            with state_lock(state):
                 accept(state, bundle, allow_rollback=allow_rollback)
         raise

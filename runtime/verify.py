@@ -20,8 +20,8 @@ from runtime.paired import Finished, check_comparable, check_shared, match, pair
 from runtime.progress import log
 from runtime.report.gallery import Gallery, gather
 from runtime.report_schema import Artifact, Circumstances
-from runtime.request import PARENT, Settings, Subject, resolve
-from runtime.spec import Gate
+from runtime.request import Settings, Subject, resolve
+from runtime.spec import PARENT, Gate
 from runtime.suite import SAMPLE, Outcome, run_suite
 from runtime.union import gradients
 from runtime.units import Target

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 from onnx import parser
 
-from runtime.bundle import EVALUATION, FileEntry, Graph, InputShape, Manifest
-from runtime.bundle import DataRecord as Data
+from runtime.bundle_manifest import EVALUATION, FileEntry, Graph, InputShape, Manifest
 from runtime.files import sha256
+from runtime.spec import DataRecord as Data
 from runtime.spec import Gate, ThreatModel
 
 SHAPE = (1, 4, 4)

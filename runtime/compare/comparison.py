@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from runtime.bundle import DataRecord, Digest
 from runtime.errors import BadData
 from runtime.paired import Finished, match_finished
 from runtime.report.words import accuracy_rows
 from runtime.report_schema import Count, Interval, Paired
-from runtime.spec import Fraction, Frozen, ThreatModel
+from runtime.spec import DataRecord, Digest, Fraction, Frozen, ThreatModel
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:

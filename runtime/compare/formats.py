@@ -14,9 +14,9 @@ from rich.text import Text
 from runtime.errors import MissingEnvironment
 from runtime.report import markdown
 from runtime.report.formats import INSTALL
-from runtime.report.words import BYTES, WORST, interval, radius
+from runtime.report.words import BYTES, WORST
 from runtime.spec import to_json
-from runtime.statistics import percent
+from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.figures import judge
 from runtime.report.markdown import plain
-from runtime.report.words import accuracy_rows, attack_names, gate_words, interval, radius
+from runtime.report.words import accuracy_rows, attack_names, gate_words
 from runtime.spec import Gate
-from runtime.statistics import percent
+from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
     from runtime.report.account import Account

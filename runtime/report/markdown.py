@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from runtime.report.words import accuracy_rows, checks_line, interval, radius, reasons, tone, union_line
-from runtime.statistics import percent, points
+from runtime.report.words import accuracy_rows, checks_line, reasons, tone, union_line
+from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from runtime.device import NOT_FOUND
 from runtime.report import words
 from runtime.report.plots import MOST_CLASSES, plots, shown_classes
 from runtime.report.tiles import tiles
-from runtime.statistics import percent
+from runtime.words import duration, interval, percent, radius, signed
 
 if TYPE_CHECKING:
     import jinja2
@@ -75,9 +75,7 @@ def environment(*folders: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
-        percent=percent, interval=words.interval, signed=words.signed, radius=words.radius, duration=words.duration
-    )
+    made.filters.update(percent=percent, interval=interval, signed=signed, radius=radius, duration=duration)
     return made
 
 
@@ -134,17 +132,17 @@ def sections(account: Account) -> list[Section]:
 def headlines(account: Account) -> list[Headline]:
     """Return the figures at the top."""
     report = account.report
-    found = [Headline("clean accuracy", percent(report.clean.accuracy), words.interval(report.clean.ci95))]
+    found = [Headline("clean accuracy", percent(report.clean.accuracy), interval(report.clean.ci95))]
     if report.robust_accuracy:
         worst = report.robust_accuracy
-        found.insert(0, Headline("robust accuracy", percent(worst.value), words.interval(worst.ci95)))
+        found.insert(0, Headline("robust accuracy", percent(worst.value), interval(worst.ci95)))
     if report.paired:
-        low, high = (words.signed(end) for end in report.paired.ci95)
-        found.append(Headline("change, points", words.signed(report.paired.difference), f"{low} to {high}"))
+        low, high = (signed(end) for end in report.paired.ci95)
+        found.append(Headline("change, points", signed(report.paired.difference), f"{low} to {high}"))
     for run in account.bench.runs if account.bench else ():
         if run.sha256 == report.artifact.sha256 and run.batch == 1:
             found.append(Headline("latency, p50", f"{run.latency_ms.p50:.3g} ms", f"p99 {run.latency_ms.p99:.3g} ms"))
-    found.append(Headline("attacked within", words.radius(report.threat_model.eps), f"{report.clean.n} images"))
+    found.append(Headline("attacked within", radius(report.threat_model.eps), f"{report.clean.n} images"))
     return found
 
 
@@ -186,7 +184,7 @@ def machine(report: Report) -> list[tuple[str, Any]]:
         ("engine", f"{artifact.backend}, {artifact.provider}"),
         ("gradient graph", _agreement(report.agreement)),
         ("parent's gradient graph", _agreement(report.parent_agreement)),
-        ("started", f"{report.started}, took {words.duration(report.seconds)}"),
+        ("started", f"{report.started}, took {duration(report.seconds)}"),
     ]
     return [*card, *((name, value) for name, value in rest if value)]
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.report.svg import CLEAN, INK, ROBUST, SOFT, TINT, draw
 from runtime.report.words import CLEAN as CLEAN_ROW
-from runtime.report.words import WORST, accuracy_rows, attack_names, radius
-from runtime.statistics import percent, wilson
+from runtime.report.words import WORST, accuracy_rows, attack_names
+from runtime.statistics import wilson
+from runtime.words import percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import any_bounded
 from runtime.evidence import STANDS, WRONG_BEFORE
-from runtime.request import PARENT
-from runtime.spec import Gate
-from runtime.statistics import percent, points
+from runtime.spec import PARENT, Gate
+from runtime.words import percent, points
 
 if TYPE_CHECKING:
     from runtime.report_schema import Report
@@ -39,21 +38,6 @@ def reasons(report: Report) -> tuple[str, ...]:
     robust = report.robust_accuracy
     figure = f"robust accuracy {percent(robust.value)}" if robust else "no attack within eps ran"
     return (*report.reasons, f"nothing was required of it; {figure}")
-
-
-def interval(ends: tuple[float, float]) -> str:
-    """Write an interval of fractions as percent with one decimal."""
-    return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
-
-
-def signed(fraction: float) -> str:
-    """Write a difference of fractions in percentage points, with its sign."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
-
-
-def radius(eps: float) -> str:
-    """Write a radius on the scale of bytes: 8/255, 2.5/255."""
-    return f"{round(255 * eps, 2):g}/255"
 
 
 def attack_names(report: Report) -> list[str]:
@@ -108,12 +92,3 @@ def outcome_words(report: Report, broken_by: int) -> str:
     if broken_by == WRONG_BEFORE:
         return "wrong before any attack"
     return "stood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people do: 12.3 s, 4:05 min, 1:02:03 h."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"

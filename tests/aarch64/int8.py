@@ -9,7 +9,7 @@ from export.pack import Claims, Precision, write_bundle
 from export.precision import PRECISIONS
 from pipeline.data import load_fashion_mini
 from runtime.bundle import open_bundle
-from runtime.commands import evaluation_images
+from runtime.bundle_evaluation import evaluation_images
 
 
 def add_int8(stored, out):

@@ -16,7 +16,8 @@ from export.half import in_float16
 from export.network import export_network
 from export.passes import opset_of, prepare
 from export.precision import PRECISIONS, shipping
-from runtime.bundle import InputShape, open_bundle
+from runtime.bundle import open_bundle
+from runtime.bundle_manifest import InputShape
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.images import ImageSet
 from runtime.session_ort import OrtSession

@@ -11,7 +11,7 @@ from runtime.report import formats, junit, markdown
 from runtime.report.account import Account, read_account
 from runtime.report.formats import FORMATS
 from runtime.report_schema import Report, load_report
-from runtime.statistics import percent
+from runtime.words import percent
 from tests.runtime.commands import edgeproof
 
 FILES = {name: form.file for name, form in FORMATS.items()}

@@ -15,7 +15,7 @@ from runtime.report.account import Account, read_account
 from runtime.report.gallery import read_gallery
 from runtime.report.tiles import data_url
 from runtime.report_schema import Report, load_report
-from runtime.statistics import percent
+from runtime.words import percent
 from tests.report.conftest import HOSTILE
 from tests.report.pages import BENCH, SECTIONS, Tags
 from tests.runtime.commands import edgeproof

@@ -1,10 +1,11 @@
 """The tiny bundle with a manifest that names its evaluation images by their digest, and its signature."""
 
-from runtime.bundle import EVALUATION, DataRecord
+from runtime.bundle_manifest import EVALUATION, SIGNATURE
 from runtime.errors import BadData
 from runtime.files import sha256
 from runtime.npz import read_npz
-from runtime.signing import SIGNATURE, sign
+from runtime.signing import sign
+from runtime.spec import DataRecord
 from tests import tiny
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.bundle import open_bundle
-from runtime.commands import evaluation_images
+from runtime.bundle_evaluation import evaluation_images
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
 from runtime.gpu_check import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
 from runtime.gpu_check_schema import GpuCheck

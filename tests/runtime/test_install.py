@@ -13,7 +13,7 @@ import pytest
 from runtime.bundle import open_bundle
 from runtime.errors import BadInput, MissingEnvironment, Rollback
 from runtime.install import install
-from runtime.rollback import accept, check_not_older, locked, read_state
+from runtime.rollback import accept, check_not_older, read_state, state_lock
 from tests.runtime.bundles import sign_bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,7 @@ def test_two_at_once_never_lose_the_newer_record(make, tmp_path):
 
     def accept_all(part):
         for bundle in bundles[part::3]:
-            with contextlib.suppress(Rollback), locked(tmp_path / "state"):
+            with contextlib.suppress(Rollback), state_lock(tmp_path / "state"):
                 accept(tmp_path / "state", bundle)
 
     with ThreadPoolExecutor(3) as pool:

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from pipeline.recipe import Recipe, load_recipe
-from runtime.bundle import MANIFEST, open_bundle
-from runtime.commands import evaluation_images
+from runtime.bundle import open_bundle
+from runtime.bundle_evaluation import evaluation_images
+from runtime.bundle_manifest import MANIFEST, SIGNATURE
 from runtime.errors import BadModel
 from runtime.files import sha256
 from runtime.graph_scan import refuse_outside_data
 from runtime.journal import JOURNAL, Journal, Work
 from runtime.npz import read_npz
 from runtime.rollback import State, read_state
-from runtime.signing import SIGNATURE
 from tests.runtime.mutation import TEXT, explore
 from tests.runtime.test_graph_scan import inside_a_branch
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime import device
-from runtime.bundle import EVALUATION
+from runtime.bundle_manifest import EVALUATION
 from runtime.errors import BadData
 from runtime.report_schema import load_report
 from runtime.run_directory import open_run, read_request

@@ -16,7 +16,7 @@ import pytest
 
 from runtime import named_data, options
 from runtime.attacks import ATTACKS
-from runtime.bundle import EVALUATION
+from runtime.bundle_manifest import EVALUATION
 from runtime.commands import verify
 from runtime.console import print_summary
 from runtime.errors import BadData

@@ -17,8 +17,8 @@ from pipeline.study.publish import page
 from pipeline.study.published import published
 from pipeline.study.results import CellResult, Judged, gather
 from pipeline.study.table import build_table, by_reason, compared, to_csv, to_markdown
-from runtime.bundle import DataRecord
 from runtime.report_schema import Accuracy
+from runtime.spec import DataRecord
 
 
 def cell(method, seed, *, student="resnet18", radius=8, aa=None, precision="fp32", **accuracies):

@@ -1,0 +1,44 @@
+"""Figures in words, alike in every report, log line and message."""
+
+from __future__ import annotations
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as percent with one decimal."""
+    return f"{100 * fraction:.1f} %"
+
+
+def points(fraction: float) -> str:
+    """Write a difference of fractions as percentage points with one decimal."""
+    return f"{100 * fraction:.1f} points"
+
+
+def signed(fraction: float) -> str:
+    """Write a difference of fractions in percentage points, with its sign."""
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """Write an interval of fractions as percent with one decimal."""
+    return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %"
+
+
+def radius(eps: float) -> str:
+    """Write a radius on the scale of bytes: 8/255, 2.5/255."""
+    return f"{round(255 * eps, 2):g}/255"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people do: 12.3 s, 4:05 min, 1:02:03 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+def clock(seconds: float) -> str:
+    """Write a time as a clock does: 0:32, 1:41:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
