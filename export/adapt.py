@@ -19,7 +19,7 @@ from runtime.errors import BadData, BadModel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from export.batch import Freeing
+    from export.batch_values import Values
     from runtime.images import Layout
 
 OLDEST = 9
@@ -179,7 +179,7 @@ def _layout(sizes: tuple[int | None, ...], image: tuple[int, int, int], asked: L
     return asked if asked in fitting else fitting[0]
 
 
-def _output(model: ModelProto, graph: Freeing, changes: list[str]) -> tuple[str, int]:
+def _output(model: ModelProto, graph: Values, changes: list[str]) -> tuple[str, int]:
     """Return the output that has a number for each class, and how many those are."""
     fitting = {}
     for info in model.graph.output:
@@ -219,7 +219,7 @@ def _front(interface: Interface, mean: Sequence[float], std: Sequence[float], ch
     return steps
 
 
-def _back(graph: Freeing, logits: str) -> list[Step]:
+def _back(graph: Values, logits: str) -> list[Step]:
     """Return what stands between the model's own logits and float32 [batch, K]."""
     steps = [] if len(graph.narrow(logits) or ()) == 2 else [Step("Flatten", attributes={"axis": 1})]
     if graph.kind(logits) != TensorProto.FLOAT:

@@ -3,87 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TypeProto, defs, helper, numpy_helper, shape_inference
 
 from export.batch_rewrites import REWRITES
+from export.batch_values import Sizes, Values
 from export.constants import evaluate_node, is_folded
 from export.passes import opset_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnx import TensorProto
 
-    Sizes = tuple[int, ...]
-
-WIDER = 3
-"""The graph is inferred at its own batch and at this many times it: what grows is the batch's."""
 FOLDED_AT_MOST = 2**22
 """Numbers in a constant that is computed beforehand; larger ones stay an operation."""
 
 
-class Freeing:
+class Freeing(Values):
     """One walk over a graph, from its inputs on: folds what is constant at a fixed batch, rewrites what named it."""
 
     def __init__(self, model: ModelProto, sizes: Mapping[str, Sizes]) -> None:
-        self.model = model
-        self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        super().__init__(model, sizes)
         self.nodes: list[NodeProto] = []
-        self.inner: dict[str, int] = {}
-        """How much of the batch's axis lies before the batch: 17 where 17 rows and the batch became one axis."""
         self._opset = opset_of(model)
-        self._moved: dict[str, int] = {}
-        self._narrow: dict[str, TypeProto] = {}
-        self._wide: dict[str, TypeProto] = {}
-        for info in model.graph.input:
-            if info.name not in self.constants:
-                kind = info.type.tensor_type.elem_type
-                narrow, wide = sizes[info.name], (WIDER * sizes[info.name][0], *sizes[info.name][1:])
-                self._narrow[info.name] = helper.make_tensor_type_proto(kind, narrow)
-                self._wide[info.name] = helper.make_tensor_type_proto(kind, wide)
-
-    def narrow(self, name: str) -> Sizes | None:
-        """Return the sizes of a value at the graph's own batch; None where they are not known."""
-        return self._sizes(name, self._narrow)
-
-    def wide(self, name: str) -> Sizes | None:
-        """Return the sizes of a value at `WIDER` times that batch."""
-        return self._sizes(name, self._wide)
-
-    def batch_axis(self, name: str) -> int | None:
-        """Return the first axis of a value that grows with the batch; None where none does, or that is not known."""
-        narrow, wide = self.narrow(name), self.wide(name)
-        if narrow is None or wide is None or len(narrow) != len(wide):
-            return None
-        return next((axis for axis, size in enumerate(narrow) if wide[axis] != size), None)
-
-    def depth(self, name: str) -> int:
-        """Return how many numbers lie before the second image in memory's order of axes: the batch's place in it."""
-        axis, narrow = self.batch_axis(name), self.narrow(name)
-        return math.prod((narrow or ())[:axis]) * self.inner.get(name, 1)
-
-    def kind(self, name: str) -> int:
-        """Return the element type of a value, 0 where it is not known."""
-        if name in self.constants:
-            return self.constants[name].data_type
-        return int(self._narrow[name].tensor_type.elem_type) if name in self._narrow else 0
-
-    def value(self, name: str) -> Any:
-        """Return a constant, or None."""
-        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
-
-    def constant(self, value: Any, near: NodeProto) -> str:
-        """Add a constant for the use of a node and return its name."""
-        name = f"{near.output[0]}/free_{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
-        return name
-
-    def move(self, name: str, inner: int) -> None:
-        """Note where the batch lies in the axis that holds it, of an output of the node that is rewritten."""
-        self._moved[name] = inner
 
     def walk(self) -> None:
         """Rewrite the model in place."""
@@ -127,14 +71,6 @@ class Freeing:
             return True
         self._infer(node, self._narrow)
         return math.prod(self._sizes(node.output[0], self._narrow) or ()) <= FOLDED_AT_MOST
-
-    def _sizes(self, name: str, types: Mapping[str, TypeProto]) -> Sizes | None:
-        if name in self.constants:
-            return tuple(self.constants[name].dims)
-        if name not in types or not types[name].tensor_type.HasField("shape"):
-            return None
-        dims = types[name].tensor_type.shape.dim
-        return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
 
     def _infer(self, node: NodeProto, types: dict[str, TypeProto]) -> None:
         """Infer the types of a node's outputs; what cannot be inferred is left out."""

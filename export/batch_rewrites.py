@@ -11,12 +11,12 @@ from onnx import NodeProto, helper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.batch import Freeing, Sizes
+    from export.batch_values import Sizes, Values
 
 TO_THE_END = 2**63 - 1
 
 
-def _reshape(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _reshape(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Name every size but the one that holds the batch, which a reshape leaves as deep in memory as it was."""
     narrow, axis, out = graph.narrow(node.input[0]), graph.batch_axis(node.input[0]), graph.narrow(node.output[0])
     if narrow is None or axis is None or not out:
@@ -46,7 +46,7 @@ def _place(sizes: Sizes, depth: int) -> tuple[int, int]:
     return next(iter([*alone, *first, *inside, *fitting]), (0, 1))
 
 
-def _expand(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _expand(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Ask for 1 where the operand has the batch: it stays what it is."""
     narrow, wide, shape = graph.narrow(node.input[0]), graph.wide(node.input[0]), graph.value(node.input[1])
     if narrow is None or wide is None or shape is None:
@@ -58,7 +58,7 @@ def _expand(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     return [_with_inputs(node, node.input[0], graph.constant(target, node))]
 
 
-def _concat(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Join constants of one row (class tokens) by padding and adding, which broadcasts them over the batch."""
     fixed = [place for place, name in enumerate(node.input) if name in graph.constants]
     sizes = [graph.narrow(name) for name in node.input]
@@ -87,7 +87,7 @@ def _concat(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     return nodes
 
 
-def _slice(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _slice(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Take the whole batch where the whole of the fixed one was taken."""
     narrow, batch = graph.narrow(node.input[0]), graph.batch_axis(node.input[0])
     starts, ends = graph.value(node.input[1]), graph.value(node.input[2])
@@ -106,7 +106,7 @@ def _slice(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     return [_with_inputs(node, node.input[0], start, graph.constant(free, node), *rest)]
 
 
-def _squeeze(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _squeeze(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Name the axes, never the batch's, where all of size 1 were meant."""
     narrow, batch = graph.narrow(node.input[0]), graph.batch_axis(node.input[0])
     if narrow is None or batch is None or (len(node.input) > 1 and node.input[1]):
@@ -115,7 +115,7 @@ def _squeeze(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     return [_with_inputs(node, node.input[0], graph.constant(np.asarray(axes, np.int64), node))]
 
 
-def _gather(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _gather(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Reshape where all numbers of a flat value are gathered in order, as PyTorch writes a pooled one's strides."""
     narrow, indices = graph.narrow(node.input[0]), graph.value(node.input[1])
     if narrow is None or len(narrow) != 1 or indices is None or not np.array_equal(indices.ravel(), range(narrow[0])):
@@ -124,7 +124,7 @@ def _gather(graph: Freeing, node: NodeProto) -> list[NodeProto]:
     return _reshape(graph, helper.make_node("Reshape", [node.input[0], shape], node.output))
 
 
-def _resize(graph: Freeing, node: NodeProto) -> list[NodeProto]:
+def _resize(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Give sizes for the pixels alone."""
     batch = graph.batch_axis(node.input[0])
     sizes = graph.value(node.input[3]) if len(node.input) > 3 else None
@@ -146,7 +146,7 @@ def _with_inputs(node: NodeProto, *inputs: str, **attributes: Any) -> NodeProto:
     return changed
 
 
-REWRITES: dict[str, Callable[[Freeing, NodeProto], list[NodeProto]]] = {
+REWRITES: dict[str, Callable[[Values, NodeProto], list[NodeProto]]] = {
     "Concat": _concat,
     "Expand": _expand,
     "Gather": _gather,
