@@ -36,8 +36,8 @@ from runtime.attacks import Attack, stages
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions
 from runtime.bundle_manifest import InputShape
-from runtime.device import machine_card, software
 from runtime.images import ImageSet
+from runtime.machine.card import machine_card, software
 from runtime.session_ort import OrtSession, cores
 
 BARE, BARE_ROUNDS = 64, 7

@@ -27,7 +27,7 @@ from runtime.attacks import ATTACKS, stages
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions
 from runtime.bundle_manifest import InputShape
-from runtime.device import machine_card, software
+from runtime.machine.card import machine_card, software
 from runtime.session_ort import OrtSession
 
 SIZES = (8, 16, 32, 64, 96)

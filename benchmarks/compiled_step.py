@@ -25,8 +25,8 @@ from pipeline.precision import resolve
 from pipeline.recipe import load_recipe
 from pipeline.teacher import load_teacher
 from pipeline.trainer import Trainer
-from runtime.device import software
 from runtime.files import write_atomic
+from runtime.machine.card import software
 
 WARM_UP, ROUNDS = 2, 12
 

@@ -35,7 +35,7 @@ from pipeline.precision import arithmetic
 from pipeline.recipe import load_recipe
 from pipeline.search import Precision
 from pipeline.trainer import Trainer
-from runtime.device import machine_card, software
+from runtime.machine.card import machine_card, software
 
 ROUNDS, WARM_UP = 5, 1
 SETTINGS: dict[str, tuple[Precision, Precision]] = {

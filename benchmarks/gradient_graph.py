@@ -27,7 +27,7 @@ from pipeline.evaluate import TorchSession
 from pipeline.models import build_network
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle_manifest import InputShape
-from runtime.device import machine_card, software
+from runtime.machine.card import machine_card, software
 from runtime.session_ort import OrtSession, cores
 
 BATCH, WARM_UP = 64, 3

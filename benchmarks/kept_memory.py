@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.compiled_step import trainer
 from pipeline.memory import keep_freed_memory
-from runtime.device import machine_card, software
 from runtime.files import write_atomic
+from runtime.machine.card import machine_card, software
 
 CASES = {
     "resnet18, quarter width, fp32": ["train.precision=fp32"],

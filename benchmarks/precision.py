@@ -29,11 +29,11 @@ from export.to_onnx import to_onnx
 from pipeline.data import hold_out, load_dataset
 from pipeline.run_directory import open_run
 from runtime.attacks import ATTACKS
-from runtime.device import machine_card, software
 from runtime.engines import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
 from runtime.images import DATA_ROOT, ImageSet
+from runtime.machine.card import machine_card, software
 from runtime.progress import Silent, log
 from runtime.session import LossSpec, SessionCard
 from runtime.session_ort import OrtSession

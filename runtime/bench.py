@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runtime.images import ImageSet
-    from runtime.sensors import Sensors
+    from runtime.machine.sensors import Sensors
     from runtime.session import Session
 
 POOL_IMAGES, POOL_VALUES = 1024, 2**24

@@ -16,18 +16,18 @@ from runtime.bench import bench as measure
 from runtime.bench_schema import BENCH, Bench, BenchRun
 from runtime.bundle import open_bundle
 from runtime.bundle_evaluation import evaluation_images
-from runtime.device import machine_card, software
 from runtime.engine_options import backend_option, provider_option, tf32_option
 from runtime.files import check_writable, write_atomic
+from runtime.machine.card import machine_card, software
+from runtime.machine.sensors import find_sensors
 from runtime.options import NewDirectory
 from runtime.progress import log
 from runtime.report_schema import REPORT
-from runtime.sensors import find_sensors
 from runtime.spec import to_json
 from runtime.trust_options import state_option, trust_option
 
 if TYPE_CHECKING:
-    from runtime.sensors import Sensors
+    from runtime.machine.sensors import Sensors
     from runtime.signing import Trust
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "tensorrt")

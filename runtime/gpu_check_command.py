@@ -14,12 +14,12 @@ import click
 
 from runtime.bundle import open_bundle
 from runtime.bundle_manifest import MANIFEST
-from runtime.device import machine_card, software
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check import CHECKS_GROUP
 from runtime.gpu_check_schema import Comparison, GpuCheck, Result
 from runtime.judging import REPORTS
+from runtime.machine.card import machine_card, software
 from runtime.options import NewDirectory
 from runtime.progress import log
 from runtime.spec import to_json

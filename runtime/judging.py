@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.console import print_summary
-from runtime.device import made_by
 from runtime.errors import UsageFault
+from runtime.machine.card import made_by
 from runtime.progress import log, progress_on_stderr
 from runtime.report_schema import load_report
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runtime import gpu_driver
 from runtime.engines import WORKSPACE, engines_place, private_directory
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
+from runtime.machine import driver as gpu_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime import gpu_driver
 from runtime.engines import EngineKey, EngineStore
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.gpu_memory import PycudaMemory, Room
+from runtime.machine import driver as gpu_driver
 from runtime.session import SessionCard
 from runtime.tensorrt_api import load_tensorrt
 from runtime.tensorrt_engine import Engine
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.engines import Built, Profile
-    from runtime.gpu_driver import Gpu
     from runtime.gpu_memory import Memory
+    from runtime.machine.driver import Gpu
     from runtime.session import LossSpec
     from runtime.tensorrt_api import CudaEngine, Library
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from runtime.bench_schema import Level, Power
-from runtime.sensors import GPU, whole
+from runtime.machine.sensors import GPU, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from runtime.sensors import Readings, Sample, Sensors
+    from runtime.machine.sensors import Readings, Sample, Sensors
 
     Self = TypeVar("Self", bound="Watch")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runtime.device import NOT_FOUND
+from runtime.machine.card import NOT_FOUND
 from runtime.report import words
 from runtime.report.plots import MOST_CLASSES, plots, shown_classes
 from runtime.report.tiles import tiles

@@ -16,7 +16,7 @@ from export.precision import PRECISIONS
 from export.to_engine import build
 from runtime.attacks.losses import cross_entropy, margin, one_hot
 from runtime.engines import EngineStore, Profile
-from runtime.gpu_driver import Gpu
+from runtime.machine.driver import Gpu
 from runtime.session_ort import OrtSession
 from runtime.session_trt import Accelerator, Making, TrtSession
 from runtime.tensorrt_api import library_of

@@ -10,7 +10,7 @@ from runtime.bench import MIN_QUERIES, bench, bound_of_quantile, draw, latency, 
 from runtime.bench_command import warnings
 from runtime.bench_schema import BENCH, load_bench
 from runtime.errors import BadData
-from runtime.sensors import find_sensors
+from runtime.machine.sensors import find_sensors
 from tests.runtime.boards import DIRECTORY, ORIN, THOR, write_board
 from tests.runtime.commands import edgeproof
 

@@ -5,9 +5,10 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from runtime import device, progress
+from runtime import progress
 from runtime.attacks import ATTACKS
 from runtime.images import ImageSet
+from runtime.machine import card as device
 from runtime.progress import Lines, Pace, Silent
 from runtime.suite import run_suite
 from runtime.units import Target

@@ -10,8 +10,8 @@ import pytest
 from runtime.engines import Built, EngineKey, EngineStore, Profile, Stale, engines_place
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
-from runtime.gpu_driver import Gpu
 from runtime.interrupt import sigterm_interrupts
+from runtime.machine.driver import Gpu
 
 KEY = EngineKey(
     graph_sha256="1" * 64, tensorrt="10.3.0", cuda="12.6", gpu="Orin", compute_capability="8.7",
@@ -244,7 +244,7 @@ def test_memory_that_runs_out_in_loading_builds_no_other_engine(store, factory):
 def test_two_boards_with_the_same_gpu_are_two_devices(monkeypatch, tmp_path):
     gpu = Gpu("Orin", "00" * 16, "8.7", "12.6")
     serial = tmp_path / "serial-number"
-    monkeypatch.setattr("runtime.gpu_driver.MACHINE_FILES", (serial,))
+    monkeypatch.setattr("runtime.machine.driver.MACHINE_FILES", (serial,))
     serial.write_text("1421022")
     first = gpu.identity()
     assert first == gpu.identity()

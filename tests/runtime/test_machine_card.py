@@ -6,8 +6,8 @@ import platform
 import pynvml
 import pytest
 
-from runtime.device import machine_card
-from runtime.nvml import Gpu, first_gpu
+from runtime.machine.card import machine_card
+from runtime.machine.nvml import Gpu, first_gpu
 from tests.runtime.boards import ORIN, THOR, write_board
 
 

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from runtime import device
 from runtime.bundle_manifest import EVALUATION
 from runtime.errors import BadData
+from runtime.machine import card as device
 from runtime.report_schema import load_report
 from runtime.run_directory import open_run, read_request
 from tests.runtime.bundles import write_bundle

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.sensors import Sample, find_sensors, whole
+from runtime.machine.sensors import Sample, find_sensors, whole
 from runtime.watch import Watch, levels, power, throttled
 from tests.runtime.boards import ORIN, THOR, write_board
 

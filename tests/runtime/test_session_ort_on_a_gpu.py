@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
-from runtime.gpu_driver import Gpu
+from runtime.machine.driver import Gpu
 from runtime.providers import PROVIDERS, TF32_SWITCH
 from runtime.session_ort import OrtSession
 from tests.tiny import FORWARD, GRADIENT, graph
@@ -67,7 +67,7 @@ def runtime(monkeypatch):
         monkeypatch.setitem(sys.modules, "onnxruntime", fake)
         return fake
 
-    monkeypatch.setattr("runtime.gpu_driver.probe", lambda: GPU)
+    monkeypatch.setattr("runtime.machine.driver.probe", lambda: GPU)
     monkeypatch.setenv(TF32_SWITCH, "1")
     return install
 
@@ -128,7 +128,7 @@ def test_without_a_driver_the_driver_is_to_blame(runtime, files, tmp_path, monke
     def nothing():
         raise MissingEnvironment("there is no CUDA driver here")
 
-    monkeypatch.setattr("runtime.gpu_driver.probe", nothing)
+    monkeypatch.setattr("runtime.machine.driver.probe", nothing)
     with pytest.raises(MissingEnvironment, match="no CUDA driver"):
         open_(files, "cuda", tmp_path)
     assert not fake.opened
@@ -150,7 +150,7 @@ def test_tf32_on_the_cpu_is_a_contradiction(files):
 
 def engine_places(runtime, monkeypatch, files, place, gpu=GPU, **changes):
     """Return where a session's two graphs have their engines, and where their timings are."""
-    monkeypatch.setattr("runtime.gpu_driver.probe", lambda: gpu)
+    monkeypatch.setattr("runtime.machine.driver.probe", lambda: gpu)
     fake = runtime("TensorrtExecutionProvider")
     open_(files, "tensorrt", place, **changes)
     found = [options for _, options, _ in fake.opened]

@@ -16,8 +16,8 @@ from runtime.engines import EngineStore, Profile, profile_for
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256
 from runtime.fitting import Fitting
-from runtime.gpu_driver import Gpu
 from runtime.gpu_memory import ALIGNMENT
+from runtime.machine.driver import Gpu
 from runtime.session_ort import OrtSession
 from runtime.session_trt import Accelerator, Making, TrtSession
 from runtime.tensorrt_api import library_of

@@ -7,15 +7,15 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from runtime.board import FACTS
-from runtime.nvml import first_gpu
-from runtime.system_files import ROOT, read
+from runtime.machine.board import FACTS
+from runtime.machine.nvml import first_gpu
+from runtime.machine.system_files import ROOT, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from runtime.nvml import Gpu
+    from runtime.machine.nvml import Gpu
 
 MODEL_KEYS = ("model name", "Model", "Hardware")
 """Lines of /proc/cpuinfo that name the CPU: x86, then ARM boards."""

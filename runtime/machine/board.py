@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from runtime.system_files import found, number, read
+from runtime.machine.system_files import found, number, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,14 +13,14 @@ from fnmatch import fnmatch
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runtime.board import CPUFREQ, DEVFREQ, GPU_CLOCKS
-from runtime.nvml import first_gpu
-from runtime.system_files import ROOT, found, number, read
+from runtime.machine.board import CPUFREQ, DEVFREQ, GPU_CLOCKS
+from runtime.machine.nvml import first_gpu
+from runtime.machine.system_files import ROOT, found, number, read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runtime.nvml import Gpu
+    from runtime.machine.nvml import Gpu
 
 Readings = dict[str, float]
 Read = Callable[[], "float | None"]

@@ -1,0 +1,1 @@
+"""What this device is: board, GPU, driver, clocks, temperature, power."""
