@@ -32,7 +32,7 @@ from runtime.attacks import ATTACKS
 from runtime.engines import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
-from runtime.images import DATA_ROOT, ImageSet
+from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import machine_card, software
 from runtime.progress import Silent, log
 from runtime.session import LossSpec, SessionCard

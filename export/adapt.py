@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from export.batch_values import Values
-    from runtime.images import Layout
+    from runtime.images.image_set import Layout
 
 OLDEST = 9
 """The first opset whose batch normalisation and pooling mean what they mean today."""

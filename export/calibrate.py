@@ -21,7 +21,7 @@ from runtime.files import sha256
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 """How the range of a tensor follows from what it held, by the name of ONNX Runtime's `CalibrationMethod`."""

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from export.foreign import Label, name_of, pack_model
 from export.precision_options import choice, precision_options
-from runtime.images import DATA_ROOT
+from runtime.images.image_set import DATA_ROOT
 from runtime.options import NewDirectory, fraction
 from runtime.preparers import Wanted, gradient_option, mean_option, std_option
 from runtime.spec import LONGEST_NAME, Name, ThreatModel

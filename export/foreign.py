@@ -23,8 +23,8 @@ from export.precision import PRECISIONS, Choice
 from runtime.bundle_manifest import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
-from runtime.images import PLAIN_CHANNELS
-from runtime.named_data import find_images
+from runtime.images.find import find_images
+from runtime.images.image_set import PLAIN_CHANNELS
 from runtime.session_ort import OrtSession
 from runtime.spec import LONGEST_NAME
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from runtime.bundle_manifest import Calibrated, Manifest
-    from runtime.images import ImageSet, Layout
+    from runtime.images.image_set import ImageSet, Layout
     from runtime.preparers import Wanted
     from runtime.session import Session
     from runtime.spec import ThreatModel
@@ -85,7 +85,7 @@ def pack_model(
         threat_model: what the model is judged against.
         label: names and version.
         choice: of precisions; by default the one that the model computes in.
-        calibration: the images of int8, as `runtime.images.find_images` takes them; those that are judged are left out.
+        calibration: the images of int8, as `runtime.images.image_set.find_images` takes them; those that are judged are left out.
         key: signs the bundle.
 
     Raises:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from export.calibrate import Calibration
     from runtime.bundle_manifest import InputShape, Manifest
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
 
 
 def export_network(

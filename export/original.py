@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from export.adapt import Adapted
     from export.limits import Limits
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.session import Session
 
 COMPARED = 512

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
 
 MODEL_CARD = "MODEL_CARD.md"
 EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from export.limits import Limits
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.session import Session
 
 GRADIENT_IMAGES = 512

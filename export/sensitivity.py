@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
 
 MOST = 0.01
 """Clean or robust accuracy that plain int8 may cost: one point."""

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.memory import free_memory
 from runtime.errors import BadData, EdgeproofError, MissingEnvironment
-from runtime.images import CHUNK, ImageSet
-from runtime.pictures import Pictures
+from runtime.images.decode import Pictures
+from runtime.images.image_set import CHUNK, ImageSet
 
 Place = Literal["auto", "device", "stream"]
 """Where a training set is kept: on the device, or where it was read from; auto: on the device if it fits."""

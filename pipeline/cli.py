@@ -25,10 +25,10 @@ from pipeline.recipe import load_recipe
 from pipeline.recipe_file import assignment
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from runtime.bundle_manifest import Provenance, Reference
-from runtime.images import DATA_ROOT, ImageSet
+from runtime.images.find import find_images
+from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.judging import judge
 from runtime.machine.card import software
-from runtime.named_data import find_images
 from runtime.options import Asked, NewDirectory, attack_options
 from runtime.progress import log
 from runtime.trust_options import key_option, written

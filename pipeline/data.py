@@ -16,9 +16,9 @@ from torchvision import datasets
 from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.files import sha256
-from runtime.folder import read_folder
-from runtime.images import DATA_ROOT, ImageSet
-from runtime.npz import read_npz
+from runtime.images.folder import read_folder
+from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images.npz import read_npz
 
 EMBEDDED = Path(__file__).parent / "embedded"
 CPU = torch.device("cpu")

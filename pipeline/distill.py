@@ -26,7 +26,7 @@ from pipeline.teacher import prepare_teacher
 from pipeline.trainer import Trainer
 from runtime.bundle_manifest import InputShape
 from runtime.files import write_atomic
-from runtime.images import DATA_ROOT, ImageSet
+from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import software
 from runtime.progress import log
 from runtime.spec import DataRecord, to_json

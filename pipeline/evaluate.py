@@ -14,7 +14,7 @@ from pipeline.run_directory import TrainedRun
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
 from runtime.fitting import Fitting
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
 from runtime.suite import Campaign, Target, clean_pass

@@ -24,7 +24,7 @@ from pipeline.run_directory import CHECKPOINTS
 from pipeline.state import Standing, save_state
 from pipeline.trainer import Trainer
 from runtime.errors import NonFinite
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.interrupt import held_back
 
 

@@ -19,7 +19,7 @@ from pipeline.models.layers import frozen
 from pipeline.recipe import Recipe, TeacherTable
 from pipeline.run_directory import CHECKPOINTS, TeacherFigures
 from runtime.errors import BadModel, BadRecipe
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 
 MODELS = Path("models")
 """Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""

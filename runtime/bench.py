@@ -20,7 +20,7 @@ from runtime.watch import Watch, levels, power, throttled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.machine.sensors import Sensors
     from runtime.session import Session
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from runtime.bundle_manifest import EVALUATION, OTHER_MAKE
 from runtime.errors import BadBundle, BadData
-from runtime.npz import read_npz
+from runtime.images.npz import read_npz
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:

@@ -17,8 +17,8 @@ from runtime.bundle_evaluation import evaluation_images
 from runtime.engine_options import backend_option, command_session, provider_option, tf32_option
 from runtime.errors import UsageFault
 from runtime.files import new_directory
+from runtime.images.find import find_images
 from runtime.judging import fresh_directory, judge, show
-from runtime.named_data import find_images
 from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.request import Subject
@@ -29,7 +29,7 @@ from runtime.trust_options import allow_rollback_option, remembered, state_optio
 from runtime.verify import Run
 
 if TYPE_CHECKING:
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.session import Session
     from runtime.signing import Trust
 

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.request_schema import Led
 
 STANDS = -1

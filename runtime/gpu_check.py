@@ -34,7 +34,7 @@ from runtime.units import Target
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.session import Session
 
 CHECKS_GROUP = "edgeproof.gpu_checks"

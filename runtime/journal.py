@@ -21,7 +21,7 @@ import numpy as np
 
 from runtime.errors import BadRun, UsageFault
 from runtime.files import sha256, write_atomic
-from runtime.npz import UNREADABLE, open_npz
+from runtime.images.npz import UNREADABLE, open_npz
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
-from runtime.images import DATA_ROOT
+from runtime.images.image_set import DATA_ROOT
 from runtime.request import Settings
 from runtime.shards import Shard
 from runtime.spec import PARENT, Fraction, Gate, ThreatModel
 
 if TYPE_CHECKING:
-    from runtime.images import Layout
+    from runtime.images.image_set import Layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -14,7 +14,7 @@ import numpy as np
 from runtime import sequential
 from runtime.errors import BadData
 from runtime.evidence import STANDS
-from runtime.npz import UNREADABLE, open_npz
+from runtime.images.npz import UNREADABLE, open_npz
 from runtime.report_schema import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 from runtime.words import radius

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runtime.attacks import CASCADES, stages
-from runtime.images import DATA_ROOT
+from runtime.images.image_set import DATA_ROOT
 from runtime.request_schema import AttackRequest, Request
 from runtime.spec import DataRecord, Gate
 from runtime.union import added, gradients
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runtime.images import ImageSet, Layout
+    from runtime.images.image_set import ImageSet, Layout
     from runtime.paired import Finished
     from runtime.session import Session
     from runtime.shards import Shard

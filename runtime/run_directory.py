@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.evidence import Evidence
 from runtime.files import check_new_directory, write_atomic
+from runtime.images.npz import UNREADABLE, open_npz
 from runtime.journal import JOURNAL, Journal
-from runtime.npz import UNREADABLE, open_npz
 from runtime.paired import EVIDENCE
 from runtime.progress import log
 from runtime.report.account import Account

@@ -14,8 +14,8 @@ from runtime.attacks import UNIT
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.errors import BadModel
+from runtime.images.uint8_grid import to_lattice
 from runtime.journal import Work
-from runtime.lattice import to_lattice
 from runtime.union import Borrowed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runtime.attacks import Attack
     from runtime.evidence import Evidence
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.request_schema import Led
     from runtime.session import Session
 

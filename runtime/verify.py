@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.evidence import Evidence
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
     from runtime.journal import Ledger
     from runtime.progress import Progress
     from runtime.report_schema import Paired, Report

@@ -16,7 +16,7 @@ from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_ru
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
 from runtime.errors import BadRecipe
 from runtime.files import sha256
-from runtime.images import DATA_ROOT
+from runtime.images.image_set import DATA_ROOT
 from runtime.judging import run_in
 from runtime.progress import log
 from runtime.report_schema import REPORT, Report, load_report

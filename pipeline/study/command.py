@@ -17,7 +17,7 @@ from pipeline.study.run import Attempt, look, run_here, run_on_ray
 from pipeline.study.table import Table, by_reason
 from runtime.errors import EdgeproofError
 from runtime.files import check_new_directory
-from runtime.images import DATA_ROOT
+from runtime.images.image_set import DATA_ROOT
 from runtime.options import NewDirectory
 from runtime.progress import log
 

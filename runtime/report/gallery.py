@@ -12,14 +12,14 @@ import numpy as np
 
 from runtime.errors import BadRun
 from runtime.evidence import WRONG_BEFORE
-from runtime.npz import UNREADABLE, open_npz
+from runtime.images.npz import UNREADABLE, open_npz
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from runtime.evidence import Evidence
-    from runtime.images import ImageSet
+    from runtime.images.image_set import ImageSet
 
 GALLERY = "gallery.npz"
 MOST = 4

@@ -24,8 +24,8 @@ from export.to_onnx import to_onnx
 from runtime.bundle import Bundle, open_bundle
 from runtime.bundle_manifest import EVALUATION, REFERENCE, SIGNATURE, InputShape, Provenance, Reference
 from runtime.errors import BadData, BadModel, UsageFault
-from runtime.images import ImageSet
-from runtime.npz import read_npz
+from runtime.images.image_set import ImageSet
+from runtime.images.npz import read_npz
 from runtime.session_ort import OrtSession
 from runtime.signing import PRIVATE, PUBLIC, load_private_key, load_trust, new_key
 from runtime.spec import DataRecord, Gate, ThreatModel

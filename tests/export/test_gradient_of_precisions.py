@@ -27,7 +27,7 @@ from pipeline.data import load_fashion_mini
 from runtime.attacks import PGD
 from runtime.bundle_manifest import InputShape
 from runtime.errors import BadModel
-from runtime.images import DATA_ROOT, ImageSet
+from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.progress import Silent
 from runtime.session_ort import OrtSession
 from runtime.suite import Campaign, Target, clean_pass

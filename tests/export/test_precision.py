@@ -19,7 +19,7 @@ from export.precision import PRECISIONS, shipping
 from runtime.bundle import open_bundle
 from runtime.bundle_manifest import InputShape
 from runtime.errors import BadData, BadModel, UsageFault
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.session_ort import OrtSession
 from tests.export.classifiers import SIDE, classifier, evaluate
 from tests.export.test_export_network import CLAIMS, SHAPE, Tiny

@@ -10,7 +10,7 @@ from pipeline.data import load_dataset
 from pipeline.distill import distill
 from pipeline.recipe import load_recipe
 from runtime.attacks import ATTACKS
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from tests.flow.commands import edgeproof
 from tests.flow.plants import EPS, N, trained
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from pipeline.batches import Batches, augment, decoders, resolve_place
 from runtime.errors import BadData, MissingEnvironment
-from runtime.folder import read_folder
-from runtime.images import ImageSet
-from runtime.pictures import Pictures
+from runtime.images.decode import Pictures
+from runtime.images.folder import read_folder
+from runtime.images.image_set import ImageSet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -14,9 +14,9 @@ from pipeline import make_fashion_mini
 from pipeline.data import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
 from pipeline.memory import free_memory
 from runtime.errors import BadData
-from runtime.images import ImageSet
-from runtime.named_data import DATASETS_GROUP, find_images
-from runtime.pictures import Pictures
+from runtime.images.decode import Pictures
+from runtime.images.find import DATASETS_GROUP, find_images
+from runtime.images.image_set import ImageSet
 
 
 def image_set(count=20, channels=1, size=8):

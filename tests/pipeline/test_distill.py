@@ -19,14 +19,13 @@ from pipeline.precision import resolve
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
 from pipeline.search import SearchSpec
-from runtime import npz
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle_manifest import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, OutOfMemory, UsageFault
 from runtime.files import sha256
-from runtime.images import ImageSet
-from runtime.stored import StoredImages
+from runtime.images.image_set import ImageSet, npz
+from runtime.images.store import StoredImages
 from tests.pipeline.runs import assert_equal_bits, small, weights
 
 TINY = ("student.width=0.0625", "train.max_steps=3", "train.batch=32", "search.steps=1", "data.holdout=40")

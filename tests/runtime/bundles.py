@@ -3,7 +3,7 @@
 from runtime.bundle_manifest import EVALUATION, SIGNATURE
 from runtime.errors import BadData
 from runtime.files import sha256
-from runtime.npz import read_npz
+from runtime.images.npz import read_npz
 from runtime.signing import sign
 from runtime.spec import DataRecord
 from tests import tiny

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.signing import Trust, fingerprint
 from tests.fakes import LinearSession
 from tests.runtime.bundles import sign_bundle, write_bundle

@@ -9,7 +9,7 @@ import sys
 import warnings
 
 from runtime.errors import EdgeproofError
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session_ort import OrtSession
 from runtime.spec import Gate, ThreatModel

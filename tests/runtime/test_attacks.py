@@ -12,7 +12,7 @@ from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, to_numpy
 from runtime.errors import NonFinite
 from runtime.evidence import WRONG_BEFORE
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.suite import Target, run_suite
 from tests.fakes import LinearSession

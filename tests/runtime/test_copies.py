@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from runtime.bundle import open_bundle
-from runtime.copies import BLOCK, copied
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
+from runtime.images.unlinked_file import BLOCK, copied
 
 DATA = os.urandom(2 * BLOCK + 17)
 

@@ -9,7 +9,7 @@ from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points
 from runtime.evidence import STANDS
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.suite import Target, run_suite
 from tests.fakes import LinearSession

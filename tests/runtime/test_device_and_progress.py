@@ -7,7 +7,7 @@ import pytest
 
 from runtime import progress
 from runtime.attacks import ATTACKS
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.machine import card as device
 from runtime.progress import Lines, Pace, Silent
 from runtime.suite import run_suite

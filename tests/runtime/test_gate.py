@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.bundle_manifest import Graph
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.report.words import tone as tone_of
 from runtime.report_schema import load_report

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import named_data as module
 from runtime.errors import BadData, MissingEnvironment, UsageFault
-from runtime.folder import read_folder
-from runtime.images import ImageSet
-from runtime.named_data import find_images
-from runtime.npz import read_npz
+from runtime.images.find import find_images
+from runtime.images.folder import read_folder
+from runtime.images.image_set import ImageSet
+from runtime.images.image_set import find as module
+from runtime.images.npz import read_npz
 from tests.tiny import npz
 
 X = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 5), np.uint8)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import BadData
-from runtime.lattice import to_lattice
+from runtime.images.uint8_grid import to_lattice
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import bundle_files, linear_task

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent
 from runtime.report_schema import Agreement, CurvePoint, Probe

@@ -22,8 +22,8 @@ from runtime.bundle_manifest import MANIFEST, SIGNATURE
 from runtime.errors import BadModel
 from runtime.files import sha256
 from runtime.graph_scan import refuse_outside_data
+from runtime.images.npz import read_npz
 from runtime.journal import JOURNAL, Journal, Work
-from runtime.npz import read_npz
 from runtime.rollback import State, read_state
 from tests.runtime.mutation import TEXT, explore
 from tests.runtime.test_graph_scan import inside_a_branch

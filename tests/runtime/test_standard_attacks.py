@@ -18,7 +18,7 @@ from runtime.attacks.square import side, stripes, window
 from runtime.attacks.targets import wrong_classes
 from runtime.errors import BadModel
 from runtime.evidence import STANDS
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import SessionCard
 from runtime.suite import Target, run_suite

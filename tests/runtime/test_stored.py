@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import named_data, npz
 from runtime.errors import BadData
-from runtime.images import ImageSet
-from runtime.named_data import find_images
-from runtime.npz import read_npz
-from runtime.stored import StoredImages
+from runtime.images.find import find_images
+from runtime.images.image_set import ImageSet, npz
+from runtime.images.image_set import find as named_data
+from runtime.images.npz import read_npz
+from runtime.images.store import StoredImages
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runtime.attacks import ATTACKS
 from runtime.bundle_manifest import Graph
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.journal import Forgetful
 from runtime.progress import Silent
 from runtime.report_schema import load_report

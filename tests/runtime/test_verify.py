@@ -14,13 +14,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime import named_data, options
+from runtime import options
 from runtime.attacks import ATTACKS
 from runtime.bundle_manifest import EVALUATION
 from runtime.commands import verify
 from runtime.console import print_summary
 from runtime.errors import BadData
-from runtime.images import ImageSet
+from runtime.images.image_set import ImageSet
+from runtime.images.image_set import find as named_data
 from runtime.masking import check
 from runtime.progress import Silent
 from runtime.report import formats

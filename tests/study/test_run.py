@@ -17,7 +17,7 @@ from pipeline.study.run import FAILURE, attempt, run_here, run_on_ray
 from runtime.cli import main
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
-from runtime.images import DATA_ROOT
+from runtime.images.image_set import DATA_ROOT
 from runtime.report_schema import load_report
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadData
-from runtime.images import Array, ImageSet
-from runtime.pictures import Pictures, class_files
+from runtime.images.decode import Pictures, class_files
+from runtime.images.image_set import Array, ImageSet
 from runtime.progress import log
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from runtime.errors import BadData
-from runtime.pictures import times
-from runtime.stored import StoredImages
+from runtime.images.decode import times
+from runtime.images.store import StoredImages
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]

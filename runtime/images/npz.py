@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from runtime.copies import LARGE
 from runtime.errors import BadData
-from runtime.images import PLAIN_CHANNELS, Array, ImageSet, Layout
-from runtime.stored import StoredImages
+from runtime.images.image_set import PLAIN_CHANNELS, Array, ImageSet, Layout
+from runtime.images.store import StoredImages
+from runtime.images.unlinked_file import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from runtime.copies import LARGE
 from runtime.errors import UsageFault, missing_extra
-from runtime.folder import class_numbers, read_folder
-from runtime.images import DATA_ROOT, ImageSet, Layout
-from runtime.npz import read_npz
-from runtime.stored import StoredImages
+from runtime.images.folder import class_numbers, read_folder
+from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
+from runtime.images.npz import read_npz
+from runtime.images.store import StoredImages
+from runtime.images.unlinked_file import LARGE
 
 DATASETS_GROUP = "edgeproof.datasets"
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.copies import BLOCK, lasting, unnamed_file
+from runtime.images.unlinked_file import BLOCK, lasting, unnamed_file
 
 if TYPE_CHECKING:
     import zipfile
 
-    from runtime.pictures import Pictures
+    from runtime.images.decode import Pictures
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

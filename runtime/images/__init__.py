@@ -1,0 +1,1 @@
+"""Evaluation images and their labels: found, read, decoded, kept out of memory."""
