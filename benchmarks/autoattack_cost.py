@@ -26,7 +26,7 @@ from pipeline.run_directory import open_run
 from runtime.attacks import ATTACKS, stages
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.machine.card import machine_card, software
 from runtime.session_ort import OrtSession
 

@@ -26,7 +26,7 @@ from export.to_onnx import to_onnx
 from pipeline.evaluate import TorchSession
 from pipeline.models import build_network
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.machine.card import machine_card, software
 from runtime.session_ort import OrtSession, cores
 

@@ -19,7 +19,7 @@ from runtime.trust_options import key_option, written
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    from runtime.bundle_manifest import Manifest
+    from runtime.bundle.manifest import Manifest
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from export.original import BATCH, Original, check_any_batch, measure_packed
 from export.pack import Claims, Precision, write_bundle
 from export.passes import opset_of, prepare, to_bytes
 from export.precision import PRECISIONS, Choice
-from runtime.bundle_manifest import Packed
+from runtime.bundle.manifest import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
 from runtime.images.find import find_images
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from onnx import ModelProto
 
-    from runtime.bundle_manifest import Calibrated, Manifest
+    from runtime.bundle.manifest import Calibrated, Manifest
     from runtime.images.image_set import ImageSet, Layout
     from runtime.preparers import Wanted
     from runtime.session import Session

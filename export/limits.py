@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
-    from runtime.bundle_manifest import Parity
+    from runtime.bundle.manifest import Parity
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import json
 from typing import TYPE_CHECKING
 
 from export.precision import PRECISIONS
-from runtime.bundle_manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.bundle_manifest import Calibrated, Manifest, Packed, Parity, Reference
+    from runtime.bundle.manifest import Calibrated, Manifest, Packed, Parity, Reference
 
 
 def model_card(manifest: Manifest) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from export.calibrate import Calibration
-    from runtime.bundle_manifest import InputShape, Manifest
+    from runtime.bundle.manifest import InputShape, Manifest
     from runtime.images.image_set import ImageSet
 
 

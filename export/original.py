@@ -11,7 +11,7 @@ from export.floating import REAL
 from export.passes import to_bytes
 from export.precision import PRECISIONS
 from export.softmax import CUTS, ties
-from runtime.bundle_manifest import Parity
+from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:

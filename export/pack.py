@@ -13,7 +13,7 @@ import numpy as np
 from export.model_card import model_card
 from export.passes import input_shape, opset_of, to_bytes
 from export.precision import shipping
-from runtime.bundle_manifest import (
+from runtime.bundle.manifest import (
     EVALUATION,
     MANIFEST,
     REFERENCE,
@@ -28,8 +28,8 @@ from runtime.bundle_manifest import (
     Provenance,
     Reference,
 )
+from runtime.bundle.signing import sign
 from runtime.files import new_directory, sha256, write_atomic
-from runtime.signing import sign
 from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Claims:
-    """What a bundle says of itself beyond its files; see `runtime.bundle_manifest.Manifest`.
+    """What a bundle says of itself beyond its files; see `runtime.bundle.manifest.Manifest`.
 
     Args:
         name: of the model.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from runtime.bundle_manifest import Parity
+from runtime.bundle.manifest import Parity
 from runtime.session import LossSpec
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from export.half import in_float16
 from export.limits import Limits
 from export.mixed import keep
 from export.sensitivity import chosen
-from runtime.bundle_manifest import Calibrated
+from runtime.bundle.manifest import Calibrated
 from runtime.errors import UsageFault
 from runtime.progress import log
 from runtime.spec import DataRecord

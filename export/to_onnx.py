@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
-    from runtime.bundle_manifest import InputShape
+    from runtime.bundle.manifest import InputShape
 
 OPSET = 20
 

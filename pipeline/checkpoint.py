@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pipeline.models import Blueprint, build_network
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.files import write_atomic
 from runtime.spec import Frozen

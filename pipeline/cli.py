@@ -24,7 +24,7 @@ from pipeline.precision import in_words
 from pipeline.recipe import load_recipe
 from pipeline.recipe_file import assignment
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
-from runtime.bundle_manifest import Provenance, Reference
+from runtime.bundle.manifest import Provenance, Reference
 from runtime.images.find import find_images
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.judging import judge

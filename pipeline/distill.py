@@ -24,7 +24,7 @@ from pipeline.run_directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.state import Standing, restore_state
 from pipeline.teacher import prepare_teacher
 from pipeline.trainer import Trainer
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.files import write_atomic
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import software

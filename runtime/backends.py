@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runtime.bundle import Bundle
+    from runtime.bundle.opening import Bundle
     from runtime.session import Session
 
 

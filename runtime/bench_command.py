@@ -14,8 +14,8 @@ from rich.table import Table
 from runtime.backends import close, open_session, provider_of
 from runtime.bench import bench as measure
 from runtime.bench_schema import BENCH, Bench, BenchRun
-from runtime.bundle import open_bundle
-from runtime.bundle_evaluation import evaluation_images
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.opening import open_bundle
 from runtime.engine_options import backend_option, provider_option, tf32_option
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software
@@ -27,8 +27,8 @@ from runtime.spec import to_json
 from runtime.trust_options import state_option, trust_option
 
 if TYPE_CHECKING:
+    from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
-    from runtime.signing import Trust
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "tensorrt")
 NO_POWER = "power was not measured: "

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.bundle import Bundle, open_bundle
-from runtime.bundle_manifest import SIGNATURE, Manifest
-from runtime.install import CURRENT
-from runtime.install import install as put_in_place
+from runtime.bundle.install import CURRENT
+from runtime.bundle.install import install as put_in_place
+from runtime.bundle.manifest import SIGNATURE, Manifest
+from runtime.bundle.opening import Bundle, open_bundle
+from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.options import NewDirectory
-from runtime.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.trust_options import allow_rollback_option, state_option, trust_option
 
 if TYPE_CHECKING:

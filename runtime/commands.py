@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.backends import provider_of
-from runtime.bundle import Bundle, open_bundle
-from runtime.bundle_evaluation import evaluation_images
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.opening import Bundle, open_bundle
 from runtime.engine_options import backend_option, command_session, provider_option, tf32_option
 from runtime.errors import UsageFault
 from runtime.files import new_directory
@@ -29,9 +29,9 @@ from runtime.trust_options import allow_rollback_option, remembered, state_optio
 from runtime.verify import Run
 
 if TYPE_CHECKING:
+    from runtime.bundle.signing import Trust
     from runtime.images.image_set import ImageSet
     from runtime.session import Session
-    from runtime.signing import Trust
 
 
 @click.command()

@@ -11,7 +11,7 @@ from runtime.backends import BACKENDS, close, open_session
 from runtime.providers import PROVIDERS
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
+    from runtime.bundle.opening import Bundle
     from runtime.session import Session
 
 backend_option = click.option(

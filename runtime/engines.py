@@ -26,7 +26,7 @@ from runtime.spec import Digest, Frozen, to_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.bundle_manifest import InputShape
+    from runtime.bundle.manifest import InputShape
 
 MOST_IMAGES, MOST_VALUES = 64, 2**22
 """A batch of a profile: so many images, but no more than so many pixel values, of which a Jetson has room for."""

@@ -19,8 +19,8 @@ import numpy as np
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends import close, open_session
-from runtime.bundle import Bundle, open_bundle
-from runtime.bundle_evaluation import evaluation_images
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.evidence import STANDS, Evidence
 from runtime.files import write_atomic

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.bundle import open_bundle
-from runtime.bundle_manifest import MANIFEST
+from runtime.bundle.manifest import MANIFEST
+from runtime.bundle.opening import open_bundle
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check import CHECKS_GROUP

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.rollback import accept, check_not_older, read_state, state_lock
-from runtime.signing import Trust, fingerprint, load_private_key, load_trust
+from runtime.bundle.rollback import accept, check_not_older, read_state, state_lock
+from runtime.bundle.signing import Trust, fingerprint, load_private_key, load_trust
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    from runtime.bundle import Bundle
+    from runtime.bundle.opening import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import parser
 
-from runtime.bundle_manifest import EVALUATION, FileEntry, Graph, InputShape, Manifest
+from runtime.bundle.manifest import EVALUATION, FileEntry, Graph, InputShape, Manifest
 from runtime.files import sha256
 from runtime.spec import DataRecord as Data
 from runtime.spec import Gate, ThreatModel

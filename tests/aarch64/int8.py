@@ -8,8 +8,8 @@ from export.gradient import gradient_graph
 from export.pack import Claims, Precision, write_bundle
 from export.precision import PRECISIONS
 from pipeline.data import load_fashion_mini
-from runtime.bundle import open_bundle
-from runtime.bundle_evaluation import evaluation_images
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.opening import open_bundle
 
 
 def add_int8(stored, out):

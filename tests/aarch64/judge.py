@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.backends import open_session
-from runtime.bundle import open_bundle
+from runtime.bundle.opening import open_bundle
 
 
 def main(bundle: Path, images: Path, out: Path) -> None:

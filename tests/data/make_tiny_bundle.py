@@ -15,7 +15,7 @@ from torch import nn
 from export.network import export_network
 from export.pack import Claims
 from pipeline.data import load_fashion_mini
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.spec import Gate, ThreatModel
 
 BUNDLE = Path(__file__).parent / "tiny-bundle"

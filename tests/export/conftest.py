@@ -10,7 +10,7 @@ import pytest
 
 from export.gradient import gradient_graph
 from export.to_onnx import to_onnx
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from tests.export.classifiers import ARCHITECTURES, SIDE, Exported, seeded_network
 from tests.export.plain import LABELS, X
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 
-from runtime.bundle import open_bundle
+from runtime.bundle.opening import open_bundle
 from runtime.cli import main
 from runtime.session import LossSpec
 from runtime.session_ort import OrtSession
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from runtime.bundle import Bundle
+    from runtime.bundle.opening import Bundle
 
 
 def stranger(

@@ -14,7 +14,7 @@ from runtime import session_ort
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.session_ort import OrtSession
 
 EVIDENCE = ("x", "broken", "prediction", "margin", "linf")

@@ -25,7 +25,7 @@ from export.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
 from export.to_onnx import to_onnx
 from pipeline.data import load_fashion_mini
 from runtime.attacks import PGD
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.progress import Silent

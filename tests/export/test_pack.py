@@ -14,8 +14,8 @@ from onnx import TensorProto
 from pydantic import TypeAdapter
 
 from export.foreign import name_of
-from runtime.bundle import open_bundle
-from runtime.bundle_manifest import MANIFEST
+from runtime.bundle.manifest import MANIFEST
+from runtime.bundle.opening import open_bundle
 from runtime.spec import Name
 from tests.export.classifiers import torch_gradient
 from tests.export.plain import BODY, LABELS, PLAIN, W2, WEIGHTS, X, network, no_rule, plain

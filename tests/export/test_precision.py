@@ -16,8 +16,8 @@ from export.half import in_float16
 from export.network import export_network
 from export.passes import opset_of, prepare
 from export.precision import PRECISIONS, shipping
-from runtime.bundle import open_bundle
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
+from runtime.bundle.opening import open_bundle
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.images.image_set import ImageSet
 from runtime.session_ort import OrtSession

@@ -12,7 +12,7 @@ from torch import nn
 from export.passes import OPSETS, has_no_metadata, opset_of, to_bytes
 from export.to_onnx import to_onnx
 from pipeline.models.layers import Affine, Folded
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from tests.export.classifiers import SIDE, evaluate
 

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from runtime.bundle import open_bundle
+from runtime.bundle.opening import open_bundle
 from runtime.files import sha256
 from tests.flow.commands import edgeproof
 

@@ -13,7 +13,7 @@ from export.gradient import gradient_graph
 from export.passes import to_bytes
 from export.to_onnx import to_onnx
 from pipeline.evaluate import TorchSession, placement
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.errors import NonFinite
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent

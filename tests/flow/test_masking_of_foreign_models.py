@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export.to_onnx import to_onnx
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from tests.export.strangers import command, export
 from tests.flow.plants import Around, ClippedSoftmax, DropoutLeftOn, Rounding, Softmax, Times, with_steps

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from pipeline.checkpoint import NetworkCard, save_checkpoint
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.trainer import Trainer
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 
 SMALL = """
 name = "small"

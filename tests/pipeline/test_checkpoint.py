@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint, save_checkpoint
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 
 

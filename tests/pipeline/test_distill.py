@@ -20,7 +20,7 @@ from pipeline.recipe import load_recipe
 from pipeline.run_directory import Summary
 from pipeline.search import SearchSpec
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, OutOfMemory, UsageFault
 from runtime.files import sha256

@@ -13,7 +13,7 @@ from pipeline.models import Blueprint, build_network
 from pipeline.recipe import TeacherTable
 from pipeline.run_directory import TeacherFigures
 from pipeline.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe
 from runtime.files import sha256

@@ -1,10 +1,10 @@
 """The tiny bundle with a manifest that names its evaluation images by their digest, and its signature."""
 
-from runtime.bundle_manifest import EVALUATION, SIGNATURE
+from runtime.bundle.manifest import EVALUATION, SIGNATURE
+from runtime.bundle.signing import sign
 from runtime.errors import BadData
 from runtime.files import sha256
 from runtime.images.npz import read_npz
-from runtime.signing import sign
 from runtime.spec import DataRecord
 from tests import tiny
 

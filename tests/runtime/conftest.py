@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from runtime.bundle.signing import Trust, fingerprint
 from runtime.images.image_set import ImageSet
-from runtime.signing import Trust, fingerprint
 from tests.fakes import LinearSession
 from tests.runtime.bundles import sign_bundle, write_bundle
 from tests.runtime.commands import edgeproof

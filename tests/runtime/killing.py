@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from runtime.bundle import open_bundle
+from runtime.bundle.install import install
+from runtime.bundle.opening import open_bundle
+from runtime.bundle.rollback import read_state
 from runtime.errors import Rollback
-from runtime.install import install
-from runtime.rollback import read_state
 
 
 def version_in_use(to):

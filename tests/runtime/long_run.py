@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from runtime.bundle_manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import bundle_files, linear_task, npz

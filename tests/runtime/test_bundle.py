@@ -1,6 +1,6 @@
 import pytest
 
-from runtime.bundle import open_bundle
+from runtime.bundle.opening import open_bundle
 from runtime.errors import BadBundle
 
 

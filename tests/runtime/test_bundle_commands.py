@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runtime.signing import load_private_key
+from runtime.bundle.signing import load_private_key
 from tests.flow.commands import edgeproof
 from tests.runtime.bundles import sign_bundle, write_bundle
 

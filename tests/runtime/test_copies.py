@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bundle import open_bundle
+from runtime.bundle.opening import open_bundle
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
 from runtime.images.unlinked_file import BLOCK, copied
@@ -40,7 +40,7 @@ def test_a_copy_on_disk_is_closed_with_its_last_holder():
 
 
 def test_a_bundle_is_what_was_checked_whatever_becomes_of_its_files(bundle, monkeypatch):
-    monkeypatch.setattr("runtime.bundle.LARGE", 0)
+    monkeypatch.setattr("runtime.bundle.opening.LARGE", 0)
     whole = {file.name: file.read_bytes() for file in bundle.iterdir()}
     opened = open_bundle(bundle)
     for file in bundle.iterdir():
@@ -50,7 +50,7 @@ def test_a_bundle_is_what_was_checked_whatever_becomes_of_its_files(bundle, monk
 
 
 def test_without_a_place_for_temporary_files_a_large_bundle_says_so(bundle, monkeypatch):
-    monkeypatch.setattr("runtime.bundle.LARGE", 0)
+    monkeypatch.setattr("runtime.bundle.opening.LARGE", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(Path("/nowhere")))
     with pytest.raises(MissingEnvironment, match="temporary") as caught:
         open_bundle(bundle)

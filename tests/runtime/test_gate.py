@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.bundle_manifest import Graph
+from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.report.words import tone as tone_of

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.bundle import open_bundle
-from runtime.bundle_evaluation import evaluation_images
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.opening import open_bundle
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
 from runtime.gpu_check import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
 from runtime.gpu_check_schema import GpuCheck

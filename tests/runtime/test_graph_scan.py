@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import open_bundle
+from runtime.bundle.graph_scan import MESSAGES, refuse_outside_data
+from runtime.bundle.opening import open_bundle
 from runtime.errors import BadModel
-from runtime.graph_scan import MESSAGES, refuse_outside_data
 from runtime.session_ort import OrtSession
 from tests.runtime.bundles import write_bundle
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from runtime import journal, verify
-from runtime.bundle_manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.fitting import Fitting
 from runtime.report_schema import load_report

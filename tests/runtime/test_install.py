@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bundle import open_bundle
+from runtime.bundle.install import install
+from runtime.bundle.opening import open_bundle
+from runtime.bundle.rollback import accept, check_not_older, read_state, state_lock
 from runtime.errors import BadInput, MissingEnvironment, Rollback
-from runtime.install import install
-from runtime.rollback import accept, check_not_older, read_state, state_lock
 from tests.runtime.bundles import sign_bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]

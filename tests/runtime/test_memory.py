@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from runtime.bundle_manifest import EVALUATION, InputShape
+from runtime.bundle.manifest import EVALUATION, InputShape
 from tests.runtime.bundles import write_bundle
 from tests.tiny import FORWARD, GRADIENT, graph, npz
 

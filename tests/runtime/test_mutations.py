@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from pipeline.recipe import Recipe, load_recipe
-from runtime.bundle import open_bundle
-from runtime.bundle_evaluation import evaluation_images
-from runtime.bundle_manifest import MANIFEST, SIGNATURE
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.graph_scan import refuse_outside_data
+from runtime.bundle.manifest import MANIFEST, SIGNATURE
+from runtime.bundle.opening import open_bundle
+from runtime.bundle.rollback import State, read_state
 from runtime.errors import BadModel
 from runtime.files import sha256
-from runtime.graph_scan import refuse_outside_data
 from runtime.images.npz import read_npz
 from runtime.journal import JOURNAL, Journal, Work
-from runtime.rollback import State, read_state
 from tests.runtime.mutation import TEXT, explore
 from tests.runtime.test_graph_scan import inside_a_branch
 

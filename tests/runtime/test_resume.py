@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from runtime.bundle_manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION
 from runtime.errors import BadData
 from runtime.machine import card as device
 from runtime.report_schema import load_report

@@ -11,7 +11,7 @@ import pytest
 
 from export.to_engine import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
-from runtime.bundle_manifest import InputShape
+from runtime.bundle.manifest import InputShape
 from runtime.engines import EngineStore, Profile, profile_for
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256

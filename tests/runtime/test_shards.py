@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.bundle_manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION
 from runtime.report_schema import load_report
 from runtime.shards import Shard
 from tests.fakes import LinearSession

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from runtime.bundle import open_bundle
+from runtime.bundle.opening import open_bundle
+from runtime.bundle.signing import Trust, authenticate, fingerprint, load_private_key, load_trust, new_key, sign
 from runtime.errors import BadBundle, BadInput, BadSignature, UsageFault
-from runtime.signing import Trust, authenticate, fingerprint, load_private_key, load_trust, new_key, sign
 from tests.runtime.bundles import sign_bundle, write_bundle
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.attacks import ATTACKS
-from runtime.bundle_manifest import Graph
+from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.journal import Forgetful
 from runtime.progress import Silent

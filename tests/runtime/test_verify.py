@@ -16,7 +16,7 @@ import pytest
 
 from runtime import options
 from runtime.attacks import ATTACKS
-from runtime.bundle_manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION
 from runtime.commands import verify
 from runtime.console import print_summary
 from runtime.errors import BadData

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.bundle_manifest import EVALUATION, Graph
+from runtime.bundle.manifest import EVALUATION, Graph
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import FORWARD, graph, npz

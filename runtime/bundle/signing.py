@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from runtime.bundle_manifest import SIGNATURE
+from runtime.bundle.manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature
 from runtime.files import new_directory, sha256, write_atomic
 

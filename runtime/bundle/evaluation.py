@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.bundle_manifest import EVALUATION, OTHER_MAKE
+from runtime.bundle.manifest import EVALUATION, OTHER_MAKE
 from runtime.errors import BadBundle, BadData
 from runtime.images.npz import read_npz
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
+    from runtime.bundle.opening import Bundle
     from runtime.images.image_set import ImageSet
 
 

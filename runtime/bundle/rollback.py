@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from runtime.bundle_manifest import MANIFEST
+from runtime.bundle.manifest import MANIFEST
 from runtime.errors import BadInput, Rollback
 from runtime.files import locked, sha256, write_atomic
 from runtime.spec import Digest, Frozen, Name, to_json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from runtime.bundle import Bundle
+    from runtime.bundle.opening import Bundle
 
 ACCEPTED = "accepted.json"
 LOCK = "accepted.lock"

@@ -11,11 +11,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Bundle, open_bundle
-from runtime.bundle_manifest import MANIFEST
+from runtime.bundle.manifest import MANIFEST
+from runtime.bundle.opening import Bundle, open_bundle
+from runtime.bundle.rollback import accept, check_not_older, read_state, state_lock
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import locked, new_directory, sha256, sync_directory, write_atomic
-from runtime.rollback import accept, check_not_older, read_state, state_lock
 
 if TYPE_CHECKING:
     from pathlib import Path

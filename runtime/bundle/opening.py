@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from runtime.bundle_manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
+from runtime.bundle.graph_scan import refuse_outside_data
+from runtime.bundle.manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
+from runtime.bundle.signing import SIGN_AGAIN, Trust, authenticate
 from runtime.errors import BadBundle, BadSignature
-from runtime.graph_scan import refuse_outside_data
 from runtime.images.unlinked_file import LARGE, Copy, copied
-from runtime.signing import SIGN_AGAIN, Trust, authenticate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
