@@ -16,7 +16,7 @@ from pipeline.search import Precision
 from pipeline.trainer import Trainer
 from runtime.errors import MissingEnvironment
 from runtime.gpu_check import Given
-from runtime.gpu_check_schema import Result
+from runtime.records.gpu_check import Result
 
 NAME = "training"
 BATCH, CLASSES, SIDE = 32, 10, 32

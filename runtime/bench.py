@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.bench_schema import BenchRun, Latency, Rules
+from runtime.records.bench import BenchRun, Latency, Rules
 from runtime.watch import Watch, levels, power, throttled
 
 if TYPE_CHECKING:

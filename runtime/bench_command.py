@@ -13,7 +13,6 @@ from rich.table import Table
 
 from runtime.backends import close, open_session, provider_of
 from runtime.bench import bench as measure
-from runtime.bench_schema import BENCH, Bench, BenchRun
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.engine_options import backend_option, provider_option, tf32_option
@@ -22,7 +21,8 @@ from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
 from runtime.options import NewDirectory
 from runtime.progress import log
-from runtime.report_schema import REPORT
+from runtime.records.bench import BENCH, Bench, BenchRun
+from runtime.records.report import REPORT
 from runtime.spec import to_json
 from runtime.trust_options import state_option, trust_option
 

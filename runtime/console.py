@@ -13,7 +13,7 @@ from runtime.words import interval, percent, radius
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runtime.report_schema import Report
+    from runtime.records.report import Report
 
 STYLES = {"passed": "bold green", "neutral": "bold", "failed": "bold red", "inconclusive": "bold yellow"}
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runtime.images.image_set import ImageSet
-    from runtime.request_schema import Led
+    from runtime.records.request import Led
 
 STANDS = -1
 WRONG_BEFORE = -2

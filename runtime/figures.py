@@ -9,7 +9,7 @@ import numpy as np
 from runtime import sequential
 from runtime.attacks import any_bounded
 from runtime.masking import check
-from runtime.report_schema import Accuracy, ClassRow, Clean, Finding, Report, Sequential
+from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord
 from runtime.statistics import decide, wilson
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.evidence import Evidence
-    from runtime.report_schema import Circumstances, Paired
-    from runtime.request_schema import Request
+    from runtime.records.report import Circumstances, Paired
+    from runtime.records.request import Request
     from runtime.statistics import Decision
     from runtime.suite import Outcome
 

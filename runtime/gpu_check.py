@@ -25,8 +25,8 @@ from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonF
 from runtime.evidence import STANDS, Evidence
 from runtime.files import write_atomic
 from runtime.fitting import Fitting
-from runtime.gpu_check_schema import Comparison, Limits, Result, Spread, State
 from runtime.progress import progress_on_stderr
+from runtime.records.gpu_check import Comparison, Limits, Result, Spread, State
 from runtime.spec import to_json
 from runtime.suite import Campaign
 from runtime.units import Target

@@ -17,11 +17,11 @@ from runtime.bundle.opening import open_bundle
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check import CHECKS_GROUP
-from runtime.gpu_check_schema import Comparison, GpuCheck, Result
 from runtime.judging import REPORTS
 from runtime.machine.card import machine_card, software
 from runtime.options import NewDirectory
 from runtime.progress import log
+from runtime.records.gpu_check import Comparison, GpuCheck, Result
 from runtime.spec import to_json
 from runtime.trust_options import state_option
 

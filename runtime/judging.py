@@ -13,7 +13,7 @@ from runtime.console import print_summary
 from runtime.errors import UsageFault
 from runtime.machine.card import made_by
 from runtime.progress import log, progress_on_stderr
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
 from runtime.spec import PARENT, Gate, to_json
 from runtime.union import added
@@ -21,7 +21,7 @@ from runtime.verify import prepare
 
 if TYPE_CHECKING:
     from runtime.options import Asked
-    from runtime.report_schema import Report
+    from runtime.records.report import Report
     from runtime.request import Settings, Subject
     from runtime.spec import ThreatModel
 

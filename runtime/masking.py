@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from runtime.attacks import any_bounded
-from runtime.report_schema import CheckResult
-from runtime.request_schema import labelled
+from runtime.records.report import CheckResult
+from runtime.records.request import labelled
 from runtime.statistics import Pairs, mcnemar, wilson
 from runtime.union import QUANTISED
 from runtime.words import percent
@@ -17,8 +17,8 @@ from runtime.words import percent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.report_schema import AttackRow
-    from runtime.request_schema import Led
+    from runtime.records.report import AttackRow
+    from runtime.records.request import Led
     from runtime.suite import Outcome
 
 MOST_ZERO_GRADIENTS = 0.01

@@ -15,7 +15,7 @@ from runtime import sequential
 from runtime.errors import BadData
 from runtime.evidence import STANDS
 from runtime.images.npz import UNREADABLE, open_npz
-from runtime.report_schema import REPORT, Paired, Report, read_report
+from runtime.records.report import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 from runtime.words import radius
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.evidence import Evidence
-    from runtime.report_schema import Artifact
-    from runtime.request_schema import Request
+    from runtime.records.report import Artifact
+    from runtime.records.request import Request
     from runtime.spec import ThreatModel
 
 EVIDENCE = "evidence.npz"

@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.attacks import CASCADES, stages
 from runtime.images.image_set import DATA_ROOT
-from runtime.request_schema import AttackRequest, Request
+from runtime.records.request import AttackRequest, Request
 from runtime.spec import DataRecord, Gate
 from runtime.union import added, gradients
 

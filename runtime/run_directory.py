@@ -16,11 +16,11 @@ from runtime.images.npz import UNREADABLE, open_npz
 from runtime.journal import JOURNAL, Journal
 from runtime.paired import EVIDENCE
 from runtime.progress import log
+from runtime.records.report import REPORT, SHARD, ShardRecord
+from runtime.records.request import Request, RunRecord
 from runtime.report.account import Account
 from runtime.report.formats import write_formats
 from runtime.report.gallery import GALLERY, read_gallery
-from runtime.report_schema import REPORT, SHARD, ShardRecord
-from runtime.request_schema import Request, RunRecord
 from runtime.shards import Part
 from runtime.spec import to_json
 

@@ -20,9 +20,9 @@ from runtime.totals import add_agreements, add_curves, add_points, add_probes, a
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.records.report import Circumstances, Paired, Report, ShardRecord
+    from runtime.records.request import Request
     from runtime.report.gallery import Gallery
-    from runtime.report_schema import Circumstances, Paired, Report, ShardRecord
-    from runtime.request_schema import Request
 
 
 @dataclass(frozen=True)

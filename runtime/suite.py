@@ -11,8 +11,8 @@ import numpy as np
 from runtime.attacks import PGD, UNIT, Attack
 from runtime.evidence import Evidence
 from runtime.journal import Forgetful
-from runtime.report_schema import Agreement, AttackRow, CurvePoint, Probe
-from runtime.request_schema import labelled
+from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
+from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.totals import add_rows
 from runtime.union import Assault, gradients, plan
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runtime.journal import Ledger, Work
     from runtime.progress import Progress
-    from runtime.request_schema import Led
+    from runtime.records.request import Led
     from runtime.units import Job
 
 __all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]

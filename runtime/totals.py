@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.report_schema import Agreement, AttackRow, CurvePoint, Probe
+from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.statistics import wilson
 
 if TYPE_CHECKING:

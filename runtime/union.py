@@ -15,7 +15,7 @@ from runtime.attacks import CASCADES, Attack, any_bounded, stages
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.request_schema import Led
+    from runtime.records.request import Led
     from runtime.session import LossSpec, Session, SessionCard
 
 QUANTISED = ("int8",)

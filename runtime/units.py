@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runtime.attacks import Attack
     from runtime.evidence import Evidence
     from runtime.images.image_set import ImageSet
-    from runtime.request_schema import Led
+    from runtime.records.request import Led
     from runtime.session import Session
 
 UNIT_VALUES = 2**24

@@ -18,8 +18,8 @@ from runtime.journal import Forgetful
 from runtime.machine.card import machine_card, software
 from runtime.paired import Finished, check_comparable, check_shared, match, pair, read_reference
 from runtime.progress import log
+from runtime.records.report import Artifact, Circumstances
 from runtime.report.gallery import Gallery, gather
-from runtime.report_schema import Artifact, Circumstances
 from runtime.request import Settings, Subject, resolve
 from runtime.spec import PARENT, Gate
 from runtime.suite import SAMPLE, Outcome, run_suite
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.journal import Ledger
     from runtime.progress import Progress
-    from runtime.report_schema import Paired, Report
-    from runtime.request_schema import Request
+    from runtime.records.report import Paired, Report
+    from runtime.records.request import Request
 
 __all__ = ["Case", "Run", "Settings", "Subject", "prepare", "verify"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from runtime.bench_schema import Level, Power
 from runtime.machine.sensors import GPU, whole
+from runtime.records.bench import Level, Power
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,9 +19,9 @@ from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
 from runtime.judging import run_in
 from runtime.progress import log
-from runtime.report_schema import REPORT, Report, load_report
+from runtime.records.report import REPORT, Report, load_report
+from runtime.records.request import Request
 from runtime.request import Settings
-from runtime.request_schema import Request
 from runtime.run_directory import RUN as RECORD
 from runtime.run_directory import read_request
 

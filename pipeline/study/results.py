@@ -11,7 +11,7 @@ from pipeline.study.cell import CHECKPOINT, own_report
 from pipeline.study.estimate import Estimate
 from pipeline.study.plan import RUN, Cell, Study
 from runtime.attacks import NAMES
-from runtime.report_schema import Accuracy, Report
+from runtime.records.report import Accuracy, Report
 from runtime.spec import Frozen
 
 CLEAN = "clean"

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.bench_schema import load_bench
 from runtime.errors import BadData, BadRun
 from runtime.evidence import WRONG_BEFORE
 from runtime.paired import match_finished, read_reference
+from runtime.records.bench import load_bench
 from runtime.report.gallery import GALLERY, read_gallery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from runtime.bench_schema import Bench
     from runtime.paired import Finished
+    from runtime.records.bench import Bench
+    from runtime.records.report import Paired, Report
     from runtime.report.gallery import Gallery
-    from runtime.report_schema import Paired, Report
 
 
 @dataclass(frozen=True)

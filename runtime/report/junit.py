@@ -18,8 +18,8 @@ from runtime.spec import Gate
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
+    from runtime.records.report import CheckResult, Report
     from runtime.report.account import Account
-    from runtime.report_schema import CheckResult, Report
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Signs that no XML document may hold, however written."""

@@ -11,8 +11,8 @@ from runtime.words import interval, percent, points, radius
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.records.report import Paired, Report
     from runtime.report.account import Account
-    from runtime.report_schema import Paired, Report
 
 SIGNS = {"passed": "✅", "neutral": "⚪", "failed": "❌", "inconclusive": "⚠️"}
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@!]")

@@ -15,8 +15,8 @@ from runtime.words import duration, interval, percent, radius, signed
 if TYPE_CHECKING:
     import jinja2
 
+    from runtime.records.report import Agreement, Report
     from runtime.report.account import Account
-    from runtime.report_schema import Agreement, Report
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_CONFUSED = 10

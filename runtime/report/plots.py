@@ -13,9 +13,9 @@ from runtime.words import percent, radius
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.bench_schema import Bench, BenchRun
+    from runtime.records.bench import Bench, BenchRun
+    from runtime.records.report import ClassRow, Report
     from runtime.report.account import Account
-    from runtime.report_schema import ClassRow, Report
 
 BAR, AROUND = 0.32, 0.78
 """Inches of a row of a plot, and of what is around the rows."""

@@ -15,9 +15,9 @@ from runtime.report.gallery import STEPS
 from runtime.report.words import outcome_words
 
 if TYPE_CHECKING:
+    from runtime.records.report import Report
     from runtime.report.account import Account
     from runtime.report.gallery import Gallery
-    from runtime.report_schema import Report
 
 HEAT = "cividis"
 """A map of colours that the colour-blind read as others do."""

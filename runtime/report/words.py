@@ -10,7 +10,7 @@ from runtime.spec import PARENT, Gate
 from runtime.words import percent, points
 
 if TYPE_CHECKING:
-    from runtime.report_schema import Report
+    from runtime.records.report import Report
 
 BEYOND = "(no eps)"
 """Said of an attack that keeps to no ball, hence is no part of the worst case."""

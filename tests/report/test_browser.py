@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from runtime.bench_schema import Bench
+from runtime.records.bench import Bench
 from tests.report.pages import BENCH, SECTIONS
 from tests.runtime.commands import edgeproof
 

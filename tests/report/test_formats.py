@@ -7,10 +7,10 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 from markdown_it import MarkdownIt
 
+from runtime.records.report import Report, load_report
 from runtime.report import formats, junit, markdown
 from runtime.report.account import Account, read_account
 from runtime.report.formats import FORMATS
-from runtime.report_schema import Report, load_report
 from runtime.words import percent
 from tests.runtime.commands import edgeproof
 

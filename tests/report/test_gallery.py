@@ -5,9 +5,9 @@ import pytest
 
 from runtime.errors import BadRun
 from runtime.evidence import STANDS, WRONG_BEFORE
+from runtime.records.report import load_report
 from runtime.report import gallery as galleries
 from runtime.report.gallery import MOST, STEPS, merged, read_gallery
-from runtime.report_schema import load_report
 from tests.runtime.commands import edgeproof
 from tests.tiny import EPS
 

@@ -8,9 +8,9 @@ import pytest
 
 from runtime.bench import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
 from runtime.bench_command import warnings
-from runtime.bench_schema import BENCH, load_bench
 from runtime.errors import BadData
 from runtime.machine.sensors import find_sensors
+from runtime.records.bench import BENCH, load_bench
 from tests.runtime.boards import DIRECTORY, ORIN, THOR, write_board
 from tests.runtime.commands import edgeproof
 

@@ -14,9 +14,9 @@ from runtime.attacks import ATTACKS
 from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS, grid, remarks
 from runtime.paired import read_finished
+from runtime.records.report import Report, load_report
+from runtime.records.request import AttackRequest
 from runtime.report.account import read_account
-from runtime.report_schema import Report, load_report
-from runtime.request_schema import AttackRequest
 from runtime.spec import ThreatModel
 from runtime.statistics import Pairs, paired_difference
 from tests.report.pages import Tags

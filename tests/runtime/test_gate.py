@@ -10,8 +10,8 @@ import pytest
 from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
+from runtime.records.report import load_report
 from runtime.report.words import tone as tone_of
-from runtime.report_schema import load_report
 from runtime.request import Settings, Subject
 from runtime.spec import Gate, ThreatModel
 from runtime.verify import verify

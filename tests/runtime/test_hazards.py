@@ -16,7 +16,7 @@ from runtime import journal, verify
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.fitting import Fitting
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 from runtime.verify import LARGEST_BATCH
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle

@@ -6,7 +6,7 @@ import pytest
 from runtime.images.image_set import ImageSet
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent
-from runtime.report_schema import Agreement, CurvePoint, Probe
+from runtime.records.report import Agreement, CurvePoint, Probe
 from runtime.suite import run_suite
 from runtime.units import Target
 from tests.fakes import LinearSession

@@ -10,7 +10,7 @@ import pytest
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import BadData
 from runtime.machine import card as device
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 from runtime.run_directory import open_run, read_request
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

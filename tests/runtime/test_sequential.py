@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import sequential, suite
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 from runtime.sequential import ALPHA, above, below, interval, log_capital, running_counts
 from runtime.verify import growing
 from tests.runtime.bundles import write_bundle

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.bundle.manifest import EVALUATION
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 from runtime.shards import Shard
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle

@@ -14,7 +14,7 @@ from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.journal import Forgetful
 from runtime.progress import Silent
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 from runtime.session_ort import OrtSession
 from runtime.suite import Campaign, clean_pass, run_suite
 from runtime.union import Borrowed, plan

@@ -24,11 +24,11 @@ from runtime.images.image_set import ImageSet
 from runtime.images.image_set import find as named_data
 from runtime.masking import check
 from runtime.progress import Silent
+from runtime.records.report import load_report
+from runtime.records.request import RunRecord
 from runtime.report import formats
 from runtime.report.formats import FORMATS
 from runtime.report.words import tone as tone_of
-from runtime.report_schema import load_report
-from runtime.request_schema import RunRecord
 from runtime.suite import run_suite
 from runtime.units import Target
 from tests.fakes import LinearSession

@@ -18,7 +18,7 @@ from runtime.cli import main
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
-from runtime.report_schema import load_report
+from runtime.records.report import load_report
 
 
 def run(*arguments):

@@ -17,7 +17,7 @@ from pipeline.study.publish import page
 from pipeline.study.published import published
 from pipeline.study.results import CellResult, Judged, gather
 from pipeline.study.table import build_table, by_reason, compared, to_csv, to_markdown
-from runtime.report_schema import Accuracy
+from runtime.records.report import Accuracy
 from runtime.spec import DataRecord
 
 
