@@ -35,10 +35,10 @@ from pipeline.run_directory import open_run
 from runtime.attacks import Attack, stages
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions
+from runtime.backends.ort import OrtSession, cores
 from runtime.bundle.manifest import InputShape
 from runtime.images.image_set import ImageSet
 from runtime.machine.card import machine_card, software
-from runtime.session_ort import OrtSession, cores
 
 BARE, BARE_ROUNDS = 64, 7
 EPS = 8 / 255

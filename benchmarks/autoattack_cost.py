@@ -26,9 +26,9 @@ from pipeline.run_directory import open_run
 from runtime.attacks import ATTACKS, stages
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.machine.card import machine_card, software
-from runtime.session_ort import OrtSession
 
 SIZES = (8, 16, 32, 64, 96)
 RADII = (4, 8, 16)

@@ -26,9 +26,9 @@ from export.to_onnx import to_onnx
 from pipeline.evaluate import TorchSession
 from pipeline.models import build_network
 from runtime.attacks.losses import cross_entropy, one_hot
+from runtime.backends.ort import OrtSession, cores
 from runtime.bundle.manifest import InputShape
 from runtime.machine.card import machine_card, software
-from runtime.session_ort import OrtSession, cores
 
 BATCH, WARM_UP = 64, 3
 SHAPE = InputShape(channels=3, height=32, width=32)

@@ -29,17 +29,17 @@ from export.to_onnx import to_onnx
 from pipeline.data import hold_out, load_dataset
 from pipeline.run_directory import open_run
 from runtime.attacks import ATTACKS
-from runtime.engines import EngineKey, Profile
+from runtime.backends.ort import OrtSession
+from runtime.backends.tensorrt.api import library_of
+from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import machine_card, software
 from runtime.progress import Silent, log
 from runtime.session import LossSpec, SessionCard
-from runtime.session_ort import OrtSession
 from runtime.statistics import wilson
 from runtime.suite import Campaign, Target, clean_pass
-from runtime.tensorrt_api import library_of
 
 SUITE = ("fgsm", "pgd", "cw")
 SHOWN = 8

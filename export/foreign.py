@@ -20,12 +20,12 @@ from export.original import BATCH, Original, check_any_batch, measure_packed
 from export.pack import Claims, Precision, write_bundle
 from export.passes import opset_of, prepare, to_bytes
 from export.precision import PRECISIONS, Choice
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
 from runtime.images.find import find_images
 from runtime.images.image_set import PLAIN_CHANNELS
-from runtime.session_ort import OrtSession
 from runtime.spec import LONGEST_NAME
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def pack_model(
         threat_model: what the model is judged against.
         label: names and version.
         choice: of precisions; by default the one that the model computes in.
-        calibration: the images of int8, as `runtime.images.image_set.find_images` takes them; those that are judged are left out.
+        calibration: the images of int8, as `runtime.images.find.find_images` takes them, less those
+            that are judged.
         key: signs the bundle.
 
     Raises:

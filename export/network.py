@@ -12,9 +12,9 @@ from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
 from export.precision import PRECISIONS
 from export.to_onnx import to_onnx
+from runtime.backends.ort import OrtSession
 from runtime.errors import BadModel
 from runtime.files import check_new_directory
-from runtime.session_ort import OrtSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

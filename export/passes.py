@@ -11,8 +11,8 @@ from onnx.reference import ReferenceEvaluator
 
 from export.constants import evaluate_node, is_folded
 from export.graph import typed_values
+from runtime.backends.ort import OrtSession
 from runtime.errors import BadModel
-from runtime.session_ort import OrtSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from export.gradient import gradient_graph
 from export.mixed import keep, layers, unquantized
 from export.passes import to_bytes
 from runtime.attacks import PGD
-from runtime.fitting import Fitting
+from runtime.backends.batch_halving import Fitting
+from runtime.backends.ort import OrtSession
 from runtime.progress import Silent, log
-from runtime.session_ort import OrtSession
 from runtime.suite import Campaign, Target, clean_pass
 
 if TYPE_CHECKING:

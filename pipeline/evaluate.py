@@ -13,7 +13,7 @@ from pipeline.precision import arithmetic
 from pipeline.run_directory import TrainedRun
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
-from runtime.fitting import Fitting
+from runtime.backends.batch_halving import Fitting
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard

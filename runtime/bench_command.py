@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from runtime.backends import close, open_session, provider_of
+from runtime.backends.table import close, open_session, provider_of
 from runtime.bench import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle

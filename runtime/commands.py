@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.backends import provider_of
+from runtime.backends.table import provider_of
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.engine_options import backend_option, command_session, provider_option, tf32_option

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.backends import BACKENDS, close, open_session
-from runtime.providers import PROVIDERS
+from runtime.backends.providers import PROVIDERS
+from runtime.backends.table import BACKENDS, close, open_session
 
 if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle

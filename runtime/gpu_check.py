@@ -18,13 +18,13 @@ import numpy as np
 
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.backends import close, open_session
+from runtime.backends.batch_halving import Fitting
+from runtime.backends.table import close, open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.evidence import STANDS, Evidence
 from runtime.files import write_atomic
-from runtime.fitting import Fitting
 from runtime.progress import progress_on_stderr
 from runtime.records.gpu_check import Comparison, Limits, Result, Spread, State
 from runtime.spec import to_json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.engine_builder import BUILDER, PREPARERS_GROUP
+from runtime.backends.builder import BUILDER, PREPARERS_GROUP
 from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
 from runtime.spec import ThreatModel, parse_fraction
@@ -25,7 +25,7 @@ class Wanted:
     """What a bundle is made from, beside the model.
 
     Args:
-        data: the evaluation set, as `runtime.images.image_set.find_images` takes it.
+        data: the evaluation set, as `runtime.images.find.find_images` takes it.
         layout: where images and model have their channels, if their shapes do not tell.
         data_root: where sets known by name lie.
         mean: taken off each channel of images in [0, 1], and

@@ -11,9 +11,9 @@ import numpy as np
 
 from runtime.attacks import stages
 from runtime.attacks.noise import Noise
+from runtime.backends.batch_halving import Fitting
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.figures import accuracy, build_report, judge
-from runtime.fitting import Fitting
 from runtime.journal import Forgetful
 from runtime.machine.card import machine_card, software
 from runtime.paired import Finished, check_comparable, check_shared, match, pair, read_reference

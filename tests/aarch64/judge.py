@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends import open_session
+from runtime.backends.table import open_session
 from runtime.bundle.opening import open_bundle
 
 

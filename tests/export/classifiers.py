@@ -15,7 +15,7 @@ from onnx.reference.op_run import OpRun
 
 from export.passes import to_bytes
 from pipeline.models import build_network
-from runtime.session_ort import OrtSession
+from runtime.backends.ort import OrtSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper, parser
 from torch import nn
 
+from runtime.backends.ort import OrtSession
 from runtime.bundle.opening import open_bundle
 from runtime.cli import main
 from runtime.session import LossSpec
-from runtime.session_ort import OrtSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,12 +10,12 @@ from torch import nn
 from export.gradient import gradient_graph
 from export.passes import to_bytes
 from export.to_onnx import to_onnx
-from runtime import session_ort
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points
+from runtime.backends.ort import OrtSession
+from runtime.backends.table import ort as session_ort
 from runtime.bundle.manifest import InputShape
-from runtime.session_ort import OrtSession
 
 EVIDENCE = ("x", "broken", "prediction", "margin", "linf")
 EPS, N, SIDE = 0.02, 23, 8

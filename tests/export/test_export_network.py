@@ -21,13 +21,13 @@ from export.parity import measure_parity, reference_logits
 from export.passes import to_bytes
 from export.precision import PRECISIONS
 from export.to_onnx import to_onnx
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import EVALUATION, REFERENCE, SIGNATURE, InputShape, Provenance, Reference
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import PRIVATE, PUBLIC, load_private_key, load_trust, new_key
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.images.image_set import ImageSet
 from runtime.images.npz import read_npz
-from runtime.session_ort import OrtSession
 from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:

@@ -25,11 +25,11 @@ from export.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
 from export.to_onnx import to_onnx
 from pipeline.data import load_fashion_mini
 from runtime.attacks import PGD
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.progress import Silent
-from runtime.session_ort import OrtSession
 from runtime.suite import Campaign, Target, clean_pass
 
 if TYPE_CHECKING:

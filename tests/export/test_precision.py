@@ -16,11 +16,11 @@ from export.half import in_float16
 from export.network import export_network
 from export.passes import opset_of, prepare
 from export.precision import PRECISIONS, shipping
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.images.image_set import ImageSet
-from runtime.session_ort import OrtSession
 from tests.export.classifiers import SIDE, classifier, evaluate
 from tests.export.test_export_network import CLAIMS, SHAPE, Tiny
 

@@ -15,11 +15,11 @@ from export.passes import prepare, to_bytes
 from export.precision import PRECISIONS
 from export.to_engine import build
 from runtime.attacks.losses import cross_entropy, margin, one_hot
-from runtime.engines import EngineStore, Profile
+from runtime.backends.ort import OrtSession
+from runtime.backends.tensorrt.api import library_of
+from runtime.backends.tensorrt.session import Accelerator, Making, TrtSession
+from runtime.backends.tensorrt.store import EngineStore, Profile
 from runtime.machine.driver import Gpu
-from runtime.session_ort import OrtSession
-from runtime.session_trt import Accelerator, Making, TrtSession
-from runtime.tensorrt_api import library_of
 from tests.export.classifiers import classifier
 from tests.export.test_precision import some_images
 from tests.runtime import fake_tensorrt

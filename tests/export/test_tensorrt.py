@@ -11,7 +11,7 @@ from export.gradient import gradient_graph
 from export.passes import to_bytes
 from export.precision import PRECISIONS
 from export.to_engine import build
-from runtime.tensorrt_api import library_of
+from runtime.backends.tensorrt.api import library_of
 from tests.export.test_precision import CALIBRATION
 from tests.export.test_rules import CASES, model_of
 from tests.export.test_to_engine import key

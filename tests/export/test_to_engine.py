@@ -11,10 +11,10 @@ import pytest
 from export.gradient import gradient_graph
 from export.passes import to_bytes
 from export.to_engine import build
-from runtime.engines import EngineKey, Profile
+from runtime.backends.tensorrt.api import library_of
+from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256
-from runtime.tensorrt_api import library_of
 from tests.runtime import fake_tensorrt
 from tests.tiny import FORWARD, GRADIENT, graph, linear_task
 

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.evaluate import TorchSession
 from pipeline.run_directory import open_run
-from runtime.backends import open_session
+from runtime.backends.table import open_session
 from runtime.bundle.opening import open_bundle
 from tests.flow.commands import edgeproof
 

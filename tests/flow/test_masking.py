@@ -13,11 +13,11 @@ from export.gradient import gradient_graph
 from export.passes import to_bytes
 from export.to_onnx import to_onnx
 from pipeline.evaluate import TorchSession, placement
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.errors import NonFinite
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent
-from runtime.session_ort import OrtSession
 from runtime.suite import run_suite
 from runtime.units import Target
 from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Rounding, Softmax, Times, with_steps

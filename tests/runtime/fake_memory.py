@@ -5,8 +5,8 @@ import threading
 
 import numpy as np
 
+from runtime.backends.tensorrt.memory import ALIGNMENT, Buffer
 from runtime.errors import EngineFault, OutOfMemory
-from runtime.gpu_memory import ALIGNMENT, Buffer
 from tests.runtime.fake_tensorrt import done, world
 
 

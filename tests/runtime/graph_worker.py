@@ -8,10 +8,10 @@ import resource
 import sys
 import warnings
 
+from runtime.backends.ort import OrtSession
 from runtime.errors import EdgeproofError
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.session_ort import OrtSession
 from runtime.spec import Gate, ThreatModel
 from runtime.verify import Settings, Subject, verify
 from tests.tiny import SHAPE, linear_task

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.engines import Built, EngineKey, EngineStore, Profile, Stale, engines_place
+from runtime.backends.tensorrt.store import Built, EngineKey, EngineStore, Profile, Stale, engines_place
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
 from runtime.interrupt import sigterm_interrupts

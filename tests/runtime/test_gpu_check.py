@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
 from runtime.gpu_check import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
 from runtime.records.gpu_check import GpuCheck
-from runtime.session_ort import OrtSession
 from tests.runtime.test_pycuda import HERE, driver, libraries  # noqa: F401 - fixtures
 from tests.runtime.test_tensorrt_missing import BUNDLE, RUN, needs_no_driver, python
 

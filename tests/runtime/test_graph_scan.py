@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.backends.ort import OrtSession
 from runtime.bundle.graph_scan import MESSAGES, refuse_outside_data
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadModel
-from runtime.session_ort import OrtSession
 from tests.runtime.bundles import write_bundle
 
 

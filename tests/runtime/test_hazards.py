@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from runtime import journal, verify
+from runtime.backends.batch_halving import Fitting
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
-from runtime.fitting import Fitting
 from runtime.records.report import load_report
 from runtime.verify import LARGEST_BATCH
 from tests.fakes import LinearSession

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import session_ort
 from runtime.attacks.losses import cross_entropy, linear, margin, one_hot
+from runtime.backends.ort import OrtSession
+from runtime.backends.table import ort as session_ort
 from runtime.errors import BadModel, MissingEnvironment, OutOfMemory
-from runtime.session_ort import OrtSession
 from tests.fakes import LinearSession
 from tests.tiny import FORWARD, GRADIENT, graph
 

@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from runtime.backends.ort import OrtSession
+from runtime.backends.providers import PROVIDERS, TF32_SWITCH
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
 from runtime.machine.driver import Gpu
-from runtime.providers import PROVIDERS, TF32_SWITCH
-from runtime.session_ort import OrtSession
 from tests.tiny import FORWARD, GRADIENT, graph
 
 GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
@@ -202,5 +202,5 @@ def test_a_place_that_others_may_write_to_is_refused(runtime, monkeypatch, files
 
 
 def test_the_cpu_asks_for_no_place_to_keep_engines(files, task, monkeypatch):
-    monkeypatch.setattr("runtime.providers.engines_place", lambda state: pytest.fail("asked"))
+    monkeypatch.setattr("runtime.backends.providers.engines_place", lambda state: pytest.fail("asked"))
     OrtSession(files["model.fp32.onnx"], None, precision="fp32").logits(task[2])

@@ -11,16 +11,16 @@ import pytest
 
 from export.to_engine import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
+from runtime.backends.batch_halving import Fitting
+from runtime.backends.ort import OrtSession
+from runtime.backends.tensorrt.api import library_of
+from runtime.backends.tensorrt.memory import ALIGNMENT
+from runtime.backends.tensorrt.session import Accelerator, Making, TrtSession
+from runtime.backends.tensorrt.store import EngineStore, Profile, profile_for
 from runtime.bundle.manifest import InputShape
-from runtime.engines import EngineStore, Profile, profile_for
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256
-from runtime.fitting import Fitting
-from runtime.gpu_memory import ALIGNMENT
 from runtime.machine.driver import Gpu
-from runtime.session_ort import OrtSession
-from runtime.session_trt import Accelerator, Making, TrtSession
-from runtime.tensorrt_api import library_of
 from tests.runtime import fake_tensorrt
 from tests.runtime.fake_memory import FakeMemory
 from tests.tiny import FORWARD, GRADIENT, graph

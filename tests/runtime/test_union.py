@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.attacks import ATTACKS
+from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.journal import Forgetful
 from runtime.progress import Silent
 from runtime.records.report import load_report
-from runtime.session_ort import OrtSession
 from runtime.suite import Campaign, clean_pass, run_suite
 from runtime.union import Borrowed, plan
 from runtime.units import Target

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.backends.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
 from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
 from runtime.files import sha256
-from runtime.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
 from runtime.session import SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runtime.providers import Provider
+    from runtime.backends.providers import Provider
     from runtime.session import LossSpec
 
 PIECE = 16

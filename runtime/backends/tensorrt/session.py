@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.engines import EngineKey, EngineStore
+from runtime.backends.tensorrt.api import load_tensorrt
+from runtime.backends.tensorrt.engine import Engine
+from runtime.backends.tensorrt.memory import PycudaMemory, Room
+from runtime.backends.tensorrt.store import EngineKey, EngineStore
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
-from runtime.gpu_memory import PycudaMemory, Room
 from runtime.machine import driver as gpu_driver
 from runtime.session import SessionCard
-from runtime.tensorrt_api import load_tensorrt
-from runtime.tensorrt_engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.engines import Built, Profile
-    from runtime.gpu_memory import Memory
+    from runtime.backends.tensorrt.api import CudaEngine, Library
+    from runtime.backends.tensorrt.memory import Memory
+    from runtime.backends.tensorrt.store import Built, Profile
     from runtime.machine.driver import Gpu
     from runtime.session import LossSpec
-    from runtime.tensorrt_api import CudaEngine, Library
 
 FORWARD, GRADIENT = ("logits",), ("logits", "value", "gradient")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runtime.engines import WORKSPACE, engines_place, private_directory
+from runtime.backends.tensorrt.store import WORKSPACE, engines_place, private_directory
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
 from runtime.machine import driver as gpu_driver

@@ -11,9 +11,9 @@ from runtime.session import LossSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from runtime.backends.tensorrt.api import CudaEngine, ExecutionContext, Library
+    from runtime.backends.tensorrt.memory import Memory, Room
     from runtime.errors import EdgeproofError
-    from runtime.gpu_memory import Memory, Room
-    from runtime.tensorrt_api import CudaEngine, ExecutionContext, Library
 
 FEEDS = {"input", *(field.name for field in fields(LossSpec))}
 SEE = "see docs/tensorrt.md"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from runtime.engine_builder import engine_builder
-from runtime.engines import EngineStore, engines_place, profile_for
+from runtime.backends.builder import engine_builder
+from runtime.backends.ort import OrtSession
+from runtime.backends.providers import PROVIDERS
+from runtime.backends.tensorrt.session import Making, TrtSession, open_accelerator
+from runtime.backends.tensorrt.store import EngineStore, engines_place, profile_for
 from runtime.errors import BadBundle, UsageFault
-from runtime.providers import PROVIDERS
-from runtime.session_ort import OrtSession
-from runtime.session_trt import Making, TrtSession, open_accelerator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

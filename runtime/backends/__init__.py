@@ -1,0 +1,1 @@
+"""What runs an artifact: ONNX Runtime and TensorRT behind one Session."""
