@@ -39,7 +39,7 @@ from runtime.machine.card import machine_card, software
 from runtime.progress import Silent, log
 from runtime.session import LossSpec, SessionCard
 from runtime.statistics import wilson
-from runtime.suite import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign, Target, clean_pass
 
 SUITE = ("fgsm", "pgd", "cw")
 SHOWN = 8

@@ -14,7 +14,7 @@ from runtime.attacks import PGD
 from runtime.backends.batch_halving import Fitting
 from runtime.backends.ort import OrtSession
 from runtime.progress import Silent, log
-from runtime.suite import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign, Target, clean_pass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ from runtime.backends.batch_halving import Fitting
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
-from runtime.suite import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.verify import Subject
 
 HOLDOUT_BATCH = 250

@@ -16,11 +16,11 @@ from runtime.statistics import decide, wilson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.evidence import Evidence
     from runtime.records.report import Circumstances, Paired
     from runtime.records.request import Request
     from runtime.statistics import Decision
-    from runtime.suite import Outcome
+    from runtime.suite.campaign import Outcome
+    from runtime.suite.evidence import Evidence
 
 
 def build_report(

@@ -23,13 +23,13 @@ from runtime.backends.table import close, open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
-from runtime.evidence import STANDS, Evidence
 from runtime.files import write_atomic
 from runtime.progress import progress_on_stderr
 from runtime.records.gpu_check import Comparison, Limits, Result, Spread, State
 from runtime.spec import to_json
-from runtime.suite import Campaign
-from runtime.units import Target
+from runtime.suite.campaign import Campaign
+from runtime.suite.evidence import STANDS, Evidence
+from runtime.suite.units import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

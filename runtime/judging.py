@@ -16,7 +16,7 @@ from runtime.progress import log, progress_on_stderr
 from runtime.records.report import load_report
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
 from runtime.spec import PARENT, Gate, to_json
-from runtime.union import added
+from runtime.suite.plan import added
 from runtime.verify import prepare
 
 if TYPE_CHECKING:

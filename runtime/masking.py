@@ -11,7 +11,7 @@ from runtime.attacks import any_bounded
 from runtime.records.report import CheckResult
 from runtime.records.request import labelled
 from runtime.statistics import Pairs, mcnemar, wilson
-from runtime.union import QUANTISED
+from runtime.suite.plan import QUANTISED
 from runtime.words import percent
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runtime.records.report import AttackRow
     from runtime.records.request import Led
-    from runtime.suite import Outcome
+    from runtime.suite.campaign import Outcome
 
 MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""

@@ -13,19 +13,19 @@ import numpy as np
 
 from runtime import sequential
 from runtime.errors import BadData
-from runtime.evidence import STANDS
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
+from runtime.suite.evidence import STANDS
 from runtime.words import radius
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runtime.evidence import Evidence
     from runtime.records.report import Artifact
     from runtime.records.request import Request
     from runtime.spec import ThreatModel
+    from runtime.suite.evidence import Evidence
 
 EVIDENCE = "evidence.npz"
 NEEDED = ("index", "label", "clean_prediction", "broken_by")

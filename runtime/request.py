@@ -12,7 +12,7 @@ from runtime.attacks import CASCADES, stages
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.request import AttackRequest, Request
 from runtime.spec import DataRecord, Gate
-from runtime.union import added, gradients
+from runtime.suite.plan import added, gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable

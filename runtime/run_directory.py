@@ -10,10 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
-from runtime.evidence import Evidence
 from runtime.files import check_new_directory, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
-from runtime.journal import JOURNAL, Journal
 from runtime.paired import EVIDENCE
 from runtime.progress import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
@@ -23,6 +21,8 @@ from runtime.report.formats import write_formats
 from runtime.report.gallery import GALLERY, read_gallery
 from runtime.shards import Part
 from runtime.spec import to_json
+from runtime.suite.evidence import Evidence
+from runtime.suite.journal import JOURNAL, Journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

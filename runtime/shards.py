@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadRun
-from runtime.evidence import Evidence
 from runtime.figures import build_report
 from runtime.paired import paired
 from runtime.report import gallery
 from runtime.statistics import Pairs
-from runtime.suite import Outcome
-from runtime.totals import add_agreements, add_curves, add_points, add_probes, add_rows
+from runtime.suite.campaign import Outcome
+from runtime.suite.evidence import Evidence
+from runtime.suite.totals import add_agreements, add_curves, add_points, add_probes, add_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,6 @@ from runtime.attacks.noise import Noise
 from runtime.backends.batch_halving import Fitting
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.figures import accuracy, build_report, judge
-from runtime.journal import Forgetful
 from runtime.machine.card import machine_card, software
 from runtime.paired import Finished, check_comparable, check_shared, match, pair, read_reference
 from runtime.progress import log
@@ -22,19 +21,20 @@ from runtime.records.report import Artifact, Circumstances
 from runtime.report.gallery import Gallery, gather
 from runtime.request import Settings, Subject, resolve
 from runtime.spec import PARENT, Gate
-from runtime.suite import SAMPLE, Outcome, run_suite
-from runtime.union import gradients
-from runtime.units import Target
+from runtime.suite.campaign import SAMPLE, Outcome, run_suite
+from runtime.suite.journal import Forgetful
+from runtime.suite.plan import gradients
+from runtime.suite.units import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.evidence import Evidence
     from runtime.images.image_set import ImageSet
-    from runtime.journal import Ledger
     from runtime.progress import Progress
     from runtime.records.report import Paired, Report
     from runtime.records.request import Request
+    from runtime.suite.evidence import Evidence
+    from runtime.suite.journal import Ledger
 
 __all__ = ["Case", "Run", "Settings", "Subject", "prepare", "verify"]
 

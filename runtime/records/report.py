@@ -168,7 +168,7 @@ class Circumstances(Frozen):
 
 
 class ShardRecord(Frozen):
-    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.totals`)."""
+    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.suite.totals`)."""
 
     schema_: Literal["edgeproof.shard/1"] = Field(alias="schema", default="edgeproof.shard/1")
     request_sha256: Digest

@@ -33,7 +33,7 @@ class Request(Frozen):
 
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
     run compared with; `shard` is the part of the images that a run takes, as 2/5. `attacks` are those asked for, run
-    by each of `gradients` in turn; `added` are run besides (`runtime.union`).
+    by each of `gradients` in turn; `added` are run besides (`runtime.suite.plan`).
     """
 
     command: str

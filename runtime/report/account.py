@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadData, BadRun
-from runtime.evidence import WRONG_BEFORE
 from runtime.paired import match_finished, read_reference
 from runtime.records.bench import load_bench
 from runtime.report.gallery import GALLERY, read_gallery
+from runtime.suite.evidence import WRONG_BEFORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

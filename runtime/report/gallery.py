@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadRun
-from runtime.evidence import WRONG_BEFORE
 from runtime.images.npz import UNREADABLE, open_npz
+from runtime.suite.evidence import WRONG_BEFORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from runtime.evidence import Evidence
     from runtime.images.image_set import ImageSet
+    from runtime.suite.evidence import Evidence
 
 GALLERY = "gallery.npz"
 MOST = 4

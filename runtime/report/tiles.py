@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.evidence import WRONG_BEFORE
 from runtime.report.gallery import STEPS
 from runtime.report.words import outcome_words
+from runtime.suite.evidence import WRONG_BEFORE
 
 if TYPE_CHECKING:
     from runtime.records.report import Report

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import any_bounded
-from runtime.evidence import STANDS, WRONG_BEFORE
 from runtime.spec import PARENT, Gate
+from runtime.suite.evidence import STANDS, WRONG_BEFORE
 from runtime.words import percent, points
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.progress import Silent
-from runtime.suite import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign, Target, clean_pass
 
 if TYPE_CHECKING:
     from pathlib import Path

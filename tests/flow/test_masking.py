@@ -18,8 +18,8 @@ from runtime.bundle.manifest import InputShape
 from runtime.errors import NonFinite
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent
-from runtime.suite import run_suite
-from runtime.units import Target
+from runtime.suite.campaign import run_suite
+from runtime.suite.units import Target
 from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Rounding, Softmax, Times, with_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.check]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from runtime.errors import BadRun
-from runtime.evidence import STANDS, WRONG_BEFORE
 from runtime.records.report import load_report
 from runtime.report import gallery as galleries
 from runtime.report.gallery import MOST, STEPS, merged, read_gallery
+from runtime.suite.evidence import STANDS, WRONG_BEFORE
 from tests.runtime.commands import edgeproof
 from tests.tiny import EPS
 

@@ -11,10 +11,10 @@ from runtime.attacks import ATTACKS, PGD
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, to_numpy
 from runtime.errors import NonFinite
-from runtime.evidence import WRONG_BEFORE
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.suite import Target, run_suite
+from runtime.suite.campaign import Target, run_suite
+from runtime.suite.evidence import WRONG_BEFORE
 from tests.fakes import LinearSession
 from tests.tiny import EPS, linear_task
 

@@ -8,10 +8,10 @@ import pytest
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points
-from runtime.evidence import STANDS
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.suite import Target, run_suite
+from runtime.suite.campaign import Target, run_suite
+from runtime.suite.evidence import STANDS
 from tests.fakes import LinearSession
 from tests.tiny import EPS, linear_task
 

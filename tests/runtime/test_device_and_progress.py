@@ -10,8 +10,8 @@ from runtime.attacks import ATTACKS
 from runtime.images.image_set import ImageSet
 from runtime.machine import card as device
 from runtime.progress import Lines, Pace, Silent
-from runtime.suite import run_suite
-from runtime.units import Target
+from runtime.suite.campaign import run_suite
+from runtime.suite.units import Target
 from tests.fakes import LinearSession
 
 

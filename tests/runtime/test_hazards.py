@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import journal, verify
+from runtime import verify
 from runtime.backends.batch_halving import Fitting
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
+from runtime.suite.campaign import journal
 from runtime.verify import LARGEST_BATCH
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle

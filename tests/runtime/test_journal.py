@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import BadRun, UsageFault
-from runtime.journal import Journal, Work
+from runtime.suite.journal import Journal, Work
 
 REQUEST = "a" * 64
 INDEX = np.arange(4)
@@ -142,7 +142,7 @@ def test_two_processes_never_work_in_one_directory(tmp_path):
 
 
 def test_a_disk_that_is_full_is_an_error_and_its_half_line_is_dropped_later(tmp_path, monkeypatch):
-    from runtime import journal as module
+    from runtime.suite.campaign import journal as module
 
     written(tmp_path, units=1)
     journal, write = Journal(tmp_path, REQUEST), module.os.write

@@ -7,8 +7,8 @@ from runtime.images.image_set import ImageSet
 from runtime.masking import CHECKS, check
 from runtime.progress import Silent
 from runtime.records.report import Agreement, CurvePoint, Probe
-from runtime.suite import run_suite
-from runtime.units import Target
+from runtime.suite.campaign import run_suite
+from runtime.suite.units import Target
 from tests.fakes import LinearSession
 
 N = 1000

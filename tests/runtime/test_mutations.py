@@ -24,7 +24,7 @@ from runtime.bundle.rollback import State, read_state
 from runtime.errors import BadModel
 from runtime.files import sha256
 from runtime.images.npz import read_npz
-from runtime.journal import JOURNAL, Journal, Work
+from runtime.suite.journal import JOURNAL, Journal, Work
 from tests.runtime.mutation import TEXT, explore
 from tests.runtime.test_graph_scan import inside_a_branch
 

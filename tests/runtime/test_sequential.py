@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import sequential, suite
+from runtime import sequential
 from runtime.records.report import load_report
 from runtime.sequential import ALPHA, above, below, interval, log_capital, running_counts
+from runtime.suite.campaign import campaign as suite
 from runtime.verify import growing
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

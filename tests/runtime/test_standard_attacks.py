@@ -17,11 +17,11 @@ from runtime.attacks.oracle import Oracle, Points
 from runtime.attacks.square import side, stripes, window
 from runtime.attacks.targets import wrong_classes
 from runtime.errors import BadModel
-from runtime.evidence import STANDS
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import SessionCard
-from runtime.suite import Target, run_suite
+from runtime.suite.campaign import Target, run_suite
+from runtime.suite.evidence import STANDS
 from tests.fakes import LinearSession
 from tests.tiny import EPS, linear_task
 

@@ -13,12 +13,12 @@ from runtime.attacks import ATTACKS
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
-from runtime.journal import Forgetful
 from runtime.progress import Silent
 from runtime.records.report import load_report
-from runtime.suite import Campaign, clean_pass, run_suite
-from runtime.union import Borrowed, plan
-from runtime.units import Target
+from runtime.suite.campaign import Campaign, clean_pass, run_suite
+from runtime.suite.journal import Forgetful
+from runtime.suite.plan import Borrowed, plan
+from runtime.suite.units import Target
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

@@ -29,8 +29,8 @@ from runtime.records.request import RunRecord
 from runtime.report import formats
 from runtime.report.formats import FORMATS
 from runtime.report.words import tone as tone_of
-from runtime.suite import run_suite
-from runtime.units import Target
+from runtime.suite.campaign import run_suite
+from runtime.suite.units import Target
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack
-from runtime.evidence import Evidence
-from runtime.journal import Forgetful
 from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
 from runtime.statistics import wilson
-from runtime.totals import add_rows
-from runtime.union import Assault, gradients, plan
-from runtime.units import Target, agree, classify, measure, repeat, search
+from runtime.suite.evidence import Evidence
+from runtime.suite.journal import Forgetful
+from runtime.suite.plan import Assault, gradients, plan
+from runtime.suite.totals import add_rows
+from runtime.suite.units import Target, agree, classify, measure, repeat, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runtime.journal import Ledger, Work
     from runtime.progress import Progress
     from runtime.records.request import Led
-    from runtime.units import Job
+    from runtime.suite.journal import Ledger, Work
+    from runtime.suite.units import Job
 
 __all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]
 

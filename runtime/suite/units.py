@@ -15,17 +15,17 @@ from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.errors import BadModel
 from runtime.images.uint8_grid import to_lattice
-from runtime.journal import Work
-from runtime.union import Borrowed
+from runtime.suite.journal import Work
+from runtime.suite.plan import Borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runtime.attacks import Attack
-    from runtime.evidence import Evidence
     from runtime.images.image_set import ImageSet
     from runtime.records.request import Led
     from runtime.session import Session
+    from runtime.suite.evidence import Evidence
 
 UNIT_VALUES = 2**24
 """Values that the images of one unit have at most, 64 MiB in float32: large images come in smaller units."""
