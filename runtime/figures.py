@@ -8,7 +8,7 @@ import numpy as np
 
 from runtime import sequential
 from runtime.attacks import any_bounded
-from runtime.masking import check
+from runtime.checks.masking import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord
 from runtime.statistics import decide, wilson

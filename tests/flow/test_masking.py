@@ -15,8 +15,8 @@ from export.to_onnx import to_onnx
 from pipeline.evaluate import TorchSession, placement
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
+from runtime.checks.masking import CHECKS, check
 from runtime.errors import NonFinite
-from runtime.masking import CHECKS, check
 from runtime.progress import Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target

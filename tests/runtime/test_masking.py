@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from runtime.checks.masking import CHECKS, check
 from runtime.images.image_set import ImageSet
-from runtime.masking import CHECKS, check
 from runtime.progress import Silent
 from runtime.records.report import Agreement, CurvePoint, Probe
 from runtime.suite.campaign import run_suite

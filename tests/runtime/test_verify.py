@@ -17,12 +17,12 @@ import pytest
 from runtime import options
 from runtime.attacks import ATTACKS
 from runtime.bundle.manifest import EVALUATION
+from runtime.checks.masking import check
 from runtime.commands import verify
 from runtime.console import print_summary
 from runtime.errors import BadData
 from runtime.images.image_set import ImageSet
 from runtime.images.image_set import find as named_data
-from runtime.masking import check
 from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.records.request import RunRecord
