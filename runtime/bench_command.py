@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime.backends.table import close, open_session, provider_of
-from runtime.bench import bench as measure
+from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.engine_options import backend_option, provider_option, tf32_option

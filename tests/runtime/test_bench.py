@@ -6,7 +6,7 @@ from itertools import repeat
 import numpy as np
 import pytest
 
-from runtime.bench import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
+from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
 from runtime.bench_command import warnings
 from runtime.errors import BadData
 from runtime.machine.sensors import find_sensors

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from runtime.bench.watch import Watch, levels, power, throttled
 from runtime.machine.sensors import Sample, find_sensors, whole
-from runtime.watch import Watch, levels, power, throttled
 from tests.runtime.boards import ORIN, THOR, write_board
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.bench.watch import Watch, levels, power, throttled
 from runtime.records.bench import BenchRun, Latency, Rules
-from runtime.watch import Watch, levels, power, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,0 +1,1 @@
+"""Speed, power and heat of an artifact on this machine."""
