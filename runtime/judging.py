@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.console import print_summary
 from runtime.errors import UsageFault
 from runtime.machine.card import made_by
 from runtime.progress import log, progress_on_stderr
 from runtime.records.report import load_report
+from runtime.report.console import print_summary
 from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
 from runtime.spec import PARENT, Gate, to_json
 from runtime.suite.plan import added

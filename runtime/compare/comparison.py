@@ -9,7 +9,7 @@ from pydantic import Field
 from runtime.errors import BadData
 from runtime.paired import Finished, match_finished
 from runtime.records.report import Count, Interval, Paired
-from runtime.report.words import accuracy_rows
+from runtime.report.phrases import accuracy_rows
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, ThreatModel
 from runtime.statistics import Verdict
 

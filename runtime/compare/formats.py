@@ -14,7 +14,7 @@ from rich.text import Text
 from runtime.errors import MissingEnvironment
 from runtime.report import markdown
 from runtime.report.formats import INSTALL
-from runtime.report.words import BYTES, WORST
+from runtime.report.phrases import BYTES, WORST
 from runtime.spec import to_json
 from runtime.words import interval, percent, radius
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.figures import judge
 from runtime.report.markdown import plain
-from runtime.report.words import accuracy_rows, attack_names, gate_words
+from runtime.report.phrases import accuracy_rows, attack_names, gate_words
 from runtime.spec import Gate
 from runtime.words import interval, percent, radius
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from runtime.report.words import accuracy_rows, checks_line, reasons, tone, union_line
+from runtime.report.phrases import accuracy_rows, checks_line, reasons, tone, union_line
 from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:

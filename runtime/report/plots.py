@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runtime.report.phrases import CLEAN as CLEAN_ROW
+from runtime.report.phrases import WORST, accuracy_rows, attack_names
 from runtime.report.svg import CLEAN, INK, ROBUST, SOFT, TINT, draw
-from runtime.report.words import CLEAN as CLEAN_ROW
-from runtime.report.words import WORST, accuracy_rows, attack_names
 from runtime.statistics import wilson
 from runtime.words import percent, radius
 

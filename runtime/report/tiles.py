@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.report.gallery import STEPS
-from runtime.report.words import outcome_words
+from runtime.report.phrases import outcome_words
 from runtime.suite.evidence import WRONG_BEFORE
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report
-from runtime.report.words import tone as tone_of
+from runtime.report.phrases import tone as tone_of
 from runtime.request import Settings, Subject
 from runtime.spec import Gate, ThreatModel
 from runtime.verify import verify

@@ -19,7 +19,6 @@ from runtime.attacks import ATTACKS
 from runtime.bundle.manifest import EVALUATION
 from runtime.checks.masking import check
 from runtime.commands import verify
-from runtime.console import print_summary
 from runtime.errors import BadData
 from runtime.images.image_set import ImageSet
 from runtime.images.image_set import find as named_data
@@ -27,8 +26,9 @@ from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.records.request import RunRecord
 from runtime.report import formats
+from runtime.report.console import print_summary
 from runtime.report.formats import FORMATS
-from runtime.report.words import tone as tone_of
+from runtime.report.phrases import tone as tone_of
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from tests.fakes import LinearSession

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report.words import accuracy_rows, checks_line, reasons, tone, union_line
+from runtime.report.phrases import accuracy_rows, checks_line, reasons, tone, union_line
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
