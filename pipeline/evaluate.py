@@ -18,7 +18,7 @@ from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
 from runtime.suite.campaign import Campaign, Target, clean_pass
-from runtime.verify import Subject
+from runtime.verdict.case import Subject
 
 HOLDOUT_BATCH = 250
 """Hold-out images at a time; fewer where they do not fit the device's memory."""

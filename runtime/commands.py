@@ -21,12 +21,12 @@ from runtime.images.find import find_images
 from runtime.judging import fresh_directory, judge, show
 from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
-from runtime.request import Subject
-from runtime.run_directory import finish_run, read_part
-from runtime.shards import merge as merge_parts
 from runtime.spec import PARENT, ThreatModel
 from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
-from runtime.verify import Run
+from runtime.verdict.case import Run
+from runtime.verdict.run_directory import finish_run, read_part
+from runtime.verdict.shards import merge as merge_parts
+from runtime.verdict.subject import Subject
 
 if TYPE_CHECKING:
     from runtime.bundle.signing import Trust

@@ -14,16 +14,24 @@ from runtime.machine.card import made_by
 from runtime.progress import log, progress_on_stderr
 from runtime.records.report import load_report
 from runtime.report.console import print_summary
-from runtime.run_directory import check_out, finish_run, finish_shard, finished, open_run, read_request, resumable
 from runtime.spec import PARENT, Gate, to_json
 from runtime.suite.plan import added
-from runtime.verify import prepare
+from runtime.verdict.case import prepare
+from runtime.verdict.run_directory import (
+    check_out,
+    finish_run,
+    finish_shard,
+    finished,
+    open_run,
+    read_request,
+    resumable,
+)
 
 if TYPE_CHECKING:
     from runtime.options import Asked
     from runtime.records.report import Report
-    from runtime.request import Settings, Subject
     from runtime.spec import ThreatModel
+    from runtime.verdict.subject import Settings, Subject
 
 REPORTS = Path("reports")
 EXIT_CODES = {"passed": 0, "failed": 1, "inconclusive": 5}

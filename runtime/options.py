@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
 from runtime.images.image_set import DATA_ROOT
-from runtime.request import Settings
-from runtime.shards import Shard
 from runtime.spec import PARENT, Fraction, Gate, ThreatModel
+from runtime.verdict.shards import Shard
+from runtime.verdict.subject import Settings
 
 if TYPE_CHECKING:
     from runtime.images.image_set import Layout

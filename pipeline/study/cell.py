@@ -21,9 +21,9 @@ from runtime.judging import run_in
 from runtime.progress import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request
-from runtime.request import Settings
-from runtime.run_directory import RUN as RECORD
-from runtime.run_directory import read_request
+from runtime.verdict.run_directory import RUN as RECORD
+from runtime.verdict.run_directory import read_request
+from runtime.verdict.subject import Settings
 
 CHECKPOINT = "best"
 

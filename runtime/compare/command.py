@@ -11,7 +11,7 @@ from runtime.compare.comparison import compare as put_side_by_side
 from runtime.compare.formats import FORMATS, print_text
 from runtime.errors import UsageFault
 from runtime.files import write_atomic
-from runtime.paired import read_finished
+from runtime.verdict.paired import read_finished
 
 
 @click.command()

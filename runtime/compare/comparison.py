@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from runtime.errors import BadData
-from runtime.paired import Finished, match_finished
 from runtime.records.report import Count, Interval, Paired
 from runtime.report.phrases import accuracy_rows
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, ThreatModel
 from runtime.statistics import Verdict
+from runtime.verdict.paired import Finished, match_finished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Against(Frozen):
 
     `same_prediction` counts clean images that both put into the same class, whether it is right or not. `worst_case` is
     this less the first, `only_this` and `only_first` are the places of the images that one alone withstands: null and
-    empty where the worst cases cannot be compared (`runtime.paired`). `notes` say why, and whether the seeds differ.
+    empty where the worst cases cannot be compared (`runtime.verdict.paired`). `notes` say why, and whether the seeds differ.
     """
 
     images: Count

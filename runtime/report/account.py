@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadData, BadRun
-from runtime.paired import match_finished, read_reference
 from runtime.records.bench import load_bench
-from runtime.report.gallery import GALLERY, read_gallery
 from runtime.suite.evidence import WRONG_BEFORE
+from runtime.verdict.gallery import GALLERY, read_gallery
+from runtime.verdict.paired import match_finished, read_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from runtime.paired import Finished
     from runtime.records.bench import Bench
     from runtime.records.report import Paired, Report
-    from runtime.report.gallery import Gallery
+    from runtime.verdict.gallery import Gallery
+    from runtime.verdict.paired import Finished
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import re
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.figures import judge
 from runtime.report.markdown import plain
 from runtime.report.phrases import accuracy_rows, attack_names, gate_words
 from runtime.spec import Gate
+from runtime.verdict.figures import judge
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:

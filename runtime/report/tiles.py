@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.report.gallery import STEPS
 from runtime.report.phrases import outcome_words
 from runtime.suite.evidence import WRONG_BEFORE
+from runtime.verdict.gallery import STEPS
 
 if TYPE_CHECKING:
     from runtime.records.report import Report
     from runtime.report.account import Account
-    from runtime.report.gallery import Gallery
+    from runtime.verdict.gallery import Gallery
 
 HEAT = "cividis"
 """A map of colours that the colour-blind read as others do."""

@@ -6,8 +6,8 @@ import pytest
 from runtime.errors import BadRun
 from runtime.records.report import load_report
 from runtime.report import gallery as galleries
-from runtime.report.gallery import MOST, STEPS, merged, read_gallery
 from runtime.suite.evidence import STANDS, WRONG_BEFORE
+from runtime.verdict.gallery import MOST, STEPS, merged, read_gallery
 from tests.runtime.commands import edgeproof
 from tests.tiny import EPS
 

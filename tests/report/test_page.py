@@ -13,8 +13,8 @@ from runtime.records.bench import Bench
 from runtime.records.report import Report, load_report
 from runtime.report import page
 from runtime.report.account import Account, read_account
-from runtime.report.gallery import read_gallery
 from runtime.report.tiles import data_url
+from runtime.verdict.gallery import read_gallery
 from runtime.words import percent
 from tests.report.conftest import HOSTILE
 from tests.report.pages import BENCH, SECTIONS, Tags

@@ -13,7 +13,7 @@ from runtime.errors import EdgeproofError
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.spec import Gate, ThreatModel
-from runtime.verify import Settings, Subject, verify
+from runtime.verdict.case import Settings, Subject, verify
 from tests.tiny import SHAPE, linear_task
 
 MEMORY = 8 * 2**30

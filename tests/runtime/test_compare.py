@@ -13,12 +13,12 @@ import pytest
 from runtime.attacks import ATTACKS
 from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS, grid, remarks
-from runtime.paired import read_finished
 from runtime.records.report import Report, load_report
 from runtime.records.request import AttackRequest
 from runtime.report.account import read_account
 from runtime.spec import ThreatModel
 from runtime.statistics import Pairs, paired_difference
+from runtime.verdict.paired import read_finished
 from tests.report.pages import Tags
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

@@ -12,9 +12,9 @@ from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.report.phrases import tone as tone_of
-from runtime.request import Settings, Subject
 from runtime.spec import Gate, ThreatModel
-from runtime.verify import verify
+from runtime.verdict.case import verify
+from runtime.verdict.subject import Settings, Subject
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

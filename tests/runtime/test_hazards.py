@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import verify
 from runtime.backends.batch_halving import Fitting
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
 from runtime.suite.campaign import journal
-from runtime.verify import LARGEST_BATCH
+from runtime.verdict import case as verify
+from runtime.verdict.case import LARGEST_BATCH
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
@@ -182,7 +182,7 @@ STARVED = """
 import resource, sys, threading
 from pathlib import Path
 from runtime.cli import main
-from runtime.verify import Case
+from runtime.verdict.case import Case
 
 attack = Case.attack
 

@@ -11,7 +11,7 @@ from runtime.bundle.manifest import EVALUATION
 from runtime.errors import BadData
 from runtime.machine import card as device
 from runtime.records.report import load_report
-from runtime.run_directory import open_run, read_request
+from runtime.verdict.run_directory import open_run, read_request
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.runtime.long_run import OPTIONS, N, assert_same, lines, start, stop, wait_for_line, whole_run

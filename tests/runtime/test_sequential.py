@@ -10,7 +10,7 @@ from runtime import sequential
 from runtime.records.report import load_report
 from runtime.sequential import ALPHA, above, below, interval, log_capital, running_counts
 from runtime.suite.campaign import campaign as suite
-from runtime.verify import growing
+from runtime.verdict.case import growing
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof
 from tests.tiny import bundle_files, linear_task

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from runtime.bundle.manifest import EVALUATION
 from runtime.records.report import load_report
-from runtime.shards import Shard
+from runtime.verdict.shards import Shard
 from tests.fakes import LinearSession
 from tests.runtime.bundles import write_bundle
 from tests.runtime.commands import edgeproof

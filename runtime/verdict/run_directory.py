@@ -12,23 +12,23 @@ from pydantic import BaseModel, ValidationError
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.files import check_new_directory, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
-from runtime.paired import EVIDENCE
 from runtime.progress import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.report.account import Account
 from runtime.report.formats import write_formats
-from runtime.report.gallery import GALLERY, read_gallery
-from runtime.shards import Part
 from runtime.spec import to_json
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
+from runtime.verdict.gallery import GALLERY, read_gallery
+from runtime.verdict.paired import EVIDENCE
+from runtime.verdict.shards import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from runtime.verify import Findings, Run
+    from runtime.verdict.case import Findings, Run
 
 RUN = "run.json"
 LEFTOVER = f".{RUN}.*"

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadRun
-from runtime.figures import build_report
-from runtime.paired import paired
 from runtime.report import gallery
 from runtime.statistics import Pairs
 from runtime.suite.campaign import Outcome
 from runtime.suite.evidence import Evidence
 from runtime.suite.totals import add_agreements, add_curves, add_points, add_probes, add_rows
+from runtime.verdict.figures import build_report
+from runtime.verdict.paired import paired
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.records.report import Circumstances, Paired, Report, ShardRecord
     from runtime.records.request import Request
-    from runtime.report.gallery import Gallery
+    from runtime.verdict.gallery import Gallery
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.images.image_set import ImageSet, Layout
-    from runtime.paired import Finished
     from runtime.session import Session
-    from runtime.shards import Shard
     from runtime.spec import ThreatModel
+    from runtime.verdict.paired import Finished
+    from runtime.verdict.shards import Shard
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from runtime.attacks import stages
 from runtime.attacks.noise import Noise
 from runtime.backends.batch_halving import Fitting
 from runtime.errors import BadData, BadModel, UsageFault
-from runtime.figures import accuracy, build_report, judge
 from runtime.machine.card import machine_card, software
-from runtime.paired import Finished, check_comparable, check_shared, match, pair, read_reference
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
-from runtime.report.gallery import Gallery, gather
-from runtime.request import Settings, Subject, resolve
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, Outcome, run_suite
 from runtime.suite.journal import Forgetful
 from runtime.suite.plan import gradients
 from runtime.suite.units import Target
+from runtime.verdict.figures import accuracy, build_report, judge
+from runtime.verdict.gallery import Gallery, gather
+from runtime.verdict.paired import Finished, check_comparable, check_shared, match, pair, read_reference
+from runtime.verdict.subject import Settings, Subject, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
