@@ -15,7 +15,7 @@ from pipeline.recipe import Recipe, load_recipe
 from pipeline.search import Precision
 from pipeline.trainer import Trainer
 from runtime.errors import MissingEnvironment
-from runtime.gpu_check import Given
+from runtime.gpu_check.checks import Given
 from runtime.records.gpu_check import Result
 
 NAME = "training"

@@ -16,7 +16,7 @@ from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
-from runtime.gpu_check import CHECKS_GROUP
+from runtime.gpu_check.checks import CHECKS_GROUP
 from runtime.judging import REPORTS
 from runtime.machine.card import machine_card, software
 from runtime.options import NewDirectory
@@ -76,7 +76,7 @@ def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None)
     """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
     log(f"{name}:")
     arguments = [name, bundle, out, n, *([state] if state else [])]
-    command = [sys.executable, "-m", "runtime.gpu_check", *map(str, arguments)]
+    command = [sys.executable, "-m", "runtime.gpu_check.checks", *map(str, arguments)]
     said = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
         assert process.stderr is not None

@@ -13,7 +13,7 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
-from runtime.gpu_check import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
+from runtime.gpu_check.checks import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
 from runtime.records.gpu_check import GpuCheck
 from tests.runtime.test_pycuda import HERE, driver, libraries  # noqa: F401 - fixtures
 from tests.runtime.test_tensorrt_missing import BUNDLE, RUN, needs_no_driver, python
@@ -98,7 +98,7 @@ def test_a_precision_that_fails_is_named_and_the_others_are_compared(given, sess
             raise error
         return session
 
-    monkeypatch.setattr("runtime.gpu_check.open_session", open_session)
+    monkeypatch.setattr("runtime.gpu_check.checks.open_session", open_session)
     result = compared("tensorrt", both, "tensorrt", "tensorrt")
     assert (result.state, result.message) == ("failed", f"int8: {error.message}")
     assert [each.precision for each in result.comparisons] == ["fp32"]
@@ -108,7 +108,7 @@ def test_a_backend_that_is_not_there_is_no_failure_of_a_precision(given, monkeyp
     def open_session(bundle, **how):
         raise MissingEnvironment("there is no CUDA driver here")
 
-    monkeypatch.setattr("runtime.gpu_check.open_session", open_session)
+    monkeypatch.setattr("runtime.gpu_check.checks.open_session", open_session)
     with pytest.raises(MissingEnvironment):
         compared("tensorrt", given, "tensorrt", "tensorrt")
 

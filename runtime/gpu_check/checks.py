@@ -1,6 +1,6 @@
 """The artifact on a GPU beside ONNX Runtime on the CPU, image by image: logits, gradients, verdicts.
 
-Every check runs in a process of its own, `python -m runtime.gpu_check NAME BUNDLE OUT N [STATE]`, so that one that
+Every check runs in a process of its own, `python -m runtime.gpu_check.checks NAME BUNDLE OUT N [STATE]`, so that one that
 crashes takes no other with it; it leaves OUT/NAME.json and arrays of every image.
 """
 

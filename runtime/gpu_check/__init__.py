@@ -1,0 +1,1 @@
+"""A GPU's engines beside the CPU, image by image."""
