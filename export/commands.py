@@ -10,11 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from export.foreign import Label, name_of, pack_model
 from export.precision_options import choice, precision_options
+from runtime.commands.attack_options import NewDirectory, fraction
+from runtime.commands.preparers import Wanted, gradient_option, mean_option, std_option
+from runtime.commands.trust_options import key_option, written
 from runtime.images.image_set import DATA_ROOT
-from runtime.options import NewDirectory, fraction
-from runtime.preparers import Wanted, gradient_option, mean_option, std_option
 from runtime.spec import LONGEST_NAME, Name, ThreatModel
-from runtime.trust_options import key_option, written
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

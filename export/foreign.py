@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from runtime.bundle.manifest import Calibrated, Manifest
+    from runtime.commands.preparers import Wanted
     from runtime.images.image_set import ImageSet, Layout
-    from runtime.preparers import Wanted
     from runtime.session import Session
     from runtime.spec import ThreatModel
 

@@ -25,13 +25,13 @@ from pipeline.recipe import load_recipe
 from pipeline.recipe_file import assignment
 from pipeline.run_directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from runtime.bundle.manifest import Provenance, Reference
+from runtime.commands.attack_options import Asked, NewDirectory, attack_options
+from runtime.commands.judging import judge
+from runtime.commands.trust_options import key_option, written
 from runtime.images.find import find_images
 from runtime.images.image_set import DATA_ROOT, ImageSet
-from runtime.judging import judge
 from runtime.machine.card import software
-from runtime.options import Asked, NewDirectory, attack_options
 from runtime.progress import log
-from runtime.trust_options import key_option, written
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)

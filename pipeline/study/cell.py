@@ -14,10 +14,10 @@ from pipeline.evaluate import run_subject
 from pipeline.recipe import load_recipe
 from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_run
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
+from runtime.commands.judging import run_in
 from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
-from runtime.judging import run_in
 from runtime.progress import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request

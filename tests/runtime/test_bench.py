@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
-from runtime.bench_command import warnings
+from runtime.commands.bench import warnings
 from runtime.errors import BadData
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, load_bench

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime import options
 from runtime.attacks import ATTACKS
 from runtime.bundle.manifest import EVALUATION
 from runtime.checks.masking import check
-from runtime.commands import verify
+from runtime.commands.verify import attack_options as options
+from runtime.commands.verify import verify
 from runtime.errors import BadData
 from runtime.images.image_set import ImageSet
 from runtime.images.image_set import find as named_data

@@ -14,15 +14,15 @@ import click
 from runtime.backends.table import provider_of
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
-from runtime.engine_options import backend_option, command_session, provider_option, tf32_option
+from runtime.commands.attack_options import NO_GRADIENT, Asked, NewDirectory, attack_options
+from runtime.commands.engine_options import backend_option, command_session, provider_option, tf32_option
+from runtime.commands.judging import fresh_directory, judge, show
+from runtime.commands.preparers import Wanted, gradient_option, mean_option, prepare, std_option
+from runtime.commands.trust_options import allow_rollback_option, remembered, state_option, trust_option
 from runtime.errors import UsageFault
 from runtime.files import new_directory
 from runtime.images.find import find_images
-from runtime.judging import fresh_directory, judge, show
-from runtime.options import NO_GRADIENT, Asked, NewDirectory, attack_options
-from runtime.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.spec import PARENT, ThreatModel
-from runtime.trust_options import allow_rollback_option, remembered, state_option, trust_option
 from runtime.verdict.case import Run
 from runtime.verdict.run_directory import finish_run, read_part
 from runtime.verdict.shards import merge as merge_parts

@@ -15,16 +15,16 @@ from runtime.backends.table import close, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.engine_options import backend_option, provider_option, tf32_option
+from runtime.commands.attack_options import NewDirectory
+from runtime.commands.engine_options import backend_option, provider_option, tf32_option
+from runtime.commands.trust_options import state_option, trust_option
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
-from runtime.options import NewDirectory
 from runtime.progress import log
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.spec import to_json
-from runtime.trust_options import state_option, trust_option
 
 if TYPE_CHECKING:
     from runtime.bundle.signing import Trust

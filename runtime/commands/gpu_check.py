@@ -14,16 +14,16 @@ import click
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
+from runtime.commands.attack_options import NewDirectory
+from runtime.commands.judging import REPORTS
+from runtime.commands.trust_options import state_option
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
-from runtime.judging import REPORTS
 from runtime.machine.card import machine_card, software
-from runtime.options import NewDirectory
 from runtime.progress import log
 from runtime.records.gpu_check import Comparison, GpuCheck, Result
 from runtime.spec import to_json
-from runtime.trust_options import state_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,8 +12,8 @@ from runtime.bundle.install import install as put_in_place
 from runtime.bundle.manifest import SIGNATURE, Manifest
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
-from runtime.options import NewDirectory
-from runtime.trust_options import allow_rollback_option, state_option, trust_option
+from runtime.commands.attack_options import NewDirectory
+from runtime.commands.trust_options import allow_rollback_option, state_option, trust_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from runtime.verdict.run_directory import (
 )
 
 if TYPE_CHECKING:
-    from runtime.options import Asked
+    from runtime.commands.attack_options import Asked
     from runtime.records.report import Report
     from runtime.spec import ThreatModel
     from runtime.verdict.subject import Settings, Subject
