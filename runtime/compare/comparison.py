@@ -30,7 +30,8 @@ class Against(Frozen):
 
     `same_prediction` counts clean images that both put into the same class, whether it is right or not. `worst_case` is
     this less the first, `only_this` and `only_first` are the places of the images that one alone withstands: null and
-    empty where the worst cases cannot be compared (`runtime.verdict.paired`). `notes` say why, and whether the seeds differ.
+    empty where the worst cases cannot be compared (`runtime.verdict.paired`). `notes` say why, and whether the seeds
+    differ.
     """
 
     images: Count

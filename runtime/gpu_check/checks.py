@@ -1,7 +1,7 @@
 """The artifact on a GPU beside ONNX Runtime on the CPU, image by image: logits, gradients, verdicts.
 
-Every check runs in a process of its own, `python -m runtime.gpu_check.checks NAME BUNDLE OUT N [STATE]`, so that one that
-crashes takes no other with it; it leaves OUT/NAME.json and arrays of every image.
+Every check runs in a process of its own, so that one that crashes takes no other with it; it leaves OUT/NAME.json and
+arrays of every image. Its arguments are NAME BUNDLE OUT N [STATE].
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.machine.card import NOT_FOUND
-from runtime.report import words
+from runtime.report import phrases
 from runtime.report.plots import MOST_CLASSES, plots, shown_classes
 from runtime.report.tiles import tiles
 from runtime.words import duration, interval, percent, radius, signed
@@ -87,14 +87,14 @@ def render(account: Account) -> str:
         .get_template("report.html.j2")
         .render(
             r=report,
-            tone=words.tone(report),
-            reasons=words.reasons(report),
+            tone=phrases.tone(report),
+            reasons=phrases.reasons(report),
             tiles=headlines(account),
             sections=sections(account),
             plots=plots(account),
-            rows=words.accuracy_rows(report),
-            called=words.attack_names(report),
-            union=words.union_line(report),
+            rows=phrases.accuracy_rows(report),
+            called=phrases.attack_names(report),
+            union=phrases.union_line(report),
             others=account.others,
             bench=account.bench,
             classes=[row for row in report.per_class if row.n],
@@ -202,7 +202,7 @@ def digests(report: Report) -> list[tuple[str, Any]]:
         ("compared with", request.against),
         ("request", report.request_sha256),
         ("seed", str(report.seed)),
-        ("gate", words.gate_words(report.gate)),
+        ("gate", phrases.gate_words(report.gate)),
     ]
     return [(name, value) for name, value in pairs if value]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadRun
-from runtime.report import gallery
 from runtime.statistics import Pairs
 from runtime.suite.campaign import Outcome
 from runtime.suite.evidence import Evidence
 from runtime.suite.totals import add_agreements, add_curves, add_points, add_probes, add_rows
+from runtime.verdict import gallery
 from runtime.verdict.figures import build_report
 from runtime.verdict.paired import paired
 
