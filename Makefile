@@ -70,7 +70,7 @@ $(VENV)-gpu/ready: pyproject.toml
 teacher: $(VENV)/main-job ## train the teacher of fashion-mini again (downloads Fashion-MNIST; DATA=dir if you have it)
 	$(call set_aside,runs/fashion-teacher)
 	$(BIN)/edgeproof teach fashion-teacher --out runs/fashion-teacher --data-root $(or $(DATA),data)
-	@echo "to ship it, see pipeline/embedded/fashion-mini-teacher.md"
+	@echo "to ship it, see pipeline/data/embedded/fashion-mini-teacher.md"
 
 study: $(VENV)/main-job ## run the cells of STUDY that are not finished, and print its table; hours
 	$(BIN)/edgeproof study $(STUDY) --out runs/$(notdir $(basename $(STUDY))) --resume

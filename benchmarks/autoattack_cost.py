@@ -19,10 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
-from export.to_onnx import to_onnx
-from pipeline.data import load_dataset
-from pipeline.run_directory import open_run
+from export.graph.passes import to_bytes
+from export.network.to_onnx import to_onnx
+from pipeline.data.sets import load_dataset
+from pipeline.runs.directory import open_run
 from runtime.attacks import ATTACKS, stages
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from pipeline.batches import Batches
-from pipeline.data import hold_out, load_dataset
-from pipeline.devices import training_device
-from pipeline.distill import network_card
-from pipeline.evaluate import device_name
+from pipeline.data.batches import Batches
+from pipeline.data.sets import hold_out, load_dataset
 from pipeline.models.layers import frozen
-from pipeline.precision import resolve
-from pipeline.recipe import load_recipe
-from pipeline.teacher import load_teacher
-from pipeline.trainer import Trainer
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.distill import network_card
+from pipeline.runs.evaluate import device_name
+from pipeline.runs.teacher import load_teacher
+from pipeline.training.devices import training_device
+from pipeline.training.precision import resolve
+from pipeline.training.trainer import Trainer
 from runtime.files import write_atomic
 from runtime.machine.card import software
 

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.methods import METHODS
+from pipeline.methods.search import Precision
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
-from pipeline.precision import arithmetic
-from pipeline.recipe import load_recipe
-from pipeline.search import Precision
-from pipeline.trainer import Trainer
+from pipeline.recipe.schema import load_recipe
+from pipeline.training.precision import arithmetic
+from pipeline.training.trainer import Trainer
 from runtime.machine.card import machine_card, software
 
 ROUNDS, WARM_UP = 5, 1

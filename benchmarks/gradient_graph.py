@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
-from export.to_onnx import to_onnx
-from pipeline.evaluate import TorchSession
+from export.graph.passes import to_bytes
+from export.network.to_onnx import to_onnx
 from pipeline.models import build_network
+from pipeline.runs.evaluate import TorchSession
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.ort import OrtSession, cores
 from runtime.bundle.manifest import InputShape

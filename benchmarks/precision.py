@@ -18,16 +18,16 @@ import numpy as np
 import tensorrt_rtx
 from onnx import ModelProto
 
-from export.calibrate import METHODS, Calibration, calibration_images, in_int8
 from export.gradient import gradient_graph
-from export.half import in_float16
-from export.mixed import keep
-from export.passes import to_bytes
-from export.sensitivity import MOST, accuracy, chosen, ranked
-from export.to_engine import build
-from export.to_onnx import to_onnx
-from pipeline.data import hold_out, load_dataset
-from pipeline.run_directory import open_run
+from export.graph.passes import to_bytes
+from export.network.to_onnx import to_onnx
+from export.precision.calibrate import METHODS, Calibration, calibration_images, in_int8
+from export.precision.half import in_float16
+from export.precision.mixed import keep
+from export.precision.sensitivity import MOST, accuracy, chosen, ranked
+from export.tensorrt import build
+from pipeline.data.sets import hold_out, load_dataset
+from pipeline.runs.directory import open_run
 from runtime.attacks import ATTACKS
 from runtime.backends.ort import OrtSession
 from runtime.backends.tensorrt.api import library_of

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from export.foreign import Label, name_of, pack_model
-from export.precision_options import choice, precision_options
+from export.foreign.pack_model import Label, name_of, pack_model
+from export.precision.options import choice, precision_options
 from runtime.commands.attack_options import NewDirectory, fraction
 from runtime.commands.preparers import Wanted, gradient_option, mean_option, std_option
 from runtime.commands.trust_options import key_option, written

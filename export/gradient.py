@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, checker, helper, shape_inference
 
-from export.constants import QUANTIZE
-from export.graph import Emitter, Graph, Node
+from export.graph.constants import QUANTIZE
+from export.graph.graph import Emitter, Graph, Node
+from export.graph.passes import INPUT, OUTPUT, prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
-from export.passes import INPUT, OUTPUT, prepare
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
 
@@ -37,7 +37,7 @@ def gradient_graph(model: ModelProto) -> ModelProto:
     three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
 
     Args:
-        model: the classifier, as `export.passes.prepare` takes it.
+        model: the classifier, as `export.graph.passes.prepare` takes it.
 
     Raises:
         BadModel: another interface; an operation without a rule in `export.rules.RULES`; or a use of one that

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from export.graph import Emitter
+    from export.graph.graph import Emitter
 
 LABEL, TARGET, WEIGHTS, COTANGENT = "label", "target", "weights", "cotangent"
 HEADS = 4

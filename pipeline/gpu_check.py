@@ -9,11 +9,11 @@ import time
 import torch
 from torch import Tensor, nn
 
+from pipeline.methods.search import Precision
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.search import Precision
-from pipeline.trainer import Trainer
+from pipeline.recipe.schema import Recipe, load_recipe
+from pipeline.training.trainer import Trainer
 from runtime.errors import MissingEnvironment
 from runtime.gpu_check.checks import Given
 from runtime.records.gpu_check import Result

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from export.graph import Emitter, Node
+from export.graph.graph import Emitter, Node
 from export.rules import (
     activations,
     arithmetic,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Shape
+    from export.graph.graph import Emitter, Shape
 
 
 def sum_to(emit: Emitter, gradient: str, wide: Shape, narrow: Shape) -> str:

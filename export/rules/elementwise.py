@@ -9,7 +9,7 @@ from onnx import helper
 from export.rules.broadcast import sum_to
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Node
+    from export.graph.graph import Emitter, Node
     from export.rules import Gradients
 
 

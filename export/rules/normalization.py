@@ -10,7 +10,7 @@ import numpy as np
 from export.rules.broadcast import sum_over
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Node, Shape
+    from export.graph.graph import Emitter, Node, Shape
     from export.rules import Gradients
 
 

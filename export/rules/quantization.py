@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.constants import QUANTIZE
+from export.graph.constants import QUANTIZE
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Node
+    from export.graph.graph import Emitter, Node
     from export.rules import Gradients
 
 

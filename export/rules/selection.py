@@ -11,7 +11,7 @@ from export.rules.matrix import along
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from export.graph import Emitter, Node, Shape
+    from export.graph.graph import Emitter, Node, Shape
     from export.rules import Gradients
 
 TO_THE_END = 2**31 - 1

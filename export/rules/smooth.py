@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Node
+    from export.graph.graph import Emitter, Node
     from export.rules import Gradients
 
 TANH_CUBIC = 0.044715

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from export.graph import Emitter, Node
+    from export.graph.graph import Emitter, Node
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.losses import kl
+from pipeline.methods.losses import kl
 from pipeline.methods.method import Method, Schedule, View
 from runtime.spec import Frozen
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.losses import kl
 from pipeline.methods.introspection import IntrospectionOptions, in_second_phase, introspection
+from pipeline.methods.losses import kl
 from pipeline.methods.method import Method, Schedule, View
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.losses import cross_entropy, probabilities
+from pipeline.methods.losses import cross_entropy, probabilities
 from pipeline.methods.method import Method, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 from runtime.spec import Fraction, Frozen

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.losses import kl
+from pipeline.methods.losses import kl
 from pipeline.methods.method import Method, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 from runtime.spec import Frozen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.losses import kl
 from pipeline.methods.introspection import IntrospectionOptions, in_second_phase, introspection
+from pipeline.methods.losses import kl
 from pipeline.methods.method import Method, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.losses import kl, probabilities
+from pipeline.methods.losses import kl, probabilities
 from pipeline.methods.method import View
 from runtime.spec import Fraction, Frozen
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pipeline.losses import Reduction
+from pipeline.methods.losses import Reduction
 from runtime.spec import Frozen
 
 Logits = Callable[[Tensor], Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.losses import cross_entropy
+from pipeline.methods.losses import cross_entropy
 from pipeline.methods.method import Method, Schedule, View
 from runtime.spec import Frozen
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from pipeline.losses import kl
+from pipeline.methods.losses import kl
 from pipeline.methods.method import Method, Schedule, View
 from runtime.spec import Frozen, parse_fraction
 

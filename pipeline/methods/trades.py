@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.losses import cross_entropy, kl
+from pipeline.methods.losses import cross_entropy, kl
 from pipeline.methods.method import Method, Schedule, View
 from runtime.spec import Frozen
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from pipeline.data import load_dataset
-from pipeline.devices import training_device
-from pipeline.distill import distill
-from pipeline.evaluate import run_subject
-from pipeline.recipe import load_recipe
-from pipeline.run_directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_run
+from pipeline.data.sets import load_dataset
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_run
+from pipeline.runs.distill import distill
+from pipeline.runs.evaluate import run_subject
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
+from pipeline.training.devices import training_device
 from runtime.commands.judging import run_in
 from runtime.errors import BadRecipe
 from runtime.files import sha256

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
-from pipeline.problems import keys, message, path
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe.problems import keys, message, path
+from pipeline.recipe.schema import Recipe, load_recipe
 from pipeline.study.published import published
 from runtime.attacks import NAMES
 from runtime.errors import BadRecipe

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.run_directory import Summary, read_summary
+from pipeline.runs.directory import Summary, read_summary
 from pipeline.study.cell import CHECKPOINT, own_report
 from pipeline.study.estimate import Estimate
 from pipeline.study.plan import RUN, Cell, Study

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from math import isclose
 
 from pipeline.methods import METHODS
-from pipeline.precision import in_words
 from pipeline.study.estimate import Difference, Estimate, difference
 from pipeline.study.plan import Study
 from pipeline.study.published import Published, published
 from pipeline.study.results import CellResult, Group, columns, gather
+from pipeline.training.precision import in_words
 
 ABSENT = "–"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PREPARERS_GROUP = "edgeproof.preparers"
 """The suffix of a file, to a function of (path, bundle to be made, Wanted, ThreatModel); and BUILDER."""
 BUILDER = "engine"
-"""No suffix: `export.to_engine.build`."""
+"""No suffix: `export.tensorrt.build`."""
 
 
 def engine_builder() -> Callable[[Library, bytes, EngineKey, bytes], Built]:

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 
-from export.calibrate import Calibration
+from export.bundle.write import Claims, Precision, write_bundle
 from export.gradient import gradient_graph
-from export.pack import Claims, Precision, write_bundle
-from export.precision import PRECISIONS
-from pipeline.data import load_fashion_mini
+from export.precision.calibrate import Calibration
+from export.precision.table import PRECISIONS
+from pipeline.data.sets import load_fashion_mini
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from export.network import export_network
-from export.pack import Claims
-from pipeline.data import load_fashion_mini
+from export.bundle.write import Claims
+from export.network.export_network import export_network
+from pipeline.data.sets import load_fashion_mini
 from runtime.bundle.manifest import InputShape
 from runtime.spec import Gate, ThreatModel
 

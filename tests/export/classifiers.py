@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from export.passes import to_bytes
+from export.graph.passes import to_bytes
 from pipeline.models import build_network
 from runtime.backends.ort import OrtSession
 

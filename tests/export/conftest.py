@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from export.gradient import gradient_graph
-from export.to_onnx import to_onnx
+from export.network.to_onnx import to_onnx
 from runtime.bundle.manifest import InputShape
 from tests.export.classifiers import ARCHITECTURES, SIDE, Exported, seeded_network
 from tests.export.plain import LABELS, X

@@ -13,7 +13,7 @@ import torch
 import torchvision.models as tv
 from torch import nn
 
-from export.precision import PRECISIONS
+from export.precision.table import PRECISIONS
 from tests.export.classifiers import torch_gradient
 from tests.export.strangers import export, gradient_of, packed, pictures, prepared, session_of
 

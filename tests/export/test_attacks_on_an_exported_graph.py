@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
-from export.to_onnx import to_onnx
+from export.graph.passes import to_bytes
+from export.network.to_onnx import to_onnx
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points

@@ -12,15 +12,15 @@ import torch
 import yaml
 from torch import nn
 
+from export.bundle.model_card import model_card
+from export.bundle.write import MODEL_CARD, Claims, Precision, write_bundle
 from export.gradient import gradient_graph
+from export.graph.passes import to_bytes
 from export.limits import refuse_beyond_limits
-from export.model_card import model_card
-from export.network import export_network
-from export.pack import MODEL_CARD, Claims, Precision, write_bundle
-from export.parity import measure_parity, reference_logits
-from export.passes import to_bytes
-from export.precision import PRECISIONS
-from export.to_onnx import to_onnx
+from export.network.export_network import export_network
+from export.network.parity import measure_parity, reference_logits
+from export.network.to_onnx import to_onnx
+from export.precision.table import PRECISIONS
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import EVALUATION, REFERENCE, SIGNATURE, InputShape, Provenance, Reference
 from runtime.bundle.opening import Bundle, open_bundle

@@ -8,7 +8,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
+from export.graph.passes import to_bytes
 from runtime.errors import BadModel
 from tests.export.classifiers import SIDE, attack_feeds, classifier, evaluate, torch_gradient
 

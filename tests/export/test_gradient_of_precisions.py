@@ -14,16 +14,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from torch import nn
 
 import export.gradient
-from export.calibrate import Calibration, in_int8
 from export.gradient import gradient_graph
-from export.half import in_float16
-from export.mixed import keep, layers
-from export.passes import prepare, to_bytes
-from export.precision import PRECISIONS
+from export.graph.passes import prepare, to_bytes
+from export.network.to_onnx import to_onnx
+from export.precision.calibrate import Calibration, in_int8
+from export.precision.half import in_float16
+from export.precision.mixed import keep, layers
+from export.precision.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
+from export.precision.table import PRECISIONS
 from export.rules import RULES
-from export.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
-from export.to_onnx import to_onnx
-from pipeline.data import load_fashion_mini
+from pipeline.data.sets import load_fashion_mini
 from runtime.attacks import PGD
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape

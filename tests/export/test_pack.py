@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto
 from pydantic import TypeAdapter
 
-from export.foreign import name_of
+from export.foreign.pack_model import name_of
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
 from runtime.spec import Name

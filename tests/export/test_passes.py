@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import passes
-from export.passes import Pass, has_no_metadata, prepare
+from export.graph.graph import passes
+from export.graph.passes import Pass, has_no_metadata, prepare
 from runtime.errors import BadModel
 from tests.export.classifiers import classifier
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from onnx import TensorProto, checker
 
-from export.calibrate import METHODS, Calibration, calibration_images, in_int8
 from export.gradient import gradient_graph
-from export.half import in_float16
-from export.network import export_network
-from export.passes import opset_of, prepare
-from export.precision import PRECISIONS, shipping
+from export.graph.passes import opset_of, prepare
+from export.network.export_network import export_network
+from export.precision.calibrate import METHODS, Calibration, calibration_images, in_int8
+from export.precision.half import in_float16
+from export.precision.table import PRECISIONS, shipping
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import open_bundle

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from export.calibrate import Calibration, in_int8
 from export.gradient import gradient_graph
-from export.mixed import keep
-from export.passes import prepare, to_bytes
-from export.precision import PRECISIONS
-from export.to_engine import build
+from export.graph.passes import prepare, to_bytes
+from export.precision.calibrate import Calibration, in_int8
+from export.precision.mixed import keep
+from export.precision.table import PRECISIONS
+from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, margin, one_hot
 from runtime.backends.ort import OrtSession
 from runtime.backends.tensorrt.api import library_of

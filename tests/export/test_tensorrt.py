@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
-from export.precision import PRECISIONS
-from export.to_engine import build
+from export.graph.passes import to_bytes
+from export.precision.table import PRECISIONS
+from export.tensorrt import build
 from runtime.backends.tensorrt.api import library_of
 from tests.export.test_precision import CALIBRATION
 from tests.export.test_rules import CASES, model_of

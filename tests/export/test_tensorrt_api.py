@@ -112,7 +112,7 @@ def test_the_stand_in_has_nothing_that_the_real_one_has_not():
 
 def test_every_class_and_value_is_in_the_tables():
     """A name of TensorRT that the code uses and no test above looks at would go unchecked."""
-    for path in ("export/to_engine.py", "runtime/backends/tensorrt/session.py", "runtime/backends/tensorrt/engine.py"):
+    for path in ("export/tensorrt.py", "runtime/backends/tensorrt/session.py", "runtime/backends/tensorrt/engine.py"):
         source = (ROOT / path).read_text()
         for name in re.findall(r"\b(?:trt|module)\.([A-Z]\w+)", source):
             assert name in CLASSES or name in VALUES or name == "ILogger", name

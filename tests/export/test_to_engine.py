@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
-from export.to_engine import build
+from export.graph.passes import to_bytes
+from export.tensorrt import build
 from runtime.backends.tensorrt.api import library_of
 from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused, OutOfMemory

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.passes import OPSETS, has_no_metadata, opset_of, to_bytes
-from export.to_onnx import to_onnx
+from export.graph.passes import OPSETS, has_no_metadata, opset_of, to_bytes
+from export.network.to_onnx import to_onnx
 from pipeline.models.layers import Affine, Folded
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data import load_dataset
-from pipeline.distill import distill
-from pipeline.recipe import load_recipe
+from pipeline.data.sets import load_dataset
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.distill import distill
 from runtime.attacks import ATTACKS
 from runtime.images.image_set import ImageSet
 from tests.flow.commands import edgeproof

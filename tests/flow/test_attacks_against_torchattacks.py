@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import torchattacks
 from torch import nn
 
-from pipeline.data import load_dataset
-from pipeline.evaluate import TorchSession, placement
+from pipeline.data.sets import load_dataset
+from pipeline.runs.evaluate import TorchSession, placement
 from runtime.attacks import ATTACKS, stages
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluate import TorchSession
-from pipeline.run_directory import open_run
+from pipeline.runs.directory import open_run
+from pipeline.runs.evaluate import TorchSession
 from runtime.backends.table import open_session
 from runtime.bundle.opening import open_bundle
 from tests.flow.commands import edgeproof

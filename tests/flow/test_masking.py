@@ -10,9 +10,9 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from export.gradient import gradient_graph
-from export.passes import to_bytes
-from export.to_onnx import to_onnx
-from pipeline.evaluate import TorchSession, placement
+from export.graph.passes import to_bytes
+from export.network.to_onnx import to_onnx
+from pipeline.runs.evaluate import TorchSession, placement
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.checks.masking import CHECKS, check

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.to_onnx import to_onnx
+from export.network.to_onnx import to_onnx
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from tests.export.strangers import command, export

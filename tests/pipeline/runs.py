@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from pipeline.checkpoint import NetworkCard, save_checkpoint
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.trainer import Trainer
+from pipeline.models.checkpoint import NetworkCard, save_checkpoint
+from pipeline.recipe.schema import Recipe, load_recipe
+from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
 
 SMALL = """

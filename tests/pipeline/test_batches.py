@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.batches import Batches, augment, decoders, resolve_place
+from pipeline.data.batches import Batches, augment, decoders, resolve_place
 from runtime.errors import BadData, MissingEnvironment
 from runtime.images.decode import Pictures
 from runtime.images.folder import read_folder
@@ -54,7 +54,7 @@ def test_a_streamed_epoch_is_the_held_one_bit_for_bit(folder, number):
 
 
 def test_streaming_decodes_a_batch_at_a_time_and_leaves_the_global_generator_alone(folder, monkeypatch):
-    monkeypatch.setattr("pipeline.batches.WORKERS", 0)
+    monkeypatch.setattr("pipeline.data.batches.WORKERS", 0)
     decoded, whole = [], Pictures.__array__
     monkeypatch.setattr(Pictures, "__array__", lambda self, *rest: decoded.append(len(self)) or whole(self, *rest))
     before = torch.get_rng_state()
@@ -71,7 +71,7 @@ def test_an_epoch_may_be_left_before_its_end(folder):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_picture_that_vanishes_ends_the_epoch_with_its_name(folder, workers, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.batches.WORKERS", workers)
+    monkeypatch.setattr("pipeline.data.batches.WORKERS", workers)
     path = tmp_path / "only"
     (path / "cat").mkdir(parents=True)
     for number in range(6):
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_a_lack_of_the_machine(folder, monkeypatch):
 def test_a_set_is_kept_on_the_device_where_it_fills_half_of_its_free_memory_at_most(folder, monkeypatch):
     images = image_set()  # 1,280 bytes
     for free, place in ((2560, "device"), (2559, "stream")):
-        monkeypatch.setattr("pipeline.batches.free_memory", lambda device, free=free: free)
+        monkeypatch.setattr("pipeline.data.batches.free_memory", lambda device, free=free: free)
         assert resolve_place("auto", images, CUDA) == place
         assert resolve_place("device", images, CUDA) == "device"
         assert resolve_place("stream", images, CUDA) == "stream"

@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipeline.checkpoint import Figures, NetworkCard, load_checkpoint, save_checkpoint
+from pipeline.models.checkpoint import Figures, NetworkCard, load_checkpoint, save_checkpoint
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 

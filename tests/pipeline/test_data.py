@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from pipeline import make_fashion_mini
-from pipeline.data import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
+from pipeline.data.sets import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini, make_fashion_mini
 from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.images.decode import Pictures
@@ -86,7 +85,7 @@ def test_two_npz_files_are_a_data_set(tmp_path):
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
 def test_a_damaged_or_missing_embedded_set_is_refused_and_says_where_it_looked(tmp_path, monkeypatch, damage):
     (tmp_path / "fashion-mini.npz").write_bytes((EMBEDDED / "fashion-mini.npz").read_bytes())
-    monkeypatch.setattr("pipeline.data.EMBEDDED", tmp_path)
+    monkeypatch.setattr("pipeline.data.sets.EMBEDDED", tmp_path)
     load_fashion_mini(tmp_path)
     damage(tmp_path / "fashion-mini.npz")
     with pytest.raises(BadData, match=str(tmp_path)):
@@ -194,7 +193,7 @@ def picture_folder(path, count=8, size=8, classes=("cat", "dog")):
 def test_a_folder_that_does_not_fit_the_memory_is_decoded_when_it_is_looked_at(tmp_path, monkeypatch):
     folder = picture_folder(tmp_path / "set")
     decoded = load_dataset(None, folder)
-    monkeypatch.setattr("pipeline.data.free_memory", lambda device: 100)
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
     listed = load_dataset(None, folder)
     assert isinstance(decoded.train.images, np.ndarray)
     assert isinstance(listed.train.images, Pictures)
@@ -209,7 +208,7 @@ def test_a_folder_that_does_not_fit_the_memory_is_decoded_when_it_is_looked_at(t
 
 def test_each_process_on_a_machine_counts_where_all_of_them_decode_a_folder(tmp_path, monkeypatch):
     folder = picture_folder(tmp_path / "set")  # 16 pictures of 3 x 8 x 8
-    monkeypatch.setattr("pipeline.data.free_memory", lambda device: 4 * 16 * 3 * 8 * 8)
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 4 * 16 * 3 * 8 * 8)
     kinds = [type(load_dataset(None, folder, sharing=processes).train.images) for processes in (1, 2, 3)]
     assert kinds == [np.ndarray, np.ndarray, Pictures]
 
@@ -217,7 +216,7 @@ def test_each_process_on_a_machine_counts_where_all_of_them_decode_a_folder(tmp_
 @pytest.mark.parametrize("damage", ["missing", "no image", "another shape"])
 def test_a_listed_picture_that_cannot_be_had_is_named(tmp_path, monkeypatch, damage):
     folder = picture_folder(tmp_path / "set")
-    monkeypatch.setattr("pipeline.data.free_memory", lambda device: 100)
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
     images = load_dataset(None, folder).train
     victim = folder / "train" / "dog" / "7.png"
     if damage == "missing":

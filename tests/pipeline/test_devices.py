@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from pipeline.devices import launch
-from pipeline.distill import distill
+from pipeline.runs.distill import distill
+from pipeline.training.devices import launch
 from runtime.errors import BadRecipe, MissingEnvironment, NonFinite, UsageFault
 from tests.pipeline.runs import metrics, small, weights, write_small
 

@@ -9,16 +9,16 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from pipeline.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
-from pipeline.data import load_dataset
-from pipeline.devices import training_device
-from pipeline.distill import distill as distill_as_users_do
-from pipeline.evaluate import TorchSession, holdout_accuracy
+from pipeline.data.sets import load_dataset
+from pipeline.methods.search import SearchSpec
+from pipeline.models.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
 from pipeline.models.layers import Folded
-from pipeline.precision import resolve
-from pipeline.recipe import load_recipe
-from pipeline.run_directory import Summary
-from pipeline.search import SearchSpec
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.directory import Summary
+from pipeline.runs.distill import distill as distill_as_users_do
+from pipeline.runs.evaluate import TorchSession, holdout_accuracy
+from pipeline.training.devices import training_device
+from pipeline.training.precision import resolve
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle.manifest import InputShape
 from runtime.cli import main

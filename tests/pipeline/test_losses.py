@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.losses import cross_entropy, kl, probabilities, reduce
+from pipeline.methods.losses import cross_entropy, kl, probabilities, reduce
 
 
 @pytest.fixture

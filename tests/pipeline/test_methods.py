@@ -6,7 +6,7 @@ import torch
 from pipeline.methods import METHODS, View
 from pipeline.methods.adaad import AdaAdOptions
 from pipeline.methods.pgd_at import PgdAtOptions
-from pipeline.search import SearchSpec, search
+from pipeline.methods.search import SearchSpec, search
 from tests.pipeline.conftest import Linear
 
 ADAAD, PGD_AT = METHODS["adaad"], METHODS["pgd-at"]

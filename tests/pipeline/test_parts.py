@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.checkpoint import load_checkpoint
-from pipeline.distill import distill
-from pipeline.losses import cross_entropy
+from pipeline.methods.losses import cross_entropy
 from pipeline.models import build_network
+from pipeline.models.checkpoint import load_checkpoint
 from pipeline.models.layers import frozen
-from pipeline.trainer import Trainer
+from pipeline.runs.distill import distill
+from pipeline.training.trainer import Trainer
 from runtime.errors import BadRecipe, MissingEnvironment
 from tests.pipeline.runs import assert_equal_bits, small, weights
 
@@ -64,7 +64,8 @@ def test_the_noise_of_an_image_is_that_of_its_place_in_the_batch_however_it_is_d
     for parts in (1, 2, 4):
         found = seen.setdefault(parts, [])
         monkeypatch.setattr(
-            "pipeline.trainer.search", lambda _, view, noise, __, found=found: found.append(noise) or view.images
+            "pipeline.training.trainer.search",
+            lambda _, view, noise, __, found=found: found.append(noise) or view.images,
         )
         steps(trainer(tmp_path, f"train.micro_batches={parts}"), batch, 1)
         assert len(found) == parts

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipeline import progress
-from pipeline.checkpoint import Figures
-from pipeline.progress import TrainingLog
-from pipeline.state import Standing
+from pipeline.models.checkpoint import Figures
+from pipeline.runs import progress
+from pipeline.runs.progress import TrainingLog
+from pipeline.runs.state import Standing
 
 STANDING = Standing(parts=1, training_data="0" * 64, teacher=None)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.distill import distill
 from pipeline.methods import METHODS
+from pipeline.methods.search import SearchSpec
 from pipeline.models import build_network
-from pipeline.recipe import load_recipe
-from pipeline.search import SearchSpec
-from pipeline.teacher import TEACHERS
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.distill import distill
+from pipeline.runs.teacher import TEACHERS
 
 SETS = {
     "cifar10": ["cifar10/Linf/Chen2021LTD_WRN34_20", "cifar10/Linf/Chen2021LTD_WRN34_10"],

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.methods import METHODS
-from pipeline.recipe import ResourcesTable, load_recipe
-from pipeline.recipe_file import recipe_names
+from pipeline.recipe.file import recipe_names
+from pipeline.recipe.schema import ResourcesTable, load_recipe
 from runtime.errors import BadRecipe
 
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from pipeline.distill import distill
-from pipeline.run_directory import STATE, sole_writer
+from pipeline.runs.directory import STATE, sole_writer
+from pipeline.runs.distill import distill
 from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from tests.flow.commands import edgeproof
 from tests.pipeline.runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
 
-STEP = "pipeline.trainer.Trainer.step"
+STEP = "pipeline.training.trainer.Trainer.step"
 VARIANTS = {
     "plain": (),
     "averaged, in parts, searched in train mode": ("train.ema=0.9", "train.micro_batches=2", "method.name=iad"),
@@ -71,9 +71,9 @@ def stopped(recipe, out, monkeypatch, where, at, save_seconds=0.0):
         (STEP, 0),
         (STEP, 3),
         (STEP, STEPS_PER_EPOCH + 2),
-        ("pipeline.run.holdout_accuracy", 0),
-        ("pipeline.run.save_checkpoint", 1),
-        ("pipeline.run.save_state", STEPS_PER_EPOCH),
+        ("pipeline.runs.loop.holdout_accuracy", 0),
+        ("pipeline.runs.loop.save_checkpoint", 1),
+        ("pipeline.runs.loop.save_state", STEPS_PER_EPOCH),
     ],
 )
 def test_a_stopped_run_goes_on_to_equal_bits_and_an_equal_log(whole, where, at, tmp_path, monkeypatch):

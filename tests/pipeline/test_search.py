@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.methods import METHODS, View
 from pipeline.methods.pgd_at import PgdAtOptions
-from pipeline.search import STARTS, SearchSpec, search
+from pipeline.methods.search import STARTS, SearchSpec, search
 from tests.pipeline.conftest import Linear
 
 

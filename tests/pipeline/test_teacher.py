@@ -6,13 +6,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from pipeline import teacher as teachers
-from pipeline.checkpoint import NetworkCard
-from pipeline.foreign import load_foreign
 from pipeline.models import Blueprint, build_network
-from pipeline.recipe import TeacherTable
-from pipeline.run_directory import TeacherFigures
-from pipeline.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher
+from pipeline.models.checkpoint import NetworkCard
+from pipeline.models.foreign import load_foreign
+from pipeline.recipe.schema import TeacherTable
+from pipeline.runs import teacher as teachers
+from pipeline.runs.directory import TeacherFigures
+from pipeline.runs.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher
 from runtime.bundle.manifest import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from pipeline.methods import METHODS
+from pipeline.methods.search import search
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
-from pipeline.precision import resolve
-from pipeline.recipe import TrainTable, load_recipe
-from pipeline.search import search
-from pipeline.trainer import Trainer, learning_rate
+from pipeline.recipe.schema import TrainTable, load_recipe
+from pipeline.training.precision import resolve
+from pipeline.training.trainer import Trainer, learning_rate
 from runtime.errors import MissingEnvironment
 
 
@@ -149,7 +149,7 @@ def watched(monkeypatch):
         entries.append(entry)
         return points
 
-    monkeypatch.setattr("pipeline.trainer.search", watching)
+    monkeypatch.setattr("pipeline.training.trainer.search", watching)
 
     def run(method, batch, *, count):
         run = trainer(overrides=[f"method.name={method}", "search.steps=2"])

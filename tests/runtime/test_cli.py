@@ -154,7 +154,7 @@ def test_training_on_an_old_python_names_the_version_it_needs(install):
 
 def test_a_module_of_edgeproof_that_cannot_be_imported_is_no_extra(install):
     def load():
-        raise ImportError("cannot import name 'x' from 'pipeline.data'", name="pipeline.data")
+        raise ImportError("cannot import name 'x' from 'pipeline.data.sets'", name="pipeline.data.sets")
 
     install(Entry("distill", load, ["train"]))
     assert run("distill").exit_code == 70

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe.schema import Recipe, load_recipe
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.graph_scan import refuse_outside_data
 from runtime.bundle.manifest import MANIFEST, SIGNATURE

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.to_engine import build
+from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
 from runtime.backends.batch_halving import Fitting
 from runtime.backends.ort import OrtSession

@@ -8,8 +8,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from pipeline.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.recipe import load_recipe
+from pipeline.models.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.recipe.schema import load_recipe
 from pipeline.study.cell import check_unchanged, claimed, missing, run_cell
 from pipeline.study.plan import expand, load_study
 from pipeline.study.results import read_cell

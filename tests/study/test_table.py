@@ -8,8 +8,8 @@ from math import sqrt
 
 import pytest
 
-from pipeline.checkpoint import Figures
-from pipeline.run_directory import Summary
+from pipeline.models.checkpoint import Figures
+from pipeline.runs.directory import Summary
 from pipeline.study.estimate import Estimate, difference
 from pipeline.study.plan import load_study
 from pipeline.study.plots import pictures, robust_column

@@ -67,7 +67,7 @@ class Making:
     """How a session's engines are made.
 
     Args:
-        build: from (TensorRT, graph, key, timings of kernels) to an engine; `export.to_engine.build`.
+        build: from (TensorRT, graph, key, timings of kernels) to an engine; `export.tensorrt.build`.
         store: keeps them.
         profile: their batches.
         tf32: whether float32 products may be rounded to TF32.

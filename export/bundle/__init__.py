@@ -1,0 +1,1 @@
+"""A bundle written to disk, and its model card."""

@@ -1,0 +1,1 @@
+"""Anyone's ONNX classifier brought behind edgeproof's interface."""

@@ -1,0 +1,103 @@
+"""A graph of any batch from one of a fixed batch: every size but the batch becomes a constant."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TypeProto, defs, helper, numpy_helper, shape_inference
+
+from export.foreign.batch_rewrites import REWRITES
+from export.foreign.batch_values import Sizes, Values
+from export.graph.constants import evaluate_node, is_folded
+from export.graph.passes import opset_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+FOLDED_AT_MOST = 2**22
+"""Numbers in a constant that is computed beforehand; larger ones stay an operation."""
+
+
+class Freeing(Values):
+    """One walk over a graph, from its inputs on: folds what is constant at a fixed batch, rewrites what named it."""
+
+    def __init__(self, model: ModelProto, sizes: Mapping[str, Sizes]) -> None:
+        super().__init__(model, sizes)
+        self.nodes: list[NodeProto] = []
+        self._opset = opset_of(model)
+
+    def walk(self) -> None:
+        """Rewrite the model in place."""
+        for node in self.model.graph.node:
+            if node.op_type == "Shape" and not node.domain and self.narrow(node.input[0]) is not None:
+                self._fold_shape(node)
+            elif is_folded(node, self.constants) and self._small(node):
+                for name, value in zip(node.output, evaluate_node(node, self.constants, self.model), strict=True):
+                    self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+            else:
+                self._infer(node, self._narrow)
+                rewrite = REWRITES.get(node.op_type) if not node.domain else None
+                for replaced in rewrite(self, node) if rewrite else [node]:
+                    self.nodes.append(replaced)
+                    self._infer(replaced, self._wide)
+                    self._infer(replaced, self._narrow)
+                inherited = next((self.inner[name] for name in node.input if name in self.inner), 1)
+                self.inner.update({name: inherited for name in node.output if inherited > 1} | self._moved)
+                self._moved.clear()
+        graph = self.model.graph
+        del graph.node[:], graph.value_info[:], graph.initializer[:]
+        graph.node.extend(self.nodes)
+        read = {name for node in self.nodes for name in node.input} | {info.name for info in graph.output}
+        graph.initializer.extend(tensor for name, tensor in self.constants.items() if name in read)
+        inputs = [info for info in graph.input if info.name not in self.constants]
+        del graph.input[:]
+        graph.input.extend(inputs)
+
+    def _fold_shape(self, node: NodeProto) -> None:
+        sizes = self.narrow(node.input[0]) or ()
+        start, end = (
+            next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+            for name, default in (("start", 0), ("end", len(sizes)))
+        )
+        name = node.output[0]
+        self.constants[name] = numpy_helper.from_array(np.asarray(sizes[start:end], np.int64), name)
+
+    def _small(self, node: NodeProto) -> bool:
+        """Whether folding a node makes no huge constant: an Expand may."""
+        if node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
+            return True
+        self._infer(node, self._narrow)
+        return math.prod(self._sizes(node.output[0], self._narrow) or ()) <= FOLDED_AT_MOST
+
+    def _infer(self, node: NodeProto, types: dict[str, TypeProto]) -> None:
+        """Infer the types of a node's outputs; what cannot be inferred is left out."""
+        data = {name: self.constants[name] for name in node.input if name in self.constants}
+        known = {name: types[name] for name in node.input if name in types}
+        known |= {name: helper.make_tensor_type_proto(t.data_type, list(t.dims)) for name, t in data.items()}
+        try:
+            schema = defs.get_schema(node.op_type, self._opset, node.domain)
+            found = shape_inference.infer_node_outputs(
+                schema, node, known, data, opset_imports=list(self.model.opset_import)
+            )
+        except (defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError):
+            return
+        types.update(found)
+
+
+def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> Freeing:
+    """Rewrite a model, in place, so that it takes any batch and names no other size at run time.
+
+    Args:
+        model: opset 18 to 20.
+        sizes: of each input, the batch first: the batch that the graph names, 1 where it names none.
+
+    Returns:
+        What is known of its values.
+
+    """
+    freeing = Freeing(model, sizes)
+    freeing.walk()
+    return freeing

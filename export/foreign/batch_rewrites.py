@@ -1,0 +1,158 @@
+"""What becomes of the operations whose constants may name a batch, in a graph that is freed of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import NodeProto, helper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.foreign.batch_values import Sizes, Values
+
+TO_THE_END = 2**63 - 1
+
+
+def _reshape(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Name every size but the one that holds the batch, which a reshape leaves as deep in memory as it was."""
+    narrow, axis, out = graph.narrow(node.input[0]), graph.batch_axis(node.input[0]), graph.narrow(node.output[0])
+    if narrow is None or axis is None or not out:
+        return [node]
+    place, inner = _place(out, graph.depth(node.input[0]))
+    graph.move(node.output[0], inner)
+    target = list(out)
+    # 0 copies the batch, so that inference knows it is the same.
+    target[place] = 0 if place == axis and out[place] == narrow[axis] else -1
+    return [_with_inputs(node, node.input[0], graph.constant(np.asarray(target, np.int64), node), allowzero=0)]
+
+
+def _place(sizes: Sizes, depth: int) -> tuple[int, int]:
+    """Return the axis that holds a batch of such a depth, and how much of that axis lies before it.
+
+    At a border between two axes it is one of its own, of size 1; else it begins the second, or where that is the
+    last, features, it ends the first: rows.
+    """
+    fitting = []
+    for axis in range(len(sizes)):
+        before = math.prod(sizes[:axis])
+        if depth % before == 0 and before <= depth <= before * sizes[axis]:
+            fitting.append((axis, depth // before))
+    alone = [place for place in fitting if place[1] == 1 and sizes[place[0]] == 1]
+    inside = [place for place in fitting if place[0] < len(sizes) - 1]
+    first = [place for place in inside if place[1] == 1]
+    return next(iter([*alone, *first, *inside, *fitting]), (0, 1))
+
+
+def _expand(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Ask for 1 where the operand has the batch: it stays what it is."""
+    narrow, wide, shape = graph.narrow(node.input[0]), graph.wide(node.input[0]), graph.value(node.input[1])
+    if narrow is None or wide is None or shape is None:
+        return [node]
+    target = shape.copy()
+    for place in range(1, len(narrow) + 1):
+        if narrow[-place] != wide[-place]:
+            target[-place] = 1
+    return [_with_inputs(node, node.input[0], graph.constant(target, node))]
+
+
+def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Join constants of one row (class tokens) by padding and adding, which broadcasts them over the batch."""
+    fixed = [place for place, name in enumerate(node.input) if name in graph.constants]
+    sizes = [graph.narrow(name) for name in node.input]
+    live = [name for name in node.input if graph.batch_axis(name) is not None]
+    if not fixed or not live or None in sizes:
+        return [node]
+    batch, rank = graph.batch_axis(live[0]), len(sizes[0] or ())
+    axis = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "axis") % rank
+    if axis == batch:
+        return [node]
+    lengths = [size[axis] for size in sizes if size is not None]
+    rows = [
+        graph.value(name) if place in fixed else np.zeros(sizes[place] or (), graph.value(node.input[fixed[0]]).dtype)
+        for place, name in enumerate(node.input)
+    ]
+    nodes, total = [], graph.constant(np.concatenate(rows, axis=axis), node)
+    for place, name in enumerate(node.input):
+        if place not in fixed:
+            pads = [0] * 2 * rank
+            pads[axis], pads[rank + axis] = sum(lengths[:place]), sum(lengths[place + 1 :])
+            padded, added = f"{node.output[0]}/padded_{place}", f"{node.output[0]}/added_{place}"
+            nodes.append(helper.make_node("Pad", [name, graph.constant(np.asarray(pads, np.int64), node)], [padded]))
+            nodes.append(helper.make_node("Add", [padded, total], [added]))
+            total = added
+    nodes[-1].output[0] = node.output[0]
+    return nodes
+
+
+def _slice(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Take the whole batch where the whole of the fixed one was taken."""
+    narrow, batch = graph.narrow(node.input[0]), graph.batch_axis(node.input[0])
+    starts, ends = graph.value(node.input[1]), graph.value(node.input[2])
+    if narrow is None or batch is None or starts is None or ends is None:
+        return [node]
+    given = graph.value(node.input[3]) if len(node.input) > 3 and node.input[3] else np.arange(len(starts))
+    free = np.asarray(ends, np.int64).copy()
+    for place, axis in enumerate(given % len(narrow)):
+        if axis == batch and starts[place] == 0 and ends[place] >= narrow[axis]:
+            free[place] = TO_THE_END
+    start = graph.constant(np.asarray(starts, np.int64), node)
+    rest = [
+        graph.constant(np.asarray(graph.value(name), np.int64), node) if name in graph.constants else name
+        for name in node.input[3:]
+    ]
+    return [_with_inputs(node, node.input[0], start, graph.constant(free, node), *rest)]
+
+
+def _squeeze(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Name the axes, never the batch's, where all of size 1 were meant."""
+    narrow, batch = graph.narrow(node.input[0]), graph.batch_axis(node.input[0])
+    if narrow is None or batch is None or (len(node.input) > 1 and node.input[1]):
+        return [node]
+    axes = [axis for axis, size in enumerate(narrow) if size == 1 and axis != batch]
+    return [_with_inputs(node, node.input[0], graph.constant(np.asarray(axes, np.int64), node))]
+
+
+def _gather(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Reshape where all numbers of a flat value are gathered in order, as PyTorch writes a pooled one's strides."""
+    narrow, indices = graph.narrow(node.input[0]), graph.value(node.input[1])
+    if narrow is None or len(narrow) != 1 or indices is None or not np.array_equal(indices.ravel(), range(narrow[0])):
+        return [node]
+    shape = graph.constant(np.asarray(indices.shape, np.int64), node)
+    return _reshape(graph, helper.make_node("Reshape", [node.input[0], shape], node.output))
+
+
+def _resize(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Give sizes for the pixels alone."""
+    batch = graph.batch_axis(node.input[0])
+    sizes = graph.value(node.input[3]) if len(node.input) > 3 else None
+    if batch is None or sizes is None or any(attribute.name == "axes" for attribute in node.attribute):
+        return [node]
+    axes = [axis for axis in range(len(sizes)) if axis != batch]
+    given = [*node.input[:3], graph.constant(sizes[axes], node)]
+    return [_with_inputs(node, *given, axes=axes)]
+
+
+def _with_inputs(node: NodeProto, *inputs: str, **attributes: Any) -> NodeProto:
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    changed.input[:] = inputs
+    kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
+    del changed.attribute[:]
+    changed.attribute.extend(kept)
+    changed.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    return changed
+
+
+REWRITES: dict[str, Callable[[Values, NodeProto], list[NodeProto]]] = {
+    "Concat": _concat,
+    "Expand": _expand,
+    "Gather": _gather,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+}
+"""Operations whose constants may name the batch."""

@@ -1,0 +1,75 @@
+"""The two ends of a graph: edgeproof's input put before it, its output behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from export.graph.passes import INPUT, OUTPUT, drop_unread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+INNER, FRONT, BACK = "inner/", "front/", "back/"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on the way in or out, with constants as its further inputs."""
+
+    op: str
+    constants: tuple[np.ndarray[Any, np.dtype[Any]], ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def enter(model: ModelProto, own: str, image: tuple[int, int, int], steps: Sequence[Step]) -> None:
+    """Replace a model's input `own`, in place, by `input` [batch, C, H, W] float32, which goes through `steps`.
+
+    Every other value called like an end of the graph is renamed.
+    """
+    graph = model.graph
+    nodes = _chain(graph, INPUT, steps, FRONT)
+    entry = nodes[-1].output[0] if nodes else INPUT
+    for node in graph.node:
+        node.input[:] = [entry if name == own else inner(name) for name in node.input]
+        node.output[:] = [inner(name) for name in node.output]
+    for tensor in graph.initializer:
+        if not tensor.name.startswith(FRONT):
+            tensor.name = inner(tensor.name)
+    body = list(graph.node)
+    del graph.node[:], graph.input[:], graph.value_info[:]
+    graph.node.extend([*nodes, *body])
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *image]))
+
+
+def leave(model: ModelProto, own: str, classes: int, steps: Sequence[Step]) -> None:
+    """Replace a model's outputs, in place, by `logits` [batch, K] float32, made by `steps` of its value `own`.
+
+    Nodes that `logits` does not depend on are dropped. `enter` comes first.
+    """
+    graph = model.graph
+    nodes = _chain(graph, inner(own), steps or [Step("Identity")], BACK)
+    nodes[-1].output[0] = OUTPUT
+    graph.node.extend(nodes)
+    drop_unread(model)
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
+
+
+def inner(name: str) -> str:
+    """Return the name of a value inside the graph, none of which is called like an end of it."""
+    return INNER + name if name in (INPUT, OUTPUT) or name.startswith((INNER, FRONT, BACK)) else name
+
+
+def _chain(graph: Any, start: str, steps: Sequence[Step], prefix: str) -> list[NodeProto]:
+    nodes = []
+    for place, step in enumerate(steps):
+        names = [f"{prefix}{place}/{number}" for number in range(len(step.constants))]
+        graph.initializer.extend(numpy_helper.from_array(c, n) for c, n in zip(step.constants, names, strict=True))
+        nodes.append(helper.make_node(step.op, [start, *names], [f"{prefix}{place}"], **step.attributes))
+        start = nodes[-1].output[0]
+    return nodes

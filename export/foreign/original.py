@@ -1,0 +1,163 @@
+"""The model as it came, run by ONNX Runtime: what the packed graph must answer too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from export.foreign.softmax import CUTS, ties
+from export.graph.floating import REAL
+from export.graph.passes import to_bytes
+from export.precision.table import PRECISIONS
+from runtime.bundle.manifest import Parity
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from export.foreign.adapt import Adapted
+    from export.limits import Limits
+    from runtime.images.image_set import ImageSet
+    from runtime.session import Session
+
+COMPARED = 512
+"""The original is asked for so many of the evaluation images."""
+BATCH = 64
+BATCHES = (1, 2, 5)
+"""Batches in which the packed graph must answer as the original does image by image."""
+BATCH_IN_LAST_BITS = "ONNX Runtime rounds its logits otherwise in another batch: another --batch may change figures"
+FATAL = 4
+
+
+class Original:
+    """A model with its own input, layout and batch, asked with images in [0, 1] as edgeproof keeps them.
+
+    Args:
+        model: as it was read.
+        adapted: what was made of it.
+        mean: taken off each channel before it sees them, and
+        std: divided by; empty where it wants them as they are.
+
+    Raises:
+        BadModel: ONNX Runtime cannot load it.
+
+    """
+
+    def __init__(self, model: ModelProto, adapted: Adapted, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._interface, self.cut = adapted.interface, adapted.cut
+        self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
+        onnxruntime.set_default_logger_severity(FATAL)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL
+        try:
+            self._session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own errors share no base but this one
+            raise BadModel(
+                f"ONNX Runtime cannot load the model: {_first_line(error)}", hint="export it again"
+            ) from None
+
+    def outputs(self, x: NDArray[np.float32], *, singly: bool = False) -> NDArray[np.float32]:
+        """Return its own outputs [B, K] to images [B, C, H, W], in its own batches, or one image at a time."""
+        size = self._interface.batch or (1 if singly else BATCH)
+        rows = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            full = part if self._interface.batch is None else np.resize(part, (size, *x.shape[1:]))
+            rows.append(self._run(full)[: len(part)])
+        return np.concatenate(rows)
+
+    def own(self, logits: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what the original would answer where the packed graph answers `logits`."""
+        return CUTS[self.cut](logits) if self.cut else logits
+
+    def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._mean.size:
+            x = x - self._mean
+        if self._std.size:
+            x = x / self._std
+        if self._interface.layout == "nhwc":
+            x = x.transpose(0, 2, 3, 1)
+        feeds = {self._interface.name: np.ascontiguousarray(x, REAL[self._interface.kind])}
+        try:
+            (answer,) = self._session.run([self._interface.output], feeds)
+        except Exception as error:  # as above
+            raise BadModel(
+                f"the model fails on these images: {_first_line(error)}", hint="is --layout right?"
+            ) from None
+        return np.asarray(answer, np.float32).reshape(len(x), -1)
+
+
+def check_any_batch(original: Original, session: Session, images: ImageSet) -> tuple[str, ...]:
+    """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image.
+
+    Returns:
+        What there is to say where the logits of an image are not the same to the bit in each of them.
+
+    """
+    x = _all_different(images)
+    expected, limit = original.outputs(x, singly=True), _limits(session).logit
+    alone = np.concatenate([session.logits(x[row : row + 1]) for row in range(len(x))])
+    same = True
+    for batch in BATCHES:
+        logits = session.logits(x[:batch])
+        found = original.own(logits)
+        if found.shape != expected[:batch].shape or not _error(found, expected[:batch]) <= limit:
+            raise BadModel(
+                f"in a batch of {batch} the model does not answer as it does to each image alone",
+                hint="its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch",
+            )
+        same = same and np.array_equal(logits, alone[:batch])
+    return () if same else (BATCH_IN_LAST_BITS,)
+
+
+def _all_different(images: ImageSet) -> NDArray[np.float32]:
+    """Return the first images of a set, filled up with random ones: [max(BATCHES), C, H, W].
+
+    Images that are there twice would hide what mixes a batch.
+    """
+    x = images.as_float(slice(0, max(BATCHES)))
+    more = np.random.default_rng(0).random((max(BATCHES) - len(x), *x.shape[1:]), dtype=np.float32)
+    return np.concatenate([x, more])
+
+
+def measure_packed(original: Original, session: Session, images: ImageSet) -> tuple[Parity, tuple[str, ...]]:
+    """Compare a session over the packed graph with the original, on the first `COMPARED` images.
+
+    Outputs are compared behind what was cut off, predictions as either would be deployed: the packed graph's largest
+    logit with the original's first largest output, which may be another where a saturated end makes several equal.
+
+    Returns:
+        The figures, and what they leave to say.
+
+    """
+    x = images.as_float(slice(0, COMPARED))
+    logits = np.concatenate([session.logits(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
+    expected = original.outputs(x)
+    tied = ties(expected) if original.cut else 0
+    parity = Parity(
+        max_logit_error=_error(original.own(logits), expected),
+        max_logit_error_limit=_limits(session).logit,
+        prediction_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
+        prediction_agreement_limit=_limits(session).agreement,
+    )
+    said = f"the original's output is saturated in {tied} of {len(x)} images: its largest numbers are equal there"
+    return parity, (said,) if tied else ()
+
+
+def _limits(session: Session) -> Limits:
+    return PRECISIONS[session.card().precision].limits
+
+
+def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the largest difference over the largest absolute value."""
+    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(found - expected).max()) / scale
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

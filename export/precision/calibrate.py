@@ -1,0 +1,178 @@
+"""int8 by ONNX Runtime's quantiser: explicit, symmetric, weights by channel, ranges from calibration images."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from export.graph.passes import INPUT, prepare, to_bytes
+from export.precision.half import WEIGHTED
+from runtime.errors import BadData, BadModel
+from runtime.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runtime.images.image_set import ImageSet
+
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+"""How the range of a tensor follows from what it held, by the name of ONNX Runtime's `CalibrationMethod`."""
+IMAGES = 512
+"""Calibration images, where the set has as many."""
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What an int8 graph is made with.
+
+    Args:
+        images: whose activations set the ranges; none of the evaluation set: see `calibration_images`.
+        method: one of METHODS.
+        keep: layers that stay in float16, by name; None: chosen by what they cost (`export.precision.sensitivity`).
+        held: images that say what int8 costs, where `keep` is None; best neither trained on nor judged.
+        eps: the radius of the attack that says it; None: clean accuracy alone does, of what has no derivative.
+
+    """
+
+    images: ImageSet
+    method: str = "minmax"
+    keep: tuple[str, ...] | None = ()
+    held: ImageSet | None = None
+    eps: float | None = 8 / 255
+
+
+def calibration_images(
+    images: ImageSet, evaluation: ImageSet, count: int, seed: int = 0
+) -> tuple[ImageSet, ImageSet | None]:
+    """Draw `count` of the images by `seed`, and as many others: none that is in the evaluation set.
+
+    Returns:
+        Images to calibrate on, as many as there are; and the others, None where there are none left.
+
+    Raises:
+        BadData: they have another shape than the evaluation images, or all are evaluation images.
+
+    """
+    channels, height, width = evaluation.images.shape[1:]
+    images.check_fits((channels, height, width), int(max(images.labels.max(), evaluation.labels.max())) + 1)
+    judged = set(_digests(evaluation))
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(images))
+    kept: list[int] = []
+    for start in range(0, len(order), count):
+        part = order[start : start + count]
+        digests = _digests(images.rows(part))
+        kept += [int(place) for place, digest in zip(part, digests, strict=True) if digest not in judged]
+        if len(kept) >= 2 * count:
+            break
+    if not kept:
+        raise BadData(
+            f"every image of {images.name} is in the evaluation set",
+            hint="calibrate on other images, best those that it was trained on: figures on seen images flatter",
+        )
+    used, others = np.sort(kept[:count]), np.sort(kept[count : 2 * count])
+    return images.rows(used), images.rows(others) if len(others) else None
+
+
+def _digests(images: ImageSet) -> Iterator[str]:
+    for start in range(0, len(images), BATCH):
+        for image in np.round(255 * images.as_float(slice(start, start + BATCH))).astype(np.uint8):
+            yield sha256(image.tobytes())
+
+
+def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
+    """Return a copy whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
+
+    Activations are quantised where such an operation reads them, with one symmetric scale; weights with one for each
+    output channel, stored as int8; biases and everything between stay float32. That is where TensorRT wants them, and
+    it fuses the rest itself.
+
+    Args:
+        model: as `export.graph.passes.prepare` returns it, in float32.
+        calibration: the images and the method.
+
+    Raises:
+        BadModel: there is nothing to quantise, or ONNX Runtime's quantiser fails.
+
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    if not any(node.op_type in WEIGHTED for node in model.graph.node):
+        raise BadModel("nothing to quantise: the model has no convolution and no matrix product")
+    with tempfile.TemporaryDirectory() as place, _silence():
+        source, target = Path(place) / "float.onnx", Path(place) / "int8.onnx"
+        source.write_bytes(to_bytes(model))
+        try:
+            quantize_static(
+                source,
+                target,
+                _reader(calibration.images),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(WEIGHTED),
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod[METHODS[calibration.method]],
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    # An int32 bias is what TensorRT's parser refuses.
+                    "QuantizeBias": False,
+                    "MatMulConstBOnly": True,
+                    "QDQKeepRemovableActivations": True,
+                    "OpTypesToExcludeOutputQuantization": list(WEIGHTED),
+                    # Batch by batch: otherwise the activations of all images are held at once.
+                    "CalibStridedMinMax": 1,
+                },
+            )
+            quantized = onnx.load(target)
+        except Exception as error:  # of whatever kind its kernels and its own checks raise
+            raise BadModel(f"ONNX Runtime cannot quantise the model: {_first_line(error)}") from error
+    return prepare(quantized)
+
+
+def _reader(images: ImageSet) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
+        """Batches of images, by number."""
+
+        def __init__(self) -> None:
+            self._left = iter(range(len(self)))
+
+        def __len__(self) -> int:
+            return -(-len(images) // BATCH)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._left = iter(range(start_index, end_index))
+
+        def get_next(self) -> dict[str, Any] | None:
+            number = next(self._left, None)
+            return None if number is None else {INPUT: images.as_float(slice(number * BATCH, (number + 1) * BATCH))}
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the quantiser's prints and its advice in the root log away from the user."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,93 @@
+"""The options that say in which precisions a bundle is written, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from export.precision.calibrate import IMAGES, METHODS
+from export.precision.table import PRECISIONS, SHIPPING, Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AUTO, NONE = "auto", "none"
+
+
+def _precisions(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the keys of PRECISIONS asked for, in order and once each; an unknown one is a usage error."""
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value is not None else ()
+    for name in names:
+        if name not in PRECISIONS:
+            raise click.BadParameter(f"{name!r} is not a precision; known: {', '.join(PRECISIONS)}")
+    return names
+
+
+def _layers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:
+    """Return the layers named, or None where they are to be chosen."""
+    if value == AUTO:
+        return None
+    return () if value == NONE else tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+
+
+def precision_options(default: str | None) -> Callable[[Any], Any]:
+    """Add what `choice` reads; `default` is the precisions without --precision, None the model's own."""
+    options = (
+        click.option(
+            "--precision",
+            callback=_precisions,
+            default=default,
+            show_default=default or "the model's own",
+            help=f"What it computes in, comma-separated: {', '.join(PRECISIONS)}.",
+        ),
+        click.option(
+            "--ships",
+            type=click.Choice(list(PRECISIONS)),
+            help=f"Which of them goes to the device.  [default: the first of {', '.join(SHIPPING)}]",
+        ),
+        click.option(
+            "--calibration-method",
+            type=click.Choice(list(METHODS)),
+            default=next(iter(METHODS)),
+            show_default=True,
+            help="How int8 finds its ranges.",
+        ),
+        click.option(
+            "--calibration-images",
+            type=click.IntRange(min=1),
+            default=IMAGES,
+            show_default=True,
+            help="At most so many.",
+        ),
+        click.option(
+            "--keep-fp16",
+            callback=_layers,
+            default=AUTO,
+            show_default=True,
+            metavar="LAYERS",
+            help="Layers of int8 that stay in fp16, by the names of their weights; none; "
+            "auto: the most sensitive, where plain int8 costs more than a point.",
+        ),
+    )
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def choice(options: dict[str, Any]) -> Choice:
+    """Take what `precision_options` added out of a command's options.
+
+    Raises:
+        BadParameter: what is to ship is not among the precisions.
+
+    """
+    names, ships = options.pop("precision"), options.pop("ships")
+    if ships and names and ships not in names:
+        raise click.BadParameter(f"{ships} is not among the precisions {', '.join(names)}", param_hint="--ships")
+    rest = (options.pop(name) for name in ("calibration_method", "calibration_images", "keep_fp16"))
+    return Choice(names, ships, *rest)

@@ -1,0 +1,105 @@
+"""The precisions a model ships in: how each is made of the fp32 graph, and how near it must come to the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from export.limits import Limits
+from export.precision.calibrate import IMAGES, METHODS, Calibration, in_int8
+from export.precision.half import in_float16
+from export.precision.mixed import keep
+from export.precision.sensitivity import chosen
+from runtime.bundle.manifest import Calibrated
+from runtime.errors import UsageFault
+from runtime.progress import log
+from runtime.spec import DataRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class Format:
+    """One precision.
+
+    Args:
+        says: how it computes, in a few words.
+        make: the graph in it, of the prepared fp32 graph and, where `calibrated`, of calibration images; and what set
+            its ranges.
+        limits: of its distance from the original.
+        calibrated: whether it needs images.
+
+    """
+
+    says: str
+    make: Callable[[ModelProto, Calibration | None], tuple[ModelProto, Calibrated | None]]
+    limits: Limits
+    calibrated: bool = False
+
+
+def _int8(forward: ModelProto, calibration: Calibration | None) -> tuple[ModelProto, Calibrated]:
+    if calibration is None:
+        raise UsageFault(
+            "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
+        )
+    images = calibration.images
+    log(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
+    model, names = in_int8(forward, calibration), calibration.keep
+    if names is None:
+        names = chosen(model, forward, calibration.held or images, calibration.eps)
+    data = DataRecord(name=images.name, n=len(images), sha256=images.sha256)
+    calibrated = Calibrated(data=data, method=calibration.method, kept_fp16=names)
+    return keep(model, forward, names) if names else model, calibrated
+
+
+PRECISIONS: dict[str, Format] = {
+    "fp32": Format("float32", lambda forward, _: (forward, None), Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
+    "fp16": Format(
+        "float16 from the first weights on",
+        lambda forward, _: (in_float16(forward), None),
+        Limits(logit=1e-2, agreement=0.99, gradient=0.2),
+    ),
+    "int8": Format(
+        "int8 into convolutions and matrix products, float32 between, gradients straight through in float32",
+        _int8,
+        Limits(logit=0.3, agreement=0.9, gradient=1.0),
+        calibrated=True,
+    ),
+}
+"""By name. In which one a graph computes is written in the graph: an engine is given no flag (docs/precision.md)."""
+
+SHIPPING = ("fp16", "int8", "fp32")
+"""What ships of several where nobody says: the first of these (docs/adr/0027)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is asked of the precisions of a bundle.
+
+    Args:
+        names: keys of PRECISIONS; empty: the model's own.
+        ships: the one that goes to the device; None: `shipping`.
+        method: of calibration, a key of METHODS.
+        images: at most so many calibration images.
+        keep: layers of int8 that stay in fp16, by name; None: chosen by what int8 costs.
+
+    """
+
+    names: tuple[str, ...] = ()
+    ships: str | None = None
+    method: str = next(iter(METHODS))
+    images: int = IMAGES
+    keep: tuple[str, ...] | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether calibration images are needed."""
+        return any(PRECISIONS[name].calibrated for name in self.names)
+
+
+def shipping(names: Collection[str]) -> str:
+    """Return the precision that ships of several."""
+    return next(name for name in SHIPPING if name in names)

@@ -1,0 +1,264 @@
+"""The commands that need PyTorch: teach, distill, evaluate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from export.bundle.write import Claims
+from export.network.export_network import export_network
+from export.precision.calibrate import Calibration, calibration_images
+from export.precision.options import choice, precision_options
+from export.precision.table import Choice
+from pipeline.data.sets import Dataset, hold_out, load_dataset
+from pipeline.recipe.file import assignment
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.directory import CHECKPOINTS, Summary, TrainedRun, open_run
+from pipeline.runs.distill import SAVE_SECONDS
+from pipeline.runs.distill import distill as run_recipe
+from pipeline.runs.evaluate import run_subject
+from pipeline.training.devices import training_device
+from pipeline.training.precision import in_words
+from runtime.bundle.manifest import Provenance, Reference
+from runtime.commands.attack_options import Asked, NewDirectory, attack_options
+from runtime.commands.judging import judge
+from runtime.commands.trust_options import key_option, written
+from runtime.images.find import find_images
+from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.machine.card import software
+from runtime.progress import log
+
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+COUNT = click.IntRange(min=1)
+
+
+def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if assignment(value) is None:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE, as train.epochs=2")
+    return values
+
+
+recipe_argument = click.argument("recipe")
+out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
+data_root_option = click.option(
+    "--data-root",
+    type=DIRECTORY,
+    default=DATA_ROOT,
+    show_default=True,
+    help="Where data sets known by name lie or are downloaded to.",
+)
+run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+checkpoint_option = click.option(
+    "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
+)
+
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_assignments,
+    help="Override a key, as train.epochs=2; repeatable.",
+)
+
+weak_teacher_option = click.option(
+    "--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance."
+)
+
+
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what teach and distill share."""
+    options = (
+        recipe_argument,
+        out_option,
+        data_root_option,
+        set_option,
+        click.option("--resume", is_flag=True, help="Go on where the run in --out was stopped, to the same weights."),
+        click.option(
+            "--devices", type=COUNT, default=1, show_default=True, help="GPUs on a machine; or CPU processes."
+        ),
+        click.option("--nodes", type=COUNT, default=1, show_default=True, help="Machines, under torchrun or srun."),
+        weak_teacher_option,
+        click.option(
+            "--save-every",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            default=SAVE_SECONDS,
+            show_default=True,
+            help="How often the state is saved within an epoch.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@training_options
+def distill(**asked: Any) -> None:
+    """Train the student of RECIPE (a name, or a .toml file) with its method."""
+    _train(**asked)
+
+
+@click.command()
+@training_options
+def teach(**asked: Any) -> None:
+    """Train a robust teacher with RECIPE (a name, or a .toml file); a recipe takes the run as [teacher] path."""
+    _train(**asked)
+
+
+def _train(
+    recipe: str,
+    out: Path | None,
+    data_root: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    devices: int,
+    nodes: int,
+    save_every: float,
+    allow_weak_teacher: bool,
+) -> None:
+    loaded = load_recipe(recipe, overrides)
+    out = out or Path("runs") / loaded.name
+    try:
+        summary = run_recipe(
+            loaded,
+            out,
+            data_root=data_root,
+            resume=resume,
+            devices=devices,
+            nodes=nodes,
+            save_seconds=save_every,
+            allow_weak_teacher=allow_weak_teacher,
+        )
+    except KeyboardInterrupt:
+        log(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        raise
+    _print_summary(summary, out)
+
+
+@rank_zero_only
+def _print_summary(summary: Summary, out: Path) -> None:
+    for which, figures in (("best", summary.best), ("last", summary.last)):
+        click.echo(
+            f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "
+            f"clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
+        )
+    precision = in_words(summary.precision, summary.search_precision)
+    click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {precision}: {out}")
+
+
+@click.command()
+@run_argument
+@checkpoint_option
+@attack_options
+def evaluate(run: Path, checkpoint: str, **choices: Any) -> None:
+    """Attack the PyTorch student of RUN with the suite that `verify` runs on the exported artifact."""
+    asked = Asked(**choices)
+    trained = open_run(run, checkpoint)
+    subject = run_subject(trained, _evaluation_images(trained, asked), device=training_device())
+    judge(subject, asked, threat_model=trained.recipe.threat, gate=trained.recipe.gate)
+
+
+def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
+    card, data = trained.card, trained.recipe.data
+    if asked.data is None:
+        return load_dataset(data.name, data.path, asked.data_root).test
+    return find_images(
+        asked.data, layout=asked.layout, channels=card.input.channels, classes=card.classes, root=asked.data_root
+    )
+
+
+@click.command()
+@run_argument
+@checkpoint_option
+@data_root_option
+@click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
+@precision_options(default="fp32")
+@click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
+@key_option
+def export(
+    run: Path,
+    checkpoint: str,
+    data_root: Path,
+    out: Path | None,
+    version: int,
+    key: EllipticCurvePrivateKey | None,
+    **options: Any,
+) -> None:
+    """Export the student of RUN: ONNX, its gradient graph, test images, digests, signature; one bundle."""
+    chosen = choice(options)
+    trained = open_run(run, checkpoint)
+    recipe = trained.recipe
+    out = out or Path("bundles") / recipe.name
+    claims = Claims(
+        name=recipe.name,
+        classes=trained.card.classes,
+        threat_model=recipe.threat,
+        version=version,
+        gate=recipe.gate,
+        reference=_reference(trained),
+        provenance=_provenance(trained),
+        ships=chosen.ships,
+    )
+    data = load_dataset(recipe.data.name, recipe.data.path, data_root)
+    manifest = export_network(
+        trained.network,
+        shape=trained.card.input,
+        evaluation=data.test,
+        claims=claims,
+        out=out,
+        precisions=chosen.names,
+        calibration=_calibration(trained, data, chosen) if chosen.calibrated else None,
+        key=key,
+    )
+    for precision, graph in manifest.graphs.items():
+        parity = graph.parity
+        assert parity is not None
+        assert parity.median_gradient_error is not None
+        click.echo(
+            f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against PyTorch on "
+            f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
+            f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
+        )
+    if len(manifest.graphs) > 1:
+        click.echo(f"ships: {manifest.ships}")
+    click.echo(written(out, key))
+
+
+def _calibration(trained: TrainedRun, data: Dataset, chosen: Choice) -> Calibration:
+    """Return what int8 is made with: training images; the hold-out, never trained on, says what int8 costs."""
+    recipe = trained.recipe
+    training, held = hold_out(data.train, recipe.data.holdout, recipe.seed)
+    images, _ = calibration_images(training, data.test, chosen.images, recipe.seed)
+    return Calibration(images, chosen.method, chosen.keep, held, recipe.threat.eps)
+
+
+def _reference(trained: TrainedRun) -> Reference | None:
+    figures = trained.card.figures
+    if figures is None:
+        return None
+    return Reference(checkpoint=trained.checkpoint, n=figures.n, clean=figures.clean, pgd=figures.pgd)
+
+
+def _provenance(trained: TrainedRun) -> Provenance:
+    """Return where a student comes from; of a path in the recipe only the last part, which names no machine."""
+    recipe = trained.recipe.to_dict()
+    for table in (recipe["data"], recipe.get("teacher", {})):
+        if "path" in table:
+            table["path"] = Path(table["path"]).name
+    return Provenance(
+        recipe=recipe,
+        recipe_sha256=trained.recipe_sha256,
+        checkpoint_sha256=trained.checkpoint_sha256,
+        teacher_sha256=trained.summary.teacher_sha256,
+        training_data=trained.summary.training_data,
+        software=software(("edgeproof", "onnx", "onnxruntime", "onnxscript", "torch")),
+    )

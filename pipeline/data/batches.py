@@ -1,0 +1,206 @@
+"""Random, augmented batches of a training set: held on the device, or streamed to it where it does not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.memory import free_memory
+from runtime.errors import BadData, EdgeproofError, MissingEnvironment
+from runtime.images.decode import Pictures
+from runtime.images.image_set import CHUNK, ImageSet
+
+Place = Literal["auto", "device", "stream"]
+"""Where a training set is kept: on the device, or where it was read from; auto: on the device if it fits."""
+HELD_SHARE = 0.5
+"""Of the device's free memory, what a training set may fill; the rest is for networks and activations."""
+WORKERS = 8
+"""At most so many processes decode pictures; fewer on fewer cores."""
+Fetch = Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]
+"""Row numbers [batches, size] to (images as stored [size, C, H, W], labels [size]) on the device, one batch a time."""
+
+
+class Batches:
+    """A training set, drawn in random, augmented batches.
+
+    Order and augmentation follow from (seed, epoch) alone, wherever the set is kept, so that a run can go on after a
+    stop, and on another machine.
+
+    Args:
+        images: the set; kept as it is stored, uint8 as a rule, and turned into float32 [0, 1] a batch at a time.
+        size: images in a batch; the last, smaller batch of an epoch is left out.
+        crop: padding in pixels before a random crop of the image's own size.
+        flip: whether half of the images are mirrored left to right.
+        seed: of order and augmentation.
+        device: where the batches are yielded.
+        place: where the set is kept.
+        sharing: processes of this run on this machine, which share its cores.
+
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        size: int,
+        *,
+        crop: int,
+        flip: bool,
+        seed: int,
+        device: torch.device,
+        place: Place = "auto",
+        sharing: int = 1,
+    ) -> None:
+        if len(images) < size:
+            raise BadData(f"{len(images)} training images do not fill one batch of {size}")
+        self.place = resolve_place(place, images, device)
+        self._fetch = FETCHES[self.place](images, device, sharing)
+        self._count, self.size, self.crop, self.flip, self.seed = len(images), size, crop, flip, seed
+
+    def __len__(self) -> int:
+        """Return the batches in one epoch."""
+        return self._count // self.size
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images float32 [B, C, H, W] in [0, 1], labels int64 [B]) for one epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        order = torch.randperm(self._count, generator=generator)[: len(self) * self.size]
+        for images, labels in self._fetch(order.view(-1, self.size)):
+            yield augment(images, self.crop, self.flip, generator), labels
+
+
+def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place:
+    """Return where a set is kept for what a recipe asks; `auto` takes the device if the set fills half of it at most.
+
+    On the CPU that is a set which is in memory already: see `pipeline.data.sets.load_dataset`.
+    """
+    if place != "auto":
+        return place
+    if device.type == "cpu":
+        return "device" if isinstance(images.images, np.ndarray) else "stream"
+    needed = images.images.size * images.images.dtype.itemsize
+    return "device" if needed <= HELD_SHARE * free_memory(device) else "stream"
+
+
+def _held(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
+    stored = _on_device(images.images, device)
+    labels = torch.from_numpy(images.labels).to(device)
+
+    def fetch(order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in order.to(device):
+            yield stored[rows], labels[rows]
+
+    return fetch
+
+
+def _on_device(images: Any, device: torch.device) -> Tensor:
+    """Copy images to a device, part by part where they would fill this machine's memory too."""
+    if isinstance(images, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    stored = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), CHUNK):
+        stored[start : start + CHUNK] = torch.from_numpy(np.asarray(images[start : start + CHUNK])).to(device)
+    return stored
+
+
+class _Rows(Dataset[Any]):
+    """An image set as DataLoader reads it: a whole batch at a time. An error is handed over, not raised."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __getitems__(self, rows: list[int]) -> tuple[Tensor, Tensor] | EdgeproofError:
+        """Return images and labels of these rows."""
+        try:
+            pixels = np.asarray(self.images.images[np.asarray(rows)])
+        except EdgeproofError as error:
+            return error
+        return torch.from_numpy(pixels), torch.from_numpy(self.images.labels[rows])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def decoders(sharing: int) -> int:
+    """Return how many processes decode pictures for each of so many that train on this machine."""
+    return min(WORKERS, max(1, (os.cpu_count() or 1) // sharing))
+
+
+def _streamed(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
+    stored: Any = images.images
+    workers = decoders(sharing) if isinstance(stored, Pictures) else 0
+
+    def fetch(order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            _Rows(images),
+            batch_sampler=order.tolist(),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else it draws from the global one
+        )
+        for batch in _unless_a_worker_dies(loader):
+            if isinstance(batch, EdgeproofError):
+                raise batch
+            pixels, labels = batch
+            yield pixels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    return fetch
+
+
+def _unless_a_worker_dies(loader: DataLoader[Any]) -> Iterator[Any]:
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise MissingEnvironment(
+                f"a process that decodes images was lost: {str(error).splitlines()[0]}",
+                hint="memory may have run out, in a container its shared memory: docker run --shm-size=2g",
+            ) from error
+        yield batch
+
+
+FETCHES: dict[Place, Callable[[ImageSet, torch.device, int], Fetch]] = {"device": _held, "stream": _streamed}
+
+
+def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Shift every image by up to `crop` pixels over zeros, mirror half of them: one gather for the whole batch.
+
+    Args:
+        images: [B, C, H, W], uint8 or float32 in [0, 1].
+        crop: padding in pixels; 0 leaves the place as it is.
+        flip: whether to mirror.
+        generator: on the CPU; draws the same for every device.
+
+    Returns:
+        float32 [B, C, H, W] in [0, 1].
+
+    """
+    count, _, height, width = images.shape
+    down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator)
+    mirror = torch.rand(count, 1, generator=generator) < (0.5 if flip else 0.0)
+    rows = (torch.arange(height) + down)[:, None, :, None]
+    across = torch.arange(width)
+    columns = (torch.where(mirror, across.flip(0), across) + right)[:, None, None, :]
+    padded = F.pad(images, (crop, crop, crop, crop))
+    device = images.device
+    batch, channel = torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[None, :, None, None]
+    return as_float(padded[batch.to(device), channel.to(device), rows.to(device), columns.to(device)])
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Return uint8 images as float32 in [0, 1], in channels_last; float32 images as they are."""
+    scaled = images.float() / 255 if images.dtype == torch.uint8 else images
+    return scaled.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,251 @@
+"""Recipes: TOML files that say everything about a run, checked whole before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import tomli_w
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.data.batches import Place
+from pipeline.methods import METHODS, Method
+from pipeline.methods.losses import Reduction
+from pipeline.methods.search import Precision, SearchSpec
+from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
+from pipeline.recipe.file import in_place, read_recipe
+from pipeline.recipe.problems import keys, message, path
+from runtime.errors import BadRecipe
+from runtime.spec import Digest, Frozen, Gate, Name, ThreatModel
+
+USUAL_DECAY = 0.999
+"""Of an average of the weights, a step."""
+
+
+class DataTable(Frozen):
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
+
+    `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
+    (`stream`); `auto` takes the device where they fit.
+    """
+
+    name: str | None = None
+    path: Path | None = None
+    holdout: Annotated[int, Field(gt=0)] = 1000
+    crop: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    place: Place = "auto"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataTable:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either name or path")
+        return self
+
+
+class StudentTable(Blueprint):
+    """[student]: the network that is trained."""
+
+
+class TeacherTable(Frozen):
+    """[teacher]: one that is known by name, or a checkpoint by path.
+
+    A name alone looks in the teacher's usual place; with a path beside it, there. A path alone is a run or a checkpoint
+    of this project; with `arch` it is a foreign PyTorch checkpoint of that network, which may need `width`, `depth`,
+    and `mean` and `std` where its images were normalised outside of it. `sha256` is what the file must have.
+    """
+
+    name: str | None = None
+    path: Path | None = None
+    arch: Arch | None = None
+    width: Width | None = None
+    depth: Depth = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    sha256: Digest | None = None
+
+    _known_depth = field_validator("depth")(known_depth)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TeacherTable:
+        if self.name is None and self.path is None:
+            raise ValueError("give a name or a path")
+        if self.arch is not None and (self.name is not None or self.path is None):
+            raise ValueError("arch is for a foreign checkpoint: give its path, and no name")
+        described = [field for field in ("width", "depth", "mean", "std") if getattr(self, field) is not None]
+        if self.arch is None and described:
+            raise ValueError(f"{described[0]} describes a foreign checkpoint: name its arch too")
+        return self
+
+
+class TrainTable(Frozen):
+    """[train]: SGD with momentum; the learning rate falls tenfold at each milestone (in epochs, fractions allowed).
+
+    Epochs, milestones, weight decay and reduction are the method's published ones where the recipe names none; such
+    milestones keep their place in another number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
+
+    Each device takes its part of a batch in `micro_batches` equal ones, each with batch-norm statistics of its own.
+    `ema` is the decay of an average of the weights that is evaluated and saved in their place; true is 0.999.
+    """
+
+    epochs: Annotated[int, Field(gt=0)]
+    max_steps: Annotated[int, Field(gt=0)] | None = None
+    batch: Annotated[int, Field(gt=1)] = 128
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)]
+    milestones: tuple[float, ...]
+    reduction: Reduction
+    precision: Precision = "auto"
+    micro_batches: Annotated[int, Field(gt=0)] = 1
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    compile: bool = False
+
+    @field_validator("ema", mode="before")
+    @classmethod
+    def _usual_decay(cls, value: Any) -> Any:
+        return {True: USUAL_DECAY, False: None}[value] if isinstance(value, bool) else value
+
+
+class ResourcesTable(Frozen):
+    """[resources]: what a run takes of a Ray cluster where it is the cell of a study; no part of what the run is.
+
+    Of GPUs at most one, or a part of one, since a cell trains on one device; None is one where the cluster has any.
+    Other devices and numbers of threads round otherwise, and a batch that does not fit a shared GPU is halved.
+    """
+
+    cpus: Annotated[float, Field(gt=0)] = 1
+    gpus: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class MethodTable(Frozen):
+    """[method]: its name, and its own fields in the table of that name."""
+
+    name: str
+    options: Any
+
+
+def _method_table(name: str) -> type[BaseModel]:
+    options = METHODS[name].options
+    return create_model(
+        f"MethodTable[{name}]",
+        __base__=MethodTable,
+        name=(Literal[name], name),  # type: ignore[arg-type]  # a literal made at run time
+        options=(options, Field(alias=name, default_factory=options)),
+    )
+
+
+if TYPE_CHECKING:
+    AnyMethod = MethodTable
+else:
+    AnyMethod = Annotated[
+        Union[tuple(Annotated[_method_table(name), Tag(name)] for name in METHODS)],  # noqa: UP007
+        Discriminator(
+            lambda table: str(table.get("name")) if isinstance(table, Mapping) else getattr(table, "name", None),
+            custom_error_type="method",
+            custom_error_message=f"name one of the methods {', '.join(METHODS)}",
+        ),
+    ]
+
+
+class Recipe(Frozen):
+    """One training run, whole."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataTable
+    student: StudentTable
+    method: AnyMethod
+    teacher: Annotated[TeacherTable | None, Field(validate_default=True)] = None
+    search: SearchSpec = SearchSpec()
+    train: TrainTable
+    threat: ThreatModel = ThreatModel()
+    gate: Gate = Gate()
+    resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
+    """Not kept with the run: it may go on elsewhere, with other ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_method(cls, recipe: Any) -> Any:
+        """Keep the chosen method's table alone, and write its own [train] keys where the recipe names none."""
+        method, train = (recipe.get(table) for table in ("method", "train"))
+        if not isinstance(method, Mapping) or not isinstance(train, Mapping):
+            return recipe
+        name = method.get("name")
+        if not isinstance(name, str) or name not in METHODS:
+            return recipe
+        return {
+            **recipe,
+            "method": {key: value for key, value in method.items() if key == name or key not in METHODS},
+            "train": {**_published(METHODS[name], train.get("epochs")), **train},
+        }
+
+    @field_validator("teacher")
+    @classmethod
+    def _teacher_where_needed(cls, teacher: TeacherTable | None, info: ValidationInfo) -> TeacherTable | None:
+        method = info.data.get("method")
+        if teacher is None and method is not None and METHODS[method.name].needs_teacher:
+            raise ValueError(f"the method {method.name} needs a [teacher]")
+        return teacher
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the resolved recipe as TOML has it: every default filled in, nothing that is None, no [resources]."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_toml(self) -> str:
+        """Return the resolved recipe as a TOML document that loads to the same run."""
+        return tomli_w.dumps(self.to_dict())
+
+
+def _published(method: Method, epochs: Any) -> dict[str, Any]:
+    """Return the [train] keys of the method's own code, the milestones for a run of so many epochs."""
+    schedule = method.schedule
+    total = epochs if isinstance(epochs, int | float) else schedule.epochs
+    return {
+        "epochs": schedule.epochs,
+        "milestones": in_place(schedule.milestones, schedule.epochs, total),
+        "weight_decay": schedule.weight_decay,
+        "reduction": method.reduction,
+    }
+
+
+def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe of this package by name, or a TOML file by path, and apply overrides `path.to.key=value`.
+
+    How a recipe builds on another is said in pipeline/recipe/file.py.
+
+    Raises:
+        BadRecipe: no such recipe, not TOML, or wrong keys or values: all of them at once, each with its path.
+
+    """
+    table, where = read_recipe(source, overrides)
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_path(item['loc'])}: {message(item, _keys(item['loc']))}" for item in error.errors())
+        raise BadRecipe(f"{where}:\n{problems}", hint="docs/recipes.md lists every key") from None
+
+
+def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
+    """Return the keys of the table that a location of pydantic's lies in."""
+    if location[:1] == ("method",):  # then the branch of the union, then what TOML has
+        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", *METHODS)
+    return keys(Recipe, location)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    parts = [str(part) for part in location]
+    if parts[:1] == ["method"] and len(parts) > 1 and parts[1] in METHODS:
+        del parts[1]  # pydantic names the branch of the union first
+    return path(parts) or "recipe"

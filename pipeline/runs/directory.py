@@ -1,0 +1,204 @@
+"""The directory of a training run: opened to train in, and read back when the run is finished."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from pipeline.methods.search import Precision
+from pipeline.models.checkpoint import Figures, NetworkCard, load_checkpoint
+from pipeline.recipe.schema import Recipe, load_recipe
+from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
+from runtime.files import check_new_directory, sha256
+from runtime.spec import DataRecord, Digest, Frozen
+
+RECIPE, SUMMARY = "recipe.toml", "summary.json"
+METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
+CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
+
+
+class TeacherFigures(Frozen):
+    """Clean and PGD-10 accuracy of the teacher on the student's `n` hold-out images, as fractions."""
+
+    n: int
+    clean: float
+    pgd: float
+
+
+class Summary(Frozen):
+    """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images.
+
+    `search_precision` is None where the recipe names none: the search is in `precision`, too.
+
+    Every batch norm saw `norm_batch` images: the batch of a run on one device that divides none; less on several,
+    with micro-batches, or where a batch did not fit the device's memory.
+    """
+
+    name: str
+    method: str
+    seed: int
+    best: Figures
+    last: Figures
+    steps: int
+    seconds: float
+    images_per_second: float
+    precision: Precision
+    search_precision: Precision | None = None
+    device: str
+    threads: int
+    devices: int = 1
+    norm_batch: int | None = None
+    teacher_sha256: Digest | None
+    teacher: TeacherFigures | None = None
+    training_data: DataRecord
+    software: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run left: the network in eval mode, its card and digest, the resolved recipe and the summary."""
+
+    recipe: Recipe
+    recipe_sha256: str
+    network: nn.Module
+    card: NetworkCard
+    checkpoint: str
+    checkpoint_sha256: str
+    summary: Summary
+
+
+def open_run(directory: Path, checkpoint: str) -> TrainedRun:
+    """Read a run directory and one of its checkpoints, 'best' or 'last'.
+
+    Raises:
+        BadInput: the run is not finished, or a file is damaged.
+
+    """
+    recipe_file, path = directory / RECIPE, directory / CHECKPOINTS[checkpoint]
+    summary = read_summary(directory)
+    if summary is None:
+        raise BadInput(
+            f"{directory} is not a finished run: it has no {SUMMARY}", hint="train one with `edgeproof distill RECIPE`"
+        )
+    network, card = load_checkpoint(path)
+    return TrainedRun(
+        recipe=load_recipe(str(recipe_file)),
+        recipe_sha256=sha256(recipe_file.read_bytes()),
+        network=network.eval(),
+        card=card,
+        checkpoint=checkpoint,
+        checkpoint_sha256=sha256(path.read_bytes()),
+        summary=summary,
+    )
+
+
+def read_summary(directory: Path) -> Summary | None:
+    """Read summary.json; None where the run is not finished.
+
+    Raises:
+        BadInput: the file is damaged.
+
+    """
+    try:
+        return Summary.model_validate_json((directory / SUMMARY).read_bytes())
+    except OSError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]["msg"]
+        raise BadInput(f"{directory / SUMMARY}: {first}", hint="the file is damaged, or of another version") from None
+
+
+@contextmanager
+def sole_writer(directory: Path) -> Iterator[None]:
+    """Hold a run directory for this process, until the block or the process ends; make it where it is not there.
+
+    One that was made and stays empty vanishes again.
+
+    Raises:
+        UsageFault: another process has it.
+        MissingEnvironment: its file system has no locks.
+
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not locked(handle, directory):
+            raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out")
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def locked(handle: int, directory: Path) -> bool:
+    """Lock an open file of a directory for this process as long as it is open; False where another process has it.
+
+    Raises:
+        MissingEnvironment: the file system has no locks, as Lustre without `-o flock`.
+
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise MissingEnvironment(
+            f"{directory} cannot be locked: {error.strerror}", hint="name an --out on a file system that has locks"
+        ) from None
+    return True
+
+
+def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
+    """Check that a recipe may be trained in a directory, new or to be resumed; its summary if that has happened.
+
+    To resume what has not begun is to begin. What a killed process left half-written is removed.
+
+    Raises:
+        UsageFault: the directory is not empty, and either not to be resumed or no run.
+        BadRecipe: the run began with another recipe.
+        BadInput: the saved recipe or summary is damaged.
+        MissingEnvironment: its place cannot be written to.
+
+    """
+    if resume and directory.is_dir():
+        for file in (RECIPE, SUMMARY, METRICS, STATE, *CHECKPOINTS.values()):
+            path = directory / file
+            for leftover in path.parent.glob(f".{path.name}.*"):
+                leftover.unlink()
+        if (directory / RECIPE).is_file():
+            _check_same(load_recipe(str(directory / RECIPE)), recipe)
+            return read_summary(directory)
+    try:
+        check_new_directory(directory, resumable=True)
+    except UsageFault as fault:
+        if (directory / RECIPE).is_file():
+            fault.hint = "go on with the run there with --resume, or name another --out"
+        raise
+    return None
+
+
+def _check_same(before: Recipe, now: Recipe) -> None:
+    was, is_now = _flat(before.to_dict()), _flat(now.to_dict())
+    changed = [key for key in sorted(was | is_now) if was.get(key) != is_now.get(key)]
+    if changed:
+        told = "\n".join(f"  {key}: {was.get(key, 'none')}, now {is_now.get(key, 'none')}" for key in changed)
+        raise BadRecipe(
+            f"the run began with another recipe:\n{told}", hint="resume with the same recipe, or name another --out"
+        )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the keys of nested tables as paths."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,186 @@
+"""From a recipe to a run: data, teacher and student fitted together, trained, and summed up."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from pipeline.data.batches import Batches
+from pipeline.data.sets import Dataset, hold_out, load_dataset
+from pipeline.memory import running_out
+from pipeline.models.checkpoint import NetworkCard
+from pipeline.recipe.schema import Recipe
+from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
+from pipeline.runs.evaluate import device_name
+from pipeline.runs.loop import Run
+from pipeline.runs.state import Standing, restore_state
+from pipeline.runs.teacher import prepare_teacher
+from pipeline.training.devices import from_first, launch, local_processes
+from pipeline.training.precision import in_words, resolve
+from pipeline.training.trainer import Trainer
+from runtime.bundle.manifest import InputShape
+from runtime.files import write_atomic
+from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.machine.card import software
+from runtime.progress import log
+from runtime.spec import DataRecord, to_json
+
+SAVE_SECONDS = 60.0
+"""How often the state is saved within an epoch."""
+
+
+def distill(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_root: Path = DATA_ROOT,
+    resume: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    save_seconds: float = SAVE_SECONDS,
+    allow_weak_teacher: bool = False,
+) -> Summary:
+    """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
+
+    Args:
+        recipe: what to do.
+        out: the run directory; on storage that all nodes see.
+        data_root: where data sets known by name lie.
+        resume: go on where the saved state of the run in `out` is, to the same weights; begin where there is none; a
+            finished run is left as it is.
+        devices: processes on this machine, a GPU each where there are any; several take a batch in parts.
+        nodes: machines.
+        save_seconds: how often the state is saved within an epoch; it always is after one.
+        allow_weak_teacher: go on with a teacher that PGD brings near chance.
+
+    Raises:
+        UsageFault: `out` is not empty, or no run; or another process trains there.
+        BadData, BadModel, BadRecipe: data, teacher and recipe do not fit; nothing has been written then.
+        BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
+        MissingEnvironment: there are fewer devices, or a process was lost; or memory ran out.
+        NonFinite: the loss is no longer a number.
+
+    """
+    arguments = (recipe.to_dict(), out, data_root, resume, save_seconds, allow_weak_teacher)
+    return launch(_run, *arguments, devices=devices, nodes=nodes)
+
+
+def _run(
+    fabric: Fabric,
+    table: dict[str, Any],
+    out: Path,
+    data_root: Path,
+    resume: bool,
+    save_seconds: float,
+    allow_weak_teacher: bool,
+) -> Summary:
+    """Do what `distill` says, as one of the processes; the first one alone writes, and says what happens."""
+    recipe = Recipe.model_validate(table)
+    with ExitStack() as held, running_out():
+        finished = from_first(fabric, lambda: _claimed(held, out, recipe, resume=resume))
+        if finished is None:
+            return _trained(fabric, recipe, out, data_root, save_seconds, allow_weak_teacher)
+    if fabric.is_global_zero:
+        log(f"{out} is finished: there is nothing to resume")
+    return finished
+
+
+def _claimed(held: ExitStack, out: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
+    """Claim the run directory as its only writer, as long as `held` is open; what is there is looked at only then."""
+    if not out.is_dir():
+        claim(out, recipe, resume=resume)
+    held.enter_context(sole_writer(out))
+    return claim(out, recipe, resume=resume)
+
+
+def _trained(
+    fabric: Fabric, recipe: Recipe, out: Path, data_root: Path, save_seconds: float, allow_weak_teacher: bool
+) -> Summary:
+    device = fabric.device
+    precision = resolve(recipe.train.precision, device)
+    dataset = load_dataset(recipe.data.name, recipe.data.path, data_root, sharing=local_processes(fabric))
+    training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
+    card = network_card(recipe, dataset)
+    teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
+    if teacher is not None and fabric.is_global_zero:
+        log(str(teacher))
+    torch.manual_seed(recipe.seed)  # the initial weights
+    student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = recipe.data
+    batches = Batches(
+        training,
+        recipe.train.batch,
+        crop=data.crop,
+        flip=data.flip,
+        seed=recipe.seed,
+        device=device,
+        place=data.place,
+        sharing=local_processes(fabric),
+    )
+    network, digest = (teacher.network, teacher.sha256) if teacher else (None, None)
+    trainer = Trainer(recipe, student, network, classes=len(card.classes), precision=precision, fabric=fabric)
+    new = Standing(parts=trainer.parts, training_data=training.sha256, teacher=digest)
+    standing = restore_state(out, trainer, new)
+    from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
+
+    run = Run(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
+    words = in_words(trainer.precision, trainer.search_precision)
+    standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
+    assert standing.best is not None
+    assert standing.last is not None
+    summary = Summary(
+        name=recipe.name,
+        method=recipe.method.name,
+        seed=recipe.seed,
+        best=standing.best,
+        last=standing.last,
+        steps=standing.steps,
+        seconds=round(standing.seconds, 1),
+        images_per_second=round(standing.steps * batches.size / max(standing.busy_seconds, 1e-9), 1),
+        precision=trainer.precision,
+        search_precision=trainer.search_precision if recipe.search.precision else None,
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        devices=fabric.world_size,
+        norm_batch=recipe.train.batch // trainer.parts,
+        teacher_sha256=digest,
+        teacher=teacher.figures if teacher else None,
+        training_data=DataRecord(name=training.name, n=len(training), sha256=training.sha256),
+        software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
+    )
+    from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
+    return summary
+
+
+def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
+    """Describe the student of a recipe: its shape and normalisation follow from the training images."""
+    channels, height, width = dataset.train.images.shape[1:]
+    mean, std = _mean_and_std(dataset.train)
+    return NetworkCard(
+        arch=recipe.student.arch,
+        width=recipe.student.width,
+        depth=recipe.student.depth,
+        input=InputShape(channels=channels, height=height, width=width),
+        classes=dataset.classes,
+        mean=mean,
+        std=std,
+    )
+
+
+def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel, to four digits; the latter at least 1/255."""
+    total = squares = np.zeros(images.images.shape[1])
+    for start in range(0, len(images), 1000):
+        x = images.as_float(slice(start, start + 1000)).astype(np.float64)
+        total, squares = total + x.sum(axis=(0, 2, 3)), squares + (x**2).sum(axis=(0, 2, 3))
+    pixels = images.images.size / len(total)
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    rounded = (tuple(round(float(value), 4) for value in values) for values in (mean, np.maximum(std, 1 / 255)))
+    return next(rounded), next(rounded)

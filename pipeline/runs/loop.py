@@ -1,0 +1,143 @@
+"""The training run: batches through the trainer, the hold-out after every epoch, the best and the last kept."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from pipeline.data.batches import Batches
+from pipeline.models.checkpoint import Figures, NetworkCard, save_checkpoint
+from pipeline.models.layers import Folded
+from pipeline.recipe.schema import Recipe
+from pipeline.runs.directory import CHECKPOINTS
+from pipeline.runs.evaluate import holdout_accuracy
+from pipeline.runs.progress import SilentLog, TrainingLog, cut_metrics
+from pipeline.runs.state import Standing, save_state
+from pipeline.training.devices import from_first
+from pipeline.training.trainer import Trainer
+from runtime.errors import NonFinite
+from runtime.images.image_set import ImageSet
+from runtime.interrupt import held_back
+
+
+@dataclass
+class Run:
+    """A run, in every process that takes part in it, from where it stands to its end.
+
+    Args:
+        recipe, trainer, batches, card: what is trained.
+        directory: where the first process writes.
+        fabric: the processes.
+        holdout: the images that choose the checkpoint.
+        standing: where the run stands; moves on.
+        save_seconds: how often the state is saved within an epoch.
+
+    """
+
+    recipe: Recipe
+    directory: Path
+    fabric: Fabric
+    trainer: Trainer
+    batches: Batches
+    holdout: ImageSet
+    card: NetworkCard
+    standing: Standing
+    save_seconds: float
+
+    def __post_init__(self) -> None:
+        """Count the steps, and begin to count the time."""
+        train = self.recipe.train
+        self.steps = min(train.epochs * len(self.batches), train.max_steps or sys.maxsize)
+        self._began = time.monotonic() - self.standing.seconds
+        self._saved = time.monotonic()
+
+    def to_the_end(self, title: str) -> Standing:
+        """Train and evaluate epoch after epoch; `title` is the first line that is shown.
+
+        Raises:
+            KeyboardInterrupt: a signal asked to end, and the state is saved.
+            NonFinite: the loss is no longer a number.
+            BadInput: metrics.jsonl lacks lines that the state counts.
+
+        """
+        evaluated = self.standing.last.epoch if self.standing.last else 0
+        fabric = self.fabric
+        holding = held_back(alone=fabric.world_size == 1, told=fabric.is_global_zero)
+        with self._open_log() as log, holding as asked:
+            log.say(title if self.standing.steps == 0 else f"{title}; resumed after step {self.standing.steps}")
+            for epoch in range(evaluated, math.ceil(self.steps / len(self.batches))):
+                self._train(epoch, log, asked)
+                best, last = from_first(self.fabric, partial(self._evaluate, epoch, log))
+                self._move(log, best=best, last=last)
+                self._save(log)
+        return self.standing
+
+    def _open_log(self) -> TrainingLog | SilentLog:
+        from_first(self.fabric, partial(cut_metrics, self.directory, self.standing.lines))
+        if not self.fabric.is_global_zero:
+            return SilentLog()
+        return TrainingLog(
+            self.directory,
+            steps=self.steps,
+            steps_per_epoch=len(self.batches),
+            batch=self.batches.size,
+            standing=self.standing,
+        )
+
+    def _train(self, epoch: int, log: TrainingLog | SilentLog, asked: Callable[[], bool]) -> None:
+        """Take the steps of an epoch that are left; the batches of those taken are drawn again and passed over.
+
+        Of several processes the first one alone ends when it is asked to: it has the state, and the others end with it.
+        """
+        taken = self.standing.steps - epoch * len(self.batches)
+        left = islice(self.batches.epoch(epoch), taken, None)
+        for number, (images, labels) in zip(range(self.standing.steps, self.steps), left, strict=False):
+            began = time.monotonic()
+            loss = self.trainer.step(images, labels, number=number, steps_per_epoch=len(self.batches), steps=self.steps)
+            if not math.isfinite(loss):
+                raise NonFinite(f"the loss is {loss} at step {number + 1}", hint="lower train.lr")
+            log.step(number + 1, loss=loss, seconds=time.monotonic() - began)
+            self._move(log, steps=number + 1)
+            ending = asked() and self.fabric.is_global_zero
+            if ending or time.monotonic() - self._saved >= self.save_seconds:
+                self._save(log)
+            if ending:
+                raise KeyboardInterrupt
+
+    def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
+        """Measure the student on the hold-out and save it; return the best figures so far, and these."""
+        network = self.trainer.result(self.batches.epoch(epoch))
+        clean, pgd = holdout_accuracy(
+            Folded(network),
+            self.holdout,
+            classes=len(self.card.classes),
+            eps=self.recipe.threat.eps,
+            device=self.fabric.device,
+        )
+        last = Figures(epoch=epoch + 1, n=len(self.holdout.labels), clean=clean, pgd=pgd)
+        best = self.standing.best
+        log.figures(last)
+        card = self.card.model_copy(update={"figures": last})
+        save_checkpoint(self.directory / CHECKPOINTS["last"], network, card)
+        if best is None or (last.pgd, last.clean) > (best.pgd, best.clean):
+            best = last
+            save_checkpoint(self.directory / CHECKPOINTS["best"], network, card)
+        return best, last
+
+    def _move(self, log: TrainingLog | SilentLog, **changes: int | Figures) -> None:
+        logged = {"lines": log.lines, "busy_seconds": log.busy_seconds, "seconds": time.monotonic() - self._began}
+        self.standing = self.standing.model_copy(update={**changes, **logged})
+
+    def _save(self, log: TrainingLog | SilentLog) -> None:
+        if self.fabric.is_global_zero:
+            log.sync()
+            save_state(self.directory, self.standing.model_copy(update={"parts": self.trainer.parts}), self.trainer)
+        self._saved = time.monotonic()

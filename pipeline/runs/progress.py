@@ -1,0 +1,144 @@
+"""What a person sees of a training run: a bar on a terminal, elsewhere a line a minute and an epoch; logs on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.models.checkpoint import Figures
+from pipeline.runs.directory import METRICS
+from pipeline.runs.state import START_ANEW, Standing
+from runtime.errors import BadInput
+from runtime.files import write_atomic
+from runtime.progress import LINE_SECONDS
+from runtime.words import clock
+
+
+class TrainingLog:
+    """Shows progress on stderr and keeps metrics.jsonl and tensorboard/ in the run directory.
+
+    Args:
+        directory: the run directory.
+        steps, steps_per_epoch: how many optimiser steps the run, and one epoch, has.
+        batch: images in a step, for the rate.
+        standing: where the run stands.
+
+    """
+
+    def __init__(self, directory: Path, *, steps: int, steps_per_epoch: int, batch: int, standing: Standing) -> None:
+        self.console = Console(stderr=True)
+        self.steps, self.steps_per_epoch, self.batch = steps, steps_per_epoch, batch
+        self.lines, self.busy_seconds = standing.lines, standing.busy_seconds
+        self._said = time.monotonic()
+        self._metrics = (directory / METRICS).open("a")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=standing.steps + 1)
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "train", total=steps, completed=standing.steps, epoch=1, loss=float("nan"), rate=0.0
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._metrics.close()
+        self._board.close()
+
+    @property
+    def images_per_second(self) -> float:
+        """The mean rate of all steps so far, evaluation not counted."""
+        return self._bar.tasks[0].completed * self.batch / max(self.busy_seconds, 1e-9)
+
+    def step(self, number: int, *, loss: float, seconds: float) -> None:
+        """Record optimiser step `number`, counted from 1."""
+        self.busy_seconds += seconds
+        epoch = (number - 1) // self.steps_per_epoch + 1
+        self._bar.update(self._task, completed=number, epoch=epoch, loss=loss, rate=self.images_per_second)
+        self._write({"step": number, "epoch": epoch, "loss": loss, "seconds": round(seconds, 4)})
+        self._board.add_scalar("train/loss", loss, number)
+        if not self.console.is_terminal and time.monotonic() - self._said >= LINE_SECONDS:
+            left = clock(self.busy_seconds / number * (self.steps - number))
+            self.say(
+                f"epoch {epoch} step {number}/{self.steps} loss {loss:.4f} "
+                f"{self.images_per_second:.0f} images/s, {left} left"
+            )
+
+    def figures(self, figures: Figures) -> None:
+        """Record the hold-out accuracies after an epoch."""
+        self._write({"epoch": figures.epoch, "holdout_clean": figures.clean, "holdout_pgd": figures.pgd})
+        self._board.add_scalar("holdout/clean", figures.clean, figures.epoch)
+        self._board.add_scalar("holdout/pgd", figures.pgd, figures.epoch)
+        self.say(f"epoch {figures.epoch}: hold-out clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}")
+
+    def say(self, line: str) -> None:
+        """Print one line, above the bar where there is one."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._said = time.monotonic()
+
+    def sync(self) -> None:
+        """Bring what is logged to the disk, so that a saved state never counts lines that a power cut takes."""
+        os.fsync(self._metrics.fileno())
+
+    def _write(self, record: dict[str, float]) -> None:
+        self._metrics.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
+        self._metrics.flush()
+        self.lines += 1
+
+
+class SilentLog:
+    """The log of every process but the first: it keeps and shows nothing."""
+
+    lines, busy_seconds = 0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, number: int, *, loss: float, seconds: float) -> None:
+        """Ignore it."""
+
+    def figures(self, figures: Figures) -> None:
+        """Ignore it."""
+
+    def say(self, line: str) -> None:
+        """Ignore it."""
+
+    def sync(self) -> None:
+        """Ignore it."""
+
+
+def cut_metrics(directory: Path, count: int) -> None:
+    """Keep the first `count` lines of metrics.jsonl: what a killed run logged after its saved state comes again.
+
+    Raises:
+        BadInput: it has fewer.
+
+    """
+    path = directory / METRICS
+    kept = path.read_bytes().splitlines(keepends=True)[:count] if path.exists() else []
+    if len(kept) < count or not all(line.endswith(b"\n") for line in kept):
+        raise BadInput(f"{path} has fewer than the {count} lines that the saved state counts", hint=START_ANEW)
+    write_atomic(path, b"".join(kept))

@@ -1,0 +1,121 @@
+"""The state of a run that is not finished: all that is needed to go on with it to the same weights, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.models.checkpoint import METADATA_KEY, Figures
+from pipeline.runs.directory import STATE
+from pipeline.training.trainer import Trainer
+from runtime.errors import BadInput
+from runtime.files import write_atomic
+from runtime.spec import Digest, Frozen
+
+DIGEST_KEY = "sha256"
+START_ANEW = "remove the directory, or name another --out"
+
+
+class Standing(Frozen):
+    """How far a run is, and what it must find unchanged to go on.
+
+    Random numbers have no state: they follow from the seed and the step or epoch.
+
+    Args:
+        steps: optimiser steps taken.
+        lines: of metrics.jsonl.
+        parts: in which a batch is taken, all devices together.
+        best, last: figures of the hold-out so far.
+        seconds, busy_seconds: spent so far, in all and in steps.
+        training_data, teacher: digests.
+
+    """
+
+    steps: int = 0
+    lines: int = 0
+    parts: int
+    best: Figures | None = None
+    last: Figures | None = None
+    seconds: float = 0.0
+    busy_seconds: float = 0.0
+    training_data: Digest
+    teacher: Digest | None
+
+
+def save_state(directory: Path, standing: Standing, trainer: Trainer) -> None:
+    """Write the state of a run, atomically, with a digest of its own."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(trainer).items()}
+    text = standing.model_dump_json()
+    metadata = {METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
+    write_atomic(directory / STATE, safetensors.torch.save(tensors, metadata=metadata))
+
+
+def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
+    """Bring a fresh trainer to the saved state of its run, and return where that is; `new` where nothing is saved.
+
+    Raises:
+        BadInput: the state is damaged, or it belongs to other data or another teacher.
+
+    """
+    path = directory / STATE
+    if not path.exists():
+        return new
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        standing = Standing.model_validate_json(metadata[METADATA_KEY])
+        if metadata[DIGEST_KEY] != _digest(metadata[METADATA_KEY], tensors):
+            raise BadInput(f"{path} is damaged: its digest differs", hint=START_ANEW)
+        _put(trainer, tensors)
+    except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
+        raise BadInput(f"{path} is damaged: {str(error).splitlines()[0]}", hint=START_ANEW) from None
+    for what, now, then in (
+        ("training data", new.training_data, standing.training_data),
+        ("teacher", new.teacher, standing.teacher),
+    ):
+        if now != then:
+            raise BadInput(f"the {what} changed since this run began: its digest differs", hint=START_ANEW)
+    trainer.divide(standing.parts)
+    return standing
+
+
+def _tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """Return all that a step changes: weights, statistics, momentum, the average."""
+    found = {f"student.{name}": tensor for name, tensor in trainer.student.state_dict().items()}
+    for name, parameter in trainer.student.named_parameters():
+        momentum = trainer.optimiser.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            found[f"momentum.{name}"] = momentum
+    if trainer.average is not None:
+        found |= {f"average.{name}": tensor for name, tensor in trainer.average.state_dict().items()}
+    return found
+
+
+def _put(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `_tensors` returned."""
+    parts: dict[str, dict[str, Tensor]] = {"student": {}, "momentum": {}, "average": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    trainer.student.load_state_dict(parts["student"])
+    if trainer.average is not None:
+        trainer.average.load_state_dict(parts["average"])
+    for name, parameter in trainer.student.named_parameters():
+        if name in parts["momentum"]:
+            momentum = torch.empty_like(parameter, requires_grad=False).copy_(parts["momentum"][name])
+            trainer.optimiser.state[parameter]["momentum_buffer"] = momentum
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,202 @@
+"""Teachers: known by name and digest, or by path, our own or foreign; and looked at before they teach."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.data.sets import EMBEDDED
+from pipeline.methods import METHODS
+from pipeline.models import Blueprint
+from pipeline.models.checkpoint import NetworkCard, load_checkpoint
+from pipeline.models.foreign import load_foreign, refuse_web_page
+from pipeline.models.layers import frozen
+from pipeline.recipe.schema import Recipe, TeacherTable
+from pipeline.runs.directory import CHECKPOINTS, TeacherFigures
+from pipeline.runs.evaluate import holdout_accuracy
+from runtime.errors import BadModel, BadRecipe
+from runtime.images.image_set import ImageSet
+
+MODELS = Path("models")
+"""Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
+WEAK = 1.5
+"""A teacher whose accuracy under PGD is below so many times chance has nothing to teach."""
+
+
+@dataclass(frozen=True)
+class KnownTeacher:
+    """A teacher with a name.
+
+    Args:
+        path: where its file lies if the recipe does not say.
+        sha256: the digest that the file must have; None where nobody has published one.
+        foreign: the network, for a file that does not say it itself.
+
+    """
+
+    path: Path
+    sha256: str | None
+    foreign: Blueprint | None = None
+
+
+LTD = (
+    ("cifar10/Linf/Chen2021LTD_WRN34_20", 20, "dbfc7cfe402d9ddf6cbe47c4809eab97fcccce7b6a254030cdca2640639cfa28"),
+    ("cifar10/Linf/Chen2021LTD_WRN34_10", 10, "fc398a4890e6856b5dd80856076000ec9e2debdd12d9f78a66171b9ffc383983"),
+    ("cifar100/Linf/Chen2021LTD_WRN34_10", 10, None),
+)
+"""RobustBench's entries of Chen and Lee 2021 (arXiv 2111.02331): name, width, digest. They take raw images in [0, 1].
+
+The digests were published by users of RobustBench, of files of 738,377,702 and 184,803,174 bytes; of the third nobody
+has published one that we know of.
+"""
+
+TEACHERS = {
+    "fashion-mini": KnownTeacher(
+        EMBEDDED / "fashion-mini-teacher.safetensors",
+        "918172ada6e3dbe483b839a9e2aa5886fd4fb411c3c1d22d68339738cf99bf39",
+    ),
+    **{
+        name: KnownTeacher(MODELS / f"{name}.pt", digest, Blueprint(arch="wideresnet", depth=34, width=width))
+        for name, width, digest in LTD
+    },
+}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher on its device, folded and frozen.
+
+    Args:
+        network: images to logits.
+        sha256: of its file.
+        vouched: whether the file was held to a digest, or says itself what it is.
+        figures: what it reached on the hold-out.
+
+    """
+
+    network: nn.Module
+    sha256: str
+    vouched: bool
+    figures: TeacherFigures
+
+    def __str__(self) -> str:
+        """Return what a user should read of it before it teaches."""
+        reached = self.figures
+        return (
+            f"teacher: clean {reached.clean:.1%}, PGD-10 {reached.pgd:.1%} on {reached.n} hold-out images; "
+            + ("" if self.vouched else "no digest of it is known, and in [teacher] this holds later runs to it: ")
+            + f'sha256 = "{self.sha256}"'
+        )
+
+
+def prepare_teacher(
+    recipe: Recipe, card: NetworkCard, holdout: ImageSet, device: torch.device, *, allow_weak: bool = False
+) -> Teacher | None:
+    """Load the teacher of a recipe and look at it; None where the method needs none.
+
+    Args:
+        recipe: names the teacher, the method and the threat model.
+        card: the student's, whose images and classes the teacher must share.
+        holdout: training images kept apart, which the teacher is tried on: clean and PGD-10.
+        device: where it will teach.
+        allow_weak: go on with one that PGD brings below 1.5 times chance.
+
+    Raises:
+        BadRecipe: no teacher has that name, or it belongs to other data.
+        BadModel: see `load_teacher`; or the teacher is not robust.
+
+    """
+    if not METHODS[recipe.method.name].needs_teacher:
+        return None
+    assert recipe.teacher is not None
+    network, digest, vouched = load_teacher(recipe.teacher, card)
+    network = frozen(network).to(device)
+    classes = len(card.classes)
+    clean, pgd = holdout_accuracy(network, holdout, classes=classes, eps=recipe.threat.eps, device=device)
+    if pgd < WEAK / classes and not allow_weak:
+        raise BadModel(
+            f"the teacher is not robust: {pgd:.1%} under PGD-10 on {len(holdout)} hold-out images ({clean:.1%} clean), "
+            f"below {WEAK} times the {1 / classes:.1%} of chance",
+            hint="its data, classes or normalisation may be others; --allow-weak-teacher goes on with it all the same",
+        )
+    return Teacher(network, digest, vouched, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))
+
+
+def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str, bool]:
+    """Return a teacher in eval mode, the SHA-256 of its file, and whether that is vouched for (see `Teacher`).
+
+    Raises:
+        BadRecipe: no teacher has that name, or its images or classes are not those of `card`.
+        BadModel: the file is missing, damaged, foreign and not described, or its digest is not the one asked for.
+
+    """
+    path, expected, foreign = _described(table)
+    if not path.is_file():
+        raise BadModel(
+            f"there is no teacher at {path.resolve()}",
+            hint="train one with `edgeproof teach`, or download it: docs/recipes.md says how",
+        )
+    refuse_web_page(path)
+    digest = _sha256(path)
+    if expected is not None and digest != expected:
+        raise BadModel(
+            f"{path} is not the file that was asked for: its sha256 is {digest}, not {expected}",
+            hint="download it again; teacher.sha256 names another digest that you trust",
+        )
+    if foreign is None:
+        return _own(path, card), digest, True
+    network = load_foreign(
+        path,
+        foreign,
+        channels=card.input.channels,
+        classes=len(card.classes),
+        mean=table.mean,
+        std=table.std,
+    )
+    return network, digest, expected is not None
+
+
+def _own(path: Path, card: NetworkCard) -> nn.Module:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02"):
+        raise BadModel(
+            f"{path} is a PyTorch file, which does not say what network it is",
+            hint='say it in [teacher], as arch = "wideresnet", depth = 34, width = 10',
+        )
+    network, own = load_checkpoint(path)
+    for what in ("input", "classes"):
+        theirs, ours = getattr(own, what), getattr(card, what)
+        if theirs != ours:
+            raise BadRecipe(
+                f"teacher: its {what} is {theirs}, the data's is {ours}", hint="take a teacher of this data"
+            )
+    return network.eval()
+
+
+def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]:
+    """Return where a teacher's file lies, its digest if there is one to hold it to, and its network if foreign."""
+    if table.name is None:
+        assert table.path is not None
+        path = table.path / CHECKPOINTS["best"] if table.path.is_dir() else table.path
+        foreign = table.arch and Blueprint(arch=table.arch, width=table.width or 1.0, depth=table.depth)
+        return path, table.sha256, foreign or None
+    if table.name not in TEACHERS:
+        raise BadRecipe(f"teacher.name: no teacher is called {table.name!r}", hint=f"known: {', '.join(TEACHERS)}")
+    known = TEACHERS[table.name]
+    path = table.path or known.path
+    if path.is_dir():
+        raise BadRecipe(
+            f"teacher: {path} is a directory, {table.name} is a file",
+            hint="for a run of your own in its place leave the name out",
+        )
+    return path, table.sha256 or known.sha256, known.foreign
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,68 @@
+"""The arithmetic of training: one place that decides it, switches it on and says what was used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pipeline.methods.search import Precision
+from runtime.errors import MissingEnvironment
+
+AMPERE = (8, 0)
+"""The first compute capability with TF32; older ones take such a product in float32, and say nothing."""
+
+
+def resolve(precision: Precision, device: torch.device) -> Precision:
+    """Return the precision used for what a recipe asks: `auto` is TF32 on a GPU that has it, else fp32 (ADR 0004).
+
+    Raises:
+        MissingEnvironment: TF32 is asked for on a device that has none.
+
+    """
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
+    if precision == "auto":
+        return "tf32" if has_tf32 else "fp32"
+    if precision == "tf32" and not has_tf32:
+        what = "this GPU" if device.type == "cuda" else device.type
+        raise MissingEnvironment(
+            f"TF32 needs an NVIDIA GPU since Ampere, not {what}",
+            hint="leave train.precision and search.precision at auto",
+        )
+    return precision
+
+
+def in_words(precision: Precision, search: Precision | None) -> str:
+    """Say in what a run trains, and in what it searches where that is another."""
+    return precision if search in (None, precision) else f"{precision}, search in {search}"
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Run forward passes, and what they differentiate to, in a resolved precision; PyTorch's settings come back.
+
+    Enter it anew for every step: autocast keeps its bf16 copies of the weights until it is left.
+    """
+    with products(precision), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+@contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """Let CUDA multiply float32 as a resolved precision says; PyTorch's settings, TF32 convolutions, come back.
+
+    That is all a backward pass needs: what autocast chose forwards, autograd takes backwards by itself.
+
+    These are the settings that keep PyTorch's old and new names for them in agreement. `fp32_precision` alone, which is
+    new, does not; whoever then reads an old name gets an error, as torch.compile does where it chooses CUDA kernels.
+    """
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        cudnn.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
