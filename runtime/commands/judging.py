@@ -13,10 +13,12 @@ from runtime.errors import UsageFault
 from runtime.machine.card import made_by
 from runtime.progress import log, progress_on_stderr
 from runtime.records.report import load_report
+from runtime.report.account import Account
 from runtime.report.console import print_summary
+from runtime.report.formats import write_formats
 from runtime.spec import PARENT, Gate, to_json
 from runtime.suite.plan import added
-from runtime.verdict.case import prepare
+from runtime.verdict.case import Run, prepare
 from runtime.verdict.run_directory import (
     check_out,
     finish_run,
@@ -62,6 +64,11 @@ def judge(subject: Subject, asked: Asked, *, threat_model: ThreatModel, gate: Ga
     show(report, out, as_json=asked.as_json)
 
 
+def write_all(out: Path, run: Run) -> list[str]:
+    """Write every format of a run's report; return a line for each that could not be written."""
+    return write_formats(out, Account(run.report, run.gallery))
+
+
 def show(report: Report, out: Path, *, as_json: bool) -> None:
     """Print a report, and exit with the verdict's code."""
     if as_json:
@@ -93,7 +100,7 @@ def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> 
             finish_shard(out, findings, journal)
             return None
         run = case.judge(findings)
-        finish_run(out, run, journal)
+        finish_run(out, run, journal, formats=write_all)
     return run.report
 
 

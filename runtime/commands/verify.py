@@ -16,7 +16,7 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.commands.attack_options import NO_GRADIENT, Asked, NewDirectory, attack_options
 from runtime.commands.engine_options import backend_option, command_session, provider_option, tf32_option
-from runtime.commands.judging import fresh_directory, judge, show
+from runtime.commands.judging import fresh_directory, judge, show, write_all
 from runtime.commands.preparers import Wanted, gradient_option, mean_option, prepare, std_option
 from runtime.commands.trust_options import allow_rollback_option, remembered, state_option, trust_option
 from runtime.errors import UsageFault
@@ -129,7 +129,7 @@ def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
     artifact = run.report.artifact
     out = out or fresh_directory(artifact.name, artifact.precision)
     with new_directory(out) as directory:
-        finish_run(directory, run)
+        finish_run(directory, run, formats=write_all)
     show(run.report, out, as_json=as_json)
 
 

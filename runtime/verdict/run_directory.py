@@ -15,8 +15,6 @@ from runtime.images.npz import UNREADABLE, open_npz
 from runtime.progress import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
-from runtime.report.account import Account
-from runtime.report.formats import write_formats
 from runtime.spec import to_json
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
@@ -25,7 +23,7 @@ from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from runtime.verdict.case import Findings, Run
@@ -175,13 +173,23 @@ def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
     journal.drop_units()
 
 
-def finish_run(out: Path, run: Run, journal: Journal | None = None) -> None:
-    """Write run.json where there is none, evidence.npz and gallery.npz, what people read, and last report.json."""
+def finish_run(
+    out: Path, run: Run, journal: Journal | None = None, *, formats: Callable[[Path, Run], Iterable[str]]
+) -> None:
+    """Write run.json where there is none, evidence.npz and gallery.npz, what people read, and last report.json.
+
+    Args:
+        out: the run directory.
+        run: what was found.
+        journal: of a run that was attacked here; its units are dropped.
+        formats: writes what people read into the directory, and returns a line for each file that it could not write.
+
+    """
     if not (out / RUN).is_file():
         write_run_record(out, run.report.request)
     write_atomic(out / EVIDENCE, _npz(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
     write_atomic(out / GALLERY, _npz(run.gallery.arrays()))
-    for line in write_formats(out, Account(run.report, run.gallery)):
+    for line in formats(out, run):
         log(line)
     write_atomic(out / REPORT, to_json(run.report))
     if journal:
