@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.backends.tensorrt.store import WORKSPACE, engines_place, private_directory
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
-from runtime.machine import driver as gpu_driver
+from runtime.machine import driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable
         return lambda graph: {}, "cpu"
     runtime = load_onnxruntime()
     find(runtime, kind)
-    gpu = gpu_driver.probe()
+    gpu = driver.probe()
     if not tf32:
         os.environ[TF32_SWITCH] = "0"
     # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.

@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 BUNDLE = ROOT / "tests" / "data" / "tiny-bundle"
 JETPACK_6 = ("manylinux_2_35_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64")
 """Wheels that run on Ubuntu 22.04 (glibc 2.35) on aarch64; the last one is also called manylinux2014."""

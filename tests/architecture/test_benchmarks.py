@@ -1,11 +1,12 @@
 """Benchmarks run by hand and seldom: what they import must still be there."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = sorted((Path(__file__).parents[2] / "benchmarks").glob("*.py"))
+from tests.paths import ROOT
+
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in BENCHMARKS])

@@ -2,12 +2,13 @@
 
 import importlib.metadata
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
-DOCKER = Path(__file__).parents[2] / "docker"
+from tests.paths import ROOT
+
+DOCKER = ROOT / "docker"
 RECIPES = sorted(DOCKER.glob("*.Dockerfile"))
 SERVICES = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
 

@@ -1,11 +1,11 @@
 """The device's Python is 3.10: what it runs must parse there."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 FILES = sorted(
     path.relative_to(ROOT).as_posix() for package in ("runtime", "export") for path in (ROOT / package).rglob("*.py")
 )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests.export.strangers import stranger
+from tests.export.foreign.strangers import stranger
 
 RANDOM = np.random.default_rng(0)
 W1 = RANDOM.standard_normal((6, 3, 3, 3)).astype(np.float32) / 3

@@ -13,8 +13,8 @@ from export.network.to_onnx import to_onnx
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points
+from runtime.backends import ort
 from runtime.backends.ort import OrtSession
-from runtime.backends.table import ort as session_ort
 from runtime.bundle.manifest import InputShape
 
 EVIDENCE = ("x", "broken", "prediction", "margin", "linf")
@@ -52,8 +52,8 @@ def task(request, monkeymodule):
 @pytest.fixture(scope="module")
 def monkeymodule():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_ort, "cores", lambda: 3)
-        patch.setattr(session_ort, "PIECE", 4)
+        patch.setattr(ort, "cores", lambda: 3)
+        patch.setattr(ort, "PIECE", 4)
         yield patch
 
 

@@ -11,7 +11,7 @@ from pipeline.recipe.schema import load_recipe
 from pipeline.runs.distill import distill
 from runtime.attacks import ATTACKS
 from runtime.images.image_set import ImageSet
-from tests.flow.commands import edgeproof
+from tests.command_line import edgeproof
 from tests.flow.plants import EPS, N, trained
 
 SMALL = (

@@ -10,7 +10,7 @@ from pipeline.runs.directory import open_run
 from pipeline.runs.evaluate import TorchSession
 from runtime.backends.table import open_session
 from runtime.bundle.opening import open_bundle
-from tests.flow.commands import edgeproof
+from tests.command_line import edgeproof
 
 N = 250
 MAY_DIFFER = 0.005

@@ -5,7 +5,7 @@ import pytest
 
 from runtime.bundle.opening import open_bundle
 from runtime.files import sha256
-from tests.flow.commands import edgeproof
+from tests.command_line import edgeproof
 
 
 def test_the_bundle_says_where_it_comes_from_and_what_was_measured(bundle, trained_run):

@@ -3,14 +3,14 @@
 import re
 import shlex
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 import yaml
 
 from runtime.cli import COMMANDS_GROUP
+from tests.paths import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+PAGE = (ROOT / "docs" / "fleet.md").read_text()
 WORKFLOW = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])
 STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 COMMANDS = [

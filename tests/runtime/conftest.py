@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from runtime.bundle.signing import Trust, fingerprint
 from runtime.images.image_set import ImageSet
+from tests.command_line import edgeproof
 from tests.fakes import LinearSession
-from tests.runtime.bundles import sign_bundle, write_bundle
-from tests.runtime.commands import edgeproof
+from tests.runtime.bundle.bundles import sign_bundle, write_bundle
 from tests.tiny import bundle_files, linear_task
 
 

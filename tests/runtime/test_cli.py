@@ -12,9 +12,9 @@ from click.testing import CliRunner
 import runtime
 from runtime import cli
 from runtime.errors import BadData
-from tests.runtime.long_run import COMMAND
+from tests.paths import TINY
+from tests.runtime.verdict.long_run import COMMAND
 
-TINY = Path(__file__).parents[1] / "data" / "tiny-bundle"
 MODULES = sorted(
     ".".join(("runtime", *path.relative_to(Path(runtime.__path__[0])).with_suffix("").parts))
     for path in Path(runtime.__path__[0]).rglob("*.py")

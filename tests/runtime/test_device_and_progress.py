@@ -8,7 +8,7 @@ import pytest
 from runtime import progress
 from runtime.attacks import ATTACKS
 from runtime.images.image_set import ImageSet
-from runtime.machine import card as device
+from runtime.machine import card
 from runtime.progress import Lines, Pace, Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
@@ -16,7 +16,7 @@ from tests.fakes import LinearSession
 
 
 def test_software_that_is_not_installed_is_left_out():
-    assert device.software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}
+    assert card.software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}
 
 
 def test_elsewhere_than_on_a_terminal_a_stage_is_one_line_at_its_end(capsys):

@@ -16,14 +16,24 @@ from runtime.backends.batch_halving import Fitting
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
-from runtime.suite.campaign import journal
+from runtime.suite import journal
 from runtime.verdict import case as verify
 from runtime.verdict.case import LARGEST_BATCH
+from tests.command_line import edgeproof
 from tests.fakes import LinearSession
-from tests.runtime.bundles import write_bundle
-from tests.runtime.commands import edgeproof
-from tests.runtime.long_run import COMMAND, OPTIONS, assert_same, go_on, lines, pause, start, wait_for_line, whole_run
+from tests.runtime.bundle.bundles import write_bundle
 from tests.runtime.mounts import read_only, tmpfs
+from tests.runtime.verdict.long_run import (
+    COMMAND,
+    OPTIONS,
+    assert_same,
+    go_on,
+    lines,
+    pause,
+    start,
+    wait_for_line,
+    whole_run,
+)
 from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
 
 

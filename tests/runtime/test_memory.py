@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.bundle.manifest import EVALUATION, InputShape
-from tests.runtime.bundles import write_bundle
+from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import FORWARD, GRADIENT, graph, npz
 
 MEASURED = """

@@ -25,10 +25,10 @@ from runtime.errors import BadModel
 from runtime.files import sha256
 from runtime.images.npz import read_npz
 from runtime.suite.journal import JOURNAL, Journal, Work
+from tests.paths import ROOT
+from tests.runtime.bundle.test_graph_scan import inside_a_branch
 from tests.runtime.mutation import TEXT, explore
-from tests.runtime.test_graph_scan import inside_a_branch
 
-ROOT = Path(__file__).parents[2]
 SHARE = 50
 PATIENCE = 60
 """Seconds after which a graph hangs."""

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from runtime import sequential
 from runtime.records.report import load_report
 from runtime.sequential import ALPHA, above, below, interval, log_capital, running_counts
-from runtime.suite.campaign import campaign as suite
+from runtime.suite import campaign
 from runtime.verdict.case import growing
-from tests.runtime.bundles import write_bundle
-from tests.runtime.commands import edgeproof
+from tests.command_line import edgeproof
+from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import bundle_files, linear_task
 
 RUNS = 10_000
@@ -173,7 +173,7 @@ def test_the_paired_gate_stops_early_too_and_claims_no_test(place, tmp_path):
 def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, monkeypatch):
     options = [*EARLY, "--fail-under", "30%"]
     assert edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "whole").exit_code == 0
-    calls, measure = itertools.count(), suite.measure
+    calls, measure = itertools.count(), campaign.measure
 
     def interrupted(*arguments):
         if next(calls) == 6:
@@ -181,7 +181,7 @@ def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, 
         return measure(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(suite, "measure", interrupted)
+        patch.setattr(campaign, "measure", interrupted)
         assert edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "run").exit_code == 130
     result = edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "run", "--resume")
     assert "going on after 6 units" in result.stderr

@@ -216,7 +216,7 @@ def library_of(module: Any) -> Library:
 
 
 def load_tensorrt() -> Library:
-    """Import TensorRT; call it after `gpu_driver.probe`.
+    """Import TensorRT; call it after `driver.probe`.
 
     Raises:
         MissingEnvironment: it is not installed, does not load, or is too old.

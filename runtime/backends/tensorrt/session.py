@@ -17,7 +17,7 @@ from runtime.backends.tensorrt.memory import PycudaMemory, Room
 from runtime.backends.tensorrt.store import EngineKey, EngineStore
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
-from runtime.machine import driver as gpu_driver
+from runtime.machine import driver
 from runtime.session import SessionCard
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def open_accelerator() -> Accelerator:
         MissingEnvironment: driver, GPU, TensorRT or PyCUDA is missing, or too old.
 
     """
-    gpu_driver.probe()
+    driver.probe()
     library = load_tensorrt()
     memory = PycudaMemory()
     with memory.active():
-        return Accelerator(gpu_driver.current(), library, memory)
+        return Accelerator(driver.current(), library, memory)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,257 @@
+import gzip
+import hashlib
+import pickle
+from importlib.metadata import entry_points
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from pipeline.data import make_fashion_mini
+from pipeline.data.sets import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
+from pipeline.memory import free_memory
+from runtime.errors import BadData
+from runtime.images.decode import Pictures
+from runtime.images.find import DATASETS_GROUP, find_images
+from runtime.images.image_set import ImageSet
+
+
+def image_set(count=20, channels=1, size=8):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, channels, size, size), np.uint8)
+    return ImageSet("set", images, np.arange(count) % 4, np.arange(count))
+
+
+def one_class(images):
+    return ImageSet(images.name, images.images, np.zeros_like(images.labels), images.ids)
+
+
+def test_fashion_mini_is_balanced_small_and_licensed():
+    dataset = load_fashion_mini(EMBEDDED)
+    assert dataset.train.images.shape == (10_000, 1, 28, 28)
+    assert dataset.test.images.shape == (2_000, 1, 28, 28)
+    assert set(np.bincount(dataset.train.labels)) == {1000}
+    assert set(np.bincount(dataset.test.labels)) == {200}
+    assert (EMBEDDED / "fashion-mini.npz").stat().st_size <= 6e6
+    assert "MIT License" in (EMBEDDED / "fashion-mini.LICENSE").read_text()
+
+
+def test_no_training_image_of_fashion_mini_is_also_a_test_image():
+    dataset = load_fashion_mini(EMBEDDED)
+    train = {image.tobytes() for image in dataset.train.images}
+    assert not any(image.tobytes() in train for image in dataset.test.images)
+
+
+def test_the_script_takes_the_first_images_of_every_class_in_order():
+    labels = np.array([1, 0, 1, 1, 0, 0], np.uint8)
+    assert make_fashion_mini.first_per_class(labels, 2).tolist() == [0, 1, 2, 4]
+
+
+def test_the_script_refuses_missing_damaged_and_other_files(tmp_path):
+    name = "train-images-idx3-ubyte.gz"
+    with pytest.raises(BadData, match="missing"):
+        make_fashion_mini.read_official(tmp_path, name)
+    (tmp_path / name).write_bytes(gzip.compress(b"other"))
+    with pytest.raises(BadData, match="SHA-256"):
+        make_fashion_mini.read_official(tmp_path, name)
+    (tmp_path / name).write_bytes(b"not gzip")
+    with pytest.raises(BadData, match="damaged"):
+        make_fashion_mini.read_official(tmp_path, name)
+
+
+@pytest.mark.parametrize("test_name", ["test", "val"])
+def test_an_image_folder_is_a_data_set(tmp_path, test_name):
+    for split in ("train", test_name):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 6), (label * 255, 0, 0)).save(tmp_path / split / name / "0.png")
+    dataset = load_dataset(None, tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.train.images.shape == (2, 3, 6, 8)
+    assert dataset.test.labels.tolist() == [0, 1]
+
+
+def test_two_npz_files_are_a_data_set(tmp_path):
+    images = image_set()
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", x=images.images, y=images.labels)
+    dataset = load_dataset(None, tmp_path)
+    assert dataset.classes == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(dataset.test.images, images.images)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
+def test_a_damaged_or_missing_embedded_set_is_refused_and_says_where_it_looked(tmp_path, monkeypatch, damage):
+    (tmp_path / "fashion-mini.npz").write_bytes((EMBEDDED / "fashion-mini.npz").read_bytes())
+    monkeypatch.setattr("pipeline.data.sets.EMBEDDED", tmp_path)
+    load_fashion_mini(tmp_path)
+    damage(tmp_path / "fashion-mini.npz")
+    with pytest.raises(BadData, match=str(tmp_path)):
+        load_fashion_mini(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "says"),
+    [
+        (image_set(channels=1), image_set(channels=3), "3 x 8 x 8"),
+        (image_set(size=8), image_set(size=9), "1 x 9 x 9"),
+        (one_class(image_set()), one_class(image_set()), "1 class"),
+    ],
+)
+def test_splits_that_do_not_fit_each_other_are_refused_before_training(tmp_path, train, test, says):
+    for split, images in (("train", train), ("test", test)):
+        np.savez(tmp_path / f"{split}.npz", x=images.images, y=images.labels)
+    with pytest.raises(BadData, match=says):
+        load_dataset(None, tmp_path)
+
+
+def test_a_missing_data_set_says_where_it_looked(tmp_path):
+    with pytest.raises(BadData, match=str(tmp_path)):
+        load_dataset(None, tmp_path)
+    with pytest.raises(BadData) as error:
+        load_dataset("nonsense", None)
+    assert error.value.hint is not None
+    assert all(name in error.value.hint for name in DATASETS)
+
+
+def test_a_torchvision_set_that_cannot_be_had_says_where_it_looked(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadData, match="file"):
+        load_dataset("cifar10", None, tmp_path / "file")
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def cifar100_files(tmp_path, monkeypatch):
+    """Files in the layout of CIFAR-100, 12 and 6 images; torchvision is told their digests."""
+    folder, random = tmp_path / "cifar-100-python", np.random.default_rng(0)
+    folder.mkdir()
+    written = {}
+    for split, count in (("train", 12), ("test", 6)):
+        pixels = random.integers(0, 256, (count, 3 * 32 * 32), np.uint8)
+        labels = [int(label) for label in np.arange(count) * 9]
+        (folder / split).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}))
+        written[split] = (pixels.reshape(-1, 3, 32, 32), labels)
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {label}" for label in range(100)]}))
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", md5(folder / "train")]])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", md5(folder / "test")]])
+    meta = datasets.CIFAR100.meta | {"md5": md5(folder / "meta")}
+    monkeypatch.setattr(datasets.CIFAR100, "meta", meta)
+    return written
+
+
+def test_cifar100_is_known_by_name_to_recipes_and_to_verify(cifar100_files, tmp_path):
+    dataset = load_dataset("cifar100", None, tmp_path)
+    assert len(dataset.classes) == 100
+    for split in ("train", "test"):
+        images, (pixels, labels) = getattr(dataset, split), cifar100_files[split]
+        np.testing.assert_array_equal(images.images, pixels)
+        assert images.labels.tolist() == labels
+    assert find_images("cifar100", root=tmp_path).sha256 == dataset.test.sha256
+
+
+def test_svhn_is_known_by_name_to_recipes_and_to_verify(tmp_path, monkeypatch):
+    random, written = np.random.default_rng(0), {}
+    for split, count in (("train", 11), ("test", 7)):
+        pixels, digits = random.integers(0, 256, (count, 3, 32, 32), np.uint8), np.arange(count) % 10
+        labels = np.where(digits == 0, 10, digits)[:, None]  # as the file has it: ten stands for the digit 0
+        path = tmp_path / f"{split}_32x32.mat"
+        scipy.io.savemat(path, {"X": pixels.transpose(2, 3, 1, 0), "y": labels.astype(np.uint8)})
+        monkeypatch.setitem(datasets.SVHN.split_list, split, ["none", path.name, md5(path)])
+        written[split] = (pixels, digits)
+    dataset = load_dataset("svhn", None, tmp_path)
+    assert dataset.classes == tuple("0123456789")
+    for split in ("train", "test"):
+        images, (pixels, digits) = getattr(dataset, split), written[split]
+        np.testing.assert_array_equal(images.images, pixels)
+        np.testing.assert_array_equal(images.labels, digits)
+    assert find_images("svhn", root=tmp_path).sha256 == dataset.test.sha256
+
+
+def test_every_data_set_of_recipes_is_also_one_of_the_command_line():
+    assert {entry.name for entry in entry_points(group=DATASETS_GROUP)} == set(DATASETS)
+
+
+def picture_folder(path, count=8, size=8, classes=("cat", "dog")):
+    """An image folder of different pictures."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, name in enumerate(classes):
+            (path / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 256, (size, size, 3), np.uint8)
+                pixels[0, 0] = label
+                Image.fromarray(pixels).save(path / split / name / f"{number}.png")
+    return path
+
+
+def test_a_folder_that_does_not_fit_the_memory_is_decoded_when_it_is_looked_at(tmp_path, monkeypatch):
+    folder = picture_folder(tmp_path / "set")
+    decoded = load_dataset(None, folder)
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
+    listed = load_dataset(None, folder)
+    assert isinstance(decoded.train.images, np.ndarray)
+    assert isinstance(listed.train.images, Pictures)
+    assert listed.train.images.shape == decoded.train.images.shape
+    assert listed.train.sha256 == decoded.train.sha256
+    np.testing.assert_array_equal(listed.train.as_float(slice(3, 6)), decoded.train.as_float(slice(3, 6)))
+    (rest, held), (all_rest, all_held) = (hold_out(each.train, 5, seed=1) for each in (listed, decoded))
+    assert isinstance(rest.images, Pictures)
+    assert isinstance(held.images, np.ndarray)
+    assert (rest.sha256, held.sha256) == (all_rest.sha256, all_held.sha256)
+
+
+def test_each_process_on_a_machine_counts_where_all_of_them_decode_a_folder(tmp_path, monkeypatch):
+    folder = picture_folder(tmp_path / "set")  # 16 pictures of 3 x 8 x 8
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 4 * 16 * 3 * 8 * 8)
+    kinds = [type(load_dataset(None, folder, sharing=processes).train.images) for processes in (1, 2, 3)]
+    assert kinds == [np.ndarray, np.ndarray, Pictures]
+
+
+@pytest.mark.parametrize("damage", ["missing", "no image", "another shape"])
+def test_a_listed_picture_that_cannot_be_had_is_named(tmp_path, monkeypatch, damage):
+    folder = picture_folder(tmp_path / "set")
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
+    images = load_dataset(None, folder).train
+    victim = folder / "train" / "dog" / "7.png"
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "no image":
+        victim.write_bytes(b"P")
+    else:
+        Image.new("RGB", (9, 8)).save(victim)
+    with pytest.raises(BadData, match=r"dog.7\.png"):
+        np.asarray(images.images)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "available", "free"),
+    [("max", 0, 1000, 1000), (3000, 1000, 5000, 2000), (9000, 0, 5000, 5000), (10, 20, 5000, 0), (None, 0, 7000, 7000)],
+)
+def test_free_memory_is_the_machines_or_its_containers(limit, used, available, free, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {available} kB\n")
+    if limit is not None:
+        for name, value in (("max", limit), ("current", used)):
+            (tmp_path / f"memory.{name}").write_text(f"{value if value == 'max' else value * 1024}\n")
+    monkeypatch.setattr("pipeline.memory.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("pipeline.memory.CGROUP", tmp_path)
+    assert free_memory(torch.device("cpu")) == free * 1024
+    (tmp_path / "meminfo").unlink()
+    assert free_memory(torch.device("cpu")) >= 0
+
+
+def test_the_hold_out_is_disjoint_and_repeated_by_its_seed():
+    images = image_set()
+    rest, held = hold_out(images, 5, seed=1)
+    assert sorted([*rest.ids, *held.ids]) == list(range(20))
+    assert hold_out(images, 5, seed=1)[1].ids.tolist() == held.ids.tolist()
+    assert hold_out(images, 5, seed=2)[1].ids.tolist() != held.ids.tolist()
+    for count in (0, 20, 21):
+        with pytest.raises(BadData, match="hold out"):
+            hold_out(images, count, seed=1)

@@ -1,0 +1,209 @@
+"""Runs that are killed or interrupted in a real process, and go on."""
+
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from runtime.bundle.manifest import EVALUATION
+from runtime.errors import BadData
+from runtime.machine import card
+from runtime.records.report import load_report
+from runtime.verdict.run_directory import open_run, read_request
+from tests.command_line import edgeproof
+from tests.runtime.bundle.bundles import write_bundle
+from tests.runtime.verdict.long_run import OPTIONS, N, assert_same, lines, start, stop, wait_for_line, whole_run
+from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return whole_run(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.mark.parametrize("killed_after", [1, 6])
+def test_a_killed_run_loses_at_most_the_unit_in_flight(place, tmp_path, killed_after):
+    out = tmp_path / "run"
+    with start(place, out) as process:
+        stop(process, signal.SIGKILL, out, killed_after)
+    assert process.returncode == -signal.SIGKILL
+    done = lines(out) - 1
+    assert done >= killed_after - 1
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--batch", 7, "--out", out, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert done == 0 or f"going on after {done} units" in result.stderr
+    assert_same(out, place / "whole")
+    assert not (out / "units").exists()
+
+
+def test_a_run_that_is_asked_to_end_says_how_to_go_on(place, tmp_path):
+    out = tmp_path / "run"
+    with start(place, out) as process:
+        said = stop(process, signal.SIGTERM, out, 2)
+    assert process.returncode == 130
+    assert f"the same command with --out {out} --resume" in said
+    assert said.splitlines()[-1] == "interrupted"
+    assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", out, "--resume").exit_code == 0
+    assert_same(out, place / "whole")
+
+
+def test_a_finished_run_is_not_done_again(place):
+    before = (place / "whole" / "report.json").read_bytes()
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", place / "whole", "--resume", "--json")
+    assert result.exit_code == 0
+    assert "is finished already" in result.stderr
+    assert result.stdout.encode() == before
+
+
+def test_resume_begins_where_nothing_is_and_needs_a_place(place, tmp_path):
+    result = edgeproof("verify", place / "bundle", "--attacks", "fgsm", "--out", tmp_path / "new", "--resume")
+    assert result.exit_code == 0
+    result = edgeproof("verify", place / "bundle", "--resume")
+    assert (result.exit_code, "--out DIR" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def half(place, tmp_path):
+    """A run that was killed half way."""
+    out = tmp_path / "half"
+    with start(place, out) as process:
+        stop(process, signal.SIGKILL, out, 3)
+    return out
+
+
+CHANGED = {
+    "other seed": (["--seed", "1"], "asked with seed 0, now with 1\n"),
+    "other eps": (["--eps", "0.02"], "asked with threat_model norm=linf eps="),
+    "other attacks": (["--attacks", "fgsm"], "asked with attacks fgsm, pgd, apgd-ce, now with fgsm\n"),
+    "fewer images": (["--n", "300"], "asked with n "),
+    "a gate": (["--fail-under", "1%"], "asked with gate none, now with fail_under=0.01\n"),
+    "a shard": (["--shard", "1/2"], "asked with shard none, now with 1/2\n"),
+}
+
+
+def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_path):
+    kept = (half / "journal.jsonl").read_bytes()
+    for options, reason in CHANGED.values():
+        result = edgeproof("verify", place / "bundle", *OPTIONS, *options, "--out", half, "--resume")
+        assert result.exit_code == 3, result.stderr
+        assert reason in result.stderr
+    weight, bias, images, labels = linear_task(n=N)
+    with np.load(place / "bundle" / EVALUATION) as stored:
+        same_images = npz(**stored)
+    other = {
+        **bundle_files((weight, bias, images, labels)),
+        "model.fp32.onnx": graph(FORWARD, weight * 2, bias),
+        EVALUATION: same_images,
+    }
+    write_bundle(tmp_path / "other", other, n=N)
+    result = edgeproof("verify", tmp_path / "other", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3
+    assert "asked with artifact_sha256 " in result.stderr
+    assert (half / "journal.jsonl").read_bytes() == kept
+
+
+def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, monkeypatch):
+    real = card.version
+    monkeypatch.setattr(card, "version", lambda name: "0.0" if name == "onnxruntime" else real(name))
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert "begun with onnxruntime" in result.stderr
+
+
+DAMAGE = {
+    "journal.jsonl": (lambda data: data.replace(b"clean", b"clear"), "line 2 is damaged"),
+    "run.json": (lambda data: data.replace(b'"seed": 0', b'"seed": 1'), "its digest is not that of its request"),
+    "units/clean-0.npz": (lambda data: data[:-1], "clean-0.npz is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_run_is_refused_with_its_reason(place, half, name):
+    change, reason = DAMAGE[name]
+    (half / name).write_bytes(change((half / name).read_bytes()))
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert reason in result.stderr
+
+
+def test_a_last_line_that_a_power_cut_tore_is_done_again(place, half):
+    path = half / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume").exit_code == 0
+    assert_same(half, place / "whole")
+
+
+def test_without_resume_a_run_that_is_there_is_left_alone(place, half):
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half)
+    assert result.exit_code == 2
+    assert "--resume" in result.stderr
+
+
+def test_a_directory_that_is_no_run_is_not_gone_on_with(place, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
+    assert result.exit_code == 3
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_of_hidden_files_is_no_run_and_keeps_them(place, tmp_path):
+    (tmp_path / "mine" / ".git").mkdir(parents=True)
+    (tmp_path / "mine" / ".git" / "config").write_text("keep")
+    result = edgeproof("verify", place / "bundle", "--out", tmp_path / "mine", "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert (tmp_path / "mine" / ".git" / "config").read_text() == "keep"
+
+
+def test_a_run_goes_on_beside_what_a_power_cut_left_of_its_first_file(place, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.x1y2").write_text("{")
+    options = ["--attacks", "clean", "--out", tmp_path / "run", "--resume"]
+    assert edgeproof("verify", place / "bundle", *options).exit_code == 0
+
+
+def test_a_run_that_ends_before_its_first_unit_removes_no_file_but_its_own(place, tmp_path):
+    def fail_in(out, *names):
+        with open_run(out, read_request(place / "whole"), resume=False):
+            for name in names:
+                (out / name).write_text("keep")
+            raise BadData("before the first unit")
+
+    with pytest.raises(BadData, match="before"):
+        fail_in(tmp_path / "run", "notes.txt")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    with pytest.raises(BadData, match="before"):
+        fail_in(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_runs_killed_at_fifty_random_moments_end_as_if_nothing_had_been(place, tmp_path):
+    """A fifth of the kills at any time from the start, the others soon after a new line of the journal."""
+    chance, kills, runs, lost, working = random.Random(0), 0, 0, [], 0
+    while kills < 50:
+        out, ended = tmp_path / f"run{runs}", False
+        runs += 1
+        while not ended:
+            before, early = lines(out), chance.random() < 0.2
+            with start(place, out, "--resume") as process:
+                wait_for_line(process, out, 0 if early else before)
+                time.sleep(chance.uniform(0, 2 if early else 0.15))
+                process.kill()
+                process.communicate(timeout=120)
+            ended = process.returncode == 0
+            assert lines(out) >= before
+            if not ended:
+                kills, working = kills + 1, working + (lines(out) > before)
+                units = {path.stem for path in (out / "units").glob("[!.]*.npz")}
+                lost.append(len(units) - max(lines(out) - 1, 0))
+        assert_same(out, place / "whole")
+    print(
+        f"{kills} kills in {runs} runs, {working} of them after new work; at most {max(lost)} unit beyond the journal"
+    )
+    assert max(lost) <= 1
+    assert working > 20
+    assert load_report(place / "whole").verdict == "passed"
