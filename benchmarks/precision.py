@@ -46,7 +46,7 @@ SHOWN = 8
 """Layers of the ranking that are written down."""
 
 
-class Borrowed:
+class BorrowedGradient:
     """A graph judged by its own logits, attacked with another's gradient."""
 
     def __init__(self, judge: OrtSession, attacker: OrtSession) -> None:
@@ -87,7 +87,7 @@ def judged(name: str, model: ModelProto, images: ImageSet, eps: float, parent: O
     exact, found = parent.logits(x), session.logits(x)
     row = {"precision": name, **figures, "worst": float(standing.mean())}
     if name != "fp32":
-        _, transferred = attacked(Borrowed(session, parent), images, eps)
+        _, transferred = attacked(BorrowedGradient(session, parent), images, eps)
         row["worst_parent"] = float(transferred.mean())
         standing = standing & transferred
     row["worst_union"] = float(standing.mean())

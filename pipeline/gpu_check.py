@@ -15,7 +15,7 @@ from pipeline.models.layers import frozen
 from pipeline.recipe.schema import Recipe, load_recipe
 from pipeline.training.trainer import Trainer
 from runtime.errors import MissingEnvironment
-from runtime.gpu_check.checks import Given
+from runtime.gpu_check.checks import CheckContext
 from runtime.records.gpu_check import Result
 
 NAME = "training"
@@ -26,7 +26,7 @@ LOSS_APART, COSINE = 1e-2, 0.99
 OVERRIDES = ("method.name=adaad", "student.width=0.25", f"train.batch={BATCH}", "train.epochs=1")
 
 
-def training(given: Given) -> Result:
+def training(given: CheckContext) -> Result:
     """Compare loss and gradient of AdaAD's step in float32; run the step in every precision that CUDA trains in.
 
     Raises:

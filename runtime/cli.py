@@ -27,7 +27,7 @@ HINTS = {
     errno.EACCES: "name a place that this user may write to",
 }
 """What to do about an error of the operating system, by its number."""
-CLICKS_OWN = (click.ClickException, click.exceptions.Exit, click.Abort)
+CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 SUMMARIES = {
     "teach": "Train a robust teacher.",
@@ -110,7 +110,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
-        except CLICKS_OWN:
+        except CLICK_EXITS:
             raise
         except Exception:
             click.echo(traceback.format_exc(), err=True, nl=False)

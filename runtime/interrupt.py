@@ -29,7 +29,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_back(*, alone: bool = True, told: bool = True) -> Iterator[Callable[[], bool]]:
+def defer_signals(*, alone: bool = True, told: bool = True) -> Iterator[Callable[[], bool]]:
     """Let the first SIGTERM or Ctrl-C only ask the block to end, for it to do so where it can go on from.
 
     Yields what tells whether that was asked. A second signal raises KeyboardInterrupt at once. Outside the main thread

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
 
 from export.foreign.batch import free_batch
-from export.foreign.ends import Step, enter, leave
+from export.foreign.ends import Step, attach_input, attach_output
 from export.foreign.softmax import before_softmax
 from export.graph.floating import REAL
 from export.graph.passes import OPSETS, opset_of
@@ -100,8 +100,8 @@ def adapt(
     logits, cut = before_softmax(graph, output, classes)
     if cut:
         changes.append(f"the {cut} at its end cut off: it hides the gradient and keeps the order of the classes")
-    enter(model, interface.name, image, _front(interface, mean, std, changes))
-    leave(model, logits, classes, _back(graph, logits))
+    attach_input(model, interface.name, image, _front(interface, mean, std, changes))
+    attach_output(model, logits, classes, _back(graph, logits))
     return Adapted(model, interface, cut, tuple(changes))
 
 

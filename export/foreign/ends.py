@@ -26,7 +26,7 @@ class Step:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def enter(model: ModelProto, own: str, image: tuple[int, int, int], steps: Sequence[Step]) -> None:
+def attach_input(model: ModelProto, own: str, image: tuple[int, int, int], steps: Sequence[Step]) -> None:
     """Replace a model's input `own`, in place, by `input` [batch, C, H, W] float32, which goes through `steps`.
 
     Every other value called like an end of the graph is renamed.
@@ -46,10 +46,10 @@ def enter(model: ModelProto, own: str, image: tuple[int, int, int], steps: Seque
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *image]))
 
 
-def leave(model: ModelProto, own: str, classes: int, steps: Sequence[Step]) -> None:
+def attach_output(model: ModelProto, own: str, classes: int, steps: Sequence[Step]) -> None:
     """Replace a model's outputs, in place, by `logits` [batch, K] float32, made by `steps` of its value `own`.
 
-    Nodes that `logits` does not depend on are dropped. `enter` comes first.
+    Nodes that `logits` does not depend on are dropped. `attach_input` comes first.
     """
     graph = model.graph
     nodes = _chain(graph, inner(own), steps or [Step("Identity")], BACK)

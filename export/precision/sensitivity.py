@@ -11,7 +11,7 @@ from export.gradient import gradient_graph
 from export.graph.passes import to_bytes
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
-from runtime.backends.batch_halving import Fitting
+from runtime.backends.batch_halving import BatchHalving
 from runtime.backends.ort import OrtSession
 from runtime.progress import Silent, log
 from runtime.suite.campaign import Campaign, Target, clean_pass
@@ -56,7 +56,7 @@ def accuracy(model: ModelProto, images: ImageSet, eps: float | None) -> Accuracy
 
     """
     gradient = None if eps is None else to_bytes(gradient_graph(model))
-    session = Fitting(OrtSession(to_bytes(model), gradient, precision="int8"))
+    session = BatchHalving(OrtSession(to_bytes(model), gradient, precision="int8"))
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     target = Target(session, images, classes, BATCH, np.asarray)
     evidence = clean_pass(target, 0, Silent())

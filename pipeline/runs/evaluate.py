@@ -13,7 +13,7 @@ from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
-from runtime.backends.batch_halving import Fitting
+from runtime.backends.batch_halving import BatchHalving
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
@@ -90,7 +90,7 @@ def holdout_accuracy(
         OutOfMemory: not even one image fits the device's memory.
 
     """
-    session = Fitting(TorchSession(network, sha256="", device=device))
+    session = BatchHalving(TorchSession(network, sha256="", device=device))
     target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
     evidence = clean_pass(target, 0, Silent())
     under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)

@@ -25,7 +25,7 @@ from pipeline.training.devices import from_first
 from pipeline.training.trainer import Trainer
 from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
-from runtime.interrupt import held_back
+from runtime.interrupt import defer_signals
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Run:
         """
         evaluated = self.standing.last.epoch if self.standing.last else 0
         fabric = self.fabric
-        holding = held_back(alone=fabric.world_size == 1, told=fabric.is_global_zero)
+        holding = defer_signals(alone=fabric.world_size == 1, told=fabric.is_global_zero)
         with self._open_log() as log, holding as asked:
             log.say(title if self.standing.steps == 0 else f"{title}; resumed after step {self.standing.steps}")
             for epoch in range(evaluated, math.ceil(self.steps / len(self.batches))):

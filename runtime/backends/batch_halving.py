@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-class Fitting:
+class BatchHalving:
     """A session behind which batches are halved until they fit. No answer depends on how a batch is cut.
 
     Args:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.records.report import AttackRow
-    from runtime.records.request import Led
+    from runtime.records.request import GradientSource
     from runtime.suite.campaign import Outcome
 
 MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""
-ODD_ONE = 1
+TOLERATED = 1
 """So many always may, unless they are all: among few images one is no sign."""
 SIGNIFICANT = 0.01
 """Of McNemar's test between FGSM and PGD."""
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
         return len(self.outcome.evidence)
 
     @property
-    def led_by(self) -> list[Led]:
+    def gradient_from(self) -> list[GradientSource]:
         """Return whose gradients attacks within the ball followed."""
         return list(dict.fromkeys(row.gradient for row in self.white_box))
 
@@ -137,9 +137,9 @@ def zero_gradient(facts: Facts) -> Seen:
         return _not_run("an attack that uses gradients")
     evidence = facts.outcome.evidence
     correct, zero = int(evidence.correct.sum()), int(evidence.zero_gradient.sum())
-    whose = "the gradient is" if len(facts.led_by) == 1 else "own and parent's gradient are both"
+    whose = "the gradient is" if len(facts.gradient_from) == 1 else "own and parent's gradient are both"
     message = f"{whose} zero on {zero} of {correct} correctly classified images"
-    blind = zero > max(MOST_ZERO_GRADIENTS * correct, ODD_ONE) or zero == correct > 0
+    blind = zero > max(MOST_ZERO_GRADIENTS * correct, TOLERATED) or zero == correct > 0
     return _seen(blind, message + (": the attacks were blind" if blind else ""))
 
 
@@ -160,7 +160,7 @@ def far_from_chance(facts: Facts) -> Seen:
 def fgsm_over_pgd(facts: Facts) -> Seen:
     """One step cannot be stronger than ten, unless the gradient misleads."""
     fell, correct = facts.outcome.evidence.fell, facts.outcome.evidence.correct
-    both = [(labelled("fgsm", led), labelled("pgd", led)) for led in facts.led_by]
+    both = [(labelled("fgsm", led), labelled("pgd", led)) for led in facts.gradient_from]
     if not both or not fell.keys() >= set(sum(both, ())):
         return _not_run("fgsm and pgd")
     fgsm, pgd = (np.any([fell[name] for name in names], axis=0)[correct] for names in zip(*both, strict=True))
@@ -173,7 +173,7 @@ def fgsm_over_pgd(facts: Facts) -> Seen:
 def pgd_over_autoattack(facts: Facts) -> Seen:
     """PGD far above AutoAttack says that fixed steps on cross-entropy do not find what is there."""
     fell = facts.outcome.evidence.fell
-    pgd = [labelled("pgd", led) for led in facts.led_by]
+    pgd = [labelled("pgd", led) for led in facts.gradient_from]
     standard = [row.label for row in facts.outcome.attacks if row.cascade]
     if not pgd or not standard or not fell.keys() >= {*pgd, *standard}:
         return _not_run("pgd and aa")
@@ -218,8 +218,8 @@ def parentless(facts: Facts) -> Seen:
         return Seen("quiet", f"{facts.precision} needs no other gradient than its own")
     if not facts.within:
         return _not_run("an attack within eps")
-    alone = "parent" not in facts.led_by
-    led = "its own straight-through gradient and by Square" if "own" in facts.led_by else "Square"
+    alone = "parent" not in facts.gradient_from
+    led = "its own straight-through gradient and by Square" if "own" in facts.gradient_from else "Square"
     message = f"no fp32 parent lent its gradient: {facts.precision} was attacked by {led} alone"
     return _seen(alone, message if alone else "the gradient of its fp32 parent led attacks too")
 

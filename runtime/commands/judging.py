@@ -17,7 +17,7 @@ from runtime.report.account import Account
 from runtime.report.console import print_summary
 from runtime.report.formats import write_formats
 from runtime.spec import PARENT, Gate, to_json
-from runtime.suite.plan import added
+from runtime.suite.plan import mandatory_attacks
 from runtime.verdict.case import Run, prepare
 from runtime.verdict.run_directory import (
     check_out,
@@ -132,7 +132,7 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
     beside = out.absolute().parent / f"{out.absolute().name}-{PARENT}"
     check_out(beside, resume=asked.resume)
     log(f"first {PARENT}, to measure the drop from: {beside}")
-    besides = tuple(attack.name for attack in added(settings.attacks, len(subject.classes), precision))
+    besides = tuple(attack.name for attack in mandatory_attacks(settings.attacks, len(subject.classes), precision))
     alike = replace(settings, gate=Gate(), attacks=(*settings.attacks, *besides))
     run_in(beside, subject.parent(), alike, resume=asked.resume)
     return replace(settings, against=beside)

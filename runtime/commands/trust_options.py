@@ -59,7 +59,7 @@ def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
 
 
 @contextlib.contextmanager
-def remembered(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> Iterator[None]:
+def enforce_no_rollback(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> Iterator[None]:
     """Refuse a bundle older than what was accepted; put it on record if the block exits the command with 0.
 
     Args:

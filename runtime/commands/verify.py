@@ -18,7 +18,7 @@ from runtime.commands.attack_options import NO_GRADIENT, Asked, NewDirectory, at
 from runtime.commands.engine_options import backend_option, command_session, provider_option, tf32_option
 from runtime.commands.judging import fresh_directory, judge, show, write_all
 from runtime.commands.preparers import Wanted, gradient_option, mean_option, prepare, std_option
-from runtime.commands.trust_options import allow_rollback_option, remembered, state_option, trust_option
+from runtime.commands.trust_options import allow_rollback_option, enforce_no_rollback, state_option, trust_option
 from runtime.errors import UsageFault
 from runtime.files import new_directory
 from runtime.images.find import find_images
@@ -105,7 +105,7 @@ def verify(
             lender=lender() if lends else None,
         )
     # A model file has no version to remember.
-    with remembered(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
+    with enforce_no_rollback(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
         judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
 
 

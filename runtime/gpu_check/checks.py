@@ -18,7 +18,7 @@ import numpy as np
 
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.backends.batch_halving import Fitting
+from runtime.backends.batch_halving import BatchHalving
 from runtime.backends.table import close, open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 CHECKS_GROUP = "edgeproof.gpu_checks"
-"""From a name to a function of Given that returns a Result."""
+"""From a name to a function of CheckContext that returns a Result."""
 ATTACK = "pgd"
 BATCH = 64
 ALONE = 7
@@ -53,7 +53,7 @@ LOOSE = Limits(same_prediction=0.97, same_verdict=0.95, gradient_error=1e-2)
 
 
 @dataclass(frozen=True)
-class Given:
+class CheckContext:
     """What a check works on.
 
     Args:
@@ -84,22 +84,22 @@ class Answers:
         return self.logits.argmax(axis=1)
 
 
-def tensorrt(given: Given) -> Result:
+def tensorrt(given: CheckContext) -> Result:
     """Compare `--backend tensorrt`."""
     return compared("tensorrt", given, "tensorrt", "tensorrt")
 
 
-def onnx_runtime_cuda(given: Given) -> Result:
+def onnx_runtime_cuda(given: CheckContext) -> Result:
     """Compare `--backend ort --provider cuda`."""
     return compared("ort-cuda", given, "ort", "cuda")
 
 
-def onnx_runtime_tensorrt(given: Given) -> Result:
+def onnx_runtime_tensorrt(given: CheckContext) -> Result:
     """Compare `--backend ort --provider tensorrt`."""
     return compared("ort-tensorrt", given, "ort", "tensorrt")
 
 
-def compared(name: str, given: Given, backend: str, provider: str) -> Result:
+def compared(name: str, given: CheckContext, backend: str, provider: str) -> Result:
     """Compare every precision of a bundle; one that fails keeps no other from being compared.
 
     Raises:
@@ -120,11 +120,11 @@ def compared(name: str, given: Given, backend: str, provider: str) -> Result:
     return Result(name=name, state=state, message=message, comparisons=tuple(found))
 
 
-def _compared(name: str, given: Given, precision: str, backend: str, provider: str) -> Comparison:
+def _compared(name: str, given: CheckContext, precision: str, backend: str, provider: str) -> Comparison:
     here = open_session(given.bundle, precision=precision, backend="ort", provider="cpu")
     there = open_session(given.bundle, precision=precision, backend=backend, provider=provider, state=given.state)
     try:
-        return compare(Fitting(there), Fitting(here), given, f"{name}-{precision}")
+        return compare(BatchHalving(there), BatchHalving(here), given, f"{name}-{precision}")
     finally:
         close(there)
 
@@ -134,7 +134,7 @@ def _absent(error: EdgeproofError) -> bool:
     return isinstance(error, MissingEnvironment) and not isinstance(error, (EngineFault, OutOfMemory))
 
 
-def compare(there: Session, here: Session, given: Given, stem: str) -> Comparison:
+def compare(there: Session, here: Session, given: CheckContext, stem: str) -> Comparison:
     """Ask both sessions the same, keep the answers of both in `OUT/STEM.npz`, and say how far they are apart."""
     card, images = there.card(), given.images
     x = images.as_float(slice(None))
@@ -175,7 +175,7 @@ def _white_box(ours: Answers, theirs: Answers) -> dict[str, Any]:
     }
 
 
-def answers(session: Session, given: Given) -> Answers:
+def answers(session: Session, given: CheckContext) -> Answers:
     """Ask a session for the logits of all images, their gradient of cross-entropy, and a verdict on each.
 
     Raises:
@@ -250,13 +250,13 @@ def _keep(path: Path, ours: Answers, theirs: Answers, images: ImageSet) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def run_check(name: str, given: Given) -> Result:
+def run_check(name: str, given: CheckContext) -> Result:
     """Run one check; what is not there, and what fails, is its result too."""
     (entry,) = entry_points(group=CHECKS_GROUP, name=name)
     began = time.perf_counter()
     try:
         try:
-            check: Callable[[Given], Result] = entry.load()
+            check: Callable[[CheckContext], Result] = entry.load()
         except ImportError as error:
             raise missing_extra(f"the check {name}", tuple(entry.extras), error) from error
         result = check(given)
@@ -272,7 +272,7 @@ def main(arguments: list[str]) -> None:
     name, bundle, out, n, *state = arguments
     opened = open_bundle(Path(bundle))
     images = evaluation_images(opened)
-    given = Given(opened, images.first(min(int(n), len(images))), Path(out), Path(state[0]) if state else None)
+    given = CheckContext(opened, images.first(min(int(n), len(images))), Path(out), Path(state[0]) if state else None)
     write_atomic(given.out / f"{name}.json", to_json(run_check(name, given)))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from runtime.errors import BadData
-from runtime.records.request import Led, Request, labelled
+from runtime.records.request import GradientSource, Request, labelled
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel
 from runtime.statistics import Verdict
 
@@ -58,7 +58,7 @@ class AttackRow(Frozen):
 
     name: str
     cascade: bool
-    gradient: Led
+    gradient: GradientSource
     attacked: Count
     broken: Count
     accuracy: Fraction

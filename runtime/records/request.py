@@ -9,11 +9,11 @@ from pydantic import Field
 from runtime.files import sha256
 from runtime.spec import DataRecord, Digest, Frozen, Gate, ThreatModel, to_json
 
-Led = Literal["own", "parent", "none"]
+GradientSource = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
 
 
-def labelled(name: str, led: Led) -> str:
+def labelled(name: str, led: GradientSource) -> str:
     """Return what tells an attack from the same one by another gradient."""
     return f"{name} (parent)" if led == "parent" else name
 
@@ -48,7 +48,7 @@ class Request(Frozen):
     n: Annotated[int, Field(gt=0)]
     threat_model: ThreatModel
     attacks: tuple[AttackRequest, ...]
-    gradients: tuple[Led, ...] = ("own",)
+    gradients: tuple[GradientSource, ...] = ("own",)
     added: tuple[AttackRequest, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**64)]
     batch: Annotated[int, Field(gt=0)]

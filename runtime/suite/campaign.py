@@ -13,8 +13,8 @@ from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
-from runtime.suite.journal import Forgetful
-from runtime.suite.plan import Assault, gradients, plan
+from runtime.suite.journal import NoJournal
+from runtime.suite.plan import PlannedAttack, gradients, plan
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runtime.progress import Progress
-    from runtime.records.request import Led
+    from runtime.records.request import GradientSource
     from runtime.suite.journal import Ledger, Work
     from runtime.suite.units import Job
 
@@ -85,14 +85,14 @@ def run_suite(
 
     """
     card = target.session.card()
-    led_by = gradients(card, target.lender)
-    chosen = plan(attacks, target.classes, card.precision, led_by)
+    gradient_from = gradients(card, target.lender)
+    chosen = plan(attacks, target.classes, card.precision, gradient_from)
     blocks = [np.arange(len(target.images))] if blocks is None else blocks
     order = np.concatenate(blocks)
     sample = np.sort(order)[:SAMPLE] if sample is None else np.sort(sample)
     evidence = Evidence.blank(target.images, np.sort(order) if keep_all else sample)
     campaign = Campaign(
-        target, evidence, eps, seed, progress, Forgetful() if ledger is None else ledger, lattice=lattice
+        target, evidence, eps, seed, progress, NoJournal() if ledger is None else ledger, lattice=lattice
     )
     rows: list[tuple[AttackRow, ...]] = []
     judged = order[:0]
@@ -113,10 +113,10 @@ def run_suite(
         return outcome
     return replace(
         outcome,
-        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, led_by) for multiple in CURVE),
-        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), led_by),
-        agreement=campaign.agreement(sample, "own") if "own" in led_by else None,
-        parent_agreement=campaign.agreement(sample, "parent") if "parent" in led_by else None,
+        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradient_from) for multiple in CURVE),
+        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradient_from),
+        agreement=campaign.agreement(sample, "own") if "own" in gradient_from else None,
+        parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradient_from else None,
     )
 
 
@@ -148,7 +148,7 @@ class Campaign:
     eps: float
     seed: int
     progress: Progress
-    ledger: Ledger = field(default_factory=Forgetful)
+    ledger: Ledger = field(default_factory=NoJournal)
     prefix: str = ""
     lattice: bool = False
 
@@ -157,7 +157,7 @@ class Campaign:
         for chunk, work in self._units("clean", index, classify):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
-    def assault(self, chosen: Sequence[Assault], index: Any) -> tuple[AttackRow, ...]:
+    def assault(self, chosen: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
         """Run every attack on the images at `index`."""
         rows: list[AttackRow] = []
         for each in chosen:
@@ -167,11 +167,11 @@ class Campaign:
                 rows.append(self.attack(each.stages[0], len(rows), index, each.led))
         return tuple(rows)
 
-    def attack(self, attack: Attack, row: int, index: Any = None, led: Led = "own") -> AttackRow:
+    def attack(self, attack: Attack, row: int, index: Any = None, led: GradientSource = "own") -> AttackRow:
         """Run one attack on every correctly classified image of `index` (all); `row` is its place in the report."""
         return self._attack(attack, row, self._standing(index), led, cascade=False)
 
-    def cascade(self, assault: Assault, row: int, index: Any = None) -> list[AttackRow]:
+    def cascade(self, assault: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
         """Run each stage on what the earlier ones of them left: a row each from `row` on, and a summary row.
 
         Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
@@ -185,17 +185,17 @@ class Campaign:
         broken = sum(each.broken for each in rows)
         return [*rows, self._row(assault.name, rows[0].attacked, broken, cascade=False, gradient=led, **costs)]
 
-    def curve_point(self, sample: Any, eps: float, led_by: Sequence[Led] = ("own",)) -> CurvePoint:
+    def curve_point(self, sample: Any, eps: float, gradient_from: Sequence[GradientSource] = ("own",)) -> CurvePoint:
         """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy."""
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
-        for led in led_by if eps > 0 else ():
+        for led in gradient_from if eps > 0 else ():
             units = self._units(labelled(f"PGD at eps {eps:.3g}", led), index, job, led=led)
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
             index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
 
-    def agreement(self, sample: Any, led: Led) -> Agreement:
+    def agreement(self, sample: Any, led: GradientSource) -> Agreement:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
         job = partial(agree, evidence=self.evidence)
@@ -219,7 +219,7 @@ class Campaign:
             standing &= np.isin(self.evidence.index, index)
         return standing
 
-    def _attack(self, attack: Attack, row: int, standing: Any, led: Led, *, cascade: bool) -> AttackRow:
+    def _attack(self, attack: Attack, row: int, standing: Any, led: GradientSource, *, cascade: bool) -> AttackRow:
         """Run one attack where `standing` (bool [N]) is set, and unset it where the attack broke the image."""
         index, led = np.flatnonzero(standing), led if attack.uses_gradient else "none"
         label = labelled(attack.name, led)
@@ -241,7 +241,7 @@ class Campaign:
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
     def _units(
-        self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT, led: Led = "own"
+        self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT, led: GradientSource = "own"
     ) -> Iterator[tuple[Any, Work]]:
         """Yield the chunks of `index`, each with what the unit on it left; `place` tells two stages of a name apart."""
         self.progress.stage(stage, len(index))

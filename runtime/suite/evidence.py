@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runtime.images.image_set import ImageSet
-    from runtime.records.request import Led
+    from runtime.records.request import GradientSource
 
 STANDS = -1
 WRONG_BEFORE = -2
@@ -153,13 +153,13 @@ class Evidence:
         """Return whose worst points are kept: bool [B]."""
         return np.isin(index, self.kept)
 
-    def began(self, label: str, led: Led) -> None:
+    def began(self, label: str, led: GradientSource) -> None:
         """Note that an attack runs: on no image, it may be, but then none fell to it."""
         self.fell.setdefault(label, np.zeros(len(self), bool))
         if led != "none":
             self.blind.setdefault(led, np.zeros(len(self), bool))
 
-    def update(self, row: int, label: str, led: Led, index: Any, found: Mapping[str, Any]) -> None:
+    def update(self, row: int, label: str, led: GradientSource, index: Any, found: Mapping[str, Any]) -> None:
         """Take in what the attack of `row` found at `index`: the arrays of `units.search`."""
         broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
         places = index[worse]

@@ -70,7 +70,7 @@ class Ledger(Protocol):
         """Return what the unit `name` on the images at `index` left, doing it where it is not done yet."""
 
 
-class Forgetful:
+class NoJournal:
     """Does every unit and keeps none: for runs without a directory."""
 
     earlier_seconds = 0.0

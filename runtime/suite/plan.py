@@ -15,7 +15,7 @@ from runtime.attacks import CASCADES, Attack, any_bounded, stages
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runtime.records.request import Led
+    from runtime.records.request import GradientSource
     from runtime.session import LossSpec, Session, SessionCard
 
 QUANTISED = ("int8",)
@@ -24,7 +24,7 @@ BLIND = "square"
 """The attack that no gradient can mislead."""
 
 
-class Borrowed:
+class BorrowedGradient:
     """An artifact whose attackers follow the gradient of another: the answers of the one, the slopes of the other.
 
     Args:
@@ -51,7 +51,7 @@ class Borrowed:
 
 
 @dataclass(frozen=True)
-class Assault:
+class PlannedAttack:
     """One of the NAMES of attacks, by one gradient.
 
     Args:
@@ -63,7 +63,7 @@ class Assault:
 
     name: str
     stages: tuple[Attack, ...]
-    led: Led
+    led: GradientSource
 
     @property
     def is_cascade(self) -> bool:
@@ -71,13 +71,13 @@ class Assault:
         return self.name in CASCADES
 
 
-def gradients(card: SessionCard, lender: Session | None) -> tuple[Led, ...]:
+def gradients(card: SessionCard, lender: Session | None) -> tuple[GradientSource, ...]:
     """Return whose gradients lead the attacks, in the order of the rows."""
-    own: tuple[Led, ...] = ("own",) if card.differentiable else ()
+    own: tuple[GradientSource, ...] = ("own",) if card.differentiable else ()
     return (*own, "parent") if lender else own
 
 
-def added(names: Sequence[str], classes: int, precision: str) -> tuple[Attack, ...]:
+def mandatory_attacks(names: Sequence[str], classes: int, precision: str) -> tuple[Attack, ...]:
     """Return the attacks that nobody asked for, and without which the figure would say little.
 
     That is Square on a quantised artifact, beside attacks within eps of which none is Square.
@@ -89,15 +89,18 @@ def added(names: Sequence[str], classes: int, precision: str) -> tuple[Attack, .
     return stages(BLIND, classes)
 
 
-def plan(names: Sequence[str], classes: int, precision: str, led_by: Sequence[Led]) -> tuple[Assault, ...]:
+def plan(
+    names: Sequence[str], classes: int, precision: str, gradient_from: Sequence[GradientSource]
+) -> tuple[PlannedAttack, ...]:
     """Return everything that is run, in the order of the report's rows.
 
     All NAMES by the first gradient, then by the next. What needs none does the same whoever leads: it runs once.
     """
     asked = [(name, stages(name, classes)) for name in names]
     assaults = []
-    for number, led in enumerate(led_by or ("none",)):
+    for number, led in enumerate(gradient_from or ("none",)):
         for name, attacks in asked:
             chosen = tuple(attack for attack in attacks if attack.uses_gradient or number == 0)
-            assaults += [Assault(name, chosen, led)] if chosen else []
-    return (*assaults, *(Assault(attack.name, (attack,), "none") for attack in added(names, classes, precision)))
+            assaults += [PlannedAttack(name, chosen, led)] if chosen else []
+    besides = mandatory_attacks(names, classes, precision)
+    return (*assaults, *(PlannedAttack(attack.name, (attack,), "none") for attack in besides))

@@ -16,14 +16,14 @@ from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.errors import BadModel
 from runtime.images.uint8_grid import to_lattice
 from runtime.suite.journal import Work
-from runtime.suite.plan import Borrowed
+from runtime.suite.plan import BorrowedGradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runtime.attacks import Attack
     from runtime.images.image_set import ImageSet
-    from runtime.records.request import Led
+    from runtime.records.request import GradientSource
     from runtime.session import Session
     from runtime.suite.evidence import Evidence
 
@@ -62,11 +62,11 @@ class Target:
     place: Callable[[Any], Any] = np.asarray
     lender: Session | None = None
 
-    def led(self, by: Led) -> Target:
+    def led(self, by: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
         if by != "parent" or self.lender is None:
             return self
-        return replace(self, session=Borrowed(self.session, self.lender))
+        return replace(self, session=BorrowedGradient(self.session, self.lender))
 
     def points(self, index: Any) -> Points:
         """Return the images at `index` (int64 [B]) as points under attack."""

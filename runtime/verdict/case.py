@@ -11,14 +11,14 @@ import numpy as np
 
 from runtime.attacks import stages
 from runtime.attacks.noise import Noise
-from runtime.backends.batch_halving import Fitting
+from runtime.backends.batch_halving import BatchHalving
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, Outcome, run_suite
-from runtime.suite.journal import Forgetful
+from runtime.suite.journal import NoJournal
 from runtime.suite.plan import gradients
 from runtime.suite.units import Target
 from runtime.verdict.figures import accuracy, build_report, judge
@@ -106,8 +106,11 @@ class Case:
         """
         began, now = time.perf_counter(), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
         subject, settings, order = self.subject, self.settings, self.order
-        early, ledger = settings.until_decided, Forgetful() if ledger is None else ledger
-        session, lender = Fitting(subject.session), Fitting(subject.lender) if subject.lender else None
+        early, ledger = settings.until_decided, NoJournal() if ledger is None else ledger
+        session, lender = (
+            BatchHalving(subject.session),
+            BatchHalving(subject.lender) if subject.lender else None,
+        )
         outcome = run_suite(
             Target(session, self.images, len(subject.classes), settings.batch, subject.place, lender),
             settings.attacks,

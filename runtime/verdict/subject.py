@@ -12,7 +12,7 @@ from runtime.attacks import CASCADES, stages
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.request import AttackRequest, Request
 from runtime.spec import DataRecord, Gate
-from runtime.suite.plan import added, gradients
+from runtime.suite.plan import gradients, mandatory_attacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ class Settings:
 def resolve(subject: Subject, settings: Settings, n: int, reference: Finished | None) -> Request:
     """Return the request with every default filled in."""
     card, lender = subject.session.card(), subject.lender.card() if subject.lender else None
-    besides = added(settings.attacks, len(subject.classes), card.precision)
+    besides = mandatory_attacks(settings.attacks, len(subject.classes), card.precision)
     return Request(
         command=_repeat(subject.command, settings, n),
         artifact_sha256=card.sha256,

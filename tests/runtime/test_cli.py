@@ -171,7 +171,7 @@ def test_what_nobody_expected_prints_its_traceback_and_never_exits_with_one(inst
     assert result.stderr.splitlines()[-1] == "this is a defect of edgeproof: please report it"
 
 
-CLICKS_OWN = {
+CLICK_EXITS = {
     "usage": (click.UsageError("no"), 2),
     "parameter": (click.BadParameter("no"), 2),
     "exit": (click.exceptions.Exit(5), 5),
@@ -179,7 +179,7 @@ CLICKS_OWN = {
 }
 
 
-@pytest.mark.parametrize(("error", "code"), CLICKS_OWN.values(), ids=CLICKS_OWN)
+@pytest.mark.parametrize(("error", "code"), CLICK_EXITS.values(), ids=CLICK_EXITS)
 def test_clicks_own_errors_stay_its_own(install, error, code):
     def fail():
         raise error

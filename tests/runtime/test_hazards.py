@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.backends.batch_halving import Fitting
+from runtime.backends.batch_halving import BatchHalving
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
@@ -269,11 +269,11 @@ class Small(LinearSession):
 def test_a_batch_is_halved_until_it_fits_and_stays_so(task, error):
     weight, bias, images, _ = task
     small = Small(weight, bias, 10, error)
-    session = Fitting(small)
+    session = BatchHalving(small)
     assert np.array_equal(session.logits(images), LinearSession(weight, bias).logits(images))
     assert session.largest == 7  # of 60, 30, 15
     before = len(small.calls)
     session.logits(images)
     assert small.calls[before:] == [7] * 8 + [4]
     with pytest.raises(OutOfMemory, match="a single image"):
-        Fitting(Small(weight, bias, 0, error)).logits(images)
+        BatchHalving(Small(weight, bias, 0, error)).logits(images)

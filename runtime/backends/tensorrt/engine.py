@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from runtime.backends.tensorrt.api import CudaEngine, ExecutionContext, Library
-    from runtime.backends.tensorrt.memory import Memory, Room
+    from runtime.backends.tensorrt.memory import BufferPool, Memory
     from runtime.errors import EdgeproofError
 
 FEEDS = {"input", *(field.name for field in fields(LossSpec))}
@@ -82,8 +82,8 @@ class Engine:
             if self.types[name] != trt.DataType.FLOAT or -1 in row:
                 raise BadModel(f"the {self.role} has {name} as {self.types[name]} {list(row)}", hint="export it again")
 
-    def run(self, n: int, room: Room, memory: Memory) -> None:
-        """Run the first n rows of what lies in the room's buffers, and wait.
+    def run(self, n: int, buffers: BufferPool, memory: Memory) -> None:
+        """Run the first n rows of what lies in the buffers, and wait.
 
         Raises:
             EngineFault: it does not run.
@@ -96,9 +96,9 @@ class Engine:
             if not self._context.set_input_shape(name, (n, *self.rows[name])):
                 raise self._fault(f"does not take {n} rows of {name}")
         size = self._context.update_device_memory_size_for_shapes()
-        self._context.set_device_memory(room.working(size), size)
+        self._context.set_device_memory(buffers.working(size), size)
         for name, row in self.rows.items():
-            if not self._context.set_tensor_address(name, room.rows(name, n, row).address):
+            if not self._context.set_tensor_address(name, buffers.rows(name, n, row).address):
                 raise self._fault(f"does not take the memory of {name}")
         if not self._context.execute_async_v3(memory.stream):
             raise self._fault("does not run")

@@ -163,7 +163,7 @@ class PycudaMemory:
             raise EngineFault(f"CUDA: {error}", hint="see `nvidia-smi`") from None
 
 
-class Room:
+class BufferPool:
     """The memory that the engines of a session share: buffers by the names of tensors, and what an engine works in.
 
     It is as large as the largest pass so far asked for. Everything here is called inside of `Memory.active`.

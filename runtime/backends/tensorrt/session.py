@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.backends.tensorrt.api import load_tensorrt
 from runtime.backends.tensorrt.engine import Engine
-from runtime.backends.tensorrt.memory import PycudaMemory, Room
+from runtime.backends.tensorrt.memory import BufferPool, PycudaMemory
 from runtime.backends.tensorrt.store import EngineKey, EngineStore
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
@@ -63,7 +63,7 @@ def open_accelerator() -> Accelerator:
 
 
 @dataclass(frozen=True)
-class Making:
+class EngineFactory:
     """How a session's engines are made.
 
     Args:
@@ -88,7 +88,7 @@ class TrtSession:
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
         precision: what the graph computes in, for the card.
-        making: how the engines are made.
+        factory: how the engines are made.
         accelerator: what they run on; the session closes its memory.
 
     Raises:
@@ -100,11 +100,17 @@ class TrtSession:
     """
 
     def __init__(
-        self, forward: bytes, gradient: bytes | None, *, precision: str, making: Making, accelerator: Accelerator
+        self,
+        forward: bytes,
+        gradient: bytes | None,
+        *,
+        precision: str,
+        factory: EngineFactory,
+        accelerator: Accelerator,
     ) -> None:
         self._library, self._memory = accelerator.library, accelerator.memory
         self._lock = threading.Lock()
-        self._room = Room(self._memory)
+        self._buffers = BufferPool(self._memory)
         self._engines: list[Engine] = []
         self._runtime: Any = None
         self._closed = False
@@ -112,9 +118,9 @@ class TrtSession:
         try:
             with self._memory.active():
                 self._runtime = self._library.made("Runtime")
-                self._forward = self._open("forward graph", forward, FORWARD, making, accelerator.gpu)
+                self._forward = self._open("forward graph", forward, FORWARD, factory, accelerator.gpu)
                 self._gradient = (
-                    self._open("gradient graph", gradient, GRADIENT, making, accelerator.gpu) if gradient else None
+                    self._open("gradient graph", gradient, GRADIENT, factory, accelerator.gpu) if gradient else None
                 )
         except BaseException:
             self.close()
@@ -128,7 +134,7 @@ class TrtSession:
             engine_sha256=self._forward.sha256,
             gradient_sha256=sha256(gradient) if gradient else None,
             differentiable=gradient is not None,
-            tf32=making.tf32,
+            tf32=factory.tf32,
             rounds_apart=True,
         )
 
@@ -169,7 +175,7 @@ class TrtSession:
         atexit.unregister(self.close)
         with self._lock, self._memory.active(), ExitStack() as last_first:
             last_first.callback(self._memory.close)
-            last_first.callback(self._room.clear)
+            last_first.callback(self._buffers.clear)
             last_first.callback(partial(setattr, self, "_runtime", None))
             for engine in self._engines:
                 last_first.callback(engine.drop)
@@ -177,20 +183,20 @@ class TrtSession:
                 last_first.callback(engine.drop_context)
             self._settle()
 
-    def _open(self, role: str, graph: bytes, outputs: tuple[str, ...], making: Making, gpu: Gpu) -> Engine:
+    def _open(self, role: str, graph: bytes, outputs: tuple[str, ...], factory: EngineFactory, gpu: Gpu) -> Engine:
         key = EngineKey(
             graph_sha256=sha256(graph),
             tensorrt=self._library.version,
             cuda=gpu.cuda,
             gpu=gpu.name,
             compute_capability=gpu.compute_capability,
-            profile=making.profile,
-            tf32=making.tf32,
+            profile=factory.profile,
+            tf32=factory.tf32,
         )
         engine = Engine(role, self._library)
         self._engines.append(engine)
-        build, load = partial(making.build, self._library, graph, key), partial(engine.load, self._deserialize)
-        engine.sha256 = making.store.obtain(key, build, load, role)
+        build, load = partial(factory.build, self._library, graph, key), partial(engine.load, self._deserialize)
+        engine.sha256 = factory.store.obtain(key, build, load, role)
         engine.start()
         engine.check(outputs)
         for name, row in engine.rows.items():  # what two engines call the same lies in the same memory
@@ -222,7 +228,7 @@ class TrtSession:
                     self._pass(engine, rows, wanted, found)
             except OutOfMemory:  # what is held would keep a smaller batch from fitting
                 self._settle()
-                self._room.clear()
+                self._buffers.clear()
                 raise
         return found
 
@@ -234,7 +240,7 @@ class TrtSession:
     def _pass(self, engine: Engine, rows: slice, wanted: dict[str, Any], found: dict[str, Any]) -> None:
         n = rows.stop - rows.start
         for name, array in wanted.items():
-            self._room.rows(name, n, array.shape[1:]).array[:n] = array[rows]
-        engine.run(n, self._room, self._memory)
+            self._buffers.rows(name, n, array.shape[1:]).array[:n] = array[rows]
+        engine.run(n, self._buffers, self._memory)
         for name, array in found.items():
-            array[rows] = self._room.rows(name, n, array.shape[1:]).array[:n]
+            array[rows] = self._buffers.rows(name, n, array.shape[1:]).array[:n]

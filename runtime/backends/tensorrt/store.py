@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from runtime.errors import EngineFault, MissingEnvironment
 from runtime.files import locked, sha256, write_atomic
-from runtime.interrupt import held_back
+from runtime.interrupt import defer_signals
 from runtime.progress import log
 from runtime.spec import Digest, Frozen, to_json
 
@@ -149,7 +149,7 @@ class EngineStore:
                 return sha256(data)
             except (Stale, EngineFault) as reason:
                 log(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
-            with held_back(told=False) as asked:  # TensorRT drops what its logger raises, an interrupt too
+            with defer_signals(told=False) as asked:  # TensorRT drops what its logger raises, an interrupt too
                 built = build(self._timings(key))
                 self.write(key, built)
             if asked():

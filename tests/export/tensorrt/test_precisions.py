@@ -17,7 +17,7 @@ from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, margin, one_hot
 from runtime.backends.ort import OrtSession
 from runtime.backends.tensorrt.api import library_of
-from runtime.backends.tensorrt.session import Accelerator, Making, TrtSession
+from runtime.backends.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.backends.tensorrt.store import EngineStore, Profile
 from runtime.machine.driver import Gpu
 from tests.export.classifiers import classifier
@@ -75,12 +75,12 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.setattr(fake_tensorrt, "world", fake_tensorrt.World())
     monkeypatch.setattr("tests.runtime.backends.tensorrt.fake_memory.world", fake_tensorrt.world)
     memory, sessions = FakeMemory(), []
-    making = Making(build, EngineStore(tmp_path / "engines", GPU.identity()), Profile(usual=8, most=8))
+    factory = EngineFactory(build, EngineStore(tmp_path / "engines", GPU.identity()), Profile(usual=8, most=8))
 
     def open_(forward: ModelProto, gradient: ModelProto) -> tuple[TrtSession, FakeMemory]:
         accelerator = Accelerator(GPU, library_of(fake_tensorrt), memory)
         sessions.append(
-            TrtSession(to_bytes(forward), to_bytes(gradient), precision="any", making=making, accelerator=accelerator)
+            TrtSession(to_bytes(forward), to_bytes(gradient), precision="any", factory=factory, accelerator=accelerator)
         )
         return sessions[-1], memory
 

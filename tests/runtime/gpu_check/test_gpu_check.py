@@ -13,7 +13,7 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
-from runtime.gpu_check.checks import CHECKS_GROUP, STRICT, Given, beyond, compare, compared
+from runtime.gpu_check.checks import CHECKS_GROUP, STRICT, CheckContext, beyond, compare, compared
 from runtime.records.gpu_check import GpuCheck
 from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, needs_no_driver, python
 
@@ -159,7 +159,7 @@ class Altered:
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     opened = open_bundle(BUNDLE)
-    return Given(opened, evaluation_images(opened).first(20), tmp_path_factory.mktemp("out"), None)
+    return CheckContext(opened, evaluation_images(opened).first(20), tmp_path_factory.mktemp("out"), None)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.suite.campaign import Campaign, clean_pass, run_suite
-from runtime.suite.journal import Forgetful
-from runtime.suite.plan import Borrowed, plan
+from runtime.suite.journal import NoJournal
+from runtime.suite.plan import BorrowedGradient, plan
 from runtime.suite.units import Target
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
@@ -102,7 +102,7 @@ STAGES = ("apgd-ce", "apgd-dlr", "fab-t")
 
 
 @pytest.mark.parametrize(
-    ("names", "precision", "led_by", "rows"),
+    ("names", "precision", "gradient_from", "rows"),
     [
         (("pgd",), "fp32", ("own",), [("pgd", "own")]),
         (("fgsm", "pgd"), "fp16", ("own", "parent"), BOTH),
@@ -115,8 +115,8 @@ STAGES = ("apgd-ce", "apgd-dlr", "fab-t")
         ((), "int8", ("own", "parent"), []),
     ],
 )
-def test_the_suite_runs_by_every_gradient_and_square_once(names, precision, led_by, rows):
-    assert [(each.name, each.led) for each in plan(names, 3, precision, led_by)] == rows
+def test_the_suite_runs_by_every_gradient_and_square_once(names, precision, gradient_from, rows):
+    assert [(each.name, each.led) for each in plan(names, 3, precision, gradient_from)] == rows
 
 
 def test_a_cascade_by_the_parents_gradient_leaves_out_what_needs_none():
@@ -147,7 +147,7 @@ def test_an_image_is_robust_exactly_where_it_stands_each_part_of_the_union(seed)
     union = suite(artifact, images, parent).evidence
     alone = [
         suite(Precise(artifact.weight, artifact.bias, "fp16", artifact.slope.weight), images),
-        suite(Borrowed(Precise(artifact.weight, artifact.bias, "fp16"), parent), images),
+        suite(BorrowedGradient(Precise(artifact.weight, artifact.bias, "fp16"), parent), images),
         suite(Precise(artifact.weight, artifact.bias, "fp16"), images, attacks=("square",)),
     ]
     np.testing.assert_array_equal(union.robust, np.all([each.evidence.robust for each in alone], axis=0))
@@ -163,7 +163,7 @@ def test_which_images_stand_does_not_depend_on_the_order_of_the_attacks(seed, or
     for turn in (range(5), order):
         target = Target(artifact, images, 3, 8, lender=parent)
         evidence = clean_pass(target, len(images), Silent())
-        rows = Campaign(target, evidence, EPS, 0, Silent(), Forgetful()).assault([chosen[i] for i in turn], None)
+        rows = Campaign(target, evidence, EPS, 0, Silent(), NoJournal()).assault([chosen[i] for i in turn], None)
         stand.append((evidence.robust, sorted((row.label, row.broken) for row in rows)))
         assert all(
             evidence.fell[rows[row].label][image] for image, row in enumerate(evidence.broken_by.tolist()) if row >= 0

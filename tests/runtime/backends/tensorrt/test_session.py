@@ -10,11 +10,11 @@ import pytest
 
 from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
-from runtime.backends.batch_halving import Fitting
+from runtime.backends.batch_halving import BatchHalving
 from runtime.backends.ort import OrtSession
 from runtime.backends.tensorrt.api import library_of
 from runtime.backends.tensorrt.memory import ALIGNMENT
-from runtime.backends.tensorrt.session import Accelerator, Making, TrtSession
+from runtime.backends.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.backends.tensorrt.store import EngineStore, Profile, profile_for
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory
@@ -41,17 +41,17 @@ def accelerator(world):
 
 
 @pytest.fixture
-def making(tmp_path):
-    return Making(build, EngineStore(tmp_path / "engines", GPU.identity()), Profile(usual=8, most=8))
+def factory(tmp_path):
+    return EngineFactory(build, EngineStore(tmp_path / "engines", GPU.identity()), Profile(usual=8, most=8))
 
 
 @pytest.fixture
-def opened(files, making, accelerator):
+def opened(files, factory, accelerator):
     """Return a function that opens a session on the tiny bundle's graphs, or others; it is closed in the end."""
     sessions = []
 
     def open_(forward=files["model.fp32.onnx"], gradient=files["model.fp32.grad.onnx"], **changes):
-        how = {"making": making, "accelerator": accelerator} | changes
+        how = {"factory": factory, "accelerator": accelerator} | changes
         session = TrtSession(forward, gradient, precision="fp32", **how)
         sessions.append(session)
         return session
@@ -96,9 +96,9 @@ def test_both_engines_share_the_memory_of_tensors_of_one_name_and_that_they_work
     assert len(accelerator.memory.arrays) == len(tensors) + 1
 
 
-def test_the_card_names_graph_engine_and_device(opened, files, making):
+def test_the_card_names_graph_engine_and_device(opened, files, factory):
     card = opened().card()
-    engines = {sha256(path.read_bytes()) for path in making.store.place.glob("*.engine")}
+    engines = {sha256(path.read_bytes()) for path in factory.store.place.glob("*.engine")}
     assert (card.backend, card.provider, card.device, card.tf32) == ("tensorrt", "tensorrt", "Orin", False)
     assert card.sha256 == ort(files).card().sha256
     assert card.rounds_apart
@@ -124,13 +124,14 @@ import tempfile
 from pathlib import Path
 from tests.tiny import linear_task
 weight, bias, images, _ = linear_task()
-making = Making(build, EngineStore(Path(tempfile.mkdtemp()) / "engines", GPU.identity()), Profile(usual=8, most=8))
+store = EngineStore(Path(tempfile.mkdtemp()) / "engines", GPU.identity())
+factory = EngineFactory(build, store, Profile(usual=8, most=8))
 atexit.register(lambda: print(*fake_tensorrt.world.events))
 session = TrtSession(
     graph(FORWARD, weight, bias),
     None,
     precision="fp32",
-    making=making,
+    factory=factory,
     accelerator=Accelerator(GPU, library_of(fake_tensorrt), FakeMemory()),
 )
 session.logits(images)
@@ -174,7 +175,7 @@ def room_for(rows):
 
 @pytest.mark.parametrize("fits", [1, 2, 5])
 def test_batches_are_halved_until_they_fit_to_the_same_answers(opened, files, accelerator, task, fits, capsys):
-    session, loss = Fitting(opened()), cross_entropy(one_hot(task[3], 3))
+    session, loss = BatchHalving(opened()), cross_entropy(one_hot(task[3], 3))
     accelerator.memory.room = room_for(fits)
     logits, (z, _, gradient) = session.logits(task[2]), session.loss_gradient(task[2], loss)
     reference = ort(files).loss_gradient(task[2], loss)
@@ -187,7 +188,7 @@ def test_batches_are_halved_until_they_fit_to_the_same_answers(opened, files, ac
 
 
 def test_not_even_one_image_that_fits_is_said_and_nothing_is_held(opened, accelerator, task):
-    session = Fitting(opened())
+    session = BatchHalving(opened())
     accelerator.memory.room = 100
     with pytest.raises(OutOfMemory, match="a single image does not fit"):
         session.logits(task[2])
@@ -294,7 +295,7 @@ def test_graphs_of_images_of_two_sizes_are_refused(opened, files, task):
         opened(gradient=graph(GRADIENT.replace("(float[B, 1, 4, 4] input,", other), *task[:2]))
 
 
-def test_a_graph_that_asks_for_what_no_loss_has_is_refused(opened, task, making, world):
+def test_a_graph_that_asks_for_what_no_loss_has_is_refused(opened, task, factory, world):
     again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
     with pytest.raises(BadModel, match="the gradient graph asks for temperature"):
         opened(gradient=graph(GRADIENT.replace("label", "temperature"), *task[:2]), accelerator=again)
@@ -306,11 +307,11 @@ def test_a_graph_that_the_parser_refuses_is_refused_in_its_words(opened, files):
     assert caught.value.exit_code == 3
 
 
-def test_tf32_is_off_unless_it_is_asked_for_and_then_recorded(opened, making, world):
+def test_tf32_is_off_unless_it_is_asked_for_and_then_recorded(opened, factory, world):
     opened()
     assert [made["tf32"] for made in world.builds] == [False, False]
     again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
-    session = opened(making=replace(making, tf32=True), accelerator=again)
+    session = opened(factory=replace(factory, tf32=True), accelerator=again)
     assert [made["tf32"] for made in world.builds] == [False, False, True, True]
     assert session.card().tf32
 
