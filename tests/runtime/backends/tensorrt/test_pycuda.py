@@ -22,7 +22,7 @@ from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, python, re
 HERE = Path(__file__).parent
 HEADERS = ("cuda.h", "cudaProfiler.h", "curand.h")
 """That declare what PyCUDA links to."""
-TENSORRT = "import sys; from tests.runtime import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
+TENSORRT = "import sys; from tests.runtime.backends.tensorrt import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
 MEMORY = """
 import threading
 import numpy as np
