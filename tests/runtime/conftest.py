@@ -11,6 +11,7 @@ from runtime.bundle.signing import Trust, fingerprint
 from runtime.images.image_set import ImageSet
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
+from tests.runtime.backends.tensorrt.driver import make_driver, make_libraries
 from tests.runtime.bundle.bundles import sign_bundle, write_bundle
 from tests.tiny import bundle_files, linear_task
 
@@ -66,6 +67,18 @@ def rewrite():
         path.write_text(json.dumps(record))
 
     return change
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    """Return a library path with the stand-in of the CUDA driver."""
+    return make_driver(tmp_path_factory.mktemp("driver") / "lib")
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory):
+    """Return a Python path with the stand-ins of TensorRT and PyCUDA."""
+    return make_libraries(tmp_path_factory.mktemp("libraries"))
 
 
 @pytest.fixture

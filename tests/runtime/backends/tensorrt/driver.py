@@ -1,4 +1,4 @@
-"""A directory with the CUDA driver of fake_driver.c in it, for LD_LIBRARY_PATH."""
+"""Places with stand-ins: of the CUDA driver for LD_LIBRARY_PATH, of TensorRT and PyCUDA for PYTHONPATH."""
 
 import re
 import shutil
@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("fake_driver.c")
+TENSORRT = (
+    "import sys; from tests.runtime.backends.tensorrt import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
+)
 
 
 def compiler():
@@ -34,4 +37,12 @@ def make_driver(place, headers=(), text=str):
     library = place / "libcuda.so.1"
     command = [tool, "-shared", "-fPIC", "-o", library, code, rest, "-Wl,-soname,libcuda.so.1"]
     subprocess.run(command, check=True)
+    return place
+
+
+def make_libraries(place):
+    """Make a Python path with the stand-ins of TensorRT and PyCUDA."""
+    (place / "tensorrt").mkdir()
+    (place / "tensorrt/__init__.py").write_text(TENSORRT)
+    shutil.copytree(SOURCE.with_name("fake_pycuda"), place / "pycuda")
     return place

@@ -19,10 +19,8 @@ import pytest
 from tests.runtime.backends.tensorrt.driver import compiler, make_driver
 from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, python, refused, without_driver
 
-HERE = Path(__file__).parent
 HEADERS = ("cuda.h", "cudaProfiler.h", "curand.h")
 """That declare what PyCUDA links to."""
-TENSORRT = "import sys; from tests.runtime.backends.tensorrt import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
 MEMORY = """
 import threading
 import numpy as np
@@ -51,21 +49,6 @@ thread.join()
 with memory.active():
     memory.close()
 """
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    return make_driver(tmp_path_factory.mktemp("driver") / "lib")
-
-
-@pytest.fixture(scope="module")
-def libraries(tmp_path_factory):
-    """Return a Python path with the stand-ins of TensorRT and PyCUDA."""
-    place = tmp_path_factory.mktemp("libraries")
-    (place / "tensorrt").mkdir()
-    (place / "tensorrt/__init__.py").write_text(TENSORRT)
-    shutil.copytree(HERE / "fake_pycuda", place / "pycuda")
-    return place
 
 
 @pytest.fixture(scope="module")
