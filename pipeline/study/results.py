@@ -82,17 +82,19 @@ def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
         seed=cell.seed,
         checkpoint=CHECKPOINT,
         training=summary,
-        evaluations={name: _figures(report) for name, report in reports.items() if report is not None},
+        evaluations={name: figures_of(report) for name, report in reports.items() if report is not None},
     )
 
 
-def _figures(report: Report) -> Judged:
+def figures_of(report: Report) -> Judged:
+    """Return each attack's own figures; a stage of a cascade is none, whatever it is called."""
     asked = {attack.name for attack in report.request.attacks}
     clean, n = report.clean, report.clean.n
+    rows = [row for row in report.attacks if row.name in asked and not row.cascade]
     return Judged(
         n=n,
         clean=Accuracy(value=clean.accuracy, ci95=clean.ci95),
-        attacks={row.name: Accuracy(value=row.accuracy, ci95=row.ci95) for row in report.attacks if row.name in asked},
+        attacks={row.name: Accuracy(value=row.accuracy, ci95=row.ci95) for row in rows},
         doubts=tuple(warning.message for warning in report.warnings if warning.blocking),
         seconds=report.seconds,
         device=str(report.device["cpu"]),
