@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 
-Verdict = Literal["passed", "failed", "inconclusive"]
+Verdict = Literal["measured", "passed", "failed", "inconclusive"]
+"""`measured`: no gate was asked for, and nothing speaks against the figures."""
 Interval = tuple[float, float]
 
 
@@ -95,7 +96,7 @@ def decide(
     """Judge a run.
 
     Args:
-        gate: what is asked; nothing asked passes.
+        gate: what is asked; where nothing is, the run is measured.
         robust: 95 % interval of robust accuracy; None where no attack ran.
         difference: 95 % interval of its difference to what is compared with; None without a comparison.
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
@@ -107,9 +108,11 @@ def decide(
         decisions.append(_fail_under(gate.fail_under, robust, interval))
     if gate.max_drop is not None:
         decisions.append(_max_drop(gate.max_drop, difference, interval))
-    reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate asked for"]
+    reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate: nothing to pass or fail"]
     if blocking:
         return Decision("inconclusive", [*blocking, *reasons])
+    if not decisions:
+        return Decision("measured", reasons)
     verdicts = {decision.verdict for decision in decisions}
     worst: tuple[Verdict, ...] = ("failed", "inconclusive")
     return Decision(next((verdict for verdict in worst if verdict in verdicts), "passed"), reasons)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runtime.verdict.subject import Settings, Subject
 
 REPORTS = Path("reports")
-EXIT_CODES = {"passed": 0, "failed": 1, "inconclusive": 5}
+EXIT_CODES = {"measured": 0, "passed": 0, "failed": 1, "inconclusive": 5}
 
 
 def judge(subject: Subject, asked: Asked, *, threat_model: ThreatModel, gate: Gate) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from runtime.errors import BadData
 from runtime.records.report import Count, Interval, Paired
-from runtime.report.phrases import accuracy_rows
+from runtime.report.phrases import accuracy_rows, verdict_of
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, ThreatModel
 from runtime.statistics import Verdict
 from runtime.verdict.paired import Finished, match_finished
@@ -88,7 +88,7 @@ def _side(run: Finished) -> Side:
         device=str(report.device.get("cpu", "unknown") if accelerator in ("", "cpu") else accelerator),
         bundle_version=artifact.bundle_version,
         edgeproof=report.software.get("edgeproof"),
-        verdict=report.verdict,
+        verdict=verdict_of(report),
         data=report.data,
         threat_model=report.threat_model,
         figures=tuple(Figure(name=row.name, value=row.accuracy, ci95=row.ends) for row in accuracy_rows(report)),

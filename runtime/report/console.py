@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from runtime.report.phrases import accuracy_rows, checks_line, reasons, tone, union_line
+from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
     from runtime.records.report import Report
 
-STYLES = {"passed": "bold green", "neutral": "bold", "failed": "bold red", "inconclusive": "bold yellow"}
+STYLES = {"passed": "bold green", "measured": "bold", "failed": "bold red", "inconclusive": "bold yellow"}
 
 
 def print_summary(report: Report, out: Path) -> None:
     """Print the verdict and why, accuracy per attack with its interval, warnings, and where the report is."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(report.verdict, style=STYLES[tone(report)])
+    verdict = verdict_of(report)
+    console.print(verdict, style=STYLES[verdict])
     for reason in reasons(report):
         console.print(f"  {reason}", markup=False)
     table = Table("attack", box=None, pad_edge=False)

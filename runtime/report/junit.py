@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.report.markdown import plain
-from runtime.report.phrases import accuracy_rows, attack_names, gate_words
+from runtime.report.phrases import accuracy_rows, attack_names, gate_words, verdict_of
 from runtime.spec import Gate
 from runtime.verdict.figures import judge
 from runtime.words import interval, percent, radius
@@ -118,7 +118,7 @@ def _properties(report: Report) -> dict[str, str]:
     }
     artifact = report.artifact
     return {
-        "verdict": report.verdict,
+        "verdict": verdict_of(report),
         "eps": radius(report.threat_model.eps),
         "images": f"{report.data.n} of {report.data.name}",
         **figures,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from runtime.report.phrases import accuracy_rows, checks_line, reasons, tone, union_line
+from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
 from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runtime.records.report import Paired, Report
     from runtime.report.account import Account
 
-SIGNS = {"passed": "✅", "neutral": "⚪", "failed": "❌", "inconclusive": "⚠️"}
+SIGNS = {"passed": "✅", "measured": "⚪", "failed": "❌", "inconclusive": "⚠️"}
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@!]")
 """Signs that Markdown, or the site that shows it, may read as more than themselves."""
 
@@ -22,7 +22,8 @@ SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@!]")
 def render(account: Account) -> str:
     """Return the summary: GitHub's Markdown, every text from outside escaped."""
     report, artifact = account.report, account.report.artifact
-    heading = f"{SIGNS[tone(report)]} {report.verdict.capitalize()}"
+    verdict = verdict_of(report)
+    heading = f"{SIGNS[verdict]} {verdict.capitalize()}"
     parts = [
         f"### {heading}: {escape(artifact.name)}, {escape(artifact.precision)}",
         "\n".join(f"- {escape(reason)}" for reason in reasons(report)),
@@ -49,7 +50,7 @@ def plain(account: Account) -> str:
     width = max(len(row.name) for row in rows)
     return "\n".join(
         [
-            report.verdict,
+            verdict_of(report),
             *(f"  {reason}" for reason in reasons(report)),
             *(f"{row.name:{width}}  {percent(row.accuracy):>7}  {interval(row.ends)}" for row in rows),
             *([union] if (union := union_line(report)) else []),

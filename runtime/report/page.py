@@ -87,7 +87,7 @@ def render(account: Account) -> str:
         .get_template("report.html.j2")
         .render(
             r=report,
-            tone=phrases.tone(report),
+            verdict=phrases.verdict_of(report),
             reasons=phrases.reasons(report),
             tiles=headlines(account),
             sections=sections(account),

@@ -11,6 +11,7 @@ from runtime.words import percent, points
 
 if TYPE_CHECKING:
     from runtime.records.report import Report
+    from runtime.statistics import Verdict
 
 BEYOND = "(no eps)"
 """Said of an attack that keeps to no ball, hence is no part of the worst case."""
@@ -26,18 +27,18 @@ class AccuracyRow(NamedTuple):
     ends: tuple[float, float]
 
 
-def tone(report: Report) -> str:
-    """Return the verdict, as the name of a colour; 'neutral' for a pass that nothing was required for."""
-    return "neutral" if report.verdict == "passed" and report.gate == Gate() else report.verdict
+def verdict_of(report: Report) -> Verdict:
+    """Return the verdict; reports of version 0.1 called a run without a gate passed, which was only measured."""
+    return "measured" if report.verdict == "passed" and report.gate == Gate() else report.verdict
 
 
 def reasons(report: Report) -> tuple[str, ...]:
-    """Return the reasons for the verdict; after a pass that nothing was required for, also that."""
-    if tone(report) != "neutral":
+    """Return the reasons for the verdict; where nothing was required, also the figure."""
+    if verdict_of(report) != "measured":
         return report.reasons
     robust = report.robust_accuracy
     figure = f"robust accuracy {percent(robust.value)}" if robust else "no attack within eps ran"
-    return (*report.reasons, f"nothing was required of it; {figure}")
+    return (*report.reasons, figure)
 
 
 def attack_names(report: Report) -> list[str]:

@@ -92,7 +92,7 @@ def test_a_failed_gate_outweighs_an_undecided_one():
 
 
 def test_no_gate_passes_and_says_so():
-    assert decide(Gate(), (0.1, 0.2), None, []) == ("passed", ["no gate asked for"])
+    assert decide(Gate(), (0.1, 0.2), None, []) == ("measured", ["no gate: nothing to pass or fail"])
 
 
 def test_a_blocking_finding_leaves_no_verdict():

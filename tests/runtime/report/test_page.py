@@ -45,7 +45,7 @@ def test_verdict_and_reason_come_first_then_every_section_in_order(html, full):
 def test_sections_without_anything_to_say_are_left_out(made):
     report = load_report(made / "run").model_dump(by_alias=True)
     bare = {**report, "attacks": [], "robust_accuracy": None, "eps_curve": [], "paired": None, "checks": []}
-    bare |= {"gate": {"fail_under": None, "max_drop": None}, "reasons": ["no gate asked for"]}
+    bare |= {"gate": {"fail_under": None, "max_drop": None}, "reasons": ["no gate: nothing to pass or fail"]}
     found = Tags(page.render(Account(Report.model_validate(bare))))
     assert found.headings == ["Accuracy under attack", "By class", "Machine and artifact", "How to repeat it"]
 

@@ -11,7 +11,7 @@ from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report
-from runtime.report.phrases import tone as tone_of
+from runtime.report.phrases import verdict_of
 from runtime.spec import Gate, ThreatModel
 from runtime.verdict.case import verify
 from runtime.verdict.subject import Settings, Subject
@@ -49,7 +49,7 @@ def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, fil
 def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tmp_path, files):
     strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
     result = edgeproof("verify", strict, "--no-gate", "--n", 9, "--attacks", "fgsm", "--out", "run")
-    assert (result.exit_code, result.stdout.splitlines()[:2]) == (0, ["passed", "  no gate asked for"])
+    assert (result.exit_code, result.stdout.splitlines()[:2]) == (0, ["measured", "  no gate: nothing to pass or fail"])
     read = load_report(Path("run"))
     assert read.gate == Gate()
     again = edgeproof("verify", strict, *shlex.split(read.request.command)[3:], "--out", "again")
@@ -61,7 +61,7 @@ def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path,
     fp32 = write_bundle(tmp_path / "fp32", files, n=60, gate=Gate(max_drop=0.01))
     result = edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a")
     read = load_report(Path("a"))
-    assert (result.exit_code, read.reasons, tone_of(read)) == (0, ("no gate asked for",), "neutral")
+    assert (result.exit_code, read.reasons, verdict_of(read)) == (0, ("no gate: nothing to pass or fail",), "measured")
     assert "the gate on the drop of robust accuracy asks nothing of fp32" in result.stderr
     again = edgeproof("verify", fp32, *shlex.split(read.request.command)[3:], "--out", "again")
     assert (again.exit_code, Path("again/run.json").read_bytes()) == (0, Path("a/run.json").read_bytes())
@@ -110,7 +110,7 @@ def test_a_drop_is_not_asked_of_fp32_by_whoever_calls_verify_from_python_either(
     data = ImageSet("sixty", images, labels, np.arange(len(labels)))
     subject = Subject(LinearSession(weight, bias), "tiny", ("a", "b", "c"), SHAPE, data, "")
     report = verify(subject, Settings(("fgsm",), ThreatModel(eps=0.01), Gate(max_drop=0.01)), Silent()).report
-    assert (report.verdict, report.gate, report.reasons) == ("passed", Gate(), ("no gate asked for",))
+    assert (report.verdict, report.gate, report.reasons) == ("measured", Gate(), ("no gate: nothing to pass or fail",))
 
 
 def test_what_else_the_manifests_gate_asks_holds_for_fp32_too(tmp_path, files):

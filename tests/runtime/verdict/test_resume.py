@@ -206,4 +206,4 @@ def test_runs_killed_at_fifty_random_moments_end_as_if_nothing_had_been(place, t
     )
     assert max(lost) <= 1
     assert working > 20
-    assert load_report(place / "whole").verdict == "passed"
+    assert load_report(place / "whole").verdict == "measured"

@@ -17,7 +17,7 @@ import pytest
 from runtime.attacks import ATTACKS
 from runtime.bundle.manifest import EVALUATION
 from runtime.checks.masking import check
-from runtime.commands.verify import attack_options as options
+from runtime.commands.attack_options import attack_options
 from runtime.commands.verify import verify
 from runtime.errors import BadData
 from runtime.images import find
@@ -28,7 +28,7 @@ from runtime.records.request import RunRecord
 from runtime.report import formats
 from runtime.report.console import print_summary
 from runtime.report.formats import FORMATS
-from runtime.report.phrases import tone as tone_of
+from runtime.report.phrases import verdict_of
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from tests.command_line import edgeproof
@@ -63,7 +63,7 @@ def test_the_report_holds_every_field_of_its_schema(finished):
         "clean", "attacks", "robust_accuracy", "per_class", "confusion", "eps_curve", "paired", "agreement", "warnings",
         "checks", "lattice", "sequential", "parent_agreement", "device", "software", "started", "seconds",
     }  # fmt: skip
-    assert (record["verdict"], record["reasons"]) == ("passed", ["no gate asked for"])
+    assert (record["verdict"], record["reasons"]) == ("measured", ["no gate: nothing to pass or fail"])
     assert [row["name"] for row in record["attacks"]] == ["fgsm", "pgd", "cw"]
     assert record["warnings"] == []
     states = {check["check"]: check["state"] for check in record["checks"]}
@@ -185,7 +185,7 @@ def test_an_attack_that_needs_more_classes_is_bad_input(bundle, tmp_path):
 def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     out = edgeproof("verify", bundle, "--out", "run", "--attacks", "clean,pgd", "--n", 20, "--eps", "2/255").stdout
     read = load_report(Path("run"))
-    assert out.startswith("passed\n  no gate asked for")
+    assert out.startswith("measured\n  no gate: nothing to pass or fail")
     assert f"{100 * read.attacks[0].accuracy:.1f} %" in out
     assert "95 % interval" in out
     assert "20 images, eps 2/255" in out
@@ -194,24 +194,24 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
 
 
 def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_of_success(finished, bundle, capsys):
-    figure = f"nothing was required of it; robust accuracy {100 * load_report(finished[0]).robust_accuracy.value:.1f} %"
+    figure = f"robust accuracy {100 * load_report(finished[0]).robust_accuracy.value:.1f} %"
     page = (finished[0] / "report.html").read_text()
     assert figure in page
-    assert 'class="verdict" style="--tone: var(--neutral)"' in page
+    assert 'class="verdict" style="--tone: var(--measured)"' in page
     edgeproof("verify", bundle, "--fail-under", "1%", "--out", "gated")
     gated = Path("gated/report.html").read_text()
-    assert "nothing was required of it" not in gated
+    assert "no gate" not in gated
     assert 'class="verdict" style="--tone: var(--passed)"' in gated
-    for out, tone, words in ((finished[0], "neutral", True), (Path("gated"), "passed", False)):
+    for out, verdict, words in ((finished[0], "measured", True), (Path("gated"), "passed", False)):
         read = load_report(out)
-        assert tone_of(read) == tone
+        assert verdict_of(read) == verdict
         print_summary(read, out)
         assert (figure in capsys.readouterr().out) is words
 
 
 def test_a_run_without_attacks_claims_no_robust_accuracy(bundle):
     result = edgeproof("verify", bundle, "--attacks", "clean", "--out", "run")
-    assert "nothing was required of it; no attack within eps ran" in result.stdout
+    assert "no attack within eps ran" in result.stdout
     assert load_report(Path("run")).warnings == ()
 
 
@@ -351,7 +351,7 @@ def test_every_option_explains_itself_in_a_sentence(option):
 
 
 def test_the_shared_options_suit_a_run_as_well_as_a_bundle():
-    shared = options.attack_options(lambda: None).__click_params__
+    shared = attack_options(lambda: None).__click_params__
     assert not [option.name for option in shared if "[default: the bundle's]" in option.help]
 
 
