@@ -361,3 +361,22 @@ def test_a_set_without_one_correct_image_is_no_error(linear):
     wrong = ImageSet("wrong", images.images, (predicted + 1) % 3, images.ids)
     outcome = suite(session, wrong)
     assert [row.accuracy for row in outcome.attacks] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])
+@pytest.mark.parametrize("times", [1.0, 30.0, 1000.0])
+def test_large_logits_hide_nothing_from_cross_entropy(name, times):
+    random = np.random.default_rng(3)
+    images = ImageSet(
+        "some", random.uniform(0.3, 0.7, (60, 1, 4, 4)).astype(np.float32), np.zeros(60, int), np.arange(60)
+    )
+    weight = random.normal(size=(3, 16)).astype(np.float32)
+    plain = LinearSession(weight, np.float32([2.0, 0, 0]))
+    session = LinearSession(np.float32(times * weight), np.float32([2.0 * times, 0, 0]))
+    right = np.flatnonzero(plain.margins(images.as_float(slice(0, 60)), images.labels) > 0)
+    oracle = Oracle(session, 64)
+    found = ATTACKS[name].run(oracle, Target(session, images, 3, 64).points(right), 0.21, 0)
+    least = plain.margins(images.as_float(right), images.labels[right])
+    assert 15 < (least < 0.21).sum() < len(right) - 15
+    assert (found.broken != (least < 0.21)).sum() <= 3  # the nearest class by logit is not always that by distance
+    assert not oracle.zero_gradient
