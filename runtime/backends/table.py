@@ -136,6 +136,16 @@ class _Closes(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class _Optimises(Protocol):
+    def unoptimised(self) -> Callable[[], Session] | None: ...
+
+
+def unoptimised(session: Session) -> Callable[[], Session] | None:
+    """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
+    return session.unoptimised() if isinstance(session, _Optimises) else None
+
+
 def close(session: Session) -> None:
     """Let a session go; one that holds nothing but memory of Python's has nothing to do."""
     if isinstance(session, _Closes):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import PGD, UNIT, Attack
-from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
+from runtime.attacks import PGD, UNIT, Attack, any_bounded
+from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import PlannedAttack, gradients, plan
+from runtime.suite.scrutiny import Scrutiny, doubtful, is_surrogate
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
 
@@ -47,6 +48,14 @@ class Outcome:
     agreement: Agreement | None = None
     parent_agreement: Agreement | None = None
     probe: Probe | None = None
+    gradient_test: GradientTest | None = None
+    blind_control: Searched | None = None
+    square_alone: Searched | None = None
+    fusion: Fusion | None = None
+
+
+COUNTS = ("agreement", "parent_agreement", "probe", "gradient_test", "blind_control", "square_alone", "fusion")
+"""Fields of Outcome that hold counts: those of parts add up."""
 
 
 def run_suite(
@@ -62,6 +71,7 @@ def run_suite(
     sample: Any = None,
     decided: Callable[[Evidence, Any], bool] = lambda evidence, judged: False,
     lattice: bool = False,
+    gated: bool = False,
 ) -> Outcome:
     """Run the clean pass and every attack of the plan; where one used gradients, what the sample is asked besides.
 
@@ -78,6 +88,7 @@ def run_suite(
             are. None: the first.
         decided: told of the evidence and the places judged after every block; True ends the run.
         lattice: judge the points found on the uint8 lattice too.
+        gated: a verdict hangs on it: a blind control runs on those of the sample that stand.
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
@@ -109,14 +120,22 @@ def run_suite(
     if not chosen or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
+    scrutiny = Scrutiny(campaign.units, evidence, eps, seed, gradient_from)
+    if target.plain is not None:
+        outcome = replace(outcome, fusion=scrutiny.fusion(sample))
     if not any(attack.uses_gradient and attack.bounded for assault in chosen for attack in assault.stages):
         return outcome
+    surrogate, within = is_surrogate(card), [row for row in outcome.attacks if any_bounded([row.name])]
+    test = scrutiny.gradient_test(sample, surrogate=surrogate)
     return replace(
         outcome,
         eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradient_from) for multiple in CURVE),
         far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradient_from),
         agreement=campaign.agreement(sample, "own") if "own" in gradient_from else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradient_from else None,
+        gradient_test=test,
+        square_alone=None if surrogate else scrutiny.square_alone(within),
+        blind_control=scrutiny.blind_control(sample, smoothed=doubtful(test)) if gated else None,
     )
 
 
@@ -154,7 +173,7 @@ class Campaign:
 
     def classify(self, index: Any) -> None:
         """Classify the images at `index`, before any attack."""
-        for chunk, work in self._units("clean", index, classify):
+        for chunk, work in self.units("clean", index, classify):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
     def assault(self, chosen: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
@@ -190,7 +209,7 @@ class Campaign:
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
         for led in gradient_from if eps > 0 else ():
-            units = self._units(labelled(f"PGD at eps {eps:.3g}", led), index, job, led=led)
+            units = self.units(labelled(f"PGD at eps {eps:.3g}", led), index, job, led=led)
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
             index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
@@ -199,7 +218,7 @@ class Campaign:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
         job = partial(agree, evidence=self.evidence)
-        for chunk, work in self._units(labelled("gradient graph", led), sample, job, led=led):
+        for chunk, work in self.units(labelled("gradient graph", led), sample, job, led=led):
             correct = self.evidence.correct[chunk]
             clean = work.arrays["clean"] == self.evidence.clean_prediction[chunk]
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
@@ -209,7 +228,7 @@ class Campaign:
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""
         counts = {"randomised": 0, "probabilities": 0}
-        for _, work in self._units("repeated passes", sample, repeat):
+        for _, work in self.units("repeated passes", sample, repeat):
             counts = {name: count + int(work.arrays[name].sum()) for name, count in counts.items()}
         return Probe(n=len(sample), **counts)
 
@@ -228,7 +247,7 @@ class Campaign:
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
             self.evidence.began(label, led)
-        for chunk, work in self._units(label, index, job, place=f"{row}-", most=attack.unit, led=led):
+        for chunk, work in self.units(label, index, job, place=f"{row}-", most=attack.unit, led=led):
             if attack.bounded:
                 self.evidence.update(row, label, led, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
@@ -240,7 +259,7 @@ class Campaign:
         left, n = attacked - broken, len(self.target.images)
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
-    def _units(
+    def units(
         self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT, led: GradientSource = "own"
     ) -> Iterator[tuple[Any, Work]]:
         """Yield the chunks of `index`, each with what the unit on it left; `place` tells two stages of a name apart."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from runtime.attacks import stages
 from runtime.attacks.noise import Noise
 from runtime.backends.batch_halving import BatchHalving
+from runtime.backends.table import unoptimised
 from runtime.errors import BadData, BadModel, UsageFault
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
@@ -21,7 +23,7 @@ from runtime.suite.campaign import SAMPLE, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import gradients
 from runtime.suite.units import Target
-from runtime.verdict.figures import accuracy, build_report, judge
+from runtime.verdict.figures import accuracy, build_report, hidden, judge
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.paired import Finished, check_comparable, check_shared, match, pair, read_reference
 from runtime.verdict.subject import Settings, Subject, resolve
@@ -111,8 +113,10 @@ class Case:
             BatchHalving(subject.session),
             BatchHalving(subject.lender) if subject.lender else None,
         )
+        opening = unoptimised(subject.session)
+        plain = cache(lambda: BatchHalving(opening())) if opening else None
         outcome = run_suite(
-            Target(session, self.images, len(subject.classes), settings.batch, subject.place, lender),
+            Target(session, self.images, len(subject.classes), settings.batch, subject.place, lender, plain),
             settings.attacks,
             eps=settings.threat_model.eps,
             seed=settings.seed,
@@ -123,6 +127,7 @@ class Case:
             sample=order[:SAMPLE] if early else order[order < SAMPLE],
             decided=self._decided if early else lambda evidence, judged: False,
             lattice=settings.lattice is not None,
+            gated=self.request.gate != Gate(),
         )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
@@ -143,7 +148,10 @@ class Case:
         if self.reference and not len(match(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair(seen, self.reference, judged) if self.reference else None
-        return judge(self.request, accuracy(seen, seen.robust, judged), compared).verdict != "inconclusive"
+        searched = int(evidence.robust[self.order[:SAMPLE]].sum())
+        missed = hidden(self.request, seen, searched)
+        verdict = judge(self.request, accuracy(seen, seen.robust, judged), compared, hidden=missed).verdict
+        return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()
