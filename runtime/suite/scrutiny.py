@@ -94,12 +94,12 @@ class Scrutiny:
             jumps=int(jumps.sum()),
         )
 
-    def blind_control(self, sample: Any, *, smoothed: bool) -> Searched:
-        """Put the images of the sample that stand to CONTROLS, each on what the earlier left; then to AGAIN.
+    def blind_control(self, places: Any, *, smoothed: bool) -> Searched:
+        """Put the images at `places` that stand to CONTROLS, each on what the earlier left; then to AGAIN.
 
         With `smoothed`, to SMOOTHED too, between the two.
         """
-        index = sample[self.evidence.robust[sample]]
+        index = places[self.evidence.robust[places]]
         return self._search("blind", index, {}, CONTROLS, SMOOTHED if smoothed else ())
 
     def square_alone(self, attacks: Sequence[AttackRow]) -> Searched | None:

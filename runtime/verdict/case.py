@@ -19,7 +19,7 @@ from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
-from runtime.suite.campaign import SAMPLE, Outcome, run_suite
+from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import gradients
 from runtime.suite.units import Target
@@ -127,7 +127,7 @@ class Case:
             sample=order[:SAMPLE] if early else order[order < SAMPLE],
             decided=self._decided if early else lambda evidence, judged: False,
             lattice=settings.lattice is not None,
-            gated=self.request.gate != Gate(),
+            searched=(order[:SEARCHED] if early else order[order < SEARCHED]) if self.request.gate != Gate() else None,
         )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
@@ -148,7 +148,7 @@ class Case:
         if self.reference and not len(match(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair(seen, self.reference, judged) if self.reference else None
-        searched = int(evidence.robust[self.order[:SAMPLE]].sum())
+        searched = int(evidence.robust[self.order[:SEARCHED]].sum())
         missed = hidden(self.request, seen, searched)
         verdict = judge(self.request, accuracy(seen, seen.robust, judged), compared, hidden=missed).verdict
         return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))

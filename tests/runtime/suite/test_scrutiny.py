@@ -116,20 +116,20 @@ def test_the_blind_control_finds_what_a_gradient_of_nothing_leaves(task):
     honest, blind = target(task), target(task, Told, 0 * weight)
     within = (LinearSession(weight, bias).margins(images.images, images.labels) < EPS).sum()
     assert within > 20
-    outcome = suite(blind, gated=True)
+    outcome = suite(blind, searched=np.arange(N))
     found = outcome.blind_control
     assert outcome.evidence.robust.sum() == found.n > N - 5
     assert within >= found.broken >= found.alone > within / 2
     assert found.by["sign-hunter"] > 0
     assert {"sign-hunter", "rays", "square"} <= set(found.by)
-    quiet = suite(honest, gated=True).blind_control
+    quiet = suite(honest, searched=np.arange(N)).blind_control
     assert (quiet.n, quiet.alone) == (N - within, 0)
 
 
 def test_near_the_limit_smoothed_gradients_are_tried_too(task):
-    found = suite(target(task, Told, 0 * task[0]), gated=True).blind_control
+    found = suite(target(task, Told, 0 * task[0]), searched=np.arange(N)).blind_control
     assert {"smoothed-1", "smoothed-2"} <= set(found.by)
-    assert not {"smoothed-1", "smoothed-2"} & set(suite(target(task), gated=True).blind_control.by)
+    assert not {"smoothed-1", "smoothed-2"} & set(suite(target(task), searched=np.arange(N)).blind_control.by)
 
 
 def test_without_a_gate_no_blind_control_runs(task):
