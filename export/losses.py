@@ -34,11 +34,6 @@ class Head:
     cotangent: str
 
 
-def heads_of(classes: int) -> int:
-    """Return how many of the four losses exist: DLR needs 3 classes, targeted DLR 4."""
-    return {2: 2, 3: 3}.get(classes, HEADS)
-
-
 def emit_losses(emit: Emitter, logits: str, classes: int) -> tuple[str, str]:
     """Emit the weighted losses of `logits` [B, K].
 

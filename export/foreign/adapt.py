@@ -14,7 +14,7 @@ from export.foreign.ends import Step, attach_input, attach_output
 from export.foreign.softmax import before_softmax
 from export.graph.floating import REAL
 from export.graph.passes import OPSETS, opset_of
-from runtime.errors import BadData, BadModel
+from runtime.errors import BadData, BadModel, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,8 +120,9 @@ def _raised(original: ModelProto, changes: list[str]) -> ModelProto:
     try:
         converted: ModelProto = version_converter.convert_version(model, target)
     except Exception as error:  # the converter's own errors share no base but this one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadModel(f"the model's opset {opset} cannot be brought to {target}: {reason}", hint=hint) from None
+        raise BadModel(
+            f"the model's opset {opset} cannot be brought to {target}: {first_line(error)}", hint=hint
+        ) from None
     converted.ir_version = max(model.ir_version, 8)
     changes.append(f"opset {opset} brought to {target}")
     return converted

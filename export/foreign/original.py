@@ -12,7 +12,7 @@ from export.graph.floating import REAL
 from export.graph.passes import to_bytes
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Parity
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +57,7 @@ class Original:
         try:
             self._session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
-            raise BadModel(
-                f"ONNX Runtime cannot load the model: {_first_line(error)}", hint="export it again"
-            ) from None
+            raise BadModel(f"ONNX Runtime cannot load the model: {first_line(error)}", hint="export it again") from None
 
     def outputs(self, x: NDArray[np.float32], *, singly: bool = False) -> NDArray[np.float32]:
         """Return its own outputs [B, K] to images [B, C, H, W], in its own batches, or one image at a time."""
@@ -86,9 +84,7 @@ class Original:
         try:
             (answer,) = self._session.run([self._interface.output], feeds)
         except Exception as error:  # as above
-            raise BadModel(
-                f"the model fails on these images: {_first_line(error)}", hint="is --layout right?"
-            ) from None
+            raise BadModel(f"the model fails on these images: {first_line(error)}", hint="is --layout right?") from None
         return np.asarray(answer, np.float32).reshape(len(x), -1)
 
 
@@ -157,7 +153,3 @@ def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
     """Return the largest difference over the largest absolute value."""
     scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
     return float(np.abs(found - expected).max()) / scale
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

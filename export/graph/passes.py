@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from export.graph.constants import evaluate_node, is_folded
 from export.graph.graph import typed_values
 from runtime.backends.ort import OrtSession
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +63,7 @@ def check_interface(model: ModelProto) -> None:
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
-        raise BadModel(f"not a valid ONNX model: {str(error).splitlines()[0]}") from None
+        raise BadModel(f"not a valid ONNX model: {first_line(error)}") from None
     opset = opset_of(model)
     if opset not in OPSETS:
         raise BadModel(

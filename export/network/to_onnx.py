@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from export.graph.passes import INPUT, OPSETS, OUTPUT, opset_of, prepare
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,4 +85,4 @@ def _cause(error: BaseException) -> str:
     """Return the first line of the innermost error: the exporter's own are pages of advice."""
     while error.__cause__:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

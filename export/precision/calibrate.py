@@ -15,7 +15,7 @@ import onnx
 
 from export.graph.passes import INPUT, prepare, to_bytes
 from export.precision.half import WEIGHTED
-from runtime.errors import BadData, BadModel
+from runtime.errors import BadData, BadModel, first_line
 from runtime.files import sha256
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto
             )
             quantized = onnx.load(target)
         except Exception as error:  # of whatever kind its kernels and its own checks raise
-            raise BadModel(f"ONNX Runtime cannot quantise the model: {_first_line(error)}") from error
+            raise BadModel(f"ONNX Runtime cannot quantise the model: {first_line(error)}") from error
     return prepare(quantized)
 
 
@@ -172,7 +172,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         root.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault, first_line
 from runtime.files import sha256
 from runtime.session import SessionCard
 
@@ -152,7 +152,7 @@ class _Graph:
                 raise OutOfMemory(
                     f"the {self.role} does not fit the memory with {rows} images at a time", hint="a smaller --batch"
                 ) from None
-            raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
+            raise BadModel(f"the {self.role} failed: {first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
@@ -208,14 +208,14 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], d
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(
-                f"the {role} does not fit the memory: {_first_line(error)}", hint="end what else uses it"
+                f"the {role} does not fit the memory: {first_line(error)}", hint="end what else uses it"
             ) from None
         if kind.on_gpu:
             raise MissingEnvironment(
-                f"{kind.name} does not take the {role}: {_first_line(error)}",
+                f"{kind.name} does not take the {role}: {first_line(error)}",
                 hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
             ) from None
-        raise BadModel(f"the {role} cannot be loaded: {_first_line(error)}", hint="export it again") from None
+        raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
     return session
@@ -245,10 +245,6 @@ def _sparing(session: Any) -> Any:
 
 def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _shapes(feeds: dict[str, Any]) -> str:
