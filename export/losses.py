@@ -10,15 +10,17 @@ another place in the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.session import LossSpec
+
 if TYPE_CHECKING:
     from export.graph.graph import Emitter
 
-LABEL, TARGET, WEIGHTS, COTANGENT = "label", "target", "weights", "cotangent"
+WEIGHTS, LABEL, TARGET, COTANGENT = (field.name for field in fields(LossSpec))
 HEADS = 4
 """Columns of `weights`: cross-entropy, margin, DLR, targeted DLR; however many a model's classes allow."""
 

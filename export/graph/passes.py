@@ -13,13 +13,13 @@ from export.graph.constants import evaluate_node, is_folded
 from export.graph.graph import typed_values
 from runtime.backends.ort import OrtSession
 from runtime.errors import BadModel, first_line
+from runtime.session import INPUT, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-INPUT, OUTPUT = "input", "logits"
 OPSETS = range(18, 21)
 """18 is what the exporter gives at least; 20 is the newest that TensorRT 10.3, JetPack 6.2's, parses."""
 
@@ -72,7 +72,7 @@ def check_interface(model: ModelProto) -> None:
         )
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in constants]
-    for kind, values, name, rank in (("input", inputs, INPUT, 4), ("output", model.graph.output, OUTPUT, 2)):
+    for kind, values, name, rank in (("input", inputs, INPUT, 4), ("output", model.graph.output, LOGITS, 2)):
         if [info.name for info in values] != [name]:
             raise BadModel(
                 f"the model's {kind}s are {[info.name for info in values]}, not [{name!r}]",
@@ -133,7 +133,7 @@ def fold_constants(model: ModelProto) -> None:
     for node in graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = renamed.get(name, name)
-        if node.op_type == "Identity" and node.output[0] != OUTPUT:
+        if node.op_type == "Identity" and node.output[0] != LOGITS:
             renamed[node.output[0]] = node.input[0]
         elif is_folded(node, constants):
             for name, value in zip(node.output, evaluate_node(node, constants, model), strict=True):
@@ -142,7 +142,7 @@ def fold_constants(model: ModelProto) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
-    read = {name for node in kept for name in node.input} | {OUTPUT}
+    read = {name for node in kept for name in node.input} | {LOGITS}
     del graph.initializer[:]
     graph.initializer.extend(tensor for name, tensor in constants.items() if name in read)
     inputs = [info for info in graph.input if info.name not in constants]
@@ -152,7 +152,7 @@ def fold_constants(model: ModelProto) -> None:
 
 def drop_unread(model: ModelProto) -> None:
     """Drop every node that `logits` does not depend on."""
-    wanted, kept = {OUTPUT}, []
+    wanted, kept = {LOGITS}, []
     for node in reversed(model.graph.node):
         if wanted & set(node.output):
             kept.append(node)
@@ -187,7 +187,7 @@ def _reads_only_what_is_computed(model: ModelProto) -> bool:
         if is_folded(node, constants) or not known.issuperset(node.input):
             return False
         known.update(node.output)
-    return OUTPUT in known
+    return LOGITS in known
 
 
 def _has_typed_nodes(model: ModelProto) -> bool:

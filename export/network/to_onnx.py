@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from export.graph.passes import INPUT, OPSETS, OUTPUT, opset_of, prepare
+from export.graph.passes import OPSETS, opset_of, prepare
 from runtime.errors import BadModel, first_line
+from runtime.session import INPUT, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def to_onnx(network: nn.Module, shape: InputShape) -> ModelProto:
                 (example,),
                 dynamo=True,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[LOGITS],
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,

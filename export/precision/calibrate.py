@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from export.graph.passes import INPUT, prepare, to_bytes
+from export.graph.passes import prepare, to_bytes
 from export.precision.half import WEIGHTED
 from runtime.errors import BadData, BadModel, first_line
 from runtime.files import sha256
+from runtime.session import INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,9 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from export.graph.graph import typed_values
-from export.graph.passes import OUTPUT, opset_of, prepare
+from export.graph.passes import opset_of, prepare
 from runtime.errors import BadModel
+from runtime.session import LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -82,12 +83,12 @@ class _Caster:
 
     def result(self) -> ModelProto:
         """Return the model as it is now, its output in float32 again."""
-        if self._is(OUTPUT, HALF):
-            inner = f"{OUTPUT}/float16"
+        if self._is(LOGITS, HALF):
+            inner = f"{LOGITS}/float16"
             for node in self._nodes:
-                node.input[:] = [inner if name == OUTPUT else name for name in node.input]
-                node.output[:] = [inner if name == OUTPUT else name for name in node.output]
-            self._nodes.append(helper.make_node("Cast", [inner], [OUTPUT], name="cast_logits", to=SINGLE))
+                node.input[:] = [inner if name == LOGITS else name for name in node.input]
+                node.output[:] = [inner if name == LOGITS else name for name in node.output]
+            self._nodes.append(helper.make_node("Cast", [inner], [LOGITS], name="cast_logits", to=SINGLE))
         model = ModelProto()
         model.CopyFrom(self._model)
         del model.graph.node[:], model.graph.value_info[:]
