@@ -105,9 +105,9 @@ def _ratio(emit: Emitter, gap: Head, spread: Head) -> Head:
 
 
 def _top(emit: Emitter, logits: str, count: int, classes: int) -> Head:
-    """Return the `count` largest logits [B, count], descending, and their places, one-hot [B, count, K]."""
-    largest, places = emit.many("TopK", [logits, emit.integers([count])], 2, axis=1)
-    return Head(largest, _one_hot(emit, emit("Unsqueeze", places, emit.integers([2])), classes))
+    """Return the `count` largest logits [B, count], descending, and their indices, one-hot [B, count, K]."""
+    largest, indices = emit.many("TopK", [logits, emit.integers([count])], 2, axis=1)
+    return Head(largest, _one_hot(emit, emit("Unsqueeze", indices, emit.integers([2])), classes))
 
 
 def _spread(emit: Emitter, top: Head, factors: tuple[float, ...], classes: int) -> Head:

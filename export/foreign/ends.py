@@ -68,9 +68,9 @@ def inner(name: str) -> str:
 
 def _chain(graph: Any, start: str, steps: Sequence[Step], prefix: str) -> list[NodeProto]:
     nodes = []
-    for place, step in enumerate(steps):
-        names = [f"{prefix}{place}/{number}" for number in range(len(step.constants))]
+    for index, step in enumerate(steps):
+        names = [f"{prefix}{index}/{number}" for number in range(len(step.constants))]
         graph.initializer.extend(numpy_helper.from_array(c, n) for c, n in zip(step.constants, names, strict=True))
-        nodes.append(helper.make_node(step.op, [start, *names], [f"{prefix}{place}"], **step.attributes))
+        nodes.append(helper.make_node(step.op, [start, *names], [f"{prefix}{index}"], **step.attributes))
         start = nodes[-1].output[0]
     return nodes
