@@ -9,7 +9,6 @@ from onnx import ModelProto, checker, helper, shape_inference
 
 from export.graph.constants import QUANTIZE
 from export.graph.graph import Emitter, Graph, Node
-from export.graph.passes import prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
@@ -18,12 +17,13 @@ from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from export.graph.passes import Prepared
     from export.rules import Gradients
 
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
-def gradient_graph(model: ModelProto) -> ModelProto:
+def gradient_graph(forward: Prepared) -> ModelProto:
     """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
 
     Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
@@ -37,16 +37,17 @@ def gradient_graph(model: ModelProto) -> ModelProto:
     three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
 
     Args:
-        model: the classifier, as `export.graph.passes.prepare` takes it.
+        forward: the classifier.
 
     Raises:
-        BadModel: another interface; an operation without a rule in `export.rules.RULES`; or a use of one that
-            cannot be differentiated. The message names the node.
+        BadModel: an operation without a rule in `export.rules.RULES`, or a use of one that cannot be differentiated.
+            The message names the node.
 
     """
-    prepared = prepare(model)
-    _rename_reserved(prepared)
-    graph = Graph(prepared)
+    model = ModelProto()
+    model.CopyFrom(forward.model)
+    _rename_reserved(model)
+    graph = Graph(model)
     path = _path(graph)
     classes = graph.shape(LOGITS)[1]
     if classes is None or classes < 2:

@@ -18,15 +18,15 @@ from runtime.session import INPUT, LOGITS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from onnx import ModelProto
     from torch import nn
 
+    from export.graph.passes import Prepared
     from runtime.bundle.manifest import InputShape
 
 OPSET = 20
 
 
-def to_onnx(network: nn.Module, shape: InputShape) -> ModelProto:
+def to_onnx(network: nn.Module, shape: InputShape) -> Prepared:
     """Export a classifier in float32, dynamic in the batch only, batch normalisation folded.
 
     Args:

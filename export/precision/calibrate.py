@@ -22,6 +22,7 @@ from runtime.session import INPUT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from export.graph.passes import Prepared
     from runtime.images.image_set import ImageSet
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
@@ -71,7 +72,7 @@ def calibration_images(
     for start in range(0, len(order), count):
         part = order[start : start + count]
         digests = _digests(images.rows(part))
-        kept += [int(place) for place, digest in zip(part, digests, strict=True) if digest not in judged]
+        kept += [int(row) for row, digest in zip(part, digests, strict=True) if digest not in judged]
         if len(kept) >= 2 * count:
             break
     if not kept:
@@ -89,15 +90,15 @@ def _digests(images: ImageSet) -> Iterator[str]:
             yield sha256(image.tobytes())
 
 
-def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
-    """Return a copy whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
+def in_int8(forward: Prepared, calibration: Calibration) -> Prepared:
+    """Return a graph whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
 
     Activations are quantised where such an operation reads them, with one symmetric scale; weights with one for each
     output channel, stored as int8; biases and everything between stay float32. That is where TensorRT wants them, and
     it fuses the rest itself.
 
     Args:
-        model: as `export.graph.passes.prepare` returns it, in float32.
+        forward: in float32.
         calibration: the images and the method.
 
     Raises:
@@ -106,11 +107,11 @@ def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    if not any(node.op_type in WEIGHTED for node in model.graph.node):
+    if not any(node.op_type in WEIGHTED for node in forward.model.graph.node):
         raise BadModel("nothing to quantise: the model has no convolution and no matrix product")
-    with tempfile.TemporaryDirectory() as place, _silence():
-        source, target = Path(place) / "float.onnx", Path(place) / "int8.onnx"
-        source.write_bytes(to_bytes(model))
+    with tempfile.TemporaryDirectory() as directory, _silence():
+        source, target = Path(directory) / "float.onnx", Path(directory) / "int8.onnx"
+        source.write_bytes(to_bytes(forward.model))
         try:
             quantize_static(
                 source,
