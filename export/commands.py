@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from export.foreign.pack_model import Label, name_of, pack_model
+from export.foreign.order import Label, Order, name_of
+from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
 from runtime.commands.attack_options import NewDirectory, fraction
 from runtime.commands.preparers import Wanted, gradient_option, mean_option, std_option
@@ -81,18 +82,13 @@ def pack(
     label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
     out = out or Path("bundles") / (label.name or name_of(model))
-    threat_model = ThreatModel(eps=eps)
-    manifest = pack_model(
-        model, out, wanted, threat_model=threat_model, label=label, choice=chosen, calibration=calibration, key=key
-    )
-    _say(manifest)
+    _say(pack_model(Order(model, wanted, ThreatModel(eps=eps), label, chosen, calibration), out, key))
     click.echo(written(out, key))
 
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
     """Pack a model for a verdict; say what was done to it on stderr."""
-    manifest = pack_model(path, out, wanted, threat_model=threat_model, label=Label())
-    _say(manifest, err=True)
+    _say(pack_model(Order(path, wanted, threat_model), out), err=True)
 
 
 def _say(manifest: Manifest, *, err: bool = False) -> None:
