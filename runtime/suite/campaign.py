@@ -14,7 +14,6 @@ from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
-from runtime.suite.plan import PlannedAttack, gradients, plan
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.progress import Progress
     from runtime.records.request import GradientSource
     from runtime.suite.journal import Ledger, Work
+    from runtime.suite.plan import Plan, PlannedAttack
     from runtime.suite.units import Job
 
 __all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]
@@ -51,7 +51,7 @@ class Outcome:
 
 def run_suite(
     target: Target,
-    attacks: Sequence[str],
+    plan: Plan,
     *,
     eps: float,
     seed: int,
@@ -67,26 +67,24 @@ def run_suite(
 
     Args:
         target: the artifact and its images.
-        attacks: NAMES of attacks, in the order of the report's rows; `union.plan` says what they run on this artifact.
+        plan: what is run on it.
         eps: radius of the L-infinity ball.
         seed: of the noise.
         keep_all: keep the worst point of every image, not only of the sample.
         progress: told of every stage and unit.
         ledger: knows the units that are done; None does all.
-        blocks: places of the images; each block goes through all attacks before the next. None: one block of all.
-        sample: places of at most SAMPLE images that are asked more than the attacks ask; of them, those judged
+        blocks: indices of the images; each block goes through all attacks before the next. None: one block of all.
+        sample: indices of at most SAMPLE images that are asked more than the attacks ask; of them, those judged
             are. None: the first.
-        decided: told of the evidence and the places judged after every block; True ends the run.
+        decided: told of the evidence and the indices judged after every block; True ends the run.
         lattice: judge the points found on the uint8 lattice too.
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
-        BadModel: the graph does not take the images, answers in another shape, or has too few classes for an attack.
+        BadModel: the graph does not take the images, or answers in another shape.
 
     """
-    card = target.session.card()
-    gradient_from = gradients(card, target.lender)
-    chosen = plan(attacks, target.classes, card.precision, gradient_from)
+    planned, gradient_from = plan.attacks, plan.gradient_from
     blocks = [np.arange(len(target.images))] if blocks is None else blocks
     order = np.concatenate(blocks)
     sample = np.sort(order)[:SAMPLE] if sample is None else np.sort(sample)
@@ -99,17 +97,17 @@ def run_suite(
     for number, block in enumerate(blocks):
         part = replace(campaign, prefix=f"{number}-" if len(blocks) > 1 else "")
         part.classify(block)
-        rows.append(part.assault(chosen, block))
+        rows.append(part.run(planned, block))
         judged = np.concatenate([judged, block])
         if decided(evidence, judged):
             break
     index = np.sort(judged)
     outcome = Outcome(evidence.rows(index), add_rows(rows, len(index)))
     sample = np.intersect1d(sample, index)
-    if not chosen or not len(sample):
+    if not planned or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
-    if not any(attack.uses_gradient and attack.bounded for assault in chosen for attack in assault.stages):
+    if not plan.searches_by_gradient:
         return outcome
     return replace(
         outcome,
@@ -157,10 +155,10 @@ class Campaign:
         for chunk, work in self._units("clean", index, classify):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
-    def assault(self, chosen: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
+    def run(self, planned: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
         """Run every attack on the images at `index`."""
         rows: list[AttackRow] = []
-        for each in chosen:
+        for each in planned:
             if each.is_cascade:
                 rows += self.cascade(each, len(rows), index)
             else:
@@ -168,22 +166,22 @@ class Campaign:
         return tuple(rows)
 
     def attack(self, attack: Attack, row: int, index: Any = None, led: GradientSource = "own") -> AttackRow:
-        """Run one attack on every correctly classified image of `index` (all); `row` is its place in the report."""
+        """Run one attack on every correctly classified image of `index` (all); `row` is its row in the report."""
         return self._attack(attack, row, self._standing(index), led, cascade=False)
 
-    def cascade(self, assault: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
+    def cascade(self, planned: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
         """Run each stage on what the earlier ones of them left: a row each from `row` on, and a summary row.
 
         Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
         """
-        standing, led = self._standing(index), assault.led
+        standing, led = self._standing(index), planned.led
         rows = [
-            self._attack(attack, row + place, standing, led, cascade=True)
-            for place, attack in enumerate(assault.stages)
+            self._attack(attack, row + number, standing, led, cascade=True)
+            for number, attack in enumerate(planned.stages)
         ]
         costs = {cost: sum(getattr(each, cost) for each in rows) for cost in ("seconds", "forwards", "gradients")}
         broken = sum(each.broken for each in rows)
-        return [*rows, self._row(assault.name, rows[0].attacked, broken, cascade=False, gradient=led, **costs)]
+        return [*rows, self._row(planned.name, rows[0].attacked, broken, cascade=False, gradient=led, **costs)]
 
     def curve_point(self, sample: Any, eps: float, gradient_from: Sequence[GradientSource] = ("own",)) -> CurvePoint:
         """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy."""
@@ -228,7 +226,7 @@ class Campaign:
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
             self.evidence.began(label, led)
-        for chunk, work in self._units(label, index, job, place=f"{row}-", most=attack.unit, led=led):
+        for chunk, work in self._units(label, index, job, prefix=f"{row}-", most=attack.unit, led=led):
             if attack.bounded:
                 self.evidence.update(row, label, led, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
@@ -241,13 +239,13 @@ class Campaign:
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
     def _units(
-        self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT, led: GradientSource = "own"
+        self, stage: str, index: Any, job: Job, prefix: str = "", most: int = UNIT, led: GradientSource = "own"
     ) -> Iterator[tuple[Any, Work]]:
-        """Yield the chunks of `index`, each with what the unit on it left; `place` tells two stages of a name apart."""
+        """Yield the chunks of `index`, each with what the unit on it left; `prefix` tells stages of one name apart."""
         self.progress.stage(stage, len(index))
         target = self.target.led(led)
         for number, chunk in enumerate(target.chunks(index, most)):
-            name = f"{self.prefix}{place}{stage}-{number}".replace(" ", "-")
+            name = f"{self.prefix}{prefix}{stage}-{number}".replace(" ", "-")
             held = self.ledger.holds(name)
             yield chunk, self.ledger.unit(name, chunk, partial(measure, target, chunk, job))
             self.progress.advance(len(chunk), fresh=not held)

@@ -33,7 +33,7 @@ def build_report(
         request: what was asked.
         outcome: what the suite found.
         paired: the comparison, where there is something to compare with.
-        order: places of the images judged, in turn, where the run stopped as soon as it could; else None.
+        order: indices of the images judged, in turn, where the run stopped as soon as it could; else None.
 
     """
     evidence, artifact, n = outcome.evidence, circumstances.artifact, len(outcome.evidence)
@@ -47,7 +47,7 @@ def build_report(
         if each.state == "found"
     )
     blocking = [finding.message for finding in found if finding.blocking]
-    decision = judge(request, robust, paired, blocking)
+    decision = decide_verdict(request, robust, paired, blocking)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -62,7 +62,7 @@ def build_report(
         attacks=outcome.attacks,
         robust_accuracy=robust,
         lattice=accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
-        sequential=None if order is None else stop(judge(request, robust, paired), n, request.n),
+        sequential=None if order is None else stop(decide_verdict(request, robust, paired), n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
@@ -78,7 +78,9 @@ def build_report(
     )
 
 
-def judge(request: Request, robust: Accuracy | None, paired: Paired | None, blocking: Sequence[str] = ()) -> Decision:
+def decide_verdict(
+    request: Request, robust: Accuracy | None, paired: Paired | None, blocking: Sequence[str] = ()
+) -> Decision:
     """Return what the gate says to the figures; `blocking` are reasons not to believe them."""
     return decide(
         request.gate,

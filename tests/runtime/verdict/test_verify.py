@@ -17,7 +17,8 @@ import pytest
 from runtime.attacks import ATTACKS
 from runtime.bundle.manifest import EVALUATION
 from runtime.checks.masking import check
-from runtime.commands.verify import attack_options as options
+from runtime.commands.judging import RunOptions
+from runtime.commands.record_options import record_options
 from runtime.commands.verify import verify
 from runtime.errors import BadData
 from runtime.images import find
@@ -31,8 +32,9 @@ from runtime.report.formats import FORMATS
 from runtime.report.phrases import tone as tone_of
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from runtime.verdict.options import VerifyOptions
 from tests.command_line import edgeproof
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS, FORWARD, GRADIENT, graph, npz
 
@@ -249,7 +251,7 @@ def test_one_image_in_a_hundred_may_be_without_a_gradient(zero, blocks):
     images = ImageSet("grey", np.full((200, 1, 4, 4), 0.5, np.float32), np.zeros(200, int), np.arange(200))
     session = LinearSession(np.eye(3, 16, dtype=np.float32), np.zeros(3, np.float32))
     target = Target(session, images, 3, 64)
-    outcome = run_suite(target, ["fgsm"], eps=EPS, seed=0, keep_all=False, progress=Silent())
+    outcome = run_suite(target, planned(target, ["fgsm"]), eps=EPS, seed=0, keep_all=False, progress=Silent())
     outcome.evidence.blind["own"][:zero] = True
     assert [each.check for each in check(outcome, classes=3, precision="fp32") if each.state == "found"] == [
         "zero-gradient"
@@ -351,7 +353,7 @@ def test_every_option_explains_itself_in_a_sentence(option):
 
 
 def test_the_shared_options_suit_a_run_as_well_as_a_bundle():
-    shared = options.attack_options(lambda: None).__click_params__
+    shared = record_options(options=VerifyOptions, run=RunOptions)(lambda: None).__click_params__
     assert not [option.name for option in shared if "[default: the bundle's]" in option.help]
 
 
