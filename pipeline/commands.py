@@ -25,7 +25,7 @@ from pipeline.runs.evaluate import run_subject
 from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
-from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge
+from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
 from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, written
 from runtime.images.find import find_images
@@ -170,7 +170,7 @@ def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOpti
         options, report, name=recipe.name, precision=PARENT, gate=recipe.gate, has_parent=False
     )
     subject = run_subject(trained, _evaluation_images(trained, options), device=training_device())
-    judge(subject, options, report, directories)
+    judge_subject(subject, options, report, directories)
 
 
 def _evaluation_images(trained: TrainedRun, options: VerifyOptions) -> ImageSet:

@@ -130,7 +130,7 @@ def choose_directories(
     return Directories(out, baseline)
 
 
-def judge(subject: Subject, options: VerifyOptions, run: RunOptions, directories: Directories) -> None:
+def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, directories: Directories) -> None:
     """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
 
     Args:
@@ -178,7 +178,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     """Run the suite in `out`, or go on there; return the report, None for a shard.
 
     Raises:
-        EdgeproofError: see `judge`.
+        EdgeproofError: see `judge_subject`.
 
     """
     shard = case.request.shard
@@ -195,7 +195,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
             finish_shard(out, findings, journal)
             return None
         recorded = replace(case, request=read_request(out))  # the same but for what changes no figure
-        run = recorded.judge(findings)
+        run = recorded.conclude(findings)
         finish_run(out, run, journal, formats=write_all)
     return run.report
 

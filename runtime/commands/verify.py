@@ -21,7 +21,7 @@ from runtime.commands.judging import (
     check_asked,
     choose_directories,
     fresh_directory,
-    judge,
+    judge_subject,
     show,
     write_all,
 )
@@ -103,7 +103,7 @@ def verify(
         )
     # A model file has no version to remember.
     with enforce_no_rollback(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
-        judge(subject, options, run, directories)
+        judge_subject(subject, options, run, directories)
 
 
 def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:

@@ -14,9 +14,9 @@ GradientSource = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
 
 
-def labelled(name: str, led: GradientSource) -> str:
+def labelled(name: str, gradient_from: GradientSource) -> str:
     """Return what tells an attack from the same one by another gradient."""
-    return f"{name} (parent)" if led == "parent" else name
+    return f"{name} (parent)" if gradient_from == "parent" else name
 
 
 class AttackRequest(Frozen):

@@ -84,7 +84,7 @@ def run_suite(
         BadModel: the graph does not take the images, or answers in another shape.
 
     """
-    planned, gradient_from = plan.attacks, plan.gradient_from
+    planned, gradients = plan.attacks, plan.gradients
     blocks = [np.arange(len(target.images))] if blocks is None else blocks
     order = np.concatenate(blocks)
     sample = np.sort(order)[:SAMPLE] if sample is None else np.sort(sample)
@@ -111,10 +111,10 @@ def run_suite(
         return outcome
     return replace(
         outcome,
-        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradient_from) for multiple in CURVE),
-        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradient_from),
-        agreement=campaign.agreement(sample, "own") if "own" in gradient_from else None,
-        parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradient_from else None,
+        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradients) for multiple in CURVE),
+        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients),
+        agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
+        parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
     )
 
 
@@ -162,42 +162,49 @@ class Campaign:
             if each.is_cascade:
                 rows += self.cascade(each, len(rows), index)
             else:
-                rows.append(self.attack(each.stages[0], len(rows), index, each.led))
+                rows.append(self.attack(each.stages[0], len(rows), index, each.gradient_from))
         return tuple(rows)
 
-    def attack(self, attack: Attack, row: int, index: Any = None, led: GradientSource = "own") -> AttackRow:
+    def attack(self, attack: Attack, row: int, index: Any = None, gradient_from: GradientSource = "own") -> AttackRow:
         """Run one attack on every correctly classified image of `index` (all); `row` is its row in the report."""
-        return self._attack(attack, row, self._standing(index), led, cascade=False)
+        return self._attack(attack, row, self._standing(index), gradient_from, cascade=False)
 
     def cascade(self, planned: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
         """Run each stage on what the earlier ones of them left: a row each from `row` on, and a summary row.
 
         Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
         """
-        standing, led = self._standing(index), planned.led
+        standing, gradient_from = self._standing(index), planned.gradient_from
         rows = [
-            self._attack(attack, row + number, standing, led, cascade=True)
+            self._attack(attack, row + number, standing, gradient_from, cascade=True)
             for number, attack in enumerate(planned.stages)
         ]
         costs = {cost: sum(getattr(each, cost) for each in rows) for cost in ("seconds", "forwards", "gradients")}
         broken = sum(each.broken for each in rows)
-        return [*rows, self._row(planned.name, rows[0].attacked, broken, cascade=False, gradient=led, **costs)]
+        return [
+            *rows,
+            self._row(planned.name, rows[0].attacked, broken, cascade=False, gradient=gradient_from, **costs),
+        ]
 
-    def curve_point(self, sample: Any, eps: float, gradient_from: Sequence[GradientSource] = ("own",)) -> CurvePoint:
+    def curve_point(self, sample: Any, eps: float, gradients: Sequence[GradientSource] = ("own",)) -> CurvePoint:
         """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy."""
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
-        for led in gradient_from if eps > 0 else ():
-            units = self._units(labelled(f"PGD at eps {eps:.3g}", led), index, job, led=led)
+        for gradient_from in gradients if eps > 0 else ():
+            units = self._units(
+                labelled(f"PGD at eps {eps:.3g}", gradient_from), index, job, gradient_from=gradient_from
+            )
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
             index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
 
-    def agreement(self, sample: Any, led: GradientSource) -> Agreement:
+    def agreement(self, sample: Any, gradient_from: GradientSource) -> Agreement:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
         job = partial(agree, evidence=self.evidence)
-        for chunk, work in self._units(labelled("gradient graph", led), sample, job, led=led):
+        for chunk, work in self._units(
+            labelled("gradient graph", gradient_from), sample, job, gradient_from=gradient_from
+        ):
             correct = self.evidence.correct[chunk]
             clean = work.arrays["clean"] == self.evidence.clean_prediction[chunk]
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
@@ -217,33 +224,43 @@ class Campaign:
             standing &= np.isin(self.evidence.index, index)
         return standing
 
-    def _attack(self, attack: Attack, row: int, standing: Any, led: GradientSource, *, cascade: bool) -> AttackRow:
+    def _attack(
+        self, attack: Attack, row: int, standing: Any, gradient_from: GradientSource, *, cascade: bool
+    ) -> AttackRow:
         """Run one attack where `standing` (bool [N]) is set, and unset it where the attack broke the image."""
-        index, led = np.flatnonzero(standing), led if attack.uses_gradient else "none"
-        label = labelled(attack.name, led)
+        index, gradient_from = np.flatnonzero(standing), gradient_from if attack.uses_gradient else "none"
+        label = labelled(attack.name, gradient_from)
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
         job = partial(search, attack=attack, eps=self.eps, seed=self.seed)
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
-            self.evidence.began(label, led)
-        for chunk, work in self._units(label, index, job, prefix=f"{row}-", most=attack.unit, led=led):
+            self.evidence.began(label, gradient_from)
+        for chunk, work in self._units(
+            label, index, job, prefix=f"{row}-", most=attack.unit, gradient_from=gradient_from
+        ):
             if attack.bounded:
-                self.evidence.update(row, label, led, chunk, work.arrays)
+                self.evidence.update(row, label, gradient_from, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
             costs = {cost: total + getattr(work, cost) for cost, total in costs.items()}
         broken = int(len(index) - standing[index].sum())
-        return self._row(attack.name, len(index), broken, cascade=cascade, gradient=led, **costs)
+        return self._row(attack.name, len(index), broken, cascade=cascade, gradient=gradient_from, **costs)
 
     def _row(self, name: str, attacked: int, broken: int, **rest: Any) -> AttackRow:
         left, n = attacked - broken, len(self.target.images)
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
     def _units(
-        self, stage: str, index: Any, job: Job, prefix: str = "", most: int = UNIT, led: GradientSource = "own"
+        self,
+        stage: str,
+        index: Any,
+        job: Job,
+        prefix: str = "",
+        most: int = UNIT,
+        gradient_from: GradientSource = "own",
     ) -> Iterator[tuple[Any, Work]]:
         """Yield the chunks of `index`, each with what the unit on it left; `prefix` tells stages of one name apart."""
         self.progress.stage(stage, len(index))
-        target = self.target.led(led)
+        target = self.target.following(gradient_from)
         for number, chunk in enumerate(target.chunks(index, most)):
             name = f"{self.prefix}{prefix}{stage}-{number}".replace(" ", "-")
             held = self.ledger.holds(name)

@@ -153,21 +153,21 @@ class Evidence:
         """Return whose worst points are kept: bool [B]."""
         return np.isin(index, self.kept)
 
-    def began(self, label: str, led: GradientSource) -> None:
+    def began(self, label: str, gradient_from: GradientSource) -> None:
         """Note that an attack runs: on no image, it may be, but then none fell to it."""
         self.fell.setdefault(label, np.zeros(len(self), bool))
-        if led != "none":
-            self.blind.setdefault(led, np.zeros(len(self), bool))
+        if gradient_from != "none":
+            self.blind.setdefault(gradient_from, np.zeros(len(self), bool))
 
-    def update(self, row: int, label: str, led: GradientSource, index: Any, found: Mapping[str, Any]) -> None:
+    def update(self, row: int, label: str, gradient_from: GradientSource, index: Any, found: Mapping[str, Any]) -> None:
         """Take in what the attack of `row` found at `index`: the arrays of `units.search`."""
         broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
         images = index[worse]
         for what in ("adversarial_prediction", "linf", "margin"):
             getattr(self, what)[images] = found[what][worse]
         self.adversarial[np.searchsorted(self.kept, images[self.keeps(images)])] = found["adversarial"]
-        if led != "none":
-            self.blind[led][index] |= found["zero_gradient"]
+        if gradient_from != "none":
+            self.blind[gradient_from][index] |= found["zero_gradient"]
         if "lattice" in found:
             self.lattice[index] &= found["lattice"]
         self.fell[label][index] |= broken

@@ -58,13 +58,13 @@ class PlannedAttack:
     Args:
         name: what was asked for.
         stages: what that runs.
-        led: whose gradient those that need one follow; 'none' where there is none.
+        gradient_from: whose gradient those that need one follow; 'none' where there is none.
 
     """
 
     name: str
     stages: tuple[Attack, ...]
-    led: GradientSource
+    gradient_from: GradientSource
 
     @property
     def is_cascade(self) -> bool:
@@ -79,13 +79,13 @@ class Plan:
     Args:
         asked: what each of the NAMES of attacks asked for runs, in the order of the report.
         added: the attacks that nobody asked for, and without which the figure would say little.
-        gradient_from: whose gradients lead the attacks, in turn.
+        gradients: whose gradients lead the attacks, in turn.
 
     """
 
     asked: Mapping[str, tuple[Attack, ...]]
     added: Mapping[str, tuple[Attack, ...]]
-    gradient_from: tuple[GradientSource, ...]
+    gradients: tuple[GradientSource, ...]
 
     @property
     def attacks(self) -> tuple[PlannedAttack, ...]:
@@ -95,10 +95,10 @@ class Plan:
         once.
         """
         planned = []
-        for number, led in enumerate(self.gradient_from or ("none",)):
+        for number, gradient_from in enumerate(self.gradients or ("none",)):
             for name, attacks in self.asked.items():
                 chosen = tuple(attack for attack in attacks if attack.uses_gradient or number == 0)
-                planned += [PlannedAttack(name, chosen, led)] if chosen else []
+                planned += [PlannedAttack(name, chosen, gradient_from)] if chosen else []
         return (*planned, *(PlannedAttack(name, attacks, "none") for name, attacks in self.added.items()))
 
     @property
@@ -135,7 +135,7 @@ def plan_suite(names: Iterable[str], classes: int, card: SessionCard, *, lends: 
 def runnable(plan: Plan, card: SessionCard) -> Plan:
     """Return a plan that can be run; raises as `plan_suite` does."""
     needing = [name for name, attacks in plan.asked.items() if any(attack.uses_gradient for attack in attacks)]
-    if needing and not plan.gradient_from:
+    if needing and not plan.gradients:
         raise BadModel(
             f"{needing[0]} needs the gradient, and {card.precision} has no gradient graph",
             hint="--gradient none attacks it by Square alone",

@@ -62,9 +62,9 @@ class Target:
     to_device: Callable[[Any], Any] = np.asarray
     lender: Session | None = None
 
-    def led(self, by: GradientSource) -> Target:
+    def following(self, gradient_from: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
-        if by != "parent" or self.lender is None:
+        if gradient_from != "parent" or self.lender is None:
             return self
         return replace(self, session=BorrowedGradient(self.session, self.lender))
 

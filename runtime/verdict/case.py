@@ -20,10 +20,17 @@ from runtime.suite.campaign import SAMPLE, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
-from runtime.verdict.figures import accuracy, build_report, decide_verdict
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
-from runtime.verdict.paired import Finished, check_comparable, check_shared, match, pair, read_reference
+from runtime.verdict.paired import (
+    Finished,
+    check_comparable,
+    check_shared,
+    match_images,
+    pair_with_reference,
+    read_reference,
+)
 from runtime.verdict.subject import Subject, resolve
 
 if TYPE_CHECKING:
@@ -124,14 +131,14 @@ class Case:
             lattice=request.lattice is not None,
         )
         judged = order[: len(outcome.evidence)] if early else None
-        compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
+        compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
         gallery = gather(outcome.evidence, self.images, request.threat_model.eps, len(outcome.attacks))
         halved = (each.largest for each in (session, lender) if each and each.largest)
         largest = min(halved, default=None)
         return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
 
-    def judge(self, findings: Findings) -> Run:
+    def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""
         judged = self.order[: len(findings.outcome.evidence)] if self.request.until_decided else None
         report = build_report(findings.circumstances, self.request, findings.outcome, findings.paired, judged)
@@ -139,10 +146,13 @@ class Case:
 
     def _decided(self, evidence: Evidence, judged: Any) -> bool:
         seen = evidence.rows(np.sort(judged))
-        if self.reference and not len(match(seen, self.reference).index):
+        if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
-        compared = pair(seen, self.reference, judged) if self.reference else None
-        return decide_verdict(self.request, accuracy(seen, seen.robust, judged), compared).verdict != "inconclusive"
+        compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
+        return (
+            decide_verdict(self.request, estimate_accuracy(seen, seen.robust, judged), compared).verdict
+            != "inconclusive"
+        )
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()
@@ -222,4 +232,4 @@ def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
 def verify(subject: Subject, options: VerifyOptions, progress: Progress) -> Run:
     """Attack the subject and judge it, in memory alone: see `prepare_case` and `Case.attack` for what is raised."""
     case = prepare_case(subject, options)
-    return case.judge(case.attack(progress))
+    return case.conclude(case.attack(progress))

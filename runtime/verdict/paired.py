@@ -189,13 +189,13 @@ class Matched:
 
     """
 
-    both: Both
+    both: SharedImages
     same_prediction: int
     worst_case: Paired | None
     why: str = ""
 
 
-def match_finished(this: Finished, that: Finished) -> Matched:
+def compare_finished(this: Finished, that: Finished) -> Matched:
     """Compare two finished runs.
 
     Raises:
@@ -210,7 +210,7 @@ def match_finished(this: Finished, that: Finished) -> Matched:
         raise BadData(found.why, hint=found.hint)
     check_shared(that, this.images["index"], this.images["label"])
     index, here, there = _shared(this.images["index"], that)
-    both = Both(index, this.robust[here], that.robust[there])
+    both = SharedImages(index, this.robust[here], that.robust[there])
     same = int((this.images["clean_prediction"][here] == that.images["clean_prediction"][there]).sum())
     if found:
         return Matched(both, same, None, found.why)
@@ -218,11 +218,11 @@ def match_finished(this: Finished, that: Finished) -> Matched:
         return Matched(both, same, None, "one of the two stopped early: no interval holds for the change")
     if not (this.report.robust_accuracy and that.report.robust_accuracy):
         return Matched(both, same, None, "neither was attacked within eps: there is no worst case to compare")
-    return Matched(both, same, paired(_called(that.report.artifact), both.pairs()))
+    return Matched(both, same, paired_record(_called(that.report.artifact), both.pairs()))
 
 
 @dataclass(frozen=True)
-class Both:
+class SharedImages:
     """The images that both runs attacked, rising, and which of the two stood: int64 [M], bool [M], bool [M]."""
 
     index: Any
@@ -243,26 +243,28 @@ class Both:
         return (1 + self.this[rows].astype(float) - self.that[rows]) / 2
 
 
-def match(evidence: Evidence, reference: Finished) -> Both:
+def match_images(evidence: Evidence, reference: Finished) -> SharedImages:
     """Find the images that both runs attacked; `check_shared` knows that there are some."""
     index, here, there = _shared(evidence.index, reference)
-    return Both(index, evidence.robust[here], reference.robust[there])
+    return SharedImages(index, evidence.robust[here], reference.robust[there])
 
 
 def _called(artifact: Artifact) -> str:
     return f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, {artifact.sha256[:12]}"
 
 
-def pair(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:
+def pair_with_reference(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:
     """Compare with another run; `order` are the indices judged, in turn, where the run stopped early."""
-    both, against = match(evidence, reference), _called(reference.report.artifact)
+    both, against = match_images(evidence, reference), _called(reference.report.artifact)
     if order is None:
-        return paired(against, both.pairs())
+        return paired_record(against, both.pairs())
     low, high = sequential.interval(both.values(order))
-    return paired(against, both.pairs()).model_copy(update={"ci95": (2 * low - 1, 2 * high - 1), "mcnemar_p": None})
+    return paired_record(against, both.pairs()).model_copy(
+        update={"ci95": (2 * low - 1, 2 * high - 1), "mcnemar_p": None}
+    )
 
 
-def paired(against: str, pairs: Pairs) -> Paired:
+def paired_record(against: str, pairs: Pairs) -> Paired:
     """Return the comparison of a number of images that was fixed beforehand."""
     return Paired(
         against=against,

@@ -17,7 +17,7 @@ from runtime.suite.evidence import Evidence
 from runtime.suite.totals import add_agreements, add_curves, add_points, add_probes, add_rows
 from runtime.verdict import gallery
 from runtime.verdict.figures import build_report
-from runtime.verdict.paired import paired
+from runtime.verdict.paired import paired_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,9 @@ def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    return paired(known[0].against, Pairs(*(sum(getattr(part, cell) for part in known) for cell in Pairs._fields)))
+    return paired_record(
+        known[0].against, Pairs(*(sum(getattr(part, cell) for part in known) for cell in Pairs._fields))
+    )
 
 
 def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:

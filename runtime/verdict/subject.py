@@ -91,7 +91,7 @@ def resolve(
         n=n,
         threat_model=threat_model,
         attacks=tuple(attack_request(name, attacks) for name, attacks in plan.asked.items()),
-        gradients=plan.gradient_from,
+        gradients=plan.gradients,
         added=tuple(attack_request(name, attacks) for name, attacks in plan.added.items()),
         gate=gate,
         against=reference.report.request_sha256 if reference else None,

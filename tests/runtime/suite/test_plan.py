@@ -120,13 +120,13 @@ STAGES = ("apgd-ce", "apgd-dlr", "fab-t")
 def test_the_suite_runs_by_every_gradient_and_square_once(names, precision, gradient_from, rows):
     card = SessionCard(DIGEST, precision, "fake", "fake", "fake", differentiable="own" in gradient_from)
     plan = plan_suite(names, 3, card, lends="parent" in gradient_from)
-    assert [(each.name, each.led) for each in plan.attacks] == rows
+    assert [(each.name, each.gradient_from) for each in plan.attacks] == rows
 
 
 def test_a_cascade_by_the_parents_gradient_leaves_out_what_needs_none():
     first, second = plan_suite(("aa",), 3, INT8, lends=True).attacks
     assert tuple(stage.name for stage in first.stages) == (*STAGES, "square")
-    assert (second.led, tuple(stage.name for stage in second.stages)) == ("parent", STAGES)
+    assert (second.gradient_from, tuple(stage.name for stage in second.stages)) == ("parent", STAGES)
 
 
 def task_of(seed):
