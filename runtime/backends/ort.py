@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
+from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
 from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault, first_line
 from runtime.files import sha256
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, SessionCard
@@ -66,8 +66,7 @@ class OrtSession:
         threads: int = 0,
     ) -> None:
         kind = PROVIDERS[provider]
-        if tf32 and not kind.on_gpu:
-            raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
+        check_tf32(provider, tf32)
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         opening = partial(_load, kind=kind, options=options, threads=threads)

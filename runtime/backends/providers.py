@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime.backends.tensorrt.store import WORKSPACE, engines_place, private_directory
-from runtime.errors import MissingEnvironment
+from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import sha256
 from runtime.machine import driver
 
@@ -65,6 +65,12 @@ PROVIDERS = {
 }
 TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
 """Set to 0, it forbids TF32 in all libraries of NVIDIA; the TensorRT provider has no option for it."""
+
+
+def check_tf32(provider: str, tf32: bool) -> None:
+    """Raise `UsageFault` where TF32 is let on what is no GPU."""
+    if tf32 and not PROVIDERS[provider].on_gpu:
+        raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 
 def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:

@@ -14,8 +14,8 @@ import click
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
-from runtime.commands.attack_options import NewDirectory
 from runtime.commands.judging import REPORTS
+from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic

@@ -146,7 +146,7 @@ class Journal:
         work = do()
         buffer = io.BytesIO()
         np.savez(buffer, index=index, **work.arrays)
-        write_atomic(self._place(name), buffer.getvalue())
+        write_atomic(self._unit_file(name), buffer.getvalue())
         costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
         self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(buffer.getvalue())})
         return work
@@ -165,7 +165,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _recall(self, name: str, index: Any) -> Work:
-        entry, path = self._entries[name], self._place(name)
+        entry, path = self._entries[name], self._unit_file(name)
         try:
             data = path.read_bytes()
             if sha256(data) != entry["sha256"]:
@@ -179,7 +179,7 @@ class Journal:
         self.earlier_seconds += entry["seconds"]
         return Work(arrays, entry["seconds"], entry["forwards"], entry["gradients"])
 
-    def _place(self, name: str) -> Path:
+    def _unit_file(self, name: str) -> Path:
         return self.units / f"{name}.npz"
 
     def _lock(self, directory: Path) -> None:

@@ -20,6 +20,7 @@ from runtime.errors import NonFinite
 from runtime.progress import Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from tests.fakes import planned
 from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Rounding, Softmax, Times, with_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.check]
@@ -96,7 +97,7 @@ def judged(planting, shortened):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             target, attacks = Target(session, images, CLASSES, N, place), ["fgsm", "pgd", "aa"]
-            outcome = run_suite(target, attacks, eps=EPS, seed=0, keep_all=False, progress=Silent())
+            outcome = run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=False, progress=Silent())
         return {result.check: result.state for result in check(outcome, classes=CLASSES, precision="fp32")}
 
     return judge
