@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault, first_line
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, SessionCard
 
