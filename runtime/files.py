@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -105,25 +104,3 @@ def check_writable(path: Path) -> None:
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-@contextlib.contextmanager
-def locked(directory: Path, lock: str) -> Iterator[None]:
-    """Hold a lock of a directory, which is made where there is none; another process waits.
-
-    Raises:
-        MissingEnvironment: it cannot be made or written to.
-
-    """
-    try:
-        if not directory.exists():
-            directory.mkdir(parents=True, exist_ok=True)
-            sync_directory(directory.parent)
-        handle = os.open(directory / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise MissingEnvironment(f"{directory} cannot be written to: {error.strerror}", hint="name another") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 
 from pipeline.data.sets import load_dataset
 from pipeline.recipe.schema import load_recipe
-from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_run
+from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, open_run
 from pipeline.runs.distill import distill
 from pipeline.runs.evaluate import run_subject
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
@@ -18,6 +17,7 @@ from runtime.commands.judging import run_in
 from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
+from runtime.locks import lock_if_free
 from runtime.progress import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request
@@ -123,9 +123,6 @@ def _asked_otherwise(request: Request, evaluation: Evaluation) -> bool:
     return (attacks, request.n) != (evaluation.attacks, n)
 
 
-@contextmanager
-def claimed(directory: Path) -> Iterator[bool]:
+def claimed(directory: Path) -> AbstractContextManager[bool]:
     """Hold a cell's directory for this process; yields False where another process holds it. Ends with the process."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".claim").open("w") as file:
-        yield locked(file.fileno(), directory)
+    return lock_if_free(directory / ".claim")
