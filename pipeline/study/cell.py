@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data.sets import load_dataset
 from pipeline.recipe.schema import load_recipe
-from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, open_run
+from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, open_run, read_summary
 from pipeline.runs.distill import distill
 from pipeline.runs.evaluate import run_subject
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
@@ -26,6 +26,10 @@ from runtime.verdict.run_directory import read_request
 from runtime.verdict.subject import Settings
 
 CHECKPOINT = "best"
+
+
+class Changed(BadRecipe):
+    """What is finished in a cell's directory is not what the study now asks for."""
 
 
 def run_cell(
@@ -91,8 +95,13 @@ def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
 
 
 def missing(study: Study, directory: Path) -> tuple[str, ...]:
-    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one."""
-    run = () if (directory / RUN / SUMMARY).exists() else (RUN,)
+    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one.
+
+    Raises:
+        BadInput: the summary or a report is damaged.
+
+    """
+    run = (RUN,) if read_summary(directory / RUN) is None else ()
     return (*run, *(each.name for each in study.evaluation if own_report(directory, each) is None))
 
 
@@ -100,17 +109,18 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
     """Refuse to mix what is finished in a cell's directory with a study that now says something else.
 
     Raises:
-        BadRecipe: it was trained with another recipe, or judged with other attacks or images.
+        Changed: it was trained with another recipe, or judged with other attacks or images.
+        BadInput: a file there is damaged.
 
     """
     hint = f"give the study another --out, or remove {directory}"
     if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
-        raise BadRecipe(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
+        raise Changed(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
         report = own_report(directory, evaluation)
         if report is not None and _asked_otherwise(report.request, evaluation):
             place = directory / evaluation.name
-            raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+            raise Changed(f"{place} was judged with other attacks or images than the study now has", hint=hint)
 
 
 def _begun_otherwise(run: Path, cell: Cell) -> bool:
