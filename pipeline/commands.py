@@ -18,6 +18,7 @@ from export.precision.table import Choice
 from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.recipe.file import assignment
 from pipeline.recipe.schema import load_recipe
+from pipeline.recipe.source import checked
 from pipeline.runs.directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from pipeline.runs.distill import SAVE_SECONDS
 from pipeline.runs.distill import distill as run_recipe
@@ -46,7 +47,7 @@ def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str
     return values
 
 
-recipe_argument = click.argument("recipe")
+recipe_argument = click.argument("recipe", callback=checked("recipe"))
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
 data_root_option = click.option(
     "--data-root",

@@ -15,6 +15,7 @@ from runtime.backends.tensorrt.api import load_tensorrt
 from runtime.backends.tensorrt.engine import Engine
 from runtime.backends.tensorrt.memory import BufferPool, PycudaMemory
 from runtime.backends.tensorrt.store import EngineKey, EngineStore
+from runtime.backends.tf32 import settle_tf32
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
@@ -94,6 +95,7 @@ class TrtSession:
         EngineFault: an engine cannot be built, loaded or started.
         OutOfMemory: it does not fit, with no image yet.
         MissingEnvironment: engines cannot be kept on disk.
+        UsageFault: see `settle_tf32`.
 
     """
 
@@ -106,6 +108,7 @@ class TrtSession:
         factory: EngineFactory,
         accelerator: Accelerator,
     ) -> None:
+        settle_tf32(factory.tf32)
         self._library, self._memory = accelerator.library, accelerator.memory
         self._lock = threading.Lock()
         self._buffers = BufferPool(self._memory)
