@@ -183,8 +183,12 @@ class Emitter:
         return names
 
     def real(self, value: Any) -> str:
-        """Return a constant of the present floating-point type."""
-        return self._constant(np.asarray(value, self.dtype))
+        """Return a constant of the present floating-point type; what is beyond its range becomes its largest number.
+
+        So no constant is infinite: infinity times the 0 of a mask is no number.
+        """
+        largest = np.finfo(self.dtype).max
+        return self._constant(np.clip(np.asarray(value, np.float64), -largest, largest).astype(self.dtype))
 
     def integers(self, value: Any) -> str:
         """Return an int64 constant: shapes, axes, indices."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +12,9 @@ from hypothesis import strategies as st
 from export.gradient import gradient_graph
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
-from tests.export.classifiers import attack_feeds, classifier, evaluate, torch_gradient
+from tests.export.classifiers import attack_feeds, classifier, evaluate
+from tests.export.rules.cases import Case, gradient_of, head_of, model_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-IMAGE = (4, 7, 6)
 CROPPING = "Pad that also crops, on some axes"
 IN_FLOAT_ALONE = {
     CROPPING,
@@ -40,16 +36,6 @@ IN_FLOAT_ALONE = {
 FLOAT_ATTRIBUTES = {"HardSwish": 1e-6, "Selu": 1e-6}
 """Attributes are float32 in ONNX, which limits how near these come to torch's float64."""
 RANDOM = np.random.default_rng(0)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One use of an operation, `x` to `y`, in ONNX text and in torch; constants go to both."""
-
-    nodes: str
-    function: Callable[..., Any]
-    constants: dict[str, Any] = field(default_factory=dict)
-    image: tuple[int, ...] = IMAGE
 
 
 def normal(*shape: int) -> Any:
@@ -456,37 +442,6 @@ CASES = {
         lambda x: x @ (x.transpose(2, 3) @ x).softmax(-1),
     ),
 }
-
-
-def model_of(case: Case, dtype: Any) -> Any:
-    """Build a classifier of five classes: the operation, flattened and multiplied by a random head."""
-    return classifier(
-        ["x = Identity (input)", *case.nodes.split("\n"), "flat = Flatten (y)", "logits = MatMul (flat, head)"],
-        image=case.image,
-        classes=5,
-        constants={**case.constants, "head": head_of(case)},
-        dtype=dtype,
-    )
-
-
-def head_of(case: Case) -> Any:
-    features = case.function(torch.zeros(1, *case.image).double(), *operands(case)).numel()
-    return np.random.default_rng(2).standard_normal((features, 5))
-
-
-def operands(case: Case) -> list[Any]:
-    return [torch.from_numpy(np.asarray(value)) for value in case.constants.values()]
-
-
-def gradient_of(case: Case, dtype: Any) -> tuple[Any, Any]:
-    """Return the gradients, ours and torch's in float64, of a random linear functional of the operation."""
-    random = np.random.default_rng(1)
-    x, cotangent = random.standard_normal((3, *case.image)), random.standard_normal((3, 5))
-    feeds = attack_feeds(x.astype(dtype), 5, cotangent=cotangent)
-    ours = evaluate(gradient_graph(model_of(case, dtype)), feeds)["gradient"]
-    head = torch.from_numpy(head_of(case))
-    expected = torch_gradient(lambda z: case.function(z, *operands(case)).flatten(1) @ head, x, cotangent)
-    return ours, expected
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - IN_FLOAT_ALONE))
