@@ -1,10 +1,8 @@
-"""One number to one number: Abs, Neg, Exp, Log, Sqrt, Pow, Reciprocal, Cast; and what is flat wherever it is smooth."""
+"""One number to one number: Abs, Neg, Exp, Log, Sqrt, Pow, Reciprocal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from onnx import helper
 
 from export.rules.broadcast import sum_to
 
@@ -73,13 +71,3 @@ def _lower_power(emit: Emitter, x: str, exponent: Array) -> str:
     pole = emit("Mul", emit.cast(emit("Equal", x, emit.real(0))), emit.real(exponent < 1))
     finite = emit("Pow", emit("Add", x, pole), emit.real(exponent - 1.0))
     return emit("Mul", finite, emit("Sub", emit.real(1), pole))
-
-
-def cast(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Hand the gradient on, in the type of the input."""
-    return {0: emit("Cast", dy, to=helper.np_dtype_to_tensor_dtype(node.dtype()))}
-
-
-def flat(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Round, Floor, Ceil and Sign: 0 wherever there is a derivative; the checks of a verdict notice the blindness."""
-    return {0: emit("Mul", dy, emit.real(0))}

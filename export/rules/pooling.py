@@ -46,7 +46,7 @@ def max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
     count = math.prod(window.kernel)
     laid_out = emit(
         "Conv",
-        _padded(emit, node.inputs[0], window),
+        _padded(emit, emit.number(node, node.inputs[0]), window),
         picks,
         group=channels,
         kernel_shape=list(window.kernel),

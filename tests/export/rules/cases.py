@@ -56,3 +56,18 @@ def gradient_of(case: Case, dtype: Any) -> tuple[Any, Any]:
     head = torch.from_numpy(head_of(case))
     expected = torch_gradient(lambda z: case.function(z, *operands(case)).flatten(1) @ head, x, cotangent)
     return ours, expected
+
+
+def check_same_bits_everywhere(case: Case) -> None:
+    """Assert that a row's gradient has the same bits in a batch of another size or order."""
+    graph = gradient_graph(model_of(case, np.float32))
+    random = np.random.default_rng(3)
+    x = random.standard_normal((9, *case.image)).astype(np.float32)
+    feeds = attack_feeds(x, 5, cotangent=random.standard_normal((9, 5)))
+    order = random.permutation(9)
+    whole, permuted, two = (
+        evaluate(graph, {key: value[rows] for key, value in feeds.items()})["gradient"]
+        for rows in (slice(None), order, slice(0, 2))
+    )
+    np.testing.assert_array_equal(permuted, whole[order])
+    np.testing.assert_array_equal(two, whole[:2])

@@ -13,7 +13,9 @@ from export.gradient import gradient_graph
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
 from tests.export.classifiers import attack_feeds, classifier, evaluate
-from tests.export.rules.cases import Case, gradient_of, head_of, model_of
+from tests.export.rules.cases import Case, check_same_bits_everywhere, gradient_of, head_of, model_of
+from tests.export.rules.test_integers import CASES as INTEGERS
+from tests.export.rules.test_staircases import CASES as STAIRCASES
 
 CROPPING = "Pad that also crops, on some axes"
 IN_FLOAT_ALONE = {
@@ -224,10 +226,6 @@ CASES = {
         lambda x, p: x.mean((2, 3), keepdim=True).sigmoid() ** p,
         {"p": positive(7, 6)},
     ),
-    "Round": Case("y = Round (x)", torch.round),
-    "Floor": Case("y = Floor (x)", torch.floor),
-    "Ceil": Case("y = Ceil (x)", torch.ceil),
-    "Sign": Case("y = Sign (x)", torch.sign),
     "Erf": Case("y = Erf (x)", torch.erf),
     "Gelu": Case("y = Gelu (x)", F.gelu),
     "Gelu by Tanh": Case('y = Gelu <approximate="tanh"> (x)', lambda x: F.gelu(x, approximate="tanh")),
@@ -458,24 +456,15 @@ def test_gradient_of_every_operation_on_onnx_runtime_equals_torch(name: str) -> 
 
 
 def test_every_rule_has_a_case() -> None:
-    used = {line.split("=")[1].split()[0] for case in CASES.values() for line in case.nodes.split("\n")}
+    cases = (*CASES.values(), *STAIRCASES.values(), *INTEGERS.values())
+    used = {line.split("=")[1].split()[0] for case in cases for line in case.nodes.split("\n")}
     assert {*RULES, *RULES_OF_MANY} <= used
     assert not RULES.keys() & RULES_OF_MANY.keys()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_of_every_operation_has_the_same_bits_wherever_the_row_is(name: str) -> None:
-    graph = gradient_graph(model_of(CASES[name], np.float32))
-    random = np.random.default_rng(3)
-    x = random.standard_normal((9, *CASES[name].image)).astype(np.float32)
-    feeds = attack_feeds(x, 5, cotangent=random.standard_normal((9, 5)))
-    order = random.permutation(9)
-    whole, permuted, two = (
-        evaluate(graph, {key: value[rows] for key, value in feeds.items()})["gradient"]
-        for rows in (slice(None), order, slice(0, 2))
-    )
-    np.testing.assert_array_equal(permuted, whole[order])
-    np.testing.assert_array_equal(two, whole[:2])
+    check_same_bits_everywhere(CASES[name])
 
 
 @pytest.mark.parametrize("nodes", ["y = Clip (x, low, high)", "a = Clip (x, low)\ny = Clip (a, , high)"])
