@@ -93,7 +93,7 @@ class Shard:
 ShardField = Annotated[
     Shard,
     BeforeValidator(lambda value: Shard.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
+    PlainSerializer(Shard.__str__, return_type=str),
 ]
 """A shard as a record holds it; written as '2/5'."""
 
