@@ -151,8 +151,8 @@ def _panel(panel: Panel) -> Iterator[str]:
     for number, line in enumerate(panel.header):
         yield _text(left, panel.top + 46 + 16 * number, line, "small")
     for number in range(1, len(package.floors)):
-        line = panel.first_floor + panel.floor * number - (panel.floor - BOX_HEIGHT) / 2
-        yield f'<path class="floor" d="M{panel.left + 12:g} {line:.1f}h{panel.width - 24:g}"/>'
+        edge = panel.first_floor + panel.floor * number - (panel.floor - BOX_HEIGHT) / 2
+        yield f'<path class="floor" d="M{panel.left + 12:g} {edge:.1f}h{panel.width - 24:g}"/>'
     space = 10 if panel.width < WHOLE else 44
     layout = lay_out(package.floors, package.imports, box=BOX + space, point=POINT + space / 3, width=panel.width - 12)
     x = {node: middle + at for node, at in layout.x.items()}
