@@ -11,7 +11,7 @@ import numpy as np
 
 from export.bundle.write import Claims, Precision, write_bundle
 from export.foreign.adapt import adapt
-from export.foreign.model_file import read_model
+from export.foreign.model_file import model_sha256, read_model
 from export.foreign.original import BATCH, Original, check_any_batch, measure_packed
 from export.gradient import gradient_graph
 from export.graph.constants import DEQUANTIZE, QUANTIZE
@@ -23,7 +23,7 @@ from export.precision.table import PRECISIONS, Choice
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Packed
 from runtime.errors import BadData, BadModel
-from runtime.files import check_new_directory, sha256
+from runtime.files import check_new_directory
 from runtime.images.find import find_images
 from runtime.images.image_set import PLAIN_CHANNELS
 from runtime.spec import LONGEST_NAME
@@ -125,7 +125,7 @@ def pack_model(
         said[PROBABILITIES] = None
     packed = Packed(
         file=path.name,
-        sha256=sha256(path.read_bytes()),
+        sha256=model_sha256(path),
         opset=opset_of(original),
         changes=(*adapted.changes, *said),
     )

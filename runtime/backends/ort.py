@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
+from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, UsageFault
 from runtime.files import sha256
-from runtime.session import SessionCard
+from runtime.session import Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ NO_MEMORY = re.compile(
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
 
 
-class OrtSession:
+class OrtSession(Session):
     """A classifier run by ONNX Runtime.
 
     Args:
@@ -118,6 +118,12 @@ class OrtSession:
         """Return the artifact's digest, precision, backend, provider and device."""
         return self._card
 
+    def close(self) -> None:
+        """Let go of ONNX Runtime's sessions, their memory and threads."""
+        for graph in (self._forward, self._gradient):
+            if graph is not None:
+                graph.close()
+
 
 class _Graph:
     """One ONNX graph, its inputs and outputs by name."""
@@ -135,6 +141,8 @@ class _Graph:
 
     def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
         """Feed what the graph asks for, as float32, and return the outputs named."""
+        if self._session is None:
+            raise EngineFault("this session is closed", hint="open it again")
         wanted = {
             name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items() if name in self._inputs
         }
@@ -154,6 +162,11 @@ class _Graph:
                 ) from None
             raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def close(self) -> None:
+        """Let go of ONNX Runtime's session and the threads."""
+        self._pool.shutdown()
+        self._session = None
 
     def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
         """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""

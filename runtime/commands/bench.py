@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from runtime.backends.table import close, open_session, provider_of
+from runtime.backends.table import open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
@@ -87,15 +87,12 @@ def bench(
     names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
     runs = []
     for name in dict.fromkeys(names):
-        session = open_session(
+        with open_session(
             opened, precision=name, backend=backend, provider=provider, gradient=False, tf32=tf32, state=state
-        )
-        try:
+        ) as session:
             for batch in batches:
                 log(f"{name}, batch {batch}: {seconds:g} s")
                 runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
-        finally:
-            close(session)
     result = Bench(
         name=manifest.name,
         bundle_version=manifest.version,

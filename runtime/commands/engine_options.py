@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runtime.backends.providers import PROVIDERS
-from runtime.backends.table import BACKENDS, close, open_session
+from runtime.backends.table import BACKENDS, open_session
 
 if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle
@@ -35,6 +34,4 @@ tf32_option = click.option(
 
 def command_session(bundle: Bundle, **how: Any) -> Session:
     """Open a session, as `open_session` does; it is closed when the command ends, however it does."""
-    session = open_session(bundle, **how)
-    click.get_current_context().call_on_close(partial(close, session))
-    return session
+    return click.get_current_context().with_resource(open_session(bundle, **how))

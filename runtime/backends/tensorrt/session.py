@@ -19,7 +19,7 @@ from runtime.backends.tf32 import settle_tf32
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
-from runtime.session import SessionCard
+from runtime.session import Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ class EngineFactory:
     tf32: bool = False
 
 
-class TrtSession:
+class TrtSession(Session):
     """A classifier run by TensorRT. It holds memory of the GPU until `close`, which the end of the process calls too.
 
     Args:

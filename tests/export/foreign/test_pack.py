@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from export.foreign.pack_model import name_of
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
+from runtime.files import sha256
 from runtime.spec import Name
 from tests.export.classifiers import torch_gradient
 from tests.export.foreign.strangers import command, gradient_of, packed, session_of, stranger
@@ -278,11 +279,33 @@ def test_model_in_float64_is_brought_to_float32(data: Path, save: Any, tmp_path:
     assert "float64 brought to float32" in bundle.manifest.packed.changes
 
 
+EXTERNAL = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+
+
 def test_weights_in_a_file_beside_the_model_are_read(data: Path, tmp_path: Path) -> None:
-    onnx.save(plain(), tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(plain(), tmp_path / "model.onnx", **EXTERNAL)
     bundle = packed(tmp_path / "model.onnx", data, tmp_path / "bundle")
     (tmp_path / "weights.bin").unlink()
     check_as_torch(session_of(bundle))
+
+
+def test_a_models_digest_is_of_its_file_and_of_the_weights_beside_it(data: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, scale, how in (("whole", 1.0, {}), ("apart", 1.0, EXTERNAL), ("trained", 2.0, EXTERNAL)):
+        model = plain()
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                weights = np.float32(scale) * onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "model.onnx"
+        onnx.save(model, path, **how)
+        origin = packed(path, data, tmp_path / name / "bundle").manifest.packed
+        assert origin is not None
+        found[name] = origin.sha256, sha256(path.read_bytes())
+    assert found["whole"][0] == found["whole"][1]
+    assert found["apart"][1] == found["trained"][1]
+    assert found["apart"][0] != found["trained"][0]
 
 
 def test_folders_of_images_name_the_classes(save: Any, tmp_path: Path) -> None:
