@@ -9,21 +9,21 @@ from onnx import ModelProto, checker, helper, shape_inference
 
 from export.graph.constants import QUANTIZE
 from export.graph.graph import Emitter, Graph, Node
-from export.graph.passes import INPUT, OUTPUT, prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
+from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from export.graph.passes import Prepared
     from export.rules import Gradients
 
-VALUE, GRADIENT = "value", "gradient"
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
-def gradient_graph(model: ModelProto) -> ModelProto:
+def gradient_graph(forward: Prepared) -> ModelProto:
     """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
 
     Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
@@ -37,22 +37,23 @@ def gradient_graph(model: ModelProto) -> ModelProto:
     three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
 
     Args:
-        model: the classifier, as `export.graph.passes.prepare` takes it.
+        forward: the classifier.
 
     Raises:
-        BadModel: another interface; an operation without a rule in `export.rules.RULES`; or a use of one that
-            cannot be differentiated. The message names the node.
+        BadModel: an operation without a rule in `export.rules.RULES`, or a use of one that cannot be differentiated.
+            The message names the node.
 
     """
-    prepared = prepare(model)
-    _rename_reserved(prepared)
-    graph = Graph(prepared)
+    model = ModelProto()
+    model.CopyFrom(forward.model)
+    _rename_reserved(model)
+    graph = Graph(model)
     path = _path(graph)
-    classes = graph.shape(OUTPUT)[1]
+    classes = graph.shape(LOGITS)[1]
     if classes is None or classes < 2:
         raise BadModel(f"{classes} classes: an attack needs two")
-    emit = Emitter(graph.dtype(OUTPUT))
-    value, seed = emit_losses(emit, OUTPUT, classes)
+    emit = Emitter(graph.dtype(LOGITS))
+    value, seed = emit_losses(emit, LOGITS, classes)
     gradient = _scaled_backward(path, emit, seed) if _in_float16(path) else _backward(path, emit, seed)
     emit.rename(value, VALUE)
     emit.rename(gradient, GRADIENT)
@@ -72,7 +73,7 @@ def _path(graph: Graph) -> list[Node]:
         if node.active:
             # The integers between a quantiser and its dequantiser carry the gradient of what they stand for.
             reached.update(name for name in node.outputs if graph.is_real(name) or node.op == QUANTIZE)
-    wanted, path = {OUTPUT}, []
+    wanted, path = {LOGITS}, []
     for node in reversed(graph.nodes):
         if node.active and wanted & reached & set(node.outputs):
             path.append(node)
@@ -110,7 +111,7 @@ def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
 
 def _backward(path: list[Node], emit: Emitter, seed: str) -> str:
     """Emit the rules of `path` in reverse, adding up where a value was used more than once."""
-    arrived: dict[str, list[str]] = {OUTPUT: [seed]}
+    arrived: dict[str, list[str]] = {LOGITS: [seed]}
     for node in reversed(path):
         emit.dtype = node.computes_in()
         dys = [_sum(emit, arrived.pop(name)) if name in arrived else None for name in node.outputs]

@@ -21,9 +21,10 @@ from runtime.locks import lock_if_free
 from runtime.progress import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request
+from runtime.verdict.case import prepare_case
+from runtime.verdict.options import VerifyOptions
 from runtime.verdict.run_directory import RUN as RECORD
 from runtime.verdict.run_directory import read_request
-from runtime.verdict.subject import Settings
 
 CHECKPOINT = "best"
 
@@ -60,16 +61,10 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
         _set_aside(out, "it judged another network")
     data = trained.recipe.data
     images = load_dataset(data.name, data.path, data_root).test
-    settings = Settings(
-        attacks=evaluation.attacks,
-        threat_model=trained.recipe.threat,
-        gate=trained.recipe.gate,
-        n=evaluation.n,
-        batch=evaluation.batch,
-        data_root=data_root,
-    )
+    subject = run_subject(trained, images, device=training_device())
+    options = VerifyOptions(attacks=evaluation.attacks, n=evaluation.n, batch=evaluation.batch, data_root=data_root)
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
-    run_in(out, run_subject(trained, images, device=training_device()), settings, resume=True)
+    run_in(out, prepare_case(subject, options), resume=True)
 
 
 def _set_aside(directory: Path, reason: str) -> None:

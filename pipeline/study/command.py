@@ -16,7 +16,7 @@ from pipeline.study.publish import TABLE, publish
 from pipeline.study.results import read_cell
 from pipeline.study.run import Attempt, check_all_unchanged, check_ready, look, run_here, run_on_ray
 from pipeline.study.table import Table, by_reason
-from runtime.commands.attack_options import NewDirectory
+from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
 from runtime.images.image_set import DATA_ROOT

@@ -140,7 +140,9 @@ def run_on_ray(
     except ImportError as error:
         raise missing_extra("`edgeproof study --ray`", ("ray",), error) from error
     out, data_root = out.absolute(), data_root.absolute()
-    with ray.init(address=address, include_dashboard=False, log_to_driver=True):
+    # Ray puts the working directory first on a worker's path; the hook runs before any task, and puts us before that.
+    workers = {"worker_process_setup_hook": "edgeproof.find_ours_first"}
+    with ray.init(address=address, include_dashboard=False, log_to_driver=True, runtime_env=workers):
         has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         needed = {cell.name: needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells}
         if address == "local":  # a cluster may grow, and Ray tells what waits for it

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.backends.tensorrt.store import WORKSPACE, engines_place, private_directory
 from runtime.backends.tf32 import settle_tf32
-from runtime.errors import MissingEnvironment
+from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import sha256
 from runtime.machine import driver
 
@@ -63,6 +63,12 @@ PROVIDERS = {
     "cuda": Provider("CUDAExecutionProvider", _cuda),
     "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
 }
+
+
+def check_tf32(provider: str, tf32: bool) -> None:
+    """Raise `UsageFault` where TF32 is let on what is no GPU."""
+    if tf32 and not PROVIDERS[provider].on_gpu:
+        raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 
 def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:

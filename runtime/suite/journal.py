@@ -148,7 +148,7 @@ class Journal:
         work = do()
         buffer = io.BytesIO()
         np.savez(buffer, index=index, **work.arrays)
-        write_atomic(self._place(name), buffer.getvalue())
+        write_atomic(self._unit_file(name), buffer.getvalue())
         costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
         self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(buffer.getvalue())})
         return work
@@ -167,7 +167,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _recall(self, name: str, index: Any) -> Work:
-        entry, path = self._entries[name], self._place(name)
+        entry, path = self._entries[name], self._unit_file(name)
         try:
             data = path.read_bytes()
             if sha256(data) != entry["sha256"]:
@@ -181,7 +181,7 @@ class Journal:
         self.earlier_seconds += entry["seconds"]
         return Work(arrays, entry["seconds"], entry["forwards"], entry["gradients"])
 
-    def _place(self, name: str) -> Path:
+    def _unit_file(self, name: str) -> Path:
         return self.units / f"{name}.npz"
 
     def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:

@@ -19,7 +19,7 @@ from runtime.backends.tf32 import settle_tf32
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
-from runtime.session import Session, SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from runtime.backends.tensorrt.store import Built, Profile
     from runtime.machine.driver import Gpu
     from runtime.session import LossSpec
-
-FORWARD, GRADIENT = ("logits",), ("logits", "value", "gradient")
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,11 @@ class TrtSession(Session):
         try:
             with self._memory.active():
                 self._runtime = self._library.made("Runtime")
-                self._forward = self._open("forward graph", forward, FORWARD, factory, accelerator.gpu)
+                self._forward = self._open("forward graph", forward, FORWARD_OUTPUTS, factory, accelerator.gpu)
                 self._gradient = (
-                    self._open("gradient graph", gradient, GRADIENT, factory, accelerator.gpu) if gradient else None
+                    self._open("gradient graph", gradient, GRADIENT_OUTPUTS, factory, accelerator.gpu)
+                    if gradient
+                    else None
                 )
         except BaseException:
             self.close()
@@ -150,7 +150,7 @@ class TrtSession(Session):
             OutOfMemory: so many images do not fit.
 
         """
-        return self._run(self._forward, {"input": x})["logits"]
+        return self._run(self._forward, {INPUT: x})[LOGITS]
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return (logits, value, gradient) of the gradient engine.
@@ -163,8 +163,8 @@ class TrtSession(Session):
         """
         if self._gradient is None:
             raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
-        found = self._run(self._gradient, {"input": x, **vars(loss)})
-        return found["logits"], found["value"], found["gradient"]
+        found = self._run(self._gradient, {INPUT: x, **vars(loss)})
+        return found[LOGITS], found[VALUE], found[GRADIENT]
 
     def card(self) -> SessionCard:
         """Return the artifact's and its engine's digest, precision, backend and device."""
@@ -214,7 +214,7 @@ class TrtSession(Session):
     def _run(self, engine: Engine, feeds: dict[str, Any]) -> dict[str, Any]:
         """Feed an engine what it asks for, as float32, in batches that it takes; return its outputs by name."""
         wanted = {name: np.ascontiguousarray(feeds[name], np.float32) for name in engine.inputs}
-        n = len(wanted["input"])
+        n = len(wanted[INPUT])
         for name, array in wanted.items():
             if array.shape != (n, *engine.rows[name]):
                 raise BadModel(

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from export.gradient import gradient_graph
+from export.graph.passes import prepare
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
 from tests.export.classifiers import attack_feeds, classifier, evaluate, torch_gradient
@@ -459,14 +460,15 @@ CASES = {
 
 
 def model_of(case: Case, dtype: Any) -> Any:
-    """Build a classifier of five classes: the operation, flattened and multiplied by a random head."""
-    return classifier(
+    """Build and prepare a classifier of five classes: the operation, flattened and multiplied by a random head."""
+    model = classifier(
         ["x = Identity (input)", *case.nodes.split("\n"), "flat = Flatten (y)", "logits = MatMul (flat, head)"],
         image=case.image,
         classes=5,
         constants={**case.constants, "head": head_of(case)},
         dtype=dtype,
     )
+    return prepare(model)
 
 
 def head_of(case: Case) -> Any:
@@ -603,6 +605,6 @@ def test_operation_that_cannot_be_differentiated_is_named(nodes: str, words: tup
         dtype=np.float32,
     )
     with pytest.raises(BadModel) as caught:
-        gradient_graph(model)
+        gradient_graph(prepare(model))
     assert all(word in caught.value.message for word in words), caught.value.message
     assert caught.value.hint
