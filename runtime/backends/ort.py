@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -14,6 +13,7 @@ import numpy as np
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
 if TYPE_CHECKING:
@@ -181,11 +181,6 @@ class _Graph:
     def _run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
         results: list[Any] = self._session.run(list(outputs), feeds, self._options)
         return results
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cut(n: int, workers: int) -> list[slice]:
