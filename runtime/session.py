@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 Array = Any
 """An array of any namespace that array-api-compat knows; attacks never ask which."""
@@ -59,8 +59,11 @@ class SessionCard:
     rounds_apart: bool = False
 
 
+Self = TypeVar("Self", bound="Session")
+
+
 class Session(Protocol):
-    """A classifier as its attackers see it.
+    """A classifier as its attackers see it; whoever opens one closes it, by `with`.
 
     Images x are float32 [B, C, H, W] in [0, 1], logits float32 [B, K].
     """
@@ -73,3 +76,13 @@ class Session(Protocol):
 
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
+
+    def close(self) -> None:
+        """Let go of what the session holds beside memory of Python's; a second time nothing happens."""
+        return
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -4,13 +4,13 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from runtime.attacks.losses import value_and_cotangent
-from runtime.session import SessionCard
+from runtime.session import Session, SessionCard
 from runtime.suite.plan import plan_suite
 
 DIGEST = "0" * 64
 
 
-class LinearSession:
+class LinearSession(Session):
     """z = W x + b. weight [K, D] and bias [K] are float32 arrays of the library under test.
 
     Summed row by row: what it answers for an image does not depend on the others of the batch.

@@ -16,7 +16,7 @@ from runtime.attacks.losses import value_and_cotangent
 from runtime.backends.batch_halving import BatchHalving
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.session import LossSpec, SessionCard
+from runtime.session import LossSpec, Session, SessionCard
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.verdict.case import Subject
 
@@ -24,7 +24,7 @@ HOLDOUT_BATCH = 250
 """Hold-out images at a time; fewer where they do not fit the device's memory."""
 
 
-class TorchSession:
+class TorchSession(Session):
     """A network in eval mode on one device, in fp32 whatever it was trained in. Arrays are float32 tensors there.
 
     The cross-entropy is seeded as in the exported gradient graph, so that both sides attack confident images with

@@ -99,7 +99,10 @@ class Provenance(Frozen):
 
 
 class Packed(Frozen):
-    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words."""
+    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words.
+
+    `sha256` is of the file; where its weights lie beside it, of the list of all their digests.
+    """
 
     file: str
     sha256: Digest

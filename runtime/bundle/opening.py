@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,9 +16,10 @@ from runtime.errors import BadBundle, BadSignature
 from runtime.images.unlinked_file import LARGE, Copy, copied
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+Content = TypeVar("Content")
 COPY_AGAIN = "copy the bundle again, as a whole"
 LARGEST = 16 * 2**20
 """Bytes of a manifest or signature: what is read before anything says how much there should be."""
@@ -42,14 +43,19 @@ class Bundle:
         self.manifest = manifest
         self.contents = contents
         self.signed_by = signed_by
+        self._made: dict[str, Any] = {}
 
     def read(self, name: str) -> bytes:
         """Return the checked bytes of one file."""
         return self.contents[name].read()
 
-    def take(self, name: str) -> Copy:
-        """Return the checked copy of one file, and keep it no longer."""
-        return self.contents.pop(name)
+    def read_once(self, name: str, read: Callable[[Copy], Content]) -> Content:
+        """Return what `read` makes of the checked copy of one file, and keep that in the copy's place."""
+        if name not in self._made:
+            self._made[name] = read(self.contents[name])
+            del self.contents[name]
+        made: Content = self._made[name]
+        return made
 
 
 def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.attacks import CASCADES, Attack, any_bounded, stages
 from runtime.errors import BadModel
+from runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runtime.records.request import GradientSource
-    from runtime.session import LossSpec, Session, SessionCard
+    from runtime.session import LossSpec, SessionCard
 
 QUANTISED = ("int8",)
 """Precisions without a useful gradient of their own: there Square always runs, and finds what others cannot."""
@@ -25,7 +26,7 @@ BLIND = "square"
 """The attack that no gradient can mislead."""
 
 
-class BorrowedGradient:
+class BorrowedGradient(Session):
     """An artifact whose attackers follow the gradient of another: the answers of the one, the slopes of the other.
 
     Args:

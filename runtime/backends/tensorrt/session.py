@@ -19,7 +19,7 @@ from runtime.backends.tf32 import settle_tf32
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
-from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ class EngineFactory:
     tf32: bool = False
 
 
-class TrtSession:
+class TrtSession(Session):
     """A classifier run by TensorRT. It holds memory of the GPU until `close`, which the end of the process calls too.
 
     Args:
