@@ -14,13 +14,13 @@ from export.foreign.adapt import adapt
 from export.foreign.model_file import read_model
 from export.foreign.original import BATCH, Original, check_any_batch, measure_packed
 from export.gradient import gradient_graph
-from export.graph.constants import DEQUANTIZE, QUANTIZE
 from export.graph.floating import computes_in, in_float32
 from export.graph.passes import opset_of, prepare, to_bytes
 from export.limits import refuse_beyond_limits
 from export.precision.calibrate import Calibration, calibration_images
 from export.precision.table import PRECISIONS, Choice
 from runtime.backends.ort import OrtSession
+from runtime.bundle.graph_facts import graph_facts
 from runtime.bundle.manifest import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
@@ -188,10 +188,8 @@ def _class_names(given: tuple[str, ...], data: str, classes: int) -> tuple[str, 
 
 
 def _own_precision(model: ModelProto) -> str:
-    """Return the precision that a model computes in: int8 where it quantises anything."""
-    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in model.graph.node):
-        return "int8"
-    return "fp16" if computes_in(model) == "float16" else "fp32"
+    """Return the precision that a model is: int8 where it quantises anything, in whatever form."""
+    return graph_facts(to_bytes(model)).precision
 
 
 @dataclass(frozen=True)

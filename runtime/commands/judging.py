@@ -116,7 +116,8 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
             it cannot be judged first.
 
     """
-    precision = subject.session.card().precision
+    card = subject.session.card()
+    precision = card.precision
     if settings.gate.max_drop is None or settings.against:
         return settings
     if precision == PARENT and asked.max_drop is None:
@@ -132,7 +133,7 @@ def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path
     beside = out.absolute().parent / f"{out.absolute().name}-{PARENT}"
     check_out(beside, resume=asked.resume)
     log(f"first {PARENT}, to measure the drop from: {beside}")
-    besides = tuple(attack.name for attack in mandatory_attacks(settings.attacks, len(subject.classes), precision))
+    besides = tuple(attack.name for attack in mandatory_attacks(settings.attacks, len(subject.classes), card.facts))
     alike = replace(settings, gate=Gate(), attacks=(*settings.attacks, *besides))
     run_in(beside, subject.parent(), alike, resume=asked.resume)
     return replace(settings, against=beside)

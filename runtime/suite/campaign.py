@@ -86,7 +86,7 @@ def run_suite(
     """
     card = target.session.card()
     gradient_from = gradients(card, target.lender)
-    chosen = plan(attacks, target.classes, card.precision, gradient_from)
+    chosen = plan(attacks, target.classes, card.facts, gradient_from)
     blocks = [np.arange(len(target.images))] if blocks is None else blocks
     order = np.concatenate(blocks)
     sample = np.sort(order)[:SAMPLE] if sample is None else np.sort(sample)

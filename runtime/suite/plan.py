@@ -1,13 +1,14 @@
 """What is run on an artifact: the suite by every gradient there is, and Square where none can be trusted.
 
-A quantised graph has steps in place of slopes: its own gradient is a stand-in (straight through the rounding), and may
-mislead. So its attackers also follow the gradient of the fp32 parent, and Square follows none. The artifact itself
-judges every point of all; an image is robust only if it stands them all.
+A quantised graph has steps in place of slopes, and so has one that holds staircases, whatever it is called: its own
+gradient is a stand-in (straight through the steps), and may mislead. So its attackers also follow the gradient of the
+fp32 parent, and Square follows none. The artifact itself judges every point of all; an image is robust only if it
+stands them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runtime.attacks import CASCADES, Attack, any_bounded, stages
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.records.request import GradientSource
-    from runtime.session import LossSpec, Session, SessionCard
+    from runtime.session import GraphFacts, LossSpec, Session, SessionCard
 
-QUANTISED = ("int8",)
-"""Precisions without a useful gradient of their own: there Square always runs, and finds what others cannot."""
 BLIND = "square"
 """The attack that no gradient can mislead."""
 
@@ -46,8 +45,8 @@ class BorrowedGradient:
         return self._lender.loss_gradient(x, loss)
 
     def card(self) -> SessionCard:
-        """Return the artifact's card: its precision is not that of the gradient, so every point is put to it."""
-        return self._artifact.card()
+        """Return the artifact's card: the gradient rounds apart from it, so every point is put to it."""
+        return replace(self._artifact.card(), rounds_apart=True)
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,12 @@ def gradients(card: SessionCard, lender: Session | None) -> tuple[GradientSource
     return (*own, "parent") if lender else own
 
 
-def mandatory_attacks(names: Sequence[str], classes: int, precision: str) -> tuple[Attack, ...]:
+def mandatory_attacks(names: Sequence[str], classes: int, facts: GraphFacts) -> tuple[Attack, ...]:
     """Return the attacks that nobody asked for, and without which the figure would say little.
 
-    That is Square on a quantised artifact, beside attacks within eps of which none is Square.
+    That is Square on an artifact with steps, beside attacks within eps of which none is Square.
     """
-    if precision not in QUANTISED or not any_bounded(names):
+    if not facts.stepped or not any_bounded(names):
         return ()
     if any(stage.name == BLIND for name in names for stage in stages(name, classes)):
         return ()
@@ -90,7 +89,7 @@ def mandatory_attacks(names: Sequence[str], classes: int, precision: str) -> tup
 
 
 def plan(
-    names: Sequence[str], classes: int, precision: str, gradient_from: Sequence[GradientSource]
+    names: Sequence[str], classes: int, facts: GraphFacts, gradient_from: Sequence[GradientSource]
 ) -> tuple[PlannedAttack, ...]:
     """Return everything that is run, in the order of the report's rows.
 
@@ -102,5 +101,5 @@ def plan(
         for name, attacks in asked:
             chosen = tuple(attack for attack in attacks if attack.uses_gradient or number == 0)
             assaults += [PlannedAttack(name, chosen, led)] if chosen else []
-    besides = mandatory_attacks(names, classes, precision)
+    besides = mandatory_attacks(names, classes, facts)
     return (*assaults, *(PlannedAttack(attack.name, (attack,), "none") for attack in besides))

@@ -100,7 +100,7 @@ class Settings:
 def resolve(subject: Subject, settings: Settings, n: int, reference: Finished | None) -> Request:
     """Return the request with every default filled in."""
     card, lender = subject.session.card(), subject.lender.card() if subject.lender else None
-    besides = mandatory_attacks(settings.attacks, len(subject.classes), card.precision)
+    besides = mandatory_attacks(settings.attacks, len(subject.classes), card.facts)
     return Request(
         command=_repeat(subject.command, settings, n),
         artifact_sha256=card.sha256,
