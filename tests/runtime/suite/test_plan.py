@@ -251,6 +251,9 @@ def test_a_staircase_is_attacked_by_the_union_though_the_bundle_calls_it_fp32(tm
     assert who(report) == [("fgsm", "own"), ("pgd", "own"), SQUARE]
     (finding,) = (each for each in report.warnings if each.check == "no-parent")
     assert "fp32 with staircases (Round) was attacked by its own straight-through gradient" in finding.message
+    assert (
+        "the gradient goes straight through Round: it is a surrogate" in (tmp_path / "run" / "summary.md").read_text()
+    )
 
 
 def test_points_of_a_borrowed_gradient_are_all_put_to_the_artifact():
