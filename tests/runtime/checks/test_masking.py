@@ -6,11 +6,11 @@ import pytest
 from runtime.checks.masking import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.records.report import Agreement, Artifact, CurvePoint, Probe
+from runtime.records.report import Agreement, CurvePoint, Probe
 from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, artifact
 
 N = 1000
 
@@ -27,17 +27,9 @@ def outcome():
     return replace(found, attacks=(*found.attacks, square, aa), far=CurvePoint(eps=0.25, n=256, accuracy=0.3))
 
 
-def artifact(precision="fp32", **facts):
-    """What was attacked: an fp32 graph without a step, unless said."""
-    facts = GraphFacts(**{"quantised": precision == "int8", **facts})
-    return Artifact(
-        name="grey", sha256="0" * 64, engine_sha256=None, precision=precision, backend="ort", provider="cpu",
-        bundle_version=None, authenticated=False, facts=facts,
-    )  # fmt: skip
-
-
 def state(outcome, name, precision="fp32", **facts):
-    results = check(outcome, classes=3, artifact=artifact(precision, **facts))
+    attacked = artifact(precision, GraphFacts(**facts) if facts else None)
+    results = check(outcome, classes=3, artifact=attacked)
     return {result.check: result for result in results}[name].state
 
 
@@ -194,7 +186,7 @@ def test_what_a_graph_is_decides_and_not_what_it_is_called(outcome):
 
 
 def test_a_surrogate_gradient_is_named_with_the_staircases_it_goes_through(outcome):
-    results = check(outcome, classes=3, artifact=artifact(staircases=("Round", "Sign")))
+    results = check(outcome, classes=3, artifact=artifact(facts=GraphFacts(staircases=("Round", "Sign"))))
     (result,) = (each for each in results if each.check == "no-parent")
     assert result.message.startswith(
         "no fp32 parent lent its gradient: fp32 with staircases (Round, Sign) was attacked by"
