@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
+from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
+from runtime.bundle.graph_facts import graph_facts
+from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
-from runtime.session import SessionCard
+from runtime.machine.card import cores
+from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +34,14 @@ NO_MEMORY = re.compile(
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
 
 
-class OrtSession:
+class OrtSession(Session):
     """A classifier run by ONNX Runtime.
 
     Args:
         forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph computes in, for the card.
+        precision: what the graph is called, for the card; what it is, its bytes say.
         provider: a key of PROVIDERS. Never another one in its place.
         state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
@@ -68,17 +69,15 @@ class OrtSession:
         optimised: bool = True,
     ) -> None:
         kind = PROVIDERS[provider]
-        if tf32 and not kind.on_gpu:
-            raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
+        check_tf32(provider, tf32)
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised)
-        self._forward = _Graph("forward graph", opening("forward graph", forward), {"input"}, {"logits"}, workers)
+        self._forward = _Graph("forward graph", opening("forward graph", forward), {INPUT}, FORWARD_OUTPUTS, workers)
         self._gradient = None
         if gradient is not None:
-            outputs = {"logits", "value", "gradient"}
             loaded = opening("gradient graph", gradient)
-            self._gradient = _Graph("gradient graph", loaded, {"input", "label"}, outputs, workers)
+            self._gradient = _Graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS, workers)
         self._plain = partial(OrtSession, forward, None, precision=precision, threads=threads, optimised=False)
         self._card = SessionCard(
             sha256(forward),
@@ -90,6 +89,7 @@ class OrtSession:
             differentiable=gradient is not None,
             tf32=tf32,
             rounds_apart=kind.on_gpu,
+            facts=graph_facts(forward),
         )
 
     def logits(self, x: Any) -> Any:
@@ -100,7 +100,7 @@ class OrtSession:
             OutOfMemory: so many images do not fit.
 
         """
-        (z,) = self._forward.run({"input": x}, ("logits",))
+        (z,) = self._forward.run({INPUT: x}, FORWARD_OUTPUTS)
         return z
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
@@ -113,8 +113,8 @@ class OrtSession:
         """
         if self._gradient is None:
             raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
-        feeds = {"input": x, **vars(loss)}
-        z, value, gradient = self._gradient.run(feeds, ("logits", "value", "gradient"))
+        feeds = {INPUT: x, **vars(loss)}
+        z, value, gradient = self._gradient.run(feeds, GRADIENT_OUTPUTS)
         return z, value, gradient
 
     def unoptimised(self) -> Callable[[], OrtSession] | None:
@@ -125,42 +125,54 @@ class OrtSession:
         """Return the artifact's digest, precision, backend, provider and device."""
         return self._card
 
+    def close(self) -> None:
+        """Let go of ONNX Runtime's sessions, their memory and threads."""
+        for graph in (self._forward, self._gradient):
+            if graph is not None:
+                graph.close()
+
 
 class _Graph:
     """One ONNX graph, its inputs and outputs by name."""
 
-    def __init__(self, role: str, session: Any, inputs: set[str], outputs: set[str], workers: int) -> None:
+    def __init__(self, role: str, session: Any, inputs: set[str], outputs: tuple[str, ...], workers: int) -> None:
         self.role = role
         self._workers = workers
         self._options: Any = None
         self._pool = ThreadPoolExecutor(workers)
         self._session = session
         self._inputs = {entry.name for entry in self._session.get_inputs()}
-        missing = (inputs - self._inputs) | (outputs - {entry.name for entry in self._session.get_outputs()})
+        missing = (inputs - self._inputs) | (set(outputs) - {entry.name for entry in self._session.get_outputs()})
         if missing:
             raise BadModel(f"the {role} has no {', '.join(sorted(missing))}", hint="inputs and outputs go by name")
 
     def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
         """Feed what the graph asks for, as float32, and return the outputs named."""
+        if self._session is None:
+            raise EngineFault("this session is closed", hint="open it again")
         wanted = {
             name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items() if name in self._inputs
         }
         try:
             pieces = [
-                {name: array[rows] for name, array in wanted.items()}
-                for rows in cut(len(wanted["input"]), self._workers)
+                {name: array[rows] for name, array in wanted.items()} for rows in cut(len(wanted[INPUT]), self._workers)
             ]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
             parts = self._side_by_side(outputs, pieces)
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             if _is_memory(error):
-                rows, self._options = len(wanted["input"]), _sparing(self._session)
+                rows, self._options = len(wanted[INPUT]), _sparing(self._session)
                 raise OutOfMemory(
                     f"the {self.role} does not fit the memory with {rows} images at a time", hint="a smaller --batch"
                 ) from None
-            raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
+            raise BadModel(f"the {self.role} failed: {first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def close(self) -> None:
+        """Let go of ONNX Runtime's session and the threads."""
+        self._pool.shutdown()
+        self._session = None
 
     def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
         """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""
@@ -178,11 +190,6 @@ class _Graph:
     def _run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
         results: list[Any] = self._session.run(list(outputs), feeds, self._options)
         return results
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cut(n: int, workers: int) -> list[slice]:
@@ -219,14 +226,14 @@ def _load(
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(
-                f"the {role} does not fit the memory: {_first_line(error)}", hint="end what else uses it"
+                f"the {role} does not fit the memory: {first_line(error)}", hint="end what else uses it"
             ) from None
         if kind.on_gpu:
             raise MissingEnvironment(
-                f"{kind.name} does not take the {role}: {_first_line(error)}",
+                f"{kind.name} does not take the {role}: {first_line(error)}",
                 hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
             ) from None
-        raise BadModel(f"the {role} cannot be loaded: {_first_line(error)}", hint="export it again") from None
+        raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
     return session
@@ -256,10 +263,6 @@ def _sparing(session: Any) -> Any:
 
 def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _shapes(feeds: dict[str, Any]) -> str:

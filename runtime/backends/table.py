@@ -98,6 +98,13 @@ def provider_of(backend: str, provider: str | None) -> str:
     return provider or providers[0]
 
 
+def check_precision(bundle: Bundle, precision: str) -> None:
+    """Raise `BadBundle` where a bundle has no such precision."""
+    if precision not in bundle.manifest.graphs:
+        has = ", ".join(sorted(bundle.manifest.graphs))
+        raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
+
+
 def open_session(
     bundle: Bundle,
     *,
@@ -108,7 +115,7 @@ def open_session(
     tf32: bool = False,
     state: Path | None = None,
 ) -> Session:
-    """Open one precision of a bundle on one backend; `close` it in the end.
+    """Open one precision of a bundle on one backend.
 
     Args:
         bundle: every byte of it checked.
@@ -125,15 +132,8 @@ def open_session(
         MissingEnvironment: the backend or provider does not work here.
 
     """
-    if precision not in bundle.manifest.graphs:
-        has = ", ".join(sorted(bundle.manifest.graphs))
-        raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
+    check_precision(bundle, precision)
     return BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
-
-
-@runtime_checkable
-class _Closes(Protocol):
-    def close(self) -> None: ...
 
 
 @runtime_checkable
@@ -144,9 +144,3 @@ class _Optimises(Protocol):
 def unoptimised(session: Session) -> Callable[[], Session] | None:
     """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
     return session.unoptimised() if isinstance(session, _Optimises) else None
-
-
-def close(session: Session) -> None:
-    """Let a session go; one that holds nothing but memory of Python's has nothing to do."""
-    if isinstance(session, _Closes):
-        session.close()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from runtime.checks.facts import Facts, Seen, not_run, seen
 from runtime.statistics import fewest_beyond, smallest_seen
-from runtime.suite.plan import QUANTISED
 from runtime.words import percent
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ BY_CHANCE, LEVEL = 0.005, 0.01
 
 def square_alone(facts: Facts) -> Seen:
     """What Square breaks, an attack with gradients should have found, whichever ran first and from whatever start."""
-    if facts.precision in QUANTISED:
-        return Seen("not run", f"not run: {facts.precision} has no useful gradient of its own")
+    if facts.artifact.facts.stepped:
+        return Seen("not run", f"not run: {facts.called} has no useful gradient of its own")
     found = facts.outcome.square_alone
     if found is None:
         return not_run("square and an attack that uses gradients")

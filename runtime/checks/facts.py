@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from runtime.attacks import any_bounded
 
 if TYPE_CHECKING:
-    from runtime.records.report import AttackRow
+    from runtime.records.report import Artifact, AttackRow
     from runtime.records.request import GradientSource
     from runtime.suite.campaign import Outcome
 
@@ -17,8 +17,14 @@ class Facts(NamedTuple):
 
     outcome: Outcome
     classes: int
-    precision: str
+    artifact: Artifact
     gated: bool = False
+
+    @property
+    def called(self) -> str:
+        """Return the artifact's precision, and the staircases that it holds."""
+        kinds = ", ".join(self.artifact.facts.staircases)
+        return f"{self.artifact.precision} with staircases ({kinds})" if kinds else self.artifact.precision
 
     @property
     def n(self) -> int:

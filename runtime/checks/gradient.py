@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from runtime.checks.facts import Facts, Seen, not_run, seen
 from runtime.statistics import smallest_seen, wilson
-from runtime.suite.plan import QUANTISED
 from runtime.suite.scrutiny import most_tolerated
 from runtime.words import percent
 
@@ -100,12 +99,12 @@ def agreement(facts: Facts) -> Seen:
 
 
 def parentless(facts: Facts) -> Seen:
-    """A quantised artifact is attacked best by the gradient of what it was made from."""
-    if facts.precision not in QUANTISED:
-        return Seen("quiet", f"{facts.precision} needs no other gradient than its own")
+    """An artifact with steps is attacked best by the gradient of what it was made from."""
+    if not facts.artifact.facts.stepped:
+        return Seen("quiet", f"{facts.called} needs no other gradient than its own")
     if not facts.within:
         return not_run("an attack within eps")
     alone = "parent" not in facts.gradient_from
     led = "its own straight-through gradient and by Square" if "own" in facts.gradient_from else "Square"
-    message = f"no fp32 parent lent its gradient: {facts.precision} was attacked by {led} alone"
+    message = f"no fp32 parent lent its gradient: {facts.called} was attacked by {led} alone"
     return seen(alone, message if alone else "the gradient of its fp32 parent led attacks too")

@@ -15,6 +15,7 @@ from runtime.records.report import CheckResult
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runtime.records.report import Artifact
     from runtime.suite.campaign import Outcome
 
 
@@ -42,14 +43,14 @@ class Check:
         return CheckResult(check=self.name, blocking=blocking, state=state, message=message, hint=self.hint)
 
 
-def check(outcome: Outcome, *, classes: int, precision: str, gated: bool = False) -> tuple[CheckResult, ...]:
+def check(outcome: Outcome, *, classes: int, artifact: Artifact, gated: bool = False) -> tuple[CheckResult, ...]:
     """Run every check on what the suite found; nothing where no attack ran.
 
     Values that are NaN or infinite are no matter of these: they end a run at once (`NonFinite`).
     """
     if not outcome.attacks:
         return ()
-    facts = Facts(outcome, classes, precision, gated)
+    facts = Facts(outcome, classes, artifact, gated)
     return tuple(each.run(facts) for each in CHECKS)
 
 
@@ -109,7 +110,8 @@ CHECKS = (
     ),
     Check(
         "no-parent", False, parentless,
-        "verify a bundle that holds fp32 too, as export --precision fp32,int8 makes it: both gradients find more",
+        "where it was made of a smooth model, verify a bundle that holds that too, as export --precision fp32,int8 "
+        "makes it: both gradients find more",
     ),
     Check(
         "black-box-only", False, black_box,

@@ -7,9 +7,9 @@ arrays of every image. Its arguments are NAME BUNDLE OUT N [STATE].
 from __future__ import annotations
 
 import io
-import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.batch_halving import BatchHalving
-from runtime.backends.table import close, open_session
+from runtime.backends.table import open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
@@ -121,12 +121,12 @@ def compared(name: str, given: CheckContext, backend: str, provider: str) -> Res
 
 
 def _compared(name: str, given: CheckContext, precision: str, backend: str, provider: str) -> Comparison:
-    here = open_session(given.bundle, precision=precision, backend="ort", provider="cpu")
-    there = open_session(given.bundle, precision=precision, backend=backend, provider=provider, state=given.state)
-    try:
+    opening = partial(open_session, given.bundle, precision=precision)
+    with (
+        opening(backend="ort", provider="cpu") as here,
+        opening(backend=backend, provider=provider, state=given.state) as there,
+    ):
         return compare(BatchHalving(there), BatchHalving(here), given, f"{name}-{precision}")
-    finally:
-        close(there)
 
 
 def _absent(error: EdgeproofError) -> bool:
@@ -274,7 +274,3 @@ def main(arguments: list[str]) -> None:
     images = evaluation_images(opened)
     given = CheckContext(opened, images.first(min(int(n), len(images))), Path(out), Path(state[0]) if state else None)
     write_atomic(given.out / f"{name}.json", to_json(run_check(name, given)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

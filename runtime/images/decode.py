@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadData, MissingEnvironment
+from runtime.errors import BadData, MissingEnvironment, install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def _read(path: str, channels: int | None) -> Array:
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise MissingEnvironment("an image folder needs Pillow", hint="pip install 'edgeproof[report]'") from None
+        raise MissingEnvironment("an image folder needs Pillow", hint=install("report")) from None
     try:
         with Image.open(path) as image:
             grey = channels == 1 if channels else image.mode in ("1", "L")

@@ -50,7 +50,7 @@ def hold(
     """
     noise = Noise(seed, "gradient-holds")
     steps = [max(scale * eps, FINEST) for scale in scales]
-    worst = target.place(evidence.adversarial[np.searchsorted(evidence.kept, points.index)])
+    worst = target.to_device(evidence.adversarial[np.searchsorted(evidence.kept, points.index)])
     least = np.full((len(steps), len(points)), np.inf)
     for x in (points.x, uniform_start(points, eps, noise), worst):
         x = array_namespace(x).clip(x, steps[-1], 1 - steps[-1])
@@ -72,7 +72,7 @@ def above_label(target: Target, points: Points, z: Any) -> tuple[LossSpec, Any]:
     """
     others = z.copy()
     others[np.arange(len(z)), points.label] = -np.inf
-    cotangent = one_hot(target.place(others.argmax(axis=1)), target.classes) - points.one_hot
+    cotangent = one_hot(target.to_device(others.argmax(axis=1)), target.classes) - points.one_hot
     return linear(points.one_hot, cotangent), to_numpy(cotangent)
 
 
@@ -95,7 +95,7 @@ def _signs(noise: Noise, index: Any, shape: tuple[int, int, int], *, side: int, 
 
 def change(oracle: Oracle, target: Target, points: Points, x: Any, move: Any, cotangent: Any) -> Any:
     """Return how the loss of a cotangent changes from x - move to x + move: float64 [B]; curvature cancels."""
-    move = target.place(move.astype(np.float32))
+    move = target.to_device(move.astype(np.float32))
     up, down = (oracle.logits(points, end).astype(np.float64) for end in (x + move, x - move))
     return (cotangent * (up - down)).sum(axis=1)
 
@@ -115,7 +115,7 @@ def steady(oracle: Oracle, target: Target, points: Points, *, eps: float, seed: 
     loss, _ = above_label(target, points, oracle.logits(points, points.x))
     total, own = np.zeros(()), np.zeros(())
     for turn in range(TURNS):
-        u = target.place(noise.uniform(points.index, points.x.shape[1:], restart=turn))
+        u = target.to_device(noise.uniform(points.index, points.x.shape[1:], restart=turn))
         _, _, gradient = oracle.loss_gradient(points, xp.clip(points.x + RADIUS * eps * u, 0.0, 1.0), loss)
         flat = to_numpy(gradient).astype(np.float64).reshape(len(points), -1)
         length = np.sqrt((flat**2).sum(axis=1, keepdims=True))
@@ -131,14 +131,14 @@ def cross(oracle: Oracle, target: Target, points: Points, *, seed: int) -> Array
     interval after HALVINGS, as a part of the mean |margin| of the ends: float64 [B], NaN where both ends have the
     image's label. Costs 2 + max(HALVINGS) forwards an image.
     """
-    end = target.place(target.images.as_float(others(target, points, seed)))
+    end = target.to_device(target.images.as_float(others(target, points, seed)))
     margin = [margins(oracle.logits(points, x), points.label).astype(np.float64) for x in (points.x, end)]
     crosses = (margin[0] < 0) & (margin[1] > 0)
     scale = (np.abs(margin[0]) + np.abs(margin[1])) / 2
     place, found = [np.zeros(len(points)), np.ones(len(points))], {}
     for halving in range(1, max(HALVINGS) + 1):
         middle = (place[0] + place[1]) / 2
-        part = target.place(middle.astype(np.float32)[:, None, None, None])
+        part = target.to_device(middle.astype(np.float32)[:, None, None, None])
         z = oracle.logits(points, points.x + part * (end - points.x))
         wrong, there = predictions(z) != points.label, margins(z, points.label)
         for side, moves in enumerate((~wrong, wrong)):

@@ -13,7 +13,6 @@ from runtime.records.report import Fusion, GradientTest, Searched
 from runtime.records.request import labelled
 from runtime.statistics import fewest_beyond
 from runtime.suite.gradient_tests import SCALES, cross, hold, steady
-from runtime.suite.plan import QUANTISED
 from runtime.suite.units import classify_plainly, search
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from runtime.attacks import Attack
     from runtime.records.report import AttackRow
     from runtime.records.request import GradientSource
-    from runtime.session import SessionCard
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Work
 
@@ -32,11 +30,6 @@ LARGEST_JUMPS = (0.5, 0.003)
 """Of the margin after the HALVINGS; honest networks stay under .1 and .001."""
 TOLERATED, LEVEL = 0.1, 0.01
 """More failing images than a share TOLERATED explains, at LEVEL, are a finding."""
-
-
-def is_surrogate(card: SessionCard) -> bool:
-    """Return whether the artifact's gradient stands in for one that steps do not have."""
-    return card.precision in QUANTISED
 
 
 def most_tolerated(n: int) -> int:
@@ -155,7 +148,7 @@ class Scrutiny:
         """Return the places of the images that an attack breaks, and add what it cost."""
         job, found = partial(search, attack=attack, eps=self.eps, seed=self.seed), [index[:0]]
         stage = labelled(attack.name, led)
-        for chunk, work in self.units(stage, index, job, place=f"{place}-", most=UNIT, led=led):
+        for chunk, work in self.units(stage, index, job, prefix=f"{place}-", most=UNIT, gradient_from=led):
             found.append(chunk[work.arrays["broken"]])
             for cost in costs:
                 costs[cost] += getattr(work, cost)

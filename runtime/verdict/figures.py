@@ -36,25 +36,22 @@ def build_report(
         request: what was asked.
         outcome: what the suite found.
         paired: the comparison, where there is something to compare with.
-        order: places of the images judged, in turn, where the run stopped as soon as it could; else None.
+        order: indices of the images judged, in turn, where the run stopped as soon as it could; else None.
 
     """
     evidence, artifact, n = outcome.evidence, circumstances.artifact, len(outcome.evidence)
     correct = int(evidence.correct.sum())
     within = any_bounded(attack.name for attack in request.attacks)
-    robust = accuracy(evidence, evidence.robust, order) if within else None
-    checks = check(
-        outcome, classes=len(circumstances.classes), precision=artifact.precision, gated=request.gate != Gate()
-    )
+    robust = estimate_accuracy(evidence, evidence.robust, order) if within else None
+    checks = check(outcome, classes=len(circumstances.classes), artifact=artifact, gated=request.gate != Gate())
     found = tuple(
         Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
         for each in checks
         if each.state == "found"
     )
     blocking = [finding.message for finding in found if finding.blocking]
-    searched = outcome.blind_control.n if outcome.blind_control else 0
-    missed = hidden(request, evidence, searched)
-    decision = judge(request, robust, paired, blocking, hidden=missed)
+    missed = may_hide(request, evidence, outcome.blind_control.n if outcome.blind_control else 0)
+    decision = decide_verdict(request, robust, paired, blocking, hidden=missed)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -68,8 +65,10 @@ def build_report(
         clean=Clean(n=n, correct=correct, accuracy=correct / n, ci95=wilson(correct, n)),
         attacks=outcome.attacks,
         robust_accuracy=robust,
-        lattice=accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
-        sequential=None if order is None else stop(judge(request, robust, paired, hidden=missed), n, request.n),
+        lattice=estimate_accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
+        sequential=None
+        if order is None
+        else stopping_record(decide_verdict(request, robust, paired, hidden=missed), n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
@@ -84,7 +83,7 @@ def build_report(
     )
 
 
-def hidden(request: Request, evidence: Evidence, searched: int) -> float:
+def may_hide(request: Request, evidence: Evidence, searched: int) -> float:
     """Return the points of robust accuracy that may hide from the blind control of `searched` standing images.
 
     None where no gate hangs on it, or where Square itself searched every image.
@@ -94,7 +93,7 @@ def hidden(request: Request, evidence: Evidence, searched: int) -> float:
     return undetected(float(evidence.robust.mean()), searched)
 
 
-def judge(
+def decide_verdict(
     request: Request,
     robust: Accuracy | None,
     paired: Paired | None,
@@ -113,7 +112,7 @@ def judge(
     )
 
 
-def accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
+def estimate_accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
     """Return the fraction of images whose flag (bool [N]) is set; with `order` the interval holds at any stop."""
     n, count = len(flags), int(flags.sum())
     if order is None:
@@ -122,7 +121,7 @@ def accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
     return Accuracy(value=count / n, ci95=sequential.interval(in_turn.astype(float)))
 
 
-def stop(decision: Decision, judged: int, of: int) -> Sequential:
+def stopping_record(decision: Decision, judged: int, of: int) -> Sequential:
     """Say how far a run went that stops when its gate is decided, and why no further."""
     decided = decision.verdict != "inconclusive"
     if decided:

@@ -17,11 +17,12 @@ from runtime.bundle.manifest import InputShape
 from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.spec import Gate, ThreatModel
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from runtime.verdict.case import verify
-from runtime.verdict.subject import Settings, Subject
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.subject import Subject
+from tests.fakes import artifact, planned
 from tests.flow.honest_nets import HONEST, Nets
 from tests.flow.masks import MASKS
 from tests.flow.plants import CLASSES, EPS
@@ -106,9 +107,15 @@ def exported(network):
 def states(session, place, images):
     target = Target(session, images, CLASSES, N, place)
     outcome = run_suite(
-        target, ["fgsm", "pgd"], eps=EPS, seed=0, keep_all=False, progress=Silent(), searched=np.arange(N)
+        target,
+        planned(target, ["fgsm", "pgd"]),
+        eps=EPS,
+        seed=0,
+        keep_all=False,
+        progress=Silent(),
+        searched=np.arange(N),
     )
-    found = check(outcome, classes=CLASSES, precision="fp32", gated=True)
+    found = check(outcome, classes=CLASSES, artifact=artifact(), gated=True)
     print({each.check: each.message for each in found if each.state == "found"}, outcome.blind_control)
     return {each.check: each.state for each in found if each.blocking}
 
@@ -132,8 +139,8 @@ def test_an_honest_network_is_quiet(kind, nets, images):
 def test_few_images_of_a_rippling_network_pass_no_gate(mask, early, nets, images):
     session, place = in_torch(MASKS[mask](nets, None))
     classes = tuple(str(number) for number in range(CLASSES))
-    subject = Subject(session, "ripple", classes, (1, 28, 28), images, "edgeproof verify", place=place)
-    settings = Settings(("fgsm", "pgd", "cw"), ThreatModel(eps=EPS), Gate(fail_under=0.3), n=60, until_decided=early)
-    report = verify(subject, settings, Silent()).report
+    subject = Subject(session, "ripple", classes, (1, 28, 28), images, "", to_device=place)
+    options = VerifyOptions(attacks=("fgsm", "pgd", "cw"), eps=EPS, fail_under=0.3, n=60, until_decided=early)
+    report = verify(subject, options, Silent()).report
     assert report.robust_accuracy.value > 0.4
     assert report.verdict == "inconclusive"

@@ -15,10 +15,12 @@ from runtime.backends.tensorrt.api import load_tensorrt
 from runtime.backends.tensorrt.engine import Engine
 from runtime.backends.tensorrt.memory import BufferPool, PycudaMemory
 from runtime.backends.tensorrt.store import EngineKey, EngineStore
+from runtime.backends.tf32 import settle_tf32
+from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
-from runtime.session import SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from runtime.backends.tensorrt.store import Built, Profile
     from runtime.machine.driver import Gpu
     from runtime.session import LossSpec
-
-FORWARD, GRADIENT = ("logits",), ("logits", "value", "gradient")
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class EngineFactory:
     tf32: bool = False
 
 
-class TrtSession:
+class TrtSession(Session):
     """A classifier run by TensorRT. It holds memory of the GPU until `close`, which the end of the process calls too.
 
     Args:
         forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph computes in, for the card.
+        precision: what the graph is called, for the card; what it is, its bytes say.
         factory: how the engines are made.
         accelerator: what they run on; the session closes its memory.
 
@@ -96,6 +96,7 @@ class TrtSession:
         EngineFault: an engine cannot be built, loaded or started.
         OutOfMemory: it does not fit, with no image yet.
         MissingEnvironment: engines cannot be kept on disk.
+        UsageFault: see `settle_tf32`.
 
     """
 
@@ -108,6 +109,7 @@ class TrtSession:
         factory: EngineFactory,
         accelerator: Accelerator,
     ) -> None:
+        settle_tf32(factory.tf32)
         self._library, self._memory = accelerator.library, accelerator.memory
         self._lock = threading.Lock()
         self._buffers = BufferPool(self._memory)
@@ -118,9 +120,11 @@ class TrtSession:
         try:
             with self._memory.active():
                 self._runtime = self._library.made("Runtime")
-                self._forward = self._open("forward graph", forward, FORWARD, factory, accelerator.gpu)
+                self._forward = self._open("forward graph", forward, FORWARD_OUTPUTS, factory, accelerator.gpu)
                 self._gradient = (
-                    self._open("gradient graph", gradient, GRADIENT, factory, accelerator.gpu) if gradient else None
+                    self._open("gradient graph", gradient, GRADIENT_OUTPUTS, factory, accelerator.gpu)
+                    if gradient
+                    else None
                 )
         except BaseException:
             self.close()
@@ -136,6 +140,7 @@ class TrtSession:
             differentiable=gradient is not None,
             tf32=factory.tf32,
             rounds_apart=True,
+            facts=graph_facts(forward),
         )
 
     def logits(self, x: Any) -> Any:
@@ -147,7 +152,7 @@ class TrtSession:
             OutOfMemory: so many images do not fit.
 
         """
-        return self._run(self._forward, {"input": x})["logits"]
+        return self._run(self._forward, {INPUT: x})[LOGITS]
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return (logits, value, gradient) of the gradient engine.
@@ -160,8 +165,8 @@ class TrtSession:
         """
         if self._gradient is None:
             raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
-        found = self._run(self._gradient, {"input": x, **vars(loss)})
-        return found["logits"], found["value"], found["gradient"]
+        found = self._run(self._gradient, {INPUT: x, **vars(loss)})
+        return found[LOGITS], found[VALUE], found[GRADIENT]
 
     def card(self) -> SessionCard:
         """Return the artifact's and its engine's digest, precision, backend and device."""
@@ -211,7 +216,7 @@ class TrtSession:
     def _run(self, engine: Engine, feeds: dict[str, Any]) -> dict[str, Any]:
         """Feed an engine what it asks for, as float32, in batches that it takes; return its outputs by name."""
         wanted = {name: np.ascontiguousarray(feeds[name], np.float32) for name in engine.inputs}
-        n = len(wanted["input"])
+        n = len(wanted[INPUT])
         for name, array in wanted.items():
             if array.shape != (n, *engine.rows[name]):
                 raise BadModel(

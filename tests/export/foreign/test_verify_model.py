@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.export.foreign.plain import X, network, no_rule, plain
 from tests.export.foreign.strangers import command, packed
-from tests.export.plain import X, network, no_rule, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,4 +133,4 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, data: Path, sav
     )
     result = command("verify", model, "--data", data)
     assert result.exit_code == 4
-    assert "pip install 'edgeproof[onnx]'" in result.stderr
+    assert "pip install '.[onnx]'" in result.stderr

@@ -8,9 +8,10 @@ from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
+from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, artifact, planned
 
 N = 1000
 
@@ -21,14 +22,16 @@ def outcome():
     images = ImageSet("grey", np.full((N, 1, 4, 4), 0.5, np.float32), np.zeros(N, int), np.arange(N))
     session = LinearSession(np.eye(3, 16, dtype=np.float32), np.float32([9, 0, 0]))
     target = Target(session, images, 3, 500)
-    found = run_suite(target, ["fgsm", "pgd"], eps=0.01, seed=0, keep_all=False, progress=Silent())
+    found = run_suite(target, planned(target, ["fgsm", "pgd"]), eps=0.01, seed=0, keep_all=False, progress=Silent())
     square = found.attacks[1].model_copy(update={"name": "square", "gradient": "none"})
     aa = square.model_copy(update={"name": "aa", "gradient": "own"})
     return replace(found, attacks=(*found.attacks, square, aa), far=CurvePoint(eps=0.25, n=256, accuracy=0.3))
 
 
-def state(outcome, name, precision="fp32"):
-    return {result.check: result for result in check(outcome, classes=3, precision=precision)}[name].state
+def state(outcome, name, precision="fp32", **facts):
+    attacked = artifact(precision, GraphFacts(**facts) if facts else None)
+    results = check(outcome, classes=3, artifact=attacked)
+    return {result.check: result for result in results}[name].state
 
 
 def rows(outcome, name, **changes):
@@ -94,14 +97,14 @@ def searched(n, alone, **by):
 )
 def test_blind_searches_may_break_what_half_a_percent_explains(outcome, n, alone, expected):
     control = replace(outcome, blind_control=searched(n, alone, rays=alone), square_alone=searched(n, alone))
-    results = {result.check: result for result in check(control, classes=3, precision="fp32", gated=True)}
+    results = {result.check: result for result in check(control, classes=3, artifact=artifact(), gated=True)}
     for name in ("blind-control", "square-alone"):
         assert (results[name].state, results[name].blocking) == (expected, True)
     assert state(control, "square-alone", precision="int8") == "not run"
 
 
 def test_without_a_gate_there_is_no_blind_control_and_the_report_says_so(outcome):
-    (result,) = (each for each in check(outcome, classes=3, precision="fp32") if each.check == "blind-control")
+    (result,) = (each for each in check(outcome, classes=3, artifact=artifact()) if each.check == "blind-control")
     assert (result.state, result.message) == ("not run", "not run: no gate was asked for")
 
 
@@ -111,7 +114,7 @@ def test_a_check_states_the_smallest_effect_that_it_could_have_seen(outcome):
         blind_control=searched(64, 0),
         gradient_test=GradientTest(n=256, apart_near=0, apart_far=0, unsteady=0, lines=48, jumps=0),
     )
-    said = {each.check: each.message for each in check(control, classes=3, precision="fp32", gated=True)}
+    said = {each.check: each.message for each in check(control, classes=3, artifact=artifact(), gated=True)}
     assert "9.5 % of them falling so would have been seen" in said["blind-control"]
     assert "a lie on 18.6 % of the images would have been seen" in said["gradient-holds"]
     assert "a lie on 32.8 % of the images would have been seen" in said["margin-jumps"]
@@ -140,7 +143,7 @@ def test_a_gradient_test_blocks_where_more_images_fail_than_a_tenth_explains(out
 
 def test_a_surrogate_is_asked_for_the_long_step_alone_and_blocks_nothing(outcome):
     changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48))
-    results = {each.check: each for each in check(changed, classes=3, precision="int8")}
+    results = {each.check: each for each in check(changed, classes=3, artifact=artifact("int8"))}
     assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", False)
     assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
 
@@ -151,7 +154,7 @@ def test_a_surrogate_is_asked_for_the_long_step_alone_and_blocks_nothing(outcome
 )
 def test_other_classes_by_fusion_are_a_note_and_another_accuracy_blocks(outcome, same, optimised, plain, expected):
     found = Fusion(n=256, same_prediction=same, only_optimised=optimised, only_plain=plain)
-    results = {each.check: each for each in check(replace(outcome, fusion=found), classes=3, precision="fp32")}
+    results = {each.check: each for each in check(replace(outcome, fusion=found), classes=3, artifact=artifact())}
     assert (results["fusion"].state, results["fusion"].blocking) == expected
 
 
@@ -167,7 +170,8 @@ def test_an_attack_that_keeps_to_no_ball_is_no_attack_with_gradients(outcome):
 def test_an_attack_that_keeps_to_no_ball_asks_for_no_pass_besides():
     images = ImageSet("grey", np.full((4, 1, 4, 4), 0.5, np.float32), np.zeros(4, int), np.arange(4))
     session = LinearSession(np.eye(3, 16, dtype=np.float32), np.float32([9, 0, 0]))
-    found = run_suite(Target(session, images, 3, 4), ["cw-l2"], eps=0.01, seed=0, keep_all=False, progress=Silent())
+    target = Target(session, images, 3, 4)
+    found = run_suite(target, planned(target, ["cw-l2"]), eps=0.01, seed=0, keep_all=False, progress=Silent())
     assert (found.far, found.eps_curve, found.agreement) == (None, (), None)
 
 
@@ -183,7 +187,7 @@ def test_one_image_without_a_gradient_is_no_sign_unless_it_is_all(outcome, n, ze
 
 def test_a_check_whose_attack_did_not_run_says_so(outcome):
     alone = replace(outcome, attacks=outcome.attacks[2:3], far=None, evidence=replace(outcome.evidence, fell={}))
-    results = {result.check: result for result in check(alone, classes=3, precision="fp32")}
+    results = {result.check: result for result in check(alone, classes=3, artifact=artifact())}
     absent = {name for name, result in results.items() if result.state == "not run"}
     needing = {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
     assert absent == needing | {"blind-control", "fusion", "margin-jumps"}  # of one class, without a gate and an engine
@@ -192,12 +196,12 @@ def test_a_check_whose_attack_did_not_run_says_so(outcome):
 
 
 def test_without_attacks_there_is_nothing_to_check(outcome):
-    assert check(replace(outcome, attacks=()), classes=3, precision="fp32") == ()
+    assert check(replace(outcome, attacks=()), classes=3, artifact=artifact()) == ()
 
 
 @pytest.mark.parametrize("each", CHECKS, ids=lambda each: each.name)
 def test_every_check_says_what_it_saw_and_what_to_do(outcome, each):
-    (result,) = (result for result in check(outcome, classes=3, precision="fp32") if result.check == each.name)
+    (result,) = (result for result in check(outcome, classes=3, artifact=artifact()) if result.check == each.name)
     assert len(result.message.split()) > 3
     assert len(result.hint.split()) > 3
     assert not result.message.endswith(".")
@@ -218,7 +222,25 @@ def test_a_quantised_artifact_wants_its_parents_gradient(outcome, led, expected)
     fgsm, square = outcome.attacks[0], outcome.attacks[2]
     attacks = (*(fgsm.model_copy(update={"gradient": each}) for each in led), square)
     assert state(replace(outcome, attacks=attacks), "no-parent", precision="int8") == expected
+    assert state(replace(outcome, attacks=attacks), "no-parent", staircases=("Round",)) == expected
     assert state(replace(outcome, attacks=attacks), "no-parent") == "quiet"
+
+
+def test_what_a_graph_is_decides_and_not_what_it_is_called(outcome):
+    changed = replace(outcome, square_alone=searched(N, N))
+    for facts in ({"quantised": True}, {"staircases": ("Sign",)}):
+        assert state(changed, "square-alone", **facts) == "not run"
+        assert state(changed, "no-parent", **facts) == "found"
+    assert state(changed, "square-alone", precision="int8", quantised=False) == "found"
+
+
+def test_a_surrogate_gradient_is_named_with_the_staircases_it_goes_through(outcome):
+    results = check(outcome, classes=3, artifact=artifact(facts=GraphFacts(staircases=("Round", "Sign"))))
+    (result,) = (each for each in results if each.check == "no-parent")
+    assert result.message.startswith(
+        "no fp32 parent lent its gradient: fp32 with staircases (Round, Sign) was attacked by"
+    )
+    assert "straight-through gradient and by Square alone" in result.message
 
 
 def test_a_gradient_is_zero_only_where_every_gradient_is(outcome):

@@ -11,7 +11,7 @@ from runtime.suite.campaign import run_suite
 from runtime.suite.gradient_tests import concordance, cross, hold, others, steady
 from runtime.suite.scrutiny import doubtful, most_tolerated
 from runtime.suite.units import Target, measure
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 
 EPS, N, CLASSES = 0.06, 64, 3
 
@@ -50,7 +50,7 @@ def target(task, kind=LinearSession, *more):
 
 
 def suite(aim, **options):
-    return run_suite(aim, ["fgsm", "pgd"], eps=EPS, seed=0, keep_all=False, progress=Silent(), **options)
+    return run_suite(aim, planned(aim, ["fgsm", "pgd"]), eps=EPS, seed=0, keep_all=False, progress=Silent(), **options)
 
 
 def test_the_slopes_of_a_linear_model_hold_turn_nowhere_and_its_margin_jumps_nowhere(task):
@@ -150,6 +150,8 @@ def test_a_search_without_gradients_never_asks_for_one_and_costs_what_it_may(tas
 def test_squares_own_finds_are_put_to_gradients_from_another_start(task):
     weight = task[0]
     aim = target(task, Told, 0 * weight)
-    found = run_suite(aim, ["pgd", "square"], eps=EPS, seed=0, keep_all=False, progress=Silent()).square_alone
+    found = run_suite(
+        aim, planned(aim, ["pgd", "square"]), eps=EPS, seed=0, keep_all=False, progress=Silent()
+    ).square_alone
     assert found.n > N - 5
     assert found.broken == found.by["square"] >= found.alone > 10
