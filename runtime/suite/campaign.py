@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack, any_bounded
+from runtime.progress import Silent
 from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.records.request import labelled
 from runtime.statistics import wilson
@@ -146,6 +147,15 @@ def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
     evidence = Evidence.blank(target.images, np.arange(kept))
     Campaign(target, evidence, 0.0, 0, progress).classify(evidence.index)
     return evidence
+
+
+def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | None:
+    """Hold the artifact's own gradient to it on images that no attack has seen; None where that cannot be asked."""
+    evidence, card = Evidence.blank(target.images, sample), target.session.card()
+    campaign = Campaign(target, evidence, eps, 0, Silent())
+    campaign.classify(sample)
+    scrutiny = Scrutiny(campaign.units, evidence, eps, 0, ("own",) if card.differentiable else ())
+    return scrutiny.gradient_test(sample, surrogate=card.facts.stepped)
 
 
 @dataclass(frozen=True)

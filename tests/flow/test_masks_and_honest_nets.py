@@ -101,7 +101,7 @@ def in_torch(network):
 
 def exported(network):
     forward = to_onnx(network.eval(), InputShape(channels=1, height=28, width=28))
-    return OrtSession(to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32"), np.asarray
+    return OrtSession(to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision="fp32"), np.asarray
 
 
 def states(session, place, images):
