@@ -4,10 +4,20 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from runtime.attacks.losses import value_and_cotangent
-from runtime.session import Session, SessionCard
+from runtime.records.report import Artifact
+from runtime.session import GraphFacts, Session, SessionCard
 from runtime.suite.plan import plan_suite
 
 DIGEST = "0" * 64
+
+
+def artifact(precision="fp32", facts=None):
+    """What a report says was attacked; int8 is quantised, unless its facts say otherwise."""
+    facts = facts or GraphFacts(quantised=precision == "int8")
+    return Artifact(
+        name="fake", sha256=DIGEST, engine_sha256=None, precision=precision, backend="fake", provider="fake",
+        bundle_version=None, authenticated=False, facts=facts,
+    )  # fmt: skip
 
 
 class LinearSession(Session):

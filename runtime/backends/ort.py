@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
+from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
 from runtime.machine.card import cores
@@ -40,7 +41,7 @@ class OrtSession(Session):
         forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph computes in, for the card.
+        precision: what the graph is called, for the card; what it is, its bytes say.
         provider: a key of PROVIDERS. Never another one in its place.
         state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
@@ -85,6 +86,7 @@ class OrtSession(Session):
             differentiable=gradient is not None,
             tf32=tf32,
             rounds_apart=kind.on_gpu,
+            facts=graph_facts(forward),
         )
 
     def logits(self, x: Any) -> Any:

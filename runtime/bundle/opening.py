@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from runtime.bundle.graph_facts import graph_facts
 from runtime.bundle.graph_scan import refuse_outside_data
 from runtime.bundle.manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
 from runtime.bundle.signing import SIGN_AGAIN, Trust, authenticate
@@ -72,8 +73,8 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     Raises:
         BadSignature: under `trust`, it is unsigned, or its signature does not hold or is not of these files.
         BadBundle: no manifest, a manifest that does not validate, a file that is missing, unlisted, a link,
-            or whose size or digest differs.
-        BadModel: a graph refers to data outside the bundle.
+            or whose size or digest differs; a graph of another precision than the manifest says.
+        BadModel: a graph refers to data outside the bundle, or is none.
 
     """
     present = _listing(path)
@@ -96,9 +97,10 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
         state = "is not listed in the manifest" if name in present else "is listed in the manifest but missing"
         raise BadBundle(f"{path}: {name} {state}", hint="remove it" if name in present else COPY_AGAIN)
     contents = {name: _checked(path, name, manifest.files) for name in manifest.files}
-    for graph in manifest.graphs.values():
+    for precision, graph in manifest.graphs.items():
         for name in filter(None, (graph.forward, graph.gradient)):
             refuse_outside_data(str(path / name), contents[name].read())
+        _refuse_another_precision(path / graph.forward, contents[graph.forward].read(), precision)
     return Bundle(path, manifest, {**contents, **alone}, signed.key if signed else None)
 
 
@@ -126,6 +128,16 @@ def _parse(path: Path, raw: bytes) -> Manifest:
     if manifest.ships not in manifest.graphs:
         raise BadBundle(f"{path / MANIFEST}: ships {manifest.ships!r}, which is not among its graphs", hint=OTHER_MAKE)
     return manifest
+
+
+def _refuse_another_precision(path: Path, graph: bytes, called: str) -> None:
+    """Raise `BadBundle` where a graph is not of the precision that the manifest calls it."""
+    facts = graph_facts(graph)
+    if facts.precision != called:
+        does = "quantises" if facts.quantised else f"quantises nothing and computes in {facts.computes_in}"
+        raise BadBundle(
+            f"{path} is called {called} in the manifest, but it {does}: it is {facts.precision}", hint=OTHER_MAKE
+        )
 
 
 def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> Copy:

@@ -1,5 +1,6 @@
 """summary.md and junit.xml, and `edgeproof report`, which writes them and the page again."""
 
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -177,3 +178,14 @@ def test_other_runs_are_shown_beside_this_one(made, run):
     assert paired.paired.model_dump(exclude={"against"}) == mine.model_dump(exclude={"against"})
     assert not_paired.paired is None
     assert edgeproof("report", run, run).exit_code == 2
+
+
+def test_a_report_of_an_earlier_version_says_what_its_precision_said(run):
+    """It has no facts of the graph: what it was called decided how it was attacked."""
+    for precision, quantised in (("fp32", False), ("int8", True)):
+        content = json.loads((run / "report.json").read_text())
+        del content["artifact"]["facts"]
+        content["artifact"]["precision"] = precision
+        (run / "report.json").write_text(json.dumps(content))
+        facts = load_report(run).artifact.facts
+        assert (facts.quantised, facts.staircases) == (quantised, ())
