@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import exp, lgamma, log, log1p, sqrt
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runtime.words import percent, points
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
+SHARE_HALVINGS = 30
 
 Verdict = Literal["measured", "passed", "failed", "inconclusive"]
 """`measured`: no gate was asked for, and nothing speaks against the figures."""
@@ -85,12 +86,40 @@ def mcnemar(pairs: Pairs) -> float:
     return min(1.0, float(2 * tail / 2**discordant))
 
 
+def at_least(count: int, n: int, p: float) -> float:
+    """Return the probability of `count` or more among n that each come with probability p, 0 < p < 1."""
+    return 1 - sum(_binomial(k, n, p) for k in range(min(count, n + 1)))
+
+
+def fewest_beyond(n: int, p: float, level: float) -> int:
+    """Return the fewest of n that p explains with a probability under `level`; n + 1 where it explains all."""
+    count, beyond = 0, 1.0
+    while count <= n and beyond >= level:
+        beyond -= _binomial(count, n, p)
+        count += 1
+    return count
+
+
+def _binomial(k: int, n: int, p: float) -> float:
+    return exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log1p(-p))
+
+
+def smallest_seen(count: int, n: int, power: float = 0.95) -> float:
+    """Return the smallest share of the images at which `count` of n are found with probability `power`; else 1."""
+    low, high = 0.0, 1.0
+    for _ in range(SHARE_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if at_least(count, n, middle) >= power else (middle, high)
+    return high
+
+
 def decide(
     gate: Gate,
     robust: Interval | None,
     difference: Interval | None,
     blocking: Sequence[str] = (),
     *,
+    hidden: float = 0.0,
     interval: str = "95 % interval",
 ) -> Decision:
     """Judge a run.
@@ -100,14 +129,15 @@ def decide(
         robust: 95 % interval of robust accuracy; None where no attack ran.
         difference: 95 % interval of its difference to what is compared with; None without a comparison.
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
+        hidden: points of robust accuracy that the checks may have missed; no gate passes by them.
         interval: what the reasons call both.
 
     """
     decisions = []
     if gate.fail_under is not None:
-        decisions.append(_fail_under(gate.fail_under, robust, interval))
+        decisions.append(_fail_under(gate.fail_under, robust, hidden, interval))
     if gate.max_drop is not None:
-        decisions.append(_max_drop(gate.max_drop, difference, interval))
+        decisions.append(_max_drop(gate.max_drop, difference, hidden, interval))
     reasons = [reason for decision in decisions for reason in decision.reasons] or ["no gate: nothing to pass or fail"]
     if blocking:
         return Decision("inconclusive", [*blocking, *reasons])
@@ -118,29 +148,40 @@ def decide(
     return Decision(next((verdict for verdict in worst if verdict in verdicts), "passed"), reasons)
 
 
-def _fail_under(least: float, robust: Interval | None, interval: str) -> Decision:
+def _fail_under(least: float, robust: Interval | None, hidden: float, interval: str) -> Decision:
     if robust is None:
         return Decision("inconclusive", ["no attack ran: there is no robust accuracy to judge"])
     low, high = robust
     ends, gate = f"its {interval} ({percent(low)} to {percent(high)})", percent(least)
-    if low >= least:
+    if low - hidden >= least:
         return Decision("passed", [f"robust accuracy is at least {gate}: the low end of {ends} reaches it"])
     if high < least:
         return Decision("failed", [f"robust accuracy is under {gate}: the high end of {ends} is below it"])
+    if low >= least:
+        return Decision("inconclusive", [f"the low end of {ends} reaches {gate}, but {_hiding(hidden)}"])
     return Decision("inconclusive", [f"robust accuracy may lie on either side of {gate}: {ends} spans it"])
 
 
-def _max_drop(most: float, difference: Interval | None, interval: str) -> Decision:
+def _max_drop(most: float, difference: Interval | None, hidden: float, interval: str) -> Decision:
     if difference is None:
         return Decision(
             "inconclusive", ["the drop of robust accuracy cannot be judged: there is nothing to compare with"]
         )
     low, high = difference
     ends, gate = f"the {interval} of its change ({points(low)} to {points(high)})", points(most)
-    if low >= -most:
+    if low - hidden >= -most:
         return Decision("passed", [f"robust accuracy dropped by at most {gate}: the low end of {ends} is within"])
     if high < -most:
         return Decision("failed", [f"robust accuracy dropped by more than {gate}: the high end of {ends} is beyond"])
+    if low >= -most:
+        return Decision("inconclusive", [f"the low end of {ends} is within {gate}, but {_hiding(hidden)}"])
     return Decision(
         "inconclusive", [f"robust accuracy may have dropped by more or by less than {gate}: {ends} spans it"]
+    )
+
+
+def _hiding(hidden: float) -> str:
+    return (
+        f"up to {points(hidden)} may hide from the blind control, which searches a sample: "
+        "add square to --attacks, or judge by aa, to search every image"
     )

@@ -13,6 +13,9 @@ from runtime.attacks.fab import fab_t
 from runtime.attacks.fgsm import fgsm
 from runtime.attacks.noise import Noise
 from runtime.attacks.pgd import pgd
+from runtime.attacks.rays import rays
+from runtime.attacks.sign_hunter import sign_hunter
+from runtime.attacks.smoothed import smoothed
 from runtime.attacks.square import square
 from runtime.errors import BadModel
 
@@ -102,6 +105,21 @@ CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}
 """Attacks run one after another, each on what the earlier ones left: from the number of classes to keys of ATTACKS."""
 NAMES = (*ATTACKS, *CASCADES)
 DEFAULT = ("fgsm", "pgd", "cw")
+
+
+CONTROLS = (
+    Attack("sign-hunter", sign_hunter, {"queries": 112}, uses_gradient=False),
+    Attack("rays", rays, {"queries": 96, "halvings": 4}, uses_gradient=False),
+    replace(ATTACKS["square"], defaults={**ATTACKS["square"].defaults, "queries": 16}, unit=UNIT),
+)
+"""Short searches without gradients, each on what the earlier left: the blind control. Not for `--attacks`."""
+SMOOTHED = tuple(
+    Attack(f"smoothed-{number}", smoothed, {"steps": 10, "step": 1 / 4, "radius": radius, "draws": 6})
+    for number, radius in enumerate((1 / 2, 4.0), 1)
+)
+"""What the blind control tries besides where a gradient is doubtful."""
+AGAIN = tuple(replace(ATTACKS[name], name=f"{name}-again") for name in ("pgd", "cw"))
+"""Attacks with gradients from another start: what they break too, no search without gradients found alone."""
 
 
 def any_bounded(names: Iterable[str]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
 
 from runtime.attacks.geometry import TOLERANCE, linf
+from runtime.attacks.losses import CROSS_ENTROPY, margin
 from runtime.errors import NonFinite
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+FLAT = 1e-31
+"""Slopes under this have lost digits to the end of float32's range, at 1e-38; those beside them are zero."""
 GRADIENTS_IN = "float32"
 """What gradient graphs compute in, whatever the artifact does."""
 
@@ -88,10 +91,17 @@ class Oracle:
     def loss_gradient(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return the gradient graph's logits [B, K] (numpy), the loss [B] and its gradient [B, C, H, W].
 
+        Where cross-entropy is flat in float32, as on large logits, the margin takes its place: see `_steepened`.
+
         Raises:
             NonFinite: a logit, loss or gradient is NaN or infinite; names the image.
 
         """
+        z, value, gradient = self._steepened(points, x, loss, *self._ask(points, x, loss))
+        self._note_zero_gradients(points, z, gradient)
+        return z, value, gradient
+
+    def _ask(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         self.gradients += len(points)
         xp = array_namespace(x)
         parts = [self.session.loss_gradient(x[rows, ...], loss.rows(rows)) for rows in self._batches(points)]
@@ -99,8 +109,30 @@ class Oracle:
         z = to_numpy(z)
         for what, array in (("logit", z), ("loss", value), ("gradient", gradient)):
             _refuse_non_finite(array, points, what)
-        self._note_zero_gradients(points, z, gradient)
         return z, value, gradient
+
+    def _steepened(
+        self, points: Points, x: Any, loss: LossSpec, z: Any, value: Any, gradient: Any
+    ) -> tuple[Any, Any, Any]:
+        """Follow the margin where cross-entropy has no slope left: its own is FLAT where the logits are far apart.
+
+        Where the margin has a slope there, its value and gradient are returned. It is negative there, under all that
+        cross-entropy can be, so that the highest loss stays the highest. Costs a gradient for each flat row.
+        """
+        xp = array_namespace(gradient)
+        entropic = to_numpy(loss.weights[:, CROSS_ENTROPY]) > 0
+        if not entropic.any():
+            return z, value, gradient
+        flat = entropic & _steepest_under(gradient, FLAT) & (predictions(z) == points.label)
+        if not flat.any():
+            return z, value, gradient
+        rows = points.rows(flat)
+        _, margin_value, margin_gradient = self._ask(rows, select(x, flat), margin(rows.one_hot))
+        taken = np.zeros(len(points), bool)
+        taken[flat] = ~_steepest_under(margin_gradient, FLAT)
+        place = xp.asarray(np.maximum(np.cumsum(flat) - 1, 0), device=device(gradient))
+        value = xp.where(column(taken, value), xp.take(margin_value, place), value)
+        return z, value, choose(taken, xp.take(margin_gradient, place, axis=0), gradient)
 
     def _note_zero_gradients(self, points: Points, z: Any, gradient: Any) -> None:
         first = ~np.isin(points.index, self._asked)
@@ -213,6 +245,12 @@ def choose(mask: Any, yes: Any, no: Any) -> Any:
 def to_numpy(array: Any) -> Any:
     """Return an array of any framework and device as numpy."""
     return np.asarray(array.cpu() if is_torch_array(array) else array)
+
+
+def _steepest_under(gradient: Any, least: float) -> Any:
+    """Return where an image's gradient is under `least` in every pixel: bool [B], numpy."""
+    xp = array_namespace(gradient)
+    return to_numpy(xp.max(xp.abs(xp.reshape(gradient, (gradient.shape[0], -1))), axis=1)) < least
 
 
 def _refuse_non_finite(array: Any, points: Points, what: str) -> None:

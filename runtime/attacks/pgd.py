@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Loss = Callable[[Any], LossSpec]
 """Makes the loss to raise from the one-hot labels [B, K]."""
+Slope = Callable[[Points, Any, LossSpec], tuple[Any, Any, Any]]
+"""What `climb` follows, as `Oracle.loss_gradient` is asked; logits of None let every iterate be judged."""
 
 
 def pgd(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, step: float) -> Found:
@@ -25,16 +27,27 @@ def pgd(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int,
     return climb(oracle, points, start, cross_entropy, eps=eps, steps=steps, step=step * eps)
 
 
-def climb(oracle: Oracle, points: Points, x: Any, loss: Loss, *, eps: float, steps: int, step: float) -> Found:
+def climb(
+    oracle: Oracle,
+    points: Points,
+    x: Any,
+    loss: Loss,
+    *,
+    eps: float,
+    steps: int,
+    step: float,
+    slope: Slope | None = None,
+) -> Found:
     """Raise `loss` from x by signed steps; an image leaves as soon as it is broken.
 
     Costs at most `steps` gradients and one forward an image, and one forward for each iterate that the
     gradient graph misclassifies; of an artifact in another precision every iterate is judged, for a forward each.
+    `slope` takes the place of the oracle's gradient.
     """
     xp = array_namespace(x)
-    found = Found(points, eps)
+    found, slope = Found(points, eps), slope or oracle.loss_gradient
     for _ in range(steps):
-        z, _, gradient = oracle.loss_gradient(points, x, loss(points.one_hot))
+        z, _, gradient = slope(points, x, loss(points.one_hot))
         standing = found.judge(oracle, points, x, hint=z)
         if not standing.any():
             return found

@@ -48,6 +48,7 @@ class OrtSession(Session):
         threads: of one operator, on the whole batch. 0, on the CPU: a batch is cut into pieces that run side by side,
             one a core, with one thread each: many images are done sooner so than by operators that wait for all
             their threads; on other providers ONNX Runtime decides.
+        optimised: let ONNX Runtime fuse and reorder what the graphs say.
 
     Raises:
         BadModel: a graph that ONNX Runtime cannot load, or with other inputs and outputs.
@@ -65,17 +66,19 @@ class OrtSession(Session):
         state: Path | None = None,
         tf32: bool = False,
         threads: int = 0,
+        optimised: bool = True,
     ) -> None:
         kind = PROVIDERS[provider]
         check_tf32(provider, tf32)
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
-        opening = partial(_load, kind=kind, options=options, threads=threads)
+        opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised)
         self._forward = _Graph("forward graph", opening("forward graph", forward), {INPUT}, FORWARD_OUTPUTS, workers)
         self._gradient = None
         if gradient is not None:
             loaded = opening("gradient graph", gradient)
             self._gradient = _Graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS, workers)
+        self._plain = partial(OrtSession, forward, None, precision=precision, threads=threads, optimised=False)
         self._card = SessionCard(
             sha256(forward),
             precision,
@@ -113,6 +116,10 @@ class OrtSession(Session):
         feeds = {INPUT: x, **vars(loss)}
         z, value, gradient = self._gradient.run(feeds, GRADIENT_OUTPUTS)
         return z, value, gradient
+
+    def unoptimised(self) -> Callable[[], Session] | None:
+        """Return what opens the forward graph as it is written; None on a provider that compiles it anyway."""
+        return None if self._card.rounds_apart else self._plain
 
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
@@ -197,13 +204,17 @@ def cut(n: int, workers: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], dict[str, str]], threads: int) -> Any:
+def _load(
+    role: str, graph: bytes, *, kind: Provider, options: Callable[[str], dict[str, str]], threads: int, optimised: bool
+) -> Any:
     runtime = load_onnxruntime()
     find(runtime, kind)
     chosen, settings = options(sha256(graph)), runtime.SessionOptions()
     settings.log_severity_level = FATAL
     settings.intra_op_num_threads = threads
     settings.use_deterministic_compute = True
+    if not optimised:
+        settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     if kind.on_gpu:  # else single nodes that the provider does not take would run on the CPU without a word
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -137,6 +137,51 @@ class Probe(Frozen):
     probabilities: Count
 
 
+class GradientTest(Frozen):
+    """Images of the sample on which the artifact's own gradient was held to it, and on how many it failed.
+
+    `apart_near` and `apart_far`: over a short and a long step the gradient does not predict what the artifact does.
+    `unsteady`: it turns when the image moves a little. `jumps`: of so many `lines` between two images, where the
+    artifact changes its class without a slope that leads there. Null: not asked, since the gradient is a `surrogate`.
+    """
+
+    n: Count
+    surrogate: bool = False
+    apart_near: Count | None = None
+    apart_far: Count
+    unsteady: Count | None = None
+    lines: Count | None = None
+    jumps: Count | None = None
+
+
+class Searched(Frozen):
+    """Searches without gradients on n images that stood the attacks with gradients.
+
+    `broken` fell to one of the searches, which `by` counts; `alone` stood the attacks with gradients from another start
+    too. Costs count images.
+    """
+
+    n: Count
+    broken: Count
+    alone: Count
+    by: dict[str, Count]
+    seconds: float
+    forwards: Count
+    gradients: Count
+
+
+class Fusion(Frozen):
+    """Images classified with the engine's optimisations and without them.
+
+    On `same_prediction` of n both answer the same class; `only_optimised` and `only_plain` of them are correct once.
+    """
+
+    n: Count
+    same_prediction: Count
+    only_optimised: Count
+    only_plain: Count
+
+
 class Finding(Frozen):
     """A check that found something, and what to do."""
 
@@ -189,6 +234,10 @@ class ShardRecord(Frozen):
     agreement: Agreement | None
     parent_agreement: Agreement | None = None
     probe: Probe | None
+    gradient_test: GradientTest | None = None
+    blind_control: Searched | None = None
+    square_alone: Searched | None = None
+    fusion: Fusion | None = None
     paired: Paired | None
 
 
@@ -198,6 +247,7 @@ class Report(Frozen):
     `agreement` is that of the artifact's own gradient graph, `parent_agreement` that of its fp32 parent's, where they
     led attacks.
     `lattice` is the worst case of the same points rounded to what bytes can say; null where it was not asked for.
+    `blind_control` is null where no gate was asked for, `square_alone` where Square was no attack of the run.
     `warnings` are the checks that found something, `checks` all of them.
     """
 
@@ -222,6 +272,10 @@ class Report(Frozen):
     paired: Paired | None
     agreement: Agreement | None
     parent_agreement: Agreement | None = None
+    gradient_test: GradientTest | None = None
+    blind_control: Searched | None = None
+    square_alone: Searched | None = None
+    fusion: Fusion | None = None
     warnings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...] = ()
     device: dict[str, Any]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import PGD, UNIT, Attack
-from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
+from runtime.attacks import PGD, UNIT, Attack, any_bounded
+from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
+from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
 
@@ -30,6 +31,8 @@ __all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]
 
 SAMPLE = 256
 """Images of the eps curve, of the agreement and of the checks that need passes of their own."""
+SEARCHED = 192
+"""Images whose standing ones the blind control searches: it costs less than a fifth of the suite on 2,000."""
 CURVE = (0.0, 1 / 4, 1 / 2, 1.0, 3 / 2, 2.0)
 """Multiples of eps on the curve."""
 FAR, FAR_MULTIPLE = 64 / 255, 4
@@ -47,6 +50,14 @@ class Outcome:
     agreement: Agreement | None = None
     parent_agreement: Agreement | None = None
     probe: Probe | None = None
+    gradient_test: GradientTest | None = None
+    blind_control: Searched | None = None
+    square_alone: Searched | None = None
+    fusion: Fusion | None = None
+
+
+COUNTS = ("agreement", "parent_agreement", "probe", "gradient_test", "blind_control", "square_alone", "fusion")
+"""Fields of Outcome that hold counts: those of parts add up."""
 
 
 def run_suite(
@@ -62,6 +73,7 @@ def run_suite(
     sample: Any = None,
     decided: Callable[[Evidence, Any], bool] = lambda evidence, judged: False,
     lattice: bool = False,
+    searched: Any = None,
 ) -> Outcome:
     """Run the clean pass and every attack of the plan; where one used gradients, what the sample is asked besides.
 
@@ -78,6 +90,8 @@ def run_suite(
             are. None: the first.
         decided: told of the evidence and the indices judged after every block; True ends the run.
         lattice: judge the points found on the uint8 lattice too.
+        searched: where a verdict hangs on it, places of at most SEARCHED images: those that stand go through the blind
+            control. None: it does not run.
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
@@ -104,17 +118,26 @@ def run_suite(
     index = np.sort(judged)
     outcome = Outcome(evidence.rows(index), add_rows(rows, len(index)))
     sample = np.intersect1d(sample, index)
+    searched = None if searched is None else np.intersect1d(searched, index)
     if not planned or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
+    scrutiny = Scrutiny(campaign.units, evidence, eps, seed, gradients)
+    if target.plain is not None:
+        outcome = replace(outcome, fusion=scrutiny.fusion(sample))
     if not plan.searches_by_gradient:
         return outcome
+    surrogate, within = target.session.card().facts.stepped, [row for row in outcome.attacks if any_bounded([row.name])]
+    test = scrutiny.gradient_test(sample, surrogate=surrogate)
     return replace(
         outcome,
         eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradients) for multiple in CURVE),
         far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients),
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
+        gradient_test=test,
+        square_alone=None if surrogate else scrutiny.square_alone(within),
+        blind_control=None if searched is None else scrutiny.blind_control(searched, smoothed=doubtful(test)),
     )
 
 
@@ -152,7 +175,7 @@ class Campaign:
 
     def classify(self, index: Any) -> None:
         """Classify the images at `index`, before any attack."""
-        for chunk, work in self._units("clean", index, classify):
+        for chunk, work in self.units("clean", index, classify):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
     def run(self, planned: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
@@ -191,7 +214,7 @@ class Campaign:
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
         for gradient_from in gradients if eps > 0 else ():
-            units = self._units(
+            units = self.units(
                 labelled(f"PGD at eps {eps:.3g}", gradient_from), index, job, gradient_from=gradient_from
             )
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
@@ -202,7 +225,7 @@ class Campaign:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
         job = partial(agree, evidence=self.evidence)
-        for chunk, work in self._units(
+        for chunk, work in self.units(
             labelled("gradient graph", gradient_from), sample, job, gradient_from=gradient_from
         ):
             correct = self.evidence.correct[chunk]
@@ -214,7 +237,7 @@ class Campaign:
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""
         counts = {"randomised": 0, "probabilities": 0}
-        for _, work in self._units("repeated passes", sample, repeat):
+        for _, work in self.units("repeated passes", sample, repeat):
             counts = {name: count + int(work.arrays[name].sum()) for name, count in counts.items()}
         return Probe(n=len(sample), **counts)
 
@@ -235,7 +258,7 @@ class Campaign:
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
             self.evidence.began(label, gradient_from)
-        for chunk, work in self._units(
+        for chunk, work in self.units(
             label, index, job, prefix=f"{row}-", most=attack.unit, gradient_from=gradient_from
         ):
             if attack.bounded:
@@ -249,7 +272,7 @@ class Campaign:
         left, n = attacked - broken, len(self.target.images)
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
-    def _units(
+    def units(
         self,
         stage: str,
         index: Any,

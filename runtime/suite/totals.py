@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
+from runtime.records.report import AttackRow, CurvePoint
 from runtime.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pydantic import BaseModel
+
+Counts = TypeVar("Counts", bound="BaseModel")
 
 
 def add_rows(parts: Sequence[tuple[AttackRow, ...]], n: int) -> tuple[AttackRow, ...]:
@@ -38,17 +43,22 @@ def add_curves(curves: Sequence[tuple[CurvePoint, ...]]) -> tuple[CurvePoint, ..
     return tuple(point for points in zip(*filter(None, curves), strict=True) if (point := add_points(points)))
 
 
-def add_agreements(parts: Sequence[Agreement | None]) -> Agreement | None:
-    """Return the agreement on all parts' points; None where no part measured it."""
+def add_counts(parts: Sequence[Counts | None]) -> Counts | None:
+    """Return one record of what all parts counted; None where no part did.
+
+    Numbers and counts by name add up; what is null or a flag is so in every part.
+    """
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    return Agreement(n=sum(part.n for part in known), same_prediction=sum(part.same_prediction for part in known))
+    total = {name: _add([getattr(part, name) for part in known]) for name in type(known[0]).model_fields}
+    return known[0].model_copy(update=total)
 
 
-def add_probes(parts: Sequence[Probe | None]) -> Probe | None:
-    """Return what all parts' images answered; None where no part asked."""
-    known = [part for part in parts if part is not None]
-    if not known:
-        return None
-    return Probe(**{name: sum(getattr(part, name) for part in known) for name in Probe.model_fields})
+def _add(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if first is None or isinstance(first, bool):
+        return first
+    if isinstance(first, dict):
+        return {name: sum(value.get(name, 0) for value in values) for name in dict.fromkeys(chain(*values))}
+    return sum(values)

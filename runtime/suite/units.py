@@ -52,6 +52,7 @@ class Target:
         batch: images a session is asked at once.
         to_device: turns numpy float32 or int64 into the session's arrays, on its device.
         lender: another session, whose gradient attacks follow too; None where there is none.
+        plain: opens the artifact without the engine's optimisations; None where that cannot be.
 
     """
 
@@ -61,6 +62,7 @@ class Target:
     batch: int
     to_device: Callable[[Any], Any] = np.asarray
     lender: Session | None = None
+    plain: Callable[[], Session] | None = None
 
     def following(self, gradient_from: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
@@ -107,6 +109,13 @@ def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
     if z.shape != (len(points), target.classes):
         raise BadModel(f"the logits have shape {z.shape}", hint=f"{target.classes} classes, one row an image")
     return {"prediction": predictions(z), "margin": margins(z, points.label)}
+
+
+def classify_plainly(oracle: Oracle, target: Target, points: Points) -> Arrays:
+    """Return the `prediction` int64 [B] of the clean images without the engine's optimisations."""
+    assert target.plain is not None
+    plain = Oracle(target.plain(), target.batch)
+    return {"prediction": predictions(plain.logits(points, points.x))}
 
 
 def search(

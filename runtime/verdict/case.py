@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
-from runtime.suite.campaign import SAMPLE, Outcome, run_suite
+from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
-from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, hidden
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.paired import (
@@ -117,8 +118,10 @@ class Case:
             BatchHalving(subject.session),
             BatchHalving(subject.lender) if subject.lender else None,
         )
+        opening = subject.session.unoptimised()
+        plain = cache(lambda: BatchHalving(opening())) if opening else None
         outcome = run_suite(
-            Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender),
+            Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender, plain),
             self.plan,
             eps=request.threat_model.eps,
             seed=request.seed,
@@ -129,6 +132,7 @@ class Case:
             sample=order[:SAMPLE] if early else order[order < SAMPLE],
             decided=self._decided if early else lambda evidence, judged: False,
             lattice=request.lattice is not None,
+            searched=(order[:SEARCHED] if early else order[order < SEARCHED]) if request.gate != Gate() else None,
         )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None
@@ -149,10 +153,10 @@ class Case:
         if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
-        return (
-            decide_verdict(self.request, estimate_accuracy(seen, seen.robust, judged), compared).verdict
-            != "inconclusive"
-        )
+        missed = hidden(self.request, seen, int(evidence.robust[self.order[:SEARCHED]].sum()))
+        robust = estimate_accuracy(seen, seen.robust, judged)
+        verdict = decide_verdict(self.request, robust, compared, hidden=missed).verdict
+        return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

@@ -8,10 +8,13 @@ import numpy as np
 
 from runtime import sequential
 from runtime.attacks import any_bounded
-from runtime.checks.masking import check
+from runtime.checks.blind import undetected
+from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
-from runtime.spec import DataRecord
+from runtime.spec import DataRecord, Gate
 from runtime.statistics import decide, wilson
+from runtime.suite.campaign import COUNTS
+from runtime.suite.plan import BLIND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +43,16 @@ def build_report(
     correct = int(evidence.correct.sum())
     within = any_bounded(attack.name for attack in request.attacks)
     robust = estimate_accuracy(evidence, evidence.robust, order) if within else None
-    checks = check(outcome, classes=len(circumstances.classes), artifact=artifact)
+    checks = check(outcome, classes=len(circumstances.classes), artifact=artifact, gated=request.gate != Gate())
     found = tuple(
         Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
         for each in checks
         if each.state == "found"
     )
     blocking = [finding.message for finding in found if finding.blocking]
-    decision = decide_verdict(request, robust, paired, blocking)
+    searched = outcome.blind_control.n if outcome.blind_control else 0
+    missed = hidden(request, evidence, searched)
+    decision = decide_verdict(request, robust, paired, blocking, hidden=missed)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -62,13 +67,14 @@ def build_report(
         attacks=outcome.attacks,
         robust_accuracy=robust,
         lattice=estimate_accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
-        sequential=None if order is None else stopping_record(decide_verdict(request, robust, paired), n, request.n),
+        sequential=None
+        if order is None
+        else stopping_record(decide_verdict(request, robust, paired, hidden=missed), n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
         paired=paired,
-        agreement=outcome.agreement,
-        parent_agreement=outcome.parent_agreement,
+        **{name: getattr(outcome, name) for name in COUNTS if name in Report.model_fields},
         warnings=found,
         checks=checks,
         device=circumstances.device,
@@ -78,15 +84,31 @@ def build_report(
     )
 
 
+def hidden(request: Request, evidence: Evidence, searched: int) -> float:
+    """Return the points of robust accuracy that may hide from the blind control of `searched` standing images.
+
+    None where no gate hangs on it, or where Square itself searched every image.
+    """
+    if request.gate == Gate() or BLIND in evidence.fell:
+        return 0.0
+    return undetected(float(evidence.robust.mean()), searched)
+
+
 def decide_verdict(
-    request: Request, robust: Accuracy | None, paired: Paired | None, blocking: Sequence[str] = ()
+    request: Request,
+    robust: Accuracy | None,
+    paired: Paired | None,
+    blocking: Sequence[str] = (),
+    *,
+    hidden: float = 0.0,
 ) -> Decision:
-    """Return what the gate says to the figures; `blocking` are reasons not to believe them."""
+    """Return what the gate says to the figures; `blocking` are reasons not to believe them, `hidden`: see `decide`."""
     return decide(
         request.gate,
         robust.ci95 if robust else None,
         paired.ci95 if paired else None,
         blocking,
+        hidden=hidden,
         interval="95 % confidence sequence" if request.until_decided else "95 % interval",
     )
 

@@ -14,6 +14,7 @@ from runtime.progress import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import to_json
+from runtime.suite.campaign import COUNTS
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
 from runtime.verdict.gallery import GALLERY, read_gallery
@@ -160,9 +161,7 @@ def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
         attacks=outcome.attacks,
         eps_curve=outcome.eps_curve,
         far=outcome.far,
-        agreement=outcome.agreement,
-        parent_agreement=outcome.parent_agreement,
-        probe=outcome.probe,
+        **{name: getattr(outcome, name) for name in COUNTS},
         paired=findings.paired,
     )
     write_atomic(out / EVIDENCE, npz_of(outcome.evidence.everything()))

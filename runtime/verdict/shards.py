@@ -12,9 +12,9 @@ from runtime.records.options import without_option
 from runtime.records.request import Request
 from runtime.spec import Shard
 from runtime.statistics import Pairs
-from runtime.suite.campaign import Outcome
+from runtime.suite.campaign import COUNTS, Outcome
 from runtime.suite.evidence import Evidence
-from runtime.suite.totals import add_agreements, add_curves, add_points, add_probes, add_rows
+from runtime.suite.totals import add_counts, add_curves, add_points, add_rows
 from runtime.verdict import gallery
 from runtime.verdict.figures import build_report
 from runtime.verdict.paired import paired_record
@@ -95,9 +95,7 @@ def add_outcomes(parts: Sequence[Part], request: Request) -> Outcome:
         add_rows([record.attacks for record in records], request.n),
         add_curves([record.eps_curve for record in records]),
         add_points([record.far for record in records]),
-        add_agreements([record.agreement for record in records]),
-        add_agreements([record.parent_agreement for record in records]),
-        add_probes([record.probe for record in records]),
+        **{name: add_counts([getattr(record, name) for record in records]) for name in COUNTS},
     )
 
 

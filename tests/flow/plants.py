@@ -17,7 +17,13 @@ def trained(images, labels, *, eps):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(*features(), nn.Linear(16 * 7 * 7, 32), nn.ReLU(), nn.Linear(32, CLASSES))
-    optimizer, generator = torch.optim.Adam(network.parameters(), 2e-3), torch.Generator().manual_seed(0)
+    return fitted(network, images, labels, eps=eps)
+
+
+def fitted(network, images, labels, *, eps, rate=2e-3, seed=0):
+    """Train a network for three epochs."""
+    optimizer, generator = torch.optim.Adam(network.parameters(), rate), torch.Generator().manual_seed(seed)
+    network.train()
     for batch in torch.cat([torch.randperm(len(images), generator=generator) for _ in range(3)]).split(64):
         x, y = images[batch], labels[batch]
         if eps:

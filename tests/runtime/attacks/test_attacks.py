@@ -13,6 +13,7 @@ from runtime.attacks.oracle import Oracle, Points, to_numpy
 from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
+from runtime.session import GraphFacts
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import WRONG_BEFORE
 from tests.fakes import LinearSession, planned
@@ -134,8 +135,9 @@ class RoundedOnItsOwn(LinearSession):
 @pytest.mark.parametrize(
     ("says", "broken"),
     [
-        ({"precision": "fp16"}, True),
-        ({"precision": "int8"}, True),
+        ({"facts": GraphFacts(computes_in="float16")}, True),
+        ({"facts": GraphFacts(quantised=True)}, True),
+        ({"facts": GraphFacts(staircases=("Round",))}, True),
         ({"tf32": True}, True),
         ({"rounds_apart": True}, True),
         ({}, False),
@@ -361,3 +363,22 @@ def test_a_set_without_one_correct_image_is_no_error(linear):
     wrong = ImageSet("wrong", images.images, (predicted + 1) % 3, images.ids)
     outcome = suite(session, wrong)
     assert [row.accuracy for row in outcome.attacks] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])
+@pytest.mark.parametrize("times", [1.0, 30.0, 1000.0])
+def test_large_logits_hide_nothing_from_cross_entropy(name, times):
+    random = np.random.default_rng(3)
+    images = ImageSet(
+        "some", random.uniform(0.3, 0.7, (60, 1, 4, 4)).astype(np.float32), np.zeros(60, int), np.arange(60)
+    )
+    weight = random.normal(size=(3, 16)).astype(np.float32)
+    plain = LinearSession(weight, np.float32([2.0, 0, 0]))
+    session = LinearSession(np.float32(times * weight), np.float32([2.0 * times, 0, 0]))
+    right = np.flatnonzero(plain.margins(images.as_float(slice(0, 60)), images.labels) > 0)
+    oracle = Oracle(session, 64)
+    found = ATTACKS[name].run(oracle, Target(session, images, 3, 64).points(right), 0.21, 0)
+    least = plain.margins(images.as_float(right), images.labels[right])
+    assert 15 < (least < 0.21).sum() < len(right) - 15
+    assert (found.broken != (least < 0.21)).sum() <= 3  # the nearest class by logit is not always that by distance
+    assert not oracle.zero_gradient

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.bundle.manifest import EVALUATION
-from runtime.checks.masking import check
+from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report

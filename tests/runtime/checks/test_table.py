@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.checks.masking import CHECKS, check
+from runtime.checks.blind import undetected
+from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.records.report import Agreement, CurvePoint, Probe
+from runtime.records.report import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
@@ -86,28 +87,75 @@ def test_pgd_beside_autoattack_is_pgd_by_every_gradient(outcome, parent, expecte
     assert state(changed, "pgd-over-aa", precision="int8") == expected
 
 
+def searched(n, alone, **by):
+    return Searched(n=n, broken=alone, alone=alone, by=by or {"square": alone}, seconds=0, forwards=0, gradients=0)
+
+
 @pytest.mark.parametrize(
-    ("n", "alone", "expected"), [(N, 3, "quiet"), (N, 4, "found"), (100, 3, "quiet"), (100, 4, "found")]
+    ("n", "alone", "expected"),
+    [(64, 2, "quiet"), (64, 3, "found"), (128, 3, "quiet"), (128, 4, "found"), (256, 4, "quiet"), (256, 5, "found")],
 )
-def test_square_may_break_three_images_alone(outcome, n, alone, expected):
-    evidence = outcome.evidence.rows(np.arange(n))
-    evidence.fell["square"] = np.arange(n) < alone
-    assert state(replace(outcome, evidence=evidence), "square-alone") == expected
-    assert state(replace(outcome, evidence=evidence), "square-alone", precision="int8") == "not run"
+def test_blind_searches_may_break_what_half_a_percent_explains(outcome, n, alone, expected):
+    control = replace(outcome, blind_control=searched(n, alone, rays=alone), square_alone=searched(n, alone))
+    results = {result.check: result for result in check(control, classes=3, artifact=artifact(), gated=True)}
+    for name in ("blind-control", "square-alone"):
+        assert (results[name].state, results[name].blocking) == (expected, True)
+    assert state(control, "square-alone", precision="int8") == "not run"
 
 
-@pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0), (0, 1, 2)], ids=["first", "between", "last"])
-def test_square_alone_counts_what_no_gradient_found_wherever_square_stands(outcome, order):
-    place = np.arange(N)
-    fell = {"square": place < 9, "pgd": place < 5, "fgsm": place >= 500}
-    changed = replace(
+def test_without_a_gate_there_is_no_blind_control_and_the_report_says_so(outcome):
+    (result,) = (each for each in check(outcome, classes=3, artifact=artifact()) if each.check == "blind-control")
+    assert (result.state, result.message) == ("not run", "not run: no gate was asked for")
+
+
+def test_a_check_states_the_smallest_effect_that_it_could_have_seen(outcome):
+    control = replace(
         outcome,
-        attacks=tuple(outcome.attacks[row] for row in order),
-        evidence=replace(outcome.evidence, fell=fell),
+        blind_control=searched(64, 0),
+        gradient_test=GradientTest(n=256, apart_near=0, apart_far=0, unsteady=0, lines=48, jumps=0),
     )
-    (result,) = (each for each in check(changed, classes=3, artifact=artifact()) if each.check == "square-alone")
-    assert result.state == "found"
-    assert result.message.startswith("square broke 4 images")
+    said = {each.check: each.message for each in check(control, classes=3, artifact=artifact(), gated=True)}
+    assert "9.5 % of them falling so would have been seen" in said["blind-control"]
+    assert "a lie on 18.6 % of the images would have been seen" in said["gradient-holds"]
+    assert "a lie on 32.8 % of the images would have been seen" in said["margin-jumps"]
+
+
+@pytest.mark.parametrize(
+    ("searched", "points"), [(0, 80.0), (16, 21.2), (64, 7.6), (128, 4.8), (256, 2.8)], ids=lambda value: str(value)
+)
+def test_the_fewer_images_are_searched_the_more_may_hide(searched, points):
+    assert 100 * undetected(0.8, searched) == pytest.approx(points, abs=0.1)
+
+
+LIMITS = {256: 38, 48: 11}
+"""So many images fail by chance, where a tenth of all would, at most once in a hundred samples."""
+
+
+@pytest.mark.parametrize("what", ["apart_near", "apart_far", "unsteady", "jumps"])
+@pytest.mark.parametrize(("n", "limit"), LIMITS.items())
+def test_a_gradient_test_blocks_where_more_images_fail_than_a_tenth_explains(outcome, what, n, limit):
+    name = {"unsteady": "gradient-steady", "jumps": "margin-jumps"}.get(what, "gradient-holds")
+    for failed, expected in ((limit - 1, "quiet"), (limit, "found")):
+        counts = {"apart_near": 0, "apart_far": 0, "unsteady": 0, "jumps": 0, what: failed}
+        changed = replace(outcome, gradient_test=GradientTest(n=n, lines=n, **counts))
+        assert state(changed, name) == expected
+
+
+def test_a_surrogate_is_asked_for_the_long_step_alone_and_blocks_nothing(outcome):
+    changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48))
+    results = {each.check: each for each in check(changed, classes=3, artifact=artifact("int8"))}
+    assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", False)
+    assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
+
+
+@pytest.mark.parametrize(
+    ("same", "optimised", "plain", "expected"),
+    [(256, 0, 0, ("quiet", False)), (250, 3, 3, ("found", False)), (200, 30, 2, ("found", True))],
+)
+def test_other_classes_by_fusion_are_a_note_and_another_accuracy_blocks(outcome, same, optimised, plain, expected):
+    found = Fusion(n=256, same_prediction=same, only_optimised=optimised, only_plain=plain)
+    results = {each.check: each for each in check(replace(outcome, fusion=found), classes=3, artifact=artifact())}
+    assert (results["fusion"].state, results["fusion"].blocking) == expected
 
 
 def test_an_attack_that_keeps_to_no_ball_is_no_attack_with_gradients(outcome):
@@ -141,7 +189,8 @@ def test_a_check_whose_attack_did_not_run_says_so(outcome):
     alone = replace(outcome, attacks=outcome.attacks[2:3], far=None, evidence=replace(outcome.evidence, fell={}))
     results = {result.check: result for result in check(alone, classes=3, artifact=artifact())}
     absent = {name for name, result in results.items() if result.state == "not run"}
-    assert absent == {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
+    needing = {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
+    assert absent == needing | {"blind-control", "fusion", "margin-jumps"}  # of one class, without a gate and an engine
     assert all(results[name].message.startswith("not run: ") for name in absent)
     assert (results["black-box-only"].state, results["black-box-only"].blocking) == ("found", False)
 
@@ -178,8 +227,7 @@ def test_a_quantised_artifact_wants_its_parents_gradient(outcome, led, expected)
 
 
 def test_what_a_graph_is_decides_and_not_what_it_is_called(outcome):
-    evidence = replace(outcome.evidence, fell={"square": np.ones(N, bool), "pgd": np.zeros(N, bool)})
-    changed = replace(outcome, evidence=evidence)
+    changed = replace(outcome, square_alone=searched(N, N))
     for facts in ({"quantised": True}, {"staircases": ("Sign",)}):
         assert state(changed, "square-alone", **facts) == "not run"
         assert state(changed, "no-parent", **facts) == "found"

@@ -1,0 +1,64 @@
+"""Checks of one attack by another: what a stronger one finds, and where none can fail."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.checks.facts import Facts, Seen, not_run, seen
+from runtime.records.request import labelled
+from runtime.statistics import Pairs, mcnemar, wilson
+from runtime.words import percent
+
+SIGNIFICANT = 0.01
+"""Of McNemar's test between FGSM and PGD."""
+PGD_ABOVE_AA = 0.06
+"""Honest networks reach 0.059."""
+
+
+def far_from_chance(facts: Facts) -> Seen:
+    """Where the ball holds nearly every image, no classifier can be right more often than chance."""
+    far = facts.outcome.far
+    if far is None:
+        return not_run("an attack that uses gradients")
+    low, _ = wilson(round(far.accuracy * far.n), far.n)
+    chance = 1 / facts.classes
+    message = (
+        f"at eps {255 * far.eps:.0f}/255 PGD leaves an accuracy of {percent(far.accuracy)} "
+        f"(low end {percent(low)}); chance is {percent(chance)}"
+    )
+    return seen(low > chance, message)
+
+
+def fgsm_over_pgd(facts: Facts) -> Seen:
+    """One step cannot be stronger than ten, unless the gradient misleads."""
+    fell, correct = facts.outcome.evidence.fell, facts.outcome.evidence.correct
+    both = [(labelled("fgsm", led), labelled("pgd", led)) for led in facts.gradient_from]
+    if not both or not fell.keys() >= set(sum(both, ())):
+        return not_run("fgsm and pgd")
+    fgsm, pgd = (np.any([fell[name] for name in names], axis=0)[correct] for names in zip(*both, strict=True))
+    only_fgsm, only_pgd = int((fgsm & ~pgd).sum()), int((pgd & ~fgsm).sum())
+    p = mcnemar(Pairs(0, only_fgsm, only_pgd, 0))
+    message = f"{only_fgsm} images fell to fgsm alone, {only_pgd} to pgd alone (exact McNemar p = {p:.2g})"
+    return seen(only_fgsm > only_pgd and p < SIGNIFICANT, message)
+
+
+def pgd_over_autoattack(facts: Facts) -> Seen:
+    """PGD far above AutoAttack says that fixed steps on cross-entropy do not find what is there."""
+    fell = facts.outcome.evidence.fell
+    pgd = [labelled("pgd", led) for led in facts.gradient_from]
+    standard = [row.label for row in facts.outcome.attacks if row.cascade]
+    if not pgd or not standard or not fell.keys() >= {*pgd, *standard}:
+        return not_run("pgd and aa")
+    by_pgd, by_standard = (int(np.any([fell[name] for name in names], axis=0).sum()) for names in (pgd, standard))
+    above = (by_standard - by_pgd) / facts.n
+    return seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {100 * above:.1f} points above that under aa")
+
+
+def black_box(facts: Facts) -> Seen:
+    """What stands a search without gradients says little."""
+    if not facts.within:
+        return not_run("an attack within eps")
+    blind = not facts.white_box
+    return seen(
+        blind, "no attack used a gradient: what stands is weak evidence" if blind else "attacks with gradients ran too"
+    )

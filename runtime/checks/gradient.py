@@ -1,0 +1,110 @@
+"""Checks of the gradient that attacks follow: it must be there, and be that of the artifact."""
+
+from __future__ import annotations
+
+from runtime.checks.facts import Facts, Seen, not_run, seen
+from runtime.statistics import smallest_seen, wilson
+from runtime.suite.scrutiny import most_tolerated
+from runtime.words import percent
+
+MOST_ZERO_GRADIENTS = 0.01
+"""Fraction of the correctly classified images that may be without a gradient."""
+TOLERATED = 1
+"""So many always may, unless they are all: among few images one is no sign."""
+LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
+"""Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
+
+
+def zero_gradient(facts: Facts) -> Seen:
+    """An attack follows the gradient: it needs one."""
+    if not facts.white_box:
+        return not_run("an attack that uses gradients")
+    evidence = facts.outcome.evidence
+    correct, zero = int(evidence.correct.sum()), int(evidence.zero_gradient.sum())
+    whose = "the gradient is" if len(facts.gradient_from) == 1 else "own and parent's gradient are both"
+    message = f"{whose} zero on {zero} of {correct} correctly classified images"
+    blind = zero > max(MOST_ZERO_GRADIENTS * correct, TOLERATED) or zero == correct > 0
+    return seen(blind, message + (": the attacks were blind" if blind else ""))
+
+
+def holds(facts: Facts) -> Seen:
+    """What the gradient predicts over a fraction of eps, the artifact must do."""
+    test = facts.outcome.gradient_test
+    if test is None:
+        return _no_gradient()
+    if test.surrogate:
+        found = test.apart_far > most_tolerated(test.n)
+        words = (
+            f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact over eps/2"
+        )
+        return seen(found, f"{words}; {_power(test.n)}", blocking=False)
+    near = test.apart_near or 0
+    found = max(near, test.apart_far) > most_tolerated(test.n)
+    words = f"on {near} of {test.n} images the gradient does not predict the artifact over eps/8, on {test.apart_far}"
+    return seen(found, f"{words} over eps/2; {_power(test.n)}")
+
+
+def steady(facts: Facts) -> Seen:
+    """A gradient that leads somewhere does not turn when the image moves a little."""
+    test = facts.outcome.gradient_test
+    if test is None:
+        return _no_gradient()
+    if test.unsteady is None:
+        return _surrogate()
+    words = f"on {test.unsteady} of {test.n} images the gradient turns within eps/4"
+    return seen(test.unsteady > most_tolerated(test.n), f"{words}; {_power(test.n)}")
+
+
+def jumps(facts: Facts) -> Seen:
+    """Between two images of different classes the margin passes through zero, unless a step hides where."""
+    test = facts.outcome.gradient_test
+    if test is None:
+        return _no_gradient()
+    if test.jumps is None or test.lines is None:
+        return _surrogate()
+    if not test.lines:
+        return not_run("images of two classes")
+    words = f"on {test.jumps} of {test.lines} lines between two images the margin jumps where the class changes"
+    return seen(test.jumps > most_tolerated(test.lines), f"{words}; {_power(test.lines)}")
+
+
+def _no_gradient() -> Seen:
+    return not_run("an attack by the artifact's own gradient, and a correct image of the sample")
+
+
+def _surrogate() -> Seen:
+    return Seen("not run", "not run: the gradient is a surrogate, and its artifact a staircase")
+
+
+def _power(n: int) -> str:
+    """Say the smallest share of the images on which a lie would have been seen."""
+    return f"a lie on {percent(smallest_seen(most_tolerated(n) + 1, n))} of the images would have been seen"
+
+
+def agreement(facts: Facts) -> Seen:
+    """A gradient graph that predicts something else is the gradient of something else."""
+    outcome, found, words = facts.outcome, False, []
+    graphs = (
+        ("the gradient graph predicts", outcome.agreement, LEAST_AGREEMENT),
+        ("the parent's gradient graph predicts", outcome.parent_agreement, LEAST_WITH_PARENT),
+    )
+    for whose, answers, least in graphs:
+        if answers is not None:
+            _, high = wilson(answers.same_prediction, answers.n)
+            found |= high < least
+            words.append(f"{whose} as the artifact does on {answers.same_prediction} of {answers.n} points")
+    if not words:
+        return not_run("an attack that uses gradients")
+    return seen(found, "; ".join(words))
+
+
+def parentless(facts: Facts) -> Seen:
+    """An artifact with steps is attacked best by the gradient of what it was made from."""
+    if not facts.artifact.facts.stepped:
+        return Seen("quiet", f"{facts.called} needs no other gradient than its own")
+    if not facts.within:
+        return not_run("an attack within eps")
+    alone = "parent" not in facts.gradient_from
+    led = "its own straight-through gradient and by Square" if "own" in facts.gradient_from else "Square"
+    message = f"no fp32 parent lent its gradient: {facts.called} was attacked by {led} alone"
+    return seen(alone, message if alone else "the gradient of its fp32 parent led attacks too")

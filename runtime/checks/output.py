@@ -1,0 +1,49 @@
+"""Checks of the answers: what attacks and verdicts take for granted of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.checks.facts import Facts, Seen, not_run, seen
+from runtime.statistics import Pairs, paired_difference
+from runtime.words import points
+
+if TYPE_CHECKING:
+    from runtime.records.report import Fusion
+
+
+def randomised(facts: Facts) -> Seen:
+    """Five passes over the same images must answer the same."""
+    probe = facts.outcome.probe
+    if probe is None:
+        return Seen("not run", "not run: no image of the sample was judged")
+    many = f"five passes over {probe.n} images gave the same answers on all but {probe.randomised}"
+    return seen(probe.randomised > 0, many)
+
+
+def softmax(facts: Facts) -> Seen:
+    """Logits that are probabilities have no gradient where the model is sure."""
+    probe = facts.outcome.probe
+    if probe is None:
+        return Seen("not run", "not run: no image of the sample was judged")
+    if probe.probabilities == probe.n:
+        return Seen("found", f"the output is a softmax: on all {probe.n} images it is non-negative and sums to one")
+    return Seen("quiet", "the output is no softmax")
+
+
+def fusion(facts: Facts) -> Seen:
+    """An engine that fuses and reorders operators must not change what the graph says."""
+    found = facts.outcome.fusion
+    if found is None:
+        return not_run("a backend whose optimisations can be left out, as ONNX Runtime on the CPU")
+    other, (low, high) = found.n - found.same_prediction, _change(found)
+    message = f"with ONNX Runtime's optimisations {other} of {found.n} images are put into another class than without"
+    changed = low > 0 or high < 0
+    if changed:
+        message += f", and accuracy changes by {points(low)} to {points(high)}"
+    return seen(other > 0, message, blocking=changed)
+
+
+def _change(found: Fusion) -> tuple[float, float]:
+    rest = found.n - found.only_optimised - found.only_plain
+    return paired_difference(Pairs(rest, found.only_optimised, found.only_plain, 0))

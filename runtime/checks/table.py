@@ -1,0 +1,121 @@
+"""Checks before a figure is believed: ways in which a model can look robust because its attackers are blind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.checks.attacks import black_box, far_from_chance, fgsm_over_pgd, pgd_over_autoattack
+from runtime.checks.blind import blind_control, square_alone
+from runtime.checks.facts import Facts, Seen
+from runtime.checks.gradient import agreement, holds, jumps, parentless, steady, zero_gradient
+from runtime.checks.output import fusion, randomised, softmax
+from runtime.records.report import CheckResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.records.report import Artifact
+    from runtime.suite.campaign import Outcome
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Args:
+        name: as the report calls it.
+        blocking: whether what it finds leaves no verdict.
+        look: at the facts.
+        hint: what to do where it finds something.
+
+    """
+
+    name: str
+    blocking: bool
+    look: Callable[[Facts], Seen]
+    hint: str
+
+    def run(self, facts: Facts) -> CheckResult:
+        """Return how it went."""
+        state, message, blocking = self.look(facts)
+        blocking = self.blocking if blocking is None else blocking
+        return CheckResult(check=self.name, blocking=blocking, state=state, message=message, hint=self.hint)
+
+
+def check(outcome: Outcome, *, classes: int, artifact: Artifact, gated: bool = False) -> tuple[CheckResult, ...]:
+    """Run every check on what the suite found; nothing where no attack ran.
+
+    Values that are NaN or infinite are no matter of these: they end a run at once (`NonFinite`).
+    """
+    if not outcome.attacks:
+        return ()
+    facts = Facts(outcome, classes, artifact, gated)
+    return tuple(each.run(facts) for each in CHECKS)
+
+
+CHECKS = (
+    Check(
+        "randomised", True, randomised,
+        "make the graph deterministic (no dropout, no random resizing) and export it again: "
+        "an attack on one draw says nothing of the next",
+    ),
+    Check(
+        "softmax", True, softmax,
+        "end the graph at its logits: a softmax leaves no gradient where the model is sure",
+    ),
+    Check(
+        "zero-gradient", True, zero_gradient,
+        "look for a step, a rounding or a saturated softmax in the graph: its gradient is masked, not robust",
+    ),
+    Check(
+        "far-from-chance", True, far_from_chance,
+        "the attacks cannot follow this gradient: look for rounding, clipping or huge logits, and add --attacks aa",
+    ),
+    Check(
+        "gradient-holds", True, holds,
+        "the gradient is not that of the artifact: look for a dropped branch, a step or a ripple, and export again",
+    ),
+    Check(
+        "gradient-steady", True, steady,
+        "the gradient is shattered: look for a fine wave, a rounding or noise in the graph",
+    ),
+    Check(
+        "margin-jumps", True, jumps,
+        "the class changes where no slope leads: look for a step, a comparison or a hard choice in the graph",
+    ),
+    Check(
+        "fgsm-over-pgd", True, fgsm_over_pgd,
+        "the gradient misleads after the first step, as after single-step training: add --attacks aa",
+    ),
+    Check(
+        "agreement", True, agreement,
+        "the gradient graph is not of this artifact: export both again, from the same weights",
+    ),
+    Check(
+        "pgd-over-aa", False, pgd_over_autoattack,
+        "believe aa; do not choose between models by pgd",
+    ),
+    Check(
+        "square-alone", True, square_alone,
+        "the gradient hides what a blind search finds: the true accuracy may be lower still",
+    ),
+    Check(
+        "blind-control", True, blind_control,
+        "attacks with gradients miss what a blind search finds: the true accuracy is lower, and --attacks aa says more",
+    ),
+    Check(
+        "fusion", False, fusion,
+        "the engine's optimisations change the answers: report it to ONNX Runtime, and verify what ships as it ships",
+    ),
+    Check(
+        "no-parent", False, parentless,
+        "where it was made of a smooth model, verify a bundle that holds that too, as export --precision fp32,int8 "
+        "makes it: both gradients find more",
+    ),
+    Check(
+        "black-box-only", False, black_box,
+        "attack with gradients too, as by --attacks aa: they find more",
+    ),
+)  # fmt: skip
+"""In the order of the report."""

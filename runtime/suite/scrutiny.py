@@ -1,0 +1,165 @@
+"""What a run asks beside its attacks, so that they can be believed: tests of the gradient, and a blind control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.attacks import AGAIN, CONTROLS, SMOOTHED, UNIT
+from runtime.records.report import Fusion, GradientTest, Searched
+from runtime.records.request import labelled
+from runtime.statistics import fewest_beyond
+from runtime.suite.gradient_tests import SCALES, cross, hold, steady
+from runtime.suite.units import classify_plainly, search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from runtime.attacks import Attack
+    from runtime.records.report import AttackRow
+    from runtime.records.request import GradientSource
+    from runtime.suite.evidence import Evidence
+    from runtime.suite.journal import Work
+
+LEAST_CONCORDANCE, LEAST_STEADINESS = 0.5, 0.5
+"""Of an image's gradient; honest networks stay above .8 over a short step, mostly over a long one too."""
+LARGEST_JUMPS = (0.5, 0.003)
+"""Of the margin after the HALVINGS; honest networks stay under .1 and .001."""
+TOLERATED, LEVEL = 0.1, 0.01
+"""More failing images than a share TOLERATED explains, at LEVEL, are a finding."""
+
+
+def most_tolerated(n: int) -> int:
+    """Return how many of n images may fail a test of the gradient."""
+    return fewest_beyond(n, TOLERATED, LEVEL) - 1
+
+
+def doubtful(test: GradientTest | None) -> bool:
+    """Return whether a test of the gradient is near its limit: half as many images failed as would block."""
+    if test is None:
+        return False
+    counts = [(test.apart_near, test.n), (test.apart_far, test.n), (test.unsteady, test.n), (test.jumps, test.lines)]
+    return any(failed is not None and failed >= (most_tolerated(n or 0) + 1) / 2 for failed, n in counts)
+
+
+@dataclass(frozen=True)
+class Scrutiny:
+    """Questions about images that the suite has attacked.
+
+    Args:
+        units: asks a job of the images at an index, unit by unit.
+        evidence: what the attacks left.
+        eps: radius of the L-infinity ball.
+        seed: of the noise.
+        gradients: whose gradients led the attacks.
+
+    """
+
+    units: Callable[..., Iterator[tuple[Any, Work]]]
+    evidence: Evidence
+    eps: float
+    seed: int
+    gradients: Sequence[GradientSource]
+
+    def gradient_test(self, sample: Any, *, surrogate: bool) -> GradientTest | None:
+        """Hold the artifact's own gradient to it on the correct images of the sample; None where there is none."""
+        index = sample[self.evidence.correct[sample]]
+        if not len(index) or self.eps == 0 or "own" not in self.gradients:
+            return None
+        scales = SCALES[-1:] if surrogate else SCALES
+        job = partial(hold, eps=self.eps, seed=self.seed, evidence=self.evidence, scales=scales)
+        held = self._values("gradient holds", index, job)
+        apart = [int((held[f"apart-{row}"] < LEAST_CONCORDANCE).sum()) for row in range(len(scales))]
+        if surrogate:
+            return GradientTest(n=len(index), surrogate=True, apart_far=apart[0])
+        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed))["steadiness"]
+        crossed = self._values("margin jumps", index, partial(cross, seed=self.seed))
+        jumps = np.any([crossed[f"jump-{row}"] > most for row, most in enumerate(LARGEST_JUMPS)], axis=0)
+        return GradientTest(
+            n=len(index),
+            apart_near=apart[0],
+            apart_far=apart[1],
+            unsteady=int((turned < LEAST_STEADINESS).sum()),
+            lines=int(np.isfinite(crossed["jump-0"]).sum()),
+            jumps=int(jumps.sum()),
+        )
+
+    def blind_control(self, indices: Any, *, smoothed: bool) -> Searched:
+        """Put the images at `indices` that stand to CONTROLS, each on what the earlier left; then to AGAIN.
+
+        With `smoothed`, to SMOOTHED too, between the two.
+        """
+        index = indices[self.evidence.robust[indices]]
+        return self._search("blind", index, {}, CONTROLS, SMOOTHED if smoothed else ())
+
+    def square_alone(self, attacks: Sequence[AttackRow]) -> Searched | None:
+        """Count what Square broke and no gradient of the run did; None where it, or an attack by a gradient, is none.
+
+        Args:
+            attacks: rows of those that keep to the ball.
+
+        """
+        fell = self.evidence.fell
+        seen = [fell[row.label] for row in attacks if row.gradient != "none" and row.label in fell]
+        if "square" not in fell or not seen:
+            return None
+        stood = self.evidence.correct & ~np.any(seen, axis=0)
+        broken = np.flatnonzero(stood & fell["square"])
+        return self._search("square", np.flatnonzero(stood), {"square": broken}, ())
+
+    def fusion(self, sample: Any) -> Fusion:
+        """Compare the artifact's classes with those that it gives without the engine's optimisations."""
+        plain = self._values("unoptimised", sample, classify_plainly)["prediction"]
+        label, optimised = self.evidence.label[sample], self.evidence.clean_prediction[sample]
+        return Fusion(
+            n=len(sample),
+            same_prediction=int((plain == optimised).sum()),
+            only_optimised=int(((optimised == label) & (plain != label)).sum()),
+            only_plain=int(((plain == label) & (optimised != label)).sum()),
+        )
+
+    def _search(
+        self,
+        prefix: str,
+        index: Any,
+        broken: dict[str, Any],
+        searches: Sequence[Attack],
+        by_gradient: Sequence[Attack] = (),
+    ) -> Searched:
+        """Put the images at `index` to searches; `broken`: indices of those that fell before, by search."""
+        costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
+        tries: list[tuple[Attack, GradientSource]] = [(attack, "none") for attack in searches]
+        tries += [(attack, source) for source in self.gradients for attack in by_gradient]
+        broken = dict(broken)
+        for attack, gradient_from in tries:
+            left = np.setdiff1d(index, _all(broken))
+            broken[labelled(attack.name, gradient_from)] = self._broken(prefix, attack, gradient_from, left, costs)
+        alone = _all(broken)
+        for gradient_from in self.gradients:
+            for attack in AGAIN:
+                alone = np.setdiff1d(alone, self._broken(prefix, attack, gradient_from, alone, costs))
+        by = {name: len(indices) for name, indices in broken.items()}
+        return Searched(n=len(index), broken=sum(by.values()), alone=len(alone), by=by, **costs)
+
+    def _broken(
+        self, prefix: str, attack: Attack, gradient_from: GradientSource, index: Any, costs: dict[str, Any]
+    ) -> Any:
+        """Return the indices of the images that an attack breaks, and add what it cost."""
+        job, found = partial(search, attack=attack, eps=self.eps, seed=self.seed), [index[:0]]
+        stage = labelled(attack.name, gradient_from)
+        for chunk, work in self.units(stage, index, job, prefix=f"{prefix}-", most=UNIT, gradient_from=gradient_from):
+            found.append(chunk[work.arrays["broken"]])
+            for cost in costs:
+                costs[cost] += getattr(work, cost)
+        return np.concatenate(found)
+
+    def _values(self, stage: str, index: Any, job: Any) -> dict[str, Any]:
+        works = [work.arrays for _, work in self.units(stage, index, job)]
+        return {name: np.concatenate([arrays[name] for arrays in works]) for name in works[0]}
+
+
+def _all(indices: dict[str, Any]) -> Any:
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *indices.values()]))
