@@ -170,7 +170,7 @@ def evaluate(run: Path, checkpoint: str, **choices: Any) -> None:
 def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
     card, data = trained.card, trained.recipe.data
     if asked.data is None:
-        return load_dataset(data.name, data.path, asked.data_root).test
+        return load_dataset(data.name, data.path, asked.data_root).test.numbered(card.classes)
     return find_images(
         asked.data, layout=asked.layout, channels=card.input.channels, classes=card.classes, root=asked.data_root
     )
@@ -208,7 +208,7 @@ def export(
         provenance=_provenance(trained),
         ships=chosen.ships,
     )
-    data = load_dataset(recipe.data.name, recipe.data.path, data_root)
+    data = load_dataset(recipe.data.name, recipe.data.path, data_root).numbered(trained.card.classes)
     manifest = export_network(
         trained.network,
         shape=trained.card.input,

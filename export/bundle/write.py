@@ -117,7 +117,7 @@ def write_bundle(
 
     """
     shape = input_shape(next(iter(precisions.values())).forward)
-    evaluation.check_fits(shape, len(claims.classes))
+    evaluation.check_fits(shape, claims.classes)
     contents = {
         **_model_files(precisions),
         EVALUATION: _npz(images=evaluation.images, labels=evaluation.labels, ids=evaluation.ids),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +23,14 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Packed
 from runtime.errors import BadData, BadModel
 from runtime.files import check_new_directory, sha256
+from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates
 from runtime.images.find import find_images
 from runtime.images.image_set import PLAIN_CHANNELS
 from runtime.spec import LONGEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from onnx import ModelProto
@@ -98,18 +99,19 @@ def pack_model(
     check_new_directory(out)
     original = read_model(path)
     choice = choice or Choice()
-    images = _images(original, wanted, label.classes)
+    images = _images(original, wanted)
     image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
     for option, values in (("--mean", wanted.mean), ("--std", wanted.std)):
         if len(values) not in (0, 1, image[0]):
             raise BadData(f"{option} has {len(values)} values, the images {image[0]} channels", hint="one each, or one")
     adapted = adapt(original, image, layout=wanted.layout, mean=wanted.mean, std=wanted.std)
     classes = adapted.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    names = _class_names(label.classes, wanted.data, classes)
-    images.check_fits(image, classes)
+    names = _class_names(label.classes, images, classes)
+    images = images.numbered(names)
+    images.check_fits(image, names)
     calibrated = None
     if calibration:
-        others = _images(original, replace(wanted, data=calibration), label.classes, "--calibration")
+        others = _images(original, replace(wanted, data=calibration), "--calibration").numbered(names)
         used, held = calibration_images(others, images, choice.images)
         eps = threat_model.eps if wanted.gradient else None
         calibrated = Calibration(used, choice.method, choice.keep, held, eps)
@@ -146,7 +148,7 @@ def pack_model(
     )
 
 
-def _images(model: ModelProto, wanted: Wanted, classes: tuple[str, ...], option: str = "--data") -> ImageSet:
+def _images(model: ModelProto, wanted: Wanted, option: str = "--data") -> ImageSet:
     """Read the images `option` names; `layout` is of the model too, so that it counts only where they do not tell."""
 
     def read(layout: Layout | None) -> ImageSet:
@@ -155,7 +157,6 @@ def _images(model: ModelProto, wanted: Wanted, classes: tuple[str, ...], option:
             root=wanted.data_root,
             layout=layout,
             channels=_channels(model),
-            classes=classes,
             option=option,
         )
 
@@ -178,13 +179,17 @@ def _channels(model: ModelProto) -> int | None:
     return None
 
 
-def _class_names(given: tuple[str, ...], data: str, classes: int) -> tuple[str, ...]:
-    """Return the names given, those of an image folder, or numbers."""
-    if given and len(given) != classes:
-        raise BadModel(f"the model has {classes} logits, but {len(given)} class names were given")
-    folders = [place.name for place in Path(data).iterdir() if place.is_dir()] if Path(data).is_dir() else []
-    folders = sorted(name for name in folders if not name.startswith("."))
-    return given or (tuple(folders) if len(folders) == classes else tuple(str(number) for number in range(classes)))
+def _class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[str, ...]:
+    """Return the names given, those that the images have, or numbers.
+
+    Raises:
+        BadData: there are not as many as logits, or two are the same.
+
+    """
+    refuse_duplicates(given, "--classes")
+    names = given or images.classes or numbers(logits)
+    refuse_another_count("--classes" if given else images.name, names, logits)
+    return names
 
 
 def _own_precision(model: ModelProto) -> str:

@@ -26,6 +26,7 @@ from pipeline.training.precision import in_words, resolve
 from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
 from runtime.files import write_atomic
+from runtime.images.classes import order_in_words
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import software
 from runtime.progress import log
@@ -105,6 +106,8 @@ def _trained(
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
     dataset = load_dataset(recipe.data.name, recipe.data.path, data_root, sharing=local_processes(fabric))
+    if recipe.data.path is not None and fabric.is_global_zero:
+        log(f"{recipe.data.path}: {order_in_words(dataset.classes)}")
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     card = network_card(recipe, dataset)
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadData, MissingEnvironment
+from runtime.images.classes import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,17 +74,17 @@ class Pictures:
 
 
 def class_files(path: Path) -> dict[str, list[Path]]:
-    """Return the image files of every class folder, both sorted by name.
+    """Return the image files of every class folder, sorted by name; the folders as `in_order` has them.
 
     Raises:
-        BadData: there is no class folder, or one without images.
+        BadData: there is no class folder, one without images, or two of one number.
 
     """
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = in_order(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
+        name: sorted(file for file in (path / name).iterdir() if file.suffix.lower() in SUFFIXES) for name in names
     }
-    for empty in [name for name, names in files.items() if not names] or ([path.name] if not files else []):
+    for empty in [name for name, listed in files.items() if not listed] or ([path.name] if not files else []):
         raise BadData(f"{path}: {empty} holds no images", hint="one folder of images a class: SET/CLASS/*.png")
     return files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import UsageFault, missing_extra
-from runtime.images.folder import class_numbers, read_folder
+from runtime.images.classes import order_in_words
+from runtime.images.folder import read_folder
 from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
 from runtime.images.npz import read_npz
 from runtime.images.store import StoredImages
 from runtime.images.unlinked_file import LARGE
+from runtime.progress import log
 
 DATASETS_GROUP = "edgeproof.datasets"
 
@@ -24,7 +27,7 @@ def find_images(
     root: Path = DATA_ROOT,
     layout: Layout | None = None,
     channels: int | None = None,
-    classes: tuple[str, ...] = (),
+    classes: tuple[str, ...] | None = None,
     option: str = "--data",
 ) -> ImageSet:
     """Read the images that an option names: a known name, a folder or an .npz.
@@ -34,24 +37,32 @@ def find_images(
         root: where a set known by name lies, or is downloaded to.
         layout: see `read_npz`.
         channels: see `read_folder`.
-        classes: the model's class names, if known; see `class_numbers`.
+        classes: the model's, which labels number then: see `ImageSet.numbered`; by default the set's own.
         option: what named them, for the message.
 
     Raises:
         UsageFault: neither a known name nor a path that exists.
-        BadData: see `read_npz`, `read_folder` and `class_numbers`.
+        BadData: see `read_npz`, `read_folder` and `ImageSet.numbered`.
         MissingEnvironment: a known name whose extra is not installed.
 
     """
+    images = _found(data, root, layout, channels, option)
+    return images if classes is None else images.numbered(classes)
+
+
+def _found(data: str, root: Path, layout: Layout | None, channels: int | None, option: str) -> ImageSet:
     path = Path(data)
     known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
     if data in known:
+        if path.exists():
+            log(f"{option} {data} is the set known by that name; the path is ./{data}")
         return _by_name(known[data], root)
     if data and path.is_dir():
-        found, names = read_folder(path, channels=channels, decoded=False)
-        numbers = class_numbers(path, names, classes or names)
+        found = read_folder(path, channels=channels, decoded=False)
+        assert found.classes is not None
+        log(f"{data}: {order_in_words(found.classes)}")
         images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
-        return ImageSet(found.name, images, numbers[found.labels], found.ids)
+        return replace(found, images=images)
     if path.is_file():
         return read_npz(path, layout=layout)
     raise UsageFault(

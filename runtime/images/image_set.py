@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from runtime.errors import BadData
+from runtime.images.classes import class_numbers, listed, refuse_another_count, refuse_duplicates
 from runtime.images.decode import times
 from runtime.images.store import StoredImages
 
@@ -34,9 +35,11 @@ class ImageSet:
             `StoredImages`.
         labels: [N], integers from 0; kept as int64.
         ids: [N], each image's number in the set it comes from; kept as int64.
+        classes: the names of what labels number, where the set has names.
 
     Raises:
-        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative or huge label.
+        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative or huge label, one of no
+            class, two classes of one name.
 
     """
 
@@ -44,11 +47,15 @@ class ImageSet:
     images: Any
     labels: Array
     ids: Array
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_images(self.name, self.images)
         for field in ("labels", "ids"):
             object.__setattr__(self, field, _numbers(self.name, field, getattr(self, field), len(self.images)))
+        if self.classes is not None:
+            refuse_duplicates(self.classes, self.name)
+            self._check_labels(len(self.classes))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,7 +73,7 @@ class ImageSet:
 
     def rows(self, index: Any) -> ImageSet:
         """Return the images that `index` (a slice or an integer array) selects."""
-        return ImageSet(self.name, self.images[index], self.labels[index], self.ids[index])
+        return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index])
 
     def first(self, n: int | None) -> ImageSet:
         """Return the first `n` images; all of them for None.
@@ -82,7 +89,18 @@ class ImageSet:
                 f"{n} images asked for, {self.name} has {len(self)}", hint=f"--n {len(self)}, or leave it out"
             )
         images = self.images.first(n) if isinstance(self.images, StoredImages) else self.images[:n]
-        return ImageSet(self.name, images, self.labels[:n], self.ids[:n])
+        return replace(self, images=images, labels=self.labels[:n], ids=self.ids[:n])
+
+    def numbered(self, classes: tuple[str, ...]) -> ImageSet:
+        """Return the set with labels that number a model's `classes`; as it is where it has no names of its own.
+
+        Raises:
+            BadData: see `class_numbers`.
+
+        """
+        if self.classes is None:
+            return self
+        return replace(self, labels=class_numbers(self.name, self.classes, classes)[self.labels], classes=classes)
 
     def as_float(self, index: Any) -> Array:
         """Return the selected images as float32 [B, C, H, W] in [0, 1]: a new array."""
@@ -90,13 +108,27 @@ class ImageSet:
         scale = np.float32(255 if chosen.dtype == np.uint8 else 1)
         return np.asarray(chosen.astype(np.float32) / scale)
 
-    def check_fits(self, shape: tuple[int, int, int], classes: int) -> None:
-        """Raise `BadData` unless every image has `shape` (C, H, W) and every label is below `classes`."""
+    def check_fits(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> None:
+        """Raise `BadData` unless every image has `shape` (C, H, W), and every label numbers one of the `classes`."""
+        self.check_shape(shape)
+        if self.classes not in (None, classes):
+            assert self.classes is not None
+            refuse_another_count(self.name, self.classes, len(classes))
+            raise BadData(
+                f"{self.name}: its classes ({listed(self.classes)}) are not the model's ({listed(classes)})",
+                hint="the same names in the same order, or labels for the model's",
+            )
+        self._check_labels(len(classes))
+
+    def check_shape(self, shape: tuple[int, int, int]) -> None:
+        """Raise `BadData` unless every image has `shape` (C, H, W)."""
         if self.images.shape[1:] != shape:
             raise BadData(
                 f"{self.name} has images of {times(self.images.shape[1:])}, the model takes {times(shape)}",
                 hint="channels x height x width; --layout says where an .npz has its channels",
             )
+
+    def _check_labels(self, classes: int) -> None:
         wrong = np.flatnonzero(self.labels >= classes)
         if wrong.size:
             raise BadData(

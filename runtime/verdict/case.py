@@ -196,7 +196,7 @@ def prepare(subject: Subject, settings: Settings) -> Case:
         raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the whole run stops early")
     check_gradient(subject, settings.attacks)
     images = subject.images.first(settings.n)
-    images.check_fits(subject.shape, len(subject.classes))
+    images.check_fits(subject.shape, subject.classes)
     if settings.shard and settings.shard.number > len(images):
         raise BadData(f"shard {settings.shard} of {len(images)} images is empty", hint="make fewer shards")
     reference = read_reference(settings.against) if settings.against else None

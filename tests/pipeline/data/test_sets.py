@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import datasets
 
 from pipeline.data import make_fashion_mini
-from pipeline.data.sets import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
+from pipeline.data.sets import EMBEDDED, KnownSet, fashion_mini, hold_out, load_dataset
 from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.images.decode import Pictures
@@ -30,7 +30,7 @@ def one_class(images):
 
 
 def test_fashion_mini_is_balanced_small_and_licensed():
-    dataset = load_fashion_mini(EMBEDDED)
+    dataset = fashion_mini.load(EMBEDDED)
     assert dataset.train.images.shape == (10_000, 1, 28, 28)
     assert dataset.test.images.shape == (2_000, 1, 28, 28)
     assert set(np.bincount(dataset.train.labels)) == {1000}
@@ -40,7 +40,7 @@ def test_fashion_mini_is_balanced_small_and_licensed():
 
 
 def test_no_training_image_of_fashion_mini_is_also_a_test_image():
-    dataset = load_fashion_mini(EMBEDDED)
+    dataset = fashion_mini.load(EMBEDDED)
     train = {image.tobytes() for image in dataset.train.images}
     assert not any(image.tobytes() in train for image in dataset.test.images)
 
@@ -87,10 +87,10 @@ def test_two_npz_files_are_a_data_set(tmp_path):
 def test_a_damaged_or_missing_embedded_set_is_refused_and_says_where_it_looked(tmp_path, monkeypatch, damage):
     (tmp_path / "fashion-mini.npz").write_bytes((EMBEDDED / "fashion-mini.npz").read_bytes())
     monkeypatch.setattr("pipeline.data.sets.EMBEDDED", tmp_path)
-    load_fashion_mini(tmp_path)
+    fashion_mini.load(tmp_path)
     damage(tmp_path / "fashion-mini.npz")
     with pytest.raises(BadData, match=str(tmp_path)):
-        load_fashion_mini(tmp_path)
+        fashion_mini.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_missing_data_set_says_where_it_looked(tmp_path):
     with pytest.raises(BadData) as error:
         load_dataset("nonsense", None)
     assert error.value.hint is not None
-    assert all(name in error.value.hint for name in DATASETS)
+    assert all(name in error.value.hint for name in ("fashion-mini", "cifar10", "svhn"))
 
 
 def test_a_torchvision_set_that_cannot_be_had_says_where_it_looked(tmp_path):
@@ -175,7 +175,10 @@ def test_svhn_is_known_by_name_to_recipes_and_to_verify(tmp_path, monkeypatch):
 
 
 def test_every_data_set_of_recipes_is_also_one_of_the_command_line():
-    assert {entry.name for entry in entry_points(group=DATASETS_GROUP)} == set(DATASETS)
+    assert {entry.name for entry in entry_points(group=DATASETS_GROUP)} == {
+        "fashion-mini", "fashion-mnist", "cifar10", "cifar100", "svhn",
+    }  # fmt: skip
+    assert all(isinstance(entry.load(), KnownSet) for entry in entry_points(group=DATASETS_GROUP))
 
 
 def picture_folder(path, count=8, size=8, classes=("cat", "dog")):
@@ -255,3 +258,51 @@ def test_the_hold_out_is_disjoint_and_repeated_by_its_seed():
     for count in (0, 20, 21):
         with pytest.raises(BadData, match="hold out"):
             hold_out(images, count, seed=1)
+
+
+def test_folders_of_numbers_are_ordered_as_numbers_in_training_too(tmp_path):
+    names = tuple(str(number) for number in range(12))
+    dataset = load_dataset(None, picture_folder(tmp_path / "set", count=1, classes=names))
+    assert dataset.classes == names
+    for split in (dataset.train, dataset.test):
+        assert split.images[:, 0, 0, 0].tolist() == split.labels.tolist() == list(range(12))
+
+
+def test_folders_of_training_and_test_that_differ_are_refused_by_name(tmp_path):
+    folder = picture_folder(tmp_path / "set")
+    (folder / "test" / "cat").rename(folder / "test" / "cow")
+    with pytest.raises(BadData, match=r"set/train has class folders that set/test lacks: cat"):
+        load_dataset(None, folder)
+
+
+def test_a_class_folder_that_came_later_does_not_move_a_trained_networks_classes(tmp_path):
+    folder = picture_folder(tmp_path / "set", classes=("bee", "cat"))
+    trained = load_dataset(None, folder)
+    for split in ("train", "test"):
+        (folder / split / "bee").rename(folder / split / "owl")
+    moved = load_dataset(None, folder)
+    assert moved.classes == ("cat", "owl")
+    with pytest.raises(BadData, match="no class of the model is called owl"):
+        moved.numbered(trained.classes)
+    with pytest.raises(BadData, match="not the model's"):
+        moved.test.check_fits((3, 8, 8), trained.classes)
+    np.testing.assert_array_equal(moved.numbered(("owl", "cat")).test.labels, 1 - moved.test.labels)
+
+
+def test_a_known_set_brings_the_names_of_its_classes():
+    images = find_images("fashion-mini")
+    assert images.classes is not None
+    assert images.classes[:2] == ("T-shirt/top", "Trouser")
+    assert images.rows(slice(3)).classes == images.first(3).classes == images.classes
+
+
+def test_a_set_known_to_verify_alone_is_none_to_train_on(monkeypatch):
+    class Entry:
+        name = "foreign"
+
+        def load(self):
+            return lambda root: None
+
+    monkeypatch.setattr("pipeline.data.sets.entry_points", lambda group: [Entry()])
+    with pytest.raises(BadData, match="no data set to train on is called 'foreign'"):
+        load_dataset("foreign", None)
