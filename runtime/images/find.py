@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from runtime.images.store import StoredImages
 from runtime.images.unlinked_file import LARGE
 from runtime.progress import log
 
+if TYPE_CHECKING:
+    from runtime.images.preprocessing import Preprocessing
+
 DATASETS_GROUP = "edgeproof.datasets"
 
 
@@ -27,6 +30,7 @@ def find_images(
     root: Path = DATA_ROOT,
     layout: Layout | None = None,
     channels: int | None = None,
+    preprocessing: Preprocessing | None = None,
     classes: tuple[str, ...] | None = None,
     option: str = "--data",
 ) -> ImageSet:
@@ -36,7 +40,8 @@ def find_images(
         data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
         root: where a set known by name lies, or is downloaded to.
         layout: see `read_npz`.
-        channels: see `read_folder`.
+        channels: see `Pictures`, of a folder.
+        preprocessing: see `Pictures`, of a folder; arrays stay as they are.
         classes: the model's, which labels number then: see `ImageSet.numbered`; by default the set's own.
         option: what named them, for the message.
 
@@ -46,11 +51,18 @@ def find_images(
         MissingEnvironment: a known name whose extra is not installed.
 
     """
-    images = _found(data, root, layout, channels, option)
+    images = _found(data, root, layout, channels, preprocessing, option)
     return images if classes is None else images.numbered(classes)
 
 
-def _found(data: str, root: Path, layout: Layout | None, channels: int | None, option: str) -> ImageSet:
+def _found(
+    data: str,
+    root: Path,
+    layout: Layout | None,
+    channels: int | None,
+    preprocessing: Preprocessing | None,
+    option: str,
+) -> ImageSet:
     path = Path(data)
     known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
     if data in known:
@@ -58,7 +70,7 @@ def _found(data: str, root: Path, layout: Layout | None, channels: int | None, o
             log(f"{option} {data} is the set known by that name; the path is ./{data}")
         return _by_name(known[data], root)
     if data and path.is_dir():
-        found = read_folder(path, channels=channels, decoded=False)
+        found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
         assert found.classes is not None
         log(f"{data}: {order_in_words(found.classes)}")
         images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)

@@ -12,13 +12,23 @@ from runtime.images.image_set import Array, ImageSet
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runtime.images.preprocessing import Preprocessing
 
-def read_folder(path: Path, *, channels: int | None = None, name: str | None = None, decoded: bool = True) -> ImageSet:
+
+def read_folder(
+    path: Path,
+    *,
+    channels: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    name: str | None = None,
+    decoded: bool = True,
+) -> ImageSet:
     """Read a folder with one folder of images a class; labels number the classes in the order of `in_order`.
 
     Args:
         path: the folder.
-        channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey.
+        channels: see `Pictures`.
+        preprocessing: see `Pictures`.
         name: what the report calls the set; the folder's by default.
         decoded: whether to decode the images now, or whenever they are looked at (see `Pictures`).
 
@@ -35,7 +45,7 @@ def read_folder(path: Path, *, channels: int | None = None, name: str | None = N
     labels = np.repeat(np.arange(len(classes)), [len(names) for names in files.values()])
     order = _in_turn(labels)
     listed = [file for names in files.values() for file in names]
-    pictures: Any = Pictures([listed[place] for place in order], channels)
+    pictures: Any = Pictures([listed[place] for place in order], channels, preprocessing)
     images = np.asarray(pictures) if decoded else pictures
     return ImageSet(name or path.name, images, labels[order], np.arange(len(labels)), classes)
 

@@ -125,7 +125,7 @@ class ImageSet:
         if self.images.shape[1:] != shape:
             raise BadData(
                 f"{self.name} has images of {times(self.images.shape[1:])}, the model takes {times(shape)}",
-                hint="channels x height x width; --layout says where an .npz has its channels",
+                hint="channels x height x width; --layout says where an .npz has its channels, --size resizes pictures",
             )
 
     def _check_labels(self, classes: int) -> None:
