@@ -78,7 +78,7 @@ def pack(
 ) -> None:
     """Turn anyone's ONNX classifier into a bundle."""
     chosen = choice(options)
-    label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
+    label = Label(*(options.pop(field) for field in ("name", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
     out = out or Path("bundles") / (label.name or name_of(model))
     threat_model = ThreatModel(eps=eps)

@@ -170,9 +170,15 @@ def evaluate(run: Path, checkpoint: str, **choices: Any) -> None:
 def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
     card, data = trained.card, trained.recipe.data
     if asked.data is None:
-        return load_dataset(data.name, data.path, asked.data_root).test.numbered(card.classes)
+        dataset = load_dataset(data.name, data.path, asked.data_root, preprocessing=data.size)
+        return dataset.test.numbered(card.classes)
     return find_images(
-        asked.data, layout=asked.layout, channels=card.input.channels, classes=card.classes, root=asked.data_root
+        asked.data,
+        layout=asked.layout,
+        channels=card.input.channels,
+        preprocessing=data.size,
+        classes=card.classes,
+        root=asked.data_root,
     )
 
 
@@ -201,6 +207,7 @@ def export(
     claims = Claims(
         name=recipe.name,
         classes=trained.card.classes,
+        preprocessing=recipe.data.size,
         threat_model=recipe.threat,
         version=version,
         gate=recipe.gate,
@@ -208,7 +215,8 @@ def export(
         provenance=_provenance(trained),
         ships=chosen.ships,
     )
-    data = load_dataset(recipe.data.name, recipe.data.path, data_root).numbered(trained.card.classes)
+    data = load_dataset(recipe.data.name, recipe.data.path, data_root, preprocessing=recipe.data.size)
+    data = data.numbered(trained.card.classes)
     manifest = export_network(
         trained.network,
         shape=trained.card.input,

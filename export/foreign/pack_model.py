@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 PROBABILITIES = "its outputs are probabilities that could not be turned back into logits: gradients may be masked"
 NEAR_ONE = 1e-3
+DATA = "--data"
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,11 @@ class Label:
 
     Args:
         name: of the model, a `runtime.spec.Name`; made of the file's by default.
-        classes: their names, in the order of the logits; folder names or numbers by default.
         version: of the bundle, rising.
 
     """
 
     name: str | None = None
-    classes: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -82,7 +81,7 @@ def pack_model(
     Args:
         path: the ONNX file.
         out: the bundle: a directory that does not exist yet, or is empty.
-        wanted: images, layout, normalisation, and whether a gradient graph is wanted.
+        wanted: images, classes, layout, size, normalisation, and whether a gradient graph is wanted.
         threat_model: what the model is judged against.
         label: names and version.
         choice: of precisions; by default the one that the model computes in.
@@ -106,7 +105,7 @@ def pack_model(
             raise BadData(f"{option} has {len(values)} values, the images {image[0]} channels", hint="one each, or one")
     adapted = adapt(original, image, layout=wanted.layout, mean=wanted.mean, std=wanted.std)
     classes = adapted.model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    names = _class_names(label.classes, images, classes)
+    names = _class_names(wanted.classes, images, classes)
     images = images.numbered(names)
     images.check_fits(image, names)
     calibrated = None
@@ -140,6 +139,7 @@ def pack_model(
             name=label.name or name_of(path),
             classes=names,
             threat_model=threat_model,
+            preprocessing=wanted.size,
             version=label.version,
             ships=choice.ships,
             packed=packed,
@@ -148,7 +148,7 @@ def pack_model(
     )
 
 
-def _images(model: ModelProto, wanted: Wanted, option: str = "--data") -> ImageSet:
+def _images(model: ModelProto, wanted: Wanted, option: str = DATA) -> ImageSet:
     """Read the images `option` names; `layout` is of the model too, so that it counts only where they do not tell."""
 
     def read(layout: Layout | None) -> ImageSet:
@@ -157,6 +157,8 @@ def _images(model: ModelProto, wanted: Wanted, option: str = "--data") -> ImageS
             root=wanted.data_root,
             layout=layout,
             channels=_channels(model),
+            preprocessing=wanted.size,
+            size=wanted.size if option == DATA else None,
             option=option,
         )
 

@@ -23,6 +23,7 @@ from runtime.images.find import DATASETS_GROUP
 from runtime.images.folder import read_folder
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.images.npz import read_npz
+from runtime.images.preprocessing import Preprocessing
 
 EMBEDDED = Path(__file__).parent / "embedded"
 CPU = torch.device("cpu")
@@ -107,19 +108,31 @@ def _svhn(root: Path, *, train: bool, download: bool) -> SimpleNamespace:
     return SimpleNamespace(data=split.data.transpose(0, 2, 3, 1), targets=split.labels, classes="0123456789")
 
 
-def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT, *, sharing: int = 1) -> Dataset:
+TESTS = ("test", "val", "valid", "validation")
+"""What the part beside train/ may be called; of several the first is taken."""
+
+
+def load_dataset(
+    name: str | None,
+    path: Path | None,
+    root: Path = DATA_ROOT,
+    *,
+    preprocessing: Preprocessing | None = None,
+    sharing: int = 1,
+) -> Dataset:
     """Load a data set by the name of its entry point, or from a path.
 
-    A path is a directory with train/ and test/ (or val/), each with one folder a class; or with train.npz and
-    test.npz, each holding `x` and `y`. The training images of a folder are decoded now where they fill at most half of
-    the free memory, once for each of `sharing` processes on this machine, else whenever they are looked at.
+    A path is a directory with train/ and one of TESTS, each with one folder a class; or with train.npz and such an
+    .npz, each holding images and labels. Pictures of a folder are brought to the size of `preprocessing`. Its training
+    images are decoded now where they fill at most half of the free memory, once for each of `sharing` processes on this
+    machine, else whenever they are looked at.
 
     Raises:
-        BadData: unknown name; nothing usable at the path; says where it looked.
+        BadData: unknown name; nothing usable at the path; says where it looked. A size of what are no pictures.
 
     """
     if path is not None:
-        return _from_path(path, sharing)
+        return _from_path(path, preprocessing, sharing)
     known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
     found = known[name].load() if name in known else None
     if not isinstance(found, KnownSet):
@@ -129,26 +142,37 @@ def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT, *,
     return found.load(root)
 
 
-def _from_path(path: Path, sharing: int) -> Dataset:
-    if (path / "train.npz").is_file():
-        train, test = (read_npz(path / f"{split}.npz", name=f"{path.name}/{split}") for split in ("train", "test"))
-        count = int(max(train.labels.max(), test.labels.max())) + 1
-        if count > len(train):
-            raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels count from 0")
-        return Dataset(*(replace(split, classes=numbers(count)) for split in (train, test)))
-    for test_name in ("test", "val"):
-        if (path / "train").is_dir() and (path / test_name).is_dir():
-            train = read_folder(path / "train", name=f"{path.name}/train", decoded=False)
-            if train.images.size * sharing <= DECODED_SHARE * free_memory(CPU):
-                train = _decoded(train)
-            channels = train.images.shape[1]
-            test = read_folder(path / test_name, channels=channels, name=f"{path.name}/{test_name}")
-            _refuse_other_classes(path, train, test)
-            return Dataset(train, test)
+def _from_path(path: Path, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
+    for read, suffix in ((_arrays, ".npz"), (_folders, "")):
+        tests = [name for name in TESTS if (path / f"{name}{suffix}").exists()]
+        if (path / f"train{suffix}").exists() and tests:
+            return read(path, tests[0], preprocessing, sharing)
+    beside = " or ".join(f"{name}/" for name in TESTS)
     raise BadData(
         f"{path.resolve()} holds no data set",
-        hint="looked for train/ with test/ or val/ (a folder a class), and for train.npz with test.npz (x and y)",
+        hint=f"looked for train/ with {beside} (a folder a class), and for train.npz with test.npz (x and y)",
     )
+
+
+def _arrays(path: Path, beside: str, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
+    if preprocessing is not None:
+        raise BadData(f"{path}: size is of the pictures of a folder, an .npz has its own", hint="leave data.size out")
+    train = read_npz(path / "train.npz", name=f"{path.name}/train", split="train")
+    test = read_npz(path / f"{beside}.npz", name=f"{path.name}/{beside}")
+    count = int(max(train.labels.max(), test.labels.max())) + 1
+    if count > len(train):
+        raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels count from 0")
+    return Dataset(*(replace(split, classes=numbers(count)) for split in (train, test)))
+
+
+def _folders(path: Path, beside: str, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
+    train = read_folder(path / "train", preprocessing=preprocessing, name=f"{path.name}/train", decoded=False)
+    if train.images.size * sharing <= DECODED_SHARE * free_memory(CPU):
+        train = _decoded(train)
+    channels = train.images.shape[1]
+    test = read_folder(path / beside, channels=channels, preprocessing=preprocessing, name=f"{path.name}/{beside}")
+    _refuse_other_classes(path, train, test)
+    return Dataset(train, test)
 
 
 def _refuse_other_classes(path: Path, train: ImageSet, test: ImageSet) -> None:

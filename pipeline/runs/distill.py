@@ -105,9 +105,10 @@ def _trained(
 ) -> Summary:
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
-    dataset = load_dataset(recipe.data.name, recipe.data.path, data_root, sharing=local_processes(fabric))
-    if recipe.data.path is not None and fabric.is_global_zero:
-        log(f"{recipe.data.path}: {order_in_words(dataset.classes)}")
+    data = recipe.data
+    dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size, sharing=local_processes(fabric))
+    if data.path is not None and fabric.is_global_zero:
+        log(f"{data.path}: {order_in_words(dataset.classes)}")
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     card = network_card(recipe, dataset)
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
@@ -115,7 +116,6 @@ def _trained(
         log(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = recipe.data
     batches = Batches(
         training,
         recipe.train.batch,

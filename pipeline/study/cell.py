@@ -55,7 +55,8 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     if (out / RECORD).exists() and read_request(out).artifact_sha256 != trained.checkpoint_sha256:
         _set_aside(out, "it judged another network")
     data = trained.recipe.data
-    images = load_dataset(data.name, data.path, data_root).test.numbered(trained.card.classes)
+    dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size)
+    images = dataset.test.numbered(trained.card.classes)
     settings = Settings(
         attacks=evaluation.attacks,
         threat_model=trained.recipe.threat,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.images.image_set import Layout
+    from runtime.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Wanted:
         mean: taken off each channel of images in [0, 1], and
         std: divided by, before the model sees them; empty where it wants them as they are.
         gradient: whether the graph of the input gradient is wanted.
+        size: what the pictures of a folder are brought to.
+        classes: names, in the order of the logits; a folder's or numbers by default.
 
     """
 
@@ -40,6 +43,8 @@ class Wanted:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     gradient: bool = True
+    size: Preprocessing | None = None
+    classes: tuple[str, ...] = ()
 
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
@@ -70,6 +75,12 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
         raise click.BadParameter(f"{value!r} is not a number, or numbers separated by commas")
     if param.name == "std" and any(number <= 0 for number in numbers):
         raise click.BadParameter("a deviation is more than 0")
+    if any(number > 1 for number in numbers):
+        of_bytes = ",".join(f"{number:g}/255" for number in numbers)
+        raise click.BadParameter(
+            f"{value} is more than 1, and images are taken in [0, 1]; of images of 0 to 255 say --{param.name} "
+            f"{of_bytes}, and where nothing is divided by, --std 1/255"
+        )
     return tuple(numbers)
 
 

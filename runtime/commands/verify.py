@@ -174,5 +174,6 @@ def _images(bundle: Bundle, asked: Asked) -> ImageSet:
         root=asked.data_root,
         layout=asked.layout,
         channels=manifest.input.channels,
+        preprocessing=manifest.preprocessing,
         classes=manifest.classes,
     )

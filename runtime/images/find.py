@@ -31,6 +31,7 @@ def find_images(
     layout: Layout | None = None,
     channels: int | None = None,
     preprocessing: Preprocessing | None = None,
+    size: Preprocessing | None = None,
     classes: tuple[str, ...] | None = None,
     option: str = "--data",
 ) -> ImageSet:
@@ -42,45 +43,42 @@ def find_images(
         layout: see `read_npz`.
         channels: see `Pictures`, of a folder.
         preprocessing: see `Pictures`, of a folder; arrays stay as they are.
+        size: the same, but what is no folder is refused.
         classes: the model's, which labels number then: see `ImageSet.numbered`; by default the set's own.
         option: what named them, for the message.
 
     Raises:
-        UsageFault: neither a known name nor a path that exists.
+        UsageFault: neither a known name nor a path that exists; or a size of what is no folder.
         BadData: see `read_npz`, `read_folder` and `ImageSet.numbered`.
         MissingEnvironment: a known name whose extra is not installed.
 
     """
-    images = _found(data, root, layout, channels, preprocessing, option)
+    path = Path(data)
+    known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
+    if data and data not in known and path.is_dir():
+        images = _folder(path, channels, size or preprocessing)
+    elif size:
+        raise UsageFault(f"{option} {data} is no image folder: its size is its own", hint="leave --size out")
+    elif data in known:
+        if path.exists():
+            log(f"{option} {data} is the set known by that name; the path is ./{data}")
+        images = _by_name(known[data], root)
+    elif path.is_file():
+        images = read_npz(path, layout=layout)
+    else:
+        raise UsageFault(
+            f"{option} {data}: no such file, folder or known set",
+            hint=f"known: {', '.join(sorted(known)) or 'none'}",
+        )
     return images if classes is None else images.numbered(classes)
 
 
-def _found(
-    data: str,
-    root: Path,
-    layout: Layout | None,
-    channels: int | None,
-    preprocessing: Preprocessing | None,
-    option: str,
-) -> ImageSet:
-    path = Path(data)
-    known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
-    if data in known:
-        if path.exists():
-            log(f"{option} {data} is the set known by that name; the path is ./{data}")
-        return _by_name(known[data], root)
-    if data and path.is_dir():
-        found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
-        assert found.classes is not None
-        log(f"{data}: {order_in_words(found.classes)}")
-        images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
-        return replace(found, images=images)
-    if path.is_file():
-        return read_npz(path, layout=layout)
-    raise UsageFault(
-        f"{option} {data}: no such file, folder or known set",
-        hint=f"known: {', '.join(sorted(known)) or 'none'}",
-    )
+def _folder(path: Path, channels: int | None, preprocessing: Preprocessing | None) -> ImageSet:
+    found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
+    assert found.classes is not None
+    log(f"{path}: {order_in_words(found.classes)}")
+    images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
+    return replace(found, images=images)
 
 
 def _by_name(entry: Any, root: Path) -> ImageSet:

@@ -21,6 +21,12 @@ Layout = Literal["nchw", "nhwc"]
 DATA_ROOT = Path("data")
 PLAIN_CHANNELS = (1, 3)
 LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
+USUAL = "uint8, or floats in [0, 1]"
+TO_BYTES = {
+    "uint16": "of 0 to 65535: (x / 65535).astype('float32')",
+    "bool": "(255 * x).astype('uint8')",
+} | dict.fromkeys(("int16", "int32", "int64", "uint32", "uint64"), "of 0 to 255: x.astype('uint8')")
+"""What brings images of another type to one that is read; which numbers are white, only their owner knows."""
 CHUNK = 1000
 """Images that are looked at together where all are, one after the other."""
 
@@ -141,16 +147,20 @@ def _check_images(name: str, images: Any) -> None:
     if images.ndim != 4 or 0 in images.shape:
         raise BadData(f"{name}: images have shape {images.shape}", hint="N,C,H,W with at least one image")
     if images.dtype not in (np.uint8, np.float32):
-        raise BadData(f"{name}: images are {images.dtype}", hint="uint8, or float32 in [0, 1]")
+        raise BadData(f"{name}: images are {images.dtype}", hint=TO_BYTES.get(images.dtype.name, USUAL))
     if images.dtype == np.uint8:
         return
     sound = np.asarray(
         [bool(np.all((image >= 0) & (image <= 1))) for image in (images[row] for row in range(len(images)))]
     )
     if not sound.all():
+        place = int(np.argmin(sound))
+        low, high = float(np.min(images[place])), float(np.max(images[place]))
         raise BadData(
-            f"{name}: image {int(np.argmin(sound))} has values outside [0, 1] or NaN",
-            hint="scale images to [0, 1]; the model's normalisation belongs into the graph",
+            f"{name}: image {place} has values outside [0, 1] or NaN: {low:g} to {high:g}",
+            hint="divide them by 255, or keep them as uint8"
+            if low >= 0 and 2 <= high <= 255
+            else "scale images to [0, 1]; a model's normalisation belongs into --mean and --std",
         )
 
 

@@ -37,6 +37,12 @@ class Preprocessing(Frozen):
         resize, crop = (f"{high}" if high == wide else f"{high}x{wide}" for high, wide in (self.resize, self.crop))
         return crop if resize == crop else f"{resize}:{crop}"
 
+    def in_words(self) -> str:
+        """Return what is done, as a sentence ends."""
+        (high, wide), (rows, columns) = self.resize, self.crop
+        how = f"resized to cover {high} x {wide} ({self.interpolation}, antialiased)"
+        return f"{how}, then cut to the {rows} x {columns} in the middle"
+
     def apply(self, image: Image) -> Image:
         """Return a picture of mode L or RGB in this size."""
         from PIL.Image import Resampling
@@ -61,16 +67,20 @@ def read_size(value: Any) -> Any:
     """Read 224, '224', '96x128' (height x width), or '256:224' (resized to the one, cut to the other).
 
     Returns:
-        The fields of `Preprocessing`; what is no such text as it is.
+        The fields of `Preprocessing`; what is neither text nor a number as it is.
+
+    Raises:
+        ValueError: it is no size.
 
     """
     if not isinstance(value, int | str) or isinstance(value, bool):
         return value
     try:
-        sides = [_sides(part) for part in str(value).split(":")]
+        resize, *rest = (_sides(part) for part in str(value).split(":"))
+        (crop,) = rest or (resize,)
     except ValueError:
-        return value
-    return value if len(sides) > 2 else {"resize": sides[0], "crop": sides[-1]}
+        raise ValueError(f"{value!r} is no size, as 224, 96x128 (height x width) or 256:224") from None
+    return {"resize": resize, "crop": crop}
 
 
 def _sides(text: str) -> tuple[int, int]:

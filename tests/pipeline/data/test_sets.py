@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import scipy.io
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 from torchvision import datasets
 
 from pipeline.data import make_fashion_mini
@@ -17,6 +19,7 @@ from runtime.errors import BadData
 from runtime.images.decode import Pictures
 from runtime.images.find import DATASETS_GROUP, find_images
 from runtime.images.image_set import ImageSet
+from runtime.images.preprocessing import Size
 
 
 def image_set(count=20, channels=1, size=8):
@@ -62,7 +65,7 @@ def test_the_script_refuses_missing_damaged_and_other_files(tmp_path):
         make_fashion_mini.read_official(tmp_path, name)
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
+@pytest.mark.parametrize("test_name", ["test", "val", "valid", "validation"])
 def test_an_image_folder_is_a_data_set(tmp_path, test_name):
     for split in ("train", test_name):
         for label, name in enumerate(("cat", "dog")):
@@ -306,3 +309,57 @@ def test_a_set_known_to_verify_alone_is_none_to_train_on(monkeypatch):
     monkeypatch.setattr("pipeline.data.sets.entry_points", lambda group: [Entry()])
     with pytest.raises(BadData, match="no data set to train on is called 'foreign'"):
         load_dataset("foreign", None)
+
+
+def test_of_several_parts_beside_train_the_first_is_taken_in_one_order(tmp_path):
+    folder = picture_folder(tmp_path / "set")
+    for number, name in enumerate(("validation", "valid", "val", "test")):
+        if name != "test":
+            shutil.copytree(folder / "test", folder / name)
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((4 + number, 1, 8, 8), np.uint8), y=np.arange(4 + number) % 2)
+    np.savez(tmp_path / "train.npz", x=np.zeros((9, 1, 8, 8), np.uint8), y=np.arange(9) % 2)
+    for name in ("test", "val", "valid", "validation"):
+        assert load_dataset(None, folder).test.name == f"set/{name}"
+        assert load_dataset(None, tmp_path).test.name.endswith(f"/{name}")
+        shutil.rmtree(folder / name)
+        (tmp_path / f"{name}.npz").unlink()
+    with pytest.raises(BadData, match="holds no data set") as caught:
+        load_dataset(None, folder)
+    assert "test/ or val/ or valid/ or validation/" in caught.value.hint
+
+
+def test_a_training_file_that_holds_both_parts_trains_on_its_training_images(tmp_path):
+    arrays = {"x_train": np.zeros((6, 8, 8), np.uint8), "y_train": np.arange(6) % 2,
+              "x_test": np.full((4, 8, 8), 9, np.uint8), "y_test": np.arange(4) % 2}  # fmt: skip
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", **arrays)
+    dataset = load_dataset(None, tmp_path)
+    assert (dataset.train.images.shape, dataset.test.images.shape) == ((6, 1, 8, 8), (4, 1, 8, 8))
+
+
+def mixed_folder(path):
+    folder = picture_folder(path)
+    Image.new("RGB", (30, 20), "red").save(folder / "train" / "dog" / "7.png")
+    Image.new("RGB", (9, 14), "red").save(folder / "test" / "cat" / "7.png")
+    return folder
+
+
+def test_a_folder_of_mixed_sizes_is_trained_on_in_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    folder, size = mixed_folder(tmp_path / "set"), TypeAdapter(Size).validate_python(6)
+    with pytest.raises(BadData, match="3 x 20 x 30") as caught:
+        load_dataset(None, folder)
+    assert "[data] size" in caught.value.hint
+    decoded = load_dataset(None, folder, preprocessing=size)
+    assert decoded.train.images.shape == (16, 3, 6, 6)
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
+    listed = load_dataset(None, folder, preprocessing=size)
+    assert isinstance(listed.train.images, Pictures)
+    assert listed.train.sha256 == decoded.train.sha256
+    assert listed.test.sha256 == find_images(str(folder / "test"), preprocessing=size).sha256
+
+
+def test_arrays_have_a_size_of_their_own(tmp_path):
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", x=image_set().images, y=image_set().labels)
+    with pytest.raises(BadData, match="size is of the pictures of a folder"):
+        load_dataset(None, tmp_path, preprocessing=TypeAdapter(Size).validate_python(6))
