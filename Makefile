@@ -88,7 +88,7 @@ check: $(VENV)/develop ## format, lint, types, import boundaries, Python 3.10 sy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --python-version 3.10 runtime export
+	$(BIN)/mypy --python-version 3.10 runtime export edgeproof
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow or check"
 

@@ -197,7 +197,7 @@ def measure(run: Path, n: int, threads: int, ours_only: bool) -> dict[str, Any]:
     network = opened.network.requires_grad_(False)
     forward = to_onnx(network, InputShape(channels=channels, height=height, width=width))
     session = OrtSession(
-        to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32", threads=threads % cores()
+        to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision="fp32", threads=threads % cores()
     )
     torch.set_num_threads(threads)
     first = first_images(images, BARE)

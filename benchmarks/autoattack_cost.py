@@ -113,7 +113,7 @@ def main() -> None:
     """Measure, print, and write the figures and the plot where files are named."""
     network = open_run(Path(sys.argv[1]), "best").network
     forward = to_onnx(network, InputShape(channels=1, height=28, width=28))
-    session = OrtSession(to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32", threads=1)
+    session = OrtSession(to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision="fp32", threads=1)
     cascade(session, SIZES[0], RADII[0] / 255)
     rows = [cascade(session, n, radius / 255) for radius in RADII for n in SIZES]
     points = queries(session)

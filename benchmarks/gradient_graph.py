@@ -65,7 +65,7 @@ def measure(arch: str, width: float, rounds: int) -> dict[str, Any]:
     network = build_network(arch, channels=3, classes=10, width=width).eval()
     forward = to_onnx(network, SHAPE)
     exported = OrtSession(
-        to_bytes(forward),
+        to_bytes(forward.model),
         to_bytes(gradient_graph(forward)),
         precision="fp32",
         threads=torch.get_num_threads() % cores(),

@@ -19,9 +19,10 @@ import tensorrt_rtx
 from onnx import ModelProto
 
 from export.gradient import gradient_graph
-from export.graph.passes import to_bytes
+from export.graph.passes import Prepared, to_bytes
 from export.network.to_onnx import to_onnx
 from export.precision.calibrate import METHODS, Calibration, calibration_images, in_int8
+from export.precision.candidate import Candidate
 from export.precision.half import in_float16
 from export.precision.mixed import keep
 from export.precision.sensitivity import MOST, accuracy, chosen, ranked
@@ -62,9 +63,9 @@ class BorrowedGradient:
         return self._judge.card()
 
 
-def session_of(model: ModelProto, precision: str) -> OrtSession:
+def session_of(forward: Prepared, precision: str) -> OrtSession:
     """Return a session with the model's own gradient graph."""
-    return OrtSession(to_bytes(model), to_bytes(gradient_graph(model)), precision=precision)
+    return OrtSession(to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision=precision)
 
 
 def attacked(session: Any, images: ImageSet, eps: float) -> tuple[dict[str, float], Any]:
@@ -78,10 +79,10 @@ def attacked(session: Any, images: ImageSet, eps: float) -> tuple[dict[str, floa
     return figures, evidence.broken_by == -1
 
 
-def judged(name: str, model: ModelProto, images: ImageSet, eps: float, parent: OrtSession) -> dict[str, Any]:
+def judged(name: str, forward: Prepared, images: ImageSet, eps: float, parent: OrtSession) -> dict[str, Any]:
     """Measure one precision."""
     log(f"  {name}")
-    session = session_of(model, name)
+    session = session_of(forward, name)
     figures, standing = attacked(session, images, eps)
     x = images.as_float(slice(None))
     exact, found = parent.logits(x), session.logits(x)
@@ -94,9 +95,9 @@ def judged(name: str, model: ModelProto, images: ImageSet, eps: float, parent: O
     row["worst_union_ci95"] = wilson(int(standing.sum()), len(images))
     row["same_prediction"] = float((found.argmax(1) == exact.argmax(1)).mean())
     row["logit_error"] = float(np.abs(found - exact).max() / np.abs(exact).max())
-    row["bytes"] = len(to_bytes(model))
-    row["gradient_bytes"] = len(to_bytes(gradient_graph(model)))
-    row["built"] = {"forward": built(model), "gradient": built(gradient_graph(model))}
+    gradient = gradient_graph(forward)
+    row["bytes"], row["gradient_bytes"] = len(to_bytes(forward.model)), len(to_bytes(gradient))
+    row["built"] = {"forward": built(forward.model), "gradient": built(gradient)}
     return row
 
 
@@ -112,16 +113,16 @@ def built(model: ModelProto) -> str:
     return "built"
 
 
-def compared(forward: ModelProto, images: ImageSet, data: ImageSet, eps: float) -> dict[str, Any]:
+def compared(forward: Prepared, images: ImageSet, data: ImageSet, eps: float) -> dict[str, Any]:
     """Measure plain int8 by each calibration method."""
     x = images.as_float(slice(None))
-    exact = OrtSession(to_bytes(forward), None, precision="fp32").logits(x)
+    exact = forward.logits(x)
     rows = {}
     for method in METHODS:
         log(f"  {method}")
-        model = in_int8(forward, Calibration(data, method))
-        found = OrtSession(to_bytes(model), None, precision="int8").logits(x)
-        figures = accuracy(model, images, eps)
+        candidate = Candidate(in_int8(forward, Calibration(data, method)))
+        found = candidate.session.logits(x)
+        figures = accuracy(candidate, images, eps)
         rows[method] = {
             "clean": figures.clean,
             "pgd": figures.pgd,
@@ -131,25 +132,26 @@ def compared(forward: ModelProto, images: ImageSet, data: ImageSet, eps: float) 
     return rows
 
 
-def kept(forward: ModelProto, int8: ModelProto, held: ImageSet, images: ImageSet, eps: float) -> dict[str, Any]:
+def kept(forward: Prepared, int8: Prepared, held: ImageSet, images: ImageSet, eps: float) -> dict[str, Any]:
     """Measure which layers int8 hurts, what `auto` keeps, and what keeping 1, 2 and 4 of them changes."""
-    ranking = ranked(int8, forward, held)
+    single = Candidate(forward)
+    ranking = ranked(int8, single, held)
     x = images.as_float(slice(None))
-    exact = OrtSession(to_bytes(forward), None, precision="fp32").logits(x)
+    exact = single.session.logits(x)
     errors = {}
     for count in (0, 1, 2, 4, 8):
         log(f"  {count} layers in fp16")
         names = [name for name, _ in ranking[:count]]
         model = keep(int8, forward, names) if names else int8
-        found = OrtSession(to_bytes(model), None, precision="int8").logits(x)
+        found = model.logits(x)
         errors[count] = {
             "mean_square_logit_error": float(np.square(found - exact).mean()),
-            "built": built(model) if names else None,
-            "bytes": len(to_bytes(model)),
+            "built": built(model.model) if names else None,
+            "bytes": len(to_bytes(model.model)),
         }
     return {
         "most": MOST,
-        "auto": chosen(int8, forward, held, eps),
+        "auto": chosen(Candidate(int8), single, held, eps)[0],
         "most_sensitive": [[name, error] for name, error in ranking[:SHOWN]],
         "of_layers": len(ranking),
         "kept_in_fp16": errors,
@@ -173,7 +175,7 @@ def measure(run: Path, n: int) -> dict[str, Any]:
         "recipe_sha256": trained.recipe_sha256,
         "n": n,
         "eps": eps,
-        "precisions": [judged(name, model, images, eps, parent) for name, model in graphs.items()],
+        "precisions": [judged(name, graph, images, eps, parent) for name, graph in graphs.items()],
         "calibration": compared(forward, images, calibration, eps),
         "sensitivity": kept(forward, int8, held, images, eps),
     }

@@ -22,6 +22,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY runtime runtime
 COPY export export
 COPY pipeline pipeline
+COPY edgeproof edgeproof
 # Everything goes into the environment but TensorRT, which it sees in the base image's own site-packages: what
 # BUILD_IMAGE happens to have installed is not counted on.
 RUN case "${WITH_PYCUDA}" in 0) extras=report,onnx ;; *) extras=report,onnx,jetson ;; esac \

@@ -16,6 +16,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY runtime runtime
 COPY export export
 COPY pipeline pipeline
+COPY edgeproof edgeproof
 # hadolint ignore=SC2086
 RUN python3 -m venv /opt/edgeproof \
     && /opt/edgeproof/bin/pip install --no-cache-dir ".[${EXTRAS}]" ${REQUIREMENTS} \

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from export.foreign.pack_model import Label, name_of, pack_model
+from export.foreign.order import Label, Order, name_of
+from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
-from runtime.commands.attack_options import NewDirectory, fraction
-from runtime.commands.preparers import Wanted, gradient_option, mean_option, std_option
+from runtime.commands.engine_options import gradient_option
+from runtime.commands.preparers import Wanted, mean_option, std_option
+from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, written
 from runtime.images.image_set import DATA_ROOT
-from runtime.spec import LONGEST_NAME, Name, ThreatModel
+from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
+from runtime.verdict.options import FRACTION
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -48,7 +51,13 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     type=click.Choice(["nchw", "nhwc"]),
     help="Where model and .npz have their channels, if their shapes do not tell.",
 )
-@click.option("--eps", callback=fraction, default="8/255", show_default=True, help="L-infinity radius, the claim.")
+@click.option(
+    "--eps",
+    callback=reader(Fraction, FRACTION),
+    default="8/255",
+    show_default=True,
+    help="L-infinity radius, the claim.",
+)
 @precision_options(default=None)
 @click.option(
     "--calibration",
@@ -81,18 +90,13 @@ def pack(
     label = Label(*(options.pop(field) for field in ("name", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
     out = out or Path("bundles") / (label.name or name_of(model))
-    threat_model = ThreatModel(eps=eps)
-    manifest = pack_model(
-        model, out, wanted, threat_model=threat_model, label=label, choice=chosen, calibration=calibration, key=key
-    )
-    _say(manifest)
+    _say(pack_model(Order(model, wanted, ThreatModel(eps=eps), label, chosen, calibration), out, key))
     click.echo(written(out, key))
 
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
     """Pack a model for a verdict; say what was done to it on stderr."""
-    manifest = pack_model(path, out, wanted, threat_model=threat_model, label=Label())
-    _say(manifest, err=True)
+    _say(pack_model(Order(path, wanted, threat_model), out), err=True)
 
 
 def _say(manifest: Manifest, *, err: bool = False) -> None:

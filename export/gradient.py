@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, checker, helper, shape_inference
 
-from export.graph.constants import QUANTIZE
 from export.graph.graph import Emitter, Graph, Node
-from export.graph.passes import INPUT, OUTPUT, prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
-from export.rules import RULES, RULES_OF_MANY
+from export.rules import LED, OF_INTEGERS, OF_SHAPES, RULES, RULES_OF_MANY
 from runtime.errors import BadModel
+from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from export.graph.passes import Prepared
     from export.rules import Gradients
 
-VALUE, GRADIENT = "value", "gradient"
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
-def gradient_graph(model: ModelProto) -> ModelProto:
+def gradient_graph(forward: Prepared) -> ModelProto:
     """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
 
     Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
     is brought to a largest absolute value of 1 for each image first, and the gradient back by float32: what flows
-    through a trained network else falls under float16's smallest number.
+    through a trained network else falls under float16's smallest number. The gradient of a staircase is a surrogate,
+    the slope of the ramp that it stands on (`export.rules.staircases`).
 
     All losses are in the one graph, weighted at run time. Its inputs, all of the type of `input`, one row an image:
     `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of cross-entropy, margin, DLR and
@@ -37,22 +37,23 @@ def gradient_graph(model: ModelProto) -> ModelProto:
     three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
 
     Args:
-        model: the classifier, as `export.graph.passes.prepare` takes it.
+        forward: the classifier.
 
     Raises:
-        BadModel: another interface; an operation without a rule in `export.rules.RULES`; or a use of one that
-            cannot be differentiated. The message names the node.
+        BadModel: an operation without a rule in `export.rules.RULES`, or a use of one that cannot be differentiated.
+            The message names the node.
 
     """
-    prepared = prepare(model)
-    _rename_reserved(prepared)
-    graph = Graph(prepared)
+    model = ModelProto()
+    model.CopyFrom(forward.model)
+    _rename_reserved(model)
+    graph = Graph(model)
     path = _path(graph)
-    classes = graph.shape(OUTPUT)[1]
+    classes = graph.shape(LOGITS)[1]
     if classes is None or classes < 2:
         raise BadModel(f"{classes} classes: an attack needs two")
-    emit = Emitter(graph.dtype(OUTPUT))
-    value, seed = emit_losses(emit, OUTPUT, classes)
+    emit = Emitter(graph.dtype(LOGITS))
+    value, seed = emit_losses(emit, LOGITS, classes)
     gradient = _scaled_backward(path, emit, seed) if _in_float16(path) else _backward(path, emit, seed)
     emit.rename(value, VALUE)
     emit.rename(gradient, GRADIENT)
@@ -62,6 +63,8 @@ def gradient_graph(model: ModelProto) -> ModelProto:
 def _path(graph: Graph) -> list[Node]:
     """Return the nodes from `input` to `logits` in order, each with the inputs that carry a gradient.
 
+    All that is computed of the image does, integers and truth values too, but for its mere shape.
+
     Raises:
         BadModel: one of them has no rule, or there is none.
 
@@ -69,13 +72,14 @@ def _path(graph: Graph) -> list[Node]:
     reached = {INPUT}
     for node in graph.nodes:
         node.active = tuple(i for i, name in enumerate(node.inputs) if name in reached)
-        if node.active:
-            # The integers between a quantiser and its dequantiser carry the gradient of what they stand for.
-            reached.update(name for name in node.outputs if graph.is_real(name) or node.op == QUANTIZE)
-    wanted, path = {OUTPUT}, []
+        if node.active and node.op not in OF_SHAPES:
+            reached.update(name for name in node.outputs if name)
+    wanted, path = {LOGITS}, []
     for node in reversed(graph.nodes):
         if node.active and wanted & reached & set(node.outputs):
             path.append(node)
+            if node.op in LED:
+                node.active = LED[node.op](node)
             wanted.update(node.inputs[i] for i in node.active)
     if INPUT not in wanted:
         raise BadModel("the logits do not depend on the input")
@@ -92,6 +96,9 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")
+    integers = [node.inputs[i] for i in node.active if not node.is_real(node.inputs[i])]
+    if integers and node.op not in OF_INTEGERS:
+        raise node.refused(f"its input {integers[0]!r} is of integers that depend on the image")
 
 
 def _in_float16(path: list[Node]) -> bool:
@@ -110,15 +117,22 @@ def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
 
 def _backward(path: list[Node], emit: Emitter, seed: str) -> str:
     """Emit the rules of `path` in reverse, adding up where a value was used more than once."""
-    arrived: dict[str, list[str]] = {OUTPUT: [seed]}
+    arrived: dict[str, list[str]] = {LOGITS: [seed]}
     for node in reversed(path):
         emit.dtype = node.computes_in()
-        dys = [_sum(emit, arrived.pop(name)) if name in arrived else None for name in node.outputs]
+        dys = [
+            emit.converted(_sum(emit, arrived.pop(name)), node.gradient_type(name), emit.dtype)
+            if name in arrived
+            else None
+            for name in node.outputs
+        ]
         gradients = _derived(emit, node, dys)
         for position in node.active:
             if position not in gradients:
                 raise node.refused(f"its input {node.inputs[position]!r} depends on the image")
-            arrived.setdefault(node.inputs[position], []).append(gradients[position])
+            name = node.inputs[position]
+            brought = emit.converted(gradients[position], emit.dtype, node.gradient_type(name))
+            arrived.setdefault(name, []).append(brought)
     return _sum(emit, arrived[INPUT])
 
 

@@ -10,15 +10,17 @@ another place in the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.session import LossSpec
+
 if TYPE_CHECKING:
     from export.graph.graph import Emitter
 
-LABEL, TARGET, WEIGHTS, COTANGENT = "label", "target", "weights", "cotangent"
+WEIGHTS, LABEL, TARGET, COTANGENT = (field.name for field in fields(LossSpec))
 HEADS = 4
 """Columns of `weights`: cross-entropy, margin, DLR, targeted DLR; however many a model's classes allow."""
 
@@ -32,11 +34,6 @@ class Head:
 
     value: str
     cotangent: str
-
-
-def heads_of(classes: int) -> int:
-    """Return how many of the four losses exist: DLR needs 3 classes, targeted DLR 4."""
-    return {2: 2, 3: 3}.get(classes, HEADS)
 
 
 def emit_losses(emit: Emitter, logits: str, classes: int) -> tuple[str, str]:
@@ -108,9 +105,9 @@ def _ratio(emit: Emitter, gap: Head, spread: Head) -> Head:
 
 
 def _top(emit: Emitter, logits: str, count: int, classes: int) -> Head:
-    """Return the `count` largest logits [B, count], descending, and their places, one-hot [B, count, K]."""
-    largest, places = emit.many("TopK", [logits, emit.integers([count])], 2, axis=1)
-    return Head(largest, _one_hot(emit, emit("Unsqueeze", places, emit.integers([2])), classes))
+    """Return the `count` largest logits [B, count], descending, and their indices, one-hot [B, count, K]."""
+    largest, indices = emit.many("TopK", [logits, emit.integers([count])], 2, axis=1)
+    return Head(largest, _one_hot(emit, emit("Unsqueeze", indices, emit.integers([2])), classes))
 
 
 def _spread(emit: Emitter, top: Head, factors: tuple[float, ...], classes: int) -> Head:

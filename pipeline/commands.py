@@ -18,6 +18,7 @@ from export.precision.table import Choice
 from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.recipe.file import assignment
 from pipeline.recipe.schema import load_recipe
+from pipeline.recipe.source import checked
 from pipeline.runs.directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from pipeline.runs.distill import SAVE_SECONDS
 from pipeline.runs.distill import distill as run_recipe
@@ -25,13 +26,15 @@ from pipeline.runs.evaluate import run_subject
 from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
-from runtime.commands.attack_options import Asked, NewDirectory, attack_options
-from runtime.commands.judging import judge
+from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
+from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, written
 from runtime.images.find import find_images
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import software
 from runtime.progress import log
+from runtime.spec import PARENT
+from runtime.verdict.options import VerifyOptions
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -44,7 +47,7 @@ def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str
     return values
 
 
-recipe_argument = click.argument("recipe")
+recipe_argument = click.argument("recipe", callback=checked("recipe"))
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
 data_root_option = click.option(
     "--data-root",
@@ -158,27 +161,31 @@ def _print_summary(summary: Summary, out: Path) -> None:
 @click.command()
 @run_argument
 @checkpoint_option
-@attack_options
-def evaluate(run: Path, checkpoint: str, **choices: Any) -> None:
+@record_options(options=VerifyOptions, report=RunOptions)
+def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOptions) -> None:
     """Attack the PyTorch student of RUN with the suite that `verify` runs on the exported artifact."""
-    asked = Asked(**choices)
+    check_asked(options, report)
     trained = open_run(run, checkpoint)
-    subject = run_subject(trained, _evaluation_images(trained, asked), device=training_device())
-    judge(subject, asked, threat_model=trained.recipe.threat, gate=trained.recipe.gate)
+    recipe = trained.recipe
+    directories = choose_directories(
+        options, report, name=recipe.name, precision=PARENT, gate=recipe.gate, has_parent=False
+    )
+    subject = run_subject(trained, _evaluation_images(trained, options), device=training_device())
+    judge_subject(subject, options, report, directories)
 
 
-def _evaluation_images(trained: TrainedRun, asked: Asked) -> ImageSet:
+def _evaluation_images(trained: TrainedRun, options: VerifyOptions) -> ImageSet:
     card, data = trained.card, trained.recipe.data
-    if asked.data is None:
-        dataset = load_dataset(data.name, data.path, asked.data_root, preprocessing=data.size)
+    if options.data is None:
+        dataset = load_dataset(data.name, data.path, options.data_root, preprocessing=data.size)
         return dataset.test.numbered(card.classes)
     return find_images(
-        asked.data,
-        layout=asked.layout,
+        options.data,
+        layout=options.layout,
         channels=card.input.channels,
         preprocessing=data.size,
         classes=card.classes,
-        root=asked.data_root,
+        root=options.data_root,
     )
 
 

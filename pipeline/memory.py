@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.errors import OutOfMemory
+from runtime.errors import OutOfMemory, first_line
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
@@ -63,7 +63,7 @@ def running_out() -> Iterator[None]:
         if not ran_out(error):
             raise
         raise OutOfMemory(
-            f"memory ran out: {str(error).splitlines()[0]}",
+            f"memory ran out: {first_line(error)}",
             hint="end what else runs there, or take a smaller batch or a smaller network",
         ) from None
 

@@ -90,6 +90,11 @@ class NonFinite(EdgeproofError):
     exit_code = 5
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line, its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exception:
     """Return the error that says what `what`, a command or data set of these extras, lacks.
 

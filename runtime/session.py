@@ -8,6 +8,11 @@ from typing import Any, Protocol
 Array = Any
 """An array of any namespace that array-api-compat knows; attacks never ask which."""
 
+INPUT, LOGITS, VALUE, GRADIENT = "input", "logits", "value", "gradient"
+"""Names in a bundle's graphs: the images, and what is answered; every other input is called as a field of LossSpec."""
+FORWARD_OUTPUTS, GRADIENT_OUTPUTS = (LOGITS,), (LOGITS, VALUE, GRADIENT)
+"""Outputs of a classifier's graph, and of its gradient graph, in the order of a session's answers."""
+
 
 @dataclass(frozen=True)
 class LossSpec:

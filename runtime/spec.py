@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 
 class Frozen(BaseModel):
@@ -57,6 +59,43 @@ class Gate(Frozen):
 
     fail_under: Fraction | None = None
     max_drop: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `number`-th of `count` parts, from 1: every count-th image."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        """Return it as the command line has it."""
+        return f"{self.number}/{self.count}"
+
+    def of(self, index: Any) -> Any:
+        """Return its part of `index`."""
+        return index[self.number - 1 :: self.count]
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read '2/5'.
+
+        Raises:
+            ValueError: it is none, or beyond the count.
+
+        """
+        match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
+        if not match or int(match[1]) > int(match[2]):
+            raise ValueError(f"{text!r} is not I/N with 1 <= I <= N, like 2/5")
+        return cls(int(match[1]), int(match[2]))
+
+
+ShardField = Annotated[
+    Shard,
+    BeforeValidator(lambda value: Shard.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str, return_type=str),
+]
+"""A shard as a record holds it; written as '2/5'."""
 
 
 class DataRecord(Frozen):

@@ -5,6 +5,7 @@ from array_api_compat import array_namespace
 
 from runtime.attacks.losses import value_and_cotangent
 from runtime.session import SessionCard
+from runtime.suite.plan import plan_suite
 
 DIGEST = "0" * 64
 
@@ -48,3 +49,8 @@ class LinearSession:
         length = np.abs(difference).sum(axis=2)
         length[np.arange(len(labels)), labels] = np.nan
         return np.nanmin(gap / length, axis=1)
+
+
+def planned(target, names):
+    """Return what the attacks of these names run on a target."""
+    return plan_suite(names, target.classes, target.session.card(), lends=target.lender is not None)

@@ -14,7 +14,7 @@ from export.foreign.ends import Step, attach_input, attach_output
 from export.foreign.softmax import before_softmax
 from export.graph.floating import REAL
 from export.graph.passes import OPSETS, opset_of
-from runtime.errors import BadData, BadModel
+from runtime.errors import BadData, BadModel, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ OLDEST = 9
 
 @dataclass(frozen=True)
 class Interface:
-    """How the model itself wants to be asked.
+    """How the model itself takes images and answers.
 
     Args:
         name: of its input.
@@ -120,8 +120,9 @@ def _raised(original: ModelProto, changes: list[str]) -> ModelProto:
     try:
         converted: ModelProto = version_converter.convert_version(model, target)
     except Exception as error:  # the converter's own errors share no base but this one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadModel(f"the model's opset {opset} cannot be brought to {target}: {reason}", hint=hint) from None
+        raise BadModel(
+            f"the model's opset {opset} cannot be brought to {target}: {first_line(error)}", hint=hint
+        ) from None
     converted.ir_version = max(model.ir_version, 8)
     changes.append(f"opset {opset} brought to {target}")
     return converted
@@ -156,8 +157,8 @@ def _dims(info: ValueInfoProto) -> tuple[int | None, ...] | None:
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
 
 
-def _layout(sizes: tuple[int | None, ...], image: tuple[int, int, int], asked: Layout | None) -> Layout:
-    """Return the layout in which the images fit the model; where both do, the one asked for, or channels first.
+def _layout(sizes: tuple[int | None, ...], image: tuple[int, int, int], preferred: Layout | None) -> Layout:
+    """Return the layout in which the images fit the model; where both do, the preferred one, or channels first.
 
     Raises:
         BadData: neither does.
@@ -176,19 +177,19 @@ def _layout(sizes: tuple[int | None, ...], image: tuple[int, int, int], asked: L
             f"the images are {channels} x {height} x {width} (channels first), the model takes {wanted}",
             hint="bring the images to the model's size first: edgeproof does not resize",
         )
-    return asked if asked in fitting else fitting[0]
+    return preferred if preferred in fitting else fitting[0]
 
 
 def _output(model: ModelProto, graph: Values, changes: list[str]) -> tuple[str, int]:
     """Return the output that has a number for each class, and how many those are."""
     fitting = {}
     for info in model.graph.output:
-        sizes, axis = graph.narrow(info.name), graph.batch_axis(info.name)
+        sizes, axis = graph.sizes(info.name), graph.batch_axis(info.name)
         if sizes and axis == 0 and max(sizes[1:], default=0) == math.prod(sizes[1:]) and graph.kind(info.name) in REAL:
             fitting[info.name] = max(sizes[1:])
     names = ", ".join(info.name for info in model.graph.output)
     if len(fitting) != 1:
-        what = "; ".join(f"{info.name}: {list(graph.narrow(info.name) or ['?'])}" for info in model.graph.output)
+        what = "; ".join(f"{info.name}: {list(graph.sizes(info.name) or ['?'])}" for info in model.graph.output)
         raise BadModel(
             f"none of the outputs, or more than one, has a number for each class ({what})",
             hint="leave one output, [batch, classes], and a batch axis that nothing inside removes",
@@ -221,7 +222,7 @@ def _front(interface: Interface, mean: Sequence[float], std: Sequence[float], ch
 
 def _back(graph: Values, logits: str) -> list[Step]:
     """Return what stands between the model's own logits and float32 [batch, K]."""
-    steps = [] if len(graph.narrow(logits) or ()) == 2 else [Step("Flatten", attributes={"axis": 1})]
+    steps = [] if len(graph.sizes(logits) or ()) == 2 else [Step("Flatten", attributes={"axis": 1})]
     if graph.kind(logits) != TensorProto.FLOAT:
         steps.append(Step("Cast", attributes={"to": TensorProto.FLOAT}))
     return steps

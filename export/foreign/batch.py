@@ -21,7 +21,7 @@ FOLDED_AT_MOST = 2**22
 """Numbers in a constant that is computed beforehand; larger ones stay an operation."""
 
 
-class Freeing(Values):
+class FreedGraph(Values):
     """One walk over a graph, from its inputs on: folds what is constant at a fixed batch, rewrites what named it."""
 
     def __init__(self, model: ModelProto, sizes: Mapping[str, Sizes]) -> None:
@@ -29,23 +29,23 @@ class Freeing(Values):
         self.nodes: list[NodeProto] = []
         self._opset = opset_of(model)
 
-    def walk(self) -> None:
+    def free(self) -> None:
         """Rewrite the model in place."""
         for node in self.model.graph.node:
-            if node.op_type == "Shape" and not node.domain and self.narrow(node.input[0]) is not None:
+            if node.op_type == "Shape" and not node.domain and self.sizes(node.input[0]) is not None:
                 self._fold_shape(node)
             elif is_folded(node, self.constants) and self._small(node):
                 for name, value in zip(node.output, evaluate_node(node, self.constants, self.model), strict=True):
                     self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
             else:
-                self._infer(node, self._narrow)
+                self._infer(node, self._types)
                 rewrite = REWRITES.get(node.op_type) if not node.domain else None
                 for replaced in rewrite(self, node) if rewrite else [node]:
                     self.nodes.append(replaced)
-                    self._infer(replaced, self._wide)
-                    self._infer(replaced, self._narrow)
-                inherited = next((self.inner[name] for name in node.input if name in self.inner), 1)
-                self.inner.update({name: inherited for name in node.output if inherited > 1} | self._moved)
+                    self._infer(replaced, self._larger)
+                    self._infer(replaced, self._types)
+                inherited = next((self.rows_before[name] for name in node.input if name in self.rows_before), 1)
+                self.rows_before.update({name: inherited for name in node.output if inherited > 1} | self._moved)
                 self._moved.clear()
         graph = self.model.graph
         del graph.node[:], graph.value_info[:], graph.initializer[:]
@@ -57,7 +57,7 @@ class Freeing(Values):
         graph.input.extend(inputs)
 
     def _fold_shape(self, node: NodeProto) -> None:
-        sizes = self.narrow(node.input[0]) or ()
+        sizes = self.sizes(node.input[0]) or ()
         start, end = (
             next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
             for name, default in (("start", 0), ("end", len(sizes)))
@@ -69,8 +69,8 @@ class Freeing(Values):
         """Whether folding a node makes no huge constant: an Expand may."""
         if node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
             return True
-        self._infer(node, self._narrow)
-        return math.prod(self._sizes(node.output[0], self._narrow) or ()) <= FOLDED_AT_MOST
+        self._infer(node, self._types)
+        return math.prod(self._known(node.output[0], self._types) or ()) <= FOLDED_AT_MOST
 
     def _infer(self, node: NodeProto, types: dict[str, TypeProto]) -> None:
         """Infer the types of a node's outputs; what cannot be inferred is left out."""
@@ -79,15 +79,15 @@ class Freeing(Values):
         known |= {name: helper.make_tensor_type_proto(t.data_type, list(t.dims)) for name, t in data.items()}
         try:
             schema = defs.get_schema(node.op_type, self._opset, node.domain)
-            found = shape_inference.infer_node_outputs(
+            inferred = shape_inference.infer_node_outputs(
                 schema, node, known, data, opset_imports=list(self.model.opset_import)
             )
         except (defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError):
             return
-        types.update(found)
+        types.update(inferred)
 
 
-def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> Freeing:
+def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> FreedGraph:
     """Rewrite a model, in place, so that it takes any batch and names no other size at run time.
 
     Args:
@@ -98,6 +98,6 @@ def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> Freeing:
         What is known of its values.
 
     """
-    freeing = Freeing(model, sizes)
-    freeing.walk()
-    return freeing
+    graph = FreedGraph(model, sizes)
+    graph.free()
+    return graph

@@ -18,18 +18,18 @@ TO_THE_END = 2**63 - 1
 
 def _reshape(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Name every size but the one that holds the batch, which a reshape leaves as deep in memory as it was."""
-    narrow, axis, out = graph.narrow(node.input[0]), graph.batch_axis(node.input[0]), graph.narrow(node.output[0])
-    if narrow is None or axis is None or not out:
+    sizes, axis, out = graph.sizes(node.input[0]), graph.batch_axis(node.input[0]), graph.sizes(node.output[0])
+    if sizes is None or axis is None or not out:
         return [node]
-    place, inner = _place(out, graph.depth(node.input[0]))
-    graph.move(node.output[0], inner)
+    new_axis, rows_before = _axis_of_batch(out, graph.depth(node.input[0]))
+    graph.move_batch(node.output[0], rows_before)
     target = list(out)
     # 0 copies the batch, so that inference knows it is the same.
-    target[place] = 0 if place == axis and out[place] == narrow[axis] else -1
+    target[new_axis] = 0 if new_axis == axis and out[new_axis] == sizes[axis] else -1
     return [_with_inputs(node, node.input[0], graph.constant(np.asarray(target, np.int64), node), allowzero=0)]
 
 
-def _place(sizes: Sizes, depth: int) -> tuple[int, int]:
+def _axis_of_batch(sizes: Sizes, depth: int) -> tuple[int, int]:
     """Return the axis that holds a batch of such a depth, and how much of that axis lies before it.
 
     At a border between two axes it is one of its own, of size 1; else it begins the second, or where that is the
@@ -40,28 +40,29 @@ def _place(sizes: Sizes, depth: int) -> tuple[int, int]:
         before = math.prod(sizes[:axis])
         if depth % before == 0 and before <= depth <= before * sizes[axis]:
             fitting.append((axis, depth // before))
-    alone = [place for place in fitting if place[1] == 1 and sizes[place[0]] == 1]
-    inside = [place for place in fitting if place[0] < len(sizes) - 1]
-    first = [place for place in inside if place[1] == 1]
+    alone = [(axis, rows) for axis, rows in fitting if rows == 1 and sizes[axis] == 1]
+    inside = [(axis, rows) for axis, rows in fitting if axis < len(sizes) - 1]
+    first = [(axis, rows) for axis, rows in inside if rows == 1]
     return next(iter([*alone, *first, *inside, *fitting]), (0, 1))
 
 
 def _expand(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Ask for 1 where the operand has the batch: it stays what it is."""
-    narrow, wide, shape = graph.narrow(node.input[0]), graph.wide(node.input[0]), graph.value(node.input[1])
-    if narrow is None or wide is None or shape is None:
+    operand, shape = node.input[0], graph.value(node.input[1])
+    sizes, larger = graph.sizes(operand), graph.sizes_at_larger_batch(operand)
+    if sizes is None or larger is None or shape is None:
         return [node]
     target = shape.copy()
-    for place in range(1, len(narrow) + 1):
-        if narrow[-place] != wide[-place]:
-            target[-place] = 1
+    for axis in range(-len(sizes), 0):
+        if sizes[axis] != larger[axis]:
+            target[axis] = 1
     return [_with_inputs(node, node.input[0], graph.constant(target, node))]
 
 
 def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Join constants of one row (class tokens) by padding and adding, which broadcasts them over the batch."""
-    fixed = [place for place, name in enumerate(node.input) if name in graph.constants]
-    sizes = [graph.narrow(name) for name in node.input]
+    fixed = [position for position, name in enumerate(node.input) if name in graph.constants]
+    sizes = [graph.sizes(name) for name in node.input]
     live = [name for name in node.input if graph.batch_axis(name) is not None]
     if not fixed or not live or None in sizes:
         return [node]
@@ -71,15 +72,17 @@ def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
         return [node]
     lengths = [size[axis] for size in sizes if size is not None]
     rows = [
-        graph.value(name) if place in fixed else np.zeros(sizes[place] or (), graph.value(node.input[fixed[0]]).dtype)
-        for place, name in enumerate(node.input)
+        graph.value(name)
+        if position in fixed
+        else np.zeros(sizes[position] or (), graph.value(node.input[fixed[0]]).dtype)
+        for position, name in enumerate(node.input)
     ]
     nodes, total = [], graph.constant(np.concatenate(rows, axis=axis), node)
-    for place, name in enumerate(node.input):
-        if place not in fixed:
+    for position, name in enumerate(node.input):
+        if position not in fixed:
             pads = [0] * 2 * rank
-            pads[axis], pads[rank + axis] = sum(lengths[:place]), sum(lengths[place + 1 :])
-            padded, added = f"{node.output[0]}/padded_{place}", f"{node.output[0]}/added_{place}"
+            pads[axis], pads[rank + axis] = sum(lengths[:position]), sum(lengths[position + 1 :])
+            padded, added = f"{node.output[0]}/padded_{position}", f"{node.output[0]}/added_{position}"
             nodes.append(helper.make_node("Pad", [name, graph.constant(np.asarray(pads, np.int64), node)], [padded]))
             nodes.append(helper.make_node("Add", [padded, total], [added]))
             total = added
@@ -89,15 +92,15 @@ def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 def _slice(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Take the whole batch where the whole of the fixed one was taken."""
-    narrow, batch = graph.narrow(node.input[0]), graph.batch_axis(node.input[0])
+    sizes, batch = graph.sizes(node.input[0]), graph.batch_axis(node.input[0])
     starts, ends = graph.value(node.input[1]), graph.value(node.input[2])
-    if narrow is None or batch is None or starts is None or ends is None:
+    if sizes is None or batch is None or starts is None or ends is None:
         return [node]
     given = graph.value(node.input[3]) if len(node.input) > 3 and node.input[3] else np.arange(len(starts))
     free = np.asarray(ends, np.int64).copy()
-    for place, axis in enumerate(given % len(narrow)):
-        if axis == batch and starts[place] == 0 and ends[place] >= narrow[axis]:
-            free[place] = TO_THE_END
+    for index, axis in enumerate(given % len(sizes)):
+        if axis == batch and starts[index] == 0 and ends[index] >= sizes[axis]:
+            free[index] = TO_THE_END
     start = graph.constant(np.asarray(starts, np.int64), node)
     rest = [
         graph.constant(np.asarray(graph.value(name), np.int64), node) if name in graph.constants else name
@@ -108,17 +111,17 @@ def _slice(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 def _squeeze(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Name the axes, never the batch's, where all of size 1 were meant."""
-    narrow, batch = graph.narrow(node.input[0]), graph.batch_axis(node.input[0])
-    if narrow is None or batch is None or (len(node.input) > 1 and node.input[1]):
+    sizes, batch = graph.sizes(node.input[0]), graph.batch_axis(node.input[0])
+    if sizes is None or batch is None or (len(node.input) > 1 and node.input[1]):
         return [node]
-    axes = [axis for axis, size in enumerate(narrow) if size == 1 and axis != batch]
+    axes = [axis for axis, size in enumerate(sizes) if size == 1 and axis != batch]
     return [_with_inputs(node, node.input[0], graph.constant(np.asarray(axes, np.int64), node))]
 
 
 def _gather(graph: Values, node: NodeProto) -> list[NodeProto]:
     """Reshape where all numbers of a flat value are gathered in order, as PyTorch writes a pooled one's strides."""
-    narrow, indices = graph.narrow(node.input[0]), graph.value(node.input[1])
-    if narrow is None or len(narrow) != 1 or indices is None or not np.array_equal(indices.ravel(), range(narrow[0])):
+    sizes, indices = graph.sizes(node.input[0]), graph.value(node.input[1])
+    if sizes is None or len(sizes) != 1 or indices is None or not np.array_equal(indices.ravel(), range(sizes[0])):
         return [node]
     shape = graph.constant(np.asarray(indices.shape, np.int64), node)
     return _reshape(graph, helper.make_node("Reshape", [node.input[0], shape], node.output))

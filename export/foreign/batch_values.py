@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Sizes = tuple[int, ...]
-WIDER = 3
+LARGER = 3
 """The graph is inferred at its own batch and at this many times it: what grows is the batch's."""
 
 
@@ -28,43 +28,43 @@ class Values:
     def __init__(self, model: ModelProto, sizes: Mapping[str, Sizes]) -> None:
         self.model = model
         self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.inner: dict[str, int] = {}
+        self.rows_before: dict[str, int] = {}
         """How much of the batch's axis lies before the batch: 17 where 17 rows and the batch became one axis."""
         self._moved: dict[str, int] = {}
-        self._narrow: dict[str, TypeProto] = {}
-        self._wide: dict[str, TypeProto] = {}
+        self._types: dict[str, TypeProto] = {}
+        self._larger: dict[str, TypeProto] = {}
         for info in model.graph.input:
             if info.name not in self.constants:
                 kind = info.type.tensor_type.elem_type
-                narrow, wide = sizes[info.name], (WIDER * sizes[info.name][0], *sizes[info.name][1:])
-                self._narrow[info.name] = helper.make_tensor_type_proto(kind, narrow)
-                self._wide[info.name] = helper.make_tensor_type_proto(kind, wide)
+                batch, *rest = sizes[info.name]
+                self._types[info.name] = helper.make_tensor_type_proto(kind, [batch, *rest])
+                self._larger[info.name] = helper.make_tensor_type_proto(kind, [LARGER * batch, *rest])
 
-    def narrow(self, name: str) -> Sizes | None:
+    def sizes(self, name: str) -> Sizes | None:
         """Return the sizes of a value at the graph's own batch; None where they are not known."""
-        return self._sizes(name, self._narrow)
+        return self._known(name, self._types)
 
-    def wide(self, name: str) -> Sizes | None:
-        """Return the sizes of a value at `WIDER` times that batch."""
-        return self._sizes(name, self._wide)
+    def sizes_at_larger_batch(self, name: str) -> Sizes | None:
+        """Return the sizes of a value at `LARGER` times that batch."""
+        return self._known(name, self._larger)
 
     def batch_axis(self, name: str) -> int | None:
         """Return the first axis of a value that grows with the batch; None where none does, or that is not known."""
-        narrow, wide = self.narrow(name), self.wide(name)
-        if narrow is None or wide is None or len(narrow) != len(wide):
+        sizes, larger = self.sizes(name), self.sizes_at_larger_batch(name)
+        if sizes is None or larger is None or len(sizes) != len(larger):
             return None
-        return next((axis for axis, size in enumerate(narrow) if wide[axis] != size), None)
+        return next((axis for axis, size in enumerate(sizes) if larger[axis] != size), None)
 
     def depth(self, name: str) -> int:
         """Return how many numbers lie before the second image in memory's order of axes: the batch's place in it."""
-        axis, narrow = self.batch_axis(name), self.narrow(name)
-        return math.prod((narrow or ())[:axis]) * self.inner.get(name, 1)
+        axis, sizes = self.batch_axis(name), self.sizes(name)
+        return math.prod((sizes or ())[:axis]) * self.rows_before.get(name, 1)
 
     def kind(self, name: str) -> int:
         """Return the element type of a value, 0 where it is not known."""
         if name in self.constants:
             return self.constants[name].data_type
-        return int(self._narrow[name].tensor_type.elem_type) if name in self._narrow else 0
+        return int(self._types[name].tensor_type.elem_type) if name in self._types else 0
 
     def value(self, name: str) -> Any:
         """Return a constant, or None."""
@@ -76,11 +76,11 @@ class Values:
         self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
-    def move(self, name: str, inner: int) -> None:
+    def move_batch(self, name: str, rows_before: int) -> None:
         """Note where the batch lies in the axis that holds it, of an output of the node that is rewritten."""
-        self._moved[name] = inner
+        self._moved[name] = rows_before
 
-    def _sizes(self, name: str, types: Mapping[str, TypeProto]) -> Sizes | None:
+    def _known(self, name: str, types: Mapping[str, TypeProto]) -> Sizes | None:
         if name in self.constants:
             return tuple(self.constants[name].dims)
         if name not in types or not types[name].tensor_type.HasField("shape"):

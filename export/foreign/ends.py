@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from export.graph.passes import INPUT, OUTPUT, drop_unread
+from export.graph.passes import drop_unread
+from runtime.session import INPUT, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,23 +54,23 @@ def attach_output(model: ModelProto, own: str, classes: int, steps: Sequence[Ste
     """
     graph = model.graph
     nodes = _chain(graph, inner(own), steps or [Step("Identity")], BACK)
-    nodes[-1].output[0] = OUTPUT
+    nodes[-1].output[0] = LOGITS
     graph.node.extend(nodes)
     drop_unread(model)
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
+    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", classes]))
 
 
 def inner(name: str) -> str:
     """Return the name of a value inside the graph, none of which is called like an end of it."""
-    return INNER + name if name in (INPUT, OUTPUT) or name.startswith((INNER, FRONT, BACK)) else name
+    return INNER + name if name in (INPUT, LOGITS) or name.startswith((INNER, FRONT, BACK)) else name
 
 
 def _chain(graph: Any, start: str, steps: Sequence[Step], prefix: str) -> list[NodeProto]:
     nodes = []
-    for place, step in enumerate(steps):
-        names = [f"{prefix}{place}/{number}" for number in range(len(step.constants))]
+    for index, step in enumerate(steps):
+        names = [f"{prefix}{index}/{number}" for number in range(len(step.constants))]
         graph.initializer.extend(numpy_helper.from_array(c, n) for c, n in zip(step.constants, names, strict=True))
-        nodes.append(helper.make_node(step.op, [start, *names], [f"{prefix}{place}"], **step.attributes))
+        nodes.append(helper.make_node(step.op, [start, *names], [f"{prefix}{index}"], **step.attributes))
         start = nodes[-1].output[0]
     return nodes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, checker, external_data_helper, inliner
 
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -38,7 +38,7 @@ def read_model(path: Path) -> ModelProto:
         checker.check_model(model)
         return inliner.inline_local_functions(model) if model.functions else model
     except (checker.ValidationError, ValueError, RuntimeError) as error:
-        raise BadModel(f"{path} is not valid ONNX: {_first_line(error)}", hint="export it again") from None
+        raise BadModel(f"{path} is not valid ONNX: {first_line(error)}", hint="export it again") from None
 
 
 def _load_external(model: ModelProto, path: Path) -> None:
@@ -49,7 +49,7 @@ def _load_external(model: ModelProto, path: Path) -> None:
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         except (OSError, ValueError, checker.ValidationError) as error:
-            raise BadModel(f"{path}: weights {tensor.name!r} cannot be read: {_first_line(error)}") from None
+            raise BadModel(f"{path}: weights {tensor.name!r} cannot be read: {first_line(error)}") from None
         tensor.data_location = tensor.DEFAULT
         del tensor.external_data[:]
 
@@ -72,7 +72,3 @@ def _external_file(tensor: TensorProto, path: Path) -> Path:
 def _check_size(path: Path, size: int) -> None:
     if size > LARGEST:
         raise BadModel(f"{path} has {size / 1e9:.1f} GB: more than one graph holds", hint="edgeproof takes up to 2 GB")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,12 +10,11 @@ import onnxruntime
 from export.foreign.softmax import CUTS, ties
 from export.graph.floating import REAL
 from export.graph.passes import to_bytes
-from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Parity
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 COMPARED = 512
-"""The original is asked for so many of the evaluation images."""
+"""The original answers so many of the evaluation images."""
 BATCH = 64
 BATCHES = (1, 2, 5)
 """Batches in which the packed graph must answer as the original does image by image."""
@@ -35,7 +34,7 @@ FATAL = 4
 
 
 class Original:
-    """A model with its own input, layout and batch, asked with images in [0, 1] as edgeproof keeps them.
+    """A model with its own input, layout and batch, which answers images in [0, 1] as edgeproof keeps them.
 
     Args:
         model: as it was read.
@@ -57,9 +56,7 @@ class Original:
         try:
             self._session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
-            raise BadModel(
-                f"ONNX Runtime cannot load the model: {_first_line(error)}", hint="export it again"
-            ) from None
+            raise BadModel(f"ONNX Runtime cannot load the model: {first_line(error)}", hint="export it again") from None
 
     def outputs(self, x: NDArray[np.float32], *, singly: bool = False) -> NDArray[np.float32]:
         """Return its own outputs [B, K] to images [B, C, H, W], in its own batches, or one image at a time."""
@@ -86,27 +83,33 @@ class Original:
         try:
             (answer,) = self._session.run([self._interface.output], feeds)
         except Exception as error:  # as above
-            raise BadModel(
-                f"the model fails on these images: {_first_line(error)}", hint="is --layout right?"
-            ) from None
+            raise BadModel(f"the model fails on these images: {first_line(error)}", hint="is --layout right?") from None
         return np.asarray(answer, np.float32).reshape(len(x), -1)
 
 
-def check_any_batch(original: Original, session: Session, images: ImageSet) -> tuple[str, ...]:
+def check_any_batch(
+    original: Original, packed: Callable[[NDArray[np.float32]], NDArray[Any]], images: ImageSet, limits: Limits
+) -> tuple[str, ...]:
     """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image.
+
+    Args:
+        original: the model as it came.
+        packed: the packed graph's logits, of a batch that is taken whole.
+        images: the evaluation set.
+        limits: of the precision.
 
     Returns:
         What there is to say where the logits of an image are not the same to the bit in each of them.
 
     """
     x = _all_different(images)
-    expected, limit = original.outputs(x, singly=True), _limits(session).logit
-    alone = np.concatenate([session.logits(x[row : row + 1]) for row in range(len(x))])
+    expected = original.outputs(x, singly=True)
+    alone = np.concatenate([packed(x[row : row + 1]) for row in range(len(x))])
     same = True
     for batch in BATCHES:
-        logits = session.logits(x[:batch])
-        found = original.own(logits)
-        if found.shape != expected[:batch].shape or not _error(found, expected[:batch]) <= limit:
+        logits = packed(x[:batch])
+        outputs = original.own(logits)
+        if outputs.shape != expected[:batch].shape or not _error(outputs, expected[:batch]) <= limits.logit:
             raise BadModel(
                 f"in a batch of {batch} the model does not answer as it does to each image alone",
                 hint="its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch",
@@ -125,7 +128,9 @@ def _all_different(images: ImageSet) -> NDArray[np.float32]:
     return np.concatenate([x, more])
 
 
-def measure_packed(original: Original, session: Session, images: ImageSet) -> tuple[Parity, tuple[str, ...]]:
+def measure_packed(
+    original: Original, session: Session, images: ImageSet, limits: Limits
+) -> tuple[Parity, tuple[str, ...]]:
     """Compare a session over the packed graph with the original, on the first `COMPARED` images.
 
     Outputs are compared behind what was cut off, predictions as either would be deployed: the packed graph's largest
@@ -141,23 +146,15 @@ def measure_packed(original: Original, session: Session, images: ImageSet) -> tu
     tied = ties(expected) if original.cut else 0
     parity = Parity(
         max_logit_error=_error(original.own(logits), expected),
-        max_logit_error_limit=_limits(session).logit,
+        max_logit_error_limit=limits.logit,
         prediction_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
-        prediction_agreement_limit=_limits(session).agreement,
+        prediction_agreement_limit=limits.agreement,
     )
     said = f"the original's output is saturated in {tied} of {len(x)} images: its largest numbers are equal there"
     return parity, (said,) if tied else ()
 
 
-def _limits(session: Session) -> Limits:
-    return PRECISIONS[session.card().precision].limits
-
-
-def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+def _error(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
     """Return the largest difference over the largest absolute value."""
     scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(found - expected).max()) / scale
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return float(np.abs(outputs - expected).max()) / scale

@@ -11,7 +11,7 @@ from onnx import helper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.foreign.batch import Freeing
+    from export.foreign.batch import FreedGraph
 
     Rows = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,7 +19,7 @@ MOVING = ("Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast")
 """Operations after a softmax that change no number."""
 
 
-def before_softmax(graph: Freeing, output: str, classes: int) -> tuple[str, str | None]:
+def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, str | None]:
     """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
 
     Sound because each keeps the order of the classes, but where it rounds several to one number. A softmax
@@ -41,7 +41,7 @@ def before_softmax(graph: Freeing, output: str, classes: int) -> tuple[str, str 
     return output, None
 
 
-def _before_written_softmax(graph: Freeing, makers: Any, divide: Any, classes: int) -> tuple[str, str] | None:
+def _before_written_softmax(graph: FreedGraph, makers: Any, divide: Any, classes: int) -> tuple[str, str] | None:
     """Recognise exp(z) / sum(exp(z)), with or without a maximum taken off z."""
     exponential, total = (makers.get(name) for name in divide.input)
     if exponential is None or total is None or (exponential.op_type, total.op_type) != ("Exp", "ReduceSum"):
@@ -53,8 +53,8 @@ def _before_written_softmax(graph: Freeing, makers: Any, divide: Any, classes: i
     return (exponential.input[0], "Softmax") if sound else None
 
 
-def _over_classes(graph: Freeing, name: str, axis: int, classes: int) -> bool:
-    sizes = graph.narrow(name)
+def _over_classes(graph: FreedGraph, name: str, axis: int, classes: int) -> bool:
+    sizes = graph.sizes(name)
     return sizes is not None and sizes[axis] == classes and math.prod(sizes) == sizes[0] * classes
 
 

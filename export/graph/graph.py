@@ -67,14 +67,26 @@ class Node:
         source = self.source(position)
         return source.op if source else None
 
-    def dtype(self, position: int = 0) -> np.dtype[Any]:
-        """Return the element type of an input."""
-        return self._graph.dtype(self.inputs[position])
+    def readers(self) -> list[Node]:
+        """Return the nodes that read the first output."""
+        return self._graph.readers.get(self.outputs[0], [])
+
+    def is_constant(self, position: int) -> bool:
+        """Whether an input depends on no image."""
+        return self.inputs[position] in self._graph.constants
+
+    def is_real(self, name: str) -> bool:
+        """Whether an input or output is a floating-point tensor."""
+        return self._graph.is_real(name)
+
+    def gradient_type(self, name: str) -> np.dtype[Any]:
+        """Return the type of the gradient of an input or output."""
+        return self._graph.gradient_type(name)
 
     def computes_in(self) -> np.dtype[Any]:
-        """Return the floating-point type of the first output, or where it has none, of the first input."""
-        dtype = self._graph.dtype(self.outputs[0])
-        return dtype if np.issubdtype(dtype, np.floating) else self.dtype()
+        """Return the floating-point type of the first output, or where it has none, of the first input's gradient."""
+        first = self.outputs[0] if self.is_real(self.outputs[0]) else self.inputs[0]
+        return self.gradient_type(first)
 
     def constant(self, position: int) -> Array:
         """Return the value of an input that must not depend on the image.
@@ -117,6 +129,10 @@ class Graph:
         self._types = {info.name: info.type.tensor_type for info in typed_values(model.graph)}
         self.nodes = [Node(proto, self) for proto in model.graph.node]
         self.sources = {name: node for node in self.nodes for name in node.outputs}
+        self.readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in set(node.inputs):
+                self.readers.setdefault(name, []).append(node)
 
     def shape(self, name: str) -> Shape:
         """Return the shape of a value; raise `BadModel` where it could not be inferred."""
@@ -127,8 +143,19 @@ class Graph:
         return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in self._types[name].shape.dim)
 
     def is_real(self, name: str) -> bool:
-        """Whether a value is a floating-point tensor (or of unknown type): gradients flow only there."""
-        return name not in self._types or np.issubdtype(self.dtype(name), np.floating)
+        """Whether a value is a floating-point tensor, or of unknown type."""
+        return not self._has_type(name) or np.issubdtype(self.dtype(name), np.floating)
+
+    def gradient_type(self, name: str) -> np.dtype[Any]:
+        """Return the type of a value's gradient: its own; of integers, of truth values and of unknown ones the logits'.
+
+        Integers stand for numbers on a path to the logits: what they change there has a derivative.
+        """
+        known = self._has_type(name) and self.is_real(name)
+        return self.dtype(name if known else self.model.graph.output[0].name)
+
+    def _has_type(self, name: str) -> bool:
+        return name in self.constants or name in self._types
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the element type of a value."""
@@ -183,8 +210,12 @@ class Emitter:
         return names
 
     def real(self, value: Any) -> str:
-        """Return a constant of the present floating-point type."""
-        return self._constant(np.asarray(value, self.dtype))
+        """Return a constant of the present floating-point type; what is beyond its range becomes its largest number.
+
+        So no constant is infinite: infinity times the 0 of a mask is no number.
+        """
+        largest = np.finfo(self.dtype).max
+        return self._constant(np.clip(np.asarray(value, np.float64), -largest, largest).astype(self.dtype))
 
     def integers(self, value: Any) -> str:
         """Return an int64 constant: shapes, axes, indices."""
@@ -193,6 +224,14 @@ class Emitter:
     def cast(self, value: str) -> str:
         """Turn a boolean or integer value into the present floating-point type."""
         return self("Cast", value, to=helper.np_dtype_to_tensor_dtype(self.dtype))
+
+    def converted(self, value: str, old: np.dtype[Any], new: np.dtype[Any]) -> str:
+        """Bring a floating-point value from one type to another, where they differ."""
+        return value if old == new else self("Cast", value, to=helper.np_dtype_to_tensor_dtype(new))
+
+    def number(self, node: Node, name: str) -> str:
+        """Return an input or output of a node as a floating-point value: integers in the present type."""
+        return name if node.is_real(name) else self.cast(name)
 
     def reshape(self, value: str, shape: Shape) -> str:
         """Reshape [batch, ...] to [batch, ...], copying the batch, so that inference knows it is the same.

@@ -12,14 +12,16 @@ from onnx.reference import ReferenceEvaluator
 from export.graph.constants import evaluate_node, is_folded
 from export.graph.graph import typed_values
 from runtime.backends.ort import OrtSession
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
+from runtime.session import INPUT, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-INPUT, OUTPUT = "input", "logits"
+    Logits = Callable[[NDArray[Any]], NDArray[Any]]
+
 OPSETS = range(18, 21)
 """18 is what the exporter gives at least; 20 is the newest that TensorRT 10.3, JetPack 6.2's, parses."""
 
@@ -37,7 +39,22 @@ class Pass:
     ensures: Callable[[ModelProto], bool]
 
 
-def prepare(model: ModelProto) -> ModelProto:
+@dataclass(frozen=True)
+class Prepared:
+    """A classifier after all passes. `prepare` alone makes one: what takes it need not prepare it again.
+
+    Args:
+        model: nobody changes it.
+        logits: its answer [B, K] to images [B, C, H, W] of the type of `input`, by one thread, which takes the batch
+            whole. The session behind it is open for as long as this is.
+
+    """
+
+    model: ModelProto
+    logits: Logits
+
+
+def prepare(model: ModelProto) -> Prepared:
     """Return a copy of a classifier without metadata, constants folded, every value's type and shape inferred.
 
     Args:
@@ -48,14 +65,13 @@ def prepare(model: ModelProto) -> ModelProto:
 
     """
     check_interface(model)
-    prepared = ModelProto()
-    prepared.CopyFrom(model)
+    copy = ModelProto()
+    copy.CopyFrom(model)
     for step in PASSES:
-        step.rewrite(prepared)
-        if not step.ensures(prepared):
+        step.rewrite(copy)
+        if not step.ensures(copy):
             raise BadModel(f"the clean-up {step.name!r} did not succeed on this graph")
-    _check_same_logits(model, prepared)
-    return prepared
+    return Prepared(copy, _same_logits(model, copy))
 
 
 def check_interface(model: ModelProto) -> None:
@@ -63,7 +79,7 @@ def check_interface(model: ModelProto) -> None:
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
-        raise BadModel(f"not a valid ONNX model: {str(error).splitlines()[0]}") from None
+        raise BadModel(f"not a valid ONNX model: {first_line(error)}") from None
     opset = opset_of(model)
     if opset not in OPSETS:
         raise BadModel(
@@ -72,7 +88,7 @@ def check_interface(model: ModelProto) -> None:
         )
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in constants]
-    for kind, values, name, rank in (("input", inputs, INPUT, 4), ("output", model.graph.output, OUTPUT, 2)):
+    for kind, values, name, rank in (("input", inputs, INPUT, 4), ("output", model.graph.output, LOGITS, 2)):
         if [info.name for info in values] != [name]:
             raise BadModel(
                 f"the model's {kind}s are {[info.name for info in values]}, not [{name!r}]",
@@ -97,6 +113,12 @@ def input_shape(model: ModelProto) -> tuple[int, int, int]:
         dim.dim_value for info in model.graph.input if info.name == INPUT for dim in info.type.tensor_type.shape.dim[1:]
     )
     return channels, height, width
+
+
+def classes_of(model: ModelProto) -> int:
+    """Return K of a model that passed `check_interface`."""
+    classes: int = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    return classes
 
 
 def to_bytes(model: ModelProto) -> bytes:
@@ -133,7 +155,7 @@ def fold_constants(model: ModelProto) -> None:
     for node in graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = renamed.get(name, name)
-        if node.op_type == "Identity" and node.output[0] != OUTPUT:
+        if node.op_type == "Identity" and node.output[0] != LOGITS:
             renamed[node.output[0]] = node.input[0]
         elif is_folded(node, constants):
             for name, value in zip(node.output, evaluate_node(node, constants, model), strict=True):
@@ -142,7 +164,7 @@ def fold_constants(model: ModelProto) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
-    read = {name for node in kept for name in node.input} | {OUTPUT}
+    read = {name for node in kept for name in node.input} | {LOGITS}
     del graph.initializer[:]
     graph.initializer.extend(tensor for name, tensor in constants.items() if name in read)
     inputs = [info for info in graph.input if info.name not in constants]
@@ -152,7 +174,7 @@ def fold_constants(model: ModelProto) -> None:
 
 def drop_unread(model: ModelProto) -> None:
     """Drop every node that `logits` does not depend on."""
-    wanted, kept = {OUTPUT}, []
+    wanted, kept = {LOGITS}, []
     for node in reversed(model.graph.node):
         if wanted & set(node.output):
             kept.append(node)
@@ -187,7 +209,7 @@ def _reads_only_what_is_computed(model: ModelProto) -> bool:
         if is_folded(node, constants) or not known.issuperset(node.input):
             return False
         known.update(node.output)
-    return OUTPUT in known
+    return LOGITS in known
 
 
 def _has_typed_nodes(model: ModelProto) -> bool:
@@ -196,26 +218,33 @@ def _has_typed_nodes(model: ModelProto) -> bool:
     return all(set(node.output) <= typed | {""} for node in model.graph.node if not node.domain)
 
 
-def _check_same_logits(before: ModelProto, after: ModelProto) -> None:
-    """Compare the logits of two versions of a model on fixed random images; refuse a difference beyond rounding.
+def _same_logits(before: ModelProto, after: ModelProto) -> Logits:
+    """Return the logits of `after`, compared with `before` on fixed random images; refuse more than rounding.
 
     A graph that differs from itself is no defect of the passes, and named so.
     """
-    info = next(info for info in before.graph.input if info.name == INPUT)
-    dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-    images = np.random.default_rng(0).random((2, *input_shape(before))).astype(dtype)
-    expected, again, found = (_logits(model, images) for model in (before, before, after))
+    images = np.random.default_rng(0).random((2, *input_shape(before))).astype(_type_of_images(before))
+    original = _opened(before)
+    expected, again = original(images), original(images)
     if not np.array_equal(expected, again):
         raise BadModel("the graph answers the same image differently each time", hint=DETERMINISTIC)
-    if np.abs(found - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
+    logits = _opened(after)
+    if np.abs(logits(images) - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
         raise BadModel("cleaning up the graph changed its logits", hint="this is a defect of edgeproof: report it")
+    return logits
 
 
-def _logits(model: ModelProto, images: NDArray[Any]) -> NDArray[Any]:
-    """Run a model once: by ONNX Runtime, or where it is in float64, which that lacks kernels for, by onnx itself."""
-    if images.dtype == np.float64:
-        return np.asarray(next(iter(ReferenceEvaluator(model).run(None, {INPUT: images}))))
-    return np.asarray(OrtSession(to_bytes(model), None, precision="fp32", threads=1).logits(images))
+def _opened(model: ModelProto) -> Logits:
+    """Open a model in ONNX Runtime, or where it is in float64, which that lacks kernels for, in onnx itself."""
+    if _type_of_images(model) == np.float64:
+        evaluator = ReferenceEvaluator(model)
+        return lambda images: np.asarray(next(iter(evaluator.run(None, {INPUT: images}))))
+    return OrtSession(to_bytes(model), None, precision="fp32", threads=1).logits
+
+
+def _type_of_images(model: ModelProto) -> np.dtype[Any]:
+    info = next(info for info in model.graph.input if info.name == INPUT)
+    return helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
 
 
 PASSES = (

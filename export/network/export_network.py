@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from export.bundle.write import Claims, Precision, write_bundle
-from export.gradient import gradient_graph
-from export.graph.passes import to_bytes
 from export.limits import refuse_beyond_limits
 from export.network.parity import measure_parity, reference_logits
 from export.network.to_onnx import to_onnx
+from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
-from runtime.backends.ort import OrtSession
 from runtime.errors import BadModel
 from runtime.files import check_new_directory
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from numpy.typing import NDArray
-    from onnx import ModelProto
     from torch import nn
 
     from export.precision.calibrate import Calibration
@@ -67,10 +65,11 @@ def export_network(
     logits = reference_logits(frozen, evaluation)
     if logits.shape[1] != len(claims.classes):
         raise BadModel(f"the network has {logits.shape[1]} logits, but {len(claims.classes)} class names")
-    forward = to_onnx(frozen, shape)
+    with closing(Candidate(to_onnx(frozen, shape))) as single:
+        made = {name: _made(name, single, frozen, evaluation, logits, calibration) for name in precisions}
     return write_bundle(
         out,
-        precisions={name: _made(name, forward, frozen, evaluation, logits, calibration) for name in precisions},
+        precisions=made,
         evaluation=evaluation,
         reference_logits=logits,
         claims=claims,
@@ -80,17 +79,15 @@ def export_network(
 
 def _made(
     name: str,
-    exported: ModelProto,
+    single: Candidate,
     network: nn.Module,
     evaluation: ImageSet,
     logits: NDArray[np.float32],
     calibration: Calibration | None,
 ) -> Precision:
-    """Return one precision of the exported fp32 graph, compared with the network."""
+    """Return one precision of the network exported in fp32, compared with the network."""
     made = PRECISIONS[name]
-    forward, calibrated = made.make(exported, calibration)
-    gradient = gradient_graph(forward)
-    session = OrtSession(to_bytes(forward), to_bytes(gradient), precision=name)
-    parity = measure_parity(network, session, evaluation, logits, made.limits)
+    candidate, calibrated = made.make(single, calibration)
+    parity = measure_parity(network, candidate.session, evaluation, logits, made.limits)
     refuse_beyond_limits(name, parity)
-    return Precision(forward, gradient, parity, calibrated)
+    return Precision(candidate.forward.model, candidate.gradient, parity, calibrated)

@@ -46,13 +46,13 @@ def measure_parity(
         NonFinite, BadModel: from the session.
 
     """
-    found = np.concatenate([session.logits(images.as_float(part)) for part in _batches(len(images))])
+    exported = np.concatenate([session.logits(images.as_float(part)) for part in _batches(len(images))])
     parts = _batches(min(len(images), GRADIENT_IMAGES))
     errors = [_gradient_errors(network, session, images.rows(part), logits.shape[1]) for part in parts]
     return Parity(
-        max_logit_error=_relative(found - logits, logits),
+        max_logit_error=_relative(exported - logits, logits),
         max_logit_error_limit=limits.logit,
-        prediction_agreement=float(np.mean(found.argmax(axis=1) == logits.argmax(axis=1))),
+        prediction_agreement=float(np.mean(exported.argmax(axis=1) == logits.argmax(axis=1))),
         prediction_agreement_limit=limits.agreement,
         median_gradient_error=float(np.median(np.concatenate(errors))),
         median_gradient_error_limit=limits.gradient,
@@ -65,9 +65,9 @@ def _gradient_errors(network: nn.Module, session: Session, images: ImageSet, cla
     label = np.eye(classes, dtype=np.float32)[images.labels]
     weights = np.tile(np.asarray([1, 0, 0, 0], np.float32), (len(x), 1))
     nothing = np.zeros_like(label)
-    _, _, found = session.loss_gradient(x, LossSpec(weights, label, nothing, nothing))
+    _, _, gradients = session.loss_gradient(x, LossSpec(weights, label, nothing, nothing))
     expected = _cross_entropy_gradient(network, x, label)
-    return np.asarray([_relative(f - e, e) for f, e in zip(found, expected, strict=True)])
+    return np.asarray([_relative(g - e, e) for g, e in zip(gradients, expected, strict=True)])
 
 
 def _cross_entropy_gradient(network: nn.Module, x: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
@@ -86,8 +86,8 @@ def _relative(difference: NDArray[Any], scale: NDArray[Any]) -> float:
 
 
 def _tensor(array: NDArray[Any], network: nn.Module) -> torch.Tensor:
-    place = next(network.parameters(), torch.empty(0))
-    return torch.from_numpy(np.ascontiguousarray(array)).to(place.device)
+    parameter = next(network.parameters(), torch.empty(0))
+    return torch.from_numpy(np.ascontiguousarray(array)).to(parameter.device)
 
 
 def _batches(n: int) -> list[slice]:

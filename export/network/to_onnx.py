@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from export.graph.passes import INPUT, OPSETS, OUTPUT, opset_of, prepare
-from runtime.errors import BadModel
+from export.graph.passes import OPSETS, opset_of, prepare
+from runtime.errors import BadModel, first_line
+from runtime.session import INPUT, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from onnx import ModelProto
     from torch import nn
 
+    from export.graph.passes import Prepared
     from runtime.bundle.manifest import InputShape
 
 OPSET = 20
 
 
-def to_onnx(network: nn.Module, shape: InputShape) -> ModelProto:
+def to_onnx(network: nn.Module, shape: InputShape) -> Prepared:
     """Export a classifier in float32, dynamic in the batch only, batch normalisation folded.
 
     Args:
@@ -49,7 +50,7 @@ def to_onnx(network: nn.Module, shape: InputShape) -> ModelProto:
                 (example,),
                 dynamo=True,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[LOGITS],
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
@@ -85,4 +86,4 @@ def _cause(error: BaseException) -> str:
     """Return the first line of the innermost error: the exporter's own are pages of advice."""
     while error.__cause__:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from export.graph.passes import INPUT, prepare, to_bytes
+from export.graph.passes import prepare, to_bytes
 from export.precision.half import WEIGHTED
-from runtime.errors import BadData, BadModel
+from runtime.errors import BadData, BadModel, first_line
 from runtime.files import sha256
+from runtime.session import INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from export.graph.passes import Prepared
     from runtime.images.image_set import ImageSet
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
@@ -70,7 +72,7 @@ def calibration_images(
     for start in range(0, len(order), count):
         part = order[start : start + count]
         digests = _digests(images.rows(part))
-        kept += [int(place) for place, digest in zip(part, digests, strict=True) if digest not in judged]
+        kept += [int(row) for row, digest in zip(part, digests, strict=True) if digest not in judged]
         if len(kept) >= 2 * count:
             break
     if not kept:
@@ -88,15 +90,15 @@ def _digests(images: ImageSet) -> Iterator[str]:
             yield sha256(image.tobytes())
 
 
-def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
-    """Return a copy whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
+def in_int8(forward: Prepared, calibration: Calibration) -> Prepared:
+    """Return a graph whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
 
     Activations are quantised where such an operation reads them, with one symmetric scale; weights with one for each
     output channel, stored as int8; biases and everything between stay float32. That is where TensorRT wants them, and
     it fuses the rest itself.
 
     Args:
-        model: as `export.graph.passes.prepare` returns it, in float32.
+        forward: in float32.
         calibration: the images and the method.
 
     Raises:
@@ -105,11 +107,11 @@ def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    if not any(node.op_type in WEIGHTED for node in model.graph.node):
+    if not any(node.op_type in WEIGHTED for node in forward.model.graph.node):
         raise BadModel("nothing to quantise: the model has no convolution and no matrix product")
-    with tempfile.TemporaryDirectory() as place, _silence():
-        source, target = Path(place) / "float.onnx", Path(place) / "int8.onnx"
-        source.write_bytes(to_bytes(model))
+    with tempfile.TemporaryDirectory() as directory, _silence():
+        source, target = Path(directory) / "float.onnx", Path(directory) / "int8.onnx"
+        source.write_bytes(to_bytes(forward.model))
         try:
             quantize_static(
                 source,
@@ -135,7 +137,7 @@ def in_int8(model: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto
             )
             quantized = onnx.load(target)
         except Exception as error:  # of whatever kind its kernels and its own checks raise
-            raise BadModel(f"ONNX Runtime cannot quantise the model: {_first_line(error)}") from error
+            raise BadModel(f"ONNX Runtime cannot quantise the model: {first_line(error)}") from error
     return prepare(quantized)
 
 
@@ -172,7 +174,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         root.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,11 +8,14 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from export.graph.graph import typed_values
-from export.graph.passes import OUTPUT, opset_of, prepare
+from export.graph.passes import opset_of, prepare
 from runtime.errors import BadModel
+from runtime.session import LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from export.graph.passes import Prepared
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 FLOATS: dict[int, str] = {HALF: "float16", SINGLE: "float32"}
@@ -20,14 +23,14 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LARGEST = float(np.finfo(np.float16).max)
 
 
-def in_float16(model: ModelProto, nodes: Collection[str] | None = None) -> ModelProto:
-    """Return a copy in which nodes compute in float16; `input` and `logits` stay float32.
+def in_float16(forward: Prepared, nodes: Collection[str] | None = None) -> Prepared:
+    """Return a graph in which nodes compute in float16; `input` and `logits` stay float32.
 
     An input that an operation takes in float32 alone, as Resize its scales, stays that. Constants beyond float16's
     range become its largest number.
 
     Args:
-        model: as `export.graph.passes.prepare` returns it, in float32, at most in part in float16.
+        forward: in float32, at most in part in float16.
         nodes: names of outputs of those nodes. None: all from the first with weights on; what lies before, the
             normalisation, costs little, and would round the images themselves.
 
@@ -35,16 +38,16 @@ def in_float16(model: ModelProto, nodes: Collection[str] | None = None) -> Model
         BadModel: the model has branches or loops.
 
     """
-    chosen = _from_first_weights(model) if nodes is None else set(nodes)
-    caster = _Caster(model)
-    for node in model.graph.node:
+    chosen = _from_first_weights(forward.model) if nodes is None else set(nodes)
+    caster = _Caster(forward.model)
+    for node in forward.model.graph.node:
         caster.add(node, half=node.output[0] in chosen)
     return prepare(caster.result())
 
 
 def _from_first_weights(model: ModelProto) -> set[str]:
     nodes = list(model.graph.node)
-    first = next((place for place, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
+    first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
     return {node.output[0] for node in nodes[first:]}
 
 
@@ -82,12 +85,12 @@ class _Caster:
 
     def result(self) -> ModelProto:
         """Return the model as it is now, its output in float32 again."""
-        if self._is(OUTPUT, HALF):
-            inner = f"{OUTPUT}/float16"
+        if self._is(LOGITS, HALF):
+            inner = f"{LOGITS}/float16"
             for node in self._nodes:
-                node.input[:] = [inner if name == OUTPUT else name for name in node.input]
-                node.output[:] = [inner if name == OUTPUT else name for name in node.output]
-            self._nodes.append(helper.make_node("Cast", [inner], [OUTPUT], name="cast_logits", to=SINGLE))
+                node.input[:] = [inner if name == LOGITS else name for name in node.input]
+                node.output[:] = [inner if name == LOGITS else name for name in node.output]
+            self._nodes.append(helper.make_node("Cast", [inner], [LOGITS], name="cast_logits", to=SINGLE))
         model = ModelProto()
         model.CopyFrom(self._model)
         del model.graph.node[:], model.graph.value_info[:]
@@ -124,7 +127,7 @@ def _letters(node: NodeProto, opset: int) -> list[str | None]:
     if schema is None:
         return [None] * len(node.input)
     takes = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
-    formal = [_formal(schema.inputs, place) for place in range(len(node.input))]
+    formal = [_formal(schema.inputs, index) for index in range(len(node.input))]
     return [letter if "tensor(float16)" in takes.get(letter, ()) else None for letter in formal]
 
 
@@ -132,12 +135,12 @@ def _output_letters(node: NodeProto, opset: int) -> list[str]:
     schema = _schema(node, opset)
     if schema is None:
         return [""] * len(node.output)
-    return [_formal(schema.outputs, place) for place in range(len(node.output))]
+    return [_formal(schema.outputs, index) for index in range(len(node.output))]
 
 
-def _formal(parameters: Sequence[defs.OpSchema.FormalParameter], place: int) -> str:
+def _formal(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> str:
     """Return the type of a parameter as the schema has it; the last stands for all that follow."""
-    return str(parameters[min(place, len(parameters) - 1)].type_str)
+    return str(parameters[min(index, len(parameters) - 1)].type_str)
 
 
 def _schema(node: NodeProto, opset: int) -> defs.OpSchema | None:

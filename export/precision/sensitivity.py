@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.gradient import gradient_graph
-from export.graph.passes import to_bytes
+from export.graph.passes import classes_of
+from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
 from runtime.backends.batch_halving import BatchHalving
-from runtime.backends.ort import OrtSession
 from runtime.progress import Silent, log
 from runtime.suite.campaign import Campaign, Target, clean_pass
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from onnx import ModelProto
-
+    from export.graph.passes import Prepared
     from runtime.images.image_set import ImageSet
 
 MOST = 0.01
@@ -48,39 +45,40 @@ class Accuracy:
         return f"clean {self.clean:.1%}" + ("" if self.pgd is None else f", PGD-10 {self.pgd:.1%}")
 
 
-def accuracy(model: ModelProto, images: ImageSet, eps: float | None) -> Accuracy:
+def accuracy(candidate: Candidate, images: ImageSet, eps: float | None) -> Accuracy:
     """Measure a graph by the attack that chooses checkpoints in training; clean alone without `eps`.
 
     Raises:
         BadModel: it has no gradient graph, and is to be attacked.
 
     """
-    gradient = None if eps is None else to_bytes(gradient_graph(model))
-    session = BatchHalving(OrtSession(to_bytes(model), gradient, precision="int8"))
-    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    target = Target(session, images, classes, BATCH, np.asarray)
+    classes = classes_of(candidate.forward.model)
+    target = Target(BatchHalving(candidate.session), images, classes, BATCH, np.asarray)
     evidence = clean_pass(target, 0, Silent())
     pgd = None if eps is None else Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0).accuracy
     return Accuracy(float(evidence.correct.mean()), pgd)
 
 
-def ranked(quantized: ModelProto, single: ModelProto, images: ImageSet) -> list[tuple[str, float]]:
+def ranked(quantized: Prepared, single: Candidate, images: ImageSet) -> list[tuple[str, float]]:
     """Return the layers, the most sensitive first: each with the logit error of the graph that has it alone in int8.
 
     The error is the mean square over images and classes, on the first `RANKED` images.
     """
     x = images.as_float(slice(0, RANKED))
-    exact = _logits(single, x)
-    known = layers(single)
+    exact = single.session.logits(x)
+    known = layers(single.forward)
     errors = {}
     for name, value in known.items():
         others = set(known.values()) - {value}
-        errors[name] = float(np.square(_logits(unquantized(quantized, single, others), x) - exact).mean())
+        alone = Candidate(unquantized(quantized, single.forward, others), differentiable=False)
+        errors[name] = float(np.square(alone.session.logits(x) - exact).mean())
     return sorted(errors.items(), key=lambda item: -item[1])
 
 
-def chosen(quantized: ModelProto, single: ModelProto, images: ImageSet, eps: float | None) -> tuple[str, ...]:
-    """Return the layers to keep in float16: none where int8 costs at most `MOST`, else the most sensitive.
+def chosen(
+    quantized: Candidate, single: Candidate, images: ImageSet, eps: float | None
+) -> tuple[tuple[str, ...], Candidate]:
+    """Return the layers to keep in float16, none where int8 costs at most `MOST`, and the graph that keeps them.
 
     They are taken in order of `ranked`, 1, 2, 4 and so on, until what is left costs no more than that.
 
@@ -92,23 +90,20 @@ def chosen(quantized: ModelProto, single: ModelProto, images: ImageSet, eps: flo
 
     """
     images = images.rows(slice(0, IMAGES))
-    exact, plain = (accuracy(model, images, eps) for model in (single, quantized))
+    exact, plain = (accuracy(candidate, images, eps) for candidate in (single, quantized))
     _say(images, exact, plain, "plain int8")
     if exact.lost(plain) <= MOST:
-        return ()
-    names = [name for name, _ in ranked(quantized, single, images)]
+        return (), quantized
+    names = [name for name, _ in ranked(quantized.forward, single, images)]
     count = 1
     while True:
-        found = accuracy(keep(quantized, single, names[:count]), images, eps)
-        _say(images, exact, found, f"int8 with {count} of {len(names)} layers in fp16")
-        if exact.lost(found) <= MOST or count == len(names):
-            return tuple(names[:count])
+        mixed = replace(quantized, forward=keep(quantized.forward, single.forward, names[:count]))
+        left = accuracy(mixed, images, eps)
+        _say(images, exact, left, f"int8 with {count} of {len(names)} layers in fp16")
+        if exact.lost(left) <= MOST or count == len(names):
+            return tuple(names[:count]), mixed
         count = min(2 * count, len(names))
 
 
-def _logits(model: ModelProto, x: NDArray[np.float32]) -> NDArray[Any]:
-    return np.asarray(OrtSession(to_bytes(model), None, precision="int8").logits(x))
-
-
-def _say(images: ImageSet, exact: Accuracy, found: Accuracy, what: str) -> None:
-    log(f"{what}, on {len(images)} images of {images.name}: {found} (fp32: {exact})")
+def _say(images: ImageSet, exact: Accuracy, measured: Accuracy, what: str) -> None:
+    log(f"{what}, on {len(images)} images of {images.name}: {measured} (fp32: {exact})")

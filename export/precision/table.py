@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from export.limits import Limits
@@ -18,7 +18,7 @@ from runtime.spec import DataRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from onnx import ModelProto
+    from export.precision.candidate import Candidate
 
 
 @dataclass(frozen=True)
@@ -27,39 +27,48 @@ class Format:
 
     Args:
         says: how it computes, in a few words.
-        make: the graph in it, of the prepared fp32 graph and, where `calibrated`, of calibration images; and what set
-            its ranges.
+        make: the model in it, of the model in fp32 and, where `calibrated`, of calibration images; and what set its
+            ranges.
         limits: of its distance from the original.
         calibrated: whether it needs images.
 
     """
 
     says: str
-    make: Callable[[ModelProto, Calibration | None], tuple[ModelProto, Calibrated | None]]
+    make: Callable[[Candidate, Calibration | None], tuple[Candidate, Calibrated | None]]
     limits: Limits
     calibrated: bool = False
 
 
-def _int8(forward: ModelProto, calibration: Calibration | None) -> tuple[ModelProto, Calibrated]:
+def _fp32(single: Candidate, calibration: Calibration | None) -> tuple[Candidate, None]:
+    return single, None
+
+
+def _fp16(single: Candidate, calibration: Calibration | None) -> tuple[Candidate, None]:
+    return replace(single, forward=in_float16(single.forward)), None
+
+
+def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate, Calibrated]:
     if calibration is None:
         raise UsageFault(
             "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
         )
     images = calibration.images
     log(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
-    model, names = in_int8(forward, calibration), calibration.keep
+    candidate, names = replace(single, forward=in_int8(single.forward, calibration)), calibration.keep
     if names is None:
-        names = chosen(model, forward, calibration.held or images, calibration.eps)
+        names, candidate = chosen(candidate, single, calibration.held or images, calibration.eps)
+    elif names:
+        candidate = replace(single, forward=keep(candidate.forward, single.forward, names))
     data = DataRecord(name=images.name, n=len(images), sha256=images.sha256)
-    calibrated = Calibrated(data=data, method=calibration.method, kept_fp16=names)
-    return keep(model, forward, names) if names else model, calibrated
+    return candidate, Calibrated(data=data, method=calibration.method, kept_fp16=names)
 
 
 PRECISIONS: dict[str, Format] = {
-    "fp32": Format("float32", lambda forward, _: (forward, None), Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
+    "fp32": Format("float32", _fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
     "fp16": Format(
         "float16 from the first weights on",
-        lambda forward, _: (in_float16(forward), None),
+        _fp16,
         Limits(logit=1e-2, agreement=0.99, gradient=0.2),
     ),
     "int8": Format(

@@ -1,8 +1,9 @@
 """The derivative of each ONNX operation, in one table.
 
 A rule gets a place to emit nodes, the forward node and the name of the gradient of its first output; it returns the
-names of the gradients of the inputs in `node.active`, by position (more do no harm). To teach edgeproof another
-operation, write its rule and enter it here.
+names of the gradients of the inputs in `node.active`, by position (more do no harm). All are of the type that the node
+computes in; where it takes or gives integers or truth values, their gradients are brought to it and back
+(`export.gradient`). To teach edgeproof another operation, write its rule and enter it here.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ from export.rules import (
     resize,
     selection,
     smooth,
+    staircases,
 )
 
 Gradients = Mapping[int, str]
 Rule = Callable[[Emitter, Node, str], Gradients]
 
+OF_SHAPES = frozenset({"Shape", "Size"})
+"""Operations whose outputs depend on the shape of their input alone: no gradient flows there."""
+
 RULES: dict[str, Rule] = {
     "Abs": elementwise.absolute,
     "Add": arithmetic.add,
+    "And": staircases.connective,
+    "ArgMax": staircases.choice,
+    "ArgMin": staircases.choice,
     "AveragePool": pooling.average_pool,
     "BatchNormalization": convolution.batch_normalization,
-    "Cast": elementwise.cast,
-    "Ceil": elementwise.flat,
+    "Cast": staircases.cast,
+    "Ceil": staircases.straight_through,
     "Celu": activations.celu,
     "Clip": activations.clip,
     "Concat": layout.concat,
@@ -47,23 +55,29 @@ RULES: dict[str, Rule] = {
     "Dropout": activations.dropout,
     "Einsum": matrix.einsum,
     "Elu": activations.elu,
+    "Equal": staircases.equal,
     "Erf": smooth.erf,
     "Exp": elementwise.exponential,
     "Expand": arithmetic.expand,
     "Flatten": layout.reshape,
-    "Floor": elementwise.flat,
+    "Floor": staircases.straight_through,
     "Gather": selection.gather,
     "Gelu": smooth.gelu,
     "Gemm": matrix.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
     "GlobalMaxPool": reduction.global_max_pool,
+    "Greater": staircases.comparison,
+    "GreaterOrEqual": staircases.comparison,
     "HardSigmoid": activations.hard_sigmoid,
     "HardSwish": activations.hard_swish,
+    "Hardmax": staircases.choice,
     "Identity": activations.identity,
     "InstanceNormalization": normalization.instance_normalization,
     "LRN": normalization.local_response_normalization,
     "LayerNormalization": normalization.layer_normalization,
     "LeakyRelu": activations.leaky_relu,
+    "Less": staircases.comparison,
+    "LessOrEqual": staircases.comparison,
     "Log": elementwise.logarithm,
     "LogSoftmax": activations.log_softmax,
     "MatMul": matrix.matmul,
@@ -74,6 +88,9 @@ RULES: dict[str, Rule] = {
     "Mish": smooth.mish,
     "Mul": arithmetic.multiply,
     "Neg": elementwise.negative,
+    "Not": staircases.negation,
+    "OneHot": staircases.one_hot,
+    "Or": staircases.connective,
     "PRelu": activations.prelu,
     "Pad": layout.pad,
     "Pow": elementwise.power,
@@ -87,10 +104,10 @@ RULES: dict[str, Rule] = {
     "Relu": activations.relu,
     "Reshape": layout.reshape,
     "Resize": resize.resize,
-    "Round": elementwise.flat,
+    "Round": staircases.straight_through,
     "Selu": activations.selu,
     "Sigmoid": smooth.sigmoid,
-    "Sign": elementwise.flat,
+    "Sign": staircases.sign,
     "Slice": selection.slice_,
     "Softmax": activations.softmax,
     "Softplus": smooth.softplus,
@@ -105,7 +122,25 @@ RULES: dict[str, Rule] = {
     "Transpose": layout.transpose,
     "Unsqueeze": layout.reshape,
     "Where": arithmetic.where,
+    "Xor": staircases.connective,
 }
 
 RULES_OF_MANY: dict[str, Callable[[Emitter, Node, Sequence[str | None]], Gradients]] = {"Split": selection.split}
 """Operations with several outputs: the rule gets the gradient of each, None where nothing read it."""
+
+LED: dict[str, Callable[[Node], tuple[int, ...]]] = {
+    "Mul": staircases.led_by_slopes,
+    "Where": arithmetic.led_by_branches,
+}
+"""Operations of which not every input that depends on the image leads on: to the places of those that do."""
+
+OF_INTEGERS = frozenset(
+    {
+        *("Add", "Mul", "Neg", "Sub", "Max", "Min", "Relu", "Clip", "MaxPool", "Resize"),
+        *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"),
+        *("SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
+        *("Cast", "DequantizeLinear", "OneHot"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Not", "Or", "Xor"),
+    }
+)
+"""Operations whose rules hold for integers and truth values that depend on the image; others are refused there."""

@@ -37,7 +37,7 @@ def dropout(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 def relu(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Mask y = max(x, 0); the gradient at the kink is 0, as torch has it."""
-    return {0: emit("Mul", dy, _beyond(emit, node.outputs[0], 0.0, 1))}
+    return {0: emit("Mul", dy, _beyond(emit, emit.number(node, node.outputs[0]), 0.0, 1))}
 
 
 def clip(emit: Emitter, node: Node, dy: str) -> Gradients:
@@ -53,7 +53,7 @@ def clip(emit: Emitter, node: Node, dy: str) -> Gradients:
             mask = (
                 _beyond(emit, node.outputs[0], bound, sign)
                 if spread
-                else emit.cast(emit(inside, node.inputs[0], emit.real(bound)))
+                else emit.cast(emit(inside, emit.number(node, node.inputs[0]), emit.real(bound)))
             )
             dy = emit("Mul", dy, mask)
     return {0: dy}

@@ -23,7 +23,8 @@ def subtract(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 def multiply(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Differentiate y = a b: da = dy b, db = dy a."""
-    return {i: _narrowed(emit, node, i, emit("Mul", dy, node.inputs[1 - i])) for i in node.active}
+    factors = {i: emit.number(node, node.inputs[1 - i]) for i in node.active}
+    return {i: _narrowed(emit, node, i, emit("Mul", dy, factor)) for i, factor in factors.items()}
 
 
 def divide(emit: Emitter, node: Node, dy: str) -> Gradients:
@@ -54,12 +55,21 @@ def extreme(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def where(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Mask by the condition, and by its opposite."""
+    """Mask by the condition, and by its opposite; where it alone depends on the image, it is a step from b to a.
+
+    See `led_by_branches`.
+    """
     if 0 in node.active:
-        raise node.refused("its condition depends on the image")
+        a, b = (emit.number(node, name) for name in node.inputs[1:])
+        return {0: _narrowed(emit, node, 0, emit("Mul", dy, emit("Sub", a, b)))}
     met = emit.cast(node.inputs[0])
     masks = {1: met, 2: emit("Sub", emit.real(1), met)}
     return {i: _narrowed(emit, node, i, emit("Mul", dy, masks[i])) for i in node.active}
+
+
+def led_by_branches(node: Node) -> tuple[int, ...]:
+    """Return which inputs of a Where lead on: where a branch has a slope, the condition adds none to it."""
+    return tuple(position for position in node.active if position) or node.active
 
 
 def expand(emit: Emitter, node: Node, dy: str) -> Gradients:

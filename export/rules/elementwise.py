@@ -1,15 +1,13 @@
-"""One number to one number: Abs, Neg, Exp, Log, Sqrt, Pow, Reciprocal, Cast; and what is flat wherever it is smooth."""
+"""One number to one number: Abs, Neg, Exp, Log, Sqrt, Pow, Reciprocal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnx import helper
-
 from export.rules.broadcast import sum_to
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node
+    from export.graph.graph import Array, Emitter, Node
     from export.rules import Gradients
 
 
@@ -34,8 +32,16 @@ def logarithm(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def square_root(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Return dx = dy / (2 y)."""
-    return {0: emit("Div", dy, emit("Add", node.outputs[0], node.outputs[0]))}
+    """Return dx = dy / (2 y); 0 at 0, as the root of a norm or of a deviation has it in torch."""
+    y = node.outputs[0]
+    return {0: quotient(emit, dy, emit("Add", y, y))}
+
+
+def quotient(emit: Emitter, numerator: str, denominator: str) -> str:
+    """Return a / b, and 0 where b is 0."""
+    nothing = emit.cast(emit("Equal", denominator, emit.real(0)))
+    kept = emit("Mul", numerator, emit("Sub", emit.real(1), nothing))
+    return emit("Div", kept, emit("Add", denominator, nothing))
 
 
 def reciprocal(emit: Emitter, node: Node, dy: str) -> Gradients:
@@ -48,18 +54,20 @@ def power(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Differentiate x^p with a constant exponent: dx = dy p x^(p-1)."""
     if 1 in node.active:
         raise node.refused("its exponent depends on the image")
-    x, exponent = node.inputs[0], node.constant(1)
-    # A product where it can be one: Pow is slow, and of a negative base not a number to every engine.
-    lower = x if exponent.size == 1 and exponent == 2 else emit("Pow", x, emit.real(exponent - 1.0))
-    slope = emit("Mul", lower, emit.real(exponent))
+    exponent = node.constant(1)
+    slope = emit("Mul", _lower_power(emit, node.inputs[0], exponent), emit.real(exponent))
     return {0: sum_to(emit, emit("Mul", dy, slope), node.output_shape, node.shape())}
 
 
-def cast(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Hand the gradient on, in the type of the input."""
-    return {0: emit("Cast", dy, to=helper.np_dtype_to_tensor_dtype(node.dtype()))}
+def _lower_power(emit: Emitter, x: str, exponent: Array) -> str:
+    """Return x^(p - 1); where that is a pole, below a p of 1 at 0, it is 0: see `square_root`.
 
-
-def flat(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Round, Floor, Ceil and Sign: 0 wherever there is a derivative; the checks of a verdict notice the blindness."""
-    return {0: emit("Mul", dy, emit.real(0))}
+    A product where it can be one: Pow is slow, and of a negative base not a number to every engine.
+    """
+    if exponent.size == 1 and exponent == 2:
+        return x
+    if (exponent >= 1).all():
+        return emit("Pow", x, emit.real(exponent - 1.0))
+    pole = emit("Mul", emit.cast(emit("Equal", x, emit.real(0))), emit.real(exponent < 1))
+    finite = emit("Pow", emit("Add", x, pole), emit.real(exponent - 1.0))
+    return emit("Mul", finite, emit("Sub", emit.real(1), pole))

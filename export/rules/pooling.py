@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from export.rules import Gradients
 
 BELOW_ALL = -1e30
-"""Padding that no activation is under; finite, for it is multiplied by zeros."""
+"""Padding that no activation is under: in float16 its least number. Finite, for it is multiplied by zeros."""
 
 
 def global_average_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
@@ -46,7 +46,7 @@ def max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
     count = math.prod(window.kernel)
     laid_out = emit(
         "Conv",
-        _padded(emit, node.inputs[0], window),
+        _padded(emit, emit.number(node, node.inputs[0]), window),
         picks,
         group=channels,
         kernel_shape=list(window.kernel),

@@ -1,4 +1,7 @@
-"""QuantizeLinear and DequantizeLinear: the gradient goes straight through, inside the range that is not clipped."""
+"""QuantizeLinear and DequantizeLinear: the gradient goes straight through, inside the range that is not clipped.
+
+The integers between them carry the gradient on, through whatever moves, picks or clips them: that of 1, not of scale.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.graph.constants import QUANTIZE
+from export.graph.constants import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Node
@@ -19,20 +22,29 @@ def quantize(emit: Emitter, node: Node, dy: str) -> Gradients:
     Rounding has no useful derivative, and counts as none (straight-through, Bengio et al. 2013). Clipping does have
     one, 0: without it the gradient of a quantiser that took a ReLU's place would flow where the ReLU's does not.
     """
-    lowest, highest = _range(node)
-    within = _and(emit, node, lowest, highest)
-    return {0: emit("Mul", dy, emit.cast(within))}
+    within = emit("Mul", dy, emit.cast(_and(emit, node, *_range(node))))
+    if _is_undone(node):
+        return {0: within}
+    return {0: emit("Div", within, emit.real(_along_axis(node, _numbers(node)[0])))}
 
 
 def dequantize(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Hand the gradient on to the quantiser that made the integers, which has the same scale and zero point."""
+    """Return dq = dy scale, for x = scale (q - zero point); as it is where the quantiser would divide by it again."""
     source = node.source()
-    if source is None or source.op != QUANTIZE:
-        raise node.refused("its input is not made by QuantizeLinear")
-    same = all(np.array_equal(ours, theirs) for ours, theirs in zip(_numbers(node), _numbers(source), strict=True))
-    if not same or node.attribute("axis", 1) != source.attribute("axis", 1):
-        raise node.refused("its scale or zero point is not its quantiser's")
-    return {0: dy}
+    if source is not None and source.op == QUANTIZE and _is_undone(source):
+        return {0: dy}
+    return {0: emit("Mul", dy, emit.real(_along_axis(node, _numbers(node)[0])))}
+
+
+def _is_undone(quantiser: Node) -> bool:
+    """Whether all that reads the integers gives them back their own scale."""
+    scale, axis = _numbers(quantiser)[0], quantiser.attribute("axis", 1)
+    return all(
+        reader.op == DEQUANTIZE
+        and np.array_equal(_numbers(reader)[0], scale)
+        and (scale.size == 1 or reader.attribute("axis", 1) == axis)
+        for reader in quantiser.readers()
+    )
 
 
 def _range(node: Node) -> tuple[Any, Any]:
@@ -42,12 +54,18 @@ def _range(node: Node) -> tuple[Any, Any]:
         raise node.refused(f"it quantises to {zero.dtype}")
     limits = np.iinfo(zero.dtype)
     bounds = [(bound - zero.astype(np.float64)) * scale for bound in (limits.min - 0.5, limits.max + 0.5)]
-    if scale.size == 1:
-        return tuple(bound.reshape(()) for bound in bounds)
+    lowest, highest = (_along_axis(node, bound) for bound in bounds)
+    return lowest, highest
+
+
+def _along_axis(node: Node, values: Any) -> Any:
+    """Return one number, or one for each place along the node's axis, so that it broadcasts against its input."""
+    if values.size == 1:
+        return values.reshape(())
     rank, axis = len(node.shape()), node.attribute("axis", 1)
     shape = [1] * rank
-    shape[axis % rank] = scale.size
-    return tuple(bound.reshape(shape) for bound in bounds)
+    shape[axis % rank] = values.size
+    return values.reshape(shape)
 
 
 def _numbers(node: Node) -> tuple[Any, Any]:

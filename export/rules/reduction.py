@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.rules.broadcast import sum_over
+from export.rules.elementwise import quotient
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Node
@@ -38,10 +39,10 @@ def global_max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def reduce_l2(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Return dx = dy x / y."""
+    """Return dx = dy x / y; 0 where the norm is 0, as torch has it."""
     axes = reduced_axes(node)
     y = _kept(emit, node, axes, node.outputs[0])
-    return {0: emit("Mul", node.inputs[0], emit("Div", _kept(emit, node, axes, dy), y))}
+    return {0: emit("Mul", node.inputs[0], quotient(emit, _kept(emit, node, axes, dy), y))}
 
 
 def reduced_axes(node: Node) -> list[int]:

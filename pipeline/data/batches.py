@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.memory import free_memory
-from runtime.errors import BadData, EdgeproofError, MissingEnvironment
+from runtime.errors import BadData, EdgeproofError, MissingEnvironment, first_line
 from runtime.images.decode import Pictures
 from runtime.images.image_set import CHUNK, ImageSet
 
@@ -166,7 +166,7 @@ def _unless_a_worker_dies(loader: DataLoader[Any]) -> Iterator[Any]:
             if "DataLoader worker" not in str(error):
                 raise
             raise MissingEnvironment(
-                f"a process that decodes images was lost: {str(error).splitlines()[0]}",
+                f"a process that decodes images was lost: {first_line(error)}",
                 hint="memory may have run out, in a container its shared memory: docker run --shm-size=2g",
             ) from error
         yield batch

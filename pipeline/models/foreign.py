@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models import NETWORKS, Blueprint, build_network
-from runtime.errors import BadModel
+from runtime.errors import BadModel, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which checkpoints of whole trainings keep the weights."""
@@ -97,7 +97,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             hint="where you trust it, load it there and save its weights alone: torch.save(model.state_dict(), FILE)",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise BadModel(f"{path} is damaged, or no PyTorch checkpoint: {_first_line(error)}", hint=again) from None
+        raise BadModel(f"{path} is damaged, or no PyTorch checkpoint: {first_line(error)}", hint=again) from None
     while isinstance(content, Mapping) and (
         inner := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
     ):
@@ -144,7 +144,3 @@ def _check_fits(
         + "; ".join(part for part in (lacks and f"{lacks} differ", brings and f"{brings} are not its own") if part),
         hint=f"{said}; teacher.arch, width and depth say what to expect",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

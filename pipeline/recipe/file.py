@@ -6,11 +6,11 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pipeline.methods import METHODS
+from pipeline.recipe.source import read_source
 from runtime.errors import BadRecipe
 
 BASE, FOR = "base", "for"
@@ -39,12 +39,6 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]
     method = reduce(_upon, (*(file.table for file in files), asked)).get("method")
     name = str(method.get("name")) if isinstance(method, dict) else ""
     return _laid(files, name, asked), where
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that ship with the package."""
-    folder = resources.files("pipeline").joinpath("recipes")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 @dataclass(frozen=True)
@@ -87,9 +81,9 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
     """Return a recipe's files, its lowest base first, and what to call it in messages."""
     if source in above:
         raise BadRecipe(f"{source} is its own {BASE}: {' -> '.join((*above, source))}")
-    text, where = _read(source)
+    where = source if source.endswith(".toml") else f"recipe {source}"
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads(read_source(source, "recipe"))
     except tomllib.TOMLDecodeError as error:
         raise BadRecipe(f"{where}: {error}") from None
     base, special = table.pop(BASE, None), table.pop(FOR, {})
@@ -104,21 +98,6 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
         raise BadRecipe(f"{where}: {BASE} is {base!r}", hint="the name of a recipe, or a path that ends in .toml")
     beneath = str((Path(source).parent / base).resolve()) if base.endswith(".toml") else base
     return (*_with_bases(beneath, (*above, source))[0], file), where
-
-
-def _read(source: str) -> tuple[str, str]:
-    path = Path(source)
-    packaged = resources.files("pipeline").joinpath("recipes", f"{source}.toml")
-    try:
-        if path.suffix == ".toml":
-            return path.read_text(), str(path)
-        return packaged.read_text(), f"recipe {source}"
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise BadRecipe(
-            f"no recipe {source!r}", hint=f"a path that ends in .toml, or one of: {', '.join(recipe_names())}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise BadRecipe(f"{source}: {error}") from None
 
 
 def _upon(beneath: Table, above: Table) -> Table:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ from torch import nn
 from pipeline.methods.search import Precision
 from pipeline.models.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe.schema import Recipe, load_recipe
-from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
+from runtime.errors import BadInput, BadRecipe, UsageFault
 from runtime.files import check_new_directory, sha256
+from runtime.locks import lock_if_free
 from runtime.spec import DataRecord, Digest, Frozen
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
@@ -128,33 +127,14 @@ def sole_writer(directory: Path) -> Iterator[None]:
 
     """
     directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if not locked(handle, directory):
-            raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out")
-        yield
+        with lock_if_free(directory) as mine:
+            if not mine:
+                raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out")
+            yield
     finally:
-        os.close(handle)
         with suppress(OSError):
             directory.rmdir()
-
-
-def locked(handle: int, directory: Path) -> bool:
-    """Lock an open file of a directory for this process as long as it is open; False where another process has it.
-
-    Raises:
-        MissingEnvironment: the file system has no locks, as Lustre without `-o flock`.
-
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise MissingEnvironment(
-            f"{directory} cannot be locked: {error.strerror}", hint="name an --out on a file system that has locks"
-        ) from None
-    return True
 
 
 def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:

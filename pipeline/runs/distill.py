@@ -14,17 +14,19 @@ from lightning_fabric import Fabric
 from pipeline.data.batches import Batches
 from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.memory import running_out
+from pipeline.methods import METHODS
 from pipeline.models.checkpoint import NetworkCard
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
 from pipeline.runs.loop import Run
 from pipeline.runs.state import Standing, restore_state
-from pipeline.runs.teacher import prepare_teacher
+from pipeline.runs.teacher import check_teacher, prepare_teacher
 from pipeline.training.devices import from_first, launch, local_processes
 from pipeline.training.precision import in_words, resolve
 from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
+from runtime.errors import BadData
 from runtime.files import write_atomic
 from runtime.images.classes import order_in_words
 from runtime.images.image_set import DATA_ROOT, ImageSet
@@ -105,15 +107,21 @@ def _trained(
 ) -> Summary:
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
+    tell = log if fabric.is_global_zero else _say_nothing
+    check_teacher(recipe)
+    tell(f"{recipe.name}: reading the images")
     data = recipe.data
     dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size, sharing=local_processes(fabric))
-    if data.path is not None and fabric.is_global_zero:
-        log(f"{data.path}: {order_in_words(dataset.classes)}")
+    if data.path is not None:
+        tell(f"{data.path}: {order_in_words(dataset.classes)}")
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
+    _check_batch(recipe, training, holdout)
     card = network_card(recipe, dataset)
+    if METHODS[recipe.method.name].needs_teacher:
+        tell(f"trying the teacher on {len(holdout)} hold-out images")
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
-    if teacher is not None and fabric.is_global_zero:
-        log(str(teacher))
+    if teacher is not None:
+        tell(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(
@@ -159,6 +167,20 @@ def _trained(
     )
     from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
     return summary
+
+
+def _say_nothing(line: str) -> None:
+    """Take the place of `log` in every process but the first."""
+
+
+def _check_batch(recipe: Recipe, training: ImageSet, holdout: ImageSet) -> None:
+    if len(training) < recipe.train.batch:
+        every = len(training) + len(holdout)
+        raise BadData(
+            f"{len(training)} training images do not fill one batch of {recipe.train.batch}: of {every}, "
+            f"data.holdout keeps {len(holdout)} apart",
+            hint="lower data.holdout or train.batch",
+        )
 
 
 def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:

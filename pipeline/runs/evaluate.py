@@ -71,8 +71,10 @@ def run_subject(trained: TrainedRun, images: ImageSet, *, device: torch.device) 
         shape=(card.input.channels, card.input.height, card.input.width),
         images=images,
         command=f"edgeproof evaluate RUN --checkpoint {trained.checkpoint}",
+        threat_model=trained.recipe.threat,
+        gate=trained.recipe.gate,
         libraries=("edgeproof", "numpy", "torch"),
-        place=placement(device),
+        to_device=placement(device),
     )
 
 

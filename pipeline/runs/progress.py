@@ -43,16 +43,16 @@ class TrainingLog:
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
+            TextColumn("{task.completed}/{task.total}{task.fields[reached]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task(
-            "train", total=steps, completed=standing.steps, epoch=1, loss=float("nan"), rate=0.0
-        )
+        epoch = standing.steps // steps_per_epoch + 1
+        self._task = self._bar.add_task("train", total=steps, completed=standing.steps, epoch=epoch, reached="")
+        self._first = standing.steps + 1
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -74,15 +74,15 @@ class TrainingLog:
         """Record optimiser step `number`, counted from 1."""
         self.busy_seconds += seconds
         epoch = (number - 1) // self.steps_per_epoch + 1
-        self._bar.update(self._task, completed=number, epoch=epoch, loss=loss, rate=self.images_per_second)
+        self._bar.update(self._task, completed=number)
+        reached = f"  loss {loss:.4f}  {self.images_per_second:.0f} images/s"
+        self._bar.update(self._task, epoch=epoch, reached=reached)
         self._write({"step": number, "epoch": epoch, "loss": loss, "seconds": round(seconds, 4)})
         self._board.add_scalar("train/loss", loss, number)
-        if not self.console.is_terminal and time.monotonic() - self._said >= LINE_SECONDS:
+        due = number == self._first or time.monotonic() - self._said >= LINE_SECONDS
+        if due and not self.console.is_terminal:
             left = clock(self.busy_seconds / number * (self.steps - number))
-            self.say(
-                f"epoch {epoch} step {number}/{self.steps} loss {loss:.4f} "
-                f"{self.images_per_second:.0f} images/s, {left} left"
-            )
+            self.say(f"epoch {epoch} step {number}/{self.steps}{reached}, {left} left")
 
     def figures(self, figures: Figures) -> None:
         """Record the hold-out accuracies after an epoch."""

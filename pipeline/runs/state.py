@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.models.checkpoint import METADATA_KEY, Figures
 from pipeline.runs.directory import STATE
 from pipeline.training.trainer import Trainer
-from runtime.errors import BadInput
+from runtime.errors import BadInput, first_line
 from runtime.files import write_atomic
 from runtime.spec import Digest, Frozen
 
@@ -75,7 +75,7 @@ def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
             raise BadInput(f"{path} is damaged: its digest differs", hint=START_ANEW)
         _put(trainer, tensors)
     except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
-        raise BadInput(f"{path} is damaged: {str(error).splitlines()[0]}", hint=START_ANEW) from None
+        raise BadInput(f"{path} is damaged: {first_line(error)}", hint=START_ANEW) from None
     for what, now, then in (
         ("training data", new.training_data, standing.training_data),
         ("teacher", new.teacher, standing.teacher),

@@ -134,12 +134,7 @@ def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str
         BadModel: the file is missing, damaged, foreign and not described, or its digest is not the one asked for.
 
     """
-    path, expected, foreign = _described(table)
-    if not path.is_file():
-        raise BadModel(
-            f"there is no teacher at {path.resolve()}",
-            hint="train one with `edgeproof teach`, or download it: docs/recipes.md says how",
-        )
+    path, expected, foreign = locate_teacher(table)
     refuse_web_page(path)
     digest = _sha256(path)
     if expected is not None and digest != expected:
@@ -176,6 +171,35 @@ def _own(path: Path, card: NetworkCard) -> nn.Module:
                 f"teacher: its {what} is {theirs}, the data's is {ours}", hint="take a teacher of this data"
             )
     return network.eval()
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Check, before any data are needed, that the teacher of a recipe has a file, where its method needs one.
+
+    Raises:
+        BadRecipe, BadModel: see `locate_teacher`.
+
+    """
+    if METHODS[recipe.method.name].needs_teacher:
+        assert recipe.teacher is not None
+        locate_teacher(recipe.teacher)
+
+
+def locate_teacher(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]:
+    """Return where a teacher's file lies, its digest if there is one to hold it to, and its network if foreign.
+
+    Raises:
+        BadRecipe: no teacher has that name.
+        BadModel: there is no file.
+
+    """
+    path, expected, foreign = _described(table)
+    if not path.is_file():
+        raise BadModel(
+            f"there is no teacher at {path.resolve()}",
+            hint="train one with `edgeproof teach`, or download it: docs/recipes.md says how",
+        )
+    return path, expected, foreign
 
 
 def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 
 from pipeline.data.sets import load_dataset
 from pipeline.recipe.schema import load_recipe
-from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, locked, open_run
+from pipeline.runs.directory import CHECKPOINTS, RECIPE, SUMMARY, open_run, read_summary
 from pipeline.runs.distill import distill
 from pipeline.runs.evaluate import run_subject
 from pipeline.study.plan import RUN, Cell, Evaluation, Study
@@ -18,14 +17,20 @@ from runtime.commands.judging import run_in
 from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
+from runtime.locks import lock_if_free
 from runtime.progress import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request
+from runtime.verdict.case import prepare_case
+from runtime.verdict.options import VerifyOptions
 from runtime.verdict.run_directory import RUN as RECORD
 from runtime.verdict.run_directory import read_request
-from runtime.verdict.subject import Settings
 
 CHECKPOINT = "best"
+
+
+class Changed(BadRecipe):
+    """What is finished in a cell's directory is not what the study now asks for."""
 
 
 def run_cell(
@@ -57,16 +62,10 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     data = trained.recipe.data
     dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size)
     images = dataset.test.numbered(trained.card.classes)
-    settings = Settings(
-        attacks=evaluation.attacks,
-        threat_model=trained.recipe.threat,
-        gate=trained.recipe.gate,
-        n=evaluation.n,
-        batch=evaluation.batch,
-        data_root=data_root,
-    )
+    subject = run_subject(trained, images, device=training_device())
+    options = VerifyOptions(attacks=evaluation.attacks, n=evaluation.n, batch=evaluation.batch, data_root=data_root)
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
-    run_in(out, run_subject(trained, images, device=training_device()), settings, resume=True)
+    run_in(out, prepare_case(subject, options), resume=True)
 
 
 def _set_aside(directory: Path, reason: str) -> None:
@@ -92,8 +91,13 @@ def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
 
 
 def missing(study: Study, directory: Path) -> tuple[str, ...]:
-    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one."""
-    run = () if (directory / RUN / SUMMARY).exists() else (RUN,)
+    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one.
+
+    Raises:
+        BadInput: the summary or a report is damaged.
+
+    """
+    run = (RUN,) if read_summary(directory / RUN) is None else ()
     return (*run, *(each.name for each in study.evaluation if own_report(directory, each) is None))
 
 
@@ -101,17 +105,18 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
     """Refuse to mix what is finished in a cell's directory with a study that now says something else.
 
     Raises:
-        BadRecipe: it was trained with another recipe, or judged with other attacks or images.
+        Changed: it was trained with another recipe, or judged with other attacks or images.
+        BadInput: a file there is damaged.
 
     """
     hint = f"give the study another --out, or remove {directory}"
     if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
-        raise BadRecipe(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
+        raise Changed(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
     for evaluation in study.evaluation:
         report = own_report(directory, evaluation)
         if report is not None and _asked_otherwise(report.request, evaluation):
             place = directory / evaluation.name
-            raise BadRecipe(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+            raise Changed(f"{place} was judged with other attacks or images than the study now has", hint=hint)
 
 
 def _begun_otherwise(run: Path, cell: Cell) -> bool:
@@ -124,9 +129,6 @@ def _asked_otherwise(request: Request, evaluation: Evaluation) -> bool:
     return (attacks, request.n) != (evaluation.attacks, n)
 
 
-@contextmanager
-def claimed(directory: Path) -> Iterator[bool]:
+def claimed(directory: Path) -> AbstractContextManager[bool]:
     """Hold a cell's directory for this process; yields False where another process holds it. Ends with the process."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".claim").open("w") as file:
-        yield locked(file.fileno(), directory)
+    return lock_if_free(directory / ".claim")

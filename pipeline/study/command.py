@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table as Grid
 
-from pipeline.study.cell import check_unchanged
+from pipeline.recipe.source import checked
 from pipeline.study.plan import Cell, Study, expand, load_study
 from pipeline.study.publish import TABLE, publish
 from pipeline.study.results import read_cell
-from pipeline.study.run import Attempt, look, run_here, run_on_ray
+from pipeline.study.run import Attempt, check_all_unchanged, check_ready, look, run_here, run_on_ray
 from pipeline.study.table import Table, by_reason
-from runtime.commands.attack_options import NewDirectory
-from runtime.errors import EdgeproofError
+from runtime.commands.record_options import NewDirectory
+from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
 from runtime.images.image_set import DATA_ROOT
 from runtime.progress import log
@@ -32,7 +33,7 @@ class UnfinishedStudy(EdgeproofError):
 
 
 @click.command()
-@click.argument("study")
+@click.argument("study", callback=checked("study"))
 @click.option("--out", type=NewDirectory(), help="Directory of the study; by default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Go on in a directory that exists; finished cells are not repeated.")
 @click.option("--table", "only_table", is_flag=True, help="Run nothing: write the table of what is there.")
@@ -63,8 +64,9 @@ def study(
     if not (resume or only_table):
         check_new_directory(out, resumable=True)
     cells = expand(plan)
-    for cell in cells:
-        check_unchanged(plan, cell, out / cell.name)
+    check_all_unchanged(plan, cells, out)
+    if not only_table:
+        check_ready(plan, cells, out, data_root)
     if only_table:
         attempts = look(plan, cells, out)
     elif address:
@@ -93,7 +95,10 @@ def _unfinished(attempts: Iterable[Attempt], cells: int) -> dict[str, str]:
 
 
 def _publish(plan: Study, cells: list[Cell], unfinished: dict[str, str], out: Path) -> Table:
-    found = (read_cell(plan, cell, out / cell.name) for cell in cells)
+    found = []
+    for cell in cells:
+        with suppress(BadInput):  # a damaged cell: it is among those that are not finished
+            found.append(read_cell(plan, cell, out / cell.name))
     return publish(plan, [result for result in found if result is not None], unfinished, out / TABLE)
 
 

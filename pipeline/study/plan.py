@@ -5,9 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
-from importlib import resources
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,6 +14,7 @@ from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
 from pipeline.recipe.problems import keys, message, path
 from pipeline.recipe.schema import Recipe, load_recipe
+from pipeline.recipe.source import read_source
 from pipeline.study.published import published
 from runtime.attacks import NAMES
 from runtime.errors import BadRecipe
@@ -124,33 +123,15 @@ def load_study(source: str) -> Study:
 
     """
     try:
-        table = tomllib.loads(_read(source))
+        table = tomllib.loads(read_source(source, "study"))
         return Study.model_validate(table)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise BadRecipe(f"study {source}: {error}") from None
     except ValidationError as error:
         problems = "\n".join(
             f"  {path(item['loc']) or 'study'}: {message(item, keys(Study, item['loc']))}" for item in error.errors()
         )
         raise BadRecipe(f"study {source}:\n{problems}", hint="docs/studies.md lists every key") from None
-
-
-def _read(source: str) -> str:
-    path = Path(source)
-    try:
-        if path.suffix == ".toml":
-            return path.read_text()
-        return resources.files("pipeline").joinpath("studies", f"{source}.toml").read_text()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise BadRecipe(
-            f"no study {source!r}", hint=f"a path that ends in .toml, or one of: {', '.join(study_names())}"
-        ) from None
-
-
-def study_names() -> list[str]:
-    """Return the names of the studies that ship with the package."""
-    folder = resources.files("pipeline").joinpath("studies")
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def expand(study: Study) -> list[Cell]:

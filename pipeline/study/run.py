@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.study.cell import claimed, missing, run_cell
-from pipeline.study.plan import Cell, Study, expand
-from runtime.errors import EdgeproofError, MissingEnvironment, missing_extra
+from pipeline.data.sets import load_dataset
+from pipeline.runs.directory import SUMMARY
+from pipeline.runs.teacher import check_teacher
+from pipeline.study.cell import Changed, check_unchanged, claimed, missing, run_cell
+from pipeline.study.plan import RUN, Cell, Study, expand
+from runtime.errors import BadInput, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.files import write_atomic
 from runtime.progress import log
 
@@ -35,10 +39,10 @@ def attempt(study: Study, cell: Cell, out: Path, data_root: Path, allow_weak_tea
             return Attempt(cell.name, "elsewhere", "another process is at it")
         failure = directory / FAILURE
         failure.unlink(missing_ok=True)
-        if not missing(study, directory):
-            return Attempt(cell.name, "finished")
         try:
-            run_cell(study, cell, directory, data_root=data_root, allow_weak_teacher=allow_weak_teacher)
+            check_unchanged(study, cell, directory)
+            if missing(study, directory):
+                run_cell(study, cell, directory, data_root=data_root, allow_weak_teacher=allow_weak_teacher)
         except Exception as error:  # any: the other cells go on, and this one is reported at the end
             text = str(error) if isinstance(error, EdgeproofError) else traceback.format_exc()
             write_atomic(failure, f"{type(error).__name__}: {text}\n".encode())
@@ -59,13 +63,59 @@ def run_here(
 def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
     """Run nothing: say of every cell whether it is finished, failed last time, or waits."""
     for cell in cells:
-        lacks, failure = missing(study, out / cell.name), out / cell.name / FAILURE
+        failure = out / cell.name / FAILURE
+        try:
+            check_unchanged(study, cell, out / cell.name)
+            lacks = missing(study, out / cell.name)
+        except BadInput as error:
+            yield Attempt(cell.name, "failed", str(error))
+            continue
         if not lacks:
             yield Attempt(cell.name, "finished")
         elif failure.exists():
             yield Attempt(cell.name, "failed", str(failure))
         else:
             yield Attempt(cell.name, "waiting", f"lacks {', '.join(lacks)}")
+
+
+def unfinished(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
+    """Yield the cells that will be run; a damaged one is not: its attempt tells."""
+    for cell in cells:
+        with suppress(BadInput):
+            if missing(study, out / cell.name):
+                yield cell
+
+
+def check_all_unchanged(study: Study, cells: Sequence[Cell], out: Path) -> None:
+    """Do what `check_unchanged` does, for every cell; what is damaged is left to a cell's attempt to tell.
+
+    Raises:
+        Changed: see `check_unchanged`.
+
+    """
+    for cell in cells:
+        try:
+            check_unchanged(study, cell, out / cell.name)
+        except Changed:
+            raise
+        except BadInput:
+            pass
+
+
+def check_ready(study: Study, cells: Sequence[Cell], out: Path, data_root: Path) -> None:
+    """Check, before any cell is run, that the cells that are left have their data and teachers.
+
+    Raises:
+        BadData, BadModel, BadRecipe: something is not there, or cannot be used.
+
+    """
+    left = list(unfinished(study, cells, out))
+    for cell in left:
+        if not (out / cell.name / RUN / SUMMARY).exists():
+            check_teacher(cell.recipe)
+    tables = (cell.recipe.data for cell in left)
+    for name, path, size in dict.fromkeys((data.name, data.path, data.size) for data in tables):
+        load_dataset(name, path, data_root, preprocessing=size)
 
 
 def needs(cell: Cell, has_gpus: bool) -> dict[str, float]:
@@ -91,13 +141,14 @@ def run_on_ray(
     except ImportError as error:
         raise missing_extra("`edgeproof study --ray`", ("ray",), error) from error
     out, data_root = out.absolute(), data_root.absolute()
-    with ray.init(address=address, include_dashboard=False, log_to_driver=True):
+    # Ray puts the working directory first on a worker's path; the hook runs before any task, and puts us before that.
+    workers = {"worker_process_setup_hook": "edgeproof.find_ours_first"}
+    with ray.init(address=address, include_dashboard=False, log_to_driver=True, runtime_env=workers):
         has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         needed = {cell.name: needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells}
         if address == "local":  # a cluster may grow, and Ray tells what waits for it
-            for name, need in needed.items():
-                if missing(study, out / name):
-                    _check_enough(name, need, has)
+            for cell in unfinished(study, cells, out):
+                _check_enough(cell.name, needed[cell.name], has)
         # A process a cell: what it sees of the GPUs, and its threads, are settled once.
         task = ray.remote(max_retries=0, max_calls=1)(_attempt_by_name)
         waiting = {

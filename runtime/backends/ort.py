@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.providers import FATAL, PROVIDERS, find, load_onnxruntime, options_of
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, UsageFault
+from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
-from runtime.session import SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,17 +66,15 @@ class OrtSession:
         threads: int = 0,
     ) -> None:
         kind = PROVIDERS[provider]
-        if tf32 and not kind.on_gpu:
-            raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
+        check_tf32(provider, tf32)
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         opening = partial(_load, kind=kind, options=options, threads=threads)
-        self._forward = _Graph("forward graph", opening("forward graph", forward), {"input"}, {"logits"}, workers)
+        self._forward = _Graph("forward graph", opening("forward graph", forward), {INPUT}, FORWARD_OUTPUTS, workers)
         self._gradient = None
         if gradient is not None:
-            outputs = {"logits", "value", "gradient"}
             loaded = opening("gradient graph", gradient)
-            self._gradient = _Graph("gradient graph", loaded, {"input", "label"}, outputs, workers)
+            self._gradient = _Graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS, workers)
         self._card = SessionCard(
             sha256(forward),
             precision,
@@ -97,7 +95,7 @@ class OrtSession:
             OutOfMemory: so many images do not fit.
 
         """
-        (z,) = self._forward.run({"input": x}, ("logits",))
+        (z,) = self._forward.run({INPUT: x}, FORWARD_OUTPUTS)
         return z
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
@@ -110,8 +108,8 @@ class OrtSession:
         """
         if self._gradient is None:
             raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
-        feeds = {"input": x, **vars(loss)}
-        z, value, gradient = self._gradient.run(feeds, ("logits", "value", "gradient"))
+        feeds = {INPUT: x, **vars(loss)}
+        z, value, gradient = self._gradient.run(feeds, GRADIENT_OUTPUTS)
         return z, value, gradient
 
     def card(self) -> SessionCard:
@@ -122,14 +120,14 @@ class OrtSession:
 class _Graph:
     """One ONNX graph, its inputs and outputs by name."""
 
-    def __init__(self, role: str, session: Any, inputs: set[str], outputs: set[str], workers: int) -> None:
+    def __init__(self, role: str, session: Any, inputs: set[str], outputs: tuple[str, ...], workers: int) -> None:
         self.role = role
         self._workers = workers
         self._options: Any = None
         self._pool = ThreadPoolExecutor(workers)
         self._session = session
         self._inputs = {entry.name for entry in self._session.get_inputs()}
-        missing = (inputs - self._inputs) | (outputs - {entry.name for entry in self._session.get_outputs()})
+        missing = (inputs - self._inputs) | (set(outputs) - {entry.name for entry in self._session.get_outputs()})
         if missing:
             raise BadModel(f"the {role} has no {', '.join(sorted(missing))}", hint="inputs and outputs go by name")
 
@@ -140,19 +138,18 @@ class _Graph:
         }
         try:
             pieces = [
-                {name: array[rows] for name, array in wanted.items()}
-                for rows in cut(len(wanted["input"]), self._workers)
+                {name: array[rows] for name, array in wanted.items()} for rows in cut(len(wanted[INPUT]), self._workers)
             ]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
             parts = self._side_by_side(outputs, pieces)
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             if _is_memory(error):
-                rows, self._options = len(wanted["input"]), _sparing(self._session)
+                rows, self._options = len(wanted[INPUT]), _sparing(self._session)
                 raise OutOfMemory(
                     f"the {self.role} does not fit the memory with {rows} images at a time", hint="a smaller --batch"
                 ) from None
-            raise BadModel(f"the {self.role} failed: {_first_line(error)}", hint=_shapes(wanted)) from None
+            raise BadModel(f"the {self.role} failed: {first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
@@ -208,14 +205,14 @@ def _load(role: str, graph: bytes, *, kind: Provider, options: Callable[[str], d
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(
-                f"the {role} does not fit the memory: {_first_line(error)}", hint="end what else uses it"
+                f"the {role} does not fit the memory: {first_line(error)}", hint="end what else uses it"
             ) from None
         if kind.on_gpu:
             raise MissingEnvironment(
-                f"{kind.name} does not take the {role}: {_first_line(error)}",
+                f"{kind.name} does not take the {role}: {first_line(error)}",
                 hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
             ) from None
-        raise BadModel(f"the {role} cannot be loaded: {_first_line(error)}", hint="export it again") from None
+        raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
     return session
@@ -245,10 +242,6 @@ def _sparing(session: Any) -> Any:
 
 def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _shapes(feeds: dict[str, Any]) -> str:

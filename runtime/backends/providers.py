@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime.backends.tensorrt.store import WORKSPACE, engines_place, private_directory
-from runtime.errors import MissingEnvironment
+from runtime.backends.tf32 import settle_tf32
+from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import sha256
 from runtime.machine import driver
 
@@ -63,8 +63,12 @@ PROVIDERS = {
     "cuda": Provider("CUDAExecutionProvider", _cuda),
     "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
 }
-TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
-"""Set to 0, it forbids TF32 in all libraries of NVIDIA; the TensorRT provider has no option for it."""
+
+
+def check_tf32(provider: str, tf32: bool) -> None:
+    """Raise `UsageFault` where TF32 is let on what is no GPU."""
+    if tf32 and not PROVIDERS[provider].on_gpu:
+        raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 
 def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:
@@ -72,6 +76,7 @@ def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable
 
     Raises:
         MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
+        UsageFault: see `settle_tf32`.
 
     """
     if kind.options is None:
@@ -79,8 +84,7 @@ def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable
     runtime = load_onnxruntime()
     find(runtime, kind)
     gpu = driver.probe()
-    if not tf32:
-        os.environ[TF32_SWITCH] = "0"
+    settle_tf32(tf32)
     # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
     device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
     return partial(kind.options, tf32, engines_place(state) / f"onnxruntime-{device}"), gpu.name

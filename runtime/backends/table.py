@@ -98,6 +98,13 @@ def provider_of(backend: str, provider: str | None) -> str:
     return provider or providers[0]
 
 
+def check_precision(bundle: Bundle, precision: str) -> None:
+    """Raise `BadBundle` where a bundle has no such precision."""
+    if precision not in bundle.manifest.graphs:
+        has = ", ".join(sorted(bundle.manifest.graphs))
+        raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
+
+
 def open_session(
     bundle: Bundle,
     *,
@@ -125,9 +132,7 @@ def open_session(
         MissingEnvironment: the backend or provider does not work here.
 
     """
-    if precision not in bundle.manifest.graphs:
-        has = ", ".join(sorted(bundle.manifest.graphs))
-        raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
+    check_precision(bundle, precision)
     return BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
 
 

@@ -15,7 +15,8 @@ from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.rollback import accept, check_not_older, read_state, state_lock
 from runtime.errors import BadInput, EdgeproofError
-from runtime.files import locked, new_directory, sha256, sync_directory, write_atomic
+from runtime.files import new_directory, sha256, sync_directory, write_atomic
+from runtime.locks import wait_for_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ def install(bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = Fal
 
     """
     name = bundle.manifest.name
-    with locked(to, LOCK), state_lock(state):
+    with wait_for_lock(to / LOCK, f"the installation in {to}"), state_lock(state):
         before = _linked(to / CURRENT)
         if before is not None and before.rsplit("-", 2)[0] != name:
             raise BadInput(f"{to} is the place of another model, {before}", hint="give every model a --to of its own")

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.errors import BadInput, Rollback
-from runtime.files import locked, sha256, write_atomic
+from runtime.files import sha256, write_atomic
+from runtime.locks import wait_for_lock
 from runtime.spec import Digest, Frozen, Name, to_json
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class State(Frozen):
 
 
 def state_lock(directory: Path) -> AbstractContextManager[None]:
-    """Hold the lock of a state directory; see `runtime.files.locked`."""
-    return locked(directory, LOCK)
+    """Hold the lock of a state directory; see `wait_for_lock`."""
+    return wait_for_lock(directory / LOCK, "what was accepted here")
 
 
 def read_state(directory: Path) -> State:

@@ -15,8 +15,8 @@ from runtime.backends.table import close, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.commands.attack_options import NewDirectory
 from runtime.commands.engine_options import backend_option, provider_option, tf32_option
+from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option, trust_option
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software

@@ -12,7 +12,7 @@ from runtime.bundle.install import install as put_in_place
 from runtime.bundle.manifest import SIGNATURE, Manifest
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
-from runtime.commands.attack_options import NewDirectory
+from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import allow_rollback_option, state_option, trust_option
 
 if TYPE_CHECKING:

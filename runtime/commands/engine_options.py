@@ -3,38 +3,86 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from runtime.backends.providers import PROVIDERS
-from runtime.backends.table import BACKENDS, close, open_session
+from runtime.backends.providers import PROVIDERS, check_tf32
+from runtime.backends.table import BACKENDS, close, open_session, provider_of
+from runtime.commands.record_options import field_option
+from runtime.records.options import Option
+from runtime.spec import Frozen
 
 if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle
     from runtime.session import Session
 
-backend_option = click.option(
-    "--backend",
-    type=click.Choice(list(BACKENDS)),
-    default="ort",
-    envvar="EDGEPROOF_BACKEND",
-    show_default=True,
-    show_envvar=True,
-    help="The engine that runs it; never another in its place.",
-)
-provider_option = click.option(
-    "--provider",
-    type=click.Choice(list(PROVIDERS)),
-    help="Execution provider of ONNX Runtime; never another in its place.  [default: cpu]",
-)
-tf32_option = click.option(
-    "--tf32", is_flag=True, help="Let a GPU round the factors of float32 products to TF32; recorded."
+
+class EngineOptions(Frozen):
+    """Which graph of a bundle runs, by which engine, and whether its gradient is used."""
+
+    precision: Annotated[
+        str | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
+    ] = None
+    backend: Annotated[
+        str,
+        Option(
+            "The engine that runs it. No fallback.",
+            type=click.Choice(list(BACKENDS)),
+            always=True,
+            envvar="EDGEPROOF_BACKEND",
+        ),
+    ] = "ort"
+    provider: Annotated[
+        str | None,
+        Option(
+            "Execution provider of ONNX Runtime. No fallback.  [default: cpu]",
+            type=click.Choice(list(PROVIDERS)),
+            always=True,
+        ),
+    ] = None
+    gradient: Annotated[
+        Literal["auto", "none"],
+        Option(
+            "none: no gradient is used, Square attacks alone; weak evidence.",
+            always=True,
+        ),
+    ] = "auto"
+    tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32; recorded.")] = False
+
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether attacks may follow a gradient."""
+        return self.gradient != "none"
+
+    def with_provider(self) -> EngineOptions:
+        """Return the options with the provider that the backend runs on.
+
+        Raises:
+            UsageFault: the backend has no such provider, or TF32 is let on a processor.
+
+        """
+        provider = provider_of(self.backend, self.provider)
+        check_tf32(provider, self.tf32)
+        return self.model_copy(update={"provider": provider})
+
+
+backend_option, provider_option, tf32_option, gradient_option = (
+    field_option(EngineOptions, name) for name in ("backend", "provider", "tf32", "gradient")
 )
 
 
-def command_session(bundle: Bundle, **how: Any) -> Session:
+def command_session(bundle: Bundle, engine: EngineOptions, precision: str, **where: Any) -> Session:
     """Open a session, as `open_session` does; it is closed when the command ends, however it does."""
-    session = open_session(bundle, **how)
+    assert engine.provider is not None
+    session = open_session(
+        bundle,
+        precision=precision,
+        backend=engine.backend,
+        provider=engine.provider,
+        gradient=engine.uses_gradient,
+        tf32=engine.tf32,
+        **where,
+    )
     click.get_current_context().call_on_close(partial(close, session))
     return session

@@ -14,8 +14,8 @@ import click
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
-from runtime.commands.attack_options import NewDirectory
 from runtime.commands.judging import REPORTS
+from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 JSON, PAGE = "gpu-check.json", "gpu-check.md"
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "pycuda", "torch")
 DIFFERS = 1
+CHILD = """
+import sys
+if sys.path[0] == "":
+    del sys.path[0]  # the working directory, whose modules are not meant
+import edgeproof
+from runtime.gpu_check.checks import main
+main(sys.argv[1:])
+"""
+"""What a check's process runs; a process that starts with `-m` would import what lies in the working directory."""
 
 
 @click.command("gpu-check")
@@ -76,7 +85,7 @@ def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None)
     """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
     log(f"{name}:")
     arguments = [name, bundle, out, n, *([state] if state else [])]
-    command = [sys.executable, "-m", "runtime.gpu_check.checks", *map(str, arguments)]
+    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     said = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
         assert process.stderr is not None

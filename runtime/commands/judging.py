@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
+from runtime.commands.record_options import NewDirectory
 from runtime.errors import UsageFault
+from runtime.files import check_writable
 from runtime.machine.card import made_by
 from runtime.progress import log, progress_on_stderr
+from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account
 from runtime.report.console import print_summary
 from runtime.report.formats import write_formats
-from runtime.spec import PARENT, Gate, to_json
-from runtime.suite.plan import mandatory_attacks
-from runtime.verdict.case import Run, prepare
+from runtime.spec import PARENT, Frozen, Gate, to_json
+from runtime.verdict.case import plan_for, prepare_case
+from runtime.verdict.options import check_decidable
+from runtime.verdict.paired import check_askable, read_reference
 from runtime.verdict.run_directory import (
     check_out,
     finish_run,
@@ -30,38 +34,130 @@ from runtime.verdict.run_directory import (
 )
 
 if TYPE_CHECKING:
-    from runtime.commands.attack_options import Asked
     from runtime.records.report import Report
-    from runtime.spec import ThreatModel
-    from runtime.verdict.subject import Settings, Subject
+    from runtime.verdict.case import Case, Run
+    from runtime.verdict.options import VerifyOptions
+    from runtime.verdict.subject import Subject
 
 REPORTS = Path("reports")
 EXIT_CODES = {"measured": 0, "passed": 0, "failed": 1, "inconclusive": 5}
 
 
-def judge(subject: Subject, asked: Asked, *, threat_model: ThreatModel, gate: Gate) -> None:
+class ReportOptions(Frozen):
+    """What a report is printed as and written to; none of it is recorded."""
+
+    as_json: Annotated[bool, Option("Print report.json instead of the summary.", flag="--json")] = False
+    out: Annotated[
+        Path | None,
+        Option("Run directory, which must be new or empty.  [default: one in reports/]", type=NewDirectory()),
+    ] = None
+
+
+class RunOptions(ReportOptions):
+    """The same of a run, which can go on where it was stopped."""
+
+    resume: Annotated[bool, Option("Go on with the run in --out, or begin it.")] = False
+
+
+@dataclass(frozen=True)
+class Directories:
+    """Where a run goes, and where PARENT's goes that a drop is measured from; None where none is judged first."""
+
+    out: Path
+    baseline: Path | None
+
+
+def check_asked(options: VerifyOptions, run: RunOptions) -> None:
+    """Check, before any work, what can be known of the options without the subject.
+
+    Raises:
+        UsageFault: nothing is named to go on with, --out is not empty, or a gate is to be decided that is ignored.
+        BadRun: --out holds something else than a run, and is to be resumed.
+        BadData: the run to compare with is damaged, or cannot fit what is asked.
+        MissingEnvironment: the run directory cannot be written to.
+
+    """
+    if run.resume and run.out is None:
+        raise UsageFault("--resume needs the run to go on with", hint="--out DIR")
+    if options.no_gate:
+        check_decidable(options, Gate())
+    if run.out is None:
+        check_writable(REPORTS)
+    else:
+        check_out(run.out, resume=run.resume)
+    if options.against:
+        check_askable(options, read_reference(options.against))
+
+
+def choose_directories(
+    options: VerifyOptions, run: RunOptions, *, name: str, precision: str, gate: Gate, has_parent: bool
+) -> Directories:
+    """Return where the run goes, before any session is opened.
+
+    A drop that is to be judged, where nothing is named to compare with, is measured from the same subject in PARENT:
+    judged first in a directory beside. Of PARENT itself the subject's own gate asks no drop (`applicable_gate`).
+
+    Args:
+        options: what is asked.
+        run: whether something is to be resumed, and where.
+        name: of the subject.
+        precision: of the subject.
+        gate: the subject's own.
+        has_parent: whether the subject can be judged in PARENT.
+
+    Raises:
+        UsageFault: a drop is asked for by hand and there is no PARENT to measure it from, or the run is one in which
+            it cannot be judged first; or a run is to stop when its gate is decided, and there is none.
+        EdgeproofError: see `check_out`.
+
+    """
+    out = run.out or fresh_directory(name, precision)
+    check_out(out, resume=run.resume)
+    check_decidable(options, options.gate_or(gate))
+    by_hand = options.max_drop is not None
+    if options.gate_or(gate).max_drop is None or options.against or (precision == PARENT and not by_hand):
+        return Directories(out, None)
+    earlier = "an earlier run" if precision == PARENT else f"a verify with --precision {PARENT}"
+    hint = f"--against DIR, the --out of {earlier}"
+    if options.until_decided or options.shard:
+        raise UsageFault("--max-drop of a part of the images needs a run to compare with", hint=hint)
+    if not has_parent:
+        if by_hand:
+            raise UsageFault(f"--max-drop has nothing to compare {precision} with", hint=hint)
+        return Directories(out, None)
+    baseline = out.absolute().parent / f"{out.absolute().name}-{PARENT}"
+    check_out(baseline, resume=run.resume)
+    return Directories(out, baseline)
+
+
+def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, directories: Directories) -> None:
     """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
 
     Args:
         subject: what is judged.
-        asked: the shared options.
-        threat_model: where --eps is not given.
-        gate: where neither --fail-under nor --max-drop is given.
+        options: what is asked of it.
+        run: how the report is printed, and whether to go on with a run.
+        directories: where it goes; PARENT is judged first where they say so.
 
     Raises:
-        UsageFault: see `against_parent`, `prepare` and `open_run`.
-        EdgeproofError: see `prepare` and `Case.attack`; a directory in which nothing was done vanishes.
+        UsageFault: see `prepare_case` and `open_run`.
+        EdgeproofError: see `prepare_case` and `Case.attack`; a directory in which nothing was done vanishes.
 
     """
-    out = asked.out or fresh_directory(subject.name, subject.session.card().precision)
-    check_out(out, resume=asked.resume)
-    settings = asked.settings(threat_model, gate)
-    settings = against_parent(subject, settings, asked, out)
-    report = run_in(out, subject, settings, resume=asked.resume)
+    out, baseline, plan = directories.out, directories.baseline, plan_for(subject, options)
+    if baseline:
+        assert subject.parent is not None
+        log(f"verifying {PARENT} first, as the baseline for --max-drop: {baseline}")
+        parent = subject.parent()
+        parents_plan = plan.for_parent(parent.session.card())
+        same = {"attacks": tuple(parents_plan.asked), "fail_under": None, "max_drop": None, "no_gate": True}
+        run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=run.resume)
+        options = options.model_copy(update={"against": baseline})
+    report = run_in(out, prepare_case(subject, options, plan), resume=run.resume)
     if report is None:
-        log(f"shard {asked.shard} is done; `edgeproof merge` judges all: {out}")
+        log(f"shard {options.shard} is done; `edgeproof merge` judges all: {out}")
         return
-    show(report, out, as_json=asked.as_json)
+    show(report, out, as_json=run.as_json)
 
 
 def write_all(out: Path, run: Run) -> list[str]:
@@ -78,64 +174,30 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
     click.get_current_context().exit(EXIT_CODES[report.verdict])
 
 
-def run_in(out: Path, subject: Subject, settings: Settings, *, resume: bool) -> Report | None:
+def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     """Run the suite in `out`, or go on there; return the report, None for a shard.
 
     Raises:
-        EdgeproofError: see `judge`.
+        EdgeproofError: see `judge_subject`.
 
     """
-    case = prepare(subject, settings)
+    shard = case.request.shard
     if resume and finished(out, case.request):
         log(f"{out} is finished already")
-        return None if settings.shard else load_report(out)
-    where = made_by(subject.libraries) | {"accelerator": subject.session.card().device}
+        return None if shard else load_report(out)
+    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device}
     with resumable(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
-            log(f"going on after {len(journal)} units")
-        case = replace(case, request=read_request(out))  # the same but for what changes no figure
+            log(f"resuming: {len(journal)} work units already done")
         with progress_on_stderr() as progress:
             findings = case.attack(progress, journal, started=journal.started)
-        if settings.shard:
+        if shard:
             finish_shard(out, findings, journal)
             return None
-        run = case.judge(findings)
+        recorded = replace(case, request=read_request(out))  # the same but for what changes no figure
+        run = recorded.conclude(findings)
         finish_run(out, run, journal, formats=write_all)
     return run.report
-
-
-def against_parent(subject: Subject, settings: Settings, asked: Asked, out: Path) -> Settings:
-    """Return the settings with something to compare with, where a drop is to be judged and nothing is named.
-
-    That is the same subject in PARENT, judged first by the same request in a run directory beside `out`; what the
-    union adds is asked of it too, so that the drop is the artifact's and not the attacks'. Of PARENT itself the
-    subject's own gate asks no drop: see `prepare`.
-
-    Raises:
-        UsageFault: a drop is asked for by hand and there is no PARENT to measure it from, or the run is one in which
-            it cannot be judged first.
-
-    """
-    precision = subject.session.card().precision
-    if settings.gate.max_drop is None or settings.against:
-        return settings
-    if precision == PARENT and asked.max_drop is None:
-        return settings
-    earlier = "an earlier run" if precision == PARENT else f"a verify with --precision {PARENT}"
-    hint = f"--against DIR, the --out of {earlier}"
-    if settings.until_decided or settings.shard:
-        raise UsageFault("--max-drop of a part of the images needs a run to compare with", hint=hint)
-    if subject.parent is None:
-        if asked.max_drop is None:
-            return settings
-        raise UsageFault(f"--max-drop has nothing to compare {precision} with", hint=hint)
-    beside = out.absolute().parent / f"{out.absolute().name}-{PARENT}"
-    check_out(beside, resume=asked.resume)
-    log(f"first {PARENT}, to measure the drop from: {beside}")
-    besides = tuple(attack.name for attack in mandatory_attacks(settings.attacks, len(subject.classes), precision))
-    alike = replace(settings, gate=Gate(), attacks=(*settings.attacks, *besides))
-    run_in(beside, subject.parent(), alike, resume=asked.resume)
-    return replace(settings, against=beside)
 
 
 def fresh_directory(name: str, precision: str) -> Path:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
+from pydantic import AfterValidator, BeforeValidator
 
 from runtime.backends.builder import BUILDER, PREPARERS_GROUP
+from runtime.commands.record_options import field_option
 from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
-from runtime.spec import ThreatModel, parse_fraction
+from runtime.records.options import Option
+from runtime.spec import Frozen, ThreatModel, parse_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,7 @@ class Wanted:
     classes: tuple[str, ...] = ()
 
 
-def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
+def pack_first(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
     """Pack the model in a file into a bundle at `out`.
 
     Raises:
@@ -68,35 +70,53 @@ def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) ->
     pack(path, out, wanted, threat_model)
 
 
-def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """Read numbers, one for all channels or one each, also as 1/255; anything else is a usage error."""
-    numbers = [parse_fraction(word) for word in value.split(",")] if value is not None else []
+def _numbers(value: Any) -> Any:
+    """Read numbers, one for all channels or one each, also as 1/255."""
+    if not isinstance(value, str):
+        return value
+    numbers = tuple(parse_fraction(word) for word in value.split(","))
     if not all(isinstance(number, float) for number in numbers):
-        raise click.BadParameter(f"{value!r} is not a number, or numbers separated by commas")
-    if param.name == "std" and any(number <= 0 for number in numbers):
-        raise click.BadParameter("a deviation is more than 0")
+        raise ValueError(f"{value!r} is not a number, or numbers separated by commas")
+    return numbers
+
+
+def _positive(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if any(number <= 0 for number in numbers):
+        raise ValueError("--std must be positive")
+    return numbers
+
+
+def _of_unit_range(numbers: tuple[float, ...]) -> tuple[float, ...]:
     if any(number > 1 for number in numbers):
         of_bytes = ",".join(f"{number:g}/255" for number in numbers)
-        raise click.BadParameter(
-            f"{value} is more than 1, and images are taken in [0, 1]; of images of 0 to 255 say --{param.name} "
-            f"{of_bytes}, and where nothing is divided by, --std 1/255"
+        raise ValueError(
+            f"{_with_commas(numbers)} is more than 1, and images are in [0, 1]: for a model of images of 0 to 255 "
+            f"write {of_bytes}, and --std 1/255 where it divides by nothing"
         )
-    return tuple(numbers)
+    return numbers
 
 
-mean_option = click.option(
-    "--mean",
-    callback=_numbers,
-    help="What to take off each channel of images in [0, 1] before the model, as .49,.48,.45.",
-)
-std_option = click.option(
-    "--std", callback=_numbers, help="What to divide each channel by before the model, as .25,.24,.26."
-)
-gradient_option = click.option(
-    "--gradient",
-    type=click.Choice(["auto", "none"]),
-    default="auto",
-    show_default=True,
-    is_eager=True,
-    help="none: no gradient is used, Square attacks alone; weak evidence.",
-)
+def _with_commas(numbers: tuple[float, ...]) -> str:
+    return ",".join(map(str, numbers))
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), AfterValidator(_of_unit_range)]
+
+
+class ModelOptions(Frozen):
+    """How the images of a model that is no bundle yet are brought to what it expects."""
+
+    mean: Annotated[
+        Numbers,
+        Option(
+            "What to take off each channel of images in [0, 1] before the model, as .49,.48,.45.", write=_with_commas
+        ),
+    ] = ()
+    std: Annotated[
+        Numbers,
+        AfterValidator(_positive),
+        Option("What to divide each channel by before the model, as .25,.24,.26.", write=_with_commas),
+    ] = ()
+
+
+mean_option, std_option = (field_option(ModelOptions, name) for name in ("mean", "std"))

@@ -7,23 +7,34 @@ import tempfile
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from runtime.backends.table import provider_of
+from runtime.backends.table import check_precision
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
-from runtime.commands.attack_options import NO_GRADIENT, Asked, NewDirectory, attack_options
-from runtime.commands.engine_options import backend_option, command_session, provider_option, tf32_option
-from runtime.commands.judging import fresh_directory, judge, show, write_all
-from runtime.commands.preparers import Wanted, gradient_option, mean_option, prepare, std_option
+from runtime.commands.engine_options import EngineOptions, command_session
+from runtime.commands.judging import (
+    ReportOptions,
+    RunOptions,
+    check_asked,
+    choose_directories,
+    fresh_directory,
+    judge_subject,
+    show,
+    write_all,
+)
+from runtime.commands.preparers import ModelOptions, Wanted, pack_first
+from runtime.commands.record_options import record_options
 from runtime.commands.trust_options import allow_rollback_option, enforce_no_rollback, state_option, trust_option
 from runtime.errors import UsageFault
 from runtime.files import new_directory
 from runtime.images.find import find_images
-from runtime.spec import PARENT, ThreatModel
+from runtime.records.options import command_words
+from runtime.spec import PARENT, Gate, ThreatModel
 from runtime.verdict.case import Run
+from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.run_directory import finish_run, read_part
 from runtime.verdict.shards import merge as merge_parts
 from runtime.verdict.subject import Subject
@@ -36,82 +47,73 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
-@click.option("--precision", help="Which graph of the bundle.  [default: the one that ships]")
-@backend_option
-@provider_option
-@tf32_option
+@record_options(engine=EngineOptions)
 @trust_option
 @state_option
 @allow_rollback_option
-@mean_option
-@std_option
-@gradient_option
-@attack_options
+@record_options(model=ModelOptions, options=VerifyOptions, run=RunOptions)
 def verify(
     artifact: Path,
-    precision: str | None,
-    backend: str,
-    provider: str | None,
-    tf32: bool,
+    engine: EngineOptions,
     trust: Trust | None,
     state: Path | None,
     allow_rollback: bool,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    gradient: str,
-    **choices: Any,
+    model: ModelOptions,
+    options: VerifyOptions,
+    run: RunOptions,
 ) -> None:
     """Attack the artifact that ships, on this machine, and judge it.
 
     An ONNX file is packed into a bundle first, in a temporary place; it needs --data.
     """
-    asked = Asked(**choices)
-    opened = _opened(artifact, asked, mean, std, gradient != NO_GRADIENT, trust)
+    engine = engine.with_provider()
+    options = options if engine.uses_gradient else options.gradient_free()
+    check_asked(options, run)
+    opened = _opened(artifact, engine, model, options, trust)
     manifest = opened.manifest
-    precision = precision or manifest.ships
-    provider = provider_of(backend, provider)
-    # Before an engine takes memory: the images' file is let go.
-    images = evaluation_images(opened) if artifact.is_file() else _images(opened, asked)
-    opening = partial(
-        command_session,
-        opened,
-        backend=backend,
-        provider=provider,
-        gradient=gradient != NO_GRADIENT,
-        tf32=tf32,
-        state=state,
+    precision = engine.precision or manifest.ships
+    check_precision(opened, precision)
+    engine = engine.model_copy(update={"precision": precision})
+    has_parent = PARENT in manifest.graphs and precision != PARENT
+    directories = choose_directories(
+        options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=has_parent
     )
-    session = opening(precision=precision)
-    choice = ["--backend", backend, "--provider", provider, "--gradient", gradient, *(["--tf32"] if tf32 else [])]
-    engine = ["--precision", precision, *choice]
-    for option, values in (("--mean", mean), ("--std", std)):
-        engine += [option, ",".join(map(str, values))] if values else []
+    # Before an engine takes memory: the images' file is let go.
+    images = evaluation_images(opened) if artifact.is_file() else _images(opened, options)
+    opening = partial(command_session, opened, engine, state=state)
     subject = Subject(
-        session=session,
+        session=opening(precision),
         name=manifest.name,
         classes=manifest.classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
         images=images,
-        command=f"edgeproof verify {'MODEL.onnx' if artifact.is_file() else 'BUNDLE'} {shlex.join(engine)}",
+        command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
+        threat_model=manifest.threat_model,
+        gate=manifest.gate,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
     )
-    if PARENT in manifest.graphs and precision != PARENT:
-        lends = gradient != NO_GRADIENT and manifest.graphs[PARENT].gradient is not None
-        lender = cache(partial(opening, precision=PARENT))
+    if has_parent:
+        lends = engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
+        lender = cache(partial(opening, PARENT))
         subject = replace(
             subject,
-            parent=lambda: _parent(subject, lender(), choice),
+            parent=lambda: _parent(subject, lender(), engine),
             lender=lender() if lends else None,
         )
     # A model file has no version to remember.
     with enforce_no_rollback(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
-        judge(subject, asked, threat_model=manifest.threat_model, gate=manifest.gate)
+        judge_subject(subject, options, run, directories)
 
 
-def _parent(subject: Subject, session: Session, choice: list[str]) -> Subject:
+def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:
+    """Return what repeats the run, as far as `VerifyOptions` do not say it."""
+    return f"edgeproof verify {artifact} {shlex.join([*command_words(engine), *command_words(model)])}"
+
+
+def _parent(subject: Subject, session: Session, engine: EngineOptions) -> Subject:
     """Return the same subject in the precision that drops are measured from."""
-    command = f"edgeproof verify BUNDLE {shlex.join(['--precision', PARENT, *choice])}"
+    command = _command("BUNDLE", engine.model_copy(update={"precision": PARENT}), ModelOptions())
     return replace(subject, session=session, command=command, parent=None, lender=None)
 
 
@@ -119,60 +121,53 @@ def _parent(subject: Subject, session: Session, choice: list[str]) -> Subject:
 @click.argument(
     "shards", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR..."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the summary.")
-@click.option(
-    "--out", type=NewDirectory(), help="Run directory, which must be new or empty.  [default: one in reports/]"
-)
-def merge(shards: tuple[Path, ...], as_json: bool, out: Path | None) -> None:
+@record_options(report=ReportOptions)
+def merge(shards: tuple[Path, ...], report: ReportOptions) -> None:
     """Put the shards of one run together, and judge it as one run would be."""
     run = Run(*merge_parts([read_part(directory) for directory in shards]))
     artifact = run.report.artifact
-    out = out or fresh_directory(artifact.name, artifact.precision)
+    out = report.out or fresh_directory(artifact.name, artifact.precision)
     with new_directory(out) as directory:
         finish_run(directory, run, formats=write_all)
-    show(run.report, out, as_json=as_json)
+    show(run.report, out, as_json=report.as_json)
 
 
 def _opened(
-    artifact: Path,
-    asked: Asked,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    gradient: bool,
-    trust: Trust | None,
+    artifact: Path, engine: EngineOptions, model: ModelOptions, options: VerifyOptions, trust: Trust | None
 ) -> Bundle:
     """Open a bundle, or pack a model into one that lives in memory alone."""
     if artifact.is_dir():
-        if mean or std:
+        if model != ModelOptions():
             raise UsageFault(
                 "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
             )
         return open_bundle(artifact, trust)
     if trust:
         raise UsageFault(f"{artifact} is a model file, which has no signature", hint="--trust is for a bundle")
-    if asked.data is None:
+    if options.data is None:
         raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
-    if asked.max_drop is not None and asked.against is None:
+    if options.max_drop is not None and options.against is None:
         raise UsageFault(
             f"--max-drop has nothing to compare {artifact} with",
             hint="--against DIR, the --out of a verify that has finished",
         )
-    wanted = Wanted(asked.data, asked.layout, asked.data_root, mean, std, gradient)
-    with tempfile.TemporaryDirectory(prefix="edgeproof-") as place:
-        bundle = Path(place) / "bundle"
-        prepare(artifact, bundle, wanted, ThreatModel() if asked.eps is None else ThreatModel(eps=asked.eps))
+    check_decidable(options, options.gate_or(Gate()))
+    wanted = Wanted(options.data, options.layout, options.data_root, model.mean, model.std, engine.uses_gradient)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
+        bundle = Path(scratch) / "bundle"
+        pack_first(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
         opened = open_bundle(bundle)
     return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
 
 
-def _images(bundle: Bundle, asked: Asked) -> ImageSet:
+def _images(bundle: Bundle, options: VerifyOptions) -> ImageSet:
     manifest = bundle.manifest
-    if asked.data is None:
+    if options.data is None:
         return evaluation_images(bundle)
     return find_images(
-        asked.data,
-        root=asked.data_root,
-        layout=asked.layout,
+        options.data,
+        root=options.data_root,
+        layout=options.layout,
         channels=manifest.input.channels,
         preprocessing=manifest.preprocessing,
         classes=manifest.classes,

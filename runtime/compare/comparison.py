@@ -11,7 +11,7 @@ from runtime.records.report import Count, Interval, Paired
 from runtime.report.phrases import accuracy_rows, verdict_of
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, ThreatModel
 from runtime.statistics import Verdict
-from runtime.verdict.paired import Finished, match_finished
+from runtime.verdict.paired import Finished, compare_finished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _side(run: Finished) -> Side:
 def _matched(run: Finished, first: Finished) -> Side:
     side = _side(run)
     try:
-        matched = match_finished(run, first)
+        matched = compare_finished(run, first)
     except BadData as error:
         return side.model_copy(update={"unmatched": error.message})
     index, this, that = matched.both.index, matched.both.this, matched.both.that

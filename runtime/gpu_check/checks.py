@@ -7,7 +7,6 @@ arrays of every image. Its arguments are NAME BUNDLE OUT N [STATE].
 from __future__ import annotations
 
 import io
-import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -274,7 +273,3 @@ def main(arguments: list[str]) -> None:
     images = evaluation_images(opened)
     given = CheckContext(opened, images.first(min(int(n), len(images))), Path(out), Path(state[0]) if state else None)
     write_atomic(given.out / f"{name}.json", to_json(run_check(name, given)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from runtime.files import sha256
+from runtime.records.options import RecordedOptions
 from runtime.spec import DataRecord, Digest, Frozen, Gate, ThreatModel, to_json
 
 GradientSource = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
 
 
-def labelled(name: str, led: GradientSource) -> str:
+def labelled(name: str, gradient_from: GradientSource) -> str:
     """Return what tells an attack from the same one by another gradient."""
-    return f"{name} (parent)" if led == "parent" else name
+    return f"{name} (parent)" if gradient_from == "parent" else name
 
 
 class AttackRequest(Frozen):
@@ -28,7 +29,16 @@ class AttackRequest(Frozen):
     settings: dict[str, int | float]
 
 
-class Request(Frozen):
+FIRST_FIELDS = {
+    "command", "artifact_sha256", "gradient_sha256", "parent_gradient_sha256", "precision", "backend", "provider",
+    "tf32", "data", "n", "threat_model", "attacks", "gradients", "added", "seed", "batch", "gate", "against",
+    "save_adversarial", "lattice", "until_decided", "shard",
+}  # fmt: skip
+"""Fields that every run.json has. A later one is left out at its default: the digest of what does not ask for it stays
+what it was, and so runs of before can be read."""
+
+
+class Request(RecordedOptions):
     """Everything that decides the figures and the verdict, resolved.
 
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
@@ -50,14 +60,17 @@ class Request(Frozen):
     attacks: tuple[AttackRequest, ...]
     gradients: tuple[GradientSource, ...] = ("own",)
     added: tuple[AttackRequest, ...] = ()
-    seed: Annotated[int, Field(ge=0, lt=2**64)]
-    batch: Annotated[int, Field(gt=0)]
     gate: Gate
     against: Digest | None
-    save_adversarial: bool
-    lattice: Literal["uint8"] | None = None
-    until_decided: bool = False
-    shard: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in write(self).items()
+            if name in FIRST_FIELDS or getattr(self, name) != fields[name].default
+        }
 
     @property
     def all_attacks(self) -> dict[str, dict[str, int | float]]:
@@ -72,7 +85,7 @@ class Request(Frozen):
         """Return the fields that differ in what decides the evidence and the verdict, leaving out those named."""
         free = {"command", "batch", *but}
         return [
-            name for name in Request.model_fields if name not in free and getattr(self, name) != getattr(other, name)
+            name for name in type(self).model_fields if name not in free and getattr(self, name) != getattr(other, name)
         ]
 
 

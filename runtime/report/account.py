@@ -9,7 +9,7 @@ from runtime.errors import BadData, BadRun
 from runtime.records.bench import load_bench
 from runtime.suite.evidence import WRONG_BEFORE
 from runtime.verdict.gallery import GALLERY, read_gallery
-from runtime.verdict.paired import match_finished, read_reference
+from runtime.verdict.paired import compare_finished, read_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def fits(gallery: Gallery, run: Finished) -> bool:
 def compare(this: Finished, that: Finished) -> Comparison:
     """Compare two runs on the images that both attacked, if both were asked alike and ran to a fixed end."""
     try:
-        matched = match_finished(this, that)
+        matched = compare_finished(this, that)
     except BadData as error:
         return Comparison(that.report, None, error.message)
     return Comparison(that.report, matched.worst_case, matched.why)

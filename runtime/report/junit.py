@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runtime.report.markdown import plain
 from runtime.report.phrases import accuracy_rows, attack_names, gate_words, verdict_of
 from runtime.spec import Gate
-from runtime.verdict.figures import judge
+from runtime.verdict.figures import decide_verdict
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _gate_cases(report: Report) -> list[Case]:
     cases = []
     for gate in gates:
         asked = report.request.model_copy(update={"gate": gate})
-        decision = judge(asked, report.robust_accuracy, report.paired, blocking)
+        decision = decide_verdict(asked, report.robust_accuracy, report.paired, blocking)
         cases.append(
             Case("gate", gate_words(gate), outcome=OUTCOME[decision.verdict], message="; ".join(decision.reasons))
         )

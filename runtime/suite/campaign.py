@@ -14,7 +14,6 @@ from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
-from runtime.suite.plan import PlannedAttack, gradients, plan
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.progress import Progress
     from runtime.records.request import GradientSource
     from runtime.suite.journal import Ledger, Work
+    from runtime.suite.plan import Plan, PlannedAttack
     from runtime.suite.units import Job
 
 __all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]
@@ -51,7 +51,7 @@ class Outcome:
 
 def run_suite(
     target: Target,
-    attacks: Sequence[str],
+    plan: Plan,
     *,
     eps: float,
     seed: int,
@@ -67,26 +67,24 @@ def run_suite(
 
     Args:
         target: the artifact and its images.
-        attacks: NAMES of attacks, in the order of the report's rows; `union.plan` says what they run on this artifact.
+        plan: what is run on it.
         eps: radius of the L-infinity ball.
         seed: of the noise.
         keep_all: keep the worst point of every image, not only of the sample.
         progress: told of every stage and unit.
         ledger: knows the units that are done; None does all.
-        blocks: places of the images; each block goes through all attacks before the next. None: one block of all.
-        sample: places of at most SAMPLE images that are asked more than the attacks ask; of them, those judged
+        blocks: indices of the images; each block goes through all attacks before the next. None: one block of all.
+        sample: indices of at most SAMPLE images that are asked more than the attacks ask; of them, those judged
             are. None: the first.
-        decided: told of the evidence and the places judged after every block; True ends the run.
+        decided: told of the evidence and the indices judged after every block; True ends the run.
         lattice: judge the points found on the uint8 lattice too.
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
-        BadModel: the graph does not take the images, answers in another shape, or has too few classes for an attack.
+        BadModel: the graph does not take the images, or answers in another shape.
 
     """
-    card = target.session.card()
-    gradient_from = gradients(card, target.lender)
-    chosen = plan(attacks, target.classes, card.precision, gradient_from)
+    planned, gradients = plan.attacks, plan.gradients
     blocks = [np.arange(len(target.images))] if blocks is None else blocks
     order = np.concatenate(blocks)
     sample = np.sort(order)[:SAMPLE] if sample is None else np.sort(sample)
@@ -99,24 +97,24 @@ def run_suite(
     for number, block in enumerate(blocks):
         part = replace(campaign, prefix=f"{number}-" if len(blocks) > 1 else "")
         part.classify(block)
-        rows.append(part.assault(chosen, block))
+        rows.append(part.run(planned, block))
         judged = np.concatenate([judged, block])
         if decided(evidence, judged):
             break
     index = np.sort(judged)
     outcome = Outcome(evidence.rows(index), add_rows(rows, len(index)))
     sample = np.intersect1d(sample, index)
-    if not chosen or not len(sample):
+    if not planned or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
-    if not any(attack.uses_gradient and attack.bounded for assault in chosen for attack in assault.stages):
+    if not plan.searches_by_gradient:
         return outcome
     return replace(
         outcome,
-        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradient_from) for multiple in CURVE),
-        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradient_from),
-        agreement=campaign.agreement(sample, "own") if "own" in gradient_from else None,
-        parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradient_from else None,
+        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradients) for multiple in CURVE),
+        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients),
+        agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
+        parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
     )
 
 
@@ -157,49 +155,56 @@ class Campaign:
         for chunk, work in self._units("clean", index, classify):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
-    def assault(self, chosen: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
+    def run(self, planned: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
         """Run every attack on the images at `index`."""
         rows: list[AttackRow] = []
-        for each in chosen:
+        for each in planned:
             if each.is_cascade:
                 rows += self.cascade(each, len(rows), index)
             else:
-                rows.append(self.attack(each.stages[0], len(rows), index, each.led))
+                rows.append(self.attack(each.stages[0], len(rows), index, each.gradient_from))
         return tuple(rows)
 
-    def attack(self, attack: Attack, row: int, index: Any = None, led: GradientSource = "own") -> AttackRow:
-        """Run one attack on every correctly classified image of `index` (all); `row` is its place in the report."""
-        return self._attack(attack, row, self._standing(index), led, cascade=False)
+    def attack(self, attack: Attack, row: int, index: Any = None, gradient_from: GradientSource = "own") -> AttackRow:
+        """Run one attack on every correctly classified image of `index` (all); `row` is its row in the report."""
+        return self._attack(attack, row, self._standing(index), gradient_from, cascade=False)
 
-    def cascade(self, assault: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
+    def cascade(self, planned: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
         """Run each stage on what the earlier ones of them left: a row each from `row` on, and a summary row.
 
         Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
         """
-        standing, led = self._standing(index), assault.led
+        standing, gradient_from = self._standing(index), planned.gradient_from
         rows = [
-            self._attack(attack, row + place, standing, led, cascade=True)
-            for place, attack in enumerate(assault.stages)
+            self._attack(attack, row + number, standing, gradient_from, cascade=True)
+            for number, attack in enumerate(planned.stages)
         ]
         costs = {cost: sum(getattr(each, cost) for each in rows) for cost in ("seconds", "forwards", "gradients")}
         broken = sum(each.broken for each in rows)
-        return [*rows, self._row(assault.name, rows[0].attacked, broken, cascade=False, gradient=led, **costs)]
+        return [
+            *rows,
+            self._row(planned.name, rows[0].attacked, broken, cascade=False, gradient=gradient_from, **costs),
+        ]
 
-    def curve_point(self, sample: Any, eps: float, gradient_from: Sequence[GradientSource] = ("own",)) -> CurvePoint:
+    def curve_point(self, sample: Any, eps: float, gradients: Sequence[GradientSource] = ("own",)) -> CurvePoint:
         """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy."""
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
-        for led in gradient_from if eps > 0 else ():
-            units = self._units(labelled(f"PGD at eps {eps:.3g}", led), index, job, led=led)
+        for gradient_from in gradients if eps > 0 else ():
+            units = self._units(
+                labelled(f"PGD at eps {eps:.3g}", gradient_from), index, job, gradient_from=gradient_from
+            )
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
             index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
 
-    def agreement(self, sample: Any, led: GradientSource) -> Agreement:
+    def agreement(self, sample: Any, gradient_from: GradientSource) -> Agreement:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
         job = partial(agree, evidence=self.evidence)
-        for chunk, work in self._units(labelled("gradient graph", led), sample, job, led=led):
+        for chunk, work in self._units(
+            labelled("gradient graph", gradient_from), sample, job, gradient_from=gradient_from
+        ):
             correct = self.evidence.correct[chunk]
             clean = work.arrays["clean"] == self.evidence.clean_prediction[chunk]
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
@@ -219,35 +224,45 @@ class Campaign:
             standing &= np.isin(self.evidence.index, index)
         return standing
 
-    def _attack(self, attack: Attack, row: int, standing: Any, led: GradientSource, *, cascade: bool) -> AttackRow:
+    def _attack(
+        self, attack: Attack, row: int, standing: Any, gradient_from: GradientSource, *, cascade: bool
+    ) -> AttackRow:
         """Run one attack where `standing` (bool [N]) is set, and unset it where the attack broke the image."""
-        index, led = np.flatnonzero(standing), led if attack.uses_gradient else "none"
-        label = labelled(attack.name, led)
+        index, gradient_from = np.flatnonzero(standing), gradient_from if attack.uses_gradient else "none"
+        label = labelled(attack.name, gradient_from)
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
         job = partial(search, attack=attack, eps=self.eps, seed=self.seed)
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
-            self.evidence.began(label, led)
-        for chunk, work in self._units(label, index, job, place=f"{row}-", most=attack.unit, led=led):
+            self.evidence.began(label, gradient_from)
+        for chunk, work in self._units(
+            label, index, job, prefix=f"{row}-", most=attack.unit, gradient_from=gradient_from
+        ):
             if attack.bounded:
-                self.evidence.update(row, label, led, chunk, work.arrays)
+                self.evidence.update(row, label, gradient_from, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
             costs = {cost: total + getattr(work, cost) for cost, total in costs.items()}
         broken = int(len(index) - standing[index].sum())
-        return self._row(attack.name, len(index), broken, cascade=cascade, gradient=led, **costs)
+        return self._row(attack.name, len(index), broken, cascade=cascade, gradient=gradient_from, **costs)
 
     def _row(self, name: str, attacked: int, broken: int, **rest: Any) -> AttackRow:
         left, n = attacked - broken, len(self.target.images)
         return AttackRow(name=name, attacked=attacked, broken=broken, accuracy=left / n, ci95=wilson(left, n), **rest)
 
     def _units(
-        self, stage: str, index: Any, job: Job, place: str = "", most: int = UNIT, led: GradientSource = "own"
+        self,
+        stage: str,
+        index: Any,
+        job: Job,
+        prefix: str = "",
+        most: int = UNIT,
+        gradient_from: GradientSource = "own",
     ) -> Iterator[tuple[Any, Work]]:
-        """Yield the chunks of `index`, each with what the unit on it left; `place` tells two stages of a name apart."""
+        """Yield the chunks of `index`, each with what the unit on it left; `prefix` tells stages of one name apart."""
         self.progress.stage(stage, len(index))
-        target = self.target.led(led)
+        target = self.target.following(gradient_from)
         for number, chunk in enumerate(target.chunks(index, most)):
-            name = f"{self.prefix}{place}{stage}-{number}".replace(" ", "-")
+            name = f"{self.prefix}{prefix}{stage}-{number}".replace(" ", "-")
             held = self.ledger.holds(name)
             yield chunk, self.ledger.unit(name, chunk, partial(measure, target, chunk, job))
             self.progress.advance(len(chunk), fresh=not held)

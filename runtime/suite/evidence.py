@@ -30,7 +30,7 @@ class Evidence:
     """One row an image, in the order of the set.
 
     Attributes:
-        index: int64 [N], the place in the set.
+        index: int64 [N], the index in the set.
         label: int64 [N].
         clean_prediction: int64 [N].
         broken_by: int64 [N], the row of the attack that broke it first, STANDS, WRONG_BEFORE, or UNSEEN: not yet
@@ -40,7 +40,7 @@ class Evidence:
         linf: float64 [N], distance of that point from the clean image.
         margin: float32 [N], max_{j != y} z_j - z_y there.
         lattice: bool [N], every point found stands when it is rounded to the uint8 lattice, so far.
-        kept: int64 [M], places of the images whose worst point is kept, rising.
+        kept: int64 [M], indices of the images whose worst point is kept, rising.
         adversarial: float32 [M, C, H, W], those points.
         fell: by attack (`AttackRow.label`), bool [N]: the images that it broke, whatever others did.
         blind: by whose gradient it was, bool [N]: an attack found none to begin with (`Oracle.zero_gradient`).
@@ -127,10 +127,10 @@ class Evidence:
     def merged(cls, parts: Sequence[Evidence]) -> Evidence:
         """Return the rows of all parts, which have no image in common, in the order of the set."""
         row = np.argsort(np.concatenate([part.index for part in parts]))
-        place = np.argsort(np.concatenate([part.kept for part in parts]))
+        kept_row = np.argsort(np.concatenate([part.kept for part in parts]))
         arrays: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])[order]
-            for names, order in ((PER_IMAGE, row), (("kept", "adversarial"), place))
+            for names, order in ((PER_IMAGE, row), (("kept", "adversarial"), kept_row))
             for name in names
         }
         for what in BY_NAME:
@@ -153,28 +153,28 @@ class Evidence:
         """Return whose worst points are kept: bool [B]."""
         return np.isin(index, self.kept)
 
-    def began(self, label: str, led: GradientSource) -> None:
+    def began(self, label: str, gradient_from: GradientSource) -> None:
         """Note that an attack runs: on no image, it may be, but then none fell to it."""
         self.fell.setdefault(label, np.zeros(len(self), bool))
-        if led != "none":
-            self.blind.setdefault(led, np.zeros(len(self), bool))
+        if gradient_from != "none":
+            self.blind.setdefault(gradient_from, np.zeros(len(self), bool))
 
-    def update(self, row: int, label: str, led: GradientSource, index: Any, found: Mapping[str, Any]) -> None:
+    def update(self, row: int, label: str, gradient_from: GradientSource, index: Any, found: Mapping[str, Any]) -> None:
         """Take in what the attack of `row` found at `index`: the arrays of `units.search`."""
         broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
-        places = index[worse]
+        images = index[worse]
         for what in ("adversarial_prediction", "linf", "margin"):
-            getattr(self, what)[places] = found[what][worse]
-        self.adversarial[np.searchsorted(self.kept, places[self.keeps(places)])] = found["adversarial"]
-        if led != "none":
-            self.blind[led][index] |= found["zero_gradient"]
+            getattr(self, what)[images] = found[what][worse]
+        self.adversarial[np.searchsorted(self.kept, images[self.keeps(images)])] = found["adversarial"]
+        if gradient_from != "none":
+            self.blind[gradient_from][index] |= found["zero_gradient"]
         if "lattice" in found:
             self.lattice[index] &= found["lattice"]
         self.fell[label][index] |= broken
         self.broken_by[index[standing[index] & broken]] = row
 
     def rows(self, index: Any) -> Evidence:
-        """Return the rows of the images at the rising places `index`; kept points that are among them."""
+        """Return the rows of the images at the rising `index`; kept points that are among them."""
         kept = np.isin(self.kept, index)
         return Evidence(
             **{name: getattr(self, name)[index] for name in PER_IMAGE},

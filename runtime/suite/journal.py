@@ -7,7 +7,6 @@ be changed, moved or lost in the middle unseen. A run that goes on takes from he
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -22,6 +21,7 @@ import numpy as np
 from runtime.errors import BadRun, UsageFault
 from runtime.files import sha256, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
+from runtime.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,13 +104,15 @@ class Journal:
         Raises:
             BadRun: it is damaged, or of another request, software or machine.
             UsageFault: another process is at work there.
+            MissingEnvironment: its file system has no locks.
 
         """
         self.path, self.units = directory / JOURNAL, directory / UNITS
         self.earlier_seconds = 0.0
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            self._lock(directory)
+            if not try_lock(self._file, self.path):
+                raise UsageFault(f"another process is at work in {directory}", hint="let it end, or name another --out")
             self._check, self._entries = "", {}
             lines = self._read()
             if not lines:
@@ -146,7 +148,7 @@ class Journal:
         work = do()
         buffer = io.BytesIO()
         np.savez(buffer, index=index, **work.arrays)
-        write_atomic(self._place(name), buffer.getvalue())
+        write_atomic(self._unit_file(name), buffer.getvalue())
         costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
         self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(buffer.getvalue())})
         return work
@@ -165,7 +167,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _recall(self, name: str, index: Any) -> Work:
-        entry, path = self._entries[name], self._place(name)
+        entry, path = self._entries[name], self._unit_file(name)
         try:
             data = path.read_bytes()
             if sha256(data) != entry["sha256"]:
@@ -179,16 +181,8 @@ class Journal:
         self.earlier_seconds += entry["seconds"]
         return Work(arrays, entry["seconds"], entry["forwards"], entry["gradients"])
 
-    def _place(self, name: str) -> Path:
+    def _unit_file(self, name: str) -> Path:
         return self.units / f"{name}.npz"
-
-    def _lock(self, directory: Path) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageFault(
-                f"another process is at work in {directory}", hint="let it end, or name another --out"
-            ) from None
 
     def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:
         for name in sorted(was.keys() | now.keys()):

@@ -47,10 +47,10 @@ class Target:
 
     Args:
         session: the artifact.
-        images: the set that places refer to.
+        images: the set that indices refer to.
         classes: how many the model knows.
         batch: images a session is asked at once.
-        place: turns numpy float32 or int64 into the session's arrays, on its device.
+        to_device: turns numpy float32 or int64 into the session's arrays, on its device.
         lender: another session, whose gradient attacks follow too; None where there is none.
 
     """
@@ -59,22 +59,21 @@ class Target:
     images: ImageSet
     classes: int
     batch: int
-    place: Callable[[Any], Any] = np.asarray
+    to_device: Callable[[Any], Any] = np.asarray
     lender: Session | None = None
 
-    def led(self, by: GradientSource) -> Target:
+    def following(self, gradient_from: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
-        if by != "parent" or self.lender is None:
+        if gradient_from != "parent" or self.lender is None:
             return self
         return replace(self, session=BorrowedGradient(self.session, self.lender))
 
     def points(self, index: Any) -> Points:
         """Return the images at `index` (int64 [B]) as points under attack."""
         label = self.images.labels[index]
-        place = self.place
         return Points(
-            place(self.images.as_float(index)),
-            one_hot(place(label), self.classes),
+            self.to_device(self.images.as_float(index)),
+            one_hot(self.to_device(label), self.classes),
             label,
             index,
             np.arange(len(index)),
@@ -139,7 +138,7 @@ def search(
     }
     if lattice:
         rounded = to_lattice(found.x, target.images.as_float(points.index), eps)
-        arrays["lattice"] = predictions(oracle.logits(points, target.place(rounded))) == points.label
+        arrays["lattice"] = predictions(oracle.logits(points, target.to_device(rounded))) == points.label
     return arrays
 
 
@@ -160,5 +159,5 @@ def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence)
     """Return what the gradient graph predicts on the `clean` images and at their `worst` points: int64 [B] each."""
     worst = evidence.adversarial[np.searchsorted(evidence.kept, points.index)]
     loss = cross_entropy(points.one_hot)
-    at = {"clean": points.x, "worst": target.place(worst)}
+    at = {"clean": points.x, "worst": target.to_device(worst)}
     return {name: predictions(oracle.loss_gradient(points, x, loss)[0]) for name, x in at.items()}

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import stages
 from runtime.attacks.noise import Noise
 from runtime.backends.batch_halving import BatchHalving
-from runtime.errors import BadData, BadModel, UsageFault
+from runtime.errors import BadData
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, Outcome, run_suite
 from runtime.suite.journal import NoJournal
-from runtime.suite.plan import gradients
+from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
-from runtime.verdict.figures import accuracy, build_report, judge
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
 from runtime.verdict.gallery import Gallery, gather
-from runtime.verdict.paired import Finished, check_comparable, check_shared, match, pair, read_reference
-from runtime.verdict.subject import Settings, Subject, resolve
+from runtime.verdict.options import VerifyOptions, check_decidable
+from runtime.verdict.paired import (
+    Finished,
+    check_comparable,
+    check_shared,
+    match_images,
+    pair_with_reference,
+    read_reference,
+)
+from runtime.verdict.subject import Subject, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runtime.images.image_set import ImageSet
     from runtime.progress import Progress
     from runtime.records.report import Paired, Report
     from runtime.records.request import Request
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
+    from runtime.suite.plan import Plan
 
-__all__ = ["Case", "Run", "Settings", "Subject", "prepare", "verify"]
+__all__ = ["Case", "Run", "Subject", "VerifyOptions", "prepare_case", "verify"]
 
 FIRST_BLOCK, LARGEST_BLOCK, GROWTH = 16, 256, 0.25
 """A run that stops early looks after so many images; then after a quarter more each time, at most so many."""
@@ -76,18 +82,18 @@ class Case:
     """A subject, the request resolved, and what it is compared with; everything that can be checked is."""
 
     subject: Subject
-    settings: Settings
+    plan: Plan
     images: ImageSet
     request: Request
     reference: Finished | None
 
     @property
     def order(self) -> Any:
-        """Places of the images, in the order in which they are attacked: int64 [M]."""
+        """Indices of the images, in the order in which they are attacked: int64 [M]."""
         index = np.arange(len(self.images))
-        if self.settings.until_decided:
-            return np.argsort(Noise(self.settings.seed, "order").bits([0], len(index))[0], kind="stable")
-        return self.settings.shard.of(index) if self.settings.shard else index
+        if self.request.until_decided:
+            return np.argsort(Noise(self.request.seed, "order").bits([0], len(index))[0], kind="stable")
+        return self.request.shard.of(index) if self.request.shard else index
 
     def attack(self, progress: Progress, ledger: Ledger | None = None, *, started: str = "") -> Findings:
         """Run the suite.
@@ -98,52 +104,55 @@ class Case:
             started: when the run began, ISO 8601; by default now.
 
         Raises:
-            BadModel: a graph does not take the images, or has too few classes for an attack.
+            BadModel: a graph does not take the images.
             NonFinite: the artifact answers NaN or infinity.
             OutOfMemory: not even one image fits the memory.
             BadRun: what the ledger holds is damaged.
 
         """
         began, now = time.perf_counter(), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-        subject, settings, order = self.subject, self.settings, self.order
-        early, ledger = settings.until_decided, NoJournal() if ledger is None else ledger
+        subject, request, order = self.subject, self.request, self.order
+        early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
         session, lender = (
             BatchHalving(subject.session),
             BatchHalving(subject.lender) if subject.lender else None,
         )
         outcome = run_suite(
-            Target(session, self.images, len(subject.classes), settings.batch, subject.place, lender),
-            settings.attacks,
-            eps=settings.threat_model.eps,
-            seed=settings.seed,
-            keep_all=settings.save_adversarial,
+            Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender),
+            self.plan,
+            eps=request.threat_model.eps,
+            seed=request.seed,
+            keep_all=request.save_adversarial,
             progress=progress,
             ledger=ledger,
             blocks=growing(order) if early else [order],
             sample=order[:SAMPLE] if early else order[order < SAMPLE],
             decided=self._decided if early else lambda evidence, judged: False,
-            lattice=settings.lattice is not None,
+            lattice=request.lattice is not None,
         )
         judged = order[: len(outcome.evidence)] if early else None
-        compared = pair(outcome.evidence, self.reference, judged) if self.reference else None
+        compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
-        gallery = gather(outcome.evidence, self.images, settings.threat_model.eps, len(outcome.attacks))
+        gallery = gather(outcome.evidence, self.images, request.threat_model.eps, len(outcome.attacks))
         halved = (each.largest for each in (session, lender) if each and each.largest)
         largest = min(halved, default=None)
         return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
 
-    def judge(self, findings: Findings) -> Run:
+    def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""
-        judged = self.order[: len(findings.outcome.evidence)] if self.settings.until_decided else None
+        judged = self.order[: len(findings.outcome.evidence)] if self.request.until_decided else None
         report = build_report(findings.circumstances, self.request, findings.outcome, findings.paired, judged)
         return Run(report, findings.outcome.evidence, findings.gallery)
 
     def _decided(self, evidence: Evidence, judged: Any) -> bool:
         seen = evidence.rows(np.sort(judged))
-        if self.reference and not len(match(seen, self.reference).index):
+        if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
-        compared = pair(seen, self.reference, judged) if self.reference else None
-        return judge(self.request, accuracy(seen, seen.robust, judged), compared).verdict != "inconclusive"
+        compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
+        return (
+            decide_verdict(self.request, estimate_accuracy(seen, seen.robust, judged), compared).verdict
+            != "inconclusive"
+        )
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()
@@ -176,50 +185,51 @@ def growing(order: Any) -> list[Any]:
     return np.split(order, ends[1:-1])
 
 
-def prepare(subject: Subject, settings: Settings) -> Case:
-    """Resolve and check what is asked, before any attack. PARENT has nothing to drop from where nothing is compared.
+def plan_for(subject: Subject, options: VerifyOptions) -> Plan:
+    """Return what is run on a subject; `plan_suite` says what is raised."""
+    return plan_suite(options.attacks, len(subject.classes), subject.session.card(), lends=subject.lender is not None)
+
+
+def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = None) -> Case:
+    """Resolve and check what is asked, before any attack.
+
+    Args:
+        subject: what is judged.
+        options: what is asked of it.
+        plan: what is run on it; by default what `plan_for` says.
 
     Raises:
-        UsageFault: an early stop without a gate to decide, or of a shard.
+        UsageFault: an early stop without a gate to decide.
         BadData: the images do not fit the model, are fewer than asked for, or `against` does not fit.
-        BadModel: the model has too few classes for an attack, or see `check_gradient`.
+        BadModel: see `plan_suite`.
 
     """
-    if subject.session.card().precision == PARENT and settings.gate.max_drop is not None and settings.against is None:
-        log(f"the gate on the drop of robust accuracy asks nothing of {PARENT}, from which drops are measured")
-        settings = replace(settings, gate=Gate(fail_under=settings.gate.fail_under))
-    if settings.until_decided and settings.gate == Gate():
-        raise UsageFault(
-            "--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1% --against DIR"
-        )
-    if settings.until_decided and settings.shard:
-        raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the whole run stops early")
-    check_gradient(subject, settings.attacks)
-    images = subject.images.first(settings.n)
+    gate = applicable_gate(subject, options)
+    check_decidable(options, gate)
+    plan = plan or plan_for(subject, options)
+    images = subject.images.first(options.n)
     images.check_fits(subject.shape, subject.classes)
-    if settings.shard and settings.shard.number > len(images):
-        raise BadData(f"shard {settings.shard} of {len(images)} images is empty", hint="make fewer shards")
-    reference = read_reference(settings.against) if settings.against else None
-    request = resolve(subject, settings, len(images), reference)
+    if options.shard and options.shard.number > len(images):
+        raise BadData(f"shard {options.shard} of {len(images)} images is empty", hint="make fewer shards")
+    reference = read_reference(options.against) if options.against else None
+    request = resolve(subject, options, plan, gate, len(images), reference)
     check_comparable(request, reference)
-    case = Case(subject, settings, images, request, reference)
+    case = Case(subject, plan, images, request, reference)
     if reference:
         check_shared(reference, case.order, images.labels[case.order])
     return case
 
 
-def check_gradient(subject: Subject, names: Sequence[str]) -> None:
-    """Raise `BadModel` where one of the attacks needs a gradient, and neither the artifact nor a parent has a graph."""
-    card = subject.session.card()
-    needing = [name for name in names if any(stage.uses_gradient for stage in stages(name, len(subject.classes)))]
-    if needing and not gradients(card, subject.lender):
-        raise BadModel(
-            f"{needing[0]} needs the gradient, and {card.precision} has no gradient graph",
-            hint="--gradient none attacks it by Square alone",
-        )
+def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
+    """Return the gate that holds; PARENT has nothing to drop from where nothing is compared."""
+    gate = options.gate_or(subject.gate)
+    if subject.session.card().precision != PARENT or gate.max_drop is None or options.against:
+        return gate
+    log(f"the gate on the drop of robust accuracy asks nothing of {PARENT}, from which drops are measured")
+    return Gate(fail_under=gate.fail_under)
 
 
-def verify(subject: Subject, settings: Settings, progress: Progress) -> Run:
-    """Attack the subject and judge it, in memory alone: see `prepare` and `Case.attack` for what is raised."""
-    case = prepare(subject, settings)
-    return case.judge(case.attack(progress))
+def verify(subject: Subject, options: VerifyOptions, progress: Progress) -> Run:
+    """Attack the subject and judge it, in memory alone: see `prepare_case` and `Case.attack` for what is raised."""
+    case = prepare_case(subject, options)
+    return case.conclude(case.attack(progress))

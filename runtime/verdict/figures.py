@@ -33,13 +33,13 @@ def build_report(
         request: what was asked.
         outcome: what the suite found.
         paired: the comparison, where there is something to compare with.
-        order: places of the images judged, in turn, where the run stopped as soon as it could; else None.
+        order: indices of the images judged, in turn, where the run stopped as soon as it could; else None.
 
     """
     evidence, artifact, n = outcome.evidence, circumstances.artifact, len(outcome.evidence)
     correct = int(evidence.correct.sum())
     within = any_bounded(attack.name for attack in request.attacks)
-    robust = accuracy(evidence, evidence.robust, order) if within else None
+    robust = estimate_accuracy(evidence, evidence.robust, order) if within else None
     checks = check(outcome, classes=len(circumstances.classes), precision=artifact.precision)
     found = tuple(
         Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
@@ -47,7 +47,7 @@ def build_report(
         if each.state == "found"
     )
     blocking = [finding.message for finding in found if finding.blocking]
-    decision = judge(request, robust, paired, blocking)
+    decision = decide_verdict(request, robust, paired, blocking)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -61,8 +61,8 @@ def build_report(
         clean=Clean(n=n, correct=correct, accuracy=correct / n, ci95=wilson(correct, n)),
         attacks=outcome.attacks,
         robust_accuracy=robust,
-        lattice=accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
-        sequential=None if order is None else stop(judge(request, robust, paired), n, request.n),
+        lattice=estimate_accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
+        sequential=None if order is None else stopping_record(decide_verdict(request, robust, paired), n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
@@ -78,7 +78,9 @@ def build_report(
     )
 
 
-def judge(request: Request, robust: Accuracy | None, paired: Paired | None, blocking: Sequence[str] = ()) -> Decision:
+def decide_verdict(
+    request: Request, robust: Accuracy | None, paired: Paired | None, blocking: Sequence[str] = ()
+) -> Decision:
     """Return what the gate says to the figures; `blocking` are reasons not to believe them."""
     return decide(
         request.gate,
@@ -89,7 +91,7 @@ def judge(request: Request, robust: Accuracy | None, paired: Paired | None, bloc
     )
 
 
-def accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
+def estimate_accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
     """Return the fraction of images whose flag (bool [N]) is set; with `order` the interval holds at any stop."""
     n, count = len(flags), int(flags.sum())
     if order is None:
@@ -98,7 +100,7 @@ def accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
     return Accuracy(value=count / n, ci95=sequential.interval(in_turn.astype(float)))
 
 
-def stop(decision: Decision, judged: int, of: int) -> Sequential:
+def stopping_record(decision: Decision, judged: int, of: int) -> Sequential:
     """Say how far a run went that stops when its gate is decided, and why no further."""
     decided = decision.verdict != "inconclusive"
     if decided:

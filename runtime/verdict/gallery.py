@@ -35,7 +35,7 @@ class Gallery:
     """One row an image, by outcome, then in the order of the set. For looking: the points themselves are rounded.
 
     Args:
-        index: int64 [G], the place in the set.
+        index: int64 [G], the index in the set.
         label: int64 [G].
         clean_prediction: int64 [G].
         adversarial_prediction: int64 [G], the artifact's class at the worst point.
@@ -75,7 +75,7 @@ def gather(evidence: Evidence, images: ImageSet, eps: float, attacks: int) -> Ga
 
     Args:
         evidence: of the run.
-        images: the set that its places refer to.
+        images: the set that its indices refer to.
         eps: radius of the perturbations.
         attacks: rows of the report, each an outcome.
 
@@ -143,7 +143,7 @@ def _most(attacks: int, shape: tuple[int, ...]) -> int:
 
 
 def _choose(broken_by: Any, index: Any, most: int) -> Any:
-    """Return rows: the first `most` of each outcome by place in the set; what broke first, what was wrong last."""
+    """Return rows: the first `most` of each outcome by index in the set; what broke first, what was wrong last."""
     order = np.argsort(index, kind="stable")
     outcomes = sorted(set(broken_by.tolist()), key=lambda row: (row == WRONG_BEFORE, row < 0, row))
     chosen = [order[broken_by[order] == outcome][:most] for outcome in outcomes]

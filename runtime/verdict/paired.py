@@ -17,15 +17,18 @@ from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 from runtime.suite.evidence import STANDS
+from runtime.suite.plan import BLIND
 from runtime.words import radius
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from runtime.records.report import Artifact
     from runtime.records.request import Request
     from runtime.spec import ThreatModel
     from runtime.suite.evidence import Evidence
+    from runtime.verdict.options import VerifyOptions
 
 EVIDENCE = "evidence.npz"
 NEEDED = ("index", "label", "clean_prediction", "broken_by")
@@ -96,16 +99,31 @@ def obstacle(mine: Request, its: Request) -> Obstacle | None:
     """
     if mine.data.sha256 != its.data.sha256:
         return Obstacle("the images are others", "run it again on the same images, as by --data")
-    if mine.threat_model != its.threat_model:
-        said = " and ".join(_said(each.threat_model) for each in (mine, its))
-        return Obstacle(f"the threat models are {said}", f"run it again with --eps {mine.threat_model.eps}")
     here, there = mine.all_attacks, its.all_attacks
-    again = f"run it again with --attacks {','.join(('clean', *here))}"
-    if alone := [name for name in {**here, **there} if (name in here) != (name in there)]:
-        return Obstacle(f"only one of the two ran {', '.join(alone)}", again)
+    if found := other_threat(mine.threat_model, its.threat_model) or other_attacks(here, there):
+        return found
     if otherwise := [name for name in here if here[name] != there[name]]:
-        return Obstacle(f"the settings of {', '.join(otherwise)} differ", again)
+        return Obstacle(f"the settings of {', '.join(otherwise)} differ", _again(here))
     return None
+
+
+def other_threat(mine: ThreatModel, its: ThreatModel) -> Obstacle | None:
+    """Return what keeps two runs apart whose threat models differ."""
+    if mine == its:
+        return None
+    return Obstacle(f"the threat models are {_said(mine)} and {_said(its)}", f"run it again with --eps {mine.eps}")
+
+
+def other_attacks(mine: Iterable[str], its: Iterable[str]) -> Obstacle | None:
+    """Return what keeps two runs apart of which one ran attacks that the other did not."""
+    here, there = dict.fromkeys(mine), dict.fromkeys(its)
+    if alone := [name for name in {**here, **there} if (name in here) != (name in there)]:
+        return Obstacle(f"only one of the two ran {', '.join(alone)}", _again(here))
+    return None
+
+
+def _again(attacks: Iterable[str]) -> str:
+    return f"run it again with --attacks {','.join(('clean', *attacks))}"
 
 
 def _said(threat: ThreatModel) -> str:
@@ -119,9 +137,29 @@ def check_comparable(request: Request, reference: Finished | None) -> None:
     """
     if reference is None:
         return
+    check_ran_to_its_end(reference)
+    _refuse(obstacle(request, reference.report.request))
+
+
+def check_askable(options: VerifyOptions, reference: Finished) -> None:
+    """Raise `BadData` where another run cannot fit what is asked, whatever the subject turns out to be.
+
+    Square that it ran is no obstacle: the subject may be one on which Square runs unasked.
+    """
+    check_ran_to_its_end(reference)
+    mine, its = options.attacks, reference.report.request
+    _refuse(other_threat(options.threat_model_or(its.threat_model), its.threat_model))
+    _refuse(other_attacks(mine, [name for name in its.all_attacks if name != BLIND or name in mine]))
+
+
+def check_ran_to_its_end(reference: Finished) -> None:
+    """Raise `BadData` where how many images another run judged depends on what it found."""
     if reference.report.request.until_decided:
         raise BadData("the run to compare with stopped early", hint="run it again without --until-decided")
-    if found := obstacle(request, reference.report.request):
+
+
+def _refuse(found: Obstacle | None) -> None:
+    if found:
         raise BadData(f"the run to compare with does not fit: {found.why}", hint=found.hint)
 
 
@@ -151,13 +189,13 @@ class Matched:
 
     """
 
-    both: Both
+    both: SharedImages
     same_prediction: int
     worst_case: Paired | None
     why: str = ""
 
 
-def match_finished(this: Finished, that: Finished) -> Matched:
+def compare_finished(this: Finished, that: Finished) -> Matched:
     """Compare two finished runs.
 
     Raises:
@@ -172,7 +210,7 @@ def match_finished(this: Finished, that: Finished) -> Matched:
         raise BadData(found.why, hint=found.hint)
     check_shared(that, this.images["index"], this.images["label"])
     index, here, there = _shared(this.images["index"], that)
-    both = Both(index, this.robust[here], that.robust[there])
+    both = SharedImages(index, this.robust[here], that.robust[there])
     same = int((this.images["clean_prediction"][here] == that.images["clean_prediction"][there]).sum())
     if found:
         return Matched(both, same, None, found.why)
@@ -180,11 +218,11 @@ def match_finished(this: Finished, that: Finished) -> Matched:
         return Matched(both, same, None, "one of the two stopped early: no interval holds for the change")
     if not (this.report.robust_accuracy and that.report.robust_accuracy):
         return Matched(both, same, None, "neither was attacked within eps: there is no worst case to compare")
-    return Matched(both, same, paired(_called(that.report.artifact), both.pairs()))
+    return Matched(both, same, paired_record(_called(that.report.artifact), both.pairs()))
 
 
 @dataclass(frozen=True)
-class Both:
+class SharedImages:
     """The images that both runs attacked, rising, and which of the two stood: int64 [M], bool [M], bool [M]."""
 
     index: Any
@@ -197,34 +235,36 @@ class Both:
         return Pairs(*(int(both.sum()) for both in (this & that, this & ~that, ~this & that, ~this & ~that)))
 
     def values(self, order: Any) -> Any:
-        """Return the difference of each, from [-1, 1] brought to [0, 1], in the order of the places in `order`."""
-        place = np.full(int(order.max()) + 1, -1)
-        place[self.index] = np.arange(len(self.index))
-        rows = place[order]
+        """Return the difference of each, from [-1, 1] brought to [0, 1], in the order of the indices in `order`."""
+        row_of = np.full(int(order.max()) + 1, -1)
+        row_of[self.index] = np.arange(len(self.index))
+        rows = row_of[order]
         rows = rows[rows >= 0]
         return (1 + self.this[rows].astype(float) - self.that[rows]) / 2
 
 
-def match(evidence: Evidence, reference: Finished) -> Both:
+def match_images(evidence: Evidence, reference: Finished) -> SharedImages:
     """Find the images that both runs attacked; `check_shared` knows that there are some."""
     index, here, there = _shared(evidence.index, reference)
-    return Both(index, evidence.robust[here], reference.robust[there])
+    return SharedImages(index, evidence.robust[here], reference.robust[there])
 
 
 def _called(artifact: Artifact) -> str:
     return f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, {artifact.sha256[:12]}"
 
 
-def pair(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:
-    """Compare with another run; `order` are the places judged, in turn, where the run stopped early."""
-    both, against = match(evidence, reference), _called(reference.report.artifact)
+def pair_with_reference(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:
+    """Compare with another run; `order` are the indices judged, in turn, where the run stopped early."""
+    both, against = match_images(evidence, reference), _called(reference.report.artifact)
     if order is None:
-        return paired(against, both.pairs())
+        return paired_record(against, both.pairs())
     low, high = sequential.interval(both.values(order))
-    return paired(against, both.pairs()).model_copy(update={"ci95": (2 * low - 1, 2 * high - 1), "mcnemar_p": None})
+    return paired_record(against, both.pairs()).model_copy(
+        update={"ci95": (2 * low - 1, 2 * high - 1), "mcnemar_p": None}
+    )
 
 
-def paired(against: str, pairs: Pairs) -> Paired:
+def paired_record(against: str, pairs: Pairs) -> Paired:
     """Return the comparison of a number of images that was fixed beforehand."""
     return Paired(
         against=against,

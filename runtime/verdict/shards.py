@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.errors import BadRun
+from runtime.records.options import without_option
+from runtime.records.request import Request
+from runtime.spec import Shard
 from runtime.statistics import Pairs
 from runtime.suite.campaign import Outcome
 from runtime.suite.evidence import Evidence
 from runtime.suite.totals import add_agreements, add_curves, add_points, add_probes, add_rows
 from runtime.verdict import gallery
 from runtime.verdict.figures import build_report
-from runtime.verdict.paired import paired
+from runtime.verdict.paired import paired_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runtime.records.report import Circumstances, Paired, Report, ShardRecord
-    from runtime.records.request import Request
     from runtime.verdict.gallery import Gallery
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The `number`-th of `count` parts, from 1: every count-th image."""
-
-    number: int
-    count: int
-
-    def __str__(self) -> str:
-        """Return it as the command line has it."""
-        return f"{self.number}/{self.count}"
-
-    def of(self, index: Any) -> Any:
-        """Return its part of `index`."""
-        return index[self.number - 1 :: self.count]
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read '2/5'.
-
-        Raises:
-            ValueError: it is none, or beyond the count.
-
-        """
-        match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
-        if not match or int(match[1]) > int(match[2]):
-            raise ValueError(f"{text!r} is no part like 2/5")
-        return cls(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True)
@@ -111,7 +83,7 @@ def whole_request(parts: Sequence[Part]) -> Request:
     missing = [str(Shard(number, count)) for number in range(1, count + 1) if number not in where]
     if missing:
         raise BadRun(f"shards are missing: {', '.join(missing)}", hint="verify with --shard makes them")
-    command = first.request.command.replace(f" --shard {first.request.shard}", "")
+    command = without_option(first.request.command, Request, "shard")
     return first.request.model_copy(update={"shard": None, "command": command})
 
 
@@ -134,7 +106,9 @@ def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    return paired(known[0].against, Pairs(*(sum(getattr(part, cell) for part in known) for cell in Pairs._fields)))
+    return paired_record(
+        known[0].against, Pairs(*(sum(getattr(part, cell) for part in known) for cell in Pairs._fields))
+    )
 
 
 def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:
@@ -165,4 +139,4 @@ def _side_by_side(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _shard(part: Part) -> Shard:
     if part.request.shard is None:
         raise BadRun(f"{part.where} is no shard, but a whole run", hint="merge takes what verify --shard leaves")
-    return Shard.parse(part.request.shard)
+    return part.request.shard

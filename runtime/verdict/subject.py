@@ -1,28 +1,27 @@
-"""What is judged and how: from a subject and settings to the request, with every default filled in."""
+"""What is judged: from a subject and what is asked of it to the request, with every default filled in."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import CASCADES, stages
-from runtime.images.image_set import DATA_ROOT
+from runtime.attacks import CASCADES
+from runtime.records.options import RecordedOptions, command_words
 from runtime.records.request import AttackRequest, Request
-from runtime.spec import DataRecord, Gate
-from runtime.suite.plan import gradients, mandatory_attacks
+from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
-    from runtime.images.image_set import ImageSet, Layout
+    from runtime.attacks import Attack
+    from runtime.images.image_set import ImageSet
     from runtime.session import Session
-    from runtime.spec import ThreatModel
+    from runtime.suite.plan import Plan
+    from runtime.verdict.options import VerifyOptions
     from runtime.verdict.paired import Finished
-    from runtime.verdict.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,13 @@ class Subject:
         classes: names of the classes, in the order of the logits.
         shape: one image, (C, H, W).
         images: the evaluation set; the first n of it are attacked.
-        command: what the user types to repeat it, without the options of Settings.
+        command: what the user types to repeat it, without VerifyOptions.
+        threat_model: what it claims to withstand, and is attacked with where nothing else is asked.
+        gate: what it must reach where nothing else is asked.
         bundle_version: None where there is no bundle.
         authenticated: whether a signature was asked for, and held.
         libraries: packages whose versions the report names.
-        place: turns numpy arrays into the session's.
+        to_device: turns numpy arrays into the session's.
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
         lender: the session of that precision, whose gradient leads attacks too; None where there is none.
 
@@ -51,112 +52,71 @@ class Subject:
     shape: tuple[int, int, int]
     images: ImageSet
     command: str
+    threat_model: ThreatModel = field(default_factory=ThreatModel)
+    gate: Gate = field(default_factory=Gate)
     bundle_version: int | None = None
     authenticated: bool = False
     libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
-    place: Callable[[Any], Any] = np.asarray
+    to_device: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None
     lender: Session | None = None
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How it is judged.
+def resolve(
+    subject: Subject, options: VerifyOptions, plan: Plan, gate: Gate, n: int, reference: Finished | None
+) -> Request:
+    """Return the request with every default filled in.
 
     Args:
-        attacks: NAMES of attacks, in the order of the report.
-        threat_model: norm and eps.
+        subject: what is judged.
+        options: what is asked of it.
+        plan: what is run on it.
         gate: what must be reached.
-        n: images, None for all.
-        seed: of the noise, 0 to 2**64 - 1.
-        batch: images a pass; changes memory and speed, never a verdict.
-        against: run directory to compare with.
-        save_adversarial: keep the worst points in the evidence; they stay in memory until the end.
-        lattice: judge the points found on the lattice of bytes too.
-        until_decided: take the images in random order until the gate is decided.
-        shard: judge this part of the images alone.
-        data: what --data said, None for the subject's own images; as the next two, only to repeat the command.
-        layout: of that .npz.
-        data_root: where sets known by name lie.
+        n: how many images there are to judge.
+        reference: what it is compared with.
 
     """
-
-    attacks: tuple[str, ...]
-    threat_model: ThreatModel
-    gate: Gate
-    n: int | None = None
-    seed: int = 0
-    batch: int = 64
-    against: Path | None = None
-    save_adversarial: bool = False
-    lattice: Literal["uint8"] | None = None
-    until_decided: bool = False
-    shard: Shard | None = None
-    data: str | None = None
-    layout: Layout | None = None
-    data_root: Path = DATA_ROOT
-
-
-def resolve(subject: Subject, settings: Settings, n: int, reference: Finished | None) -> Request:
-    """Return the request with every default filled in."""
-    card, lender = subject.session.card(), subject.lender.card() if subject.lender else None
-    besides = mandatory_attacks(settings.attacks, len(subject.classes), card.precision)
+    card, threat_model = subject.session.card(), options.threat_model_or(subject.threat_model)
     return Request(
-        command=_repeat(subject.command, settings, n),
+        **{name: getattr(options, name) for name in RecordedOptions.model_fields},
+        command=f"{subject.command} {shlex.join(command_words(stated(options, threat_model, gate, n)))}",
         artifact_sha256=card.sha256,
         gradient_sha256=card.gradient_sha256,
-        parent_gradient_sha256=lender.gradient_sha256 if lender else None,
+        parent_gradient_sha256=subject.lender.card().gradient_sha256 if subject.lender else None,
         precision=card.precision,
         backend=card.backend,
         provider=card.provider,
         tf32=card.tf32,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,
-        threat_model=settings.threat_model,
-        attacks=tuple(_attack_request(name, len(subject.classes)) for name in settings.attacks),
-        gradients=gradients(card, subject.lender),
-        added=tuple(_attack_request(attack.name, len(subject.classes)) for attack in besides),
-        seed=settings.seed,
-        batch=settings.batch,
-        gate=settings.gate,
+        threat_model=threat_model,
+        attacks=tuple(attack_request(name, attacks) for name, attacks in plan.asked.items()),
+        gradients=plan.gradients,
+        added=tuple(attack_request(name, attacks) for name, attacks in plan.added.items()),
+        gate=gate,
         against=reference.report.request_sha256 if reference else None,
-        save_adversarial=settings.save_adversarial,
-        lattice=settings.lattice,
-        until_decided=settings.until_decided,
-        shard=str(settings.shard) if settings.shard else None,
     )
 
 
-def _attack_request(name: str, classes: int) -> AttackRequest:
+def stated(options: VerifyOptions, threat_model: ThreatModel, gate: Gate, n: int) -> VerifyOptions:
+    """Return the options that ask by hand for what was completed; what it is compared with has another name there."""
+    return options.model_copy(
+        update={
+            "n": n,
+            "eps": threat_model.eps,
+            "fail_under": gate.fail_under,
+            "max_drop": gate.max_drop,
+            "no_gate": gate == Gate(),
+            "against": options.against and "REPORT",
+        }
+    )
+
+
+def attack_request(name: str, attacks: Iterable[Attack]) -> AttackRequest:
+    """Return one of the NAMES of attacks with the settings of what it runs."""
     settings = {
         f"{attack.name}.{key}" if name in CASCADES else key: value
-        for attack in stages(name, classes)
+        for attack in attacks
         for key, value in attack.defaults.items()
     }
     return AttackRequest(name=name, settings=settings)
-
-
-def _repeat(command: str, settings: Settings, n: int) -> str:
-    """Return the command with every option that the run was decided by, quoted for a shell."""
-    options = {
-        "--attacks": ",".join(("clean", *settings.attacks)),
-        "--n": n,
-        "--eps": settings.threat_model.eps,
-        "--seed": settings.seed,
-        "--batch": settings.batch,
-        "--data": settings.data,
-        "--layout": settings.layout,
-        "--data-root": None if settings.data_root == DATA_ROOT else settings.data_root,
-        "--fail-under": settings.gate.fail_under,
-        "--max-drop": settings.gate.max_drop,
-        "--against": "REPORT" if settings.against else None,
-        "--lattice": settings.lattice,
-        "--shard": settings.shard,
-    }
-    flags = {
-        "--no-gate": settings.gate == Gate(),
-        "--until-decided": settings.until_decided,
-        "--save-adversarial": settings.save_adversarial,
-    }
-    words = [word for option, value in options.items() if value is not None for word in (option, str(value))]
-    return f"{command} {shlex.join([*words, *(flag for flag, is_set in flags.items() if is_set)])}"

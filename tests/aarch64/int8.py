@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 
 from export.bundle.write import Claims, Precision, write_bundle
-from export.gradient import gradient_graph
+from export.graph.passes import prepare
 from export.precision.calibrate import Calibration
+from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
 from pipeline.data.sets import fashion_mini
 from runtime.bundle.evaluation import evaluation_images
@@ -16,9 +17,9 @@ def add_int8(stored, out):
     """Write the bundle `stored` to `out` with its classifier in int8 too, which ships."""
     bundle = open_bundle(stored)
     manifest, fp32 = bundle.manifest, bundle.manifest.graphs["fp32"]
-    forward = onnx.load(stored / fp32.forward)
+    forward = prepare(onnx.load(stored / fp32.forward))
     calibration = Calibration(fashion_mini.load(out).train.rows(slice(0, 64)))
-    int8, calibrated = PRECISIONS["int8"].make(forward, calibration)
+    int8, calibrated = PRECISIONS["int8"].make(Candidate(forward), calibration)
     claims = Claims(
         name=manifest.name,
         classes=manifest.classes,
@@ -31,8 +32,8 @@ def add_int8(stored, out):
     write_bundle(
         out,
         precisions={
-            "fp32": Precision(forward, onnx.load(stored / fp32.gradient), fp32.parity),
-            "int8": Precision(int8, gradient_graph(int8), calibration=calibrated),
+            "fp32": Precision(forward.model, onnx.load(stored / fp32.gradient), fp32.parity),
+            "int8": Precision(int8.forward.model, int8.gradient, calibration=calibrated),
         },
         evaluation=evaluation_images(bundle),
         reference_logits=logits,

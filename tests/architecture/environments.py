@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 from tests.paths import ROOT
 
@@ -24,6 +26,20 @@ def install(python, home):
     done = run([home / "venv/bin/python", "-m", "pip", "install", "--quiet", str(ROOT)], home)
     assert done.returncode == 0, done.stderr
     return lambda program, *arguments: run([home / "venv/bin" / program, *arguments], home)
+
+
+def beside(distribution, home):
+    """Install a wheel in an environment of its own, which sees the packages of this one; return where its programs lie.
+
+    The wheel comes first, so that an editable installation in this environment is not what runs.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], check=True)
+    target = home / "venv" / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    (target / "beside.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("-packages")))
+    pip = [sys.executable, "-m", "pip", "--python", home / "venv/bin/python"]
+    done = run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", distribution], home)
+    assert done.returncode == 0, done.stderr
+    return home / "venv/bin"
 
 
 def wheel(home):

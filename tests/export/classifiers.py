@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import nn
 
+    from export.graph.passes import Prepared
+
 ARCHITECTURES = {"resnet18": None, "mobilenet_v2": None, "wideresnet": 10}
 """Each with its depth, where it comes in several."""
 SIDE = 16
@@ -133,11 +135,11 @@ class Exported:
     """A network, and what was made of it."""
 
     network: nn.Module
-    forward: ModelProto
+    forward: Prepared
     gradient: ModelProto
 
     def session(self) -> OrtSession:
-        return OrtSession(to_bytes(self.forward), to_bytes(self.gradient), precision="fp32", threads=1)
+        return OrtSession(to_bytes(self.forward.model), to_bytes(self.gradient), precision="fp32", threads=1)
 
     def feeds(self, n: int, seed: int = 0) -> dict[str, Any]:
         """Random images, labels and targets, with all losses and a cotangent mixed in each row."""

@@ -45,7 +45,7 @@ def task(request, monkeymodule):
     with torch.no_grad():
         network[-1].bias -= network(torch.from_numpy(images)).mean(dim=0)
     forward = to_onnx(network, InputShape(channels=1, height=SIDE, width=SIDE))
-    session = OrtSession(to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32")
+    session = OrtSession(to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision="fp32")
     return session, images, session.logits(images).argmax(axis=1), classes
 
 

@@ -8,7 +8,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from export.gradient import gradient_graph
-from export.graph.passes import to_bytes
+from export.graph.passes import prepare, to_bytes
 from runtime.errors import BadModel
 from tests.export.classifiers import SIDE, attack_feeds, classifier, evaluate, torch_gradient
 
@@ -58,7 +58,7 @@ def test_gradient_of_all_losses_at_once_equals_torch_image_by_image(exported: Ex
 
 def test_logits_of_the_gradient_graph_are_the_classifiers(exported: Exported) -> None:
     feeds = exported.feeds(8)
-    logits = evaluate(exported.forward, {"input": feeds["input"]})["logits"]
+    logits = evaluate(exported.forward.model, {"input": feeds["input"]})["logits"]
     np.testing.assert_allclose(evaluate(exported.gradient, feeds)["logits"], logits, rtol=0, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_gradient_graph_declares_the_fixed_interface(exported: Exported) -> None
             info.name: [dim.dim_value or dim.dim_param for dim in info.type.tensor_type.shape.dim] for info in values
         }
 
-    batch = exported.forward.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    batch = exported.forward.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     rows = [batch, 10]
     assert declared(exported.gradient.graph.input) == {
         "input": [batch, 1, SIDE, SIDE],
@@ -113,7 +113,7 @@ def test_model_may_use_the_names_of_the_gradient_graph_inside() -> None:
         classes=3,
         constants={"weights": np.ones((4, 3))},
     )
-    answer = evaluate(gradient_graph(model), attack_feeds(np.ones((2, 1, 2, 2)), 3, cotangent=np.ones((2, 3))))
+    answer = evaluate(gradient_graph(prepare(model)), attack_feeds(np.ones((2, 1, 2, 2)), 3, cotangent=np.ones((2, 3))))
     assert answer["gradient"].shape == (2, 1, 2, 2)
     assert answer["value"].shape == (2,)
 
@@ -122,7 +122,9 @@ def test_nodes_beside_the_way_to_the_logits_need_no_rule() -> None:
     model = classifier(
         ["unused = Erf (input)", "flat = Flatten (input)", "logits = Tanh (flat)"], image=(1, 1, 2), classes=2
     )
-    answer = evaluate(gradient_graph(model), attack_feeds(np.zeros((1, 1, 1, 2)), 2, cotangent=np.ones((1, 2))))
+    answer = evaluate(
+        gradient_graph(prepare(model)), attack_feeds(np.zeros((1, 1, 1, 2)), 2, cotangent=np.ones((1, 2)))
+    )
     np.testing.assert_array_equal(answer["gradient"], np.ones((1, 1, 1, 2)))
 
 
@@ -135,7 +137,7 @@ def test_operation_of_another_domain_is_named_with_a_hint() -> None:
     )
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     with pytest.raises(BadModel, match=r"'g'.*Gelu.*no derivative") as caught:
-        gradient_graph(model)
+        gradient_graph(prepare(model))
     assert caught.value.hint
 
 
@@ -147,7 +149,7 @@ def test_model_that_ignores_its_input_is_refused() -> None:
         constants={"zero": 0.0, "c": np.ones(2)},
     )
     with pytest.raises(BadModel, match="do not depend"):
-        gradient_graph(model)
+        gradient_graph(prepare(model))
 
 
 def test_finite_differences_agree_with_the_gradient_of_a_small_network() -> None:
@@ -165,7 +167,7 @@ def test_finite_differences_agree_with_the_gradient_of_a_small_network() -> None
         classes=4,
         constants={"w": weight, "h": 5 * random.standard_normal((3, 4))},
     )
-    graph = gradient_graph(model)
+    graph = gradient_graph(prepare(model))
     x, step = random.random((1, 2, 5, 5)), 1e-6 * random.standard_normal((1, 2, 5, 5))
     feeds = {"label": np.eye(4)[[1]], "target": np.eye(4)[[2]], "weights": np.ones((1, 4))}
     middle = evaluate(graph, attack_feeds(x, 4, **feeds))

@@ -18,6 +18,7 @@ from export.gradient import gradient_graph
 from export.graph.passes import prepare, to_bytes
 from export.network.to_onnx import to_onnx
 from export.precision.calibrate import Calibration, in_int8
+from export.precision.candidate import Candidate
 from export.precision.half import in_float16
 from export.precision.mixed import keep, layers
 from export.precision.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
@@ -25,7 +26,6 @@ from export.precision.table import PRECISIONS
 from export.rules import RULES
 from pipeline.data.sets import fashion_mini
 from runtime.attacks import PGD
-from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.images.image_set import DATA_ROOT, ImageSet
@@ -34,6 +34,8 @@ from runtime.suite.campaign import Campaign, Target, clean_pass
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from export.graph.passes import Prepared
 
 EPS = 8 / 255
 SHAPE = InputShape(channels=1, height=28, width=28)
@@ -66,7 +68,7 @@ def training() -> ImageSet:
 
 
 @pytest.fixture(scope="module")
-def trained(training: ImageSet) -> ModelProto:
+def trained(training: ImageSet) -> Prepared:
     """Train until the network is sure of itself: what underflows shows there."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -110,15 +112,15 @@ def same_sign(found: Any, expected: Any) -> float:
     return float((np.sign(found) == np.sign(expected))[matters].mean())
 
 
-def surest(model: ModelProto, images: ImageSet, n: int) -> ImageSet:
-    logits = OrtSession(to_bytes(model), None, precision="fp32").logits(images.as_float(slice(0, 500)))
+def surest(forward: Prepared, images: ImageSet, n: int) -> ImageSet:
+    logits = forward.logits(images.as_float(slice(0, 500)))
     own = logits[np.arange(500), images.labels[:500]]
     rivals = np.where(np.eye(10, dtype=bool)[images.labels[:500]], -np.inf, logits).max(axis=1)
     return images.rows(np.argsort(rivals - own)[:n])
 
 
 def test_gradient_in_float16_underflows_without_the_scale_of_each_image_and_not_with_it(
-    trained: ModelProto, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+    trained: Prepared, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeds = feeds_of(surest(trained, images, 16))
     expected = gradient_by_onnx(gradient_graph(trained), feeds)
@@ -135,14 +137,14 @@ def test_gradient_in_float16_underflows_without_the_scale_of_each_image_and_not_
     )
 
 
-def test_scale_of_each_image_changes_nothing_for_a_cotangent_of_zero(trained: ModelProto, images: ImageSet) -> None:
+def test_scale_of_each_image_changes_nothing_for_a_cotangent_of_zero(trained: Prepared, images: ImageSet) -> None:
     feeds = feeds_of(images.rows(slice(0, 3)))
     feeds["weights"][:] = 0
     assert not gradient_by_onnx(gradient_graph(in_float16(trained)), feeds).any()
 
 
-def asymmetric(model: ModelProto, images: ImageSet, place: Path) -> ModelProto:
-    """Quantise as ONNX Runtime does by itself: uint8 activations, the quantiser in the place of each ReLU."""
+def asymmetric(forward: Prepared, images: ImageSet, directory: Path) -> Prepared:
+    """Quantise as ONNX Runtime does by itself: uint8 activations, a quantiser instead of each ReLU."""
 
     class Once(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -151,40 +153,39 @@ def asymmetric(model: ModelProto, images: ImageSet, place: Path) -> ModelProto:
         def get_next(self) -> Any:
             return next(self.left, None)
 
-    source, target = place / "float.onnx", place / "int8.onnx"
-    onnx.save(model, source)
+    source, target = directory / "float.onnx", directory / "int8.onnx"
+    onnx.save(forward.model, source)
     quantize_static(source, target, Once(), activation_type=QuantType.QUInt8, extra_options={"QuantizeBias": False})
     return prepare(onnx.load(target))
 
 
-def standing(model: ModelProto, images: ImageSet) -> float:
-    session = OrtSession(to_bytes(model), to_bytes(gradient_graph(model)), precision="int8")
-    target = Target(session, images, 10, 64, np.asarray)
+def standing(forward: Prepared, images: ImageSet) -> float:
+    target = Target(Candidate(forward).session, images, 10, 64, np.asarray)
     evidence = clean_pass(target, 0, Silent())
     return Campaign(target, evidence, EPS, 0, Silent()).attack(PGD, 0).accuracy
 
 
 def test_a_gradient_without_the_clipping_mask_fakes_robustness_and_is_caught(
-    trained: ModelProto, images: ImageSet, calibration: Calibration, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    trained: Prepared, images: ImageSet, calibration: Calibration, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    model, some = asymmetric(trained, calibration.images, tmp_path), images.rows(slice(0, 200))
-    assert not [node for node in model.graph.node if node.op_type == "Relu"]
-    masked = standing(model, some)
+    int8, some = asymmetric(trained, calibration.images, tmp_path), images.rows(slice(0, 200))
+    assert not [node for node in int8.model.graph.node if node.op_type == "Relu"]
+    masked = standing(int8, some)
     monkeypatch.setitem(RULES, "QuantizeLinear", lambda emit, node, dy: {0: dy})
-    unmasked = standing(model, some)
+    unmasked = standing(int8, some)
     exact = standing(trained, some)
     assert abs(masked - exact) < 0.05
     assert unmasked > masked + 0.1
 
 
 def test_int8_is_attacked_as_well_with_its_own_gradient_as_fp32_is(
-    trained: ModelProto, images: ImageSet, calibration: Calibration
+    trained: Prepared, images: ImageSet, calibration: Calibration
 ) -> None:
     some = images.rows(slice(0, 200))
     assert abs(standing(in_int8(trained, calibration), some) - standing(trained, some)) < 0.05
 
 
-def test_gradient_of_int8_is_computed_in_float32(trained: ModelProto, calibration: Calibration) -> None:
+def test_gradient_of_int8_is_computed_in_float32(trained: Prepared, calibration: Calibration) -> None:
     model = gradient_graph(in_int8(trained, calibration))
     kinds = {info.name: info.type.tensor_type.elem_type for info in model.graph.value_info}
     products = [n for n in model.graph.node if n.name.startswith("grad/") and n.op_type in ("Conv", "ConvTranspose")]
@@ -192,10 +193,10 @@ def test_gradient_of_int8_is_computed_in_float32(trained: ModelProto, calibratio
     assert {kinds.get(n.output[0], helper.np_dtype_to_tensor_dtype(np.dtype("float32"))) for n in products} == {1}
 
 
-def spoiled(model: ModelProto, value: str) -> ModelProto:
+def spoiled(forward: Prepared, value: str) -> Prepared:
     """Make one layer hard to quantise: what comes in by one channel times 500, its weights divided by as much."""
     copy = ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(forward.model)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
     makers = {node.output[0]: node for node in copy.graph.node}
     layer = makers[value]
@@ -208,24 +209,26 @@ def spoiled(model: ModelProto, value: str) -> ModelProto:
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * scale.reshape(shape), weight.name))
     bias = tensors[before.input[2]]
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) * factor, bias.name))
-    return copy
+    return prepare(copy)
 
 
 def test_a_layer_that_int8_spoils_is_found_and_kept_in_float16(
-    trained: ModelProto, images: ImageSet, calibration: Calibration
+    trained: Prepared, images: ImageSet, calibration: Calibration
 ) -> None:
     known = layers(trained)
     assert list(known) == ["first", "second", "more.0", "more.1", "more.2", "head"]
     hard = spoiled(trained, known["second"])
     plain = in_int8(hard, calibration)
     held = images.rows(slice(0, 200))
-    exact = accuracy(hard, held, EPS)
-    assert exact.lost(accuracy(plain, held, EPS)) > 0.05
-    names = chosen(plain, hard, held, EPS)
-    assert next(name for name, _ in ranked(plain, hard, held)) == names[0] == "second"
-    mixed = keep(plain, hard, names)
-    assert exact.lost(accuracy(mixed, held, EPS)) <= MOST
-    quantised = sum(node.op_type == "QuantizeLinear" for node in plain.graph.node)
+    single, quantized = Candidate(hard), Candidate(plain)
+    exact = accuracy(single, held, EPS)
+    assert exact.lost(accuracy(quantized, held, EPS)) > 0.05
+    names, candidate = chosen(quantized, single, held, EPS)
+    assert next(name for name, _ in ranked(plain, single, held)) == names[0] == "second"
+    assert exact.lost(accuracy(candidate, held, EPS)) <= MOST
+    mixed = candidate.forward.model
+    assert to_bytes(mixed) == to_bytes(keep(plain, hard, names).model)
+    quantised = sum(node.op_type == "QuantizeLinear" for node in plain.model.graph.node)
     assert sum(node.op_type == "QuantizeLinear" for node in mixed.graph.node) == quantised - len(names)
     kinds = {info.name: info.type.tensor_type.elem_type for info in mixed.graph.value_info}
     assert kinds[known["second"]] == helper.np_dtype_to_tensor_dtype(np.dtype("float16"))
@@ -239,20 +242,18 @@ def test_one_point_is_no_more_than_a_point(n: int) -> None:
         assert Accuracy((right + 1) / n, 0.0).lost(fewer) > MOST
 
 
-def test_nothing_is_kept_where_int8_costs_little(
-    trained: ModelProto, images: ImageSet, calibration: Calibration
-) -> None:
+def test_nothing_is_kept_where_int8_costs_little(trained: Prepared, images: ImageSet, calibration: Calibration) -> None:
     held = images.rows(slice(0, 200))
-    plain = in_int8(trained, calibration)
-    assert accuracy(trained, held, EPS).lost(accuracy(plain, held, EPS)) <= MOST
-    assert chosen(plain, trained, held, EPS) == ()
+    single, quantized = Candidate(trained), Candidate(in_int8(trained, calibration))
+    assert accuracy(single, held, EPS).lost(accuracy(quantized, held, EPS)) <= MOST
+    assert chosen(quantized, single, held, EPS) == ((), quantized)
 
 
-def test_layers_kept_by_name_are_recorded(trained: ModelProto, calibration: Calibration) -> None:
+def test_layers_kept_by_name_are_recorded(trained: Prepared, calibration: Calibration) -> None:
     named = Calibration(calibration.images, keep=("first", "head"))
-    model, record = PRECISIONS["int8"].make(trained, named)
+    candidate, record = PRECISIONS["int8"].make(Candidate(trained), named)
     assert record is not None
     assert record.kept_fp16 == ("first", "head")
-    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) == 4
+    assert sum(node.op_type == "QuantizeLinear" for node in candidate.forward.model.graph.node) == 4
     with pytest.raises(BadModel, match=r"no layer 'second\.5'"):
-        PRECISIONS["int8"].make(trained, Calibration(calibration.images, keep=("second.5",)))
+        PRECISIONS["int8"].make(Candidate(trained), Calibration(calibration.images, keep=("second.5",)))

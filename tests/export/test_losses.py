@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from export.gradient import gradient_graph
+from export.graph.passes import prepare
 from tests.export.classifiers import attack_feeds, classifier, evaluate
 
 CLASSES = (2, 3, 4, 10)
@@ -20,7 +21,7 @@ HEADS = {"cross-entropy": 0, "margin": 1, "DLR": 2, "targeted DLR": 3}
 def identity(classes: int, dtype: Any = np.float64) -> Any:
     """The gradient graph of a classifier whose logits are its input: the gradient is the losses' own."""
     model = classifier(["logits = Flatten (input)"], image=(classes, 1, 1), classes=classes, dtype=dtype)
-    return gradient_graph(model)
+    return gradient_graph(prepare(model))
 
 
 GRAPHS = {classes: identity(classes) for classes in CLASSES}
@@ -139,7 +140,7 @@ def test_naive_cross_entropy_in_float32_is_dead_where_ours_is_alive() -> None:
 def test_ties_go_to_the_first_class() -> None:
     z = np.asarray([[1.0, 5.0, 5.0, 5.0, 0.0]])
     model = classifier(["logits = Flatten (input)"], image=(5, 1, 1), classes=5, dtype=np.float32)
-    graph = gradient_graph(model)
+    graph = gradient_graph(prepare(model))
     _, margin = run(graph, z.astype(np.float32), [0], weights=np.asarray([[0, 1, 0, 0]]))
     np.testing.assert_array_equal(margin, [[-1, 1, 0, 0, 0]])
     value, at_tie = run(graph, z.astype(np.float32), [2], weights=np.asarray([[0, 1, 0, 0]]))

@@ -20,6 +20,7 @@ from runtime.errors import NonFinite
 from runtime.progress import Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from tests.fakes import planned
 from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Rounding, Softmax, Times, with_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.check]
@@ -29,13 +30,13 @@ CPU = torch.device("cpu")
 
 def exported(network):
     forward = to_onnx(network, InputShape(channels=1, height=28, width=28))
-    return OrtSession(to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32"), np.asarray
+    return OrtSession(to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision="fp32"), np.asarray
 
 
 def tampered(network):
     """Return the exported graphs with a dropout put in afterwards, which our exporter refuses."""
     forward = to_onnx(network, InputShape(channels=1, height=28, width=28))
-    graphs = [with_dropout(model) for model in (forward, gradient_graph(forward))]
+    graphs = [with_dropout(model) for model in (forward.model, gradient_graph(forward))]
     return OrtSession(*(graph.SerializeToString() for graph in graphs), precision="fp32"), np.asarray
 
 
@@ -52,7 +53,7 @@ def with_dropout(model):
 def with_the_gradient_of_another(networks):
     """Return the graph of the first network with the gradient graph of the second."""
     mine, its = (to_onnx(network, InputShape(channels=1, height=28, width=28)) for network in networks)
-    return OrtSession(to_bytes(mine), to_bytes(gradient_graph(its)), precision="fp32"), np.asarray
+    return OrtSession(to_bytes(mine.model), to_bytes(gradient_graph(its)), precision="fp32"), np.asarray
 
 
 def in_torch(network):
@@ -96,7 +97,7 @@ def judged(planting, shortened):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             target, attacks = Target(session, images, CLASSES, N, place), ["fgsm", "pgd", "aa"]
-            outcome = run_suite(target, attacks, eps=EPS, seed=0, keep_all=False, progress=Silent())
+            outcome = run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=False, progress=Silent())
         return {result.check: result.state for result in check(outcome, classes=CLASSES, precision="fp32")}
 
     return judge

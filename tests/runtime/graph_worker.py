@@ -12,8 +12,7 @@ from runtime.backends.ort import OrtSession
 from runtime.errors import EdgeproofError
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.spec import Gate, ThreatModel
-from runtime.verdict.case import Settings, Subject, verify
+from runtime.verdict.case import Subject, VerifyOptions, verify
 from tests.tiny import SHAPE, linear_task
 
 MEMORY = 8 * 2**30
@@ -26,7 +25,7 @@ def judge(forward, gradient):
     try:
         session = OrtSession(forward, gradient, precision="fp32", threads=1)
         subject = Subject(session, "mutated", ("a", "b", "c"), SHAPE, ImageSet("six", images, labels, labels), "")
-        run = verify(subject, Settings(("fgsm",), ThreatModel(eps=0.01), Gate()), Silent())
+        run = verify(subject, VerifyOptions(attacks=("fgsm",), eps=0.01, no_gate=True), Silent())
     except EdgeproofError as error:
         return type(error).__name__
     return run.report.verdict

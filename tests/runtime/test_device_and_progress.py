@@ -12,7 +12,7 @@ from runtime.machine import card
 from runtime.progress import Lines, Pace, Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 
 
 def test_software_that_is_not_installed_is_left_out():
@@ -69,6 +69,7 @@ def test_progress_of_an_attack_of_many_passes_moves_every_64_images_whatever_the
         def advance(self, count, *, fresh=True):
             self.moved.append(count)
 
-    run_suite(Target(session, images, 3, batch), [name], eps=0.01, seed=0, keep_all=False, progress=Recorder())
+    target = Target(session, images, 3, batch)
+    run_suite(target, planned(target, [name]), eps=0.01, seed=0, keep_all=False, progress=Recorder())
     assert moves[name] == steps
     assert moves["clean"] == [130]

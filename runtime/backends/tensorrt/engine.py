@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadModel
-from runtime.session import LossSpec
+from runtime.session import INPUT, LossSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runtime.backends.tensorrt.memory import BufferPool, Memory
     from runtime.errors import EdgeproofError
 
-FEEDS = {"input", *(field.name for field in fields(LossSpec))}
+FEEDS = {INPUT, *(field.name for field in fields(LossSpec))}
 SEE = "see docs/tensorrt.md"
 
 
@@ -71,7 +71,7 @@ class Engine:
     def check(self, outputs: Collection[str]) -> None:
         """Raise `BadModel` unless it takes and gives what a session needs, a row an image, in float32."""
         trt = self._library.module
-        missing = ({"input"} - set(self.inputs)) | (set(outputs) - set(self.outputs))
+        missing = ({INPUT} - set(self.inputs)) | (set(outputs) - set(self.outputs))
         unknown = set(self.inputs) - FEEDS
         if missing or unknown:
             what = f"has no {', '.join(sorted(missing))}" if missing else f"asks for {', '.join(sorted(unknown))}"

@@ -15,10 +15,11 @@ from runtime.backends.tensorrt.api import load_tensorrt
 from runtime.backends.tensorrt.engine import Engine
 from runtime.backends.tensorrt.memory import BufferPool, PycudaMemory
 from runtime.backends.tensorrt.store import EngineKey, EngineStore
+from runtime.backends.tf32 import settle_tf32
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
-from runtime.session import SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from runtime.backends.tensorrt.store import Built, Profile
     from runtime.machine.driver import Gpu
     from runtime.session import LossSpec
-
-FORWARD, GRADIENT = ("logits",), ("logits", "value", "gradient")
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,7 @@ class TrtSession:
         EngineFault: an engine cannot be built, loaded or started.
         OutOfMemory: it does not fit, with no image yet.
         MissingEnvironment: engines cannot be kept on disk.
+        UsageFault: see `settle_tf32`.
 
     """
 
@@ -108,6 +108,7 @@ class TrtSession:
         factory: EngineFactory,
         accelerator: Accelerator,
     ) -> None:
+        settle_tf32(factory.tf32)
         self._library, self._memory = accelerator.library, accelerator.memory
         self._lock = threading.Lock()
         self._buffers = BufferPool(self._memory)
@@ -118,9 +119,11 @@ class TrtSession:
         try:
             with self._memory.active():
                 self._runtime = self._library.made("Runtime")
-                self._forward = self._open("forward graph", forward, FORWARD, factory, accelerator.gpu)
+                self._forward = self._open("forward graph", forward, FORWARD_OUTPUTS, factory, accelerator.gpu)
                 self._gradient = (
-                    self._open("gradient graph", gradient, GRADIENT, factory, accelerator.gpu) if gradient else None
+                    self._open("gradient graph", gradient, GRADIENT_OUTPUTS, factory, accelerator.gpu)
+                    if gradient
+                    else None
                 )
         except BaseException:
             self.close()
@@ -147,7 +150,7 @@ class TrtSession:
             OutOfMemory: so many images do not fit.
 
         """
-        return self._run(self._forward, {"input": x})["logits"]
+        return self._run(self._forward, {INPUT: x})[LOGITS]
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return (logits, value, gradient) of the gradient engine.
@@ -160,8 +163,8 @@ class TrtSession:
         """
         if self._gradient is None:
             raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
-        found = self._run(self._gradient, {"input": x, **vars(loss)})
-        return found["logits"], found["value"], found["gradient"]
+        found = self._run(self._gradient, {INPUT: x, **vars(loss)})
+        return found[LOGITS], found[VALUE], found[GRADIENT]
 
     def card(self) -> SessionCard:
         """Return the artifact's and its engine's digest, precision, backend and device."""
@@ -211,7 +214,7 @@ class TrtSession:
     def _run(self, engine: Engine, feeds: dict[str, Any]) -> dict[str, Any]:
         """Feed an engine what it asks for, as float32, in batches that it takes; return its outputs by name."""
         wanted = {name: np.ascontiguousarray(feeds[name], np.float32) for name in engine.inputs}
-        n = len(wanted["input"])
+        n = len(wanted[INPUT])
         for name, array in wanted.items():
             if array.shape != (n, *engine.rows[name]):
                 raise BadModel(

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationError
 
 from runtime.errors import EngineFault, MissingEnvironment
-from runtime.files import locked, sha256, write_atomic
+from runtime.files import sha256, write_atomic
 from runtime.interrupt import defer_signals
+from runtime.locks import wait_for_lock
 from runtime.progress import log
 from runtime.spec import Digest, Frozen, to_json
 
@@ -142,7 +143,7 @@ class EngineStore:
 
         """
         private_directory(self.place)
-        with locked(self.place, LOCK):
+        with wait_for_lock(self.place / LOCK, f"the TensorRT engine of the {role}"):
             try:
                 data = self.read(key)
                 load(data)

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from tests.export.foreign.plain import BODY, LABELS, PLAIN, W1, WEIGHTS, X, no_rule, plain
 from tests.export.foreign.strangers import command
-from tests.export.plain import BODY, LABELS, PLAIN, W1, WEIGHTS, X, no_rule, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,9 +158,9 @@ def test_model_that_mixes_the_images_of_a_batch_is_refused_by_one_image_too(
 @pytest.mark.parametrize(
     ("option", "value", "hint"),
     [
-        ("--mean", "72.9", "--mean 72.9/255"),
-        ("--mean", "123.675,116.28,103.53", "--mean 123.675/255,116.28/255,103.53/255"),
-        ("--std", "90", "--std 90/255"),
+        ("--mean", "72.9", "write 72.9/255, and --std 1/255"),
+        ("--mean", "123.675,116.28,103.53", "write 123.675/255,116.28/255,103.53/255"),
+        ("--std", "90", "write 90/255"),
         ("--mean", "0.5,2,0.5", "--mean"),
     ],
 )

@@ -30,7 +30,7 @@ def small(**changes: Any) -> Any:
 
 
 def test_constants_are_folded_and_identities_dropped() -> None:
-    prepared = prepare(small())
+    prepared = prepare(small()).model
     assert [node.op_type for node in prepared.graph.node] == ["Mul", "Flatten"]
     assert [tensor.name for tensor in prepared.graph.initializer] == ["four"]
 
@@ -42,7 +42,7 @@ def test_documentation_and_properties_are_stripped() -> None:
     model.metadata_props.add(key="author", value="someone")
     model.producer_name = "someone"
     assert not has_no_metadata(model)
-    prepared = prepare(model)
+    prepared = prepare(model).model
     assert has_no_metadata(prepared)
     assert b"someone" not in prepared.SerializeToString()
 
@@ -80,7 +80,7 @@ def test_pass_that_does_not_do_its_work_is_caught(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("opset", "taken"), [(17, False), (18, True), (20, True), (21, False)])
 def test_only_supported_opsets_are_taken(opset: int, taken: bool) -> None:
     if taken:
-        assert prepare(small(opset=opset)).opset_import[0].version == opset
+        assert prepare(small(opset=opset)).model.opset_import[0].version == opset
         return
     with pytest.raises(BadModel, match=f"opset {opset}") as caught:
         prepare(small(opset=opset))

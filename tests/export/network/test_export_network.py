@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from export.limits import refuse_beyond_limits
 from export.network.export_network import export_network
 from export.network.parity import measure_parity, reference_logits
 from export.network.to_onnx import to_onnx
+from export.precision.calibrate import Calibration
 from export.precision.table import PRECISIONS
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import EVALUATION, REFERENCE, SIGNATURE, InputShape, Provenance, Reference
@@ -32,6 +34,8 @@ from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.export.conftest import Work
 
 SHAPE = InputShape(channels=2, height=8, width=8)
 CLAIMS = Claims(
@@ -80,7 +84,7 @@ def evaluation() -> ImageSet:
 @pytest.fixture(scope="module")
 def graphs(network: nn.Module) -> tuple[Any, Any]:
     forward = to_onnx(network, SHAPE)
-    return forward, gradient_graph(forward)
+    return forward.model, gradient_graph(forward)
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +204,26 @@ def test_card_of_a_model_without_origin_says_so(graphs: tuple[Any, Any], evaluat
     assert "None were recorded" in card
     assert "model-index" not in front_matter(card)
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["provenance"] is None
+
+
+def test_each_graph_is_prepared_once_and_opened_once_for_each_use(
+    network: nn.Module, evaluation: ImageSet, tmp_path: Path, work: Work
+) -> None:
+    right = reference_logits(network, evaluation).argmax(axis=1)
+    wrong = replace(evaluation, labels=(right + 1) % 3)  # int8 has nothing to lose, so no layer is kept
+    export_network(
+        network,
+        shape=SHAPE,
+        evaluation=evaluation,
+        claims=CLAIMS,
+        out=tmp_path / "bundle",
+        precisions=("fp32", "int8"),
+        calibration=Calibration(evaluation, keep=None, held=wrong),
+    )
+    assert (len(work.prepared), len(set(work.prepared))) == (2, 2)
+    # As it came; as it ships, in whole batches and in pieces; its gradient.
+    assert (len(work.opened), max(Counter(work.opened).values())) == (2 * 4, 2)
+    assert work.still_open == 0
 
 
 def test_directory_that_holds_something_is_refused_before_any_work(evaluation: ImageSet, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_export_is_silent_and_leaves_the_network_as_it_was(capfd: pytest.Capture
 
 def test_same_network_gives_the_same_bytes() -> None:
     network = Small()
-    assert to_bytes(to_onnx(network, SHAPE)) == to_bytes(to_onnx(network, SHAPE))
+    assert to_bytes(to_onnx(network, SHAPE).model) == to_bytes(to_onnx(network, SHAPE).model)
 
 
 def test_network_that_cannot_be_exported_is_refused_with_a_hint() -> None:
@@ -60,8 +60,8 @@ def test_network_that_cannot_be_exported_is_refused_with_a_hint() -> None:
 
 
 def test_export_carries_no_trace_path_or_producer(exported: Exported) -> None:
-    assert has_no_metadata(exported.forward)
-    data = to_bytes(exported.forward)
+    assert has_no_metadata(exported.forward.model)
+    data = to_bytes(exported.forward.model)
     for word in (b"/home", b"/tmp", b"site-packages", b".py", b"stack_trace", b"pytorch", b"pkg.torch"):
         assert word not in data
 
@@ -69,15 +69,15 @@ def test_export_carries_no_trace_path_or_producer(exported: Exported) -> None:
 def test_batch_normalisation_is_folded_where_a_convolution_can_take_it_up_and_the_opset_supported(
     exported: Exported,
 ) -> None:
-    operations = Counter(node.op_type for node in exported.forward.graph.node)
+    operations = Counter(node.op_type for node in exported.forward.model.graph.node)
     pre_activations = sum(isinstance(module, Affine) for module in Folded(exported.network).modules())
     assert operations.pop("BatchNormalization", 0) == pre_activations
     assert set(operations) <= {"Sub", "Div", "Conv", "Relu", "Add", "ReduceMean", "Reshape", "Gemm"}
-    assert opset_of(exported.forward) in OPSETS
+    assert opset_of(exported.forward.model) in OPSETS
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_exported_logits_equal_torch_in_any_batch(exported: Exported, batch: int) -> None:
     x = np.random.default_rng(0).random((batch, 1, SIDE, SIDE), dtype=np.float32)
-    logits = evaluate(exported.forward, {"input": x})["logits"]
+    logits = evaluate(exported.forward.model, {"input": x})["logits"]
     np.testing.assert_allclose(logits, exported.network(torch.from_numpy(x)).numpy(), rtol=0, atol=1e-5)

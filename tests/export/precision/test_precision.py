@@ -10,10 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto, checker
 
-from export.gradient import gradient_graph
 from export.graph.passes import opset_of, prepare
 from export.network.export_network import export_network
 from export.precision.calibrate import METHODS, Calibration, calibration_images, in_int8
+from export.precision.candidate import Candidate
 from export.precision.half import in_float16
 from export.precision.table import PRECISIONS, shipping
 from runtime.backends.ort import OrtSession
@@ -62,28 +62,28 @@ def check_interface(model: ModelProto) -> None:
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_every_precision_takes_and_gives_float32(name: str, exported: Exported) -> None:
-    forward = PRECISIONS[name].make(exported.forward, CALIBRATION)[0]
+    forward = PRECISIONS[name].make(Candidate(exported.forward), CALIBRATION)[0].forward.model
     check_interface(forward)
     x = exported.feeds(32)["input"]
-    expected = evaluate(exported.forward, {"input": x})["logits"]
+    expected = evaluate(exported.forward.model, {"input": x})["logits"]
     found = evaluate(forward, {"input": x})["logits"]
     assert np.abs(found - expected).max() <= PRECISIONS[name].limits.logit * np.abs(expected).max()
 
 
 def test_every_operation_between_the_casts_is_in_float16(exported: Exported) -> None:
-    model = in_float16(exported.forward)
+    model = in_float16(exported.forward).model
     types = types_of(model)
     nodes = list(model.graph.node)
-    first, last = (place for place, node in enumerate(nodes) if node.op_type == "Cast")
+    first, last = (index for index, node in enumerate(nodes) if node.op_type == "Cast")
     assert last == len(nodes) - 1
     assert {types[name] for node in nodes[first:last] for name in node.output} == {TensorProto.FLOAT16}
-    assert weight_bytes(model) < 0.51 * weight_bytes(exported.forward)
+    assert weight_bytes(model) < 0.51 * weight_bytes(exported.forward.model)
 
 
 def test_named_nodes_alone_are_cast(exported: Exported) -> None:
-    layers = [node for node in exported.forward.graph.node if node.op_type == "Conv"][2:4]
+    layers = [node for node in exported.forward.model.graph.node if node.op_type == "Conv"][2:4]
     names = [node.output[0] for node in layers]
-    model = in_float16(exported.forward, names)
+    model = in_float16(exported.forward, names).model
     types = types_of(model)
     half = {name for node in model.graph.node for name in node.output if types.get(name) == TensorProto.FLOAT16}
     assert set(names) <= half
@@ -107,7 +107,7 @@ def test_what_an_operation_takes_in_float32_alone_stays_float32() -> None:
         },
         dtype=np.float32,
     )
-    half = in_float16(prepare(model))
+    half = in_float16(prepare(model)).model
     x = RANDOM.random((4, 2, 3, 3), dtype=np.float32)
     expected = evaluate(model, {"input": x})["logits"]
     np.testing.assert_allclose(evaluate(half, {"input": x})["logits"], expected, rtol=0, atol=2e-2)
@@ -120,7 +120,7 @@ def test_constants_beyond_float16_become_its_largest_number() -> None:
     model = classifier(nodes, image=(3, 2, 2), classes=3, constants=constants, dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        half = in_float16(prepare(model))
+        half = in_float16(prepare(model)).model
     x = RANDOM.random((4, 3, 2, 2), dtype=np.float32)
     expected = evaluate(model, {"input": x})["logits"]
     np.testing.assert_allclose(evaluate(half, {"input": x})["logits"], expected, rtol=0, atol=1e-2)
@@ -128,11 +128,11 @@ def test_constants_beyond_float16_become_its_largest_number() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_int8_is_explicit_symmetric_and_by_channel(method: str, exported: Exported) -> None:
-    model = in_int8(exported.forward, Calibration(CALIBRATION.images, method))
+    model = in_int8(exported.forward, Calibration(CALIBRATION.images, method)).model
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    assert len(layers) == sum(node.op_type in ("Conv", "Gemm") for node in exported.forward.graph.node)
+    assert len(layers) == sum(node.op_type in ("Conv", "Gemm") for node in exported.forward.model.graph.node)
     for layer in layers:
         image, weight = (makers[name] for name in layer.input[:2])
         assert (image.op_type, weight.op_type) == ("DequantizeLinear", "DequantizeLinear")
@@ -147,7 +147,7 @@ def test_int8_is_explicit_symmetric_and_by_channel(method: str, exported: Export
         if node.op_type == "QuantizeLinear":
             assert stored[node.input[1]].dims == []
             assert not np.frombuffer(stored[node.input[2]].raw_data, np.int8).any()
-    assert weight_bytes(model) < 0.35 * weight_bytes(exported.forward)
+    assert weight_bytes(model) < 0.35 * weight_bytes(exported.forward.model)
 
 
 def test_calibration_prints_and_logs_nothing(exported: Exported, capfd: Any, caplog: Any) -> None:
@@ -224,7 +224,7 @@ def test_bundle_of_three_precisions_says_what_each_is(tmp_path: Path) -> None:
 
 def test_int8_without_calibration_images_is_refused(exported: Exported) -> None:
     with pytest.raises(UsageFault, match="calibration"):
-        PRECISIONS["int8"].make(exported.forward, None)
+        PRECISIONS["int8"].make(Candidate(exported.forward), None)
 
 
 def test_export_of_int8_without_calibration_leaves_nothing(tmp_path: Path) -> None:
@@ -242,11 +242,10 @@ def test_export_of_int8_without_calibration_leaves_nothing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_gradient_graph_of_every_precision_answers_as_the_graph_itself(name: str, exported: Exported) -> None:
-    forward = PRECISIONS[name].make(exported.forward, CALIBRATION)[0]
-    gradient = gradient_graph(forward)
+    candidate = PRECISIONS[name].make(Candidate(exported.forward), CALIBRATION)[0]
     feeds = exported.feeds(16)
-    logits = evaluate(forward, {"input": feeds["input"]})["logits"]
-    answer = evaluate(gradient, feeds)
+    logits = evaluate(candidate.forward.model, {"input": feeds["input"]})["logits"]
+    answer = evaluate(candidate.gradient, feeds)
     # A value that lies between two integers of int8 goes to one in one graph, to the other in the other.
     tolerance = 1e-4 if name == "fp32" else 0.1 * PRECISIONS[name].limits.logit
     np.testing.assert_allclose(answer["logits"], logits, rtol=0, atol=tolerance * np.abs(logits).max())

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from export.gradient import gradient_graph
+from export.graph.passes import prepare
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
-from tests.export.classifiers import attack_feeds, classifier, evaluate, torch_gradient
+from tests.export.classifiers import attack_feeds, classifier, evaluate
+from tests.export.rules.cases import Case, check_same_bits_everywhere, gradient_of, head_of, model_of
+from tests.export.rules.test_integers import CASES as INTEGERS
+from tests.export.rules.test_staircases import CASES as STAIRCASES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-IMAGE = (4, 7, 6)
 CROPPING = "Pad that also crops, on some axes"
 IN_FLOAT_ALONE = {
     CROPPING,
@@ -40,16 +39,6 @@ IN_FLOAT_ALONE = {
 FLOAT_ATTRIBUTES = {"HardSwish": 1e-6, "Selu": 1e-6}
 """Attributes are float32 in ONNX, which limits how near these come to torch's float64."""
 RANDOM = np.random.default_rng(0)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One use of an operation, `x` to `y`, in ONNX text and in torch; constants go to both."""
-
-    nodes: str
-    function: Callable[..., Any]
-    constants: dict[str, Any] = field(default_factory=dict)
-    image: tuple[int, ...] = IMAGE
 
 
 def normal(*shape: int) -> Any:
@@ -238,10 +227,6 @@ CASES = {
         lambda x, p: x.mean((2, 3), keepdim=True).sigmoid() ** p,
         {"p": positive(7, 6)},
     ),
-    "Round": Case("y = Round (x)", torch.round),
-    "Floor": Case("y = Floor (x)", torch.floor),
-    "Ceil": Case("y = Ceil (x)", torch.ceil),
-    "Sign": Case("y = Sign (x)", torch.sign),
     "Erf": Case("y = Erf (x)", torch.erf),
     "Gelu": Case("y = Gelu (x)", F.gelu),
     "Gelu by Tanh": Case('y = Gelu <approximate="tanh"> (x)', lambda x: F.gelu(x, approximate="tanh")),
@@ -458,37 +443,6 @@ CASES = {
 }
 
 
-def model_of(case: Case, dtype: Any) -> Any:
-    """Build a classifier of five classes: the operation, flattened and multiplied by a random head."""
-    return classifier(
-        ["x = Identity (input)", *case.nodes.split("\n"), "flat = Flatten (y)", "logits = MatMul (flat, head)"],
-        image=case.image,
-        classes=5,
-        constants={**case.constants, "head": head_of(case)},
-        dtype=dtype,
-    )
-
-
-def head_of(case: Case) -> Any:
-    features = case.function(torch.zeros(1, *case.image).double(), *operands(case)).numel()
-    return np.random.default_rng(2).standard_normal((features, 5))
-
-
-def operands(case: Case) -> list[Any]:
-    return [torch.from_numpy(np.asarray(value)) for value in case.constants.values()]
-
-
-def gradient_of(case: Case, dtype: Any) -> tuple[Any, Any]:
-    """Return the gradients, ours and torch's in float64, of a random linear functional of the operation."""
-    random = np.random.default_rng(1)
-    x, cotangent = random.standard_normal((3, *case.image)), random.standard_normal((3, 5))
-    feeds = attack_feeds(x.astype(dtype), 5, cotangent=cotangent)
-    ours = evaluate(gradient_graph(model_of(case, dtype)), feeds)["gradient"]
-    head = torch.from_numpy(head_of(case))
-    expected = torch_gradient(lambda z: case.function(z, *operands(case)).flatten(1) @ head, x, cotangent)
-    return ours, expected
-
-
 @pytest.mark.parametrize("name", sorted(set(CASES) - IN_FLOAT_ALONE))
 def test_gradient_of_every_operation_equals_torch_in_float64(name: str) -> None:
     ours, expected = gradient_of(CASES[name], np.float64)
@@ -503,24 +457,15 @@ def test_gradient_of_every_operation_on_onnx_runtime_equals_torch(name: str) -> 
 
 
 def test_every_rule_has_a_case() -> None:
-    used = {line.split("=")[1].split()[0] for case in CASES.values() for line in case.nodes.split("\n")}
+    cases = (*CASES.values(), *STAIRCASES.values(), *INTEGERS.values())
+    used = {line.split("=")[1].split()[0] for case in cases for line in case.nodes.split("\n")}
     assert {*RULES, *RULES_OF_MANY} <= used
     assert not RULES.keys() & RULES_OF_MANY.keys()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_of_every_operation_has_the_same_bits_wherever_the_row_is(name: str) -> None:
-    graph = gradient_graph(model_of(CASES[name], np.float32))
-    random = np.random.default_rng(3)
-    x = random.standard_normal((9, *CASES[name].image)).astype(np.float32)
-    feeds = attack_feeds(x, 5, cotangent=random.standard_normal((9, 5)))
-    order = random.permutation(9)
-    whole, permuted, two = (
-        evaluate(graph, {key: value[rows] for key, value in feeds.items()})["gradient"]
-        for rows in (slice(None), order, slice(0, 2))
-    )
-    np.testing.assert_array_equal(permuted, whole[order])
-    np.testing.assert_array_equal(two, whole[:2])
+    check_same_bits_everywhere(CASES[name])
 
 
 @pytest.mark.parametrize("nodes", ["y = Clip (x, low, high)", "a = Clip (x, low)\ny = Clip (a, , high)"])
@@ -603,6 +548,6 @@ def test_operation_that_cannot_be_differentiated_is_named(nodes: str, words: tup
         dtype=np.float32,
     )
     with pytest.raises(BadModel) as caught:
-        gradient_graph(model)
+        gradient_graph(prepare(model))
     assert all(word in caught.value.message for word in words), caught.value.message
     assert caught.value.hint

@@ -9,6 +9,7 @@ import pytest
 
 from export.gradient import gradient_graph
 from export.graph.passes import to_bytes
+from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
 from export.tensorrt import build
 from runtime.backends.tensorrt.api import library_of
@@ -53,6 +54,9 @@ def test_gradient_of_every_operation_is_parsed(name: str) -> None:
 def test_classifier_and_gradient_graph_of_every_precision_are_parsed_and_built(
     precision: str, exported: Exported
 ) -> None:
-    library, forward = library_of(tensorrt_rtx), PRECISIONS[precision].make(exported.forward, CALIBRATION)[0]
-    for graph in (to_bytes(forward), to_bytes(gradient_graph(forward))):
+    library, candidate = (
+        library_of(tensorrt_rtx),
+        PRECISIONS[precision].make(Candidate(exported.forward), CALIBRATION)[0],
+    )
+    for graph in (to_bytes(candidate.forward.model), to_bytes(candidate.gradient)):
         assert len(build(library, graph, key(graph)).engine) > 10_000

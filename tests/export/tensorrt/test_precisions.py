@@ -11,6 +11,7 @@ from onnx import TensorProto
 from export.gradient import gradient_graph
 from export.graph.passes import prepare, to_bytes
 from export.precision.calibrate import Calibration, in_int8
+from export.precision.candidate import Candidate
 from export.precision.mixed import keep
 from export.precision.table import PRECISIONS
 from export.tensorrt import build
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
+    from export.graph.passes import Prepared
+
 GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
 IMAGE, CLASSES = (2, 6, 6), 4
 CALIBRATION = Calibration(some_images(40, *IMAGE, classes=CLASSES))
@@ -40,7 +43,7 @@ INSIDE[MIXED] = INSIDE["fp16"] | INSIDE["int8"]
 
 
 @pytest.fixture(scope="module")
-def single() -> ModelProto:
+def single() -> Prepared:
     random = np.random.default_rng(0)
     nodes = [
         "centred = Sub (input, mean)",
@@ -60,14 +63,14 @@ def single() -> ModelProto:
 
 
 @pytest.fixture(params=INSIDE)
-def graphs(request: pytest.FixtureRequest, single: ModelProto) -> tuple[ModelProto, ModelProto]:
+def graphs(request: pytest.FixtureRequest, single: Prepared) -> tuple[ModelProto, ModelProto]:
     if request.param == MIXED:
         forward = keep(in_int8(single, CALIBRATION), single, ["head_weight"])
     else:
-        forward = PRECISIONS[request.param].make(single, CALIBRATION)[0]
-    kinds = {info.type.tensor_type.elem_type for info in forward.graph.value_info}
+        forward = PRECISIONS[request.param].make(Candidate(single), CALIBRATION)[0].forward
+    kinds = {info.type.tensor_type.elem_type for info in forward.model.graph.value_info}
     assert kinds & {TensorProto.FLOAT16, TensorProto.INT8} == INSIDE[request.param]
-    return forward, gradient_graph(forward)
+    return forward.model, gradient_graph(forward)
 
 
 @pytest.fixture

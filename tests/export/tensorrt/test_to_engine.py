@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export.gradient import gradient_graph
-from export.graph.passes import to_bytes
+from export.graph.passes import prepare, to_bytes
 from export.tensorrt import build
 from runtime.backends.tensorrt.api import library_of
 from runtime.backends.tensorrt.store import EngineKey, Profile
@@ -40,7 +40,7 @@ def rtx(monkeypatch):
 
 @pytest.mark.parametrize("which", ["forward", "gradient"])
 def test_the_graphs_of_a_classifier_are_built(exported, rtx, which):
-    data = to_bytes(getattr(exported, which))
+    data = to_bytes(exported.forward.model if which == "forward" else exported.gradient)
     built = build(rtx, data, key(data))
     assert len(built.engine) > 10_000
     assert built.timings
@@ -188,7 +188,7 @@ def test_the_gradient_of_a_graph_is_built_with_all_its_inputs(fake):
     import onnx
 
     weight, bias, *_ = linear_task()
-    derived = to_bytes(gradient_graph(onnx.load_model_from_string(graph(FORWARD, weight, bias))))
+    derived = to_bytes(gradient_graph(prepare(onnx.load_model_from_string(graph(FORWARD, weight, bias)))))
     build(fake, derived, key(derived))
     shapes = fake_tensorrt.world.builds[0]["shapes"]
     assert shapes["input"] == [(1, 1, 4, 4), (16, 1, 4, 4), (64, 1, 4, 4)]

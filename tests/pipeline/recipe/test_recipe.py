@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.methods import METHODS
-from pipeline.recipe.file import recipe_names
 from pipeline.recipe.schema import ResourcesTable, load_recipe
+from pipeline.recipe.source import names_of
 from runtime.errors import BadRecipe
+from tests.command_line import edgeproof
 from tests.paths import ROOT
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names_of("recipe"))
 def test_every_packaged_recipe_resolves_and_survives_being_written_and_read(name, tmp_path):
     recipe = load_recipe(name)
     copy = tmp_path / "copy.toml"
@@ -93,8 +94,8 @@ def test_a_source_that_a_recipe_names_anew_is_not_that_of_its_bases_method(write
     ("text", "says"),
     [
         ('base = "own.toml"', "its own base"),
-        ('base = "none.toml"', "no recipe"),
-        ('base = "none"', "no recipe 'none'"),
+        ('base = "none.toml"', "none.toml does not exist"),
+        ('base = "none"', "no recipe is called 'none'"),
         ("base = 3", "base is 3"),
         ("for = 3", "not a table for each method"),
         ("[for]\nard = 3", "not a table for each method"),
@@ -245,6 +246,30 @@ def test_an_unknown_recipe_names_those_there_are():
         load_recipe("nonsense")
     assert error.value.hint is not None
     assert "fashion-mini" in error.value.hint
+
+
+@pytest.mark.parametrize("command", ["distill", "teach", "study"])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nonsense", "no {kind} is called 'nonsense'"),
+        ("none.toml", "none.toml does not exist"),
+        ("folder.toml", "folder.toml is a directory"),
+    ],
+)
+def test_a_recipe_or_study_that_is_not_there_is_a_usage_error(command, source, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    kind, own = ("study", "two-core") if command == "study" else ("recipe", "fashion-mini")
+    result = edgeproof(command, source)
+    assert result.exit_code == 2
+    assert f"error: {message.format(kind=kind)}\n" in result.stderr
+    assert own in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.toml"]
+
+
+def test_a_base_that_is_not_there_is_a_fault_of_the_recipe(write):
+    assert edgeproof("distill", write("on", 'base = "none.toml"')).exit_code == 3
 
 
 @pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b""])

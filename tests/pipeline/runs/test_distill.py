@@ -22,7 +22,7 @@ from pipeline.training.precision import resolve
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle.manifest import InputShape
 from runtime.cli import main
-from runtime.errors import BadModel, BadRecipe, MissingEnvironment, NonFinite, OutOfMemory, UsageFault
+from runtime.errors import BadData, BadModel, BadRecipe, MissingEnvironment, NonFinite, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.images import npz
 from runtime.images.image_set import ImageSet
@@ -123,6 +123,19 @@ def test_a_directory_that_is_not_empty_is_refused_before_anything_runs(recipe, t
     with pytest.raises(UsageFault, match="not empty"):
         distill(recipe, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+
+def test_too_few_images_for_a_batch_name_the_hold_out_that_keeps_the_others_apart(recipe, tmp_path):
+    train = recipe.train.model_copy(update={"batch": 9970})
+    with pytest.raises(BadData, match=r"9960 training images .* batch of 9970: of 10000, data\.holdout keeps 40 apart"):
+        distill(recipe.model_copy(update={"train": train}), tmp_path / "run")
+
+
+def test_what_comes_before_the_first_step_is_told_from_the_start(recipe, tmp_path, capsys):
+    distill(recipe, tmp_path / "run")
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["fashion-mini: reading the images", "trying the teacher on 40 hold-out images"]
+    assert said[4].startswith("epoch 1 step 1/3  loss ")
 
 
 def test_a_loss_that_is_no_number_ends_the_run(recipe, tmp_path):

@@ -1,5 +1,7 @@
 """What a training run says where nobody watches a bar."""
 
+import io
+
 import pytest
 
 from pipeline.models.checkpoint import Figures
@@ -17,8 +19,8 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.mark.parametrize(("seconds", "lines"), [(0.1, 0), (20.0, 2), (90.0, 6)])
-def test_elsewhere_than_on_a_terminal_training_is_at_most_a_line_a_minute_and_one_an_epoch(
+@pytest.mark.parametrize(("seconds", "lines"), [(0.1, 1), (20.0, 2), (90.0, 6)])
+def test_elsewhere_than_on_a_terminal_training_is_its_first_step_then_a_line_a_minute_and_one_an_epoch(
     clock, seconds, lines, tmp_path, capsys
 ):
     with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING) as log:
@@ -29,5 +31,21 @@ def test_elsewhere_than_on_a_terminal_training_is_at_most_a_line_a_minute_and_on
     *steps, figures = capsys.readouterr().err.splitlines()
     assert len(steps) == lines
     assert figures == "epoch 1: hold-out clean 80.0%, PGD-10 50.0%"
+    assert steps[0].startswith("epoch 1 step 1/12  loss 1.5000")
     if seconds == 90.0:
-        assert steps[2] == "epoch 1 step 3/12 loss 1.5000 1 images/s, 13:30 left"
+        assert steps[2] == "epoch 1 step 3/12  loss 1.5000  1 images/s, 13:30 left"
+
+
+def test_before_the_first_step_the_bar_shows_no_figure_of_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    terminal = io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING) as log:
+        log._bar.refresh()
+        before = terminal.getvalue()
+        log.step(1, loss=1.5, seconds=1.0)
+        log._bar.refresh()
+    assert "0/12" in before
+    assert "nan" not in before
+    assert "images/s" not in before
+    assert "loss 1.5000  64 images/s" in terminal.getvalue()

@@ -19,6 +19,7 @@ from pipeline.runs.distill import distill
 from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from tests.command_line import edgeproof
+from tests.modes import UMASKS, left, under
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
 
 STEP = "pipeline.training.trainer.Trainer.step"
@@ -219,13 +220,26 @@ def test_a_file_system_without_locks_is_told_and_not_taken_for_another_process(t
 
     monkeypatch.setattr("fcntl.flock", flock)
     for hold in (sole_writer, claimed):
-        with pytest.raises(MissingEnvironment, match="cannot be locked: Function not implemented"), hold(tmp_path):
+        with pytest.raises(MissingEnvironment, match="has no locks"), hold(tmp_path):
             pass
 
 
 def test_an_error_of_the_run_is_not_taken_for_another_process(tmp_path):
     with pytest.raises(BlockingIOError), sole_writer(tmp_path / "run"):
         raise BlockingIOError(errno.EAGAIN, "write could not complete without blocking")
+
+
+@pytest.mark.parametrize("umask", UMASKS, ids=oct)
+def test_all_that_a_training_run_leaves_keeps_the_umask(tmp_path, umask):
+    recipe = write_small(tmp_path)
+    with under(umask) as (file, directory):
+        result = edgeproof(
+            "distill", recipe, "--out", tmp_path / "run", "--set", "train.max_steps=1", "--save-every", 0
+        )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "tensorboard").is_dir()
+    assert (tmp_path / "run" / STATE).is_file()
+    assert left(tmp_path / "run") == ({file}, {directory})
 
 
 @pytest.mark.slow

@@ -225,6 +225,13 @@ def test_a_pytorch_file_without_a_word_on_its_network_is_refused(network, tmp_pa
     assert "arch" in error.value.hint
 
 
+def test_a_mistyped_teacher_is_told_before_data_are_needed(tmp_path):
+    missing = ("--set", "data.path=nowhere", "--set", "teacher.name=nobody")
+    result = CliRunner().invoke(main, ["distill", "fashion-mini", "--out", str(tmp_path / "run"), *missing])
+    assert result.exit_code == 3
+    assert "no teacher is called 'nobody'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

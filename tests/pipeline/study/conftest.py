@@ -44,16 +44,19 @@ reduction = "batchmean"
 """
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """Three classes of noisy 8x8 images, told apart by their brightness."""
-    folder = tmp_path_factory.mktemp("data")
+def write_data(folder):
+    """Write three classes of noisy 8x8 images, told apart by their brightness, into a folder; return it."""
     random = np.random.default_rng(0)
     for split, n in (("train", 80), ("test", 40)):
         y = random.integers(0, 3, n)
         x = (60 + 60 * y[:, None, None, None] + random.integers(0, 40, (n, 1, 8, 8))).astype(np.uint8)
         np.savez(folder / f"{split}.npz", x=x, y=y)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def write_study(folder, data):

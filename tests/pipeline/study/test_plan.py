@@ -3,7 +3,8 @@
 import pytest
 
 from pipeline.methods import METHODS
-from pipeline.study.plan import Study, expand, load_study, study_names
+from pipeline.recipe.source import names_of
+from pipeline.study.plan import Study, expand, load_study
 from pipeline.study.run import needs
 from runtime.errors import BadRecipe
 from tests.paths import ROOT
@@ -79,7 +80,7 @@ def test_a_study_that_has_a_cell_twice_is_refused(twice, called):
         expand(Study.model_validate({**MINIMAL, **twice}))
 
 
-@pytest.mark.parametrize("name", study_names())
+@pytest.mark.parametrize("name", names_of("study"))
 def test_every_study_that_ships_is_resolved(name):
     study = load_study(name)
     assert study.name == name

@@ -216,6 +216,41 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(study_file, tmp_path):
     assert not (tmp_path / "out/resnet18-pgd-at-seed0" / FAILURE).exists()
 
 
+@pytest.mark.parametrize("file", ["run/summary.json", "run/recipe.toml", "gradient/report.json"])
+def test_a_damaged_file_of_one_cell_is_told_and_the_others_go_on(finished, tmp_path, file):
+    path, out, _ = finished
+    shutil.copytree(out, tmp_path / "out")
+    damaged, other = (tmp_path / "out" / f"resnet18-{method}-seed0" for method in ("pgd-at", "trades"))
+    (damaged / file).write_text("{")
+    shutil.rmtree(other / "gradient")
+    for options in ("--resume",), ("--resume", "--table"):
+        result = run(path, "--out", tmp_path / "out", *options)
+        assert result.exit_code == 5, result.output
+        assert "1 of 2 cells are not finished" in result.stderr
+        assert str(damaged / file) in result.stderr.replace("\n", "")
+        assert "resnet18,trades" in (tmp_path / "out/table/table.csv").read_text()
+    assert (damaged / file).read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [
+        ('set = ["data.path=nowhere"]', "nowhere holds no data set"),
+        ('[method.ard]\nset = ["teacher.path=nobody"]', "no teacher at"),
+        ('[method.ard]\nset = ["teacher.name=nobody"]', "no teacher is called 'nobody'"),
+    ],
+)
+def test_a_study_without_its_data_or_teachers_is_refused_before_the_first_cell(study_file, tmp_path, lacks, says):
+    text = study_file.read_text()
+    if "[method.ard]" in lacks:
+        text = text.replace('["pgd-at", "trades"]', '["pgd-at", "ard"]')
+    study_file.write_text(f"{text}\n{lacks}\n" if lacks.startswith("[") else f"{lacks}\n{text}")
+    result = run(study_file, "--out", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    assert says in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_defect_in_one_cell_leaves_its_traceback_and_not_the_study(study, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("of all things")

@@ -15,7 +15,7 @@ from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import WRONG_BEFORE
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 from tests.tiny import EPS, linear_task
 
 
@@ -282,7 +282,7 @@ def test_an_oracle_remembers_which_standing_images_have_no_gradient(attack, plac
 
 def suite(session, images, attacks=("fgsm", "pgd", "cw"), batch=8):
     target = Target(session, images, 3, batch)
-    return run_suite(target, attacks, eps=EPS, seed=0, keep_all=True, progress=Silent())
+    return run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=True, progress=Silent())
 
 
 def test_every_attack_of_the_suite_runs_on_all_correctly_classified_images(linear):

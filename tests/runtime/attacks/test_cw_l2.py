@@ -12,7 +12,7 @@ from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import STANDS
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 from tests.tiny import EPS, linear_task
 
 CW_L2 = ATTACKS["cw-l2"]
@@ -131,7 +131,7 @@ def strong(monkeypatch):
 
 def suite(linear, attacks):
     target = Target(linear[0], linear[1], 3, 64)
-    return run_suite(target, attacks, eps=EPS, seed=0, keep_all=True, progress=Silent())
+    return run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=True, progress=Silent())
 
 
 @pytest.mark.usefixtures("strong")
@@ -167,5 +167,6 @@ def test_whatever_it_finds_lies_in_the_box():
 def test_an_image_set_of_one_is_attacked_alone_as_with_others(linear):
     session, images = linear
     chosen = ImageSet("one", images.images[:1], images.labels[:1], images.ids[:1])
-    alone = run_suite(Target(session, chosen, 3, 64), ("cw-l2",), eps=EPS, seed=0, keep_all=True, progress=Silent())
+    target = Target(session, chosen, 3, 64)
+    alone = run_suite(target, planned(target, ("cw-l2",)), eps=EPS, seed=0, keep_all=True, progress=Silent())
     assert alone.attacks[0].attacked == int(alone.evidence.correct.sum())

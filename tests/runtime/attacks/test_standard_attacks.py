@@ -22,7 +22,7 @@ from runtime.progress import Silent
 from runtime.session import SessionCard
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import STANDS
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 from tests.tiny import EPS, linear_task
 
 MEMBERS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
@@ -293,7 +293,7 @@ def test_stripes_are_one_sign_a_column_and_channel():
 def cascade_of(classes, attacks=("aa",), n=40):
     weight, bias, images, labels = linear_task(classes, n)
     target = Target(LinearSession(weight, bias), ImageSet("linear", images, labels, np.arange(n)), classes, 64)
-    return run_suite(target, attacks, eps=EPS, seed=0, keep_all=True, progress=Silent())
+    return run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=True, progress=Silent())
 
 
 NAMES_BY_CLASSES = {

@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 
 from runtime.backends.ort import OrtSession
-from runtime.backends.providers import PROVIDERS, TF32_SWITCH
+from runtime.backends.providers import PROVIDERS
+from runtime.backends.tf32 import SWITCH
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
 from runtime.machine.driver import Gpu
 from tests.tiny import FORWARD, GRADIENT, graph
@@ -45,7 +46,7 @@ class FakeRuntime(types.ModuleType):
     def InferenceSession(self, graph, sess_options, providers, enable_fallback):
         [(name, options)] = providers
         assert all(isinstance(value, str) for value in options.values())
-        self.opened.append((name, options, os.environ.get(TF32_SWITCH)))
+        self.opened.append((name, options, os.environ.get(SWITCH)))
         strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         works = name in self.works
         if strict and (self.leaves or not works):
@@ -68,7 +69,6 @@ def runtime(monkeypatch):
         return fake
 
     monkeypatch.setattr("runtime.machine.driver.probe", lambda: GPU)
-    monkeypatch.setenv(TF32_SWITCH, "1")
     return install
 
 
@@ -140,7 +140,26 @@ def test_tf32_is_off_unless_it_is_asked_for(runtime, files, tmp_path, tf32):
     assert open_(files, "cuda", tmp_path, tf32=tf32).card().tf32 is tf32
     open_(files, "tensorrt", tmp_path, tf32=tf32)
     assert [options.get("use_tf32") for _, options, _ in fake.opened] == [str(int(tf32))] * 2 + [None] * 2
-    assert {switch for *_, switch in fake.opened} == {"1" if tf32 else "0"}
+    assert {switch for *_, switch in fake.opened} == {"" if tf32 else "0"}
+
+
+@pytest.mark.parametrize("provider", ON_GPU)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_process_never_uses_the_gpu_with_tf32_and_without(runtime, files, tmp_path, provider, first):
+    """NVIDIA's libraries read the switch once: the second session would not compute as its card says."""
+    fake = runtime("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    open_(files, "cuda", tmp_path, tf32=first)
+    with pytest.raises(UsageFault, match="with TF32 already" if first else "without TF32 already"):
+        open_(files, provider, tmp_path, tf32=not first)
+    assert len(fake.opened) == 2
+
+
+def test_tf32_that_the_environment_forbids_is_refused(runtime, files, tmp_path, monkeypatch):
+    fake = runtime("CUDAExecutionProvider")
+    monkeypatch.setenv(SWITCH, "0")
+    with pytest.raises(UsageFault, match="forbids --tf32"):
+        open_(files, "cuda", tmp_path, tf32=True)
+    assert not fake.opened
 
 
 def test_tf32_on_the_cpu_is_a_contradiction(files):
@@ -187,8 +206,9 @@ def test_engines_of_the_tensorrt_provider_are_of_one_graph_with_its_weights(
     assert not first & engine_places(runtime, monkeypatch, again, tmp_path)
 
 
-def test_engines_of_the_tensorrt_provider_with_tf32_are_others(runtime, monkeypatch, files, tmp_path):
+def test_engines_of_the_tensorrt_provider_with_tf32_are_others(runtime, monkeypatch, files, tmp_path, gpu_not_used_yet):
     first = engine_places(runtime, monkeypatch, files, tmp_path)
+    gpu_not_used_yet()
     assert not first & engine_places(runtime, monkeypatch, files, tmp_path, tf32=True)
 
 

@@ -9,7 +9,7 @@ from runtime.progress import Silent
 from runtime.records.report import Agreement, CurvePoint, Probe
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, planned
 
 N = 1000
 
@@ -20,7 +20,7 @@ def outcome():
     images = ImageSet("grey", np.full((N, 1, 4, 4), 0.5, np.float32), np.zeros(N, int), np.arange(N))
     session = LinearSession(np.eye(3, 16, dtype=np.float32), np.float32([9, 0, 0]))
     target = Target(session, images, 3, 500)
-    found = run_suite(target, ["fgsm", "pgd"], eps=0.01, seed=0, keep_all=False, progress=Silent())
+    found = run_suite(target, planned(target, ["fgsm", "pgd"]), eps=0.01, seed=0, keep_all=False, progress=Silent())
     square = found.attacks[1].model_copy(update={"name": "square", "gradient": "none"})
     aa = square.model_copy(update={"name": "aa", "gradient": "own"})
     return replace(found, attacks=(*found.attacks, square, aa), far=CurvePoint(eps=0.25, n=256, accuracy=0.3))
@@ -119,7 +119,8 @@ def test_an_attack_that_keeps_to_no_ball_is_no_attack_with_gradients(outcome):
 def test_an_attack_that_keeps_to_no_ball_asks_for_no_pass_besides():
     images = ImageSet("grey", np.full((4, 1, 4, 4), 0.5, np.float32), np.zeros(4, int), np.arange(4))
     session = LinearSession(np.eye(3, 16, dtype=np.float32), np.float32([9, 0, 0]))
-    found = run_suite(Target(session, images, 3, 4), ["cw-l2"], eps=0.01, seed=0, keep_all=False, progress=Silent())
+    target = Target(session, images, 3, 4)
+    found = run_suite(target, planned(target, ["cw-l2"]), eps=0.01, seed=0, keep_all=False, progress=Silent())
     assert (found.far, found.eps_curve, found.agreement) == (None, (), None)
 
 

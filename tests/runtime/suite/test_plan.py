@@ -15,12 +15,13 @@ from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report
+from runtime.session import SessionCard
 from runtime.suite.campaign import Campaign, clean_pass, run_suite
 from runtime.suite.journal import NoJournal
-from runtime.suite.plan import BorrowedGradient, plan
+from runtime.suite.plan import BorrowedGradient, plan_suite
 from runtime.suite.units import Target
 from tests.command_line import edgeproof
-from tests.fakes import LinearSession
+from tests.fakes import DIGEST, LinearSession, planned
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task
 
@@ -34,6 +35,7 @@ IN_BYTES = FORWARD.replace("linear (", "quantised (").replace(
 )
 """The linear classifier whose input is rounded to 127 levels: without a slope of its own."""
 PATHS = {name: (f"model.{name}.onnx", f"model.{name}.grad.onnx") for name in ("fp32", "fp16", "int8")}
+INT8 = SessionCard(DIGEST, "int8", "fake", "fake", "fake")
 SUITE = ["--attacks", "fgsm,pgd", "--save-adversarial"]
 
 
@@ -116,13 +118,15 @@ STAGES = ("apgd-ce", "apgd-dlr", "fab-t")
     ],
 )
 def test_the_suite_runs_by_every_gradient_and_square_once(names, precision, gradient_from, rows):
-    assert [(each.name, each.led) for each in plan(names, 3, precision, gradient_from)] == rows
+    card = SessionCard(DIGEST, precision, "fake", "fake", "fake", differentiable="own" in gradient_from)
+    plan = plan_suite(names, 3, card, lends="parent" in gradient_from)
+    assert [(each.name, each.gradient_from) for each in plan.attacks] == rows
 
 
 def test_a_cascade_by_the_parents_gradient_leaves_out_what_needs_none():
-    first, second = plan(("aa",), 3, "int8", ("own", "parent"))
+    first, second = plan_suite(("aa",), 3, INT8, lends=True).attacks
     assert tuple(stage.name for stage in first.stages) == (*STAGES, "square")
-    assert (second.led, tuple(stage.name for stage in second.stages)) == ("parent", STAGES)
+    assert (second.gradient_from, tuple(stage.name for stage in second.stages)) == ("parent", STAGES)
 
 
 def task_of(seed):
@@ -137,7 +141,7 @@ def task_of(seed):
 
 def suite(session, images, lender=None, attacks=("fgsm", "pgd")):
     target = Target(session, images, 3, 8, lender=lender)
-    return run_suite(target, attacks, eps=EPS, seed=0, keep_all=True, progress=Silent())
+    return run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=True, progress=Silent())
 
 
 @settings(max_examples=12, deadline=None)
@@ -158,12 +162,12 @@ def test_an_image_is_robust_exactly_where_it_stands_each_part_of_the_union(seed)
 @given(seed=st.integers(0, 10_000), order=st.permutations(range(5)))
 def test_which_images_stand_does_not_depend_on_the_order_of_the_attacks(seed, order):
     artifact, parent, images = task_of(seed)
-    chosen = plan(("fgsm", "pgd"), 3, "int8", ("own", "parent"))
+    chosen = plan_suite(("fgsm", "pgd"), 3, INT8, lends=True).attacks
     stand = []
     for turn in (range(5), order):
         target = Target(artifact, images, 3, 8, lender=parent)
         evidence = clean_pass(target, len(images), Silent())
-        rows = Campaign(target, evidence, EPS, 0, Silent(), NoJournal()).assault([chosen[i] for i in turn], None)
+        rows = Campaign(target, evidence, EPS, 0, Silent(), NoJournal()).run([chosen[i] for i in turn], None)
         stand.append((evidence.robust, sorted((row.label, row.broken) for row in rows)))
         assert all(
             evidence.fell[rows[row].label][image] for image, row in enumerate(evidence.broken_by.tolist()) if row >= 0

@@ -14,7 +14,8 @@ from runtime.records.report import load_report
 from runtime.report.phrases import verdict_of
 from runtime.spec import Gate, ThreatModel
 from runtime.verdict.case import verify
-from runtime.verdict.subject import Settings, Subject
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.subject import Subject
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.runtime.bundle.bundles import write_bundle
@@ -84,7 +85,7 @@ def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_name
     result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--json")
     paired = json.loads(result.stdout)["paired"]
     assert result.exit_code == 0, result.stderr
-    assert "first fp32, to measure the drop from" in result.stderr
+    assert "verifying fp32 first, as the baseline for --max-drop" in result.stderr
     assert "tiny fp32 on ort/cpu" in paired["against"]
     assert (paired["only_this"], paired["only_that"]) == (0, 0)
     assert load_report(Path("run-fp32")).gate == Gate()
@@ -108,8 +109,18 @@ def test_a_drop_is_not_asked_of_fp32_by_whoever_calls_verify_from_python_either(
     """As a study does, with the gate of its recipe."""
     weight, bias, images, labels = task
     data = ImageSet("sixty", images, labels, np.arange(len(labels)))
-    subject = Subject(LinearSession(weight, bias), "tiny", ("a", "b", "c"), SHAPE, data, "")
-    report = verify(subject, Settings(("fgsm",), ThreatModel(eps=0.01), Gate(max_drop=0.01)), Silent()).report
+    subject = Subject(
+        LinearSession(weight, bias),
+        "tiny",
+        ("a", "b", "c"),
+        SHAPE,
+        data,
+        "",
+        ThreatModel(eps=0.01),
+        Gate(max_drop=0.01),
+    )
+    report = verify(subject, VerifyOptions(attacks=("fgsm",)), Silent()).report
+    assert report.threat_model == ThreatModel(eps=0.01)
     assert (report.verdict, report.gate, report.reasons) == ("measured", Gate(), ("no gate: nothing to pass or fail",))
 
 

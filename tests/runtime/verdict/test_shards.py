@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runtime.bundle.manifest import EVALUATION
 from runtime.records.report import load_report
-from runtime.verdict.shards import Shard
+from runtime.spec import Shard
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.paths import TINY
@@ -208,7 +208,7 @@ def test_shards_that_are_not_those_of_one_run_are_refused_with_the_reason(copy, 
 def test_a_shard_that_is_none_is_a_usage_error(place, tmp_path, shard):
     result = edgeproof("verify", place / "bundle", "--shard", shard, "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert "no part like 2/5" in result.stderr
+    assert "is not I/N with 1 <= I <= N, like 2/5" in result.stderr
 
 
 def test_a_shard_without_images_is_refused(place, tmp_path):

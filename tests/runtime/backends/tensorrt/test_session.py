@@ -17,7 +17,7 @@ from runtime.backends.tensorrt.memory import ALIGNMENT
 from runtime.backends.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.backends.tensorrt.store import EngineStore, Profile, profile_for
 from runtime.bundle.manifest import InputShape
-from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory
+from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.machine.driver import Gpu
 from tests.paths import ROOT
@@ -307,13 +307,22 @@ def test_a_graph_that_the_parser_refuses_is_refused_in_its_words(opened, files):
     assert caught.value.exit_code == 3
 
 
-def test_tf32_is_off_unless_it_is_asked_for_and_then_recorded(opened, factory, world):
+def test_tf32_is_off_unless_it_is_asked_for_and_then_recorded(opened, factory, world, gpu_not_used_yet):
     opened()
     assert [made["tf32"] for made in world.builds] == [False, False]
+    gpu_not_used_yet()
     again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
     session = opened(factory=replace(factory, tf32=True), accelerator=again)
     assert [made["tf32"] for made in world.builds] == [False, False, True, True]
     assert session.card().tf32
+
+
+def test_a_process_that_used_the_gpu_without_tf32_refuses_an_engine_with_it(opened, factory, world):
+    opened()
+    again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
+    with pytest.raises(UsageFault, match="without TF32 already"):
+        opened(factory=replace(factory, tf32=True), accelerator=again)
+    assert len(world.builds) == 2
 
 
 def test_workspace_and_batches_are_what_the_key_says(opened, world):

@@ -1,0 +1,39 @@
+"""The door to edgeproof's packages: whoever imports it finds ours, wherever the process was started.
+
+`runtime`, `export` and `pipeline` are words that users name their own files and folders by. A finder before all others
+looks for those three beside this package and nowhere else; nothing changes for any other name.
+"""
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+HOME = str(Path(__file__).resolve().parents[1])
+"""Where the packages lie: the environment's site-packages, or a checkout."""
+PACKAGES = ("runtime", "export", "pipeline")
+
+
+class OurPackages:
+    """Finds our packages in HOME; a finder of `sys.meta_path`."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return where one of our packages lies; None for any other module."""
+        return PathFinder.find_spec(name, [HOME]) if name in PACKAGES else None
+
+
+def find_ours_first() -> None:
+    """Ask our finder before all others; once, however often it is called."""
+    if OurPackages not in sys.meta_path:
+        sys.meta_path.insert(0, OurPackages)
+
+
+def strangers() -> list[str]:
+    """Return the modules by our names that this process imported from elsewhere before it came to us."""
+    imported = {name: getattr(sys.modules[name], "__file__", None) for name in PACKAGES if name in sys.modules}
+    ours = {name: Path(HOME, name, "__init__.py") for name in imported}
+    return [f"{name} ({file})" for name, file in imported.items() if not file or Path(file).resolve() != ours[name]]
+
+
+find_ours_first()

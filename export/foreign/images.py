@@ -1,0 +1,76 @@
+"""The images that a model is packed with: found in the layout and with the channels that it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.errors import BadData
+from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates
+from runtime.images.find import find_images
+from runtime.images.image_set import PLAIN_CHANNELS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from runtime.commands.preparers import Wanted
+    from runtime.images.image_set import ImageSet, Layout
+
+DATA = "--data"
+
+
+def images_for(model: ModelProto, wanted: Wanted, option: str = DATA) -> ImageSet:
+    """Read the images `option` names; `layout` is of the model too, so that it counts only where they do not tell.
+
+    Raises:
+        BadData: see `runtime.images.find.find_images`.
+
+    """
+
+    def read(layout: Layout | None) -> ImageSet:
+        return find_images(
+            wanted.data,
+            root=wanted.data_root,
+            layout=layout,
+            channels=_channels(model),
+            preprocessing=wanted.size,
+            size=wanted.size if option == DATA else None,
+            option=option,
+        )
+
+    try:
+        return read(None)
+    except BadData:
+        if wanted.layout is None:
+            raise
+        return read(wanted.layout)
+
+
+def check_normalisation(wanted: Wanted, channels: int) -> None:
+    """Raise `BadData` unless mean and deviation are one number each, or one for each channel."""
+    for option, values in (("--mean", wanted.mean), ("--std", wanted.std)):
+        if len(values) not in (0, 1, channels):
+            raise BadData(f"{option} has {len(values)} values, the images {channels} channels", hint="one each, or one")
+
+
+def class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[str, ...]:
+    """Return the names given, those that the images have, or numbers.
+
+    Raises:
+        BadData: there are not as many as logits, or two are the same.
+
+    """
+    refuse_duplicates(given, "--classes")
+    names = given or images.classes or numbers(logits)
+    refuse_another_count("--classes" if given else images.name, names, logits)
+    return names
+
+
+def _channels(model: ModelProto) -> int | None:
+    """Return the channels that a model takes, where its shape tells: a folder is read in grey or colour."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for info in model.graph.input:
+        dims: list[int] = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        plain = {dims[axis] for axis in (1, -1) if len(dims) == 4} & set(PLAIN_CHANNELS)
+        if info.name not in constants and len(plain) == 1:
+            return plain.pop()
+    return None

@@ -1,0 +1,81 @@
+"""Anyone's model in each precision that is wanted of it; its own is left as it came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from export.graph.constants import DEQUANTIZE, QUANTIZE
+from export.graph.floating import computes_in, in_float32
+from export.graph.passes import prepare
+from export.precision.candidate import Candidate
+from export.precision.table import PRECISIONS
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from onnx import ModelProto
+
+    from export.precision.calibrate import Calibration
+    from runtime.bundle.manifest import Calibrated
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model in one precision, what that changed in words, and what set its ranges."""
+
+    candidate: Candidate
+    changes: tuple[str, ...] = ()
+    calibration: Calibrated | None = None
+
+
+def in_precisions(
+    model: ModelProto, names: Sequence[str], calibration: Calibration | None, *, differentiable: bool
+) -> dict[str, Made]:
+    """Return a model, by the name of the precision, in each of those named: by default in its own.
+
+    Args:
+        model: behind edgeproof's interface.
+        names: keys of `export.precision.table.PRECISIONS`.
+        calibration: the images of int8.
+        differentiable: whether gradient graphs are wanted.
+
+    Raises:
+        BadModel: it is quantised and wanted in another precision, or cannot be converted.
+        UsageFault: int8 has no calibration images.
+
+    """
+    own, kind = _own_precision(model), computes_in(model)
+    if own == "int8" and set(names) - {own}:
+        raise BadModel("the model is quantised: it has no fp32 or fp16 graph", hint="pack the model it was made of too")
+    made: dict[str, Made] = {}
+    single: Candidate | None = None
+    for name in names or (own,):
+        if name == own != "fp32":
+            made[name] = Made(Candidate(prepare(model), differentiable))
+            continue
+        single = single or Candidate(prepare(in_float32(model)), differentiable)
+        candidate, calibrated = PRECISIONS[name].make(single, calibration)
+        made[name] = Made(candidate, tuple(_changes(name, kind, calibrated)), calibrated)
+    return made
+
+
+def _own_precision(model: ModelProto) -> str:
+    """Return the precision that a model computes in: int8 where it quantises anything."""
+    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in model.graph.node):
+        return "int8"
+    return "fp16" if computes_in(model) == "float16" else "fp32"
+
+
+def _changes(name: str, kind: str, calibrated: Calibrated | None) -> Iterator[str]:
+    if name == "fp32":
+        if kind != "float32":
+            yield f"{kind} brought to float32"
+        return
+    if calibrated is None:
+        yield f"{name} made of it by casts"
+        return
+    kept = f"; in fp16: {', '.join(calibrated.kept_fp16)}" if calibrated.kept_fp16 else ""
+    data = calibrated.data
+    yield f"{name} made of it, ranges by {calibrated.method} on {data.n} images of {data.name}{kept}"

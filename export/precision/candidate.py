@@ -1,0 +1,53 @@
+"""A graph that may go into a bundle, and what is made of it: its gradient graph, and one session over both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from export.gradient import gradient_graph
+from export.graph.passes import to_bytes
+from runtime.backends.ort import OrtSession
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from export.graph.passes import Prepared
+
+EVERY_POINT = "int8"
+"""What the session's card says of every candidate: an attack then puts each of its points to the graph itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A classifier in one precision. Gradient graph and session are made when they are first asked for, and kept.
+
+    Args:
+        forward: the classifier.
+        differentiable: whether a gradient graph is wanted.
+
+    """
+
+    forward: Prepared
+    differentiable: bool = True
+
+    @cached_property
+    def gradient(self) -> ModelProto | None:
+        """The graph of its input gradient; None where none is wanted.
+
+        Raises:
+            BadModel: see `export.gradient.gradient_graph`.
+
+        """
+        return gradient_graph(self.forward) if self.differentiable else None
+
+    @cached_property
+    def session(self) -> OrtSession:
+        """Both graphs in ONNX Runtime, which runs pieces of a batch side by side."""
+        gradient = None if self.gradient is None else to_bytes(self.gradient)
+        return OrtSession(to_bytes(self.forward.model), gradient, precision=EVERY_POINT)
+
+    def close(self) -> None:
+        """Let go of the session; whoever asks for it again opens another."""
+        vars(self).pop("session", None)

@@ -1,0 +1,61 @@
+"""Where the TOML of a recipe or study is: in a file of the user's, or by name in this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import BadRecipe, UsageFault
+
+FOLDERS = {"recipe": "recipes", "study": "studies"}
+
+
+class NotThere(BadRecipe):
+    """There is no such file, and nothing of that name in this package."""
+
+
+def names_of(kind: str) -> list[str]:
+    """Return the names of the recipes or studies (a key of FOLDERS) that ship with the package."""
+    entries = resources.files("pipeline").joinpath(FOLDERS[kind]).iterdir()
+    return sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
+
+
+def read_source(source: str, kind: str) -> str:
+    """Return the TOML that `source` leads to: a path that ends in .toml, or a name.
+
+    Raises:
+        NotThere: it leads nowhere.
+        BadRecipe: it is not text.
+
+    """
+    path = Path(source)
+    is_path = path.suffix == ".toml"
+    try:
+        if is_path:
+            return path.read_text()
+        return resources.files("pipeline").joinpath(FOLDERS[kind], f"{source}.toml").read_text()
+    except UnicodeDecodeError as error:
+        raise BadRecipe(f"{source}: {error}") from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        known = ", ".join(names_of(kind))
+        if is_path:
+            state = "is a directory" if path.is_dir() else "does not exist"
+            raise NotThere(f"{source} {state}", hint=f"the path of a {kind}, or one of: {known}") from None
+        raise NotThere(
+            f"no {kind} is called {source!r}", hint=f"a path that ends in .toml, or one of: {known}"
+        ) from None
+
+
+def checked(kind: str) -> Callable[[Any, Any, str], str]:
+    """Return the callback of an argument of the command line, which refuses with `UsageFault` what leads nowhere."""
+
+    def check(_ctx: Any, _param: Any, source: str) -> str:
+        try:
+            read_source(source, kind)
+        except NotThere as error:
+            raise UsageFault(error.message, hint=error.hint) from None
+        return source
+
+    return check

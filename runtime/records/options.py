@@ -1,0 +1,102 @@
+"""Fields that a command line asks for: how each is called and written there, and those that run.json records as asked.
+
+One record of such fields is the one place of its options: the command line, the defaults and the recorded command
+follow from it (`runtime.commands.record_options`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import click
+from pydantic import Field
+
+from runtime.spec import Frozen, ShardField
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is asked for on a command line; stands in the field's Annotated metadata.
+
+    Args:
+        help: a sentence.
+        flag: how it is called; by default as the field.
+        type: how click reads a value; None for a flag or a Literal, and where the field itself reads the text.
+        expects: what a value must be, in words, where the field itself says it less well.
+        write: turns a value back into text.
+        always: a recorded command states it even at its default, which another version may change.
+        envvar: the variable that sets it where the command line is silent.
+
+    """
+
+    help: str
+    flag: str = ""
+    type: Any = None
+    expects: str = ""
+    write: Callable[[Any], str] = str
+    always: bool = False
+    envvar: str | None = None
+
+
+def option_of(field: FieldInfo) -> Option:
+    """Return how a field is asked for."""
+    return next(each for each in field.metadata if isinstance(each, Option))
+
+
+def flag_of(record: type[Frozen], name: str) -> str:
+    """Return how a field of a record is called on the command line."""
+    return option_of(record.model_fields[name]).flag or f"--{name.replace('_', '-')}"
+
+
+def command_words(record: Frozen) -> list[str]:
+    """Return the words of a command that asks for a record: what is stated always, what is asked besides, flags."""
+    fields = type(record).model_fields
+    options = {name: option_of(field) for name, field in fields.items()}
+    values = {name: value for name, value in record if value is not None}
+    asked = [name for name, value in values.items() if options[name].always or value != fields[name].default]
+    asked.sort(key=lambda name: (values[name] is True, not options[name].always))
+    words: list[str] = []
+    for name in asked:
+        words.append(flag_of(type(record), name))
+        words += [] if values[name] is True else [options[name].write(values[name])]
+    return words
+
+
+def without_option(command: str, record: type[Frozen], name: str) -> str:
+    """Return a recorded command that no longer asks for one field, which takes a value."""
+    words, flag = shlex.split(command), flag_of(record, name)
+    if flag not in words:
+        return command
+    at = words.index(flag)
+    return shlex.join([*words[:at], *words[at + 2 :]])
+
+
+class RecordedOptions(Frozen):
+    """What a run is asked for that needs nothing else to be known: run.json records it as it is."""
+
+    seed: Annotated[
+        int,
+        Field(ge=0, lt=2**64),
+        Option("Seed of the attacks' noise.", type=click.IntRange(0, 2**64 - 1), always=True),
+    ] = 0
+    batch: Annotated[
+        int,
+        Field(gt=0),
+        Option(
+            "Images in one pass; changes memory and speed, never a verdict.", type=click.IntRange(min=1), always=True
+        ),
+    ] = 64
+    lattice: Annotated[
+        Literal["uint8"] | None,
+        Option("Judge each point found rounded to bytes too; reported beside the score."),
+    ] = None
+    until_decided: Annotated[bool, Option("Take the images in random order and stop when the gate is decided.")] = False
+    shard: Annotated[ShardField | None, Option("Judge one part of the images, as 2/5; merge judges all.")] = None
+    save_adversarial: Annotated[bool, Option("Keep the worst points in evidence.npz.")] = False

@@ -1,0 +1,150 @@
+"""What is asked of `verify` and `evaluate`: one record, from which command line, defaults and recorded command follow.
+
+A flag is added by its field here; in `RecordedOptions` where run.json is to hold it as it is asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+from pydantic import AfterValidator, BeforeValidator, model_validator
+
+from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
+from runtime.errors import UsageFault
+from runtime.images.image_set import DATA_ROOT
+from runtime.records.options import Option, RecordedOptions
+from runtime.spec import PARENT, Fraction, Frozen, Gate, ThreatModel
+
+CLEAN = "clean"
+"""Accepted among the attacks: accuracy without any is always measured."""
+GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
+FROM_BUNDLE = "  [default: from the bundle or the run]"
+FRACTION = "a number from 0 to 1, like 8/255, 0.03 or 45%"
+
+
+def _split(value: Any) -> Any:
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the NAMES of attacks in order and once each."""
+    for name in names:
+        if name not in (CLEAN, *NAMES):
+            raise ValueError(f"{name!r} is not an attack; known: {', '.join((CLEAN, *NAMES))}")
+    return tuple(name for name in dict.fromkeys(names) if name in NAMES)
+
+
+class CompletedOptions(Frozen):
+    """What a run is asked for that a subject or its images complete: run.json records what came of it."""
+
+    attacks: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_split),
+        AfterValidator(_known),
+        Option(
+            f"Attacks, comma-separated: {', '.join(NAMES)}; clean accuracy is always measured.",
+            write=lambda names: ",".join((CLEAN, *names)),
+            always=True,
+        ),
+    ] = DEFAULT
+    n: Annotated[
+        int | None, Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True)
+    ] = None
+    eps: Annotated[
+        Fraction | None, Option(f"L-infinity radius, as 8/255 or a float.{FROM_BUNDLE}", expects=FRACTION, always=True)
+    ] = None
+    data: Annotated[
+        str | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{FROM_BUNDLE}")
+    ] = None
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None,
+        Option("Where the .npz given by --data has its channels."),
+    ] = None
+    data_root: Annotated[
+        Path,
+        Option(
+            "Where data sets known by name lie or are downloaded to.",
+            type=click.Path(file_okay=False, path_type=Path),
+        ),
+    ] = DATA_ROOT
+    fail_under: Annotated[Fraction | None, Option(f"Least robust accuracy, as 45%.{FROM_BUNDLE}", expects=FRACTION)] = (
+        None
+    )
+    max_drop: Annotated[
+        Fraction | None,
+        Option(
+            f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
+            f"judged first; of a model file by --against alone.{FROM_BUNDLE}",
+            expects=FRACTION,
+        ),
+    ] = None
+    no_gate: Annotated[
+        bool, Option("Ignore every gate, including the bundle's (for samples too small to decide one).")
+    ] = False
+    against: Annotated[
+        Path | None,
+        Option(
+            "Compare image by image with this run directory.",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+        ),
+    ] = None
+
+
+class VerifyOptions(RecordedOptions, CompletedOptions):
+    """What is asked of a verdict, before anything is known of its subject."""
+
+    @model_validator(mode="after")
+    def _check(self) -> VerifyOptions:
+        """Refuse what contradicts itself.
+
+        Raises:
+            UsageFault: a gate without an attack within eps, beside --no-gate, or an early stop of a shard.
+
+        """
+        gated = self.asked_gate != Gate()
+        if gated and not any_bounded(self.attacks):
+            raise UsageFault(
+                "a gate on robust accuracy needs an attack within eps", hint=f"--attacks {','.join(DEFAULT)}"
+            )
+        if gated and self.no_gate:
+            raise UsageFault("--no-gate contradicts --fail-under and --max-drop", hint="leave it out")
+        if self.until_decided and self.shard:
+            raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the run stops early")
+        return self
+
+    @property
+    def asked_gate(self) -> Gate:
+        """The gate that is asked for by hand."""
+        return Gate(fail_under=self.fail_under, max_drop=self.max_drop)
+
+    def gate_or(self, own: Gate) -> Gate:
+        """Return the gate that holds: `own`, the subject's, where nothing is asked."""
+        return own if self.asked_gate == Gate() and not self.no_gate else self.asked_gate
+
+    def threat_model_or(self, own: ThreatModel) -> ThreatModel:
+        """Return the threat model that holds: `own`, the subject's, where no eps is asked."""
+        return own if self.eps is None else ThreatModel(eps=self.eps)
+
+    def gradient_free(self) -> VerifyOptions:
+        """Return the options of a run without gradients: Square where no attacks are asked for.
+
+        Raises:
+            UsageFault: an attack that is asked for needs the gradient.
+
+        """
+        if "attacks" not in self.model_fields_set:
+            return self.model_copy(update={"attacks": GRADIENT_FREE})
+        if needing := [name for name in self.attacks if name not in GRADIENT_FREE]:
+            left = ", ".join(GRADIENT_FREE)
+            raise UsageFault(f"{needing[0]} needs the gradient", hint=f"--gradient none leaves {left}")
+        return self
+
+
+def check_decidable(options: VerifyOptions, gate: Gate) -> None:
+    """Raise `UsageFault` where a run is to stop when its gate is decided, and there is none."""
+    if options.until_decided and gate == Gate():
+        raise UsageFault(
+            "--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1% --against DIR"
+        )
