@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +171,24 @@ def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOpti
     directories = choose_directories(
         options, report, name=recipe.name, precision=PARENT, gate=recipe.gate, has_parent=False
     )
-    subject = run_subject(trained, _evaluation_images(trained, options), device=training_device())
+    classes = options.class_names_or(trained.card.classes)
+    subject = run_subject(trained, _evaluation_images(trained, options, classes), device=training_device())
+    subject = replace(subject, classes=classes)
     judge_subject(subject, options, report, directories)
 
 
-def _evaluation_images(trained: TrainedRun, options: VerifyOptions) -> ImageSet:
+def _evaluation_images(trained: TrainedRun, options: VerifyOptions, classes: tuple[str, ...]) -> ImageSet:
     card, data = trained.card, trained.recipe.data
     if options.data is None:
         dataset = load_dataset(data.name, data.path, options.data_root, preprocessing=data.size)
-        return dataset.test.numbered(card.classes)
+        return replace(dataset.test.numbered(card.classes), classes=classes)
     return find_images(
         options.data,
         layout=options.layout,
         channels=card.input.channels,
         preprocessing=data.size,
-        classes=card.classes,
+        size=options.size,
+        classes=classes,
         root=options.data_root,
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.errors import BadData
+from runtime.errors import BadData, UsageFault
 from runtime.progress import log
 
 if TYPE_CHECKING:
@@ -23,6 +24,30 @@ LISTED = 8
 def numbers(count: int) -> tuple[str, ...]:
     """Return what classes without names are called: 0, 1, 2, ..."""
     return tuple(map(str, range(count)))
+
+
+def read_classes(asked: str) -> tuple[str, ...]:
+    """Return the names that are asked for: of a file, one a line, or separated by commas.
+
+    Raises:
+        UsageFault: there is no such file, and no comma.
+        BadData: the file is no text, or has an empty line between others; or two names are the same.
+
+    """
+    path = Path(asked)
+    if path.is_file():
+        try:
+            names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadData(f"--classes {path} cannot be read as text: {error}", hint="one name a line, in UTF-8") from None
+    elif "," in asked:
+        names = [name.strip() for name in asked.split(",")]
+    else:
+        raise UsageFault(f"--classes {asked}: no such file", hint="a file with one name a line, or ant,bee,cat")
+    if "" in names:
+        raise BadData(f"--classes {asked}: class {names.index('')} has no name", hint="one name a line, in order of the logits")
+    refuse_duplicates(names, f"--classes {asked}")
+    return tuple(names)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

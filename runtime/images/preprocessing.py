@@ -79,7 +79,7 @@ def read_size(value: Any) -> Any:
         resize, *rest = (_sides(part) for part in str(value).split(":"))
         (crop,) = rest or (resize,)
     except ValueError:
-        raise ValueError(f"{value!r} is no size, as 224, 96x128 (height x width) or 256:224") from None
+        raise ValueError(f"{value!r} is not {SIZE}") from None
     return {"resize": resize, "crop": crop}
 
 
@@ -88,5 +88,6 @@ def _sides(text: str) -> tuple[int, int]:
     return int(high), int(wide if by else high)
 
 
+SIZE = "a size: 224, 96x128 (height x width), or 256:224 (resized to the one, cut to the other)"
 Size = Annotated[Preprocessing, BeforeValidator(read_size), PlainSerializer(str)]
 """As a recipe has it: 224, "96x128", "256:224"."""

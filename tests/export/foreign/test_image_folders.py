@@ -123,3 +123,67 @@ def test_folder_that_shadows_a_known_set_does_not_lend_its_names(
     bundle = packed(save(model), "fashion-mini", tmp_path / "bundle")  # type: ignore[arg-type]
     assert bundle.manifest.classes[:2] == ("T-shirt/top", "Trouser")
     assert bundle.manifest.evaluation.name == "fashion-mini/test"
+
+
+def test_listed_classes_label_the_folders_of_a_model_and_of_a_bundle_alike(save: Any, tmp_path: Path) -> None:
+    model, folder = save(brightness_classes(4)), level_folders(tmp_path / "set", ["n02", "n01"], 4)
+    np.savez(tmp_path / "set.npz", x=np.zeros((2, 1, SIDE, SIDE), np.uint8), y=np.zeros(2, int))
+    packed(model, tmp_path / "set.npz", tmp_path / "unnamed")
+    packed(model, tmp_path / "set.npz", tmp_path / "named", "--classes", "dark,dim,light,white")
+    names = tmp_path / "names.txt"
+    names.write_text("n02\nn01\nn07\nn05\n")
+    for subject in (model, tmp_path / "unnamed", tmp_path / "named"):
+        assert command("verify", subject, "--data", folder, "--attacks", "clean").exit_code == 3
+        out = tmp_path / f"{subject.name}-report"
+        accuracy, _ = clean_accuracy(out, subject, "--data", folder, "--classes", names)
+        assert accuracy == 1
+        report = json.loads((out / "report.json").read_text())
+        assert [row["name"] for row in report["per_class"]] == ["n02", "n01", "n07", "n05"]
+        assert f"--classes {names}" in report["request"]["command"]
+        result = command("verify", subject, "--data", folder, "--classes", "n01,n02,n03")
+        assert (result.exit_code, "4 logits" in result.stderr) == (3, True), result.output
+
+
+def test_mixed_sizes_are_brought_to_one_by_pack_verify_model_and_verify_bundle_alike(save: Any, tmp_path: Path) -> None:
+    model, folder = save(brightness_classes(4)), level_folders(tmp_path / "set", ["a", "b", "c", "d"])
+    random = np.random.default_rng(0)
+    for path in sorted(folder.glob("*/*.png")):
+        with Image.open(path) as image:
+            level = image.getpixel((0, 0))
+        pixels = random.normal(level, 9, random.integers(4, 12, 2)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    for name in ("pack", "verify"):
+        result = command(name, model, "--data", folder, "--out", tmp_path / "out")
+        assert (result.exit_code, "hint: --size" in result.stderr) == (3, True), result.output
+    bundle = packed(model, folder, tmp_path / "bundle", "--size", f"6:{SIDE}")
+    assert str(bundle.manifest.preprocessing) == f"6:{SIDE}"
+    digests = set()
+    for number, words in enumerate(
+        (
+            [model, "--data", folder, "--size", f"6:{SIDE}"],
+            [tmp_path / "bundle"],
+            [tmp_path / "bundle", "--data", folder],
+            [tmp_path / "bundle", "--data", folder, "--size", f"6:{SIDE}"],
+        )
+    ):
+        assert clean_accuracy(tmp_path / f"r{number}", *words)[0] == 1
+        report = json.loads((tmp_path / f"r{number}" / "report.json").read_text())
+        digests.add(report["data"]["sha256"])
+        assert (f"--size 6:{SIDE}" in report["request"]["command"]) is ("--size" in words)
+    assert len(digests) == 1
+    other = command("verify", tmp_path / "bundle", "--data", folder, "--size", "5", "--out", tmp_path / "out")
+    assert (other.exit_code, "1 x 5 x 5" in other.stderr) == (3, True), other.output
+
+
+@pytest.mark.parametrize("size", ["", "0", "4:5", "big"])
+def test_what_is_no_size_is_a_usage_error(size: str, save: Any, data: Path) -> None:
+    for name in ("pack", "verify"):
+        result = command(name, save(brightness_classes(4)), "--data", data, "--size", size)
+        assert (result.exit_code, "256:224" in result.stderr) == (2, True), result.output
+
+
+def test_size_is_of_pictures_alone(save: Any, data: Path, tmp_path: Path) -> None:
+    model = save(brightness_classes(4))
+    for words in (("pack", model, "--data", data), ("verify", model, "--data", data), ("verify", model)):
+        result = command(*words, "--size", "4")
+        assert (result.exit_code, "--size" in result.stderr) == (2, True), result.output

@@ -52,6 +52,7 @@ def test_a_size_holds_from_training_to_the_verdict_on_the_bundle(tmp_path):
         (
             ("evaluate", tmp_path / "run"),
             ("evaluate", tmp_path / "run", "--data", folder / "valid"),
+            ("evaluate", tmp_path / "run", "--data", folder / "valid", "--size", "10:8", "--classes", "9,10"),
             ("verify", tmp_path / "bundle"),
             ("verify", tmp_path / "bundle", "--data", folder / "valid"),
         )
@@ -64,7 +65,7 @@ def test_a_size_holds_from_training_to_the_verdict_on_the_bundle(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.size=huge", "data.size: .*'huge' is no size"),
+        ("data.size=huge", "data.size: .*'huge' is not a size"),
         ("data.size=8:9", "larger than what is resized"),
         ("data.size=0", "data.size"),
     ],

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import BadData
+from runtime.errors import BadData, UsageFault
 from runtime.images import find as module
+from runtime.images.classes import read_classes
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
 from tests.tiny import npz
@@ -133,3 +134,31 @@ class Known:
 
     def load(self):
         return lambda root: self.images
+
+
+def test_names_are_read_from_a_file_or_between_commas(tmp_path):
+    (tmp_path / "names.txt").write_text("tench, Tinca tinca\r\n  goldfish \nKätzchen\n\n", "utf-8-sig")
+    assert read_classes(str(tmp_path / "names.txt")) == ("tench, Tinca tinca", "goldfish", "Kätzchen")
+    assert read_classes("ant, bee,cat") == ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"ant\n\nbee\n", "class 1 has no name"), (b"ant\nbee\nant", "two classes are called ant"), (b"\xff\xfe", "text")],
+)
+def test_a_file_that_is_no_list_of_names_is_refused(tmp_path, content, words):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(BadData, match=words):
+        read_classes(str(tmp_path / "names.txt"))
+
+
+@pytest.mark.parametrize("asked", ["nowhere.txt", "", "ant"])
+def test_one_word_that_is_no_file_is_no_list(asked):
+    with pytest.raises(UsageFault, match="no such file"):
+        read_classes(asked)
+
+
+@pytest.mark.parametrize("asked", ["ant,bee,ant", "ant,,bee", ","])
+def test_a_list_with_a_name_twice_or_without_one_is_refused(asked):
+    with pytest.raises(BadData):
+        read_classes(asked)
