@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,13 +40,17 @@ def read_classes(asked: str) -> tuple[str, ...]:
         try:
             names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise BadData(f"--classes {path} cannot be read as text: {error}", hint="one name a line, in UTF-8") from None
+            raise BadData(
+                f"--classes {path} cannot be read as text: {error}", hint="one name a line, in UTF-8"
+            ) from None
     elif "," in asked:
         names = [name.strip() for name in asked.split(",")]
     else:
         raise UsageFault(f"--classes {asked}: no such file", hint="a file with one name a line, or ant,bee,cat")
     if "" in names:
-        raise BadData(f"--classes {asked}: class {names.index('')} has no name", hint="one name a line, in order of the logits")
+        raise BadData(
+            f"--classes {asked}: class {names.index('')} has no name", hint="one name a line, in order of the logits"
+        )
     refuse_duplicates(names, f"--classes {asked}")
     return tuple(names)
 
@@ -81,7 +86,7 @@ def listed(names: Sequence[str]) -> str:
 
 def refuse_duplicates(names: Sequence[str], where: str) -> None:
     """Raise `BadData` where two classes have one name."""
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise BadData(f"{where}: two classes are called {twice}", hint="a name for each class, each its own")
 
