@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify bench gpu-check teacher study docs test test-all check aarch64 docker-jetson docker-train smoke
+.PHONY: help distill export verify bench gpu-check teacher study docs rooms test test-all check aarch64 docker-jetson docker-train smoke
 .PHONY: format clean
 
 help: ## list the targets
@@ -78,6 +78,9 @@ study: $(VENV)/main-job ## run the cells of STUDY that are not finished, and pri
 docs: $(VENV)/develop ## build the documentation into site/: open site/index.html
 	$(BIN)/zensical build --clean --strict
 
+rooms: $(VENV)/develop ## draw the rooms of the packages from the code, into docs/rooms.svg; docs/architecture.md
+	$(BIN)/python -m tools.draw_rooms
+
 test: $(VENV)/develop ## the fast tests
 	$(PYTEST)
 
@@ -89,6 +92,7 @@ check: $(VENV)/develop ## format, lint, types, import boundaries, Python 3.10 sy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 runtime export edgeproof
+	$(BIN)/mypy --explicit-package-bases tools
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow or check"
 

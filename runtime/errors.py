@@ -95,6 +95,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def install(extra: str) -> str:
+    """Return how an extra is installed. No index has edgeproof: it comes from a clone, or from a wheel of one."""
+    return f"pip install '.[{extra}]' in a clone of edgeproof"
+
+
 def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exception:
     """Return the error that says what `what`, a command or data set of these extras, lacks.
 
@@ -112,5 +117,5 @@ def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exc
     absent = isinstance(error, ModuleNotFoundError)
     return MissingEnvironment(
         f"{what} needs the extra {extra!r}: " + (f"{error.name} is not installed" if absent else str(error)),
-        hint=f"pip install 'edgeproof[{extra}]'" + ("" if absent else ", in an environment of its own"),
+        hint=install(extra) + ("" if absent else ", in an environment of its own"),
     )

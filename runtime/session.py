@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from runtime.spec import Precision
 
 Array = Any
 """An array of any namespace that array-api-compat knows; attacks never ask which."""
@@ -40,11 +43,41 @@ class LossSpec:
 
 
 @dataclass(frozen=True)
+class GraphFacts:
+    """What an artifact's graph says of itself, whatever it is called (`runtime.bundle.graph_facts`).
+
+    Args:
+        quantised: it rounds to integers, or computes in them.
+        computes_in: the narrowest floating-point type in it, as 'float16'.
+        staircases: operations between image and logits that answer in steps, as 'Round', 'Sign' or a comparison; those
+            of quantisation are not among them.
+
+    """
+
+    quantised: bool = False
+    computes_in: str = "float32"
+    staircases: tuple[str, ...] = ()
+
+    @property
+    def stepped(self) -> bool:
+        """Whether its slopes are no derivative: a gradient of its own is a surrogate, which may mislead."""
+        return self.quantised or bool(self.staircases)
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that it is: an int8 graph may hold parts in float16."""
+        if self.quantised:
+            return "int8"
+        return "fp32" if self.computes_in in ("float32", "float64") else "fp16"
+
+
+@dataclass(frozen=True)
 class SessionCard:
     """What was attacked: goes into the report's `artifact`.
 
     `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
     `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
+    `facts`: of the artifact's graph, or network; what decides how it is attacked.
     """
 
     sha256: str
@@ -57,10 +90,14 @@ class SessionCard:
     differentiable: bool = True
     tf32: bool = False
     rounds_apart: bool = False
+    facts: GraphFacts = GraphFacts()
+
+
+Self = TypeVar("Self", bound="Session")
 
 
 class Session(Protocol):
-    """A classifier as its attackers see it.
+    """A classifier as its attackers see it; whoever opens one closes it, by `with`.
 
     Images x are float32 [B, C, H, W] in [0, 1], logits float32 [B, K].
     """
@@ -73,3 +110,13 @@ class Session(Protocol):
 
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
+
+    def close(self) -> None:
+        """Let go of what the session holds beside memory of Python's; a second time nothing happens."""
+        return
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

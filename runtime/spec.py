@@ -43,7 +43,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
 
-PARENT = "fp32"
+Precision = Literal["fp32", "fp16", "int8"]
+"""What a graph may be called in a bundle; which one it is, its bytes say (`runtime.session.GraphFacts`)."""
+
+PARENT: Precision = "fp32"
 """The precision that others are compared with: it has nothing to drop from."""
 
 
@@ -93,7 +96,7 @@ class Shard:
 ShardField = Annotated[
     Shard,
     BeforeValidator(lambda value: Shard.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
+    PlainSerializer(Shard.__str__, return_type=str),
 ]
 """A shard as a record holds it; written as '2/5'."""
 

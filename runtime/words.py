@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return a text from outside on one line, with '?' for what would move the cursor or colour the rest."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def percent(fraction: float) -> str:
     """Write a fraction as percent with one decimal."""
     return f"{100 * fraction:.1f} %"

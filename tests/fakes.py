@@ -4,13 +4,23 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from runtime.attacks.losses import value_and_cotangent
-from runtime.session import SessionCard
+from runtime.records.report import Artifact
+from runtime.session import GraphFacts, Session, SessionCard
 from runtime.suite.plan import plan_suite
 
 DIGEST = "0" * 64
 
 
-class LinearSession:
+def artifact(precision="fp32", facts=None):
+    """What a report says was attacked; int8 is quantised, unless its facts say otherwise."""
+    facts = facts or GraphFacts(quantised=precision == "int8")
+    return Artifact(
+        name="fake", sha256=DIGEST, engine_sha256=None, precision=precision, backend="fake", provider="fake",
+        bundle_version=None, authenticated=False, facts=facts,
+    )  # fmt: skip
+
+
+class LinearSession(Session):
     """z = W x + b. weight [K, D] and bias [K] are float32 arrays of the library under test.
 
     Summed row by row: what it answers for an image does not depend on the others of the batch.

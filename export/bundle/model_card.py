@@ -166,7 +166,17 @@ def _precisions(manifest: Manifest) -> list[str]:
             f"| {manifest.files[graph.forward].size} | {'ships' if name == manifest.ships else ''} |"
             for name, graph in manifest.graphs.items()
         ),
+        *_staircases(manifest),
     ]
+
+
+def _staircases(manifest: Manifest) -> list[str]:
+    """Say through which nodes the gradient is a surrogate."""
+    stepped = {name: graph.staircases for name, graph in manifest.graphs.items() if graph.staircases}
+    if not stepped:
+        return []
+    lines = (f"- {name}: {', '.join(f'`{node}`' for node in nodes)}" for name, nodes in stepped.items())
+    return ["", "The gradient goes straight through these nodes, which answer in steps: it is a surrogate.", "", *lines]
 
 
 def _ranges(calibration: Calibrated | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from export.bundle.model_card import model_card
 from export.graph.passes import input_shape, opset_of, to_bytes
 from export.precision.table import shipping
+from runtime.bundle.graph_facts import staircases
 from runtime.bundle.manifest import (
     EVALUATION,
     MANIFEST,
@@ -173,6 +174,7 @@ def _graph(name: str, precision: Precision) -> Graph:
         opset=opset_of(precision.forward),
         parity=precision.parity,
         calibration=precision.calibration,
+        staircases=staircases(to_bytes(precision.forward)),
     )
 
 

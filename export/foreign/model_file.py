@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, checker, external_data_helper, inliner
 
 from runtime.errors import BadModel, first_line
+from runtime.files import sha256
 
 if TYPE_CHECKING:
     from onnx import TensorProto
@@ -41,8 +42,23 @@ def read_model(path: Path) -> ModelProto:
         raise BadModel(f"{path} is not valid ONNX: {first_line(error)}", hint="export it again") from None
 
 
+def model_sha256(path: Path) -> str:
+    """Return the digest of an ONNX file; with external weights, of the list of its digest and theirs by name.
+
+    Raises:
+        BadModel: see `read_model`.
+
+    """
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    files = sorted({_external_file(tensor, path) for tensor in _external(model)})
+    digest = sha256(path.read_bytes())
+    listed = (f"{sha256(file.read_bytes())}  {file.relative_to(path.parent)}" for file in files)
+    return sha256("\n".join([digest, *listed]).encode()) if files else digest
+
+
 def _load_external(model: ModelProto, path: Path) -> None:
-    external = [t for t in external_data_helper._get_all_tensors(model) if external_data_helper.uses_external_data(t)]
+    external = _external(model)
     files = {_external_file(tensor, path) for tensor in external}
     _check_size(path, path.stat().st_size + sum(file.stat().st_size for file in files))
     for tensor in external:
@@ -52,6 +68,10 @@ def _load_external(model: ModelProto, path: Path) -> None:
             raise BadModel(f"{path}: weights {tensor.name!r} cannot be read: {first_line(error)}") from None
         tensor.data_location = tensor.DEFAULT
         del tensor.external_data[:]
+
+
+def _external(model: ModelProto) -> list[TensorProto]:
+    return [t for t in external_data_helper._get_all_tensors(model) if external_data_helper.uses_external_data(t)]
 
 
 def _external_file(tensor: TensorProto, path: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from export.bundle.write import Claims, Precision, write_bundle
 from export.foreign.adapt import adapt
 from export.foreign.images import check_normalisation, class_names, images_for
-from export.foreign.model_file import read_model
+from export.foreign.model_file import model_sha256, read_model
 from export.foreign.order import name_of
 from export.foreign.original import BATCH, Original, check_any_batch, measure_packed
 from export.foreign.precisions import in_precisions
@@ -20,7 +20,7 @@ from export.limits import refuse_beyond_limits
 from export.precision.calibrate import Calibration, calibration_images
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Packed
-from runtime.files import check_new_directory, sha256
+from runtime.files import check_new_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +193,7 @@ def write(compared: Compared, out: Path, key: EllipticCurvePrivateKey | None) ->
             ships=order.choice.ships,
             packed=Packed(
                 file=order.path.name,
-                sha256=sha256(order.path.read_bytes()),
+                sha256=model_sha256(order.path),
                 opset=opset_of(compared.model),
                 changes=compared.changes,
             ),

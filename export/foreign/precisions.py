@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from export.graph.constants import DEQUANTIZE, QUANTIZE
 from export.graph.floating import computes_in, in_float32
-from export.graph.passes import prepare
+from export.graph.passes import prepare, to_bytes
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
+from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ def in_precisions(
 
 
 def _own_precision(model: ModelProto) -> str:
-    """Return the precision that a model computes in: int8 where it quantises anything."""
-    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in model.graph.node):
-        return "int8"
-    return "fp16" if computes_in(model) == "float16" else "fp32"
+    """Return the precision that a model is: int8 where it quantises anything, in whatever form."""
+    return graph_facts(to_bytes(model)).precision
 
 
 def _changes(name: str, kind: str, calibrated: Calibrated | None) -> Iterator[str]:

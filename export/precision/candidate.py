@@ -50,4 +50,6 @@ class Candidate:
 
     def close(self) -> None:
         """Let go of the session; whoever asks for it again opens another."""
-        vars(self).pop("session", None)
+        session: OrtSession | None = vars(self).pop("session", None)
+        if session is not None:
+            session.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from pipeline.memory import free_memory
 from runtime.errors import BadData, EdgeproofError, MissingEnvironment, first_line
 from runtime.images.decode import Pictures
 from runtime.images.image_set import CHUNK, ImageSet
+from runtime.machine.card import cores
 
 Place = Literal["auto", "device", "stream"]
 """Where a training set is kept: on the device, or where it was read from; auto: on the device if it fits."""
@@ -130,7 +130,7 @@ def _as_it_is(batch: Any) -> Any:
 
 def decoders(sharing: int) -> int:
     """Return how many processes decode pictures for each of so many that train on this machine."""
-    return min(WORKERS, max(1, (os.cpu_count() or 1) // sharing))
+    return min(WORKERS, max(1, cores() // sharing))
 
 
 def _streamed(images: ImageSet, device: torch.device, sharing: int) -> Fetch:

@@ -16,15 +16,17 @@ from runtime.attacks.losses import value_and_cotangent
 from runtime.backends.batch_halving import BatchHalving
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.session import LossSpec, SessionCard
+from runtime.session import GraphFacts, LossSpec, Session, SessionCard
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.verdict.case import Subject
 
+FLOAT = GraphFacts(quantised=False, computes_in="float32", staircases=())
+"""Of every network of `pipeline.models`: none rounds or steps."""
 HOLDOUT_BATCH = 250
 """Hold-out images at a time; fewer where they do not fit the device's memory."""
 
 
-class TorchSession:
+class TorchSession(Session):
     """A network in eval mode on one device, in fp32 whatever it was trained in. Arrays are float32 tensors there.
 
     The cross-entropy is seeded as in the exported gradient graph, so that both sides attack confident images with
@@ -57,7 +59,8 @@ class TorchSession:
 
     def card(self) -> SessionCard:
         """Return what this session attacks."""
-        return SessionCard(self._sha256, "fp32", "torch", self.device.type, device_name(self.device))
+        name = device_name(self.device)
+        return SessionCard(self._sha256, "fp32", "torch", self.device.type, name, facts=FLOAT)
 
 
 def run_subject(trained: TrainedRun, images: ImageSet, *, device: torch.device) -> Subject:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table as Grid
 
 from pipeline.recipe.source import checked
 from pipeline.study.plan import Cell, Study, expand, load_study
@@ -21,6 +20,7 @@ from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
 from runtime.images.image_set import DATA_ROOT
 from runtime.progress import log
+from runtime.tables import add_row, new_table
 
 WIDTH = 240
 """Columns that a line of the table may take before its figures are cut short."""
@@ -107,8 +107,8 @@ def print_table(table: Table) -> None:
     console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     for heading, rows in ((table.heading, table.rows), (table.difference_heading, table.difference_rows)):
         if rows:
-            grid = Grid(*heading, box=None, pad_edge=False)
+            grid = new_table(heading)
             for row in rows:
-                grid.add_row(*row)
+                add_row(grid, row)
             console.print(grid)
             console.print()

@@ -190,7 +190,7 @@ def averaged(student: nn.Module, decay: float) -> AveragedModel:
 
 
 def learning_rate(train: TrainTable, epoch: float) -> float:
-    """Return the learning rate at a point in time, in epochs: a tenth less at each milestone passed."""
+    """Return the learning rate at a point in time, in epochs: divided by ten at each milestone passed."""
     return train.lr * 0.1 ** bisect.bisect_right(sorted(train.milestones), epoch)
 
 

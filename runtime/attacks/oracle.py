@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
-GRADIENTS_IN = "fp32"
-"""The precision that gradient graphs compute in, whatever the artifact's."""
+GRADIENTS_IN = "float32"
+"""What gradient graphs compute in, whatever the artifact does."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class Oracle:
         gradients: images whose gradient was asked.
         zero_gradient: places in the set of the images that the gradient graph classified correctly, with a
             gradient that was zero in every pixel, when it was first asked for them.
-        hints_hold: whether the gradient graph computes in the artifact's precision, so that its classes are too; not
-            where a GPU rounds to TF32, or runs kernels that were chosen for each of the two and round apart.
+        hints_hold: whether the gradient graph computes as the artifact does, so that its classes are too; not where a
+            step may turn on the last bit, a GPU rounds to TF32, or runs kernels that were chosen for each of the two
+            and round apart.
 
     """
 
@@ -68,7 +69,8 @@ class Oracle:
         self.gradients = 0
         self.zero_gradient: set[int] = set()
         card = session.card()
-        self.hints_hold = card.precision == GRADIENTS_IN and not card.tf32 and not card.rounds_apart
+        smooth = card.facts.computes_in == GRADIENTS_IN and not card.facts.stepped
+        self.hints_hold = smooth and not card.tf32 and not card.rounds_apart
         self._asked = np.zeros(0, np.int64)
 
     def logits(self, points: Points, x: Any) -> Any:

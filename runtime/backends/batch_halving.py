@@ -8,16 +8,17 @@ from array_api_compat import array_namespace
 
 from runtime.errors import OutOfMemory
 from runtime.progress import log
+from runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.session import LossSpec, Session, SessionCard
+    from runtime.session import LossSpec, SessionCard
 
 Answer = TypeVar("Answer")
 
 
-class BatchHalving:
+class BatchHalving(Session):
     """A session behind which batches are halved until they fit. No answer depends on how a batch is cut.
 
     Args:
@@ -50,6 +51,10 @@ class BatchHalving:
     def card(self) -> SessionCard:
         """Return the card of the session behind."""
         return self.session.card()
+
+    def close(self) -> None:
+        """Close the session behind."""
+        self.session.close()
 
     def _fitted(self, n: int, ask: Callable[[slice], Answer]) -> list[Answer]:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from runtime.errors import MissingEnvironment, missing_extra
+from runtime.errors import MissingEnvironment, install, missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,4 +32,4 @@ def engine_builder() -> Callable[[Library, bytes, EngineKey, bytes], Built]:
         except ImportError as error:
             raise missing_extra("building a TensorRT engine", tuple(entry.extras), error) from error
         return build
-    raise MissingEnvironment("nothing here builds TensorRT engines", hint="pip install 'edgeproof[jetson]'")
+    raise MissingEnvironment("nothing here builds TensorRT engines", hint=install("jetson"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, first_line
+from runtime.bundle.graph_facts import graph_facts
+from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
-from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, SessionCard
+from runtime.machine.card import cores
+from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +34,14 @@ NO_MEMORY = re.compile(
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
 
 
-class OrtSession:
+class OrtSession(Session):
     """A classifier run by ONNX Runtime.
 
     Args:
         forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph computes in, for the card.
+        precision: what the graph is called, for the card; what it is, its bytes say.
         provider: a key of PROVIDERS. Never another one in its place.
         state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
@@ -85,6 +86,7 @@ class OrtSession:
             differentiable=gradient is not None,
             tf32=tf32,
             rounds_apart=kind.on_gpu,
+            facts=graph_facts(forward),
         )
 
     def logits(self, x: Any) -> Any:
@@ -116,6 +118,12 @@ class OrtSession:
         """Return the artifact's digest, precision, backend, provider and device."""
         return self._card
 
+    def close(self) -> None:
+        """Let go of ONNX Runtime's sessions, their memory and threads."""
+        for graph in (self._forward, self._gradient):
+            if graph is not None:
+                graph.close()
+
 
 class _Graph:
     """One ONNX graph, its inputs and outputs by name."""
@@ -133,6 +141,8 @@ class _Graph:
 
     def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
         """Feed what the graph asks for, as float32, and return the outputs named."""
+        if self._session is None:
+            raise EngineFault("this session is closed", hint="open it again")
         wanted = {
             name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items() if name in self._inputs
         }
@@ -152,6 +162,11 @@ class _Graph:
             raise BadModel(f"the {self.role} failed: {first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
+    def close(self) -> None:
+        """Let go of ONNX Runtime's session and the threads."""
+        self._pool.shutdown()
+        self._session = None
+
     def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
         """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""
         runs: list[Future[list[Any]]] = []
@@ -168,11 +183,6 @@ class _Graph:
     def _run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
         results: list[Any] = self._session.run(list(outputs), feeds, self._options)
         return results
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cut(n: int, workers: int) -> list[slice]:

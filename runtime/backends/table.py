@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
@@ -115,7 +115,7 @@ def open_session(
     tf32: bool = False,
     state: Path | None = None,
 ) -> Session:
-    """Open one precision of a bundle on one backend; `close` it in the end.
+    """Open one precision of a bundle on one backend.
 
     Args:
         bundle: every byte of it checked.
@@ -134,14 +134,3 @@ def open_session(
     """
     check_precision(bundle, precision)
     return BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
-
-
-@runtime_checkable
-class _Closes(Protocol):
-    def close(self) -> None: ...
-
-
-def close(session: Session) -> None:
-    """Let a session go; one that holds nothing but memory of Python's has nothing to do."""
-    if isinstance(session, _Closes):
-        session.close()

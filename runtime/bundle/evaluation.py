@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.bundle.manifest import EVALUATION, OTHER_MAKE
@@ -9,20 +10,27 @@ from runtime.errors import BadBundle, BadData
 from runtime.images.npz import read_npz
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runtime.bundle.opening import Bundle
     from runtime.images.image_set import ImageSet
+    from runtime.images.unlinked_file import Copy
+    from runtime.spec import DataRecord
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle, which keeps their file no longer.
+    """Return the images inside a bundle, which keeps them in their file's place.
 
     Raises:
         BadBundle: they cannot be read, or are not those that the manifest records.
 
     """
-    record, path = bundle.manifest.evaluation, bundle.path / EVALUATION
+    return bundle.read_once(EVALUATION, partial(_read, bundle.path / EVALUATION, bundle.manifest.evaluation))
+
+
+def _read(path: Path, record: DataRecord, copy: Copy) -> ImageSet:
     try:
-        with bundle.take(EVALUATION).open() as file:
+        with copy.open() as file:
             images = read_npz(file, name=record.name, layout="nchw")
     except BadData as error:
         raise BadBundle(f"{path}: {error.message}", hint=OTHER_MAKE) from None

@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from runtime.bundle.wire import DEEPEST, WORD, fields_of
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Wire types of protocol buffers; groups (3, 4) don't occur in onnx.proto."""
-SIZES = {FIXED64: 8, FIXED32: 4}
-DEEPEST = 100
-"""Messages within messages: protocol buffers' own limit."""
-WORD = 2**32 - 1
-"""Tags and enumerations are 32 bits: parsers drop what is above."""
 OUTSIDE = (b"location", b"EPContext")
 """Bytes without which no graph refers to external data or to a compiled engine: the key of a location, an operator."""
 EXTERNAL = 1
@@ -76,7 +70,7 @@ def _references(data: memoryview, kind: str, depth: int) -> Iterator[str]:
     if not depth:
         raise ValueError("graphs nest too deeply")
     message = MESSAGES[kind]
-    for field, value in _fields(data):
+    for field, value in fields_of(data):
         if isinstance(value, int):
             if field == message.data_location and value & WORD == EXTERNAL:
                 yield "a tensor marked external"
@@ -90,43 +84,6 @@ def _references(data: memoryview, kind: str, depth: int) -> Iterator[str]:
 
 def _location(entry: memoryview) -> Iterator[str]:
     """Yield the path of a StringStringEntryProto (1 key, 2 value) of external data; the other keys say where in it."""
-    texts = {field: bytes(value) for field, value in _fields(entry) if not isinstance(value, int)}
+    texts = {field: bytes(value) for field, value in fields_of(entry) if not isinstance(value, int)}
     if texts.get(1) == b"location":
         yield ascii(texts.get(2, b"").decode(errors="replace"))
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, varint or bytes) of one message; what has a fixed size is passed over."""
-    place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
-        if tag > WORD:
-            raise ValueError("a tag is too long")
-        field, wire = tag >> 3, tag & 7
-        if wire == VARINT:
-            value, place = _varint(data, place)
-            yield field, value
-            continue
-        size, place = (SIZES[wire], place) if wire in SIZES else _length(data, place, wire)
-        if place + size > len(data):
-            raise ValueError("a field is longer than its message")
-        if wire == BYTES:
-            yield field, data[place : place + size]
-        place += size
-
-
-def _length(data: memoryview, place: int, wire: int) -> tuple[int, int]:
-    if wire != BYTES:
-        raise ValueError(f"unknown wire type {wire}")
-    return _varint(data, place)
-
-
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("a number is too long")

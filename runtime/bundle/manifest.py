@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from runtime.images.preprocessing import Preprocessing
-from runtime.spec import DataRecord, Digest, Frozen, Gate, Name, ThreatModel, to_json
+from runtime.spec import DataRecord, Digest, Frozen, Gate, Name, Precision, ThreatModel, to_json
 
 MANIFEST = "manifest.json"
 EVALUATION = "evaluation.npz"
@@ -29,7 +29,15 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _known_precision(name: str) -> str:
+    """Accept what a graph may be called."""
+    if name not in get_args(Precision):
+        raise ValueError(f"{name!r} is none of {', '.join(get_args(Precision))}")
+    return name
+
+
 FileName = Annotated[str, AfterValidator(_plain_name)]
+KnownPrecision = Annotated[str, AfterValidator(_known_precision)]
 
 
 class FileEntry(Frozen):
@@ -70,13 +78,17 @@ class Calibrated(Frozen):
 
 
 class Graph(Frozen):
-    """The files of one precision: the classifier, and the graph of its input gradient."""
+    """The files of one precision: the classifier, and the graph of its input gradient.
+
+    `staircases` are the nodes through which that gradient is a surrogate; what decides anything is read from the graph.
+    """
 
     forward: FileName
     gradient: FileName | None
     opset: int
     parity: Parity | None = None
     calibration: Calibrated | None = None
+    staircases: tuple[str, ...] = ()
 
 
 class Reference(Frozen):
@@ -100,7 +112,10 @@ class Provenance(Frozen):
 
 
 class Packed(Frozen):
-    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words."""
+    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words.
+
+    `sha256` is of the file; where its weights lie beside it, of the list of all their digests.
+    """
 
     file: str
     sha256: Digest
@@ -122,8 +137,8 @@ class Manifest(Frozen):
     preprocessing: Preprocessing | None = None
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     threat_model: ThreatModel
-    ships: str
-    graphs: dict[str, Graph]
+    ships: KnownPrecision
+    graphs: dict[KnownPrecision, Graph]
     evaluation: DataRecord
     gate: Gate = Gate()
     reference: Reference | None = None

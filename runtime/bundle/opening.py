@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from runtime.bundle.graph_facts import graph_facts
 from runtime.bundle.graph_scan import refuse_outside_data
 from runtime.bundle.manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
 from runtime.bundle.signing import SIGN_AGAIN, Trust, authenticate
@@ -16,9 +17,10 @@ from runtime.errors import BadBundle, BadSignature
 from runtime.images.unlinked_file import LARGE, Copy, copied
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+Content = TypeVar("Content")
 COPY_AGAIN = "copy the bundle again, as a whole"
 LARGEST = 16 * 2**20
 """Bytes of a manifest or signature: what is read before anything says how much there should be."""
@@ -42,14 +44,19 @@ class Bundle:
         self.manifest = manifest
         self.contents = contents
         self.signed_by = signed_by
+        self._made: dict[str, Any] = {}
 
     def read(self, name: str) -> bytes:
         """Return the checked bytes of one file."""
         return self.contents[name].read()
 
-    def take(self, name: str) -> Copy:
-        """Return the checked copy of one file, and keep it no longer."""
-        return self.contents.pop(name)
+    def read_once(self, name: str, read: Callable[[Copy], Content]) -> Content:
+        """Return what `read` makes of the checked copy of one file, and keep that in the copy's place."""
+        if name not in self._made:
+            self._made[name] = read(self.contents[name])
+            del self.contents[name]
+        made: Content = self._made[name]
+        return made
 
 
 def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
@@ -64,8 +71,8 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     Raises:
         BadSignature: under `trust`, it is unsigned, or its signature does not hold or is not of these files.
         BadBundle: no manifest, a manifest that does not validate, a file that is missing, unlisted, a link,
-            or whose size or digest differs.
-        BadModel: a graph refers to data outside the bundle.
+            or whose size or digest differs; a graph of another precision than the manifest says.
+        BadModel: a graph refers to data outside the bundle, or is none.
 
     """
     present = _listing(path)
@@ -88,9 +95,10 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
         state = "is not listed in the manifest" if name in present else "is listed in the manifest but missing"
         raise BadBundle(f"{path}: {name} {state}", hint="remove it" if name in present else COPY_AGAIN)
     contents = {name: _checked(path, name, manifest.files) for name in manifest.files}
-    for graph in manifest.graphs.values():
+    for precision, graph in manifest.graphs.items():
         for name in filter(None, (graph.forward, graph.gradient)):
             refuse_outside_data(str(path / name), contents[name].read())
+        _refuse_another_precision(path / graph.forward, contents[graph.forward].read(), precision)
     return Bundle(path, manifest, {**contents, **alone}, signed.key if signed else None)
 
 
@@ -121,6 +129,16 @@ def _parse(path: Path, raw: bytes) -> Manifest:
     if manifest.ships not in manifest.graphs:
         raise BadBundle(f"{path / MANIFEST}: ships {manifest.ships!r}, which is not among its graphs", hint=OTHER_MAKE)
     return manifest
+
+
+def _refuse_another_precision(path: Path, graph: bytes, called: str) -> None:
+    """Raise `BadBundle` where a graph is not of the precision that the manifest calls it."""
+    facts = graph_facts(graph)
+    if facts.precision != called:
+        does = "quantises" if facts.quantised else f"quantises nothing and computes in {facts.computes_in}"
+        raise BadBundle(
+            f"{path} is called {called} in the manifest, but it {does}: it is {facts.precision}", hint=OTHER_MAKE
+        )
 
 
 def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> Copy:

@@ -11,13 +11,12 @@ from runtime.attacks import any_bounded
 from runtime.records.report import CheckResult
 from runtime.records.request import labelled
 from runtime.statistics import Pairs, mcnemar, wilson
-from runtime.suite.plan import QUANTISED
 from runtime.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.records.report import AttackRow
+    from runtime.records.report import Artifact, AttackRow
     from runtime.records.request import GradientSource
     from runtime.suite.campaign import Outcome
 
@@ -40,7 +39,13 @@ class Facts(NamedTuple):
 
     outcome: Outcome
     classes: int
-    precision: str
+    artifact: Artifact
+
+    @property
+    def called(self) -> str:
+        """Return the artifact's precision, and the staircases that it holds."""
+        kinds = ", ".join(self.artifact.facts.staircases)
+        return f"{self.artifact.precision} with staircases ({kinds})" if kinds else self.artifact.precision
 
     @property
     def n(self) -> int:
@@ -93,14 +98,14 @@ class Check:
         return CheckResult(check=self.name, blocking=self.blocking, state=state, message=message, hint=self.hint)
 
 
-def check(outcome: Outcome, *, classes: int, precision: str) -> tuple[CheckResult, ...]:
+def check(outcome: Outcome, *, classes: int, artifact: Artifact) -> tuple[CheckResult, ...]:
     """Run every check on what the suite found; nothing where no attack ran.
 
     Values that are NaN or infinite are no matter of these: they end a run at once (`NonFinite`).
     """
     if not outcome.attacks:
         return ()
-    facts = Facts(outcome, classes, precision)
+    facts = Facts(outcome, classes, artifact)
     return tuple(each.run(facts) for each in CHECKS)
 
 
@@ -185,8 +190,8 @@ def pgd_over_autoattack(facts: Facts) -> Seen:
 def square_alone(facts: Facts) -> Seen:
     """What a search without gradients breaks, the attacks with gradients should have found, whichever ran first."""
     fell = facts.outcome.evidence.fell
-    if facts.precision in QUANTISED:
-        return Seen("not run", f"not run: {facts.precision} has no useful gradient of its own")
+    if facts.artifact.facts.stepped:
+        return Seen("not run", f"not run: {facts.called} has no useful gradient of its own")
     seen = [fell[row.label] for row in facts.white_box if row.label in fell]
     if "square" not in fell or not seen:
         return _not_run("square and an attack that uses gradients")
@@ -213,14 +218,14 @@ def agreement(facts: Facts) -> Seen:
 
 
 def parentless(facts: Facts) -> Seen:
-    """A quantised artifact is attacked best by the gradient of what it was made from."""
-    if facts.precision not in QUANTISED:
-        return Seen("quiet", f"{facts.precision} needs no other gradient than its own")
+    """An artifact with steps is attacked best by the gradient of what it was made from."""
+    if not facts.artifact.facts.stepped:
+        return Seen("quiet", f"{facts.called} needs no other gradient than its own")
     if not facts.within:
         return _not_run("an attack within eps")
     alone = "parent" not in facts.gradient_from
     led = "its own straight-through gradient and by Square" if "own" in facts.gradient_from else "Square"
-    message = f"no fp32 parent lent its gradient: {facts.precision} was attacked by {led} alone"
+    message = f"no fp32 parent lent its gradient: {facts.called} was attacked by {led} alone"
     return _seen(alone, message if alone else "the gradient of its fp32 parent led attacks too")
 
 
@@ -270,7 +275,8 @@ CHECKS = (
     ),
     Check(
         "no-parent", False, parentless,
-        "verify a bundle that holds fp32 too, as export --precision fp32,int8 makes it: both gradients find more",
+        "where it was made of a smooth model, verify a bundle that holds that too, as export --precision fp32,int8 "
+        "makes it: both gradients find more",
     ),
     Check(
         "black-box-only", False, black_box,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from runtime.backends.table import close, open_session, provider_of
+from runtime.backends.table import check_precision, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.commands.engine_options import backend_option, provider_option, tf32_option
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option, trust_option
+from runtime.errors import install
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
@@ -25,12 +25,14 @@ from runtime.progress import log
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.spec import to_json
+from runtime.tables import add_row, new_table
 
 if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "tensorrt")
+HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
 NO_POWER = "power was not measured: "
 
 
@@ -85,32 +87,31 @@ def bench(
     opened, started = open_bundle(bundle, trust), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
     manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
     names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
-    runs = []
+    for name in names:
+        check_precision(opened, name)
+    runs: list[BenchRun] = []
     for name in dict.fromkeys(names):
-        session = open_session(
+        with open_session(
             opened, precision=name, backend=backend, provider=provider, gradient=False, tf32=tf32, state=state
-        )
-        try:
+        ) as session:
             for batch in batches:
                 log(f"{name}, batch {batch}: {seconds:g} s")
                 runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
-        finally:
-            close(session)
-    result = Bench(
-        name=manifest.name,
-        bundle_version=manifest.version,
-        authenticated=opened.signed_by is not None,
-        data=images.name,
-        backend=backend,
-        provider=provider,
-        runs=tuple(runs),
-        warnings=warnings(runs, sensors),
-        device={**machine_card(), "accelerator": session.card().device},
-        software=software(LIBRARIES),
-        started=started,
-    )
-    if out is not None:
-        write_atomic(out / BENCH, to_json(result))
+                result = Bench(
+                    name=manifest.name,
+                    bundle_version=manifest.version,
+                    authenticated=opened.signed_by is not None,
+                    data=images.name,
+                    backend=backend,
+                    provider=provider,
+                    runs=tuple(runs),
+                    warnings=warnings(runs, sensors),
+                    device={**machine_card(), "accelerator": session.card().device},
+                    software=software(LIBRARIES),
+                    started=started,
+                )
+                if out is not None:  # after each, so that a later one that fails takes none with it
+                    write_atomic(out / BENCH, to_json(result))
     if as_json:
         click.echo(to_json(result), nl=False)
         return
@@ -144,17 +145,15 @@ def _without_power(sensors: Sensors) -> str:
         return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
     if sensors.watts:
         return f"no sensor answered ({', '.join(sensors.watts)})"
-    return "no INA or RAPL sensor of it is visible here, and no GPU that NVML knows (pip install 'edgeproof[nvml]')"
+    return f"no INA or RAPL sensor of it is visible here, and no GPU that NVML knows ({install('nvml')})"
 
 
 def print_bench(result: Bench) -> None:
     """Print a row for every precision and batch size, and the warnings."""
     console = Console(highlight=False, soft_wrap=True)
-    table = Table("precision", box=None, pad_edge=False)
-    for heading in ("batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled"):
-        table.add_column(heading, justify="right")
+    table = new_table(HEADINGS)
     for run in result.runs:
-        table.add_row(run.precision, *_cells(run))
+        add_row(table, (run.precision, *_cells(run)))
     console.print(table)
     for warning in result.warnings:
         console.print(f"warning: {warning}", markup=False)

@@ -14,6 +14,7 @@ from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import allow_rollback_option, state_option, trust_option
+from runtime.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
     """Say what is in a bundle, and whether it is whole."""
     opened = open_bundle(bundle, trust)
     for line in _described(opened.manifest):
-        click.echo("".join(sign if sign.isprintable() else "?" for sign in line))  # anybody may have written it
+        click.echo(printable(line))  # anybody may have written it
     click.echo(f"whole: {len(opened.manifest.files)} files have the size and digest that the manifest lists")
     click.echo(authenticity(opened))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -12,6 +13,9 @@ from runtime.compare.formats import FORMATS, print_text
 from runtime.errors import UsageFault
 from runtime.files import write_atomic
 from runtime.verdict.paired import read_finished
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @click.command()
@@ -28,6 +32,7 @@ def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
     """
     if len(runs) < 2:
         raise UsageFault("there is nothing to compare with", hint="name two runs or more, the base first")
+    check_distinct(runs)
     comparison = put_side_by_side([read_finished(path) for path in runs])
     if out:
         write_atomic(out, FORMATS[form](comparison).encode())
@@ -35,3 +40,19 @@ def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
         print_text(comparison, Console(highlight=False))
     else:
         click.echo(FORMATS[form](comparison), nl=False)
+
+
+def check_distinct(runs: Iterable[Path]) -> None:
+    """Refuse a run that is named twice, by whatever path: its directory, or the report.json in it.
+
+    Raises:
+        UsageFault: it is compared with itself.
+
+    """
+    seen: set[Path] = set()
+    for path in runs:
+        place = path.resolve()
+        place = place if place.is_dir() else place.parent
+        if place in seen:
+            raise UsageFault(f"{path} is compared with itself", hint="name every run once")
+        seen.add(place)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
 from runtime.backends.providers import PROVIDERS, check_tf32
-from runtime.backends.table import BACKENDS, close, open_session, provider_of
+from runtime.backends.table import BACKENDS, open_session, provider_of
 from runtime.commands.record_options import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen
@@ -84,5 +83,4 @@ def command_session(bundle: Bundle, engine: EngineOptions, precision: str, **whe
         tf32=engine.tf32,
         **where,
     )
-    click.get_current_context().call_on_close(partial(close, session))
-    return session
+    return click.get_current_context().with_resource(session)

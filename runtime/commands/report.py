@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from runtime.errors import MissingEnvironment, UsageFault
+from runtime.commands.compare import check_distinct
+from runtime.errors import MissingEnvironment
 from runtime.report.account import read_account
 from runtime.report.formats import FORMATS, INSTALL, write_formats
 
@@ -43,8 +44,7 @@ def report(run: Path, others: tuple[Path, ...], formats: tuple[str, ...]) -> Non
     for name in formats:
         if FORMATS[name].missing:
             raise MissingEnvironment(f"{FORMATS[name].file} needs {FORMATS[name].missing}", hint=INSTALL)
-    if run in others:
-        raise UsageFault(f"{run} is compared with itself", hint="name other runs after it")
+    check_distinct((run, *others))
     write_formats(run, read_account(run, others), formats)
     for name in formats:
         click.echo(run / FORMATS[name].file)

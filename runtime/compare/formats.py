@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from runtime.errors import MissingEnvironment
 from runtime.report import markdown
 from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
 from runtime.spec import to_json
+from runtime.tables import add_row, new_table
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
@@ -71,14 +70,12 @@ def remarks(comparison: Comparison) -> list[str]:
 def print_text(comparison: Comparison, console: Console) -> None:
     """Print the table and the remarks."""
     apart = " (" if console.width >= WIDE * (1 + len(comparison.runs)) else "\n("
-    table = Table("", box=None, pad_edge=False)
-    for run in comparison.runs:
-        table.add_column(Text(run.run, overflow="fold"), justify="right", overflow="fold")
+    table = new_table(("", *(run.run for run in comparison.runs)))
     for row in grid(comparison):
         if row.begins:
-            table.add_row()
+            add_row(table, ())
         style = "bold" if row.name in (WORST, CHANGE) else None
-        table.add_row(Text(row.name), *(Text(cell.replace(" (", apart)) for cell in row.cells), style=style)
+        add_row(table, (row.name, *(cell.replace(" (", apart) for cell in row.cells)), style)
     console.print(table)
     console.print(EXPLAINED, markup=False, style="dim")
     for remark in remarks(comparison):

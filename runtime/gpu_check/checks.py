@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.batch_halving import BatchHalving
-from runtime.backends.table import close, open_session
+from runtime.backends.table import open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
@@ -120,12 +121,12 @@ def compared(name: str, given: CheckContext, backend: str, provider: str) -> Res
 
 
 def _compared(name: str, given: CheckContext, precision: str, backend: str, provider: str) -> Comparison:
-    here = open_session(given.bundle, precision=precision, backend="ort", provider="cpu")
-    there = open_session(given.bundle, precision=precision, backend=backend, provider=provider, state=given.state)
-    try:
+    opening = partial(open_session, given.bundle, precision=precision)
+    with (
+        opening(backend="ort", provider="cpu") as here,
+        opening(backend=backend, provider=provider, state=given.state) as there,
+    ):
         return compare(BatchHalving(there), BatchHalving(here), given, f"{name}-{precision}")
-    finally:
-        close(there)
 
 
 def _absent(error: EdgeproofError) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadData, MissingEnvironment
+from runtime.errors import BadData, MissingEnvironment, install
 from runtime.images.classes import in_order, listed
 from runtime.progress import log
 
@@ -152,7 +152,7 @@ def decode(path: str, channels: int | None = None, preprocessing: Preprocessing 
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise MissingEnvironment("an image folder needs Pillow", hint="pip install 'edgeproof[report]'") from None
+        raise MissingEnvironment("an image folder needs Pillow", hint=install("report")) from None
     try:
         with _silence(), Image.open(path) as image:
             _refuse_frames(path, image)

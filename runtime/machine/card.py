@@ -50,7 +50,12 @@ def made_by(packages: Iterable[str]) -> Card:
 
 def processor(root: Path = ROOT) -> Card:
     """Return CPU, cores and architecture; cores decide how a batch is cut."""
-    return {"cpu": cpu_model(root), "cores": len(os.sched_getaffinity(0)), "architecture": platform.machine()}
+    return {"cpu": cpu_model(root), "cores": cores(), "architecture": platform.machine()}
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model(root: Path = ROOT) -> str:

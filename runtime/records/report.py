@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from runtime.errors import BadData
 from runtime.records.request import GradientSource, Request, labelled
+from runtime.session import GraphFacts
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel
 from runtime.statistics import Verdict
 
@@ -21,7 +22,7 @@ Interval = tuple[float, float]
 
 
 class Artifact(Frozen):
-    """What was attacked."""
+    """What was attacked; `facts` are what its graph says of itself, which decided how."""
 
     name: str
     sha256: Digest
@@ -32,6 +33,15 @@ class Artifact(Frozen):
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool
+    facts: GraphFacts = GraphFacts()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_earlier_versions(cls, given: Any) -> Any:
+        """Earlier versions wrote no facts: what decided was what the graph was called."""
+        if not isinstance(given, dict) or "facts" in given:
+            return given
+        return {**given, "facts": GraphFacts(quantised=given.get("precision") == "int8")}
 
 
 class Accuracy(Frozen):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
+from runtime.tables import add_row, new_table
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ def print_summary(report: Report, out: Path) -> None:
     console.print(verdict, style=STYLES[verdict])
     for reason in reasons(report):
         console.print(f"  {reason}", markup=False)
-    table = Table("attack", box=None, pad_edge=False)
-    table.add_column("accuracy", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table = new_table(("attack", "accuracy", "95 % interval"))
     for name, accuracy, ends in accuracy_rows(report):
-        table.add_row(name, percent(accuracy), interval(ends))
+        add_row(table, (name, percent(accuracy), interval(ends)))
     console.print(table)
     union = union_line(report)
     if union:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from runtime.errors import install
 from runtime.files import write_atomic
 from runtime.report import junit, markdown, page
 
@@ -42,7 +43,7 @@ FORMATS = {
     "markdown": Format("summary.md", markdown.render),
     "junit": Format("junit.xml", junit.render),
 }
-INSTALL = "pip install 'edgeproof[report]'"
+INSTALL = install("report")
 
 
 def write_formats(directory: Path, account: Account, names: Iterable[str] = FORMATS) -> list[str]:

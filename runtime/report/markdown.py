@@ -81,13 +81,18 @@ def fenced(text: str) -> str:
 def _compared(account: Account) -> str:
     report = account.report
     heading = ("compared with", "robust accuracy there", "change", "95 % interval")
-    rows = [(escape(report.paired.against), "", *_change(report.paired))] if report.paired else []
+    paired = report.paired
+    rows = [(escape(paired.against), _robust_there(paired), *_change(paired))] if paired else []
     for other in account.others:
         its, robust = other.report.artifact, other.report.robust_accuracy
         name = f"{its.name} {its.precision} on {its.backend}/{its.provider}"
         change = _change(other.paired) if other.paired else ("not paired", escape(other.why))
         rows.append((escape(name), percent(robust.value) if robust else "none", *change))
     return table(heading, rows)
+
+
+def _robust_there(paired: Paired) -> str:
+    return percent((paired.both + paired.only_that) / paired.n)
 
 
 def _change(paired: Paired) -> tuple[str, str]:

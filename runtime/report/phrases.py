@@ -71,11 +71,16 @@ def checks_line(report: Report) -> str:
 
 
 def union_line(report: Report) -> str | None:
-    """Say whose gradients led, where it was not the artifact's own alone."""
-    if all(row.gradient != "parent" for row in report.attacks):
-        return None
-    precision = report.artifact.precision
-    return f"(parent): by the gradient of the {PARENT} it was made from; {precision} judged every point of all"
+    """Say whose gradients led, where it was not the artifact's own alone, and where that was a surrogate."""
+    led, artifact = {row.gradient for row in report.attacks}, report.artifact
+    said = []
+    if artifact.facts.staircases and led - {"none"}:
+        kinds = ", ".join(artifact.facts.staircases)
+        said.append(f"the gradient goes straight through {kinds}: it is a surrogate, and may mislead")
+    if "parent" in led:
+        said.append(f"(parent): by the gradient of the {PARENT} it was made from")
+        said.append(f"{artifact.precision} judged every point of all")
+    return "; ".join(said) or None
 
 
 def gate_words(gate: Gate) -> str:

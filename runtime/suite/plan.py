@@ -1,31 +1,31 @@
 """What is run on an artifact: the suite by every gradient there is, and Square where none can be trusted.
 
-A quantised graph has steps in place of slopes: its own gradient is a stand-in (straight through the rounding), and may
-mislead. So its attackers also follow the gradient of the fp32 parent, and Square follows none. The artifact itself
-judges every point of all; an image is robust only if it stands them all.
+A quantised graph has steps in place of slopes, and so has one that holds staircases, whatever it is called: its own
+gradient is a stand-in (straight through the steps), and may mislead. So its attackers also follow the gradient of the
+fp32 parent, and Square follows none. The artifact itself judges every point of all; an image is robust only if it
+stands them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runtime.attacks import CASCADES, Attack, any_bounded, stages
 from runtime.errors import BadModel
+from runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runtime.records.request import GradientSource
-    from runtime.session import LossSpec, Session, SessionCard
+    from runtime.session import GraphFacts, LossSpec, SessionCard
 
-QUANTISED = ("int8",)
-"""Precisions without a useful gradient of their own: there Square always runs, and finds what others cannot."""
 BLIND = "square"
 """The attack that no gradient can mislead."""
 
 
-class BorrowedGradient:
+class BorrowedGradient(Session):
     """An artifact whose attackers follow the gradient of another: the answers of the one, the slopes of the other.
 
     Args:
@@ -47,8 +47,8 @@ class BorrowedGradient:
         return self._lender.loss_gradient(x, loss)
 
     def card(self) -> SessionCard:
-        """Return the artifact's card: its precision is not that of the gradient, so every point is put to it."""
-        return self._artifact.card()
+        """Return the artifact's card: the gradient rounds apart from it, so every point is put to it."""
+        return replace(self._artifact.card(), rounds_apart=True)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def plan_suite(names: Iterable[str], classes: int, card: SessionCard, *, lends: 
 
     """
     asked = {name: stages(name, classes) for name in names}
-    added = mandatory_attacks(asked, classes, card.precision)
+    added = mandatory_attacks(asked, classes, card.facts)
     return runnable(Plan(asked, added, gradient_sources(card, lends=lends)), card)
 
 
@@ -150,13 +150,13 @@ def gradient_sources(card: SessionCard, *, lends: bool) -> tuple[GradientSource,
 
 
 def mandatory_attacks(
-    asked: Mapping[str, tuple[Attack, ...]], classes: int, precision: str
+    asked: Mapping[str, tuple[Attack, ...]], classes: int, facts: GraphFacts
 ) -> dict[str, tuple[Attack, ...]]:
     """Return the attacks that run besides those `asked` for, by name.
 
-    That is Square on a quantised artifact, beside attacks within eps of which none is Square.
+    That is Square on an artifact with steps, beside attacks within eps of which none is Square.
     """
-    if precision not in QUANTISED or not any_bounded(asked):
+    if not facts.stepped or not any_bounded(asked):
         return {}
     if any(stage.name == BLIND for attacks in asked.values() for stage in attacks):
         return {}

@@ -168,6 +168,7 @@ class Case:
                 tf32=card.tf32,
                 bundle_version=subject.bundle_version,
                 authenticated=subject.authenticated,
+                facts=card.facts,
             ),
             classes=subject.classes,
             device={**machine_card(), "accelerator": card.device, **fitted},

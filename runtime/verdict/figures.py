@@ -40,7 +40,7 @@ def build_report(
     correct = int(evidence.correct.sum())
     within = any_bounded(attack.name for attack in request.attacks)
     robust = estimate_accuracy(evidence, evidence.robust, order) if within else None
-    checks = check(outcome, classes=len(circumstances.classes), precision=artifact.precision)
+    checks = check(outcome, classes=len(circumstances.classes), artifact=artifact)
     found = tuple(
         Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
         for each in checks

@@ -17,9 +17,9 @@ def add_int8(stored, out):
     """Write the bundle `stored` to `out` with its classifier in int8 too, which ships."""
     bundle = open_bundle(stored)
     manifest, fp32 = bundle.manifest, bundle.manifest.graphs["fp32"]
-    forward = prepare(onnx.load(stored / fp32.forward))
+    forward = onnx.load(stored / fp32.forward)
     calibration = Calibration(fashion_mini.load(out).train.rows(slice(0, 64)))
-    int8, calibrated = PRECISIONS["int8"].make(Candidate(forward), calibration)
+    int8, calibrated = PRECISIONS["int8"].make(Candidate(prepare(forward)), calibration)
     claims = Claims(
         name=manifest.name,
         classes=manifest.classes,
@@ -32,7 +32,7 @@ def add_int8(stored, out):
     write_bundle(
         out,
         precisions={
-            "fp32": Precision(forward.model, onnx.load(stored / fp32.gradient), fp32.parity),
+            "fp32": Precision(forward, onnx.load(stored / fp32.gradient), fp32.parity),
             "int8": Precision(int8.forward.model, int8.gradient, calibration=calibrated),
         },
         evaluation=evaluation_images(bundle),

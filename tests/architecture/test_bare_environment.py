@@ -37,7 +37,7 @@ def test_verify_judges_a_stored_bundle_without_pytorch(device, tmp_path):
     result = device("edgeproof", "verify", BUNDLE, "--out", tmp_path / "report")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("passed\n")
-    assert "pip install 'edgeproof[report]'" in result.stderr
+    assert "pip install '.[report]'" in result.stderr
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "run.json",
         "journal.jsonl",
@@ -69,7 +69,7 @@ def test_keys_signatures_and_installation_need_nothing_more(device, tmp_path):
 def test_a_command_whose_extra_is_missing_names_it(device, command):
     result = device("edgeproof", command, "anything")
     assert result.returncode == 4
-    assert "pip install 'edgeproof[train]'" in result.stderr
+    assert "pip install '.[train]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -78,11 +78,11 @@ def test_a_model_that_is_no_bundle_yet_needs_an_extra_that_is_named(device, tmp_
     for words in (("pack", tmp_path / "model.onnx"), ("verify", tmp_path / "model.onnx", "--data", "set.npz")):
         result = device("edgeproof", *words)
         assert result.returncode == 4
-        assert "pip install 'edgeproof[onnx]'" in result.stderr
+        assert "pip install '.[onnx]'" in result.stderr
         assert "Traceback" not in result.stderr
 
 
 def test_a_data_set_whose_extra_is_missing_names_it(device, tmp_path):
     result = device("edgeproof", "verify", BUNDLE, "--data", "fashion-mini", "--out", tmp_path / "report")
     assert result.returncode == 4
-    assert "pip install 'edgeproof[train]'" in result.stderr
+    assert "pip install '.[train]'" in result.stderr

@@ -52,4 +52,13 @@ def test_every_command_and_option_is_one_of_ours(line):
 
 
 def test_the_workflow_has_commands():
-    assert {shlex.split(line)[1] for line in COMMANDS} == {"export", "verify", "bench", "merge", "install"}
+    assert {shlex.split(line)[1] for line in COMMANDS} == {
+        "distill", "export", "verify", "bench", "merge", "install",
+    }  # fmt: skip
+
+
+def test_the_run_that_is_exported_is_made_by_a_step_before():
+    lines = [shlex.split(line) for line in COMMANDS]
+    number, run = next((number, line[2]) for number, line in enumerate(lines) if line[1] == "export")
+    made = [line[line.index("--out") + 1] for line in lines[:number] if line[1] == "distill"]
+    assert made == [run]

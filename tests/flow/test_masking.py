@@ -20,8 +20,8 @@ from runtime.errors import NonFinite
 from runtime.progress import Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
-from tests.fakes import planned
-from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Rounding, Softmax, Times, with_steps
+from tests.fakes import artifact, planned
+from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Ramps, Rounding, Softmax, Times, with_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.check]
 
@@ -65,16 +65,13 @@ HONEST = {
     "trained on clean images": (lambda robust, clean: clean, exported),
 }
 PLANTED = {
-    "rounding layer": (
-        lambda robust, clean: Around(robust, before=Rounding()), exported, {"zero-gradient", "far-from-chance"},
-    ),
     "logits times 1000": (
         lambda robust, clean: Around(robust, after=Times()), exported, {"zero-gradient", "far-from-chance"},
     ),
     "softmax output": (lambda robust, clean: Around(robust, after=Softmax()), exported, {"softmax"}),
     "dropout left on": (lambda robust, clean: robust, tampered, {"randomised"}),
-    "activation without gradient": (
-        lambda robust, clean: with_steps(robust), exported, {"zero-gradient", "far-from-chance", "square-alone"},
+    "ramps too steep for a gradient": (
+        lambda robust, clean: with_steps(robust, Ramps), exported, {"zero-gradient", "far-from-chance", "square-alone"},
     ),
     "gradient of another network": (
         lambda robust, clean: nn.ModuleList([robust, clean]), with_the_gradient_of_another, {"agreement"},
@@ -85,22 +82,54 @@ PLANTED = {
     ),
 }  # fmt: skip
 """Fault: the model that has it, how it is run, and checks that must find it."""
+STEPPED = {
+    "rounding layer": lambda robust, clean: Around(robust, before=Rounding()),
+    "activation in levels": lambda robust, clean: with_steps(robust),
+}
+"""Staircases: no faults any more, for the gradient graph goes straight through them."""
 
 
 @pytest.fixture
-def judged(planting, shortened):
-    """Return a function from a model and how it is run to {check: state}."""
+def attacked(planting, shortened):
+    """Return a function from a model and how it is run to the session's card, and what the suite found."""
 
-    def judge(make, open_session):
+    def attack(make, open_session):
         *networks, images = planting
         session, place = open_session(make(*networks).eval())
         with torch.random.fork_rng():
             torch.manual_seed(0)
             target, attacks = Target(session, images, CLASSES, N, place), ["fgsm", "pgd", "aa"]
             outcome = run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=False, progress=Silent())
-        return {result.check: result.state for result in check(outcome, classes=CLASSES, precision="fp32")}
+        return session.card(), outcome
+
+    return attack
+
+
+@pytest.fixture
+def judged(attacked):
+    """Return a function from a model and how it is run to {check: state}."""
+
+    def judge(make, open_session):
+        card, outcome = attacked(make, open_session)
+        results = check(outcome, classes=CLASSES, artifact=artifact(card.precision, card.facts))
+        return {result.check: result.state for result in results}
 
     return judge
+
+
+@pytest.mark.parametrize("kind", STEPPED)
+def test_a_staircase_hides_nothing_from_the_attacks_with_gradients(attacked, kind):
+    _, smooth = attacked(*HONEST["adversarially trained"])
+    card, stepped = attacked(STEPPED[kind], exported)
+    assert card.facts.staircases == ("Round",)
+    left = {
+        name: [row.accuracy for row in outcome.attacks if (row.name, row.gradient) == ("pgd", "own")]
+        for name, outcome in (("smooth", smooth), ("stepped", stepped))
+    }
+    print(f"{kind}: {left}, robust {smooth.evidence.robust.mean():.3f} and {stepped.evidence.robust.mean():.3f}")
+    assert left["stepped"][0] < left["smooth"][0] + 0.05
+    results = check(stepped, classes=CLASSES, artifact=artifact(card.precision, card.facts))
+    assert not [result.check for result in results if result.state == "found" and result.blocking]
 
 
 @pytest.mark.parametrize("fault", PLANTED)

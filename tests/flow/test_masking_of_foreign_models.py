@@ -10,17 +10,22 @@ from export.network.to_onnx import to_onnx
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from tests.export.foreign.strangers import command, export
-from tests.flow.plants import Around, ClippedSoftmax, DropoutLeftOn, Rounding, Softmax, Times, with_steps
+from tests.flow.plants import Around, ClippedSoftmax, DropoutLeftOn, Ramps, Rounding, Softmax, Times, with_steps
 
 pytestmark = pytest.mark.slow
 
 SOLD = {
     "adversarially trained": (lambda robust: robust, 0, set()),
-    "rounding layer": (lambda robust: Around(robust, before=Rounding()), 5, {"zero-gradient", "far-from-chance"}),
+    "rounding layer": (lambda robust: Around(robust, before=Rounding()), 0, {"no-parent"}),
     "logits times 1000": (lambda robust: Around(robust, after=Times()), 5, {"zero-gradient", "far-from-chance"}),
     "softmax output, which is cut": (lambda robust: Around(robust, after=Softmax()), 0, set()),
     "softmax output, clipped": (lambda robust: Around(robust, after=ClippedSoftmax()), 5, {"softmax"}),
-    "activation without gradient": (with_steps, 5, {"zero-gradient", "far-from-chance", "square-alone"}),
+    "activation in levels": (with_steps, 0, {"no-parent"}),
+    "ramps too steep for a gradient": (
+        lambda robust: with_steps(robust, Ramps),
+        5,
+        {"zero-gradient", "far-from-chance", "square-alone"},
+    ),
 }
 """What is planted in a model that somebody else exported, the exit code of its verdict, and what must be found."""
 

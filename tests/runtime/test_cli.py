@@ -117,7 +117,7 @@ def test_a_command_whose_extra_is_missing_names_it(install):
     result = run("distill")
     assert result.exit_code == 4
     assert "needs the extra 'train': torch is not installed" in result.stderr
-    assert "hint: pip install 'edgeproof[train]'" in result.stderr
+    assert "hint: pip install '.[train]'" in result.stderr
     assert run("--help").exit_code == 0
 
 
@@ -149,7 +149,7 @@ def test_training_on_an_old_python_names_the_version_it_needs(install):
     result = run("distill")
     assert result.exit_code == 4
     assert "needs Python 3.11 or newer" in result.stderr
-    assert "pip install 'edgeproof[train]'" not in result.stderr
+    assert "pip install '.[train]'" not in result.stderr
 
 
 def test_a_module_of_edgeproof_that_cannot_be_imported_is_no_extra(install):

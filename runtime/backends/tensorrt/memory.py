@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
+from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-BUILD_PYCUDA = "pip install 'edgeproof[jetson]', which compiles PyCUDA and needs the CUDA toolkit (nvcc on PATH)"
+BUILD_PYCUDA = f"{install('jetson')}, which compiles PyCUDA and needs the CUDA toolkit (nvcc on PATH)"
 
 
 LESS = "end what else uses the GPU's memory; a smaller --batch takes less"

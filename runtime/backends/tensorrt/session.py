@@ -16,10 +16,11 @@ from runtime.backends.tensorrt.engine import Engine
 from runtime.backends.tensorrt.memory import BufferPool, PycudaMemory
 from runtime.backends.tensorrt.store import EngineKey, EngineStore
 from runtime.backends.tf32 import settle_tf32
+from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
 from runtime.machine import driver
-from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,14 +80,14 @@ class EngineFactory:
     tf32: bool = False
 
 
-class TrtSession:
+class TrtSession(Session):
     """A classifier run by TensorRT. It holds memory of the GPU until `close`, which the end of the process calls too.
 
     Args:
         forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph computes in, for the card.
+        precision: what the graph is called, for the card; what it is, its bytes say.
         factory: how the engines are made.
         accelerator: what they run on; the session closes its memory.
 
@@ -139,6 +140,7 @@ class TrtSession:
             differentiable=gradient is not None,
             tf32=factory.tf32,
             rounds_apart=True,
+            facts=graph_facts(forward),
         )
 
     def logits(self, x: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
+from runtime.files import sha256
 from tests.export.foreign.plain import BODY, X, check_as_torch, network, no_rule, plain
 from tests.export.foreign.strangers import command, packed, session_of
 
@@ -41,11 +42,33 @@ def test_same_file_gives_the_same_graphs(data: Path, save: Any, tmp_path: Path) 
     assert MANIFEST in {path.name for path in (tmp_path / "one").iterdir()}
 
 
+EXTERNAL = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+
+
 def test_weights_in_a_file_beside_the_model_are_read(data: Path, tmp_path: Path) -> None:
-    onnx.save(plain(), tmp_path / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(plain(), tmp_path / "model.onnx", **EXTERNAL)
     bundle = packed(tmp_path / "model.onnx", data, tmp_path / "bundle")
     (tmp_path / "weights.bin").unlink()
     check_as_torch(session_of(bundle))
+
+
+def test_a_models_digest_is_of_its_file_and_of_the_weights_beside_it(data: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, scale, how in (("whole", 1.0, {}), ("apart", 1.0, EXTERNAL), ("trained", 2.0, EXTERNAL)):
+        model = plain()
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                weights = np.float32(scale) * onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "model.onnx"
+        onnx.save(model, path, **how)
+        origin = packed(path, data, tmp_path / name / "bundle").manifest.packed
+        assert origin is not None
+        found[name] = origin.sha256, sha256(path.read_bytes())
+    assert found["whole"][0] == found["whole"][1]
+    assert found["apart"][1] == found["trained"][1]
+    assert found["apart"][0] != found["trained"][0]
 
 
 def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path, save: Any, tmp_path: Path) -> None:

@@ -133,4 +133,4 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, data: Path, sav
     )
     result = command("verify", model, "--data", data)
     assert result.exit_code == 4
-    assert "pip install 'edgeproof[onnx]'" in result.stderr
+    assert "pip install '.[onnx]'" in result.stderr

@@ -1,6 +1,7 @@
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import onnx
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from runtime.attacks.losses import cross_entropy, linear, margin, one_hot
 from runtime.backends import ort as module
 from runtime.backends.ort import OrtSession
-from runtime.errors import BadModel, MissingEnvironment, OutOfMemory
+from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory
+from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.tiny import FORWARD, GRADIENT, graph
 
@@ -34,6 +36,42 @@ def test_logits_values_and_gradients_are_those_of_the_model(task, files):
         np.testing.assert_allclose(gradient, slope, atol=1e-5)
         if not loss.cotangent.any():
             np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_a_session_that_is_closed_has_let_go_of_onnx_runtime_and_its_threads(task, files, monkeypatch):
+    monkeypatch.setattr(module, "cores", lambda: 3)
+    loaded, load = [], module._load
+
+    def watched(*given, **named):
+        session = load(*given, **named)
+        loaded.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(module, "_load", watched)
+    before = threading.active_count()
+    with OrtSession(files["model.fp32.onnx"], files["model.fp32.grad.onnx"], precision="fp32") as session:
+        session.logits(task[2])
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+    assert [reference() for reference in loaded] == [None, None]
+    session.close()
+    with pytest.raises(EngineFault, match="this session is closed"):
+        session.logits(task[2])
+
+
+def test_a_command_closes_every_session_that_it_opens(bundle, tmp_path, monkeypatch):
+    events = []
+    for name in ("__init__", "close"):
+        method = getattr(OrtSession, name)
+
+        def told(self, *given, name=name, method=method, **named):
+            events.append((name, id(self)))
+            return method(self, *given, **named)
+
+        monkeypatch.setattr(OrtSession, name, told)
+    assert edgeproof("verify", bundle, "--out", tmp_path / "run", "--attacks", "fgsm").exit_code == 0
+    assert edgeproof("bench", bundle, "--batch", 1, "--seconds", 0.01).exit_code == 0
+    assert [name for name, _ in events] == ["__init__", "close"] * 2
 
 
 def test_pieces_run_side_by_side_answer_what_the_whole_batch_does_to_the_bit(task, files, monkeypatch):

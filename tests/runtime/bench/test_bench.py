@@ -2,13 +2,14 @@
 
 import json
 from itertools import repeat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
-from runtime.commands.bench import warnings
-from runtime.errors import BadData
+from runtime.commands.bench import print_bench, warnings
+from runtime.errors import BadData, OutOfMemory
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, load_bench
 from tests.command_line import edgeproof
@@ -192,6 +193,33 @@ def test_a_list_of_batches_that_is_none_is_a_usage_error(bundle, batch):
 def test_a_precision_that_the_bundle_lacks_is_told(bundle):
     result = edgeproof("bench", bundle, "--precision", "int8", "--seconds", "0.01")
     assert (result.exit_code, "it has: fp32" in result.stderr) == (3, True)
+
+
+def test_a_precision_that_the_bundle_lacks_is_told_before_another_is_measured(bundle, tmp_path):
+    result = edgeproof("bench", bundle, "--precision", "fp32,nope", "--seconds", "0.01", "--out", tmp_path / "run")
+    assert (result.exit_code, "holds no precision 'nope'" in result.stderr) == (3, True)
+    assert "batch" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_measured_is_kept_where_a_later_measurement_fails(bundle, tmp_path, monkeypatch):
+    def out_of_memory(session, images, batch, **how):
+        if batch == 7:
+            raise OutOfMemory("so many images do not fit")
+        return bench(session, images, batch, **how)
+
+    monkeypatch.setattr("runtime.commands.bench.measure", out_of_memory)
+    result = edgeproof("bench", bundle, "--batch", "1,7", "--seconds", "0.01", "--out", tmp_path / "run")
+    assert result.exit_code == 4
+    assert [run.batch for run in load_bench(tmp_path / "run").runs] == [1]
+
+
+def test_a_text_in_the_table_is_no_markup_and_moves_no_cursor(linear, clock, tmp_path, capsys):
+    run = measured(linear, clock, tmp_path).model_copy(update={"precision": "[/x][red]\x1b[2J"})
+    print_bench(SimpleNamespace(runs=[run], warnings=(), name="n", backend="ort", provider="cpu"))
+    said = capsys.readouterr().out
+    assert "[/x][red]?" in said
+    assert "\x1b" not in said
 
 
 def test_a_damaged_bench_file_is_refused(tmp_path):

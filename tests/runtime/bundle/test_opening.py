@@ -1,5 +1,6 @@
 import pytest
 
+from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadBundle
 
@@ -9,6 +10,21 @@ def test_a_whole_bundle_gives_its_manifest_and_bytes(bundle, files):
     assert opened.manifest.name == "tiny"
     assert all(opened.read(name) == data for name, data in files.items())
     assert opened.manifest.to_json() == (bundle / "manifest.json").read_bytes()
+
+
+def test_evaluation_images_can_be_asked_for_again_though_their_file_is_let_go(bundle):
+    opened = open_bundle(bundle)
+    images = evaluation_images(opened)
+    assert "evaluation.npz" not in opened.contents
+    assert evaluation_images(opened) is images
+
+
+def test_evaluation_images_that_cannot_be_read_are_refused_as_often_as_they_are_asked_for(bundle, rewrite):
+    rewrite(bundle, "evaluation", "n", value=59)
+    opened = open_bundle(bundle)
+    for _ in range(2):
+        with pytest.raises(BadBundle, match="are not the 59 that the manifest records"):
+            evaluation_images(opened)
 
 
 @pytest.mark.parametrize("name", ["model.fp32.onnx", "model.fp32.grad.onnx", "evaluation.npz"])

@@ -7,9 +7,10 @@ from runtime.checks.masking import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import Agreement, CurvePoint, Probe
+from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
-from tests.fakes import LinearSession, planned
+from tests.fakes import LinearSession, artifact, planned
 
 N = 1000
 
@@ -26,8 +27,10 @@ def outcome():
     return replace(found, attacks=(*found.attacks, square, aa), far=CurvePoint(eps=0.25, n=256, accuracy=0.3))
 
 
-def state(outcome, name, precision="fp32"):
-    return {result.check: result for result in check(outcome, classes=3, precision=precision)}[name].state
+def state(outcome, name, precision="fp32", **facts):
+    attacked = artifact(precision, GraphFacts(**facts) if facts else None)
+    results = check(outcome, classes=3, artifact=attacked)
+    return {result.check: result for result in results}[name].state
 
 
 def rows(outcome, name, **changes):
@@ -102,7 +105,7 @@ def test_square_alone_counts_what_no_gradient_found_wherever_square_stands(outco
         attacks=tuple(outcome.attacks[row] for row in order),
         evidence=replace(outcome.evidence, fell=fell),
     )
-    (result,) = (each for each in check(changed, classes=3, precision="fp32") if each.check == "square-alone")
+    (result,) = (each for each in check(changed, classes=3, artifact=artifact()) if each.check == "square-alone")
     assert result.state == "found"
     assert result.message.startswith("square broke 4 images")
 
@@ -136,7 +139,7 @@ def test_one_image_without_a_gradient_is_no_sign_unless_it_is_all(outcome, n, ze
 
 def test_a_check_whose_attack_did_not_run_says_so(outcome):
     alone = replace(outcome, attacks=outcome.attacks[2:3], far=None, evidence=replace(outcome.evidence, fell={}))
-    results = {result.check: result for result in check(alone, classes=3, precision="fp32")}
+    results = {result.check: result for result in check(alone, classes=3, artifact=artifact())}
     absent = {name for name, result in results.items() if result.state == "not run"}
     assert absent == {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
     assert all(results[name].message.startswith("not run: ") for name in absent)
@@ -144,12 +147,12 @@ def test_a_check_whose_attack_did_not_run_says_so(outcome):
 
 
 def test_without_attacks_there_is_nothing_to_check(outcome):
-    assert check(replace(outcome, attacks=()), classes=3, precision="fp32") == ()
+    assert check(replace(outcome, attacks=()), classes=3, artifact=artifact()) == ()
 
 
 @pytest.mark.parametrize("each", CHECKS, ids=lambda each: each.name)
 def test_every_check_says_what_it_saw_and_what_to_do(outcome, each):
-    (result,) = (result for result in check(outcome, classes=3, precision="fp32") if result.check == each.name)
+    (result,) = (result for result in check(outcome, classes=3, artifact=artifact()) if result.check == each.name)
     assert len(result.message.split()) > 3
     assert len(result.hint.split()) > 3
     assert not result.message.endswith(".")
@@ -170,7 +173,26 @@ def test_a_quantised_artifact_wants_its_parents_gradient(outcome, led, expected)
     fgsm, square = outcome.attacks[0], outcome.attacks[2]
     attacks = (*(fgsm.model_copy(update={"gradient": each}) for each in led), square)
     assert state(replace(outcome, attacks=attacks), "no-parent", precision="int8") == expected
+    assert state(replace(outcome, attacks=attacks), "no-parent", staircases=("Round",)) == expected
     assert state(replace(outcome, attacks=attacks), "no-parent") == "quiet"
+
+
+def test_what_a_graph_is_decides_and_not_what_it_is_called(outcome):
+    evidence = replace(outcome.evidence, fell={"square": np.ones(N, bool), "pgd": np.zeros(N, bool)})
+    changed = replace(outcome, evidence=evidence)
+    for facts in ({"quantised": True}, {"staircases": ("Sign",)}):
+        assert state(changed, "square-alone", **facts) == "not run"
+        assert state(changed, "no-parent", **facts) == "found"
+    assert state(changed, "square-alone", precision="int8", quantised=False) == "found"
+
+
+def test_a_surrogate_gradient_is_named_with_the_staircases_it_goes_through(outcome):
+    results = check(outcome, classes=3, artifact=artifact(facts=GraphFacts(staircases=("Round", "Sign"))))
+    (result,) = (each for each in results if each.check == "no-parent")
+    assert result.message.startswith(
+        "no fp32 parent lent its gradient: fp32 with staircases (Round, Sign) was attacked by"
+    )
+    assert "straight-through gradient and by Square alone" in result.message
 
 
 def test_a_gradient_is_zero_only_where_every_gradient_is(outcome):

@@ -181,6 +181,17 @@ def test_one_run_alone_is_a_usage_error(runs):
     assert "name two runs or more, the base first" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["compare", "report"])
+@pytest.mark.parametrize("way", ["", "../{name}", "report.json"])
+def test_a_run_is_not_compared_with_itself_however_it_is_written(runs, command, way):
+    run = runs / "a"
+    again = run / way.format(name=run.name)
+    if command == "report" and way == "report.json":
+        pytest.skip("report takes directories")
+    result = edgeproof(command, run, again)
+    assert (result.exit_code, f"{again} is compared with itself" in result.stderr) == (2, True)
+
+
 def test_every_row_says_something_of_every_run(runs):
     rows = grid(side_by_side(runs, "a", "b", "a-wide", "c"))
     assert {len(row.cells) for row in rows} == {4}
@@ -241,4 +252,4 @@ def test_the_page_says_what_the_table_says_and_loads_nothing(runs, tmp_path):
 def test_a_page_without_its_library_names_the_extra(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     result = edgeproof("compare", runs / "a", runs / "b", "--format", "html")
-    assert (result.exit_code, "pip install 'edgeproof[report]'" in result.stderr) == (4, True)
+    assert (result.exit_code, "pip install '.[report]'" in result.stderr) == (4, True)

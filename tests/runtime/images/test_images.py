@@ -227,7 +227,7 @@ def test_a_folder_without_pillow_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingEnvironment) as caught:
         read_folder(folder)
-    assert "edgeproof[report]" in caught.value.hint
+    assert "pip install '.[report]'" in caught.value.hint
 
 
 class Entry:
@@ -254,7 +254,7 @@ def test_a_known_name_whose_extra_is_missing_names_the_extra(monkeypatch):
     monkeypatch.setattr(module, "entry_points", lambda group: [Entry(load)])
     with pytest.raises(MissingEnvironment) as caught:
         find_images("known")
-    assert "edgeproof[train]" in caught.value.hint
+    assert "pip install '.[train]'" in caught.value.hint
 
 
 def test_a_known_name_whose_extra_is_broken_says_so(monkeypatch):

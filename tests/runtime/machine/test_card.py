@@ -25,6 +25,11 @@ def test_the_card_of_this_machine_names_what_it_is_and_what_it_does_not_know():
     assert ("jetpack" in card) != ("jetpack" in missing)
 
 
+def test_cores_are_those_of_the_machine_where_the_system_knows_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine_card()["cores"] == os.cpu_count()
+
+
 def test_an_orin_is_told_from_its_files(tmp_path):
     card = machine_card(write_board(tmp_path, ORIN), no_gpu)
     told = {name: card[name] for name in card if name not in ("system", "python", "cores", "architecture")}

@@ -1,5 +1,6 @@
 """summary.md and junit.xml, and `edgeproof report`, which writes them and the page again."""
 
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -11,7 +12,7 @@ from runtime.records.report import Report, load_report
 from runtime.report import formats, junit, markdown
 from runtime.report.account import Account, read_account
 from runtime.report.formats import FORMATS
-from runtime.words import percent
+from runtime.words import percent, points
 from tests.command_line import edgeproof
 
 FILES = {name: form.file for name, form in FORMATS.items()}
@@ -110,7 +111,9 @@ def test_the_summary_says_verdict_reasons_and_figures(made):
     for row in report.attacks:
         assert f"| {row.name} | {percent(row.accuracy)} |" in text
     assert report.request.command in text
-    assert "compared with" in text
+    there = percent(load_report(made / "other").robust_accuracy.value)
+    assert "compared with | robust accuracy there |" in text
+    assert f"| {there} | {points(report.paired.difference)} on 60 images |" in text
 
 
 @pytest.mark.parametrize("name", ["a|b", "`c`", "*d*", "<img src=x>", "[e](http://f)", "@everyone", "#1", "a\n\n# b"])
@@ -154,7 +157,7 @@ def test_the_page_without_its_libraries_is_the_environments_fault(run, monkeypat
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     result = edgeproof("report", run)
     assert result.exit_code == 4
-    assert "hint: pip install 'edgeproof[report]'" in result.stderr
+    assert "hint: pip install '.[report]'" in result.stderr
     assert edgeproof("report", run, "--format", "markdown").exit_code == 0
 
 
@@ -175,3 +178,14 @@ def test_other_runs_are_shown_beside_this_one(made, run):
     assert paired.paired.model_dump(exclude={"against"}) == mine.model_dump(exclude={"against"})
     assert not_paired.paired is None
     assert edgeproof("report", run, run).exit_code == 2
+
+
+def test_a_report_of_an_earlier_version_says_what_its_precision_said(run):
+    """It has no facts of the graph: what it was called decided how it was attacked."""
+    for precision, quantised in (("fp32", False), ("int8", True)):
+        content = json.loads((run / "report.json").read_text())
+        del content["artifact"]["facts"]
+        content["artifact"]["precision"] = precision
+        (run / "report.json").write_text(json.dumps(content))
+        facts = load_report(run).artifact.facts
+        assert (facts.quantised, facts.staircases) == (quantised, ())

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.attacks import ATTACKS
+from runtime.attacks.oracle import Oracle
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
 from runtime.records.report import load_report
-from runtime.session import SessionCard
+from runtime.session import GraphFacts, SessionCard
 from runtime.suite.campaign import Campaign, clean_pass, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import BorrowedGradient, plan_suite
@@ -34,8 +35,25 @@ IN_BYTES = FORWARD.replace("linear (", "quantised (").replace(
   flat = Flatten(stepped)""",
 )
 """The linear classifier whose input is rounded to 127 levels: without a slope of its own."""
+IN_HALVES = FORWARD.replace("linear (", "halved (").replace(
+    "  flat = Flatten(input)",
+    """  half = Cast <to = 10> (input)
+  whole = Cast <to = 1> (half)
+  flat = Flatten(whole)""",
+)
+"""The linear classifier whose input is rounded to float16."""
+ROUNDED = FORWARD.replace("linear (", "rounded (").replace(
+    "  flat = Flatten(input)",
+    """  steps = Constant <value_float = 127.0> ()
+  many = Mul(input, steps)
+  level = Round(many)
+  stepped = Div(level, steps)
+  flat = Flatten(stepped)""",
+)
+"""The linear classifier whose input is rounded to 127 levels, by arithmetic."""
+FLOAT, HALF, INT8 = GraphFacts(), GraphFacts(computes_in="float16"), GraphFacts(quantised=True)
+STAIRS = GraphFacts(staircases=("Round",))
 PATHS = {name: (f"model.{name}.onnx", f"model.{name}.grad.onnx") for name in ("fp32", "fp16", "int8")}
-INT8 = SessionCard(DIGEST, "int8", "fake", "fake", "fake")
 SUITE = ["--attacks", "fgsm,pgd", "--save-adversarial"]
 
 
@@ -45,17 +63,17 @@ def _short_square(monkeypatch):
 
 
 class Precise(LinearSession):
-    """A linear classifier that says what it computes in; its gradient may be another's."""
+    """A linear classifier that says what its graph is; its gradient may be another's."""
 
-    def __init__(self, weight, bias, precision, slope=None):
+    def __init__(self, weight, bias, facts, slope=None):
         super().__init__(weight, bias)
-        self.precision, self.slope = precision, LinearSession(weight if slope is None else slope, bias)
+        self.facts, self.slope = facts, LinearSession(weight if slope is None else slope, bias)
 
     def loss_gradient(self, x, loss):
         return self.slope.loss_gradient(x, loss)
 
     def card(self):
-        return replace(super().card(), precision=self.precision)
+        return replace(super().card(), facts=self.facts)
 
 
 def misleading(weight, bias):
@@ -74,7 +92,7 @@ def quantised_bundle(path, *, own=None, names=("fp32", "int8"), without=(), seed
     derived = own or graph(GRADIENT, weight, bias)
     contents = {
         "fp32": (files["model.fp32.onnx"], files["model.fp32.grad.onnx"]),
-        "fp16": (files["model.fp32.onnx"], derived),
+        "fp16": (graph(IN_HALVES, weight, bias), derived),
         "int8": (graph(IN_BYTES, weight, bias), derived),
     }
     listed = {"evaluation.npz": files["evaluation.npz"]}
@@ -103,28 +121,34 @@ SQUARE = ("square", "none")
 STAGES = ("apgd-ce", "apgd-dlr", "fab-t")
 
 
+def card_of(facts, *, differentiable=True):
+    return SessionCard(DIGEST, facts.precision, "fake", "fake", "fake", differentiable=differentiable, facts=facts)
+
+
 @pytest.mark.parametrize(
-    ("names", "precision", "gradient_from", "rows"),
+    ("names", "facts", "gradient_from", "rows"),
     [
-        (("pgd",), "fp32", ("own",), [("pgd", "own")]),
-        (("fgsm", "pgd"), "fp16", ("own", "parent"), BOTH),
-        (("fgsm", "pgd"), "int8", ("own", "parent"), [*BOTH, SQUARE]),
-        (("pgd",), "int8", ("own",), [("pgd", "own"), SQUARE]),
-        (("pgd",), "int8", ("parent",), [("pgd", "parent"), SQUARE]),
-        (("square",), "int8", (), [SQUARE]),
-        (("square", "pgd"), "int8", ("own", "parent"), [("square", "own"), ("pgd", "own"), ("pgd", "parent")]),
-        (("cw-l2",), "int8", ("own",), [("cw-l2", "own")]),
-        ((), "int8", ("own", "parent"), []),
+        (("pgd",), FLOAT, ("own",), [("pgd", "own")]),
+        (("fgsm", "pgd"), HALF, ("own", "parent"), BOTH),
+        (("fgsm", "pgd"), INT8, ("own", "parent"), [*BOTH, SQUARE]),
+        (("pgd",), INT8, ("own",), [("pgd", "own"), SQUARE]),
+        (("pgd",), INT8, ("parent",), [("pgd", "parent"), SQUARE]),
+        (("fgsm", "pgd"), STAIRS, ("own", "parent"), [*BOTH, SQUARE]),
+        (("pgd",), STAIRS, ("own",), [("pgd", "own"), SQUARE]),
+        (("square",), INT8, (), [SQUARE]),
+        (("square", "pgd"), INT8, ("own", "parent"), [("square", "own"), ("pgd", "own"), ("pgd", "parent")]),
+        (("cw-l2",), INT8, ("own",), [("cw-l2", "own")]),
+        ((), INT8, ("own", "parent"), []),
     ],
 )
-def test_the_suite_runs_by_every_gradient_and_square_once(names, precision, gradient_from, rows):
-    card = SessionCard(DIGEST, precision, "fake", "fake", "fake", differentiable="own" in gradient_from)
+def test_the_suite_runs_by_every_gradient_and_square_once(names, facts, gradient_from, rows):
+    card = card_of(facts, differentiable="own" in gradient_from)
     plan = plan_suite(names, 3, card, lends="parent" in gradient_from)
     assert [(each.name, each.gradient_from) for each in plan.attacks] == rows
 
 
 def test_a_cascade_by_the_parents_gradient_leaves_out_what_needs_none():
-    first, second = plan_suite(("aa",), 3, INT8, lends=True).attacks
+    first, second = plan_suite(("aa",), 3, card_of(INT8), lends=True).attacks
     assert tuple(stage.name for stage in first.stages) == (*STAGES, "square")
     assert (second.gradient_from, tuple(stage.name for stage in second.stages)) == ("parent", STAGES)
 
@@ -133,7 +157,7 @@ def task_of(seed):
     weight, bias, images, labels = linear_task(n=24, seed=seed)
     other = np.random.default_rng(seed + 1).normal(size=weight.shape).astype(np.float32)
     return (
-        Precise(weight, bias, "int8", slope=other),
+        Precise(weight, bias, INT8, slope=other),
         LinearSession(weight, bias),
         ImageSet("linear", images, labels, np.arange(24)),
     )
@@ -150,9 +174,9 @@ def test_an_image_is_robust_exactly_where_it_stands_each_part_of_the_union(seed)
     artifact, parent, images = task_of(seed)
     union = suite(artifact, images, parent).evidence
     alone = [
-        suite(Precise(artifact.weight, artifact.bias, "fp16", artifact.slope.weight), images),
-        suite(BorrowedGradient(Precise(artifact.weight, artifact.bias, "fp16"), parent), images),
-        suite(Precise(artifact.weight, artifact.bias, "fp16"), images, attacks=("square",)),
+        suite(Precise(artifact.weight, artifact.bias, HALF, artifact.slope.weight), images),
+        suite(BorrowedGradient(Precise(artifact.weight, artifact.bias, HALF), parent), images),
+        suite(Precise(artifact.weight, artifact.bias, HALF), images, attacks=("square",)),
     ]
     np.testing.assert_array_equal(union.robust, np.all([each.evidence.robust for each in alone], axis=0))
     np.testing.assert_array_equal(union.robust, union.correct & ~np.any(list(union.fell.values()), axis=0))
@@ -162,7 +186,7 @@ def test_an_image_is_robust_exactly_where_it_stands_each_part_of_the_union(seed)
 @given(seed=st.integers(0, 10_000), order=st.permutations(range(5)))
 def test_which_images_stand_does_not_depend_on_the_order_of_the_attacks(seed, order):
     artifact, parent, images = task_of(seed)
-    chosen = plan_suite(("fgsm", "pgd"), 3, INT8, lends=True).attacks
+    chosen = plan_suite(("fgsm", "pgd"), 3, card_of(INT8), lends=True).attacks
     stand = []
     for turn in (range(5), order):
         target = Target(artifact, images, 3, 8, lender=parent)
@@ -225,6 +249,27 @@ def test_without_a_parent_the_report_says_so(tmp_path):
     assert report.parent_agreement is None
 
 
+def test_a_staircase_is_attacked_by_the_union_though_the_bundle_calls_it_fp32(tmp_path):
+    weight, bias, images, labels = linear_task()
+    files = bundle_files((weight, bias, images, labels)) | {"model.fp32.onnx": graph(ROUNDED, weight, bias)}
+    report = judged(write_bundle(tmp_path / "b", files, n=60), tmp_path / "run")
+    assert (report.artifact.precision, report.artifact.facts.staircases) == ("fp32", ("Round",))
+    assert who(report) == [("fgsm", "own"), ("pgd", "own"), SQUARE]
+    (finding,) = (each for each in report.warnings if each.check == "no-parent")
+    assert "fp32 with staircases (Round) was attacked by its own straight-through gradient" in finding.message
+    assert (
+        "the gradient goes straight through Round: it is a surrogate" in (tmp_path / "run" / "summary.md").read_text()
+    )
+
+
+def test_points_of_a_borrowed_gradient_are_all_put_to_the_artifact():
+    weight, bias, _, _ = linear_task()
+    artifact = LinearSession(weight, bias)
+    assert Oracle(artifact, 8).hints_hold
+    assert not Oracle(BorrowedGradient(artifact, artifact), 8).hints_hold
+    assert not any(Oracle(Precise(weight, bias, facts), 8).hints_hold for facts in (HALF, INT8, STAIRS))
+
+
 def test_without_a_gradient_of_its_own_the_parents_leads(tmp_path):
     report = judged(quantised_bundle(tmp_path / "b", without=("int8",)), tmp_path / "run")
     assert who(report) == [("fgsm", "parent"), ("pgd", "parent"), SQUARE]
@@ -263,8 +308,6 @@ def test_shards_and_a_resumed_run_of_other_batches_leave_the_same_evidence(tmp_p
 
 def stopping(after):
     """Return `Oracle.logits` that is interrupted when it is called once more than `after` times."""
-    from runtime.attacks.oracle import Oracle
-
     logits, calls = Oracle.logits, []
 
     def until(self, points, x):
