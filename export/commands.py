@@ -12,14 +12,14 @@ from export.foreign.order import Label, Order, name_of
 from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
 from runtime.commands.engine_options import gradient_option
-from runtime.commands.preparers import Wanted, mean_option, std_option
+from runtime.commands.preparers import Wanted, data_root_option, mean_option, std_option
 from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, written
 from runtime.images.classes import read_classes
-from runtime.images.image_set import DATA_ROOT
 from runtime.images.preprocessing import SIZE, Size
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
 from runtime.verdict.options import CLASSES, FRACTION
+from runtime.words import percent
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -76,13 +76,7 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 @click.option("--name", callback=_name, help="Of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help=CLASSES)
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
-@click.option(
-    "--data-root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DATA_ROOT,
-    show_default=True,
-    help="Where data sets known by name lie or are downloaded to.",
-)
+@data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
 @key_option
 def pack(
@@ -115,7 +109,7 @@ def _say(manifest: Manifest, *, err: bool = False) -> None:
         assert parity is not None
         click.echo(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against "
-            f"{packed.file}: same prediction {parity.prediction_agreement:.2%}, outputs within "
+            f"{packed.file}: same prediction {percent(parity.prediction_agreement, 2)}, outputs within "
             f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph"),
             err=err,
         )

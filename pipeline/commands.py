@@ -28,14 +28,16 @@ from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
 from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
+from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, written
 from runtime.images.find import find_images
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
 from runtime.progress import log
 from runtime.spec import PARENT
 from runtime.verdict.options import VerifyOptions
+from runtime.words import percent
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -50,13 +52,6 @@ def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str
 
 recipe_argument = click.argument("recipe", callback=checked("recipe"))
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
-data_root_option = click.option(
-    "--data-root",
-    type=DIRECTORY,
-    default=DATA_ROOT,
-    show_default=True,
-    help="Where data sets known by name lie or are downloaded to.",
-)
 run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 checkpoint_option = click.option(
     "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
@@ -153,7 +148,7 @@ def _print_summary(summary: Summary, out: Path) -> None:
     for which, figures in (("best", summary.best), ("last", summary.last)):
         click.echo(
             f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "
-            f"clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
+            f"clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}"
         )
     precision = in_words(summary.precision, summary.search_precision)
     click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {precision}: {out}")
@@ -244,7 +239,7 @@ def export(
         assert parity.median_gradient_error is not None
         click.echo(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against PyTorch on "
-            f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
+            f"{manifest.evaluation.n} images: same prediction {percent(parity.prediction_agreement, 2)}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )
     if len(manifest.graphs) > 1:

@@ -11,7 +11,7 @@ from runtime.attacks import any_bounded
 from runtime.records.report import CheckResult
 from runtime.records.request import labelled
 from runtime.statistics import Pairs, mcnemar, wilson
-from runtime.words import percent
+from runtime.words import percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,7 @@ def far_from_chance(facts: Facts) -> Seen:
     low, _ = wilson(round(far.accuracy * far.n), far.n)
     chance = 1 / facts.classes
     message = (
-        f"at eps {255 * far.eps:.0f}/255 PGD leaves an accuracy of {percent(far.accuracy)} "
+        f"at eps {radius(far.eps)} PGD leaves an accuracy of {percent(far.accuracy)} "
         f"(low end {percent(low)}); chance is {percent(chance)}"
     )
     return _seen(low > chance, message)

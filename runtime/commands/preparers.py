@@ -14,6 +14,7 @@ from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.options import Option
 from runtime.spec import Frozen, ThreatModel, parse_fraction
+from runtime.verdict.options import VerifyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,3 +121,4 @@ class ModelOptions(Frozen):
 
 
 mean_option, std_option = (field_option(ModelOptions, name) for name in ("mean", "std"))
+data_root_option = field_option(VerifyOptions, "data_root")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from runtime.verdict.paired import (
     read_reference,
 )
 from runtime.verdict.subject import Subject, resolve
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
@@ -110,7 +110,7 @@ class Case:
             BadRun: what the ledger holds is damaged.
 
         """
-        began, now = time.perf_counter(), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
         session, lender = (

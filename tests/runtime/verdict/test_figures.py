@@ -14,7 +14,7 @@ from runtime.records.report import load_report
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from tests.command_line import edgeproof
-from tests.fakes import LinearSession, planned
+from tests.fakes import LinearSession, artifact, planned
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS, FORWARD, GRADIENT, graph
 
@@ -97,7 +97,7 @@ def test_one_image_in_a_hundred_may_be_without_a_gradient(zero, blocks):
     target = Target(session, images, 3, 64)
     outcome = run_suite(target, planned(target, ["fgsm"]), eps=EPS, seed=0, keep_all=False, progress=Silent())
     outcome.evidence.blind["own"][:zero] = True
-    assert [each.check for each in check(outcome, classes=3, precision="fp32") if each.state == "found"] == [
+    assert [each.check for each in check(outcome, classes=3, artifact=artifact()) if each.state == "found"] == [
         "zero-gradient"
     ] * blocks
 
