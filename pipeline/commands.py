@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +166,25 @@ def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOpti
     directories = choose_directories(
         options, report, name=recipe.name, precision=PARENT, gate=recipe.gate, has_parent=False
     )
-    subject = run_subject(trained, _evaluation_images(trained, options), device=training_device())
+    classes = options.class_names_or(trained.card.classes)
+    subject = run_subject(trained, _evaluation_images(trained, options, classes), device=training_device())
+    subject = replace(subject, classes=classes)
     judge_subject(subject, options, report, directories)
 
 
-def _evaluation_images(trained: TrainedRun, options: VerifyOptions) -> ImageSet:
+def _evaluation_images(trained: TrainedRun, options: VerifyOptions, classes: tuple[str, ...]) -> ImageSet:
     card, data = trained.card, trained.recipe.data
     if options.data is None:
-        return load_dataset(data.name, data.path, options.data_root).test
+        dataset = load_dataset(data.name, data.path, options.data_root, preprocessing=data.size)
+        return replace(dataset.test.numbered(card.classes), classes=classes)
     return find_images(
-        options.data, layout=options.layout, channels=card.input.channels, classes=card.classes, root=options.data_root
+        options.data,
+        layout=options.layout,
+        channels=card.input.channels,
+        preprocessing=data.size,
+        size=options.size,
+        classes=classes,
+        root=options.data_root,
     )
 
 
@@ -203,6 +213,7 @@ def export(
     claims = Claims(
         name=recipe.name,
         classes=trained.card.classes,
+        preprocessing=recipe.data.size,
         threat_model=recipe.threat,
         version=version,
         gate=recipe.gate,
@@ -210,7 +221,8 @@ def export(
         provenance=_provenance(trained),
         ships=chosen.ships,
     )
-    data = load_dataset(recipe.data.name, recipe.data.path, data_root)
+    data = load_dataset(recipe.data.name, recipe.data.path, data_root, preprocessing=recipe.data.size)
+    data = data.numbered(trained.card.classes)
     manifest = export_network(
         trained.network,
         shape=trained.card.input,

@@ -120,6 +120,7 @@ def _what_it_is(manifest: Manifest) -> list[str]:
         f"An image classifier as an ONNX graph ({', '.join(manifest.graphs)}), exported {manifest.created}.",
         f"Input: `input`, float32, [batch, {image.channels}, {image.height}, {image.width}] in [0, 1]; "
         "the normalisation is inside the graph.",
+        *([f"Pictures were {manifest.preprocessing.in_words()}."] if manifest.preprocessing else []),
         f"Output: `logits` of {len(manifest.classes)} classes, in this order: {', '.join(manifest.classes)}.",
     ]
 

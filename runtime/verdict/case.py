@@ -213,7 +213,7 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
     check_decidable(options, gate)
     plan = plan or plan_for(subject, options)
     images = subject.images.first(options.n)
-    images.check_fits(subject.shape, len(subject.classes))
+    images.check_fits(subject.shape, subject.classes)
     if options.shard and options.shard.number > len(images):
         raise BadData(f"shard {options.shard} of {len(images)} images is empty", hint="make fewer shards")
     reference = read_reference(options.against) if options.against else None
