@@ -8,6 +8,7 @@ import numpy as np
 
 from runtime import sequential
 from runtime.attacks import any_bounded
+from runtime.checks.claim import check_claim
 from runtime.checks.masking import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord
@@ -40,7 +41,10 @@ def build_report(
     correct = int(evidence.correct.sum())
     within = any_bounded(attack.name for attack in request.attacks)
     robust = estimate_accuracy(evidence, evidence.robust, order) if within else None
-    checks = check(outcome, classes=len(circumstances.classes), precision=artifact.precision)
+    checks = (
+        *check(outcome, classes=len(circumstances.classes), precision=artifact.precision),
+        *check_claim(request),
+    )
     found = tuple(
         Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
         for each in checks
