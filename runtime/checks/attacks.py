@@ -58,7 +58,7 @@ def black_box(facts: Facts) -> Seen:
     """What stands a search without gradients says little."""
     if not facts.within:
         return not_run("an attack within eps")
-    blind = not facts.white_box
-    return seen(
-        blind, "no attack used a gradient: what stands is weak evidence" if blind else "attacks with gradients ran too"
-    )
+    if facts.white_box:
+        return seen(False, "attacks with gradients ran too")
+    blocking = facts.gated and not facts.accepts_blind_evidence
+    return seen(True, "no attack used a gradient: what stands is weak evidence", blocking=blocking)

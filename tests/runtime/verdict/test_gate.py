@@ -32,7 +32,7 @@ GATES = {
 
 @pytest.mark.parametrize(("options", "code", "verdict"), GATES.values(), ids=GATES)
 def test_the_gate_decides_the_exit_code(bundle, options, code, verdict):
-    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "fgsm", "--json")
+    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "pgd", "--json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (code, verdict)
 
 
@@ -44,7 +44,7 @@ def test_an_interval_that_spans_the_gate_is_inconclusive(bundle, finished):
 def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, files):
     strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
     assert edgeproof("verify", strict, "--attacks", "fgsm", "--out", "a").exit_code == 1
-    assert edgeproof("verify", strict, "--attacks", "fgsm", "--fail-under", "1%", "--out", "b").exit_code == 0
+    assert edgeproof("verify", strict, "--attacks", "pgd", "--fail-under", "1%", "--out", "b").exit_code == 0
 
 
 def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tmp_path, files):
@@ -85,14 +85,14 @@ def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_name
         for name in ("fp32", "fp16")
     }
     both = write_bundle(tmp_path / "both", files, n=60, graphs=graphs, ships="fp16", gate=Gate(max_drop=0.5))
-    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--json")
+    result = edgeproof("verify", both, "--out", "run", "--json")
     paired = json.loads(result.stdout)["paired"]
     assert result.exit_code == 0, result.stderr
     assert "verifying fp32 first, as the baseline for --max-drop" in result.stderr
     assert "tiny fp32 on ort/cpu" in paired["against"]
     assert (paired["only_this"], paired["only_that"]) == (0, 0)
     assert load_report(Path("run-fp32")).gate == Gate()
-    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--resume")
+    result = edgeproof("verify", both, "--out", "run", "--resume")
     assert "run-fp32 is finished already" in result.stderr
     for part in (["--shard", "1/2"], ["--until-decided"]):
         result = edgeproof("verify", both, "--attacks", "fgsm", *part, "--out", "part")
