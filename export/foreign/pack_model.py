@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.bundle.slopes import untrue_slopes
 from export.bundle.write import Claims, Precision, write_bundle
 from export.foreign.adapt import adapt
 from export.foreign.images import check_normalisation, class_names, images_for
@@ -21,6 +22,7 @@ from export.precision.calibrate import Calibration, calibration_images
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Packed
 from runtime.files import check_new_directory
+from runtime.progress import log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,7 +168,7 @@ def compare(converted: Converted) -> Compared:
     first, *_ = converted.made
     for name, made in converted.made.items():
         with closing(made.candidate):
-            precisions[name], remarks = _compared(name, made, converted.original, converted.images)
+            precisions[name], remarks = _compared(name, made, converted)
             said.update(dict.fromkeys([*made.changes, *remarks]))
             if name == first:
                 logits = _logits(made.candidate.session, converted.images)
@@ -202,14 +204,18 @@ def write(compared: Compared, out: Path, key: EllipticCurvePrivateKey | None) ->
     )
 
 
-def _compared(name: str, made: Made, original: Original, images: ImageSet) -> tuple[Precision, tuple[str, ...]]:
+def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, tuple[str, ...]]:
     """Return one precision with its gradient graph, compared with the original, and what there is to say of it."""
+    original, images = converted.original, converted.images
     candidate, limits = made.candidate, PRECISIONS[name].limits
     gradient = candidate.gradient
     rounded = check_any_batch(original, candidate.forward.logits, images, limits)
     parity, tied = measure_packed(original, candidate.session, images, limits)
     refuse_beyond_limits(name, parity, tied)
-    return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied)
+    untrue = untrue_slopes(candidate.session, images, len(converted.classes), converted.order.threat_model.eps)
+    for remark in untrue:
+        log(f"the gradient of {name} is not to be believed: {remark}")
+    return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *untrue)
 
 
 def _logits(session: Session, images: ImageSet) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import copy
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from export.bundle.slopes import untrue_slopes
 from export.bundle.write import Claims, Precision, write_bundle
 from export.limits import refuse_beyond_limits
 from export.network.parity import measure_parity, reference_logits
@@ -66,7 +67,10 @@ def export_network(
     if logits.shape[1] != len(claims.classes):
         raise BadModel(f"the network has {logits.shape[1]} logits, but {len(claims.classes)} class names")
     with closing(Candidate(to_onnx(frozen, shape))) as single:
-        made = {name: _made(name, single, frozen, evaluation, logits, calibration) for name in precisions}
+        made = {
+            name: _made(name, single, frozen, evaluation, logits, calibration, claims.threat_model.eps)
+            for name in precisions
+        }
     return write_bundle(
         out,
         precisions=made,
@@ -84,10 +88,16 @@ def _made(
     evaluation: ImageSet,
     logits: NDArray[np.float32],
     calibration: Calibration | None,
+    eps: float,
 ) -> Precision:
     """Return one precision of the network exported in fp32, compared with the network."""
     made = PRECISIONS[name]
     candidate, calibrated = made.make(single, calibration)
     parity = measure_parity(network, candidate.session, evaluation, logits, made.limits)
     refuse_beyond_limits(name, parity)
+    for untrue in untrue_slopes(candidate.session, evaluation, logits.shape[1], eps):
+        raise BadModel(
+            f"the gradient graph of {name} is not of this network: {untrue}",
+            hint="look for a fine wave or a hard choice in the network, else report this",
+        )
     return Precision(candidate.forward.model, candidate.gradient, parity, calibrated)

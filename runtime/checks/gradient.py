@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from runtime.checks.facts import Facts, Seen, not_run, seen
 from runtime.statistics import smallest_seen, wilson
 from runtime.suite.scrutiny import most_tolerated
 from runtime.words import percent
+
+if TYPE_CHECKING:
+    from runtime.records.report import GradientTest
 
 MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""
@@ -32,16 +37,23 @@ def holds(facts: Facts) -> Seen:
     test = facts.outcome.gradient_test
     if test is None:
         return _no_gradient()
+    found = untrue(test) is not None
+    return seen(found, f"{_apart(test)}; {_power(test.n)}", blocking=False if test.surrogate else None)
+
+
+def untrue(test: GradientTest) -> str | None:
+    """Return in words on how many images a gradient does not hold, where they are too many."""
+    most = max(test.apart_near or 0, test.apart_far)
+    return _apart(test) if most > most_tolerated(test.n) else None
+
+
+def _apart(test: GradientTest) -> str:
     if test.surrogate:
-        found = test.apart_far > most_tolerated(test.n)
-        words = (
-            f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact over eps/2"
-        )
-        return seen(found, f"{words}; {_power(test.n)}", blocking=False)
-    near = test.apart_near or 0
-    found = max(near, test.apart_far) > most_tolerated(test.n)
-    words = f"on {near} of {test.n} images the gradient does not predict the artifact over eps/8, on {test.apart_far}"
-    return seen(found, f"{words} over eps/2; {_power(test.n)}")
+        return f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact over eps/2"
+    return (
+        f"on {test.apart_near} of {test.n} images the gradient does not predict the artifact over eps/8, "
+        f"on {test.apart_far} over eps/2"
+    )
 
 
 def steady(facts: Facts) -> Seen:

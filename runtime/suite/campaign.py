@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack, any_bounded
+from runtime.progress import Silent
 from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.records.request import labelled
 from runtime.statistics import wilson
@@ -90,7 +91,7 @@ def run_suite(
             are. None: the first.
         decided: told of the evidence and the indices judged after every block; True ends the run.
         lattice: judge the points found on the uint8 lattice too.
-        searched: where a verdict hangs on it, places of at most SEARCHED images: those that stand go through the blind
+        searched: where a verdict hangs on it, indices of at most SEARCHED images: those that stand go through the blind
             control. None: it does not run.
 
     Raises:
@@ -127,8 +128,8 @@ def run_suite(
         outcome = replace(outcome, fusion=scrutiny.fusion(sample))
     if not plan.searches_by_gradient:
         return outcome
-    surrogate, within = target.session.card().facts.stepped, [row for row in outcome.attacks if any_bounded([row.name])]
-    test = scrutiny.gradient_test(sample, surrogate=surrogate)
+    stepped, within = target.session.card().facts.stepped, [row for row in outcome.attacks if any_bounded([row.name])]
+    test = scrutiny.gradient_test(sample, surrogate=stepped)
     return replace(
         outcome,
         eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradients) for multiple in CURVE),
@@ -136,9 +137,18 @@ def run_suite(
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
         gradient_test=test,
-        square_alone=None if surrogate else scrutiny.square_alone(within),
+        square_alone=None if stepped else scrutiny.square_alone(within),
         blind_control=None if searched is None else scrutiny.blind_control(searched, smoothed=doubtful(test)),
     )
+
+
+def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | None:
+    """Hold the artifact's own gradient to it on images that no attack has seen; None where that cannot be asked."""
+    evidence, card = Evidence.blank(target.images, sample), target.session.card()
+    campaign = Campaign(target, evidence, eps, 0, Silent())
+    campaign.classify(sample)
+    scrutiny = Scrutiny(campaign.units, evidence, eps, 0, ("own",) if card.differentiable else ())
+    return scrutiny.gradient_test(sample, surrogate=card.facts.stepped)
 
 
 def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:

@@ -20,7 +20,7 @@ from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
-from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, hidden
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, may_hide
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.paired import (
@@ -153,7 +153,7 @@ class Case:
         if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
-        missed = hidden(self.request, seen, int(evidence.robust[self.order[:SEARCHED]].sum()))
+        missed = may_hide(self.request, seen, int(evidence.robust[self.order[:SEARCHED]].sum()))
         robust = estimate_accuracy(seen, seen.robust, judged)
         verdict = decide_verdict(self.request, robust, compared, hidden=missed).verdict
         return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))

@@ -60,7 +60,7 @@ def build_report(
         if each.state == "found"
     )
     searched = outcome.blind_control.n if outcome.blind_control else 0
-    missed = hidden(request, evidence, searched)
+    missed = may_hide(request, evidence, searched)
     decision = decide_verdict(request, robust, paired, found, hidden=missed)
     return Report(
         verdict=decision.verdict,
@@ -93,7 +93,7 @@ def build_report(
     )
 
 
-def hidden(request: Request, evidence: Evidence, searched: int) -> float:
+def may_hide(request: Request, evidence: Evidence, searched: int) -> float:
     """Return the points of robust accuracy that may hide from the blind control of `searched` standing images.
 
     Zero where no gate hangs on it, or where Square itself searched every image.

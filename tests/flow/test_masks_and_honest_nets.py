@@ -17,11 +17,11 @@ from runtime.bundle.manifest import InputShape
 from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
-from runtime.spec import Gate, ThreatModel
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from runtime.verdict.case import verify
-from runtime.verdict.subject import Settings, Subject
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.subject import Subject
 from tests.fakes import artifact, planned
 from tests.flow.honest_nets import HONEST, Nets
 from tests.flow.masks import MASKS
@@ -101,7 +101,7 @@ def in_torch(network):
 
 def exported(network):
     forward = to_onnx(network.eval(), InputShape(channels=1, height=28, width=28))
-    return OrtSession(to_bytes(forward), to_bytes(gradient_graph(forward)), precision="fp32"), np.asarray
+    return OrtSession(to_bytes(forward.model), to_bytes(gradient_graph(forward)), precision="fp32"), np.asarray
 
 
 def states(session, place, images):
@@ -115,8 +115,7 @@ def states(session, place, images):
         progress=Silent(),
         searched=np.arange(N),
     )
-    card = session.card()
-    found = check(outcome, classes=CLASSES, artifact=artifact(card.precision, card.facts), gated=True)
+    found = check(outcome, classes=CLASSES, artifact=artifact(), gated=True)
     print({each.check: each.message for each in found if each.state == "found"}, outcome.blind_control)
     return {each.check: each.state for each in found if each.blocking}
 
@@ -140,8 +139,8 @@ def test_an_honest_network_is_quiet(kind, nets, images):
 def test_few_images_of_a_rippling_network_pass_no_gate(mask, early, nets, images):
     session, place = in_torch(MASKS[mask](nets, None))
     classes = tuple(str(number) for number in range(CLASSES))
-    subject = Subject(session, "ripple", classes, (1, 28, 28), images, "edgeproof verify", place=place)
-    settings = Settings(("fgsm", "pgd", "cw"), ThreatModel(eps=EPS), Gate(fail_under=0.3), n=60, until_decided=early)
-    report = verify(subject, settings, Silent()).report
+    subject = Subject(session, "ripple", classes, (1, 28, 28), images, "", to_device=place)
+    options = VerifyOptions(attacks=("fgsm", "pgd", "cw"), eps=EPS, fail_under=0.3, n=60, until_decided=early)
+    report = verify(subject, options, Silent()).report
     assert report.robust_accuracy.value > 0.4
     assert report.verdict == "inconclusive"

@@ -279,3 +279,32 @@ def test_parity_that_is_not_a_number_is_refused(
     parity = parity_against(network, graphs, evaluation).model_copy(update={"max_logit_error": float("nan")})
     with pytest.raises(BadModel, match="logit error"):
         refuse_beyond_limits("fp16", parity)
+
+
+class Waves(nn.Module):
+    """The network behind a wave too fine for its slope to say where an attack gets."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Any) -> Any:
+        wave = x
+        for _ in range(10):
+            wave = (2 * wave - 1).abs()
+        return self.network(x + 0.004 * wave)
+
+
+def test_a_network_whose_gradient_does_not_hold_is_refused(
+    network: nn.Module, evaluation: ImageSet, tmp_path: Path
+) -> None:
+    labels = np.argmax(_answers(Waves(network), evaluation), axis=1)
+    right = ImageSet("right", evaluation.images, labels, evaluation.ids)
+    with pytest.raises(BadModel, match="images the gradient does not predict the artifact over eps/8"):
+        export_network(Waves(network), shape=SHAPE, evaluation=right, claims=CLAIMS, out=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def _answers(network: nn.Module, images: ImageSet) -> Any:
+    with torch.no_grad():
+        return network(torch.from_numpy(images.as_float(slice(None)))).numpy()
