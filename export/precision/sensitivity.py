@@ -11,8 +11,8 @@ from export.graph.passes import classes_of
 from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
-from runtime.backends.batch_halving import BatchHalving
 from runtime.progress import Silent, log
+from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.words import percent
 

@@ -20,7 +20,7 @@ from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
 from runtime.progress import log
-from runtime.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table
 
 WIDTH = 240
 """Columns that a line of the table may take before its figures are cut short."""

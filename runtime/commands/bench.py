@@ -23,8 +23,8 @@ from runtime.machine.sensors import find_sensors
 from runtime.progress import log
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
+from runtime.report.tables import add_row, new_table
 from runtime.spec import to_json
-from runtime.tables import add_row, new_table
 from runtime.words import timestamp
 
 if TYPE_CHECKING:

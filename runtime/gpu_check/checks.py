@@ -17,7 +17,6 @@ import numpy as np
 
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.backends.batch_halving import BatchHalving
 from runtime.backends.table import open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
@@ -26,6 +25,7 @@ from runtime.files import npz_of, write_atomic
 from runtime.progress import progress_on_stderr
 from runtime.records.gpu_check import Comparison, Limits, Result, Spread, State
 from runtime.spec import to_json
+from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import STANDS, Evidence
 from runtime.suite.units import Target

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks.noise import Noise
-from runtime.backends.batch_halving import BatchHalving
 from runtime.errors import BadData
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
+from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite

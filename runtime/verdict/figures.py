@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime import sequential
 from runtime.attacks import any_bounded
 from runtime.checks.blind import undetected
 from runtime.checks.claim import WEAK_EVIDENCE, check_claim
@@ -16,6 +15,7 @@ from runtime.spec import DataRecord, Gate
 from runtime.statistics import decide, wilson
 from runtime.suite.campaign import COUNTS
 from runtime.suite.plan import BLIND
+from runtime.verdict import sequential
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

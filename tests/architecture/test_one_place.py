@@ -7,7 +7,7 @@ import pytest
 from tests.paths import ROOT
 
 PLACES = {
-    r"from rich\.table": {"runtime/tables.py"},  # no other table reads a text as markup
+    r"from rich\.table": {"runtime/report/tables.py"},  # no other table reads a text as markup
     r":\.\d%\}": set(),  # percent is runtime.words.percent
     r"255 \*[^\n]*\}/255": {"runtime/words.py"},  # a radius is runtime.words.radius
     r"fcntl": {"runtime/locks.py"},
