@@ -34,7 +34,7 @@ WARM_UP, ROUNDS = 2, 12
 def trainer(overrides: list[str]) -> tuple[Trainer, Batches]:
     """Return a trainer of the recipe and its batches."""
     recipe, device = load_recipe("fashion-mini", overrides), training_device()
-    dataset = load_dataset(recipe.data.name, recipe.data.path)
+    dataset = load_dataset(recipe.data.name, recipe.data.path, preprocessing=recipe.data.size)
     card = network_card(recipe, dataset)
     torch.manual_seed(recipe.seed)
     student = card.build().to(device, memory_format=torch.channels_last)

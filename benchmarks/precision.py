@@ -162,7 +162,7 @@ def measure(run: Path, n: int) -> dict[str, Any]:
     """Measure one run."""
     trained = open_run(run, "best")
     recipe = trained.recipe
-    data = load_dataset(recipe.data.name, recipe.data.path, DATA_ROOT)
+    data = load_dataset(recipe.data.name, recipe.data.path, DATA_ROOT, preprocessing=recipe.data.size)
     images, eps = data.test.first(n), recipe.threat.eps
     training, held = hold_out(data.train, recipe.data.holdout, recipe.seed)
     calibration, _ = calibration_images(training, data.test, 512, recipe.seed)

@@ -12,12 +12,14 @@ from export.foreign.order import Label, Order, name_of
 from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
 from runtime.commands.engine_options import gradient_option
-from runtime.commands.preparers import Wanted, mean_option, std_option
+from runtime.commands.preparers import Wanted, data_root_option, mean_option, std_option
 from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, written
-from runtime.images.image_set import DATA_ROOT
+from runtime.images.classes import read_classes
+from runtime.images.preprocessing import SIZE, Size
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
-from runtime.verdict.options import FRACTION
+from runtime.verdict.options import CLASSES, FRACTION
+from runtime.words import percent
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",")) if value else ()
+    return () if value is None else read_classes(value)
 
 
 def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -52,6 +54,12 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Where model and .npz have their channels, if their shapes do not tell.",
 )
 @click.option(
+    "--size",
+    callback=reader(Size, SIZE),
+    help="Resize the pictures of a folder to cover this size, then cut its middle out: 224, 96x128, or 256:224 to cut "
+    "224 of 256.",
+)
+@click.option(
     "--eps",
     callback=reader(Fraction, FRACTION),
     default="8/255",
@@ -66,15 +74,9 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 )
 @gradient_option
 @click.option("--name", callback=_name, help="Of the model.  [default: the file's]")
-@click.option("--classes", callback=_names, help="Their names, comma-separated, in the order of the logits.")
+@click.option("--classes", callback=_names, help=CLASSES)
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
-@click.option(
-    "--data-root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DATA_ROOT,
-    show_default=True,
-    help="Where data sets known by name lie or are downloaded to.",
-)
+@data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
 @key_option
 def pack(
@@ -87,7 +89,7 @@ def pack(
 ) -> None:
     """Turn anyone's ONNX classifier into a bundle."""
     chosen = choice(options)
-    label = Label(*(options.pop(field) for field in ("name", "classes", "version")))
+    label = Label(*(options.pop(field) for field in ("name", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
     out = out or Path("bundles") / (label.name or name_of(model))
     _say(pack_model(Order(model, wanted, ThreatModel(eps=eps), label, chosen, calibration), out, key))
@@ -107,7 +109,7 @@ def _say(manifest: Manifest, *, err: bool = False) -> None:
         assert parity is not None
         click.echo(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against "
-            f"{packed.file}: same prediction {parity.prediction_agreement:.2%}, outputs within "
+            f"{packed.file}: same prediction {percent(parity.prediction_agreement, 2)}, outputs within "
             f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph"),
             err=err,
         )

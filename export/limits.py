@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadModel
+from runtime.words import percent
 
 if TYPE_CHECKING:
     from runtime.bundle.manifest import Parity
@@ -41,7 +42,7 @@ def refuse_beyond_limits(precision: str, parity: Parity, said: tuple[str, ...] =
     if broken:
         raise BadModel(
             f"the exported {precision} graph is not the network: {', '.join(broken)} beyond the limit "
-            f"({parity.max_logit_error:.2e}, {parity.prediction_agreement:.2%}"
+            f"({parity.max_logit_error:.2e}, {percent(parity.prediction_agreement, 2)}"
             + (")" if gradient is None else f", {gradient:.2e})"),
             hint="; ".join((*said, "look for layers that act otherwise in evaluation mode, or report this")),
         )

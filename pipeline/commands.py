@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
 from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
+from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, written
 from runtime.images.find import find_images
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
 from runtime.progress import log
 from runtime.spec import PARENT
 from runtime.verdict.options import VerifyOptions
+from runtime.words import percent
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -49,13 +52,6 @@ def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str
 
 recipe_argument = click.argument("recipe", callback=checked("recipe"))
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
-data_root_option = click.option(
-    "--data-root",
-    type=DIRECTORY,
-    default=DATA_ROOT,
-    show_default=True,
-    help="Where data sets known by name lie or are downloaded to.",
-)
 run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 checkpoint_option = click.option(
     "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
@@ -152,7 +148,7 @@ def _print_summary(summary: Summary, out: Path) -> None:
     for which, figures in (("best", summary.best), ("last", summary.last)):
         click.echo(
             f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "
-            f"clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
+            f"clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}"
         )
     precision = in_words(summary.precision, summary.search_precision)
     click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {precision}: {out}")
@@ -170,16 +166,25 @@ def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOpti
     directories = choose_directories(
         options, report, name=recipe.name, precision=PARENT, gate=recipe.gate, has_parent=False
     )
-    subject = run_subject(trained, _evaluation_images(trained, options), device=training_device())
+    classes = options.class_names_or(trained.card.classes)
+    subject = run_subject(trained, _evaluation_images(trained, options, classes), device=training_device())
+    subject = replace(subject, classes=classes)
     judge_subject(subject, options, report, directories)
 
 
-def _evaluation_images(trained: TrainedRun, options: VerifyOptions) -> ImageSet:
+def _evaluation_images(trained: TrainedRun, options: VerifyOptions, classes: tuple[str, ...]) -> ImageSet:
     card, data = trained.card, trained.recipe.data
     if options.data is None:
-        return load_dataset(data.name, data.path, options.data_root).test
+        dataset = load_dataset(data.name, data.path, options.data_root, preprocessing=data.size)
+        return replace(dataset.test.numbered(card.classes), classes=classes)
     return find_images(
-        options.data, layout=options.layout, channels=card.input.channels, classes=card.classes, root=options.data_root
+        options.data,
+        layout=options.layout,
+        channels=card.input.channels,
+        preprocessing=data.size,
+        size=options.size,
+        classes=classes,
+        root=options.data_root,
     )
 
 
@@ -208,6 +213,7 @@ def export(
     claims = Claims(
         name=recipe.name,
         classes=trained.card.classes,
+        preprocessing=recipe.data.size,
         threat_model=recipe.threat,
         version=version,
         gate=recipe.gate,
@@ -215,7 +221,8 @@ def export(
         provenance=_provenance(trained),
         ships=chosen.ships,
     )
-    data = load_dataset(recipe.data.name, recipe.data.path, data_root)
+    data = load_dataset(recipe.data.name, recipe.data.path, data_root, preprocessing=recipe.data.size)
+    data = data.numbered(trained.card.classes)
     manifest = export_network(
         trained.network,
         shape=trained.card.input,
@@ -232,7 +239,7 @@ def export(
         assert parity.median_gradient_error is not None
         click.echo(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against PyTorch on "
-            f"{manifest.evaluation.n} images: same prediction {parity.prediction_agreement:.2%}, logits within "
+            f"{manifest.evaluation.n} images: same prediction {percent(parity.prediction_agreement, 2)}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )
     if len(manifest.graphs) > 1:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from runtime.errors import MissingEnvironment, UsageFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -61,6 +64,22 @@ def new_directory(path: Path) -> Iterator[Path]:
         sync_directory(place)
 
 
+PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_plain(path: Path) -> tuple[int, os.stat_result]:
+    """Open a file that somebody else may have put there, and say what it is: no link is followed, no pipe waited for.
+
+    Whoever calls it closes the handle, and looks whether it is a plain file.
+
+    Raises:
+        OSError: it cannot be opened; ELOOP for a link.
+
+    """
+    handle = os.open(path, PLAIN)
+    return handle, os.fstat(handle)
+
+
 def sync_directory(path: Path) -> None:
     """Bring the names in a directory to the disk: a rename is lasting only after this."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -100,6 +119,13 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise MissingEnvironment(f"{place} cannot be written to: {error.strerror}", hint="name another --out") from None
+
+
+def npz_of(arrays: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an .npz of arrays, by name."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def sha256(data: bytes) -> str:

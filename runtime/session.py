@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.spec import Precision
 
 Array = Any
@@ -110,6 +112,10 @@ class Session(Protocol):
 
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
+
+    def unoptimised(self) -> Callable[[], Session] | None:
+        """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
+        return None
 
     def close(self) -> None:
         """Let go of what the session holds beside memory of Python's; a second time nothing happens."""

@@ -8,13 +8,20 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 
 class Frozen(BaseModel):
     """A record that is checked once, refuses unknown keys and never changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return where and how a record is wrong first, as 'input.height: Field required'; a wrong schema before all."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    first = next((fault for fault in faults if fault["loc"] == ("schema",)), faults[0])
+    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
 
 
 def parse_fraction(value: Any) -> Any:

@@ -119,6 +119,7 @@ def decide(
     difference: Interval | None,
     blocking: Sequence[str] = (),
     *,
+    unproven: Sequence[str] = (),
     hidden: float = 0.0,
     interval: str = "95 % interval",
 ) -> Decision:
@@ -129,6 +130,8 @@ def decide(
         robust: 95 % interval of robust accuracy; None where no attack ran.
         difference: 95 % interval of its difference to what is compared with; None without a comparison.
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
+        unproven: reasons why the run is too weak for its gate; any keeps it from passing. It may fail all the same:
+            more evidence would only break more.
         hidden: points of robust accuracy that the checks may have missed; no gate passes by them.
         interval: what the reasons call both.
 
@@ -145,7 +148,10 @@ def decide(
         return Decision("measured", reasons)
     verdicts = {decision.verdict for decision in decisions}
     worst: tuple[Verdict, ...] = ("failed", "inconclusive")
-    return Decision(next((verdict for verdict in worst if verdict in verdicts), "passed"), reasons)
+    verdict: Verdict = next((verdict for verdict in worst if verdict in verdicts), "passed")
+    if unproven and verdict == "passed":
+        return Decision("inconclusive", [*unproven, *reasons])
+    return Decision(verdict, reasons)
 
 
 def _fail_under(least: float, robust: Interval | None, hidden: float, interval: str) -> Decision:

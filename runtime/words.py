@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 
 def printable(text: str) -> str:
     """Return a text from outside on one line, with '?' for what would move the cursor or colour the rest."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def percent(fraction: float) -> str:
-    """Write a fraction as percent with one decimal."""
-    return f"{100 * fraction:.1f} %"
+def timestamp() -> str:
+    """Return the time now, ISO 8601 in UTC to the second."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """Write a fraction as percent, by default with one decimal."""
+    return f"{100 * fraction:.{digits}f} %"
 
 
 def points(fraction: float) -> str:

@@ -22,6 +22,33 @@ linear (float[B, 1, 4, 4] input) => (float[B, K] logits) {
 }
 """
 
+HALVED = FORWARD.replace("linear (", "halved (").replace(
+    "  flat = Flatten(input)",
+    """  half = Constant <value = float16[1] {0}> ()
+  nothing = Cast <to = 1> (half)
+  same = Add(input, nothing)
+  flat = Flatten(same)""",
+)
+"""The same classifier, to the bit; a float16 in it makes it fp16."""
+IN_BYTES = FORWARD.replace("linear (", "quantised (").replace(
+    "  flat = Flatten(input)",
+    """  step = Constant <value_float = 0.007874> ()
+  zero = Constant <value = int8 {0}> ()
+  level = QuantizeLinear(input, step, zero)
+  stepped = DequantizeLinear(level, step, zero)
+  flat = Flatten(stepped)""",
+)
+"""The linear classifier whose input is rounded to 127 levels: without a slope of its own."""
+ROUNDED = FORWARD.replace("linear (", "rounded (").replace(
+    "  flat = Flatten(input)",
+    """  steps = Constant <value_float = 127.0> ()
+  many = Mul(input, steps)
+  level = Round(many)
+  stepped = Div(level, steps)
+  flat = Flatten(stepped)""",
+)
+"""The same by arithmetic."""
+
 GRADIENT = """
 <ir_version: 8, opset_import: ["" : 18]>
 gradient (float[B, 1, 4, 4] input, float[B, 3] label, float[B, 4] weights, float[B, 3] cotangent)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import EVALUATION
+from runtime.words import percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _model_index(manifest: Manifest, reference: Reference) -> list[str]:
         "    - name: clean accuracy",
         "      type: accuracy",
         f"      value: {reference.clean}",
-        f"    - name: {_text(f'accuracy under PGD, {threat.norm}, eps {255 * threat.eps:.3g}/255')}",
+        f"    - name: {_text(f'accuracy under PGD, {threat.norm}, eps {radius(threat.eps)}')}",
         "      type: accuracy",
         f"      value: {reference.pgd}",
         *_agreement(manifest),
@@ -119,6 +120,7 @@ def _what_it_is(manifest: Manifest) -> list[str]:
         f"An image classifier as an ONNX graph ({', '.join(manifest.graphs)}), exported {manifest.created}.",
         f"Input: `input`, float32, [batch, {image.channels}, {image.height}, {image.width}] in [0, 1]; "
         "the normalisation is inside the graph.",
+        *([f"Pictures were {manifest.preprocessing.in_words()}."] if manifest.preprocessing else []),
         f"Output: `logits` of {len(manifest.classes)} classes, in this order: {', '.join(manifest.classes)}.",
     ]
 
@@ -128,7 +130,7 @@ def _threat_model(manifest: Manifest) -> list[str]:
     return [
         "## Threat model",
         "",
-        f"To be judged against changes of at most {255 * eps:.3g}/255 in every pixel (L-infinity {eps:.5f}), "
+        f"To be judged against changes of at most {radius(eps)} in every pixel (L-infinity {eps:.5f}), "
         "by an attacker who knows the weights. Nothing is claimed of other norms, larger changes, or images unlike "
         "the training data. How it was trained is in the recipe, in manifest.json.",
     ]
@@ -144,8 +146,8 @@ def _figures(reference: Reference | None) -> list[str]:
         "",
         "| | accuracy |",
         "|---|---|",
-        f"| clean | {reference.clean:.1%} |",
-        f"| PGD | {reference.pgd:.1%} |",
+        f"| clean | {percent(reference.clean)} |",
+        f"| PGD | {percent(reference.pgd)} |",
         "",
         "PGD gives an upper bound on robust accuracy: stronger attacks find more. What counts is what "
         "`edgeproof verify` measures on the device.",
@@ -188,7 +190,7 @@ def _ranges(calibration: Calibrated | None) -> str:
 def _parity(parities: dict[str, Parity]) -> list[str]:
     rows = [
         f"| {name} | {p.max_logit_error:.1e} (at most {p.max_logit_error_limit:.0e}) "
-        f"| {p.prediction_agreement:.2%} (at least {p.prediction_agreement_limit:.1%}) "
+        f"| {percent(p.prediction_agreement, 2)} (at least {percent(p.prediction_agreement_limit)}) "
         f"| {_gradient_error(p)} |"
         for name, p in parities.items()
     ]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from runtime.images.image_set import ImageSet
+    from runtime.images.preprocessing import Preprocessing
 
 MODEL_CARD = "MODEL_CARD.md"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -60,6 +61,7 @@ class Claims:
     Args:
         name: of the model.
         classes: their names, in the order of the logits.
+        preprocessing: what was done to pictures of other sizes.
         threat_model: what the model is judged against.
         version: monotonic; a device refuses to go back.
         gate: what a release must reach.
@@ -74,6 +76,7 @@ class Claims:
     name: str
     classes: tuple[str, ...]
     threat_model: ThreatModel
+    preprocessing: Preprocessing | None = None
     version: int = 1
     gate: Gate = field(default_factory=Gate)
     reference: Reference | None = None
@@ -118,7 +121,7 @@ def write_bundle(
 
     """
     shape = input_shape(next(iter(precisions.values())).forward)
-    evaluation.check_fits(shape, len(claims.classes))
+    evaluation.check_fits(shape, claims.classes)
     contents = {
         **_model_files(precisions),
         EVALUATION: _npz(images=evaluation.images, labels=evaluation.labels, ids=evaluation.ids),
@@ -149,6 +152,7 @@ def _manifest(
         version=claims.version,
         created=claims.created,
         input=InputShape(channels=channels, height=height, width=width),
+        preprocessing=claims.preprocessing,
         classes=claims.classes,
         threat_model=claims.threat_model,
         ships=claims.ships or shipping(precisions),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import BadData, BadModel
+from runtime.errors import BadData
+from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates
 from runtime.images.find import find_images
 from runtime.images.image_set import PLAIN_CHANNELS
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from runtime.commands.preparers import Wanted
     from runtime.images.image_set import ImageSet, Layout
 
+DATA = "--data"
 
-def images_for(model: ModelProto, wanted: Wanted, classes: tuple[str, ...], option: str = "--data") -> ImageSet:
+
+def images_for(model: ModelProto, wanted: Wanted, option: str = DATA) -> ImageSet:
     """Read the images `option` names; `layout` is of the model too, so that it counts only where they do not tell.
 
     Raises:
@@ -30,7 +32,8 @@ def images_for(model: ModelProto, wanted: Wanted, classes: tuple[str, ...], opti
             root=wanted.data_root,
             layout=layout,
             channels=_channels(model),
-            classes=classes,
+            preprocessing=wanted.size,
+            size=wanted.size if option == DATA else None,
             option=option,
         )
 
@@ -49,18 +52,17 @@ def check_normalisation(wanted: Wanted, channels: int) -> None:
             raise BadData(f"{option} has {len(values)} values, the images {channels} channels", hint="one each, or one")
 
 
-def class_names(given: tuple[str, ...], data: str, classes: int) -> tuple[str, ...]:
-    """Return the names given, those of an image folder, or numbers.
+def class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[str, ...]:
+    """Return the names given, those that the images have, or numbers.
 
     Raises:
-        BadModel: another number of names was given than the model has logits.
+        BadData: there are not as many as logits, or two are the same.
 
     """
-    if given and len(given) != classes:
-        raise BadModel(f"the model has {classes} logits, but {len(given)} class names were given")
-    folders = [path.name for path in Path(data).iterdir() if path.is_dir()] if Path(data).is_dir() else []
-    folders = sorted(name for name in folders if not name.startswith("."))
-    return given or (tuple(folders) if len(folders) == classes else tuple(str(number) for number in range(classes)))
+    refuse_duplicates(given, "--classes")
+    names = given or images.classes or numbers(logits)
+    refuse_another_count("--classes" if given else images.name, names, logits)
+    return names
 
 
 def _channels(model: ModelProto) -> int | None:

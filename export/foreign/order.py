@@ -22,13 +22,11 @@ class Label:
 
     Args:
         name: of the model, a `runtime.spec.Name`; made of the file's by default.
-        classes: their names, in the order of the logits; folder names or numbers by default.
         version: of the bundle, rising.
 
     """
 
     name: str | None = None
-    classes: tuple[str, ...] = ()
     version: int = 1
 
 
@@ -38,7 +36,7 @@ class Order:
 
     Args:
         path: the ONNX file.
-        wanted: images, layout, normalisation, and whether a gradient graph is wanted.
+        wanted: images, classes, layout, size, normalisation, and whether a gradient graph is wanted.
         threat_model: what the model is judged against.
         label: names and version.
         choice: of precisions; by default the one that the model computes in.

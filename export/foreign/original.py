@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from export.foreign.softmax import CUTS, ties
 from export.graph.floating import REAL
 from export.graph.passes import to_bytes
+from runtime.backends.providers import FATAL, load_onnxruntime
 from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
 
@@ -30,7 +30,6 @@ BATCH = 64
 BATCHES = (1, 2, 5)
 """Batches in which the packed graph must answer as the original does image by image."""
 BATCH_IN_LAST_BITS = "ONNX Runtime rounds its logits otherwise in another batch: another --batch may change figures"
-FATAL = 4
 
 
 class Original:
@@ -50,7 +49,7 @@ class Original:
     def __init__(self, model: ModelProto, adapted: Adapted, mean: Sequence[float], std: Sequence[float]) -> None:
         self._interface, self.cut = adapted.interface, adapted.cut
         self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
-        onnxruntime.set_default_logger_severity(FATAL)
+        onnxruntime = load_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         try:

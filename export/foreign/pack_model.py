@@ -78,7 +78,7 @@ class Read:
 def read_file_and_images(order: Order) -> Read:
     """Read the ONNX file, and the images that it is to be judged on."""
     model = read_model(order.path)
-    return Read(order, model, images_for(model, order.wanted, order.label.classes))
+    return Read(order, model, images_for(model, order.wanted))
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,14 @@ class Fitted(Read):
 
 def fit_to_images(read: Read) -> Fitted:
     """Put the model behind an interface that takes these images, and see that the labels are of its classes."""
-    order, wanted, images = read.order, read.order.wanted, read.images
+    wanted, images = read.order.wanted, read.images
     image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
     check_normalisation(wanted, image[0])
     adapted = adapt(read.model, image, layout=wanted.layout, mean=wanted.mean, std=wanted.std)
-    names = class_names(order.label.classes, wanted.data, classes_of(adapted.model))
-    images.check_fits(image, len(names))
-    return Fitted(**vars(read), adapted=adapted, classes=names)
+    names = class_names(wanted.classes, images, classes_of(adapted.model))
+    images = images.numbered(names)
+    images.check_fits(image, names)
+    return Fitted(**{**vars(read), "images": images}, adapted=adapted, classes=names)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def draw_calibration(fitted: Fitted) -> Drawn:
     order, calibration = fitted.order, None
     if order.calibration:
         wanted = replace(order.wanted, data=order.calibration)
-        others = images_for(fitted.model, wanted, order.label.classes, "--calibration")
+        others = images_for(fitted.model, wanted, "--calibration").numbered(fitted.classes)
         used, held = calibration_images(others, fitted.images, order.choice.images)
         eps = order.threat_model.eps if wanted.gradient else None
         calibration = Calibration(used, order.choice.method, order.choice.keep, held, eps)
@@ -189,6 +190,7 @@ def write(compared: Compared, out: Path, key: EllipticCurvePrivateKey | None) ->
             name=order.label.name or name_of(order.path),
             classes=compared.classes,
             threat_model=order.threat_model,
+            preprocessing=order.wanted.size,
             version=order.label.version,
             ships=order.choice.ships,
             packed=Packed(

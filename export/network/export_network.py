@@ -61,7 +61,7 @@ def export_network(
 
     """
     check_new_directory(out)
-    evaluation.check_fits((shape.channels, shape.height, shape.width), len(claims.classes))
+    evaluation.check_fits((shape.channels, shape.height, shape.width), claims.classes)
     frozen = copy.deepcopy(network).eval().requires_grad_(False)
     logits = reference_logits(frozen, evaluation)
     if logits.shape[1] != len(claims.classes):

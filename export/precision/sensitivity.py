@@ -11,9 +11,10 @@ from export.graph.passes import classes_of
 from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
-from runtime.backends.batch_halving import BatchHalving
 from runtime.progress import Silent, log
+from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.words import percent
 
 if TYPE_CHECKING:
     from export.graph.passes import Prepared
@@ -42,7 +43,7 @@ class Accuracy:
 
     def __str__(self) -> str:
         """Return both in words."""
-        return f"clean {self.clean:.1%}" + ("" if self.pgd is None else f", PGD-10 {self.pgd:.1%}")
+        return f"clean {percent(self.clean)}" + ("" if self.pgd is None else f", PGD-10 {percent(self.pgd)}")
 
 
 def accuracy(candidate: Candidate, images: ImageSet, eps: float | None) -> Accuracy:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +18,12 @@ from torchvision import datasets
 from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.files import sha256
+from runtime.images.classes import listed, numbers
+from runtime.images.find import DATASETS_GROUP
 from runtime.images.folder import read_folder
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.images.npz import read_npz
+from runtime.images.preprocessing import Preprocessing
 
 EMBEDDED = Path(__file__).parent / "embedded"
 CPU = torch.device("cpu")
@@ -28,14 +33,13 @@ DECODED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images of one data set, and the names of its classes."""
+    """Training and test images of one data set, whose labels number the same classes."""
 
     train: ImageSet
     test: ImageSet
-    classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check that both splits show images of one shape, of the classes named.
+        """Check that both splits show images of one shape, of the same classes.
 
         Raises:
             BadData: they do not, or there is one class only.
@@ -43,17 +47,43 @@ class Dataset:
         if len(self.classes) < 2:
             raise BadData(f"{self.train.name} has {len(self.classes)} class", hint="a classifier needs two")
         channels, height, width = self.train.images.shape[1:]
-        for split in (self.train, self.test):
-            split.check_fits((channels, height, width), len(self.classes))
+        self.test.check_fits((channels, height, width), self.classes)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes, in the order of their numbers."""
+        assert self.train.classes is not None
+        return self.train.classes
+
+    def numbered(self, classes: tuple[str, ...]) -> Dataset:
+        """Return the set with labels that number a network's classes; see `ImageSet.numbered`."""
+        return Dataset(self.train.numbered(classes), self.test.numbered(classes))
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """A data set known by name: what an entry point of `edgeproof.datasets` names. Called, it gives its test images.
+
+    Args:
+        load: reads it from a directory, or downloads it there.
+
+    """
+
+    load: Callable[[Path], Dataset]
+
+    def __call__(self, root: Path) -> ImageSet:
+        """Return the test images."""
+        return self.load(root).test
 
 
 FASHION_MINI_SHA256 = "e8c1a390a6ec608e38ed1e89a0da75d0bd395398b7e8068a3982f86b28b5d0d5"
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+PARTS = ("images", "labels", "ids")
 
 
-def load_fashion_mini(root: Path) -> Dataset:
+def _fashion_mini(root: Path) -> Dataset:
     """Load the embedded 10,000 training and 2,000 test images of Fashion-MNIST; `root` is not used.
 
     Raises:
@@ -65,30 +95,12 @@ def load_fashion_mini(root: Path) -> Dataset:
         raise BadData(f"{path} is missing or damaged", hint="install edgeproof again")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         train, test = (
-            ImageSet(f"fashion-mini/{split}", *(file[f"{split}_{part}"] for part in ("images", "labels", "ids")))
+            ImageSet(
+                f"fashion-mini/{split}", **{part: file[f"{split}_{part}"] for part in PARTS}, classes=FASHION_CLASSES
+            )
             for split in ("train", "test")
         )
-    return Dataset(train, test, FASHION_CLASSES)
-
-
-def load_fashion_mnist(root: Path) -> Dataset:
-    """Load Fashion-MNIST from `root`, or download it there."""
-    return _torchvision("fashion-mnist", datasets.FashionMNIST, root)
-
-
-def load_cifar10(root: Path) -> Dataset:
-    """Load CIFAR-10 from `root`, or download it there."""
-    return _torchvision("cifar10", datasets.CIFAR10, root)
-
-
-def load_cifar100(root: Path) -> Dataset:
-    """Load CIFAR-100, with its 100 fine classes, from `root`, or download it there."""
-    return _torchvision("cifar100", datasets.CIFAR100, root)
-
-
-def load_svhn(root: Path) -> Dataset:
-    """Load the cropped digits of SVHN, 73,257 and 26,032, from `root`, or download them there."""
-    return _torchvision("svhn", _svhn, root)
+    return Dataset(train, test)
 
 
 def _svhn(root: Path, *, train: bool, download: bool) -> SimpleNamespace:
@@ -96,58 +108,82 @@ def _svhn(root: Path, *, train: bool, download: bool) -> SimpleNamespace:
     return SimpleNamespace(data=split.data.transpose(0, 2, 3, 1), targets=split.labels, classes="0123456789")
 
 
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
-    "fashion-mini": load_fashion_mini,
-    "fashion-mnist": load_fashion_mnist,
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
-    "svhn": load_svhn,
-}
+TESTS = ("test", "val", "valid", "validation")
+"""What the part beside train/ may be called; of several the first is taken."""
 
 
-def load_dataset(name: str | None, path: Path | None, root: Path = DATA_ROOT, *, sharing: int = 1) -> Dataset:
-    """Load a data set by its name in DATASETS, or from a path.
+def load_dataset(
+    name: str | None,
+    path: Path | None,
+    root: Path = DATA_ROOT,
+    *,
+    preprocessing: Preprocessing | None = None,
+    sharing: int = 1,
+) -> Dataset:
+    """Load a data set by the name of its entry point, or from a path.
 
-    A path is a directory with train/ and test/ (or val/), each with one folder a class; or with train.npz and
-    test.npz, each holding `x` and `y`. The training images of a folder are decoded now where they fill at most half of
-    the free memory, once for each of `sharing` processes on this machine, else whenever they are looked at.
+    A path is a directory with train/ and one of TESTS, each with one folder a class; or with train.npz and such an
+    .npz, each holding images and labels. Pictures of a folder are brought to the size of `preprocessing`. Its training
+    images are decoded now where they fill at most half of the free memory, once for each of `sharing` processes on this
+    machine, else whenever they are looked at.
 
     Raises:
-        BadData: unknown name; nothing usable at the path; says where it looked.
+        BadData: unknown name; nothing usable at the path; says where it looked. A size of what are no pictures.
 
     """
     if path is not None:
-        return _from_path(path, sharing)
-    if name not in DATASETS:
-        raise BadData(f"no data set is called {name!r}", hint=f"known: {', '.join(sorted(DATASETS))}; or give a path")
-    return DATASETS[name](root)
+        return _from_path(path, preprocessing, sharing)
+    known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
+    found = known[name].load() if name in known else None
+    if not isinstance(found, KnownSet):
+        raise BadData(
+            f"no data set to train on is called {name!r}", hint=f"known: {', '.join(sorted(known))}; or give a path"
+        )
+    return found.load(root)
 
 
-def _from_path(path: Path, sharing: int) -> Dataset:
-    if (path / "train.npz").is_file():
-        train, test = (read_npz(path / f"{split}.npz", name=f"{path.name}/{split}") for split in ("train", "test"))
-        count = int(max(train.labels.max(), test.labels.max())) + 1
-        if count > len(train):
-            raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels count from 0")
-        return Dataset(train, test, tuple(str(label) for label in range(count)))
-    for test_name in ("test", "val"):
-        if (path / "train").is_dir() and (path / test_name).is_dir():
-            train, classes = read_folder(path / "train", name=f"{path.name}/train", decoded=False)
-            if train.images.size * sharing <= DECODED_SHARE * free_memory(CPU):
-                train = _decoded(train)
-            channels = train.images.shape[1]
-            test, test_classes = read_folder(path / test_name, channels=channels, name=f"{path.name}/{test_name}")
-            if classes != test_classes:
-                raise BadData(f"{path}: train/ and {test_name}/ have different class folders")
-            return Dataset(train, test, classes)
+def _from_path(path: Path, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
+    for read, suffix in ((_arrays, ".npz"), (_folders, "")):
+        tests = [name for name in TESTS if (path / f"{name}{suffix}").exists()]
+        if (path / f"train{suffix}").exists() and tests:
+            return read(path, tests[0], preprocessing, sharing)
+    beside = " or ".join(f"{name}/" for name in TESTS)
     raise BadData(
         f"{path.resolve()} holds no data set",
-        hint="looked for train/ with test/ or val/ (a folder a class), and for train.npz with test.npz (x and y)",
+        hint=f"looked for train/ with {beside} (a folder a class), and for train.npz with test.npz (x and y)",
     )
 
 
+def _arrays(path: Path, beside: str, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
+    if preprocessing is not None:
+        raise BadData(f"{path}: size is of the pictures of a folder, an .npz has its own", hint="leave data.size out")
+    train = read_npz(path / "train.npz", name=f"{path.name}/train", split="train")
+    test = read_npz(path / f"{beside}.npz", name=f"{path.name}/{beside}")
+    count = int(max(train.labels.max(), test.labels.max())) + 1
+    if count > len(train):
+        raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels count from 0")
+    return Dataset(*(replace(split, classes=numbers(count)) for split in (train, test)))
+
+
+def _folders(path: Path, beside: str, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
+    train = read_folder(path / "train", preprocessing=preprocessing, name=f"{path.name}/train", decoded=False)
+    if train.images.size * sharing <= DECODED_SHARE * free_memory(CPU):
+        train = _decoded(train)
+    channels = train.images.shape[1]
+    test = read_folder(path / beside, channels=channels, preprocessing=preprocessing, name=f"{path.name}/{beside}")
+    _refuse_other_classes(path, train, test)
+    return Dataset(train, test)
+
+
+def _refuse_other_classes(path: Path, train: ImageSet, test: ImageSet) -> None:
+    for one, other in ((train, test), (test, train)):
+        alone = [name for name in one.classes or () if name not in (other.classes or ())]
+        if alone:
+            raise BadData(f"{path}: {one.name} has class folders that {other.name} lacks: {listed(alone)}")
+
+
 def _decoded(images: ImageSet) -> ImageSet:
-    return ImageSet(images.name, np.asarray(images.images), images.labels, images.ids)
+    return replace(images, images=np.asarray(images.images))
 
 
 def _torchvision(name: str, kind: Callable[..., Any], root: Path) -> Dataset:
@@ -158,38 +194,23 @@ def _torchvision(name: str, kind: Callable[..., Any], root: Path) -> Dataset:
             f"{name} is neither in {root.resolve()} nor could it be downloaded: {error}",
             hint="put torchvision's files there, or name their place with --data-root",
         ) from None
-    return Dataset(_image_set(f"{name}/train", train), _image_set(f"{name}/test", test), tuple(train.classes))
+    classes = tuple(train.classes)
+    return Dataset(_image_set(f"{name}/train", train, classes), _image_set(f"{name}/test", test, classes))
 
 
-def _image_set(name: str, split: Any) -> ImageSet:
+def _image_set(name: str, split: Any, classes: tuple[str, ...]) -> ImageSet:
     images = np.asarray(split.data)
     images = images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return ImageSet(name, images, np.asarray(split.targets, np.int64), np.arange(len(images)))
+    return ImageSet(name, images, np.asarray(split.targets, np.int64), np.arange(len(images)), classes)
 
 
-def fashion_mini(root: Path) -> ImageSet:
-    """Return the test images of fashion-mini."""
-    return load_fashion_mini(root).test
-
-
-def fashion_mnist(root: Path) -> ImageSet:
-    """Return the test images of Fashion-MNIST."""
-    return load_fashion_mnist(root).test
-
-
-def cifar10(root: Path) -> ImageSet:
-    """Return the test images of CIFAR-10."""
-    return load_cifar10(root).test
-
-
-def cifar100(root: Path) -> ImageSet:
-    """Return the test images of CIFAR-100."""
-    return load_cifar100(root).test
-
-
-def svhn(root: Path) -> ImageSet:
-    """Return the test images of SVHN."""
-    return load_svhn(root).test
+fashion_mini = KnownSet(_fashion_mini)
+fashion_mnist = KnownSet(partial(_torchvision, "fashion-mnist", datasets.FashionMNIST))
+cifar10 = KnownSet(partial(_torchvision, "cifar10", datasets.CIFAR10))
+cifar100 = KnownSet(partial(_torchvision, "cifar100", datasets.CIFAR100))
+"""With its 100 fine classes."""
+svhn = KnownSet(partial(_torchvision, "svhn", _svhn))
+"""The cropped digits, 73,257 and 26,032."""
 
 
 def hold_out(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:

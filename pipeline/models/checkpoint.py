@@ -14,7 +14,7 @@ from pipeline.models import Blueprint, build_network
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, first_line
 from runtime.files import write_atomic
-from runtime.spec import Frozen
+from runtime.spec import Frozen, first_fault
 
 METADATA_KEY = "edgeproof"
 
@@ -73,6 +73,6 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, NetworkCard]:
         network = card.build()
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
+        reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
         raise BadModel(f"{path} is not a checkpoint of edgeproof: {reason}", hint="is the file whole?") from None
     return network, card

@@ -27,6 +27,7 @@ from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.recipe.file import in_place, read_recipe
 from pipeline.recipe.problems import keys, message, path
 from runtime.errors import BadRecipe
+from runtime.images.preprocessing import Size
 from runtime.spec import Digest, Frozen, Gate, Name, ThreatModel
 
 USUAL_DECAY = 0.999
@@ -36,12 +37,14 @@ USUAL_DECAY = 0.999
 class DataTable(Frozen):
     """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
 
+    `size` is what the pictures of a folder are resized and cropped to, before training and at every evaluation.
     `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
     (`stream`); `auto` takes the device where they fit.
     """
 
     name: str | None = None
     path: Path | None = None
+    size: Size | None = None
     holdout: Annotated[int, Field(gt=0)] = 1000
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
@@ -51,6 +54,8 @@ class DataTable(Frozen):
     def _one_source(self) -> DataTable:
         if (self.name is None) == (self.path is None):
             raise ValueError("give either name or path")
+        if self.size is not None and self.path is None:
+            raise ValueError("size is of the pictures of a folder: give its path")
         return self
 
 

@@ -17,7 +17,7 @@ from pipeline.recipe.schema import Recipe, load_recipe
 from runtime.errors import BadInput, BadRecipe, UsageFault
 from runtime.files import check_new_directory, sha256
 from runtime.locks import lock_if_free
-from runtime.spec import DataRecord, Digest, Frozen
+from runtime.spec import DataRecord, Digest, Frozen, first_fault
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
 METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
@@ -111,8 +111,8 @@ def read_summary(directory: Path) -> Summary | None:
     except OSError:
         return None
     except ValidationError as error:
-        first = error.errors()[0]["msg"]
-        raise BadInput(f"{directory / SUMMARY}: {first}", hint="the file is damaged, or of another version") from None
+        hint = "the file is damaged, or of another version"
+        raise BadInput(f"{directory / SUMMARY}: {first_fault(error)}", hint=hint) from None
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadData
 from runtime.files import write_atomic
+from runtime.images.classes import order_in_words
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import software
 from runtime.progress import log
@@ -109,7 +110,10 @@ def _trained(
     tell = log if fabric.is_global_zero else _say_nothing
     check_teacher(recipe)
     tell(f"{recipe.name}: reading the images")
-    dataset = load_dataset(recipe.data.name, recipe.data.path, data_root, sharing=local_processes(fabric))
+    data = recipe.data
+    dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size, sharing=local_processes(fabric))
+    if data.path is not None:
+        tell(f"{data.path}: {order_in_words(dataset.classes)}")
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     _check_batch(recipe, training, holdout)
     card = network_card(recipe, dataset)
@@ -120,7 +124,6 @@ def _trained(
         tell(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
     student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = recipe.data
     batches = Batches(
         training,
         recipe.train.batch,

@@ -19,7 +19,7 @@ from pipeline.runs.state import START_ANEW, Standing
 from runtime.errors import BadInput
 from runtime.files import write_atomic
 from runtime.progress import LINE_SECONDS
-from runtime.words import clock
+from runtime.words import clock, percent
 
 
 class TrainingLog:
@@ -89,7 +89,7 @@ class TrainingLog:
         self._write({"epoch": figures.epoch, "holdout_clean": figures.clean, "holdout_pgd": figures.pgd})
         self._board.add_scalar("holdout/clean", figures.clean, figures.epoch)
         self._board.add_scalar("holdout/pgd", figures.pgd, figures.epoch)
-        self.say(f"epoch {figures.epoch}: hold-out clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}")
+        self.say(f"epoch {figures.epoch}: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}")
 
     def say(self, line: str) -> None:
         """Print one line, above the bar where there is one."""

@@ -20,6 +20,7 @@ from pipeline.runs.directory import CHECKPOINTS, TeacherFigures
 from pipeline.runs.evaluate import holdout_accuracy
 from runtime.errors import BadModel, BadRecipe
 from runtime.images.image_set import ImageSet
+from runtime.words import percent
 
 MODELS = Path("models")
 """Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
@@ -87,7 +88,7 @@ class Teacher:
         """Return what a user should read of it before it teaches."""
         reached = self.figures
         return (
-            f"teacher: clean {reached.clean:.1%}, PGD-10 {reached.pgd:.1%} on {reached.n} hold-out images; "
+            f"teacher: clean {percent(reached.clean)}, PGD-10 {percent(reached.pgd)} on {reached.n} hold-out images; "
             + ("" if self.vouched else "no digest of it is known, and in [teacher] this holds later runs to it: ")
             + f'sha256 = "{self.sha256}"'
         )
@@ -119,8 +120,8 @@ def prepare_teacher(
     clean, pgd = holdout_accuracy(network, holdout, classes=classes, eps=recipe.threat.eps, device=device)
     if pgd < WEAK / classes and not allow_weak:
         raise BadModel(
-            f"the teacher is not robust: {pgd:.1%} under PGD-10 on {len(holdout)} hold-out images ({clean:.1%} clean), "
-            f"below {WEAK} times the {1 / classes:.1%} of chance",
+            f"the teacher is not robust: {percent(pgd)} under PGD-10 on {len(holdout)} hold-out images "
+            f"({percent(clean)} clean), below {WEAK} times the {percent(1 / classes)} of chance",
             hint="its data, classes or normalisation may be others; --allow-weak-teacher goes on with it all the same",
         )
     return Teacher(network, digest, vouched, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))

@@ -60,7 +60,8 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     if (out / RECORD).exists() and read_request(out).artifact_sha256 != trained.checkpoint_sha256:
         _set_aside(out, "it judged another network")
     data = trained.recipe.data
-    images = load_dataset(data.name, data.path, data_root).test
+    dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size)
+    images = dataset.test.numbered(trained.card.classes)
     subject = run_subject(trained, images, device=training_device())
     options = VerifyOptions(attacks=evaluation.attacks, n=evaluation.n, batch=evaluation.batch, data_root=data_root)
     log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")

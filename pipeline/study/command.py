@@ -15,12 +15,12 @@ from pipeline.study.publish import TABLE, publish
 from pipeline.study.results import read_cell
 from pipeline.study.run import Attempt, check_all_unchanged, check_ready, look, run_here, run_on_ray
 from pipeline.study.table import Table, by_reason
+from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
-from runtime.images.image_set import DATA_ROOT
 from runtime.progress import log
-from runtime.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table
 
 WIDTH = 240
 """Columns that a line of the table may take before its figures are cut short."""
@@ -38,13 +38,7 @@ class UnfinishedStudy(EdgeproofError):
 @click.option("--resume", is_flag=True, help="Go on in a directory that exists; finished cells are not repeated.")
 @click.option("--table", "only_table", is_flag=True, help="Run nothing: write the table of what is there.")
 @click.option("--ray", "address", metavar="ADDRESS", help="Run the cells on a Ray cluster: its address, auto or local.")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DATA_ROOT,
-    show_default=True,
-    help="Where data sets known by name lie or are downloaded to.",
-)
+@data_root_option
 @click.option("--allow-weak-teacher", is_flag=True, help="Go on with teachers that PGD brings near chance.")
 def study(
     study: str,

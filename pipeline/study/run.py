@@ -113,8 +113,9 @@ def check_ready(study: Study, cells: Sequence[Cell], out: Path, data_root: Path)
     for cell in left:
         if not (out / cell.name / RUN / SUMMARY).exists():
             check_teacher(cell.recipe)
-    for name, path in dict.fromkeys((cell.recipe.data.name, cell.recipe.data.path) for cell in left):
-        load_dataset(name, path, data_root)
+    tables = (cell.recipe.data for cell in left)
+    for name, path, size in dict.fromkeys((data.name, data.path, data.size) for data in tables):
+        load_dataset(name, path, data_root, preprocessing=size)
 
 
 def needs(cell: Cell, has_gpus: bool) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pipeline.study.plan import Study
 from pipeline.study.published import Published, published
 from pipeline.study.results import CellResult, Group, columns, gather
 from pipeline.training.precision import in_words
+from runtime.words import radius
 
 ABSENT = "–"
 
@@ -83,7 +84,7 @@ def images(groups: list[Group]) -> dict[str, str]:
 
 
 def _labels(group: Group, radii: bool) -> tuple[str, ...]:
-    return (group.student, group.method, *((eps(group.radius),) if radii else ()))
+    return (group.student, group.method, *((radius(group.radius),) if radii else ()))
 
 
 def _published(beside: Published | None, group: Group, theirs: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,11 +134,6 @@ def _points(found: Difference) -> str:
     return f"{100 * found.value:+.1f} (2 SE {200 * found.error:.1f})"
 
 
-def eps(radius: float) -> str:
-    """Write a radius in 1/255."""
-    return f"{255 * radius:g}/255"
-
-
 def notes(
     study: Study,
     results: list[CellResult],
@@ -147,7 +143,7 @@ def notes(
 ) -> tuple[str, ...]:
     """Say what the figures are: seeds, images, precision, machine, published source, methods, what is missing."""
     counts = ", ".join(f"{column} {n}" for column, n in images(groups).items())
-    radii = sorted({eps(result.threat_eps) for result in results})
+    radii = sorted({radius(result.threat_eps) for result in results})
     lines = [
         "Accuracy in percent: mean ± standard deviation over seeds; of one seed there is no spread. "
         f"Each column is on the first so many test images: {counts}. Attacked at eps {', '.join(radii)}.",

@@ -117,7 +117,7 @@ class OrtSession(Session):
         z, value, gradient = self._gradient.run(feeds, GRADIENT_OUTPUTS)
         return z, value, gradient
 
-    def unoptimised(self) -> Callable[[], OrtSession] | None:
+    def unoptimised(self) -> Callable[[], Session] | None:
         """Return what opens the forward graph as it is written; None on a provider that compiles it anyway."""
         return None if self._card.rounds_apart else self._plain
 

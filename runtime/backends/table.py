@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
@@ -134,13 +134,3 @@ def open_session(
     """
     check_precision(bundle, precision)
     return BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
-
-
-@runtime_checkable
-class _Optimises(Protocol):
-    def unoptimised(self) -> Callable[[], Session] | None: ...
-
-
-def unoptimised(session: Session) -> Callable[[], Session] | None:
-    """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
-    return session.unoptimised() if isinstance(session, _Optimises) else None

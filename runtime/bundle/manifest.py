@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from runtime.images.preprocessing import Preprocessing
 from runtime.spec import DataRecord, Digest, Frozen, Gate, Name, Precision, ThreatModel, to_json
 
 MANIFEST = "manifest.json"
@@ -123,13 +124,17 @@ class Packed(Frozen):
 
 
 class Manifest(Frozen):
-    """manifest.json: what is in the bundle and what is claimed of it."""
+    """manifest.json: what is in the bundle and what is claimed of it.
+
+    `preprocessing` is what was done to the pictures of a folder; other folders are brought to their size by it.
+    """
 
     schema_: Literal["edgeproof.bundle/1"] = Field(alias="schema", default="edgeproof.bundle/1")
     name: Name
     version: Annotated[int, Field(ge=1)] = 1
     created: str
     input: InputShape
+    preprocessing: Preprocessing | None = None
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     threat_model: ThreatModel
     ships: KnownPrecision

@@ -14,7 +14,9 @@ from runtime.bundle.graph_scan import refuse_outside_data
 from runtime.bundle.manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
 from runtime.bundle.signing import SIGN_AGAIN, Trust, authenticate
 from runtime.errors import BadBundle, BadSignature
+from runtime.files import open_plain
 from runtime.images.unlinked_file import LARGE, Copy, copied
+from runtime.spec import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,10 +119,7 @@ def _parse(path: Path, raw: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        faults = error.errors()
-        first = next((fault for fault in faults if fault["loc"] == ("schema",)), faults[0])
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise BadBundle(f"{path / MANIFEST}: {where}: {first['msg']}", hint=OTHER_MAKE) from None
+        raise BadBundle(f"{path / MANIFEST}: {first_fault(error)}", hint=OTHER_MAKE) from None
     if "schema_" not in manifest.model_fields_set:
         raise BadBundle(f"{path / MANIFEST}: schema: it names none", hint=OTHER_MAKE)
     named = {name for graph in manifest.graphs.values() for name in (graph.forward, graph.gradient) if name}
@@ -158,12 +157,11 @@ def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> Copy:
 def _read(path: Path, at_most: int) -> Copy:
     """Copy a plain file, which is opened once: no link is followed, no pipe waited for."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle, status = open_plain(path)
     except OSError as error:
         if error.errno not in NO_FILE:
             raise
         raise BadBundle(f"{path} {NO_FILE[error.errno]}", hint=COPY_AGAIN) from None
-    status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_size > at_most:
         os.close(handle)
         regular = stat.S_ISREG(status.st_mode)

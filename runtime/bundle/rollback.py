@@ -13,7 +13,7 @@ from runtime.bundle.manifest import MANIFEST
 from runtime.errors import BadInput, Rollback
 from runtime.files import sha256, write_atomic
 from runtime.locks import wait_for_lock
-from runtime.spec import Digest, Frozen, Name, to_json
+from runtime.spec import Digest, Frozen, Name, first_fault, to_json
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -59,7 +59,7 @@ def read_state(directory: Path) -> State:
         return State()
     except ValidationError as error:
         raise BadInput(
-            f"{path}: {error.errors()[0]['msg']}", hint="remove it only if this device may go back to any version"
+            f"{path}: {first_fault(error)}", hint="remove it only if this device may go back to any version"
         ) from None
 
 

@@ -30,6 +30,7 @@ from pydantic.alias_generators import to_camel
 from runtime.bundle.manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature
 from runtime.files import new_directory, sha256, write_atomic
+from runtime.spec import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -216,9 +217,7 @@ def _parse(record: type[Foreign], raw: bytes, fault: str) -> Foreign:
     try:
         return record.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "document"
-        raise BadSignature(f"{fault}: {where}: {first['msg']}", hint=SIGN_AGAIN) from None
+        raise BadSignature(f"{fault}: {first_fault(error)}", hint=SIGN_AGAIN) from None
 
 
 def _base64(text: Any) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 from runtime.checks.facts import Facts, Seen, not_run, seen
 from runtime.records.request import labelled
 from runtime.statistics import Pairs, mcnemar, wilson
-from runtime.words import percent
+from runtime.words import percent, radius
 
 SIGNIFICANT = 0.01
 """Of McNemar's test between FGSM and PGD."""
@@ -23,7 +23,7 @@ def far_from_chance(facts: Facts) -> Seen:
     low, _ = wilson(round(far.accuracy * far.n), far.n)
     chance = 1 / facts.classes
     message = (
-        f"at eps {255 * far.eps:.0f}/255 PGD leaves an accuracy of {percent(far.accuracy)} "
+        f"at eps {radius(far.eps)} PGD leaves an accuracy of {percent(far.accuracy)} "
         f"(low end {percent(low)}); chance is {percent(chance)}"
     )
     return seen(low > chance, message)
@@ -58,7 +58,7 @@ def black_box(facts: Facts) -> Seen:
     """What stands a search without gradients says little."""
     if not facts.within:
         return not_run("an attack within eps")
-    blind = not facts.white_box
-    return seen(
-        blind, "no attack used a gradient: what stands is weak evidence" if blind else "attacks with gradients ran too"
-    )
+    if facts.white_box:
+        return seen(False, "attacks with gradients ran too")
+    blocking = facts.gated and not facts.accepts_blind_evidence
+    return seen(True, "no attack used a gradient: what stands is weak evidence", blocking=blocking)

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 class Facts(NamedTuple):
-    """What the checks look at; `gated`: a verdict hangs on it."""
+    """What the checks look at.
+
+    `gated`: a verdict hangs on it; `accepts_blind_evidence`: whoever asked lets it hang on searches without gradients.
+    """
 
     outcome: Outcome
     classes: int
     artifact: Artifact
     gated: bool = False
+    accepts_blind_evidence: bool = False
 
     @property
     def called(self) -> str:

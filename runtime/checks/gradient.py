@@ -81,7 +81,7 @@ def jumps(facts: Facts) -> Seen:
 
 
 def _no_gradient() -> Seen:
-    return not_run("an attack by the artifact's own gradient, and a correct image of the sample")
+    return not_run("an attack by the artifact's own gradient, and an image of the sample that stood")
 
 
 def _surrogate() -> Seen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,9 @@ from runtime.machine.sensors import find_sensors
 from runtime.progress import log
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
+from runtime.report.tables import add_row, new_table
 from runtime.spec import to_json
-from runtime.tables import add_row, new_table
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
@@ -84,7 +84,7 @@ def bench(
     if out is not None:
         check_writable(out)
     provider = provider_of(backend, provider)
-    opened, started = open_bundle(bundle, trust), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    opened, started = open_bundle(bundle, trust), timestamp()
     manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
     names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
     for name in names:

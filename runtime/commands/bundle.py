@@ -14,7 +14,7 @@ from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import allow_rollback_option, state_option, trust_option
-from runtime.words import printable
+from runtime.words import percent, printable, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +76,8 @@ def _described(manifest: Manifest) -> Iterator[str]:
     image, threat, gate = manifest.input, manifest.threat_model, manifest.gate
     yield f"{manifest.name} version {manifest.version}, made {manifest.created}"
     yield f"input: {image.channels} x {image.height} x {image.width}; {len(manifest.classes)} classes"
-    yield f"threat model: {threat.norm}, eps {255 * threat.eps:.2f}/255"
-    asked = [f"{name.replace('_', '-')} {value:.1%}" for name, value in gate if value is not None]
+    yield f"threat model: {threat.norm}, eps {radius(threat.eps)}"
+    asked = [f"{name.replace('_', '-')} {percent(value)}" for name, value in gate if value is not None]
     yield f"gate: {', '.join(asked) or 'none'}"
     for name, graph in manifest.graphs.items():
         size = manifest.files[graph.forward].size / 1e6
@@ -87,7 +87,8 @@ def _described(manifest: Manifest) -> Iterator[str]:
     yield f"evaluation: {manifest.evaluation.n} images of {manifest.evaluation.name}"
     if manifest.reference:
         reference = manifest.reference
-        yield f"in training: clean {reference.clean:.1%}, PGD {reference.pgd:.1%} of {reference.n} hold-out images"
+        reached = f"clean {percent(reference.clean)}, PGD {percent(reference.pgd)}"
+        yield f"in training: {reached} of {reference.n} hold-out images"
     if manifest.provenance:
         origin = manifest.provenance
         yield f"recipe: sha256 {origin.recipe_sha256}; teacher: {origin.teacher_sha256 or 'none'}"

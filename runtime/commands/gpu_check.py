@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from datetime import datetime, timezone
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.gpu_check import Comparison, GpuCheck, Result
 from runtime.spec import to_json
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def gpu_check(bundle: Path, n: int, only: tuple[str, ...], state: Path | None, o
     names = sorted({entry.name for entry in entry_points(group=CHECKS_GROUP)})
     if unknown := set(only) - set(names):
         raise UsageFault(f"there is no check {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(names)}")
-    started = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    started = timestamp()
     out = out or REPORTS / f"gpu-check-{started.replace(':', '')}"
     opened = open_bundle(bundle)
     check_new_directory(out)

@@ -14,12 +14,14 @@ from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.options import Option
 from runtime.spec import Frozen, ThreatModel, parse_fraction
+from runtime.verdict.options import VerifyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from runtime.images.image_set import Layout
+    from runtime.images.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Wanted:
         mean: taken off each channel of images in [0, 1], and
         std: divided by, before the model sees them; empty where it wants them as they are.
         gradient: whether the graph of the input gradient is wanted.
+        size: what the pictures of a folder are brought to.
+        classes: names, in the order of the logits; a folder's or numbers by default.
 
     """
 
@@ -42,6 +46,8 @@ class Wanted:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     gradient: bool = True
+    size: Preprocessing | None = None
+    classes: tuple[str, ...] = ()
 
 
 def pack_first(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
@@ -81,11 +87,21 @@ def _positive(numbers: tuple[float, ...]) -> tuple[float, ...]:
     return numbers
 
 
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+def _of_unit_range(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    if any(number > 1 for number in numbers):
+        of_bytes = ",".join(f"{number:g}/255" for number in numbers)
+        raise ValueError(
+            f"{_with_commas(numbers)} is more than 1, and images are in [0, 1]: for a model of images of 0 to 255 "
+            f"write {of_bytes}, and --std 1/255 where it divides by nothing"
+        )
+    return numbers
 
 
 def _with_commas(numbers: tuple[float, ...]) -> str:
     return ",".join(map(str, numbers))
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), AfterValidator(_of_unit_range)]
 
 
 class ModelOptions(Frozen):
@@ -105,3 +121,4 @@ class ModelOptions(Frozen):
 
 
 mean_option, std_option = (field_option(ModelOptions, name) for name in ("mean", "std"))
+data_root_option = field_option(VerifyOptions, "data_root")

@@ -79,17 +79,19 @@ def verify(
         options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=has_parent
     )
     # Before an engine takes memory: the images' file is let go.
-    images = evaluation_images(opened) if artifact.is_file() else _images(opened, options)
+    classes = options.class_names_or(manifest.classes)
+    images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
     opening = partial(command_session, opened, engine, state=state)
     subject = Subject(
         session=opening(precision),
         name=manifest.name,
-        classes=manifest.classes,
+        classes=classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
         images=images,
         command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
         threat_model=manifest.threat_model,
         gate=manifest.gate,
+        claimed_images=manifest.evaluation.n,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
     )
@@ -152,7 +154,16 @@ def _opened(
             hint="--against DIR, the --out of a verify that has finished",
         )
     check_decidable(options, options.gate_or(Gate()))
-    wanted = Wanted(options.data, options.layout, options.data_root, model.mean, model.std, engine.uses_gradient)
+    wanted = Wanted(
+        options.data,
+        options.layout,
+        options.data_root,
+        model.mean,
+        model.std,
+        engine.uses_gradient,
+        options.size,
+        options.class_names,
+    )
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
         bundle = Path(scratch) / "bundle"
         pack_first(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
@@ -160,7 +171,7 @@ def _opened(
     return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
 
 
-def _images(bundle: Bundle, options: VerifyOptions) -> ImageSet:
+def _images(bundle: Bundle, options: VerifyOptions, classes: tuple[str, ...]) -> ImageSet:
     manifest = bundle.manifest
     if options.data is None:
         return evaluation_images(bundle)
@@ -169,5 +180,7 @@ def _images(bundle: Bundle, options: VerifyOptions) -> ImageSet:
         root=options.data_root,
         layout=options.layout,
         channels=manifest.input.channels,
-        classes=manifest.classes,
+        preprocessing=manifest.preprocessing,
+        size=options.size,
+        classes=classes,
     )

@@ -13,8 +13,8 @@ from runtime.errors import MissingEnvironment
 from runtime.report import markdown
 from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
+from runtime.report.tables import add_row, new_table
 from runtime.spec import to_json
-from runtime.tables import add_row, new_table
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ arrays of every image. Its arguments are NAME BUNDLE OUT N [STATE].
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +17,19 @@ import numpy as np
 
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.backends.batch_halving import BatchHalving
 from runtime.backends.table import open_session
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
-from runtime.files import write_atomic
+from runtime.files import npz_of, write_atomic
 from runtime.progress import progress_on_stderr
 from runtime.records.gpu_check import Comparison, Limits, Result, Spread, State
 from runtime.spec import to_json
+from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import STANDS, Evidence
 from runtime.suite.units import Target
+from runtime.words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +209,7 @@ def beyond(found: Comparison, limits: Limits) -> tuple[str, ...]:
     for name, share in least.items():
         count = getattr(found, name)
         if count is not None and count < min(found.n - 1, share * found.n):
-            said.append(f"{name} of {count} of {found.n} images, {share:.1%} are needed")
+            said.append(f"{name} of {count} of {found.n} images, {percent(share)} are needed")
     if found.gradient_error and found.gradient_error.median > limits.gradient_error:
         said.append(f"gradient_error of {found.gradient_error.median:.1e}, at most {limits.gradient_error:.0e} is")
     return tuple(said)
@@ -245,9 +245,7 @@ def _keep(path: Path, ours: Answers, theirs: Answers, images: ImageSet) -> None:
         arrays |= {"broken_by": ours.broken_by, "broken_by_reference": theirs.broken_by}
         arrays |= {"gradient_error": np.linalg.norm(ours.gradient - theirs.gradient, axis=1)}
         arrays |= {"gradient_length_reference": np.linalg.norm(theirs.gradient, axis=1)}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, npz_of(arrays))
 
 
 def run_check(name: str, given: CheckContext) -> Result:

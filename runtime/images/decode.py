@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import struct
+import warnings
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.errors import BadData, MissingEnvironment, install
+from runtime.images.classes import in_order, listed
+from runtime.progress import log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from PIL.Image import Image
+
+    from runtime.images.preprocessing import Preprocessing
+
 Array = np.ndarray[Any, np.dtype[Any]]
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+LITTER = ("Thumbs.db", "desktop.ini")
+"""What a file manager leaves, besides names that begin with a dot."""
+GREY = ("1", "L", "LA", "I")
+"""Modes of Pillow, less what follows a semicolon, that have no colour."""
+PLAIN = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
+CLEAR = ("LA", "P", "PA", "RGBA", "RGBa")
+"""Modes that may be transparent."""
+UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, struct.error, zlib.error)
+"""What Pillow raises for a damaged file."""
 
 
 class Pictures:
@@ -23,7 +43,8 @@ class Pictures:
 
     Args:
         files: at least one.
-        channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey.
+        channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey, and then all have to be.
+        preprocessing: brings all to one size; by default they are of one already.
 
     Raises:
         BadData: the first file cannot be read; when decoded, any of them, or it has another shape.
@@ -34,9 +55,12 @@ class Pictures:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, files: Sequence[Path | str], channels: int | None = None) -> None:
-        self._files = np.asarray([str(file) for file in files], object)
-        self._picture = _read(str(files[0]), channels).shape
+    def __init__(
+        self, files: Sequence[Path | str], channels: int | None = None, preprocessing: Preprocessing | None = None
+    ) -> None:
+        self._files, self._preprocessing = np.asarray([str(file) for file in files], object), preprocessing
+        self._picture = decode(str(files[0]), channels, preprocessing).shape
+        self._channels = channels or (None if self._picture[0] == 1 else 3)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,38 +78,51 @@ class Pictures:
 
     def __getitem__(self, index: slice | Sequence[int] | Array) -> Pictures:
         """Select images, without decoding any."""
-        some = object.__new__(Pictures)
-        some._files, some._picture = self._files[index], self._picture
+        some = copy.copy(self)
+        some._files = self._files[index]
         return some
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Decode all images: numpy's protocol."""
         images = np.empty(self.shape, dtype or np.uint8)
         for place, file in enumerate(self._files):
-            picture = _read(file, self._picture[0])
+            picture = decode(file, self._channels, self._preprocessing)
             if picture.shape != self._picture:
                 raise BadData(
                     f"{file} is {times(picture.shape)}, the images before it are {times(self._picture)}",
-                    hint="bring all images to the model's size first: edgeproof does not resize",
+                    hint="--size N resizes and crops all alike, of a recipe [data] size = N"
+                    if picture.shape[0] == self._picture[0]
+                    else "all were taken for grey, as the first is: save that one in colour, or all in grey",
                 )
             images[place] = picture
         return images
 
 
 def class_files(path: Path) -> dict[str, list[Path]]:
-    """Return the image files of every class folder, both sorted by name.
+    """Return the image files of every class folder, sorted by name; the folders as `in_order` has them.
 
     Raises:
-        BadData: there is no class folder, or one without images.
+        BadData: there is no class folder, one without images, or two of one number.
 
     """
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES) for folder in folders
-    }
-    for empty in [name for name, names in files.items() if not names] or ([path.name] if not files else []):
+    names = in_order(entry.name for entry in _seen(path) if entry.is_dir())
+    files = {name: sorted(filter(_is_picture, _seen(path / name))) for name in names}
+    strays = [str(entry.relative_to(path)) for name in names for entry in _seen(path / name) if not _is_picture(entry)]
+    strays += [entry.name for entry in filter(_is_picture, _seen(path))]
+    if strays:
+        log(f"{path}: left out, no pictures of a class: {listed(sorted(strays))}")
+    for empty in [name for name, found in files.items() if not found] or ([path.name] if not files else []):
         raise BadData(f"{path}: {empty} holds no images", hint="one folder of images a class: SET/CLASS/*.png")
     return files
+
+
+def _seen(path: Path) -> Iterator[Path]:
+    """Yield what a person sees in a folder."""
+    return (entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.name not in LITTER)
+
+
+def _is_picture(entry: Path) -> bool:
+    return entry.suffix.lower() in SUFFIXES and entry.is_file()
 
 
 def times(shape: tuple[int, ...]) -> str:
@@ -93,15 +130,69 @@ def times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _read(path: str, channels: int | None) -> Array:
+def decode(path: str, channels: int | None = None, preprocessing: Preprocessing | None = None) -> Array:
+    """Decode one picture, for training and for evaluation alike: as a person sees it, in bytes.
+
+    It is turned as its EXIF data say, transparency shows white, 16 bits are scaled to 8 and not cut. A format that does
+    not say which number is white, and a file of several frames, is refused.
+
+    Args:
+        path: the file.
+        channels: 1 for grey, 3 for RGB; by default what the file is.
+        preprocessing: the size; by default its own.
+
+    Returns:
+        uint8 [C, H, W].
+
+    Raises:
+        BadData: it cannot be read, or is refused.
+        MissingEnvironment: Pillow is not installed.
+
+    """
     try:
         from PIL import Image
     except ModuleNotFoundError:
         raise MissingEnvironment("an image folder needs Pillow", hint=install("report")) from None
     try:
-        with Image.open(path) as image:
-            grey = channels == 1 if channels else image.mode in ("1", "L")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+        with _silence(), Image.open(path) as image:
+            _refuse_frames(path, image)
+            grey = channels == 1 if channels else image.mode.partition(";")[0] in GREY
+            seen = _as_seen(path, image).convert("L" if grey else "RGB")
+            pixels = np.asarray(preprocessing.apply(seen) if preprocessing else seen)
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise BadData(f"{path} cannot be read as an image: {error}") from None
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata, and of large pictures
+        yield
+
+
+def _refuse_frames(path: str, image: Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a camera's JPEG, with a preview or another exposure behind the picture
+        raise BadData(f"{path} has {frames} frames: which one is the picture is not plain", hint="save one of them")
+
+
+def _as_seen(path: str, image: Image) -> Image:
+    """Return a picture upright, opaque, in 8 bits."""
+    from PIL import Image as Module
+    from PIL import ImageOps
+
+    mode, plain, _ = image.mode.partition(";")
+    sixteen = mode == "I" and (plain or image.format in ("PNG", "PPM"))  # which Pillow scales to 16 bits
+    if (not sixteen and mode not in PLAIN + CLEAR) or (sixteen and "transparency" in image.info):
+        raise BadData(
+            f"{path} is of Pillow's mode {image.mode}: which of its numbers is white is not known",
+            hint="save it with 8 or 16 bits a channel",
+        )
+    image = ImageOps.exif_transpose(image)
+    if sixteen:
+        return Module.fromarray(np.rint(np.asarray(image, np.float64) / 257).astype(np.uint8))
+    if mode in CLEAR or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Module.alpha_composite(Module.new("RGBA", image.size, "white"), image)
+    return image

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.errors import UsageFault, missing_extra
-from runtime.images.folder import class_numbers, read_folder
+from runtime.images.classes import order_in_words
+from runtime.images.folder import read_folder
 from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
 from runtime.images.npz import read_npz
 from runtime.images.store import StoredImages
 from runtime.images.unlinked_file import LARGE
+from runtime.progress import log
+
+if TYPE_CHECKING:
+    from runtime.images.preprocessing import Preprocessing
 
 DATASETS_GROUP = "edgeproof.datasets"
 
@@ -24,7 +30,9 @@ def find_images(
     root: Path = DATA_ROOT,
     layout: Layout | None = None,
     channels: int | None = None,
-    classes: tuple[str, ...] = (),
+    preprocessing: Preprocessing | None = None,
+    size: Preprocessing | None = None,
+    classes: tuple[str, ...] | None = None,
     option: str = "--data",
 ) -> ImageSet:
     """Read the images that an option names: a known name, a folder or an .npz.
@@ -33,31 +41,44 @@ def find_images(
         data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
         root: where a set known by name lies, or is downloaded to.
         layout: see `read_npz`.
-        channels: see `read_folder`.
-        classes: the model's class names, if known; see `class_numbers`.
+        channels: see `Pictures`, of a folder.
+        preprocessing: see `Pictures`, of a folder; arrays stay as they are.
+        size: the same, but what is no folder is refused.
+        classes: the model's, which labels number then: see `ImageSet.numbered`; by default the set's own.
         option: what named them, for the message.
 
     Raises:
-        UsageFault: neither a known name nor a path that exists.
-        BadData: see `read_npz`, `read_folder` and `class_numbers`.
+        UsageFault: neither a known name nor a path that exists; or a size of what is no folder.
+        BadData: see `read_npz`, `read_folder` and `ImageSet.numbered`.
         MissingEnvironment: a known name whose extra is not installed.
 
     """
     path = Path(data)
     known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
-    if data in known:
-        return _by_name(known[data], root)
-    if data and path.is_dir():
-        found, names = read_folder(path, channels=channels, decoded=False)
-        numbers = class_numbers(path, names, classes or names)
-        images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
-        return ImageSet(found.name, images, numbers[found.labels], found.ids)
-    if path.is_file():
-        return read_npz(path, layout=layout)
-    raise UsageFault(
-        f"{option} {data}: no such file, folder or known set",
-        hint=f"known: {', '.join(sorted(known)) or 'none'}",
-    )
+    if data and data not in known and path.is_dir():
+        images = _folder(path, channels, size or preprocessing)
+    elif size:
+        raise UsageFault(f"{option} {data} is no image folder: its size is its own", hint="leave --size out")
+    elif data in known:
+        if path.exists():
+            log(f"{option} {data} is the set known by that name; the path is ./{data}")
+        images = _by_name(known[data], root)
+    elif path.is_file():
+        images = read_npz(path, layout=layout)
+    else:
+        raise UsageFault(
+            f"{option} {data}: no such file, folder or known set",
+            hint=f"known: {', '.join(sorted(known)) or 'none'}",
+        )
+    return images if classes is None else images.numbered(classes)
+
+
+def _folder(path: Path, channels: int | None, preprocessing: Preprocessing | None) -> ImageSet:
+    found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
+    assert found.classes is not None
+    log(f"{path}: {order_in_words(found.classes)}")
+    images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
+    return replace(found, images=images)
 
 
 def _by_name(entry: Any, root: Path) -> ImageSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from runtime.errors import BadData
+from runtime.images.classes import class_numbers, listed, refuse_another_count, refuse_duplicates
 from runtime.images.decode import times
 from runtime.images.store import StoredImages
 
@@ -20,6 +21,12 @@ Layout = Literal["nchw", "nhwc"]
 DATA_ROOT = Path("data")
 PLAIN_CHANNELS = (1, 3)
 LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
+USUAL = "uint8, or floats in [0, 1]"
+TO_BYTES = {
+    "uint16": "of 0 to 65535: (x / 65535).astype('float32')",
+    "bool": "(255 * x).astype('uint8')",
+} | dict.fromkeys(("int16", "int32", "int64", "uint32", "uint64"), "of 0 to 255: x.astype('uint8')")
+"""What brings images of another type to one that is read; which numbers are white, only their owner knows."""
 CHUNK = 1000
 """Images that are looked at together where all are, one after the other."""
 
@@ -34,9 +41,11 @@ class ImageSet:
             `StoredImages`.
         labels: [N], integers from 0; kept as int64.
         ids: [N], each image's number in the set it comes from; kept as int64.
+        classes: the names of what labels number, where the set has names.
 
     Raises:
-        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative or huge label.
+        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative or huge label, one of no
+            class, two classes of one name.
 
     """
 
@@ -44,11 +53,15 @@ class ImageSet:
     images: Any
     labels: Array
     ids: Array
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_images(self.name, self.images)
         for field in ("labels", "ids"):
             object.__setattr__(self, field, _numbers(self.name, field, getattr(self, field), len(self.images)))
+        if self.classes is not None:
+            refuse_duplicates(self.classes, self.name)
+            self._check_labels(len(self.classes))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,7 +79,7 @@ class ImageSet:
 
     def rows(self, index: Any) -> ImageSet:
         """Return the images that `index` (a slice or an integer array) selects."""
-        return ImageSet(self.name, self.images[index], self.labels[index], self.ids[index])
+        return replace(self, images=self.images[index], labels=self.labels[index], ids=self.ids[index])
 
     def first(self, n: int | None) -> ImageSet:
         """Return the first `n` images; all of them for None.
@@ -82,7 +95,18 @@ class ImageSet:
                 f"{n} images asked for, {self.name} has {len(self)}", hint=f"--n {len(self)}, or leave it out"
             )
         images = self.images.first(n) if isinstance(self.images, StoredImages) else self.images[:n]
-        return ImageSet(self.name, images, self.labels[:n], self.ids[:n])
+        return replace(self, images=images, labels=self.labels[:n], ids=self.ids[:n])
+
+    def numbered(self, classes: tuple[str, ...]) -> ImageSet:
+        """Return the set with labels that number a model's `classes`; as it is where it has no names of its own.
+
+        Raises:
+            BadData: see `class_numbers`.
+
+        """
+        if self.classes is None:
+            return self
+        return replace(self, labels=class_numbers(self.name, self.classes, classes)[self.labels], classes=classes)
 
     def as_float(self, index: Any) -> Array:
         """Return the selected images as float32 [B, C, H, W] in [0, 1]: a new array."""
@@ -90,13 +114,27 @@ class ImageSet:
         scale = np.float32(255 if chosen.dtype == np.uint8 else 1)
         return np.asarray(chosen.astype(np.float32) / scale)
 
-    def check_fits(self, shape: tuple[int, int, int], classes: int) -> None:
-        """Raise `BadData` unless every image has `shape` (C, H, W) and every label is below `classes`."""
+    def check_fits(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> None:
+        """Raise `BadData` unless every image has `shape` (C, H, W), and every label numbers one of the `classes`."""
+        self.check_shape(shape)
+        if self.classes not in (None, classes):
+            assert self.classes is not None
+            refuse_another_count(self.name, self.classes, len(classes))
+            raise BadData(
+                f"{self.name}: its classes ({listed(self.classes)}) are not the model's ({listed(classes)})",
+                hint="the same names in the same order, or labels for the model's",
+            )
+        self._check_labels(len(classes))
+
+    def check_shape(self, shape: tuple[int, int, int]) -> None:
+        """Raise `BadData` unless every image has `shape` (C, H, W)."""
         if self.images.shape[1:] != shape:
             raise BadData(
                 f"{self.name} has images of {times(self.images.shape[1:])}, the model takes {times(shape)}",
-                hint="channels x height x width; --layout says where an .npz has its channels",
+                hint="channels x height x width; --layout says where an .npz has its channels, --size resizes pictures",
             )
+
+    def _check_labels(self, classes: int) -> None:
         wrong = np.flatnonzero(self.labels >= classes)
         if wrong.size:
             raise BadData(
@@ -109,16 +147,20 @@ def _check_images(name: str, images: Any) -> None:
     if images.ndim != 4 or 0 in images.shape:
         raise BadData(f"{name}: images have shape {images.shape}", hint="N,C,H,W with at least one image")
     if images.dtype not in (np.uint8, np.float32):
-        raise BadData(f"{name}: images are {images.dtype}", hint="uint8, or float32 in [0, 1]")
+        raise BadData(f"{name}: images are {images.dtype}", hint=TO_BYTES.get(images.dtype.name, USUAL))
     if images.dtype == np.uint8:
         return
     sound = np.asarray(
         [bool(np.all((image >= 0) & (image <= 1))) for image in (images[row] for row in range(len(images)))]
     )
     if not sound.all():
+        place = int(np.argmin(sound))
+        low, high = float(np.min(images[place])), float(np.max(images[place]))
         raise BadData(
-            f"{name}: image {int(np.argmin(sound))} has values outside [0, 1] or NaN",
-            hint="scale images to [0, 1]; the model's normalisation belongs into the graph",
+            f"{name}: image {place} has values outside [0, 1] or NaN: {low:g} to {high:g}",
+            hint="divide them by 255, or keep them as uint8"
+            if low >= 0 and 2 <= high <= 255
+            else "scale images to [0, 1]; a model's normalisation belongs into --mean and --std",
         )
 
 

@@ -8,20 +8,29 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
 from runtime.errors import BadData
 from runtime.images.image_set import PLAIN_CHANNELS, Array, ImageSet, Layout
-from runtime.images.store import StoredImages
+from runtime.images.store import StoredImages, is_float
 from runtime.images.unlinked_file import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEYS = (("x", "y", "ids"), ("images", "labels", "ids"))
-"""Names of images, labels and ids inside an .npz: a user's file, and the set inside a bundle."""
+Split = Literal["train", "test"]
+KEYS = (
+    ("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"), ("data", "target"), ("data", "targets"),
+    ("data", "labels"), ("arr_0", "arr_1"),
+)  # fmt: skip
+"""Names of images and labels inside an .npz, whatever part of a set it holds."""
+KEYS_OF = (
+    ("x_{}", "y_{}"), ("X_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_x", "{}_y"), ("{}_images", "{}_labels"),
+)  # fmt: skip
+"""The same of one part, where a file holds several."""
+IDS = "ids"
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, MemoryError, OverflowError, SyntaxError, TypeError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -31,25 +40,29 @@ MAGIC = b"\x93NUMPY"
 """What every array in an .npz begins with."""
 
 
-def read_npz(source: Path | bytes | BinaryIO, *, name: str | None = None, layout: Layout | None = None) -> ImageSet:
-    """Read `x` (uint8, or float32 in [0, 1]) and `y`, or a bundle's `images`, `labels`, `ids`, from an .npz.
+def read_npz(
+    source: Path | bytes | BinaryIO, *, name: str | None = None, layout: Layout | None = None, split: Split = "test"
+) -> ImageSet:
+    """Read images (uint8, or floats in [0, 1]) and labels, and `ids` where there are any, from an .npz.
 
-    Large images are unpacked to disk (`StoredImages`), so that memory does not grow with their number.
+    Labels are integers [N] or [N, 1], or one-hot [N, K]; images without an axis of channels are grey. Large
+    images are unpacked to disk (`StoredImages`), so that memory does not grow with their number.
 
     Args:
         source: the file, open or not, or its bytes.
         name: what the report calls it; the file's stem by default.
         layout: of `x`; by default channels are the axis with 1 or 3 entries, where only one place fits.
+        split: the part that is read of a file that holds several; see KEYS and KEYS_OF.
 
     Raises:
-        BadData: not an .npz, damaged, pickled, a key is missing, or see `ImageSet`.
+        BadData: not an .npz, damaged, pickled, no pair of keys is there, or more than one; or see `ImageSet`.
 
     """
     where = str(source) if isinstance(source, Path) else (name or "npz")
     name = name or (source.stem if isinstance(source, Path) else where)
-    images, labels, ids = _load(source, where)
+    images, labels, ids = _load(source, where, split)
     images = _to_nchw(where, images, layout)
-    return ImageSet(name, images, labels, np.arange(len(images)) if ids is None else ids)
+    return ImageSet(name, images, _class_labels(name, labels), np.arange(len(images)) if ids is None else ids)
 
 
 @contextlib.contextmanager
@@ -73,31 +86,70 @@ def _stream(source: Path | bytes | BinaryIO) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _load(source: Path | bytes | BinaryIO, where: str) -> tuple[Any, Array, Array | None]:
+def _load(source: Path | bytes | BinaryIO, where: str, split: Split) -> tuple[Any, Array, Array | None]:
     try:
         with open_npz(source) as file:
-            for images, labels, ids in KEYS:
-                if images in file and labels in file:
-                    return _images(file, images), file[labels], file.get(ids)
-            found = ", ".join(file) or "nothing"
+            images, labels = _pair(where, list(file), split)
+            return _images(file, images), file[labels], file.get(IDS)
     except UNREADABLE as error:
         raise BadData(f"{where} cannot be read as .npz: {error}", hint="numpy.savez writes one") from None
-    raise BadData(f"{where} holds {found}: x and y are missing", hint="numpy.savez(file, x=images, y=labels)")
+
+
+def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
+    """Return the keys of images and labels: the one pair of the usual ones that is there."""
+    usual = (*KEYS, *((images.format(split), labels.format(split)) for images, labels in KEYS_OF))
+    pairs = [pair for pair in usual if set(pair) <= set(found)]
+    if not pairs:
+        raise BadData(
+            f"{where} holds {', '.join(found) or 'nothing'}: x and y are missing",
+            hint=f"numpy.savez(file, x=images, y=labels); also read: {', '.join(map('/'.join, usual[1:]))}",
+        )
+    if len(pairs) > 1:
+        raise BadData(
+            f"{where} holds {', '.join(found)}: which are the images and labels is not plain "
+            f"({' or '.join(map('/'.join, pairs))})",
+            hint="numpy.savez(file, x=images, y=labels), and nothing else",
+        )
+    return pairs[0]
+
+
+def _class_labels(name: str, labels: Array) -> Array:
+    """Return labels [N, 1] and one-hot labels [N, K] as numbers [N]; others as they are.
+
+    Raises:
+        BadData: a row of [N, K] is not one 1 among zeros.
+
+    """
+    if labels.ndim != 2 or labels.dtype.kind not in "iufb":
+        return labels
+    if labels.shape[1] == 1:
+        return labels[:, 0]
+    hot = labels == 1
+    strange = ~((hot | (labels == 0)).all(axis=1) & (hot.sum(axis=1) == 1))
+    if strange.any():
+        raise BadData(
+            f"{name}: labels have shape {labels.shape}, and row {int(strange.argmax())} is not one 1 among zeros",
+            hint="the number of a class for each image, or a one-hot row",
+        )
+    return np.asarray(hot.argmax(axis=1))
 
 
 def _images(file: Any, name: str) -> Any:
-    """Return an array of an .npz: in memory, or on disk where it is large."""
+    """Return the images of an .npz, floats as float32: in memory, or on disk where they are large."""
     if file.zip.getinfo(f"{name}.npy").file_size < LARGE:
-        return file[name]
+        images = file[name]
+        return np.asarray(images, np.float32) if is_float(images.dtype) else images
     with file.zip.open(f"{name}.npy") as member:
         return StoredImages.unpacked(member)
 
 
 def _to_nchw(where: str, images: Any, layout: Layout | None) -> Any:
+    if images.ndim == 3:
+        return images.grey() if isinstance(images, StoredImages) else images[:, None]
     if images.ndim != 4:
         raise BadData(
             f"{where}: images have shape {images.shape}",
-            hint="four axes: N,C,H,W, or N,H,W,C with --layout nhwc",
+            hint="N,C,H,W, or N,H,W,C with --layout nhwc, or N,H,W of grey images",
         )
     layout = layout or _plain_layout(where, images.shape)
     if layout == "nchw":

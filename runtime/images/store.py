@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 import weakref
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,11 @@ if TYPE_CHECKING:
     from runtime.images.decode import Pictures
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Return whether values are floats that are kept as float32, those of other sizes rounded."""
+    return dtype.kind == "f" and dtype.itemsize <= 8
 
 
 class StoredImages:
@@ -44,7 +48,7 @@ class StoredImages:
 
     @classmethod
     def unpacked(cls, member: zipfile.ZipExtFile) -> StoredImages:
-        """Unpack an array of an .npz.
+        """Unpack an array of an .npz; floats as float32.
 
         Raises:
             ValueError: it is no plain array in C order, or shorter than it says.
@@ -55,9 +59,11 @@ class StoredImages:
         shape, fortran, dtype = read(member)
         if fortran or dtype.hasobject:
             raise ValueError("it is no plain array in C order")
+        kind = np.dtype(np.float32) if is_float(dtype) else dtype
         with unnamed_file() as file:
-            shutil.copyfileobj(member, file, BLOCK)
-            return cls(file, shape, dtype)
+            while block := member.read(BLOCK):
+                file.write(block if kind == dtype else np.frombuffer(block, dtype).astype(kind).data)
+            return cls(file, shape, kind)
 
     @classmethod
     def decoded(cls, pictures: Pictures) -> StoredImages:
@@ -90,6 +96,12 @@ class StoredImages:
     def __len__(self) -> int:
         """Return the number of images."""
         return int(self.shape[0])
+
+    def grey(self) -> StoredImages:
+        """Take images stored as [N, H, W] for [N, 1, H, W]."""
+        n, height, width = self.shape
+        self.shape = (n, 1, height, width)
+        return self
 
     def channels_first(self) -> StoredImages:
         """Turn images stored as [N, H, W, C] to [N, C, H, W], each when it is read."""

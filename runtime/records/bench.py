@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from runtime.errors import BadData
-from runtime.spec import Digest, Frozen
+from runtime.spec import Digest, Frozen, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +108,4 @@ def load_bench(directory: Path) -> Bench | None:
     try:
         return Bench.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise BadData(f"{path}: {where}: {first['msg']}", hint="it is damaged, or made by another version") from None
+        raise BadData(f"{path}: {first_fault(error)}", hint="it is damaged, or made by another version") from None

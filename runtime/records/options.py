@@ -99,4 +99,7 @@ class RecordedOptions(Frozen):
     ] = None
     until_decided: Annotated[bool, Option("Take the images in random order and stop when the gate is decided.")] = False
     shard: Annotated[ShardField | None, Option("Judge one part of the images, as 2/5; merge judges all.")] = None
+    accept_blind_evidence: Annotated[
+        bool, Option("Let a gate be decided by attacks without gradients; the report keeps saying that they are weak.")
+    ] = False
     save_adversarial: Annotated[bool, Option("Keep the worst points in evidence.npz.")] = False

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from runtime.errors import BadData
 from runtime.records.request import GradientSource, Request, labelled
 from runtime.session import GraphFacts
-from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel
+from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel, first_fault
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Probe(Frozen):
 
 
 class GradientTest(Frozen):
-    """Images of the sample on which the artifact's own gradient was held to it, and on how many it failed.
+    """Images of the sample that stood, on which the artifact's own gradient was held to it, and on how many it failed.
 
     `apart_near` and `apart_far`: over a short and a long step the gradient does not predict what the artifact does.
     `unsteady`: it turns when the image moves a little. `jumps`: of so many `lines` between two images, where the
@@ -305,6 +305,4 @@ def read_report(path: Path) -> Report:
         )
         raise BadData(f"{path} cannot be read: {error.strerror}", hint=hint) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise BadData(f"{path}: {where}: {first['msg']}", hint="it is damaged, or made by another version") from None
+        raise BadData(f"{path}: {first_fault(error)}", hint="it is damaged, or made by another version") from None

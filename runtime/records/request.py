@@ -38,12 +38,21 @@ FIRST_FIELDS = {
 what it was, and so runs of before can be read."""
 
 
+class Claim(Frozen):
+    """What an artifact claims: the threat that it withstands, its own gate, and the images that this was given for."""
+
+    threat_model: ThreatModel
+    gate: Gate = Gate()
+    n: Annotated[int, Field(gt=0)] | None = None
+
+
 class Request(RecordedOptions):
     """Everything that decides the figures and the verdict, resolved.
 
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
     run compared with; `shard` is the part of the images that a run takes, as 2/5. `attacks` are those asked for, run
-    by each of `gradients` in turn; `added` are run besides (`runtime.suite.plan`).
+    by each of `gradients` in turn; `added` are run besides (`runtime.suite.plan`). `claim` is what the subject
+    says of itself; None in runs of version 0.1.
     """
 
     command: str
@@ -62,6 +71,7 @@ class Request(RecordedOptions):
     added: tuple[AttackRequest, ...] = ()
     gate: Gate
     against: Digest | None
+    claim: Claim | None = None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -84,6 +94,8 @@ class Request(RecordedOptions):
     def unlike(self, other: Request, *but: str) -> list[str]:
         """Return the fields that differ in what decides the evidence and the verdict, leaving out those named."""
         free = {"command", "batch", *but}
+        if self.claim is None or other.claim is None:
+            free.add("claim")  # version 0.1 recorded none
         return [
             name for name in type(self).model_fields if name not in free and getattr(self, name) != getattr(other, name)
         ]

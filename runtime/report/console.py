@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
-from runtime.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table
 from runtime.words import interval, percent, radius
 
 if TYPE_CHECKING:

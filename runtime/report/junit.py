@@ -84,11 +84,10 @@ def _gate_cases(report: Report) -> list[Case]:
     if not gates:
         blocked = report.verdict == "inconclusive"
         return [Case("gate", "none", outcome="error" if blocked else "skipped", message=report.reasons[0])]
-    blocking = [each.message for each in report.warnings if each.blocking]
     cases = []
     for gate in gates:
         asked = report.request.model_copy(update={"gate": gate})
-        decision = decide_verdict(asked, report.robust_accuracy, report.paired, blocking)
+        decision = decide_verdict(asked, report.robust_accuracy, report.paired, report.warnings)
         cases.append(
             Case("gate", gate_words(gate), outcome=OUTCOME[decision.verdict], message="; ".join(decision.reasons))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,9 @@ def draw(name: str, title: str, inches: float, plot: Callable[[Any], None], *, w
 
     file = io.StringIO()
     style: Any = {**STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # Of glyphs that its font lacks: the texts are drawn by the browser, in a font that has them.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = Figure(figsize=(width, inches), layout="constrained")
         plot(figure.subplots())
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

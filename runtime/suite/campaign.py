@@ -142,13 +142,6 @@ def run_suite(
     )
 
 
-def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
-    """Classify every image, before any attack; the worst points of the first `kept` will be kept."""
-    evidence = Evidence.blank(target.images, np.arange(kept))
-    Campaign(target, evidence, 0.0, 0, progress).classify(evidence.index)
-    return evidence
-
-
 def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | None:
     """Hold the artifact's own gradient to it on images that no attack has seen; None where that cannot be asked."""
     evidence, card = Evidence.blank(target.images, sample), target.session.card()
@@ -156,6 +149,13 @@ def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | 
     campaign.classify(sample)
     scrutiny = Scrutiny(campaign.units, evidence, eps, 0, ("own",) if card.differentiable else ())
     return scrutiny.gradient_test(sample, surrogate=card.facts.stepped)
+
+
+def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
+    """Classify every image, before any attack; the worst points of the first `kept` will be kept."""
+    evidence = Evidence.blank(target.images, np.arange(kept))
+    Campaign(target, evidence, 0.0, 0, progress).classify(evidence.index)
+    return evidence
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,20 @@ be changed, moved or lost in the middle unseen. A run that goes on takes from he
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from errno import ENOSPC
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from runtime.errors import BadRun, UsageFault
-from runtime.files import sha256, write_atomic
+from runtime.files import npz_of, sha256, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.locks import try_lock
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -146,11 +145,10 @@ class Journal:
         if name in self._entries:
             return self._recall(name, index)
         work = do()
-        buffer = io.BytesIO()
-        np.savez(buffer, index=index, **work.arrays)
-        write_atomic(self._unit_file(name), buffer.getvalue())
+        data = npz_of({"index": index, **work.arrays})
+        write_atomic(self._unit_file(name), data)
         costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
-        self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(buffer.getvalue())})
+        self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(data)})
         return work
 
     def close(self) -> None:
@@ -195,7 +193,7 @@ class Journal:
     def _begin(self, request_sha256: str, made_by: dict[str, str | int]) -> None:
         if self.units.exists():
             raise BadRun(f"{self.path} is lost, but {self.units} is not", hint=BEGIN_AGAIN)
-        self.started = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        self.started = timestamp()
         header = {"schema": SCHEMA, "request_sha256": request_sha256, "started": self.started, "made_by": made_by}
         self._append(header)
 

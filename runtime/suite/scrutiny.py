@@ -54,7 +54,7 @@ class Scrutiny:
         evidence: what the attacks left.
         eps: radius of the L-infinity ball.
         seed: of the noise.
-        gradient_from: whose gradients led the attacks.
+        gradients: whose gradients led the attacks.
 
     """
 
@@ -62,12 +62,15 @@ class Scrutiny:
     evidence: Evidence
     eps: float
     seed: int
-    gradient_from: Sequence[GradientSource]
+    gradients: Sequence[GradientSource]
 
     def gradient_test(self, sample: Any, *, surrogate: bool) -> GradientTest | None:
-        """Hold the artifact's own gradient to it on the correct images of the sample; None where there is none."""
-        index = sample[self.evidence.correct[sample]]
-        if not len(index) or self.eps == 0 or "own" not in self.gradient_from:
+        """Hold the artifact's own gradient to it on the images of the sample that stand; None where there is none.
+
+        What fell is proven, whatever the gradient says there: in networks without robustness it curves within eps.
+        """
+        index = sample[self.evidence.robust[sample]]
+        if not len(index) or self.eps == 0 or "own" not in self.gradients:
             return None
         scales = SCALES[-1:] if surrogate else SCALES
         job = partial(hold, eps=self.eps, seed=self.seed, evidence=self.evidence, scales=scales)
@@ -87,12 +90,12 @@ class Scrutiny:
             jumps=int(jumps.sum()),
         )
 
-    def blind_control(self, places: Any, *, smoothed: bool) -> Searched:
-        """Put the images at `places` that stand to CONTROLS, each on what the earlier left; then to AGAIN.
+    def blind_control(self, indices: Any, *, smoothed: bool) -> Searched:
+        """Put the images at `indices` that stand to CONTROLS, each on what the earlier left; then to AGAIN.
 
         With `smoothed`, to SMOOTHED too, between the two.
         """
-        index = places[self.evidence.robust[places]]
+        index = indices[self.evidence.robust[indices]]
         return self._search("blind", index, {}, CONTROLS, SMOOTHED if smoothed else ())
 
     def square_alone(self, attacks: Sequence[AttackRow]) -> Searched | None:
@@ -123,32 +126,34 @@ class Scrutiny:
 
     def _search(
         self,
-        place: str,
+        prefix: str,
         index: Any,
         broken: dict[str, Any],
         searches: Sequence[Attack],
-        led_ones: Sequence[Attack] = (),
+        by_gradient: Sequence[Attack] = (),
     ) -> Searched:
-        """Put the images at `index` to searches; `broken`: places of those that fell before, by search."""
+        """Put the images at `index` to searches; `broken`: indices of those that fell before, by search."""
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
         tries: list[tuple[Attack, GradientSource]] = [(attack, "none") for attack in searches]
-        tries += [(attack, led) for led in self.gradient_from for attack in led_ones]
+        tries += [(attack, source) for source in self.gradients for attack in by_gradient]
         broken = dict(broken)
-        for attack, led in tries:
+        for attack, gradient_from in tries:
             left = np.setdiff1d(index, _all(broken))
-            broken[labelled(attack.name, led)] = self._broken(place, attack, led, left, costs)
+            broken[labelled(attack.name, gradient_from)] = self._broken(prefix, attack, gradient_from, left, costs)
         alone = _all(broken)
-        for led in self.gradient_from:
+        for gradient_from in self.gradients:
             for attack in AGAIN:
-                alone = np.setdiff1d(alone, self._broken(place, attack, led, alone, costs))
-        by = {name: len(places) for name, places in broken.items()}
+                alone = np.setdiff1d(alone, self._broken(prefix, attack, gradient_from, alone, costs))
+        by = {name: len(indices) for name, indices in broken.items()}
         return Searched(n=len(index), broken=sum(by.values()), alone=len(alone), by=by, **costs)
 
-    def _broken(self, place: str, attack: Attack, led: GradientSource, index: Any, costs: dict[str, Any]) -> Any:
-        """Return the places of the images that an attack breaks, and add what it cost."""
+    def _broken(
+        self, prefix: str, attack: Attack, gradient_from: GradientSource, index: Any, costs: dict[str, Any]
+    ) -> Any:
+        """Return the indices of the images that an attack breaks, and add what it cost."""
         job, found = partial(search, attack=attack, eps=self.eps, seed=self.seed), [index[:0]]
-        stage = labelled(attack.name, led)
-        for chunk, work in self.units(stage, index, job, prefix=f"{place}-", most=UNIT, gradient_from=led):
+        stage = labelled(attack.name, gradient_from)
+        for chunk, work in self.units(stage, index, job, prefix=f"{prefix}-", most=UNIT, gradient_from=gradient_from):
             found.append(chunk[work.arrays["broken"]])
             for cost in costs:
                 costs[cost] += getattr(work, cost)
@@ -159,5 +164,5 @@ class Scrutiny:
         return {name: np.concatenate([arrays[name] for arrays in works]) for name in works[0]}
 
 
-def _all(places: dict[str, Any]) -> Any:
-    return np.sort(np.concatenate([np.zeros(0, np.int64), *places.values()]))
+def _all(indices: dict[str, Any]) -> Any:
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *indices.values()]))

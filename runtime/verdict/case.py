@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.attacks.noise import Noise
-from runtime.backends.batch_halving import BatchHalving
-from runtime.backends.table import unoptimised
 from runtime.errors import BadData
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
+from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
@@ -35,6 +33,7 @@ from runtime.verdict.paired import (
     read_reference,
 )
 from runtime.verdict.subject import Subject, resolve
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
@@ -113,14 +112,14 @@ class Case:
             BadRun: what the ledger holds is damaged.
 
         """
-        began, now = time.perf_counter(), f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
         session, lender = (
             BatchHalving(subject.session),
             BatchHalving(subject.lender) if subject.lender else None,
         )
-        opening = unoptimised(subject.session)
+        opening = subject.session.unoptimised()
         with ExitStack() as opened:
             plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
             outcome = run_suite(
@@ -157,8 +156,8 @@ class Case:
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
         missed = may_hide(self.request, seen, int(evidence.robust[self.order[:SEARCHED]].sum()))
-        accuracy = estimate_accuracy(seen, seen.robust, judged)
-        verdict = decide_verdict(self.request, accuracy, compared, hidden=missed).verdict
+        robust = estimate_accuracy(seen, seen.robust, judged)
+        verdict = decide_verdict(self.request, robust, compared, hidden=missed).verdict
         return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
@@ -216,7 +215,7 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
     check_decidable(options, gate)
     plan = plan or plan_for(subject, options)
     images = subject.images.first(options.n)
-    images.check_fits(subject.shape, len(subject.classes))
+    images.check_fits(subject.shape, subject.classes)
     if options.shard and options.shard.number > len(images):
         raise BadData(f"shard {options.shard} of {len(images)} images is empty", hint="make fewer shards")
     reference = read_reference(options.against) if options.against else None

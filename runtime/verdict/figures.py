@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime import sequential
 from runtime.attacks import any_bounded
 from runtime.checks.blind import undetected
+from runtime.checks.claim import WEAK_EVIDENCE, check_claim
 from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord, Gate
 from runtime.statistics import decide, wilson
 from runtime.suite.campaign import COUNTS
 from runtime.suite.plan import BLIND
+from runtime.verdict import sequential
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,15 +44,24 @@ def build_report(
     correct = int(evidence.correct.sum())
     within = any_bounded(attack.name for attack in request.attacks)
     robust = estimate_accuracy(evidence, evidence.robust, order) if within else None
-    checks = check(outcome, classes=len(circumstances.classes), artifact=artifact, gated=request.gate != Gate())
+    checks = (
+        *check(
+            outcome,
+            classes=len(circumstances.classes),
+            artifact=artifact,
+            gated=request.gate != Gate(),
+            accepts_blind_evidence=request.accept_blind_evidence,
+        ),
+        *check_claim(request),
+    )
     found = tuple(
         Finding(check=each.check, blocking=each.blocking, message=each.message, hint=each.hint)
         for each in checks
         if each.state == "found"
     )
-    blocking = [finding.message for finding in found if finding.blocking]
-    missed = may_hide(request, evidence, outcome.blind_control.n if outcome.blind_control else 0)
-    decision = decide_verdict(request, robust, paired, blocking, hidden=missed)
+    searched = outcome.blind_control.n if outcome.blind_control else 0
+    missed = may_hide(request, evidence, searched)
+    decision = decide_verdict(request, robust, paired, found, hidden=missed)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -86,7 +96,7 @@ def build_report(
 def may_hide(request: Request, evidence: Evidence, searched: int) -> float:
     """Return the points of robust accuracy that may hide from the blind control of `searched` standing images.
 
-    None where no gate hangs on it, or where Square itself searched every image.
+    Zero where no gate hangs on it, or where Square itself searched every image.
     """
     if request.gate == Gate() or BLIND in evidence.fell:
         return 0.0
@@ -97,16 +107,18 @@ def decide_verdict(
     request: Request,
     robust: Accuracy | None,
     paired: Paired | None,
-    blocking: Sequence[str] = (),
+    found: Sequence[Finding] = (),
     *,
     hidden: float = 0.0,
 ) -> Decision:
-    """Return what the gate says to the figures; `blocking` are reasons not to believe them, `hidden`: see `decide`."""
+    """Return what the gate says to the figures, as far as what the checks `found` lets it; `hidden`: see `decide`."""
+    blocking = [finding for finding in found if finding.blocking]
     return decide(
         request.gate,
         robust.ci95 if robust else None,
         paired.ci95 if paired else None,
-        blocking,
+        [finding.message for finding in blocking if finding.check not in WEAK_EVIDENCE],
+        unproven=[finding.message for finding in blocking if finding.check in WEAK_EVIDENCE],
         hidden=hidden,
         interval="95 % confidence sequence" if request.until_decided else "95 % interval",
     )

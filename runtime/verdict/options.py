@@ -13,7 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
+from runtime.images.classes import read_classes, refuse_another_count
 from runtime.images.image_set import DATA_ROOT
+from runtime.images.preprocessing import SIZE, Size
 from runtime.records.options import Option, RecordedOptions
 from runtime.spec import PARENT, Fraction, Frozen, Gate, ThreatModel
 
@@ -21,6 +23,7 @@ CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
 GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
 FROM_BUNDLE = "  [default: from the bundle or the run]"
+CLASSES = "Their names in the order of the logits: a file with one a line, or with commas, as ant,bee,cat."
 FRACTION = "a number from 0 to 1, like 8/255, 0.03 or 45%"
 
 
@@ -62,6 +65,15 @@ class CompletedOptions(Frozen):
         Literal["nchw", "nhwc"] | None,
         Option("Where the .npz given by --data has its channels."),
     ] = None
+    size: Annotated[
+        Size | None,
+        Option(
+            "Resize the pictures of a folder to cover this size, then cut its middle out: 224, 96x128, or 256:224 to "
+            f"cut 224 of 256.{FROM_BUNDLE}",
+            expects=SIZE,
+        ),
+    ] = None
+    classes: Annotated[str | None, Option(f"{CLASSES}{FROM_BUNDLE}")] = None
     data_root: Annotated[
         Path,
         Option(
@@ -100,7 +112,8 @@ class VerifyOptions(RecordedOptions, CompletedOptions):
         """Refuse what contradicts itself.
 
         Raises:
-            UsageFault: a gate without an attack within eps, beside --no-gate, or an early stop of a shard.
+            UsageFault: a gate without an attack within eps, beside --no-gate, or an early stop of a shard; or a size
+                of no pictures.
 
         """
         gated = self.asked_gate != Gate()
@@ -110,9 +123,27 @@ class VerifyOptions(RecordedOptions, CompletedOptions):
             )
         if gated and self.no_gate:
             raise UsageFault("--no-gate contradicts --fail-under and --max-drop", hint="leave it out")
+        if self.size is not None and self.data is None:
+            raise UsageFault("--size is of the pictures of a folder", hint="--data FOLDER")
         if self.until_decided and self.shard:
             raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the run stops early")
         return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names that are asked for; none where nothing is. `read_classes` says what is raised."""
+        return read_classes(self.classes) if self.classes is not None else ()
+
+    def class_names_or(self, own: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names that hold: `own`, the subject's, where nothing is asked.
+
+        Raises:
+            BadData: there are not as many; or see `read_classes`.
+
+        """
+        names = self.class_names or own
+        refuse_another_count("--classes", names, len(own))
+        return names
 
     @property
     def asked_gate(self) -> Gate:

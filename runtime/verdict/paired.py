@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from runtime import sequential
 from runtime.errors import BadData
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 from runtime.suite.evidence import STANDS
 from runtime.suite.plan import BLIND
+from runtime.verdict import sequential
 from runtime.words import radius
 
 if TYPE_CHECKING:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
-from runtime.files import check_new_directory, write_atomic
+from runtime.files import check_new_directory, npz_of, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.progress import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
@@ -166,8 +164,8 @@ def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
         **{name: getattr(outcome, name) for name in COUNTS},
         paired=findings.paired,
     )
-    write_atomic(out / EVIDENCE, _npz(outcome.evidence.everything()))
-    write_atomic(out / GALLERY, _npz(findings.gallery.arrays()))
+    write_atomic(out / EVIDENCE, npz_of(outcome.evidence.everything()))
+    write_atomic(out / GALLERY, npz_of(findings.gallery.arrays()))
     write_atomic(out / SHARD, to_json(record))
     journal.drop_units()
 
@@ -186,8 +184,8 @@ def finish_run(
     """
     if not (out / RUN).is_file():
         write_run_record(out, run.report.request)
-    write_atomic(out / EVIDENCE, _npz(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
-    write_atomic(out / GALLERY, _npz(run.gallery.arrays()))
+    write_atomic(out / EVIDENCE, npz_of(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
+    write_atomic(out / GALLERY, npz_of(run.gallery.arrays()))
     for line in formats(out, run):
         log(line)
     write_atomic(out / REPORT, to_json(run.report))
@@ -230,9 +228,3 @@ def resumable(out: Path) -> Iterator[None]:
         if (out / JOURNAL).is_file():
             log(f"what is done is kept; to go on: the same command with --out {out} --resume")
         raise
-
-
-def _npz(arrays: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()

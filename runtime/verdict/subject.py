@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.attacks import CASCADES
 from runtime.records.options import RecordedOptions, command_words
-from runtime.records.request import AttackRequest, Request
+from runtime.records.request import AttackRequest, Claim, Request
 from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Subject:
         command: what the user types to repeat it, without VerifyOptions.
         threat_model: what it claims to withstand, and is attacked with where nothing else is asked.
         gate: what it must reach where nothing else is asked.
+        claimed_images: how many its gate was given for; None where nobody says.
         bundle_version: None where there is no bundle.
         authenticated: whether a signature was asked for, and held.
         libraries: packages whose versions the report names.
@@ -54,12 +55,18 @@ class Subject:
     command: str
     threat_model: ThreatModel = field(default_factory=ThreatModel)
     gate: Gate = field(default_factory=Gate)
+    claimed_images: int | None = None
     bundle_version: int | None = None
     authenticated: bool = False
     libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
     to_device: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None
     lender: Session | None = None
+
+    @property
+    def claim(self) -> Claim:
+        """What it claims of itself, whatever is asked of it."""
+        return Claim(threat_model=self.threat_model, gate=self.gate, n=self.claimed_images)
 
 
 def resolve(
@@ -95,6 +102,7 @@ def resolve(
         added=tuple(attack_request(name, attacks) for name, attacks in plan.added.items()),
         gate=gate,
         against=reference.report.request_sha256 if reference else None,
+        claim=subject.claim,
     )
 
 

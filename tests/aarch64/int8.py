@@ -8,7 +8,7 @@ from export.graph.passes import prepare
 from export.precision.calibrate import Calibration
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
-from pipeline.data.sets import load_fashion_mini
+from pipeline.data.sets import fashion_mini
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 
@@ -18,7 +18,7 @@ def add_int8(stored, out):
     bundle = open_bundle(stored)
     manifest, fp32 = bundle.manifest, bundle.manifest.graphs["fp32"]
     forward = onnx.load(stored / fp32.forward)
-    calibration = Calibration(load_fashion_mini(out).train.rows(slice(0, 64)))
+    calibration = Calibration(fashion_mini.load(out).train.rows(slice(0, 64)))
     int8, calibrated = PRECISIONS["int8"].make(Candidate(prepare(forward)), calibration)
     claims = Claims(
         name=manifest.name,

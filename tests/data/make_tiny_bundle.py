@@ -14,7 +14,7 @@ from torch import nn
 
 from export.bundle.write import Claims
 from export.network.export_network import export_network
-from pipeline.data.sets import load_fashion_mini
+from pipeline.data.sets import fashion_mini
 from runtime.bundle.manifest import InputShape
 from runtime.spec import Gate, ThreatModel
 
@@ -25,7 +25,7 @@ IMAGES = 40
 def main() -> None:
     """Train on clean images for some seconds and export."""
     torch.manual_seed(0)
-    dataset = load_fashion_mini(BUNDLE)
+    dataset = fashion_mini.load(BUNDLE)
     network = nn.Sequential(nn.Conv2d(1, 8, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(392, 10))
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     images, labels = torch.from_numpy(dataset.train.images).float() / 255, torch.from_numpy(dataset.train.labels)

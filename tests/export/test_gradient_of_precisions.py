@@ -24,7 +24,7 @@ from export.precision.mixed import keep, layers
 from export.precision.sensitivity import MOST, Accuracy, accuracy, chosen, ranked
 from export.precision.table import PRECISIONS
 from export.rules import RULES
-from pipeline.data.sets import load_fashion_mini
+from pipeline.data.sets import fashion_mini
 from runtime.attacks import PGD
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
@@ -59,12 +59,12 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
-    return load_fashion_mini(DATA_ROOT).test
+    return fashion_mini.load(DATA_ROOT).test
 
 
 @pytest.fixture(scope="module")
 def training() -> ImageSet:
-    return load_fashion_mini(DATA_ROOT).train
+    return fashion_mini.load(DATA_ROOT).train
 
 
 @pytest.fixture(scope="module")

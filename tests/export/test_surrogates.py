@@ -14,7 +14,7 @@ from export.gradient import gradient_graph
 from export.graph.passes import to_bytes
 from export.network.to_onnx import to_onnx
 from export.rules import RULES
-from pipeline.data.sets import load_fashion_mini
+from pipeline.data.sets import fashion_mini
 from runtime.attacks import PGD
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
@@ -56,12 +56,12 @@ class Stepped(nn.Module):
 
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
-    return load_fashion_mini(DATA_ROOT).test.rows(slice(0, 128))
+    return fashion_mini.load(DATA_ROOT).test.rows(slice(0, 128))
 
 
 @pytest.fixture(scope="module")
 def trained() -> Stepped:
-    training = load_fashion_mini(DATA_ROOT).train
+    training = fashion_mini.load(DATA_ROOT).train
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Stepped()

@@ -14,7 +14,6 @@ from export.graph.passes import to_bytes
 from export.network.to_onnx import to_onnx
 from pipeline.runs.evaluate import TorchSession, placement
 from runtime.backends.ort import OrtSession
-from runtime.backends.table import unoptimised
 from runtime.bundle.manifest import InputShape
 from runtime.checks.table import CHECKS, check
 from runtime.errors import NonFinite
@@ -98,7 +97,7 @@ def attacked(planting, shortened):
         session, place = open_session(make(*networks).eval())
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            target = Target(session, images, CLASSES, N, place, plain=unoptimised(session))
+            target = Target(session, images, CLASSES, N, place, plain=session.unoptimised())
             plan, all_of_them = planned(target, ["fgsm", "pgd", "aa"]), np.arange(N)
             outcome = run_suite(target, plan, eps=EPS, seed=0, keep_all=False, progress=Silent(), searched=all_of_them)
         return session.card(), outcome

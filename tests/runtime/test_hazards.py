@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.backends.batch_halving import BatchHalving
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
 from runtime.suite import journal
+from runtime.suite.batch_halving import BatchHalving
 from runtime.verdict import case as verify
 from runtime.verdict.case import LARGEST_BATCH
 from tests.command_line import edgeproof

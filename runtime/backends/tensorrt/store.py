@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationError
 
 from runtime.errors import EngineFault, MissingEnvironment
-from runtime.files import sha256, write_atomic
+from runtime.files import open_plain, sha256, write_atomic
 from runtime.interrupt import defer_signals
 from runtime.locks import wait_for_lock
 from runtime.progress import log
@@ -235,12 +235,11 @@ def _read_own(path: Path) -> bytes:
 
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle, status = open_plain(path)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise Stale(f"{path.name} cannot be read: {error.strerror}") from None
-    status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
         os.close(handle)
         raise Stale(f"{path.name} is not a file of yours alone")

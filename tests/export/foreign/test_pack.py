@@ -25,7 +25,7 @@ def test_what_was_done_is_said_on_stdout_and_in_the_card(data: Path, save: Any, 
     )
     assert result.exit_code == 0, result.output
     assert "Softmax at its end cut off" in result.stdout
-    assert "same prediction 100.00%" in result.stdout
+    assert "same prediction 100.00 %" in result.stdout
     card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
     assert "Packed from model.onnx" in card
     assert "a, b, c, d" in card

@@ -153,3 +153,22 @@ def test_model_that_mixes_the_images_of_a_batch_is_refused_by_one_image_too(
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
     assert result.exit_code == 3, result.output
     assert "batch of 2" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("--mean", "72.9", "write 72.9/255, and --std 1/255"),
+        ("--mean", "123.675,116.28,103.53", "write 123.675/255,116.28/255,103.53/255"),
+        ("--std", "90", "write 90/255"),
+        ("--mean", "0.5,2,0.5", "--mean"),
+    ],
+)
+@pytest.mark.parametrize("name", ["pack", "verify"])
+def test_normalisation_of_images_of_0_to_255_is_refused_and_its_other_writing_named(
+    name: str, option: str, value: str, hint: str, data: Path, save: Any, tmp_path: Path
+) -> None:
+    result = command(name, save(plain()), "--data", data, "--out", tmp_path / "out", option, value)
+    assert result.exit_code == 2, result.output
+    assert hint in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tests.export.plain import BODY, WEIGHTS, X, network, plain
 
 from tests.export.classifiers import torch_gradient
+from tests.export.foreign.plain import BODY, WEIGHTS, X, network, plain
 from tests.export.foreign.strangers import command, gradient_of, packed, session_of
 
 if TYPE_CHECKING:

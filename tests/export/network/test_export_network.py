@@ -137,7 +137,7 @@ def test_same_network_gives_the_same_bundle(
 
 def test_card_names_threat_figures_digests_and_the_command(bundle: Bundle) -> None:
     card = bundle.read(MODEL_CARD).decode()
-    for words in ("8/255", "81.0%", "47.0%", "edgeproof verify", "cat, dog, owl", "animals"):
+    for words in ("8/255", "81.0 %", "47.0 %", "edgeproof verify", "cat, dog, owl", "animals"):
         assert words in card
     for name, entry in bundle.manifest.files.items():
         assert name == MODEL_CARD or entry.sha256 in card

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
         (path / name).mkdir()
         for number in range(10):
             Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(path / name / f"{number}.png")
-    return [read_folder(path, decoded=decoded)[0] for decoded in (False, True)]
+    return [read_folder(path, decoded=decoded) for decoded in (False, True)]
 
 
 def epoch(batches, number):
@@ -76,7 +76,7 @@ def test_a_picture_that_vanishes_ends_the_epoch_with_its_name(folder, workers, t
     (path / "cat").mkdir(parents=True)
     for number in range(6):
         Image.new("RGB", (8, 8)).save(path / "cat" / f"{number}.png")
-    images = read_folder(path, decoded=False)[0]
+    images = read_folder(path, decoded=False)
     (path / "cat" / "3.png").unlink()
     with pytest.raises(BadData, match=r"3\.png"):
         epoch(batches(images=images), 0)

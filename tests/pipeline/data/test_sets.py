@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -8,15 +9,17 @@ import pytest
 import scipy.io
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 from torchvision import datasets
 
 from pipeline.data import make_fashion_mini
-from pipeline.data.sets import DATASETS, EMBEDDED, hold_out, load_dataset, load_fashion_mini
+from pipeline.data.sets import EMBEDDED, KnownSet, fashion_mini, hold_out, load_dataset
 from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.images.decode import Pictures
 from runtime.images.find import DATASETS_GROUP, find_images
 from runtime.images.image_set import ImageSet
+from runtime.images.preprocessing import Size
 
 
 def image_set(count=20, channels=1, size=8):
@@ -30,7 +33,7 @@ def one_class(images):
 
 
 def test_fashion_mini_is_balanced_small_and_licensed():
-    dataset = load_fashion_mini(EMBEDDED)
+    dataset = fashion_mini.load(EMBEDDED)
     assert dataset.train.images.shape == (10_000, 1, 28, 28)
     assert dataset.test.images.shape == (2_000, 1, 28, 28)
     assert set(np.bincount(dataset.train.labels)) == {1000}
@@ -40,7 +43,7 @@ def test_fashion_mini_is_balanced_small_and_licensed():
 
 
 def test_no_training_image_of_fashion_mini_is_also_a_test_image():
-    dataset = load_fashion_mini(EMBEDDED)
+    dataset = fashion_mini.load(EMBEDDED)
     train = {image.tobytes() for image in dataset.train.images}
     assert not any(image.tobytes() in train for image in dataset.test.images)
 
@@ -62,7 +65,7 @@ def test_the_script_refuses_missing_damaged_and_other_files(tmp_path):
         make_fashion_mini.read_official(tmp_path, name)
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
+@pytest.mark.parametrize("test_name", ["test", "val", "valid", "validation"])
 def test_an_image_folder_is_a_data_set(tmp_path, test_name):
     for split in ("train", test_name):
         for label, name in enumerate(("cat", "dog")):
@@ -87,10 +90,10 @@ def test_two_npz_files_are_a_data_set(tmp_path):
 def test_a_damaged_or_missing_embedded_set_is_refused_and_says_where_it_looked(tmp_path, monkeypatch, damage):
     (tmp_path / "fashion-mini.npz").write_bytes((EMBEDDED / "fashion-mini.npz").read_bytes())
     monkeypatch.setattr("pipeline.data.sets.EMBEDDED", tmp_path)
-    load_fashion_mini(tmp_path)
+    fashion_mini.load(tmp_path)
     damage(tmp_path / "fashion-mini.npz")
     with pytest.raises(BadData, match=str(tmp_path)):
-        load_fashion_mini(tmp_path)
+        fashion_mini.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,7 @@ def test_a_missing_data_set_says_where_it_looked(tmp_path):
     with pytest.raises(BadData) as error:
         load_dataset("nonsense", None)
     assert error.value.hint is not None
-    assert all(name in error.value.hint for name in DATASETS)
+    assert all(name in error.value.hint for name in ("fashion-mini", "cifar10", "svhn"))
 
 
 def test_a_torchvision_set_that_cannot_be_had_says_where_it_looked(tmp_path):
@@ -175,7 +178,10 @@ def test_svhn_is_known_by_name_to_recipes_and_to_verify(tmp_path, monkeypatch):
 
 
 def test_every_data_set_of_recipes_is_also_one_of_the_command_line():
-    assert {entry.name for entry in entry_points(group=DATASETS_GROUP)} == set(DATASETS)
+    assert {entry.name for entry in entry_points(group=DATASETS_GROUP)} == {
+        "fashion-mini", "fashion-mnist", "cifar10", "cifar100", "svhn",
+    }  # fmt: skip
+    assert all(isinstance(entry.load(), KnownSet) for entry in entry_points(group=DATASETS_GROUP))
 
 
 def picture_folder(path, count=8, size=8, classes=("cat", "dog")):
@@ -255,3 +261,105 @@ def test_the_hold_out_is_disjoint_and_repeated_by_its_seed():
     for count in (0, 20, 21):
         with pytest.raises(BadData, match="hold out"):
             hold_out(images, count, seed=1)
+
+
+def test_folders_of_numbers_are_ordered_as_numbers_in_training_too(tmp_path):
+    names = tuple(str(number) for number in range(12))
+    dataset = load_dataset(None, picture_folder(tmp_path / "set", count=1, classes=names))
+    assert dataset.classes == names
+    for split in (dataset.train, dataset.test):
+        assert split.images[:, 0, 0, 0].tolist() == split.labels.tolist() == list(range(12))
+
+
+def test_folders_of_training_and_test_that_differ_are_refused_by_name(tmp_path):
+    folder = picture_folder(tmp_path / "set")
+    (folder / "test" / "cat").rename(folder / "test" / "cow")
+    with pytest.raises(BadData, match=r"set/train has class folders that set/test lacks: cat"):
+        load_dataset(None, folder)
+
+
+def test_a_class_folder_that_came_later_does_not_move_a_trained_networks_classes(tmp_path):
+    folder = picture_folder(tmp_path / "set", classes=("bee", "cat"))
+    trained = load_dataset(None, folder)
+    for split in ("train", "test"):
+        (folder / split / "bee").rename(folder / split / "owl")
+    moved = load_dataset(None, folder)
+    assert moved.classes == ("cat", "owl")
+    with pytest.raises(BadData, match="no class of the model is called owl"):
+        moved.numbered(trained.classes)
+    with pytest.raises(BadData, match="not the model's"):
+        moved.test.check_fits((3, 8, 8), trained.classes)
+    np.testing.assert_array_equal(moved.numbered(("owl", "cat")).test.labels, 1 - moved.test.labels)
+
+
+def test_a_known_set_brings_the_names_of_its_classes():
+    images = find_images("fashion-mini")
+    assert images.classes is not None
+    assert images.classes[:2] == ("T-shirt/top", "Trouser")
+    assert images.rows(slice(3)).classes == images.first(3).classes == images.classes
+
+
+def test_a_set_known_to_verify_alone_is_none_to_train_on(monkeypatch):
+    class Entry:
+        name = "foreign"
+
+        def load(self):
+            return lambda root: None
+
+    monkeypatch.setattr("pipeline.data.sets.entry_points", lambda group: [Entry()])
+    with pytest.raises(BadData, match="no data set to train on is called 'foreign'"):
+        load_dataset("foreign", None)
+
+
+def test_of_several_parts_beside_train_the_first_is_taken_in_one_order(tmp_path):
+    folder = picture_folder(tmp_path / "set")
+    for number, name in enumerate(("validation", "valid", "val", "test")):
+        if name != "test":
+            shutil.copytree(folder / "test", folder / name)
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((4 + number, 1, 8, 8), np.uint8), y=np.arange(4 + number) % 2)
+    np.savez(tmp_path / "train.npz", x=np.zeros((9, 1, 8, 8), np.uint8), y=np.arange(9) % 2)
+    for name in ("test", "val", "valid", "validation"):
+        assert load_dataset(None, folder).test.name == f"set/{name}"
+        assert load_dataset(None, tmp_path).test.name.endswith(f"/{name}")
+        shutil.rmtree(folder / name)
+        (tmp_path / f"{name}.npz").unlink()
+    with pytest.raises(BadData, match="holds no data set") as caught:
+        load_dataset(None, folder)
+    assert "test/ or val/ or valid/ or validation/" in caught.value.hint
+
+
+def test_a_training_file_that_holds_both_parts_trains_on_its_training_images(tmp_path):
+    arrays = {"x_train": np.zeros((6, 8, 8), np.uint8), "y_train": np.arange(6) % 2,
+              "x_test": np.full((4, 8, 8), 9, np.uint8), "y_test": np.arange(4) % 2}  # fmt: skip
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", **arrays)
+    dataset = load_dataset(None, tmp_path)
+    assert (dataset.train.images.shape, dataset.test.images.shape) == ((6, 1, 8, 8), (4, 1, 8, 8))
+
+
+def mixed_folder(path):
+    folder = picture_folder(path)
+    Image.new("RGB", (30, 20), "red").save(folder / "train" / "dog" / "7.png")
+    Image.new("RGB", (9, 14), "red").save(folder / "test" / "cat" / "7.png")
+    return folder
+
+
+def test_a_folder_of_mixed_sizes_is_trained_on_in_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    folder, size = mixed_folder(tmp_path / "set"), TypeAdapter(Size).validate_python(6)
+    with pytest.raises(BadData, match="3 x 20 x 30") as caught:
+        load_dataset(None, folder)
+    assert "[data] size" in caught.value.hint
+    decoded = load_dataset(None, folder, preprocessing=size)
+    assert decoded.train.images.shape == (16, 3, 6, 6)
+    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
+    listed = load_dataset(None, folder, preprocessing=size)
+    assert isinstance(listed.train.images, Pictures)
+    assert listed.train.sha256 == decoded.train.sha256
+    assert listed.test.sha256 == find_images(str(folder / "test"), preprocessing=size).sha256
+
+
+def test_arrays_have_a_size_of_their_own(tmp_path):
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", x=image_set().images, y=image_set().labels)
+    with pytest.raises(BadData, match="size is of the pictures of a folder"):
+        load_dataset(None, tmp_path, preprocessing=TypeAdapter(Size).validate_python(6))

@@ -27,6 +27,7 @@ from runtime.files import sha256
 from runtime.images import npz
 from runtime.images.image_set import ImageSet
 from runtime.images.store import StoredImages
+from runtime.words import percent
 from tests.pipeline.runs.small_runs import assert_equal_bits, small, weights
 
 TINY = ("student.width=0.0625", "train.max_steps=3", "train.batch=32", "search.steps=1", "data.holdout=40")
@@ -94,7 +95,9 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
     shown = capsys.readouterr()
     assert shown.out == ""
     figures = summary.last
-    assert shown.err.splitlines()[-1] == f"epoch 1: hold-out clean {figures.clean:.1%}, PGD-10 {figures.pgd:.1%}"
+    assert (
+        shown.err.splitlines()[-1] == f"epoch 1: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}"
+    )
 
 
 def test_the_summary_says_in_what_was_searched_where_the_recipe_does(recipe, tmp_path, capsys):
@@ -188,7 +191,7 @@ def test_a_robust_teacher_teaches_and_what_it_reached_goes_into_the_summary(tmp_
     assert summary.teacher is not None
     assert summary.teacher.n == 40
     assert summary.teacher.clean >= summary.teacher.pgd > 0.5
-    assert f"PGD-10 {summary.teacher.pgd:.1%}" in capsys.readouterr().err
+    assert f"PGD-10 {percent(summary.teacher.pgd)}" in capsys.readouterr().err
 
 
 def test_the_command_reports_figures_on_stdout_and_errors_on_stderr(teacher, tmp_path):

@@ -30,7 +30,7 @@ def test_elsewhere_than_on_a_terminal_training_is_its_first_step_then_a_line_a_m
         log.figures(Figures(epoch=1, n=10, clean=0.8, pgd=0.5))
     *steps, figures = capsys.readouterr().err.splitlines()
     assert len(steps) == lines
-    assert figures == "epoch 1: hold-out clean 80.0%, PGD-10 50.0%"
+    assert figures == "epoch 1: hold-out clean 80.0 %, PGD-10 50.0 %"
     assert steps[0].startswith("epoch 1 step 1/12  loss 1.5000")
     if seconds == 90.0:
         assert steps[2] == "epoch 1 step 3/12  loss 1.5000  1 images/s, 13:30 left"

@@ -178,7 +178,7 @@ def test_a_foreign_file_is_vouched_for_by_a_digest_and_else_told_with_its_own(ne
         loaded = Teacher(*load_teacher(table, CARD), TeacherFigures(n=40, clean=0.5, pgd=0.25))
         assert loaded.vouched == vouched
         assert f'sha256 = "{digest}"' in str(loaded)
-        assert "clean 50.0%, PGD-10 25.0% on 40" in str(loaded)
+        assert "clean 50.0 %, PGD-10 25.0 % on 40" in str(loaded)
         assert ("no digest" in str(loaded)) == (not vouched)
 
 

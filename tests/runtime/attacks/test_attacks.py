@@ -13,6 +13,7 @@ from runtime.attacks.oracle import Oracle, Points, to_numpy
 from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
+from runtime.session import GraphFacts
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import WRONG_BEFORE
 from tests.fakes import LinearSession, planned
@@ -134,8 +135,9 @@ class RoundedOnItsOwn(LinearSession):
 @pytest.mark.parametrize(
     ("says", "broken"),
     [
-        ({"precision": "fp16"}, True),
-        ({"precision": "int8"}, True),
+        ({"facts": GraphFacts(computes_in="float16")}, True),
+        ({"facts": GraphFacts(quantised=True)}, True),
+        ({"facts": GraphFacts(staircases=("Round",))}, True),
         ({"tf32": True}, True),
         ({"rounds_apart": True}, True),
         ({}, False),

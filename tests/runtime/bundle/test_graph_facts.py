@@ -10,7 +10,7 @@ from runtime.bundle.manifest import Graph
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadBundle, BadModel
 from tests.runtime.bundle.bundles import write_bundle
-from tests.tiny import FORWARD, graph
+from tests.tiny import FORWARD, HALVED, IN_BYTES, ROUNDED, graph
 
 
 def model(body, *, opsets='"" : 18, "com.microsoft" : 1, "own" : 1', functions=""):
@@ -190,21 +190,6 @@ def test_the_numbers_are_those_of_onnx_proto():
         assert {name: fields[name].number for name in numbers} == numbers, message
 
 
-ROUNDED = FORWARD.replace("linear (", "rounded (").replace(
-    "  flat = Flatten(input)", "  level = Round(input)\n  flat = Flatten(level)"
-)
-IN_BYTES = FORWARD.replace("linear (", "quantised (").replace(
-    "  flat = Flatten(input)",
-    """  step = Constant <value_float = 0.01> ()
-  level = QuantizeLinear(input, step)
-  stepped = DequantizeLinear(level, step)
-  flat = Flatten(stepped)""",
-)
-IN_HALVES = FORWARD.replace("linear (", "halved (").replace(
-    "  flat = Flatten(input)", "  h = Cast <to = 10> (input)\n  x = Cast <to = 1> (h)\n  flat = Flatten(x)"
-)
-
-
 def called(tmp_path, files, text, task, name):
     """Write a bundle whose one graph is `text`, under the name of a precision."""
     weight, bias, _, _ = task
@@ -213,7 +198,7 @@ def called(tmp_path, files, text, task, name):
     return write_bundle(tmp_path / "b", listed, n=60, graphs=graphs, ships=name)
 
 
-GRAPHS = {"fp32": FORWARD, "fp16": IN_HALVES, "int8": IN_BYTES}
+GRAPHS = {"fp32": FORWARD, "fp16": HALVED, "int8": IN_BYTES}
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -7,6 +7,7 @@ import pytest
 from runtime.bundle.signing import load_private_key
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import sign_bundle, write_bundle
+from tests.tiny import HALVED, graph
 
 QUICK = ("--attacks", "clean", "--n", 4)
 
@@ -108,9 +109,11 @@ def test_merged_shards_are_authenticated_if_all_are(version, keys, tmp_path, tru
     assert json.loads(result.stdout)["artifact"]["authenticated"] is authenticated
 
 
-def test_the_fp32_that_a_drop_is_measured_from_is_authenticated_too(files, keys, tmp_path):
-    graph = {"forward": "model.fp32.onnx", "gradient": "model.fp32.grad.onnx", "opset": 18}
-    twice = write_bundle(tmp_path / "twice", files, n=60, graphs={"fp32": graph, "fp16": graph}, ships="fp16")
+def test_the_fp32_that_a_drop_is_measured_from_is_authenticated_too(files, task, keys, tmp_path):
+    files["model.fp16.onnx"] = graph(HALVED, *task[:2])
+    rest = {"gradient": "model.fp32.grad.onnx", "opset": 18}
+    graphs = {name: {"forward": f"model.{name}.onnx", **rest} for name in ("fp32", "fp16")}
+    twice = write_bundle(tmp_path / "twice", files, n=60, graphs=graphs, ships="fp16")
     sign_bundle(twice, load_private_key(keys / "private.pem"))
     drop = ("--trust", keys / "public.pem", "--attacks", "fgsm", "--max-drop", "50%")
     assert verify(twice, tmp_path / "report", *drop).exit_code in (0, 5)

@@ -178,7 +178,7 @@ def test_the_same_engine_agrees_with_itself(session, given):
 def test_classes_that_differ_are_beyond_the_limits(session, given):
     found = compare(Altered(session, logits=lambda z: np.roll(z, 1, axis=1)), session, given, "rolled")
     assert found.same_prediction == 0
-    assert any("same_prediction of 0 of 20 images, 99.8% are needed" in said for said in found.beyond)
+    assert any("same_prediction of 0 of 20 images, 99.8 % are needed" in said for said in found.beyond)
 
 
 def test_gradients_that_differ_are_beyond_the_limits(session, given):

@@ -53,8 +53,10 @@ BAD = {
     "infinity": ({"x": floats(np.inf), "y": Y}, "image 4"),
     "above one": ({"x": floats(1.01), "y": Y}, "image 4"),
     "below zero": ({"x": floats(-0.01), "y": Y}, "image 4"),
-    "float64": ({"x": floats(0.5).astype(np.float64), "y": Y}, "float64"),
-    "three axes": ({"x": X[:, 0], "y": Y}, "shape"),
+    "float64 above one": ({"x": floats(1.01).astype(np.float64), "y": Y}, "image 4"),
+    "long double": ({"x": floats(0.5).astype(np.longdouble), "y": Y}, "images are"),
+    "uint16": ({"x": X.astype(np.uint16), "y": Y}, "images are uint16"),
+    "two axes": ({"x": X[:, 0, 0], "y": Y}, "shape"),
     "no image": ({"x": X[:0], "y": Y[:0]}, "shape"),
     "too few labels": ({"x": X, "y": Y[:5]}, "labels"),
     "fractional labels": ({"x": X, "y": Y / 2}, "labels"),
@@ -112,11 +114,11 @@ def test_a_whole_archive_of_damaged_arrays_is_refused(array):
 
 def test_labels_beyond_the_classes_and_other_shapes_do_not_fit():
     images = read_npz(npz(x=X, y=Y))
-    images.check_fits((3, 4, 5), 3)
+    images.check_fits((3, 4, 5), ("a", "b", "c"))
     with pytest.raises(BadData, match="image 2 has label 2 of 2 classes"):
-        images.check_fits((3, 4, 5), 2)
+        images.check_fits((3, 4, 5), ("a", "b"))
     with pytest.raises(BadData, match="the model takes 1 x 4 x 5"):
-        images.check_fits((1, 4, 5), 3)
+        images.check_fits((1, 4, 5), ("a", "b", "c"))
 
 
 def test_more_images_than_there_are_is_refused():
@@ -147,8 +149,8 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_read_with_labels_by_sorted_class(folder):
-    images, classes = read_folder(folder)
-    assert classes == ("ant", "cat")
+    images = read_folder(folder)
+    assert images.classes == ("ant", "cat")
     assert images.images.shape == (4, 3, 4, 5)
     assert images.images[:, :, 0, 0].tolist() == [[1, 0, 9], [0, 0, 9], [1, 1, 9], [0, 1, 9]]
     assert images.labels.tolist() == [0, 1, 0, 1]
@@ -156,7 +158,7 @@ def test_a_folder_is_read_with_labels_by_sorted_class(folder):
 
 def test_the_first_images_of_a_folder_are_of_every_class_and_ids_count_in_their_order(folder):
     (folder / "cat" / "0.png").rename(folder / "ant" / "2.png")
-    images, _ = read_folder(folder, name="pets/test")
+    images = read_folder(folder, name="pets/test")
     assert images.name == "pets/test"
     assert images.labels.tolist() == [0, 1, 0, 0]
     assert images.ids.tolist() == [0, 1, 2, 3]
@@ -168,17 +170,17 @@ def test_a_folder_is_labelled_by_name_where_the_model_knows_the_names(folder):
     assert find_images(str(folder)).labels.tolist() == [0, 1, 0, 1]
 
 
-def test_a_folder_whose_names_the_model_does_not_know_is_numbered_and_says_so(folder, capsys):
+def test_a_folder_whose_names_the_model_does_not_know_is_taken_in_its_order_and_says_so(folder, capsys):
     assert find_images(str(folder), classes=("0", "1")).labels.tolist() == [0, 1, 0, 1]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("folders are numbered in alphabetical order: 0 = ant, 1 = cat")
+    assert line.endswith("set: classes: ant, cat, in the order of names")
+    assert find_images(str(folder), classes=("Ameise", "Katze")).labels.tolist() == [0, 1, 0, 1]
+    assert capsys.readouterr().err.splitlines()[-1].endswith("in their order: ant = Ameise, cat = Katze")
 
 
 STRANGE_FOLDERS = {
     "one of two known": (("cat", "dog"), "ant"),
     "one of three known": (("cat", "dog", "cow"), "ant"),
-    "none known, more classes": (("0", "1", "2"), "ant, cat"),
-    "none known, fewer classes": (("0",), "ant, cat"),
 }
 
 
@@ -189,14 +191,21 @@ def test_a_folder_that_cannot_be_labelled_for_certain_is_refused(folder, classes
     assert ", ".join(classes) in caught.value.hint
 
 
+@pytest.mark.parametrize("classes", [("0", "1", "2"), ("0",), ("bee", "dog", "eel"), ("bee",)])
+def test_a_folder_of_unknown_names_needs_as_many_classes_as_the_model(folder, classes):
+    with pytest.raises(BadData, match=rf"2 classes \(ant, cat\), the model has {len(classes)} logits") as caught:
+        find_images(str(folder), classes=classes)
+    assert "--classes" in caught.value.hint
+
+
 def test_the_hint_of_a_strange_folder_does_not_list_a_thousand_classes(folder):
     with pytest.raises(BadData) as caught:
-        find_images(str(folder), classes=tuple(f"class-{number}" for number in range(1000)))
+        find_images(str(folder), classes=("ant", *(f"class-{number}" for number in range(1000))))
     assert len(caught.value.hint) < 300
 
 
 def test_a_folder_is_read_grey_for_a_grey_model(folder):
-    assert read_folder(folder, channels=1)[0].images.shape == (4, 1, 4, 5)
+    assert read_folder(folder, channels=1).images.shape == (4, 1, 4, 5)
 
 
 def test_a_folder_with_a_broken_image_another_size_or_an_empty_class_is_refused(folder):

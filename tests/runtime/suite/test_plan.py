@@ -24,33 +24,8 @@ from runtime.suite.units import Target
 from tests.command_line import edgeproof
 from tests.fakes import DIGEST, LinearSession, planned
 from tests.runtime.bundle.bundles import write_bundle
-from tests.tiny import EPS, FORWARD, GRADIENT, bundle_files, graph, linear_task
+from tests.tiny import EPS, GRADIENT, HALVED, IN_BYTES, ROUNDED, bundle_files, graph, linear_task
 
-IN_BYTES = FORWARD.replace("linear (", "quantised (").replace(
-    "  flat = Flatten(input)",
-    """  step = Constant <value_float = 0.007874> ()
-  zero = Constant <value = int8 {0}> ()
-  level = QuantizeLinear(input, step, zero)
-  stepped = DequantizeLinear(level, step, zero)
-  flat = Flatten(stepped)""",
-)
-"""The linear classifier whose input is rounded to 127 levels: without a slope of its own."""
-IN_HALVES = FORWARD.replace("linear (", "halved (").replace(
-    "  flat = Flatten(input)",
-    """  half = Cast <to = 10> (input)
-  whole = Cast <to = 1> (half)
-  flat = Flatten(whole)""",
-)
-"""The linear classifier whose input is rounded to float16."""
-ROUNDED = FORWARD.replace("linear (", "rounded (").replace(
-    "  flat = Flatten(input)",
-    """  steps = Constant <value_float = 127.0> ()
-  many = Mul(input, steps)
-  level = Round(many)
-  stepped = Div(level, steps)
-  flat = Flatten(stepped)""",
-)
-"""The linear classifier whose input is rounded to 127 levels, by arithmetic."""
 FLOAT, HALF, INT8 = GraphFacts(), GraphFacts(computes_in="float16"), GraphFacts(quantised=True)
 STAIRS = GraphFacts(staircases=("Round",))
 PATHS = {name: (f"model.{name}.onnx", f"model.{name}.grad.onnx") for name in ("fp32", "fp16", "int8")}
@@ -92,7 +67,7 @@ def quantised_bundle(path, *, own=None, names=("fp32", "int8"), without=(), seed
     derived = own or graph(GRADIENT, weight, bias)
     contents = {
         "fp32": (files["model.fp32.onnx"], files["model.fp32.grad.onnx"]),
-        "fp16": (graph(IN_HALVES, weight, bias), derived),
+        "fp16": (graph(HALVED, weight, bias), derived),
         "int8": (graph(IN_BYTES, weight, bias), derived),
     }
     listed = {"evaluation.npz": files["evaluation.npz"]}

@@ -49,14 +49,16 @@ def target(task, kind=LinearSession, *more):
     return Target(kind(weight, bias, *more), images, CLASSES, 16)
 
 
-def suite(aim, **options):
-    return run_suite(aim, planned(aim, ["fgsm", "pgd"]), eps=EPS, seed=0, keep_all=False, progress=Silent(), **options)
+def suite(aim, eps=EPS, **options):
+    return run_suite(aim, planned(aim, ["fgsm", "pgd"]), eps=eps, seed=0, keep_all=False, progress=Silent(), **options)
 
 
 def test_the_slopes_of_a_linear_model_hold_turn_nowhere_and_its_margin_jumps_nowhere(task):
-    test = suite(target(task)).gradient_test
-    assert (test.n, test.apart_near, test.apart_far, test.unsteady, test.jumps) == (N, 0, 0, 0, 0)
-    assert test.lines > N / 2
+    outcome = suite(target(task), eps=0.01)
+    test, stood = outcome.gradient_test, int(outcome.evidence.robust.sum())
+    assert (test.n, test.apart_near, test.apart_far, test.unsteady, test.jumps) == (stood, 0, 0, 0, 0)
+    assert stood < N
+    assert test.lines > stood / 2
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_another_models_slopes_are_found_and_make_the_test_doubtful(task):
 
 
 def test_a_step_where_the_class_changes_is_a_jump(task):
-    test = suite(target(task, Stepped)).gradient_test
+    test = suite(target(task, Stepped), eps=0.005).gradient_test
     assert test.jumps > most_tolerated(test.lines)
 
 
@@ -150,8 +152,7 @@ def test_a_search_without_gradients_never_asks_for_one_and_costs_what_it_may(tas
 def test_squares_own_finds_are_put_to_gradients_from_another_start(task):
     weight = task[0]
     aim = target(task, Told, 0 * weight)
-    found = run_suite(
-        aim, planned(aim, ["pgd", "square"]), eps=EPS, seed=0, keep_all=False, progress=Silent()
-    ).square_alone
+    plan = planned(aim, ["pgd", "square"])
+    found = run_suite(aim, plan, eps=EPS, seed=0, keep_all=False, progress=Silent()).square_alone
     assert found.n > N - 5
     assert found.broken == found.by["square"] >= found.alone > 10

@@ -19,7 +19,7 @@ from runtime.verdict.subject import Subject
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.runtime.bundle.bundles import write_bundle
-from tests.tiny import FORWARD, GRADIENT, SHAPE, graph
+from tests.tiny import FORWARD, GRADIENT, HALVED, SHAPE, graph
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -32,7 +32,7 @@ GATES = {
 
 @pytest.mark.parametrize(("options", "code", "verdict"), GATES.values(), ids=GATES)
 def test_the_gate_decides_the_exit_code(bundle, options, code, verdict):
-    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "fgsm", "--json")
+    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "pgd", "--json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (code, verdict)
 
 
@@ -44,7 +44,7 @@ def test_an_interval_that_spans_the_gate_is_inconclusive(bundle, finished):
 def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, files):
     strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
     assert edgeproof("verify", strict, "--attacks", "fgsm", "--out", "a").exit_code == 1
-    assert edgeproof("verify", strict, "--attacks", "fgsm", "--fail-under", "1%", "--out", "b").exit_code == 0
+    assert edgeproof("verify", strict, "--attacks", "pgd", "--fail-under", "1%", "--out", "b").exit_code == 0
 
 
 def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tmp_path, files):
@@ -58,7 +58,7 @@ def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tm
     assert Path("again/run.json").read_bytes() == Path("run/run.json").read_bytes()
 
 
-def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path, files):
+def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path, files, task):
     fp32 = write_bundle(tmp_path / "fp32", files, n=60, gate=Gate(max_drop=0.01))
     result = edgeproof("verify", fp32, "--attacks", "fgsm", "--out", "a")
     read = load_report(Path("a"))
@@ -66,30 +66,33 @@ def test_a_gate_on_the_drop_asks_nothing_of_the_parent_precision_alone(tmp_path,
     assert "the gate on the drop of robust accuracy asks nothing of fp32" in result.stderr
     again = edgeproof("verify", fp32, *shlex.split(read.request.command)[3:], "--out", "again")
     assert (again.exit_code, Path("again/run.json").read_bytes()) == (0, Path("a/run.json").read_bytes())
-    graphs = {"int8": Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18)}
-    int8 = write_bundle(tmp_path / "int8", files, n=60, gate=Gate(max_drop=0.01), graphs=graphs, ships="int8")
-    result = edgeproof("verify", int8, "--attacks", "fgsm", "--out", "b")
+    files["model.fp16.onnx"] = graph(HALVED, *task[:2])
+    graphs = {"fp16": Graph(forward="model.fp16.onnx", gradient="model.fp32.grad.onnx", opset=18)}
+    fp16 = write_bundle(tmp_path / "fp16", files, n=60, gate=Gate(max_drop=0.01), graphs=graphs, ships="fp16")
+    result = edgeproof("verify", fp16, "--attacks", "fgsm", "--out", "b")
     assert result.exit_code == 5
     assert "nothing to compare with" in result.stdout
-    result = edgeproof("verify", int8, "--attacks", "fgsm", "--max-drop", "1%", "--out", "c")
+    result = edgeproof("verify", fp16, "--attacks", "fgsm", "--max-drop", "1%", "--out", "c")
     assert result.exit_code == 2
-    assert "--max-drop has nothing to compare int8 with\nhint: --against DIR" in result.stderr
+    assert "--max-drop has nothing to compare fp16 with\nhint: --against DIR" in result.stderr
     assert not Path("c").exists()
 
 
-def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_named(tmp_path, files):
+def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_named(tmp_path, files, task):
+    files["model.fp16.onnx"] = graph(HALVED, *task[:2])
     graphs = {
-        name: Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18) for name in ("fp32", "int8")
+        name: Graph(forward=f"model.{name}.onnx", gradient="model.fp32.grad.onnx", opset=18)
+        for name in ("fp32", "fp16")
     }
-    both = write_bundle(tmp_path / "both", files, n=60, graphs=graphs, ships="int8", gate=Gate(max_drop=0.5))
-    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--json")
+    both = write_bundle(tmp_path / "both", files, n=60, graphs=graphs, ships="fp16", gate=Gate(max_drop=0.5))
+    result = edgeproof("verify", both, "--out", "run", "--json")
     paired = json.loads(result.stdout)["paired"]
     assert result.exit_code == 0, result.stderr
     assert "verifying fp32 first, as the baseline for --max-drop" in result.stderr
     assert "tiny fp32 on ort/cpu" in paired["against"]
     assert (paired["only_this"], paired["only_that"]) == (0, 0)
     assert load_report(Path("run-fp32")).gate == Gate()
-    result = edgeproof("verify", both, "--attacks", "fgsm", "--out", "run", "--resume")
+    result = edgeproof("verify", both, "--out", "run", "--resume")
     assert "run-fp32 is finished already" in result.stderr
     for part in (["--shard", "1/2"], ["--until-decided"]):
         result = edgeproof("verify", both, "--attacks", "fgsm", *part, "--out", "part")

@@ -38,7 +38,7 @@ def test_the_command_in_the_report_repeats_the_run(bundle, task):
     *_, images, labels = task
     np.savez("my own set.npz", x=images[:12].transpose(0, 2, 3, 1), y=labels[:12])
     options = ["--data", "my own set.npz", "--layout", "nhwc", "--data-root", "my data", "--save-adversarial"]
-    gate = ["--attacks", "fgsm", "--n", 9, "--seed", 3, "--fail-under", "99%"]
+    gate = ["--attacks", "fgsm", "--n", 9, "--seed", 3, "--fail-under", "99.9%"]
     first = edgeproof("verify", bundle, *options, *gate, "--out", "first")
     command = shlex.split(load_report(Path("first")).request.command)
     assert command[:3] == ["edgeproof", "verify", "BUNDLE"]

@@ -10,7 +10,6 @@ import pytest
 
 from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
-from runtime.backends.batch_halving import BatchHalving
 from runtime.backends.ort import OrtSession
 from runtime.backends.tensorrt.api import library_of
 from runtime.backends.tensorrt.memory import ALIGNMENT
@@ -20,6 +19,7 @@ from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.machine.driver import Gpu
+from runtime.suite.batch_halving import BatchHalving
 from tests.paths import ROOT
 from tests.runtime.backends.tensorrt import fake_tensorrt
 from tests.runtime.backends.tensorrt.fake_memory import FakeMemory

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import sequential
 from runtime.records.report import load_report
-from runtime.sequential import ALPHA, above, below, interval, log_capital, running_counts
 from runtime.suite import campaign
 from runtime.suite.campaign import SAMPLE
+from runtime.verdict import sequential
 from runtime.verdict.case import growing
+from runtime.verdict.sequential import ALPHA, above, below, interval, log_capital, running_counts
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import bundle_files, linear_task

@@ -1,0 +1,82 @@
+"""Whether a gate is judged by the threat that it was given for: a smaller eps, fewer attacks or images prove less."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from runtime.attacks import CASCADES, DEFAULT, any_bounded
+from runtime.records.report import CheckResult
+from runtime.spec import Gate
+from runtime.words import radius
+
+if TYPE_CHECKING:
+    from runtime.records.request import Claim, Request
+
+ONE_STEP = "fgsm"
+"""The attack of a single step: what stands it may fall to the second."""
+
+WEAK_EVIDENCE = frozenset({"claimed-threat", "one-step", "black-box-only"})
+"""Checks that keep a gate from passing and not from failing: what is missing could only break more images."""
+
+
+def check_claim(request: Request) -> tuple[CheckResult, ...]:
+    """Return whether the request suits its gate: `claimed-threat` and `one-step`, both blocking."""
+    return (_claimed_threat(request), _one_step(request))
+
+
+def _claimed_threat(request: Request) -> CheckResult:
+    """Hold the run to what the artifact claims, and to what its own gate was given for."""
+    state: Literal["quiet", "found", "not run"]
+    if request.gate == Gate():
+        state, message = "not run", "not run: no gate was asked for"
+    elif request.claim is None:
+        state, message = "found", "the run was begun by version 0.1, which did not record what the artifact claims"
+    elif short := [*_weaker_threat(request, request.claim), *_less_evidence(request, request.claim)]:
+        state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
+    else:
+        state, message = "quiet", f"the run covers the claimed eps of {radius(request.claim.threat_model.eps)}"
+    return CheckResult(
+        check="claimed-threat",
+        blocking=True,
+        state=state,
+        message=message,
+        hint="leave out --eps, --attacks and --n to judge the claim; --no-gate to measure something else",
+    )
+
+
+def _weaker_threat(request: Request, claim: Claim) -> list[str]:
+    asked, claimed = request.threat_model.eps, claim.threat_model.eps
+    return [f"eps is {radius(asked)}, the claim {radius(claimed)}"] if asked < claimed else []
+
+
+def _less_evidence(request: Request, claim: Claim) -> list[str]:
+    """Return what the artifact's own gate lacks; a gate that is asked for by hand goes with what is asked beside it."""
+    if not shares_gate(request.gate, claim.gate):
+        return []
+    short, names = [], {attack.name for attack in request.attacks}
+    blind = request.accept_blind_evidence and not request.gradients
+    if not (names >= set(DEFAULT) or names & CASCADES.keys() or blind):
+        short.append(f"the attacks are {', '.join(sorted(names)) or 'none'}, the gate's {', '.join(DEFAULT)}")
+    if claim.n is not None and request.n < claim.n:
+        short.append(f"the images are {request.n}, the gate's {claim.n}")
+    return short
+
+
+def shares_gate(asked: Gate, own: Gate) -> bool:
+    """Return whether a part of a gate is the artifact's own."""
+    return any(value is not None and value == getattr(own, name) for name, value in asked)
+
+
+def _one_step(request: Request) -> CheckResult:
+    """Refuse a gate to a run whose only attack takes one step."""
+    within = {attack.name for attack in (*request.attacks, *request.added) if any_bounded([attack.name])}
+    alone = within == {ONE_STEP}
+    state: Literal["quiet", "found", "not run"] = "not run" if request.gate == Gate() else "found" if alone else "quiet"
+    messages = {
+        "not run": "not run: no gate was asked for",
+        "found": f"{ONE_STEP} alone ran: one step is no evidence of robustness",
+        "quiet": "an attack of more than one step ran",
+    }
+    return CheckResult(
+        check="one-step", blocking=True, state=state, message=messages[state], hint=f"--attacks {','.join(DEFAULT)}"
+    )

@@ -1,0 +1,151 @@
+"""Names of classes: their order, and which number of a model's each of them has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.errors import BadData, UsageFault
+from runtime.progress import log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+LISTED = 8
+"""Names that a message lists before it stops."""
+
+
+def numbers(count: int) -> tuple[str, ...]:
+    """Return what classes without names are called: 0, 1, 2, ..."""
+    return tuple(map(str, range(count)))
+
+
+def read_classes(asked: str) -> tuple[str, ...]:
+    """Return the names that are asked for: of a file, one a line, or separated by commas.
+
+    Raises:
+        UsageFault: there is no such file, and no comma.
+        BadData: the file is no text, or has an empty line between others; or two names are the same.
+
+    """
+    path = Path(asked)
+    if path.is_file():
+        try:
+            names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadData(
+                f"--classes {path} cannot be read as text: {error}", hint="one name a line, in UTF-8"
+            ) from None
+    elif "," in asked:
+        names = [name.strip() for name in asked.split(",")]
+    else:
+        raise UsageFault(f"--classes {asked}: no such file", hint="a file with one name a line, or ant,bee,cat")
+    if "" in names:
+        raise BadData(
+            f"--classes {asked}: class {names.index('')} has no name", hint="one name a line, in order of the logits"
+        )
+    refuse_duplicates(names, f"--classes {asked}")
+    return tuple(names)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names as numbers are ordered where all are numbers, else by name.
+
+    Raises:
+        BadData: two are one number, as 1 and 01.
+
+    """
+    names = sorted(names)
+    if not all(map(_is_number, names)):
+        return tuple(names)
+    names.sort(key=lambda name: (len(_key(name)), _key(name)))
+    for one, other in pairwise(names):
+        if _key(one) == _key(other):
+            raise BadData(f"the classes {one} and {other} are one number", hint="put them together, or rename one")
+    return tuple(names)
+
+
+def order_in_words(names: Sequence[str]) -> str:
+    """Return the classes, and in which order `in_order` has put them."""
+    if names and all(map(_is_number, names)):
+        return f"classes: {names[0]} ... {names[-1]}, in the order of numbers"
+    return f"classes: {listed(names)}, in the order of names"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a message lists them."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def refuse_duplicates(names: Sequence[str], where: str) -> None:
+    """Raise `BadData` where two classes have one name."""
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise BadData(f"{where}: two classes are called {twice}", hint="a name for each class, each its own")
+
+
+def refuse_another_count(where: str, names: Sequence[str], count: int) -> None:
+    """Raise `BadData` unless there are as many classes as the model has logits."""
+    if len(names) != count:
+        raise BadData(
+            f"{where} has {len(names)} classes ({listed(names)}), the model has {count} logits",
+            hint="--classes FILE lists the names of the model's classes, one a line, in the order of its logits",
+        )
+
+
+def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> Array:
+    """Return the number among a model's `classes` of each of `names`, those of an image set.
+
+    Where classes have names, it is that of the class so called, numbers compared as numbers, words without regard to
+    capitals; where no name is known, or the classes are mere numbers, the own place, if there are as many of both.
+
+    Args:
+        where: the set, for messages.
+        names: of the set's classes, in its order.
+        classes: of the model's, in the order of its logits.
+
+    Returns:
+        int [len(names)].
+
+    Raises:
+        BadData: only some are names of classes; or none is, and there are not as many of both.
+
+    """
+    if tuple(classes) != numbers(len(classes)):
+        refuse_duplicates(classes, "the model")
+        ours, theirs = _comparable(names, classes)
+        strange = [name for name, key in zip(names, ours, strict=True) if key not in theirs]
+        if not strange:
+            return np.asarray([theirs.index(key) for key in ours])
+        if len(strange) < len(names):
+            raise BadData(
+                f"{where}: no class of the model is called {listed(strange)}",
+                hint=f"name the folders as the classes ({listed(classes)}), or give an .npz",
+            )
+    refuse_another_count(where, names, len(classes))
+    if numbers(len(classes)) not in (tuple(names), tuple(classes)):
+        pairs = [f"{name} = {meant}" for name, meant in zip(names, classes, strict=True)]
+        log(f"{where}: the model knows none of the names; they are taken in their order: {listed(pairs)}")
+    return np.arange(len(names))
+
+
+def _comparable(*lists: Sequence[str]) -> list[list[str]]:
+    """Return names by what they are compared by: numbers and capitals alike, where that tells all of a list apart."""
+    keys = [[_key(name) for name in names] for names in lists]
+    apart = all(len(set(each)) == len(each) for each in keys)
+    return keys if apart else [list(names) for names in lists]
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
+
+
+def _key(name: str) -> str:
+    return (name.lstrip("0") or "0") if _is_number(name) else name.casefold()

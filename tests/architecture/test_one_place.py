@@ -1,0 +1,27 @@
+"""What is done in one place, so that all output is alike and nothing from outside is taken for more than text."""
+
+import re
+
+import pytest
+
+from tests.paths import ROOT
+
+PLACES = {
+    r"from rich\.table": {"runtime/report/tables.py"},  # no other table reads a text as markup
+    r":\.\d%\}": set(),  # percent is runtime.words.percent
+    r"255 \*[^\n]*\}/255": {"runtime/words.py"},  # a radius is runtime.words.radius
+    r"fcntl": {"runtime/locks.py"},
+    r"O_NOFOLLOW": {"runtime/files.py"},
+    r"np\.savez\(": {"runtime/files.py"},
+    r"%Y-%m-%dT": {"runtime/words.py"},
+    r"FATAL = ": {"runtime/backends/providers.py"},
+    r"pip install \'": {"runtime/errors.py"},
+    r"\"--data-root\"": set(),  # a field of VerifyOptions
+}
+
+
+@pytest.mark.parametrize("pattern", PLACES)
+def test_a_mechanism_is_written_once(pattern):
+    modules = [path for package in ("runtime", "export", "pipeline") for path in (ROOT / package).rglob("*.py")]
+    found = {str(path.relative_to(ROOT)) for path in modules if re.search(pattern, path.read_text())}
+    assert found == PLACES[pattern]

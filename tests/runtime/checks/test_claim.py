@@ -1,0 +1,96 @@
+"""A gate holds for the threat that it was given for, and needs evidence of more than one step and with gradients."""
+
+import json
+
+import pytest
+
+from runtime.spec import Gate
+from tests.command_line import edgeproof
+from tests.runtime.bundle.bundles import write_bundle
+from tests.tiny import EPS
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
+
+
+@pytest.fixture
+def gated(tmp_path, files):
+    """A bundle that claims EPS and a gate that it reaches."""
+    return write_bundle(tmp_path / "gated", files, n=60, gate=Gate(fail_under=0.05))
+
+
+def judged(*arguments):
+    """Return exit code, verdict, and what was found: {check: message}."""
+    result = edgeproof("verify", *arguments, "--out", "run", "--json")
+    report = json.loads(result.stdout)
+    return result.exit_code, report["verdict"], {each["check"]: each["message"] for each in report["warnings"]}
+
+
+def test_the_claim_as_it_stands_passes_its_gate(gated):
+    assert judged(gated) == (0, "passed", {})
+
+
+SHORT = {
+    "smaller eps": (["--eps", EPS / 2], "eps is 1.28/255, the claim 2.55/255"),
+    "no eps at all": (["--eps", 0], "eps is 0/255, the claim 2.55/255"),
+    "fewer images": (["--n", 59], "the images are 59, the gate's 60"),
+    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, the gate's fgsm, pgd, cw"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), SHORT.values(), ids=SHORT)
+def test_less_than_claimed_passes_no_gate_of_the_bundle(gated, options, message):
+    code, verdict, found = judged(gated, *options)
+    assert (code, verdict) == (5, "inconclusive")
+    assert found["claimed-threat"] == f"the run proves less than the artifact claims: {message}"
+
+
+def test_a_smaller_eps_passes_no_gate_by_hand_either(gated):
+    code, _, found = judged(gated, "--eps", EPS / 2, "--fail-under", "1%")
+    assert (code, found.keys()) == (5, {"claimed-threat"})
+
+
+def test_a_gate_by_hand_goes_with_the_attacks_and_images_asked_beside_it(gated):
+    assert judged(gated, "--attacks", "pgd", "--n", 59, "--fail-under", "1%") == (0, "passed", {})
+
+
+def test_a_larger_eps_and_more_attacks_than_claimed_pass(gated):
+    assert judged(gated, "--eps", 1.01 * EPS, "--attacks", "fgsm,pgd,cw,apgd-ce")[:2] == (0, "passed")
+
+
+def test_too_little_evidence_fails_a_gate_all_the_same(gated):
+    code, verdict, found = judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--fail-under", "99%")
+    assert (code, verdict, found.keys()) == (1, "failed", {"claimed-threat", "one-step"})
+
+
+def test_without_a_gate_less_than_claimed_is_measured(gated):
+    assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 9, "--no-gate") == (0, "measured", {})
+
+
+@pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2"])
+def test_one_step_alone_passes_no_gate(gated, attacks):
+    code, verdict, found = judged(gated, "--attacks", attacks, "--fail-under", "1%")
+    assert (code, verdict) == (5, "inconclusive")
+    assert found["one-step"] == "fgsm alone ran: one step is no evidence of robustness"
+
+
+def test_searches_without_gradients_pass_no_gate_unless_a_person_accepts_them(gated):
+    blind = (gated, "--gradient", "none", "--fail-under", "1%")
+    code, verdict, found = judged(*blind)
+    assert (code, verdict, found.keys()) == (5, "inconclusive", {"black-box-only"})
+    edgeproof("verify", *blind, "--accept-blind-evidence", "--out", "accepted")
+    with open("accepted/report.json") as file:
+        report = json.load(file)
+    assert report["verdict"] == "passed"
+    assert report["request"]["accept_blind_evidence"] is True
+    assert "--accept-blind-evidence" in report["request"]["command"]
+    (warning,) = report["warnings"]
+    assert (warning["check"], warning["blocking"]) == ("black-box-only", False)
+
+
+def test_the_claim_stands_in_the_request(gated):
+    edgeproof("verify", gated, "--attacks", "pgd", "--no-gate", "--out", "run")
+    with open("run/run.json") as file:
+        claim = json.load(file)["request"]["claim"]
+    assert claim == {
+        "threat_model": {"norm": "linf", "eps": EPS}, "gate": {"fail_under": 0.05, "max_drop": None}, "n": 60,
+    }  # fmt: skip
