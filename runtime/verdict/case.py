@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -118,22 +119,23 @@ class Case:
             BatchHalving(subject.session),
             BatchHalving(subject.lender) if subject.lender else None,
         )
-        opening = subject.session.unoptimised()
-        plain = cache(lambda: BatchHalving(opening())) if opening else None
-        outcome = run_suite(
-            Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender, plain),
-            self.plan,
-            eps=request.threat_model.eps,
-            seed=request.seed,
-            keep_all=request.save_adversarial,
-            progress=progress,
-            ledger=ledger,
-            blocks=growing(order) if early else [order],
-            sample=order[:SAMPLE] if early else order[order < SAMPLE],
-            decided=self._decided if early else lambda evidence, judged: False,
-            lattice=request.lattice is not None,
-            searched=(order[:SEARCHED] if early else order[order < SEARCHED]) if request.gate != Gate() else None,
-        )
+        with ExitStack() as opened:
+            opening = subject.session.unoptimised()
+            plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
+            outcome = run_suite(
+                Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender, plain),
+                self.plan,
+                eps=request.threat_model.eps,
+                seed=request.seed,
+                keep_all=request.save_adversarial,
+                progress=progress,
+                ledger=ledger,
+                blocks=growing(order) if early else [order],
+                sample=order[:SAMPLE] if early else order[order < SAMPLE],
+                decided=self._decided if early else lambda evidence, judged: False,
+                lattice=request.lattice is not None,
+                searched=(order[:SEARCHED] if early else order[order < SEARCHED]) if request.gate != Gate() else None,
+            )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
