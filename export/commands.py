@@ -73,9 +73,15 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Images that set int8's ranges, best of the training set; --data's are left out.",
 )
 @gradient_option
-@click.option("--name", callback=_name, help="Of the model.  [default: the file's]")
+@click.option("--name", callback=_name, help="Name of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help=CLASSES)
-@click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Version of the bundle; devices refuse a lower one.",
+)
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
 @key_option

@@ -54,7 +54,11 @@ recipe_argument = click.argument("recipe", callback=checked("recipe"))
 out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
 run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 checkpoint_option = click.option(
-    "--checkpoint", type=click.Choice(list(CHECKPOINTS)), default="best", show_default=True, help="Of the run."
+    "--checkpoint",
+    type=click.Choice(list(CHECKPOINTS)),
+    default="best",
+    show_default=True,
+    help="Which checkpoint of the run.",
 )
 
 
@@ -194,7 +198,13 @@ def _evaluation_images(trained: TrainedRun, options: VerifyOptions, classes: tup
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
 @precision_options(default="fp32")
-@click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Of the bundle, rising.")
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Version of the bundle; devices refuse a lower one.",
+)
 @key_option
 def export(
     run: Path,

@@ -49,9 +49,9 @@ def new_directory(path: Path) -> Iterator[Path]:
     check_new_directory(path)
     path = path.absolute()
     inside = path.is_dir()
-    place = path if inside else path.parent
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=f".{path.name}.") as temporary:
+    folder = path if inside else path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as temporary:
         inner = Path(temporary) / path.name
         inner.mkdir()
         yield inner
@@ -61,7 +61,7 @@ def new_directory(path: Path) -> Iterator[Path]:
                 entry.replace(path / entry.name)
         else:
             inner.replace(path)
-        sync_directory(place)
+        sync_directory(folder)
 
 
 PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -113,12 +113,14 @@ def check_writable(path: Path) -> None:
         MissingEnvironment: its place cannot be written to.
     """
     path = path.absolute()
-    place = next(parent for parent in (path, *path.parents) if parent.exists())
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
     try:
-        with tempfile.TemporaryDirectory(dir=place):  # permissions alone say nothing: root has them all
+        with tempfile.TemporaryDirectory(dir=existing):  # permissions alone say nothing: root has them all
             pass
     except OSError as error:
-        raise MissingEnvironment(f"{place} cannot be written to: {error.strerror}", hint="name another --out") from None
+        raise MissingEnvironment(
+            f"{existing} cannot be written to: {error.strerror}", hint="name another --out"
+        ) from None
 
 
 def npz_of(arrays: Mapping[str, Any]) -> bytes:

@@ -38,7 +38,7 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
             "--precision",
             callback=_precisions,
             default=default,
-            show_default=default or "the model's own",
+            show_default=default or "as the model has it",
             help=f"What it computes in, comma-separated: {', '.join(PRECISIONS)}.",
         ),
         click.option(
@@ -58,7 +58,7 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
             type=click.IntRange(min=1),
             default=IMAGES,
             show_default=True,
-            help="At most so many.",
+            help="Maximum number of calibration images.",
         ),
         click.option(
             "--keep-fp16",

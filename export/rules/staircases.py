@@ -91,11 +91,11 @@ def one_hot(emit: Emitter, node: Node, dy: str) -> Gradients:
     rank, chosen = len(node.output_shape), source.attribute("axis", 0) % len(source.shape())
     axis = node.attribute("axis", -1) % rank
     off, on = np.asarray(node.constant(2), np.float64)
-    order = [place for place in range(rank) if place != axis]
+    order = [other for other in range(rank) if other != axis]
     if source.attribute("keepdims", 1):
         single = order[chosen]
         dy = emit("Squeeze", dy, emit.integers([single]))
-        order = [place - (place > single) for place in order if place != single]
+        order = [other - (other > single) for other in order if other != single]
         axis -= axis > single
     order.insert(chosen, axis)
     if int(node.constant(1).item()) != source.shape()[chosen]:
@@ -141,7 +141,7 @@ def _stepped(step: Node | None) -> tuple[str, ...]:
         kinds = ("Sign",)
     if step is None or step.op not in kinds:
         return ()
-    return tuple(name for place, name in enumerate(step.inputs) if not step.is_constant(place))
+    return tuple(name for position, name in enumerate(step.inputs) if not step.is_constant(position))
 
 
 def _is_made_of(value: str, node: Node, position: int) -> bool:
@@ -150,8 +150,8 @@ def _is_made_of(value: str, node: Node, position: int) -> bool:
         source = node.source(position)
         if source is None or source.op not in ELEMENTWISE:
             return False
-        varying = [place for place in range(len(source.inputs)) if source.has(place) and not source.is_constant(place)]
-        if len({source.inputs[place] for place in varying}) != 1:
+        varying = [index for index in range(len(source.inputs)) if source.has(index) and not source.is_constant(index)]
+        if len({source.inputs[index] for index in varying}) != 1:
             return False
         node, position = source, varying[0]
     return True

@@ -71,7 +71,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
 def _set_aside(directory: Path, reason: str) -> None:
     """Rename a directory to NAME.previous-N, the first such that is free: it may hold days of work."""
     beside = (directory.with_name(f"{directory.name}.previous-{number}") for number in count(1))
-    free = next(place for place in beside if not place.exists())
+    free = next(path for path in beside if not path.exists())
     log(f"{directory} is kept as {free.name}: {reason}")
     directory.rename(free)
 
@@ -83,10 +83,10 @@ def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
         BadData: the report is damaged.
 
     """
-    place, network = directory / evaluation.name, directory / RUN / CHECKPOINTS[CHECKPOINT]
-    if not (place / REPORT).exists() or not network.exists():
+    evaluated, network = directory / evaluation.name, directory / RUN / CHECKPOINTS[CHECKPOINT]
+    if not (evaluated / REPORT).exists() or not network.exists():
         return None
-    report = load_report(place)
+    report = load_report(evaluated)
     return report if report.request.artifact_sha256 == sha256(network.read_bytes()) else None
 
 
@@ -115,8 +115,8 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
     for evaluation in study.evaluation:
         report = own_report(directory, evaluation)
         if report is not None and _asked_otherwise(report.request, evaluation):
-            place = directory / evaluation.name
-            raise Changed(f"{place} was judged with other attacks or images than the study now has", hint=hint)
+            evaluated = directory / evaluation.name
+            raise Changed(f"{evaluated} was judged with other attacks or images than the study now has", hint=hint)
 
 
 def _begun_otherwise(run: Path, cell: Cell) -> bool:

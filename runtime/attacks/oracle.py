@@ -31,8 +31,8 @@ class Points:
         x: float32 [B, C, H, W] in [0, 1], the clean images; an array of the session's framework.
         one_hot: float32 [B, K], their classes; of the session's framework.
         label: int64 [B]; numpy, as the next two.
-        index: int64 [B], the place of each image in the evaluation set.
-        row: int64 [B], the place of each image in the chunk that the attack began with.
+        index: int64 [B], of each image in the evaluation set.
+        row: int64 [B], of each image in the chunk that the attack began with.
 
     """
 
@@ -57,7 +57,7 @@ class Oracle:
     Attributes:
         forwards: images whose logits were asked of the artifact.
         gradients: images whose gradient was asked.
-        zero_gradient: places in the set of the images that the gradient graph classified correctly, with a
+        zero_gradient: indices in the set of the images that the gradient graph classified correctly, with a
             gradient that was zero in every pixel, when it was first asked for them.
         hints_hold: whether the gradient graph computes as the artifact does, so that its classes are too; not where a
             step may turn on the last bit, a GPU rounds to TF32, or runs kernels that were chosen for each of the two
@@ -130,9 +130,9 @@ class Oracle:
         _, margin_value, margin_gradient = self._ask(rows, select(x, flat), margin(rows.one_hot))
         taken = np.zeros(len(points), bool)
         taken[flat] = ~_steepest_under(margin_gradient, FLAT)
-        place = xp.asarray(np.maximum(np.cumsum(flat) - 1, 0), device=device(gradient))
-        value = xp.where(column(taken, value), xp.take(margin_value, place), value)
-        return z, value, choose(taken, xp.take(margin_gradient, place, axis=0), gradient)
+        position = xp.asarray(np.maximum(np.cumsum(flat) - 1, 0), device=device(gradient))
+        value = xp.where(column(taken, value), xp.take(margin_value, position), value)
+        return z, value, choose(taken, xp.take(margin_gradient, position, axis=0), gradient)
 
     def _note_zero_gradients(self, points: Points, z: Any, gradient: Any) -> None:
         first = ~np.isin(points.index, self._asked)

@@ -73,8 +73,8 @@ def _span(draw: Any, length: int, size: int) -> Any:
     The place is the high half of draw times places: uniform up to places / 2^32.
     """
     first = ((draw >> np.uint64(32)) * np.uint64(size - length + 1) >> np.uint64(32)).astype(np.int64)[:, None]
-    place = np.arange(size)
-    return (first <= place) & (place < first + length)
+    pixel = np.arange(size)
+    return (first <= pixel) & (pixel < first + length)
 
 
 def _sign(draw: Any) -> Any:

@@ -248,9 +248,9 @@ def _share_arena() -> None:
     closing one gives none back to the system.
     """
     runtime = load_onnxruntime()
-    place = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    memory = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
     with suppress(RuntimeError):  # another user of ONNX Runtime in this process was first: its arena is shared then
-        runtime.create_and_register_allocator(place, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))
+        runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))
 
 
 def _sparing(session: Any) -> Any:

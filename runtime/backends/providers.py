@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends.tensorrt.store import WORKSPACE, engines_place, private_directory
+from runtime.backends.tensorrt.store import WORKSPACE, engines_directory, private_directory
 from runtime.backends.tf32 import settle_tf32
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import sha256
@@ -46,12 +46,12 @@ def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
 
 def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
     """Keep the engines of each graph apart: the provider knows them by names of tensors, whatever their weights."""
-    place = engines / (graph + "-tf32" * tf32)
+    directory = engines / (graph + "-tf32" * tf32)
     private_directory(engines)
-    private_directory(place)
+    private_directory(directory)
     return {
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(place),
+        "trt_engine_cache_path": str(directory),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(engines),
         "trt_max_workspace_size": str(WORKSPACE),
@@ -87,7 +87,7 @@ def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable
     settle_tf32(tf32)
     # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
     device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
-    return partial(kind.options, tf32, engines_place(state) / f"onnxruntime-{device}"), gpu.name
+    return partial(kind.options, tf32, engines_directory(state) / f"onnxruntime-{device}"), gpu.name
 
 
 def find(runtime: Any, kind: Provider) -> None:

@@ -9,7 +9,7 @@ from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.backends.tensorrt.session import EngineFactory, TrtSession, open_accelerator
-from runtime.backends.tensorrt.store import EngineStore, engines_place, profile_for
+from runtime.backends.tensorrt.store import EngineStore, engines_directory, profile_for
 from runtime.errors import BadBundle, UsageFault
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _open_ort(bundle: Bundle, how: Opening) -> Session:
 def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     forward, gradient = _graphs(bundle, how)
     build, accelerator = engine_builder(), open_accelerator()  # what may fail comes before what holds the GPU
-    store = EngineStore(engines_place(how.state), accelerator.gpu.identity())
+    store = EngineStore(engines_directory(how.state), accelerator.gpu.identity())
     factory = EngineFactory(build, store, profile_for(bundle.manifest.input), how.tf32)
     return TrtSession(forward, gradient, precision=how.precision, factory=factory, accelerator=accelerator)
 

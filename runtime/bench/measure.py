@@ -116,7 +116,7 @@ def latency(values: Any) -> Latency:
     ordered = np.sort(values)
     n = len(ordered)
     p50, p90, p99 = (float(ordered[min(int(n * p), n - 1)]) for p in (0.5, 0.9, 0.99))
-    place = bound_of_quantile(n, 0.9, CONFIDENCE)
+    rank = bound_of_quantile(n, 0.9, CONFIDENCE)
     return Latency(
         mean=float(ordered.mean()),
         least=float(ordered[0]),
@@ -124,12 +124,12 @@ def latency(values: Any) -> Latency:
         p90=p90,
         p99=p99,
         most=float(ordered[-1]),
-        p90_at_most=None if place is None else float(ordered[place]),
+        p90_at_most=None if rank is None else float(ordered[rank]),
     )
 
 
 def bound_of_quantile(n: int, p: float, confidence: float) -> int | None:
-    """Return the place, from 0, of the least of n sorted draws that bounds the p-quantile from above.
+    """Return the rank, from 0, of the least of n sorted draws that bounds the p-quantile from above.
 
     Draw k (from 1) lies below the quantile only if at least k of n draws do, whose number is binomial (n, p): k is the
     least with P(fewer than k) >= confidence. None where even the largest draw does not bound it.

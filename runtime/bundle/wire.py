@@ -24,36 +24,36 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         IndexError: it ends within a number.
 
     """
-    place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
+    offset = 0
+    while offset < len(data):
+        tag, offset = _varint(data, offset)
         if tag > WORD:
             raise ValueError("a tag is too long")
         field, wire = tag >> 3, tag & 7
         if wire == VARINT:
-            value, place = _varint(data, place)
+            value, offset = _varint(data, offset)
             yield field, value
             continue
-        size, place = (SIZES[wire], place) if wire in SIZES else _length(data, place, wire)
-        if place + size > len(data):
+        size, offset = (SIZES[wire], offset) if wire in SIZES else _length(data, offset, wire)
+        if offset + size > len(data):
             raise ValueError("a field is longer than its message")
         if wire == BYTES:
-            yield field, data[place : place + size]
-        place += size
+            yield field, data[offset : offset + size]
+        offset += size
 
 
-def _length(data: memoryview, place: int, wire: int) -> tuple[int, int]:
+def _length(data: memoryview, offset: int, wire: int) -> tuple[int, int]:
     if wire != BYTES:
         raise ValueError(f"unknown wire type {wire}")
-    return _varint(data, place)
+    return _varint(data, offset)
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
+def _varint(data: memoryview, offset: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        byte = data[place]
-        place += 1
+        byte = data[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, offset
     raise ValueError("a number is too long")

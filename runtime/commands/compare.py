@@ -51,8 +51,8 @@ def check_distinct(runs: Iterable[Path]) -> None:
     """
     seen: set[Path] = set()
     for path in runs:
-        place = path.resolve()
-        place = place if place.is_dir() else place.parent
-        if place in seen:
+        directory = path.resolve()
+        directory = directory if directory.is_dir() else directory.parent
+        if directory in seen:
             raise UsageFault(f"{path} is compared with itself", hint="name every run once")
-        seen.add(place)
+        seen.add(directory)

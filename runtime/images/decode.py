@@ -85,7 +85,7 @@ class Pictures:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Decode all images: numpy's protocol."""
         images = np.empty(self.shape, dtype or np.uint8)
-        for place, file in enumerate(self._files):
+        for position, file in enumerate(self._files):
             picture = decode(file, self._channels, self._preprocessing)
             if picture.shape != self._picture:
                 raise BadData(
@@ -94,7 +94,7 @@ class Pictures:
                     if picture.shape[0] == self._picture[0]
                     else "all were taken for grey, as the first is: save that one in colour, or all in grey",
                 )
-            images[place] = picture
+            images[position] = picture
         return images
 
 

@@ -45,7 +45,7 @@ def read_folder(
     labels = np.repeat(np.arange(len(classes)), [len(names) for names in files.values()])
     order = _in_turn(labels)
     listed = [file for names in files.values() for file in names]
-    pictures: Any = Pictures([listed[place] for place in order], channels, preprocessing)
+    pictures: Any = Pictures([listed[position] for position in order], channels, preprocessing)
     images = np.asarray(pictures) if decoded else pictures
     return ImageSet(name or path.name, images, labels[order], np.arange(len(labels)), classes)
 

@@ -154,10 +154,10 @@ def _check_images(name: str, images: Any) -> None:
         [bool(np.all((image >= 0) & (image <= 1))) for image in (images[row] for row in range(len(images)))]
     )
     if not sound.all():
-        place = int(np.argmin(sound))
-        low, high = float(np.min(images[place])), float(np.max(images[place]))
+        first = int(np.argmin(sound))
+        low, high = float(np.min(images[first])), float(np.max(images[first]))
         raise BadData(
-            f"{name}: image {place} has values outside [0, 1] or NaN: {low:g} to {high:g}",
+            f"{name}: image {first} has values outside [0, 1] or NaN: {low:g} to {high:g}",
             hint="divide them by 255, or keep them as uint8"
             if low >= 0 and 2 <= high <= 255
             else "scale images to [0, 1]; a model's normalisation belongs into --mean and --std",
@@ -173,11 +173,11 @@ def _numbers(name: str, field: str, values: Array, count: int) -> Array:
         )
     if values.min() < 0:
         raise BadData(
-            f"{name}: {field} has {values.min()} at place {int(values.argmin())}", hint="numbers count from 0"
+            f"{name}: {field} has {values.min()} at index {int(values.argmin())}", hint="numbers count from 0"
         )
     if int(values.max()) > LARGEST[field]:
         raise BadData(
-            f"{name}: {field} has {values.max()} at place {int(values.argmax())}",
+            f"{name}: {field} has {values.max()} at index {int(values.argmax())}",
             hint=f"numbers up to {LARGEST[field]}",
         )
     return values.astype(np.int64)

@@ -130,7 +130,7 @@ class StoredImages:
         stored = (height, width, channels) if self._last else (channels, height, width)
         size = self.dtype.itemsize * prod(stored)
         data = bytearray(size * len(rows))
-        for place, row in enumerate(rows):
-            data[place * size : (place + 1) * size] = os.pread(self._file, size, row * size)
+        for position, row in enumerate(rows):
+            data[position * size : (position + 1) * size] = os.pread(self._file, size, row * size)
         images = np.frombuffer(data, self.dtype).reshape(len(rows), *stored)
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._last else images

@@ -39,7 +39,7 @@ class Copy:
     held: bytes | int = field(repr=False, compare=False)
 
     def open(self) -> BinaryIO:
-        """Return the bytes as a file, at their beginning; one at a time: they share their place."""
+        """Return the bytes as a file, at their beginning; one at a time: they share one position."""
         if isinstance(self.held, bytes):
             return io.BytesIO(self.held)
         file = os.fdopen(os.dup(self.held), "rb")
@@ -60,13 +60,13 @@ def copied(source: BinaryIO, at_most: int, *, large: bool) -> Copy:
 
     """
     digest, size = hashlib.sha256(), 0
-    with unnamed_file() if large else io.BytesIO() as place:
+    with unnamed_file() if large else io.BytesIO() as file:
         while block := source.read(min(BLOCK, at_most + 1 - size)):
             digest.update(block)
-            size += place.write(block)
-        if isinstance(place, io.BytesIO):
-            return Copy(digest.hexdigest(), size, place.getvalue())
-        descriptor = lasting(place)
+            size += file.write(block)
+        if isinstance(file, io.BytesIO):
+            return Copy(digest.hexdigest(), size, file.getvalue())
+        descriptor = lasting(file)
     copy = Copy(digest.hexdigest(), size, descriptor)
     weakref.finalize(copy, os.close, descriptor)
     return copy

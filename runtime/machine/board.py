@@ -99,9 +99,9 @@ def cpu_clock(root: Path) -> str | None:
     return _clock(found(root, CPUFREQ), "scaling_", 1e3)
 
 
-def _clock(places: list[Path], prefix: str, per_mhz: float) -> str | None:
+def _clock(directories: list[Path], prefix: str, per_mhz: float) -> str | None:
     """Return the limits, which a power mode and `jetson_clocks` set; the clock itself is no fact, it moves."""
-    lows, highs = ([number(place / f"{prefix}{end}_freq") for place in places] for end in ("min", "max"))
+    lows, highs = ([number(directory / f"{prefix}{end}_freq") for directory in directories] for end in ("min", "max"))
     low = min((value / per_mhz for value in lows if value is not None), default=None)
     high = max((value / per_mhz for value in highs if value is not None), default=None)
     if low is None or high is None:

@@ -139,10 +139,10 @@ def _rails(root: Path) -> dict[str, Read]:
         if kind == "ina238":
             rails[read(chip / "in1_label") or "VIN"] = _scaled(chip / "power1_input", 1e-6)
         for label in found(chip, "in*_label") if kind.startswith("ina3221") else ():
-            place, name = re.sub(r"\D", "", label.name), read(label) or "NC"
-            current = chip / f"curr{place}_input"
+            channel, name = re.sub(r"\D", "", label.name), read(label) or "NC"
+            current = chip / f"curr{channel}_input"
             if name != "NC" and "shunt" not in name and current.exists():
-                rails[name] = partial(_power, chip / f"in{place}_input", current)
+                rails[name] = partial(_power, chip / f"in{channel}_input", current)
     return rails
 
 

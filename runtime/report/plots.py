@@ -54,10 +54,10 @@ def shown_classes(report: Report) -> list[ClassRow]:
 def accuracy(axes: Any, report: Report) -> None:
     """Draw accuracy with its interval, clean on top, the worst case at the bottom; the gate as a line."""
     rows = accuracy_rows(report)
-    for place, row in enumerate(rows):
+    for y, row in enumerate(rows):
         colour = {CLEAN_ROW: CLEAN, WORST: ROBUST}.get(row.name, TINT)
-        axes.barh(place, 100 * row.accuracy, color=colour, height=0.62)
-        axes.plot([100 * end for end in row.ends], [place, place], color=INK, linewidth=1.6)
+        axes.barh(y, 100 * row.accuracy, color=colour, height=0.62)
+        axes.plot([100 * end for end in row.ends], [y, y], color=INK, linewidth=1.6)
     if report.gate.fail_under is not None:
         axes.axvline(100 * report.gate.fail_under, color=INK, linewidth=1.2, linestyle="--")
         axes.set_title(f"dashed: the gate, {percent(report.gate.fail_under)}", fontsize=10, color=SOFT, loc="right")
@@ -68,12 +68,12 @@ def accuracy(axes: Any, report: Report) -> None:
 def others(axes: Any, account: Account) -> None:
     """Draw robust accuracy with its interval, this run on top."""
     reports = [account.report, *(other.report for other in account.others)]
-    for place, report in enumerate(reports):
+    for y, report in enumerate(reports):
         if report.robust_accuracy:
-            colour = SOFT if place else ROBUST
+            colour = SOFT if y else ROBUST
             ends = [100 * end for end in report.robust_accuracy.ci95]
-            axes.plot(ends, [place, place], color=colour, linewidth=2)
-            axes.plot(100 * report.robust_accuracy.value, place, color=colour, marker="D" if place else "o")
+            axes.plot(ends, [y, y], color=colour, linewidth=2)
+            axes.plot(100 * report.robust_accuracy.value, y, color=colour, marker="D" if y else "o")
     names = [f"{report.artifact.name} {report.artifact.precision}" for report in reports]
     _rows(axes, _cut(names), "robust accuracy, % (line: 95 % interval)")
 
@@ -95,11 +95,11 @@ def curve(axes: Any, report: Report) -> None:
 
 def classes(axes: Any, rows: Sequence[ClassRow]) -> None:
     """Draw clean and robust accuracy of each class, joined by a line."""
-    for place, row in enumerate(rows):
+    for y, row in enumerate(rows):
         clean, robust = 100 * (row.clean or 0), 100 * (row.robust or 0)
-        axes.plot([robust, clean], [place, place], color=SOFT, linewidth=1.5, alpha=0.7)
-        axes.plot(clean, place, color=CLEAN, marker="o", markersize=6)
-        axes.plot(robust, place, color=ROBUST, marker="D", markersize=5.5)
+        axes.plot([robust, clean], [y, y], color=SOFT, linewidth=1.5, alpha=0.7)
+        axes.plot(clean, y, color=CLEAN, marker="o", markersize=6)
+        axes.plot(robust, y, color=ROBUST, marker="D", markersize=5.5)
     _rows(axes, _cut([row.name for row in rows]), "accuracy, % (disc: clean, diamond: robust)")
     axes.set_xlim(-2, 102)
 
@@ -114,12 +114,12 @@ def latency(axes: Any, bench: Bench) -> None:
     """Draw the latency of a batch from p50 to p99."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    for place, run in enumerate(bench.runs):
+    for y, run in enumerate(bench.runs):
         found = run.latency_ms
-        axes.plot([found.p50, found.p99], [place, place], color=SOFT, linewidth=2)
-        axes.plot(found.p50, place, color=CLEAN, marker="o")
-        axes.plot(found.p90, place, color=SOFT, marker="s", markersize=4.5)
-        axes.plot(found.p99, place, color=ROBUST, marker="D", markersize=5.5)
+        axes.plot([found.p50, found.p99], [y, y], color=SOFT, linewidth=2)
+        axes.plot(found.p50, y, color=CLEAN, marker="o")
+        axes.plot(found.p90, y, color=SOFT, marker="s", markersize=4.5)
+        axes.plot(found.p99, y, color=ROBUST, marker="D", markersize=5.5)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")

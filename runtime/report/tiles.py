@@ -28,7 +28,7 @@ class Tile:
     """One image of the gallery.
 
     Args:
-        index: its place in the set.
+        index: in the set.
         label: what it is.
         before: what the artifact took it for.
         after: what it took the worst point for; None where there is none, as it was wrong before.

@@ -135,14 +135,14 @@ def cross(oracle: Oracle, target: Target, points: Points, *, seed: int) -> Array
     margin = [margins(oracle.logits(points, x), points.label).astype(np.float64) for x in (points.x, end)]
     crosses = (margin[0] < 0) & (margin[1] > 0)
     scale = (np.abs(margin[0]) + np.abs(margin[1])) / 2
-    place, found = [np.zeros(len(points)), np.ones(len(points))], {}
+    bracket, found = [np.zeros(len(points)), np.ones(len(points))], {}
     for halving in range(1, max(HALVINGS) + 1):
-        middle = (place[0] + place[1]) / 2
+        middle = (bracket[0] + bracket[1]) / 2
         part = target.to_device(middle.astype(np.float32)[:, None, None, None])
         z = oracle.logits(points, points.x + part * (end - points.x))
         wrong, there = predictions(z) != points.label, margins(z, points.label)
         for side, moves in enumerate((~wrong, wrong)):
-            place[side], margin[side] = np.where(moves, middle, place[side]), np.where(moves, there, margin[side])
+            bracket[side], margin[side] = np.where(moves, middle, bracket[side]), np.where(moves, there, margin[side])
         if halving in HALVINGS:
             jump = np.full(len(points), np.nan)
             np.divide(margin[1] - margin[0], scale, out=jump, where=crosses)
@@ -151,9 +151,9 @@ def cross(oracle: Oracle, target: Target, points: Points, *, seed: int) -> Array
 
 
 def others(target: Target, points: Points, seed: int) -> Any:
-    """Return a place in the set for each image, of another label where there is one: int64 [B].
+    """Return the index in the set of an image of another label for each image, where there is one: int64 [B].
 
-    The first from a random place on, so that it depends on the image alone.
+    The first from a random index on, so that it depends on the image alone.
     """
     labels = target.images.labels
     first = (Noise(seed, "margin-jumps").bits(points.index, 1)[:, 0] % np.uint64(len(labels))).astype(np.int64)

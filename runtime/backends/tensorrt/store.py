@@ -95,7 +95,7 @@ def profile_for(shape: InputShape) -> Profile:
     return Profile(usual=most, most=most)
 
 
-def engines_place(state: Path | None) -> Path:
+def engines_directory(state: Path | None) -> Path:
     """Return where engines are kept: in the state directory, else in the user's cache.
 
     Raises:
@@ -118,12 +118,12 @@ class EngineStore:
     """A directory of engines.
 
     Args:
-        place: the directory; made where there is none.
+        directory: where engines lie; made where there is none.
         device: identity of the device that builds and loads here.
 
     """
 
-    place: Path
+    directory: Path
     device: str
 
     def obtain(self, key: EngineKey, build: Callable[[bytes], Built], load: Callable[[bytes], None], role: str) -> str:
@@ -142,8 +142,8 @@ class EngineStore:
             KeyboardInterrupt: asked for while it was built, and kept.
 
         """
-        private_directory(self.place)
-        with wait_for_lock(self.place / LOCK, f"the TensorRT engine of the {role}"):
+        private_directory(self.directory)
+        with wait_for_lock(self.directory / LOCK, f"the TensorRT engine of the {role}"):
             try:
                 data = self.read(key)
                 load(data)
@@ -198,13 +198,13 @@ class EngineStore:
             return b""
 
     def _file(self, key: EngineKey, suffix: str) -> Path:
-        return self.place / (key.digest() + suffix)
+        return self.directory / (key.digest() + suffix)
 
     def _timings_file(self, key: EngineKey) -> Path:
-        return self.place / f"timings-{sha256((key.timings() + self.device).encode())}"
+        return self.directory / f"timings-{sha256((key.timings() + self.device).encode())}"
 
 
-def private_directory(place: Path) -> None:
+def private_directory(directory: Path) -> None:
     """Make a directory that is the user's alone, unless it is there.
 
     Raises:
@@ -212,17 +212,17 @@ def private_directory(place: Path) -> None:
 
     """
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.mkdir(mode=0o700, exist_ok=True)
-        status = place.lstat()
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
     except OSError as error:
         raise MissingEnvironment(
-            f"{place} cannot be made: {error.strerror}", hint="--state DIR keeps engines elsewhere"
+            f"{directory} cannot be made: {error.strerror}", hint="--state DIR keeps engines elsewhere"
         ) from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
         raise MissingEnvironment(
-            f"{place} is not yours alone, and engines are executable code",
-            hint=f"chmod 700 {place}, remove it, or name another --state",
+            f"{directory} is not yours alone, and engines are executable code",
+            hint=f"chmod 700 {directory}, remove it, or name another --state",
         )
 
 

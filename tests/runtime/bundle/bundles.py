@@ -1,5 +1,7 @@
 """The tiny bundle with a manifest that names its evaluation images by their digest, and its signature."""
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from runtime.bundle.manifest import EVALUATION, SIGNATURE
 from runtime.bundle.signing import sign
 from runtime.errors import BadData
@@ -27,3 +29,17 @@ def sign_bundle(path, key):
     digests = {file.name: sha256(file.read_bytes()) for file in path.iterdir() if file.name != SIGNATURE}
     (path / SIGNATURE).write_bytes(sign("tiny", digests, key))
     return path
+
+
+def pem(key):
+    """Return a public key as its file holds it."""
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def change_a_graph(bundle):
+    path = bundle / "model.fp32.onnx"
+    path.write_bytes(path.read_bytes().replace(b"logits", b"logitz"))
+
+
+def add_a_file(bundle):
+    (bundle / "more.bin").write_bytes(b"?")

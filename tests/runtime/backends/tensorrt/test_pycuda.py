@@ -87,7 +87,8 @@ def find_toolkit():
 
 def verify(out, *options, **environment):
     return python(
-        "-c", RUN, "verify", BUNDLE, "--n", "24", "--attacks", "pgd", "--batch", "100", "--out", out, *options,
+        "-c", RUN, "verify", BUNDLE, "--n", "24", "--attacks", "pgd", "--no-gate", "--batch", "100",
+        "--out", out, *options,
         **environment,
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_both_engines_share_the_memory_of_tensors_of_one_name_and_that_they_work
 
 def test_the_card_names_graph_engine_and_device(opened, files, factory):
     card = opened().card()
-    engines = {sha256(path.read_bytes()) for path in factory.store.place.glob("*.engine")}
+    engines = {sha256(path.read_bytes()) for path in factory.store.directory.glob("*.engine")}
     assert (card.backend, card.provider, card.device, card.tf32) == ("tensorrt", "tensorrt", "Orin", False)
     assert card.sha256 == ort(files).card().sha256
     assert card.rounds_apart

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.backends.tensorrt.store import Built, EngineKey, EngineStore, Profile, Stale, engines_place
+from runtime.backends.tensorrt.store import Built, EngineKey, EngineStore, Profile, Stale, engines_directory
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
 from runtime.interrupt import sigterm_interrupts
@@ -50,7 +50,7 @@ def factory():
 
 
 def file(store, suffix):
-    return store.place / (KEY.digest() + suffix)
+    return store.directory / (KEY.digest() + suffix)
 
 
 def test_an_engine_is_built_once_and_known_by_its_digest(store, factory):
@@ -60,8 +60,8 @@ def test_an_engine_is_built_once_and_known_by_its_digest(store, factory):
 
 def test_what_is_on_disk_is_the_users_alone(store, factory):
     factory.obtain(store)
-    assert store.place.stat().st_mode & 0o777 == 0o700
-    engines = [path for path in store.place.iterdir() if path.name != ".lock"]
+    assert store.directory.stat().st_mode & 0o777 == 0o700
+    engines = [path for path in store.directory.iterdir() if path.name != ".lock"]
     assert {path.stat().st_mode & 0o777 for path in engines} == {0o600}
     assert len(engines) == 3
 
@@ -113,7 +113,7 @@ DAMAGES = {
         store, key=json.loads(KEY.model_copy(update={"tf32": True}).model_dump_json())
     ),
     "cannot be read: Too many levels of symbolic links": lambda store: link(
-        file(store, ".engine"), store.place.parent / "elsewhere"
+        file(store, ".engine"), store.directory.parent / "elsewhere"
     ),
     "is not a file of yours alone": lambda store: file(store, ".engine").chmod(0o666),
 }
@@ -157,8 +157,8 @@ def test_an_engine_that_is_not_even_loaded_when_it_is_new_ends_it(store, factory
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 def test_a_directory_that_others_may_write_to_is_refused(store, factory, mode):
-    store.place.mkdir()
-    store.place.chmod(mode)
+    store.directory.mkdir()
+    store.directory.chmod(mode)
     with pytest.raises(MissingEnvironment, match="not yours alone") as caught:
         factory.obtain(store)
     assert "chmod 700" in caught.value.hint
@@ -167,7 +167,7 @@ def test_a_directory_that_others_may_write_to_is_refused(store, factory, mode):
 
 def test_a_link_in_place_of_the_directory_is_refused(store, factory, tmp_path):
     (tmp_path / "real").mkdir(mode=0o700)
-    store.place.symlink_to(tmp_path / "real")
+    store.directory.symlink_to(tmp_path / "real")
     with pytest.raises(MissingEnvironment, match="not yours alone"):
         factory.obtain(store)
 
@@ -190,12 +190,12 @@ def test_two_at_once_build_one(store, factory):
 
 
 def test_engines_lie_in_the_state_directory_else_in_the_users_cache(monkeypatch, tmp_path):
-    assert engines_place(tmp_path) == tmp_path / "engines"
+    assert engines_directory(tmp_path) == tmp_path / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert engines_place(None) == tmp_path / "cache" / "edgeproof" / "engines"
+    assert engines_directory(None) == tmp_path / "cache" / "edgeproof" / "engines"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert engines_place(None) == Path(tmp_path) / ".cache" / "edgeproof" / "engines"
+    assert engines_directory(None) == Path(tmp_path) / ".cache" / "edgeproof" / "engines"
 
 
 def test_a_user_without_a_home_is_told_of_the_way_out(monkeypatch):
@@ -203,7 +203,7 @@ def test_a_user_without_a_home_is_told_of_the_way_out(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(MissingEnvironment, match="kept nowhere") as caught:
-        engines_place(None)
+        engines_directory(None)
     assert "--state" in caught.value.hint
 
 
