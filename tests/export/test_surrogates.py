@@ -82,7 +82,7 @@ def model(trained: Stepped) -> Any:
 
 
 def standing(model: Any, images: ImageSet) -> float:
-    session = OrtSession(to_bytes(model), to_bytes(gradient_graph(model)), precision="fp32")
+    session = OrtSession(to_bytes(model.model), to_bytes(gradient_graph(model)), precision="fp32")
     target = Target(session, images, 10, 64, np.asarray)
     evidence = clean_pass(target, 0, Silent())
     return Campaign(target, evidence, EPS, 0, Silent()).attack(PGD, 0).accuracy
@@ -108,7 +108,7 @@ def standing_in_torch(network: Stepped, images: ImageSet) -> float:
 def test_an_attack_through_a_rounding_is_as_strong_as_torchs_and_a_flat_one_is_not(
     trained: Stepped, model: Any, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {node.op_type for node in model.graph.node} >= {"Round", "Clip"}
+    assert {node.op_type for node in model.model.graph.node} >= {"Round", "Clip"}
     ours, expected = standing(model, images), standing_in_torch(trained, images)
     assert abs(ours - expected) < 0.08
     monkeypatch.setitem(RULES, "Round", lambda emit, node, dy: {0: emit("Mul", dy, emit.real(0))})
@@ -118,7 +118,7 @@ def test_an_attack_through_a_rounding_is_as_strong_as_torchs_and_a_flat_one_is_n
 def test_a_rounding_with_a_way_round_it_must_stand_a_blind_search_too(
     model: Any, images: ImageSet, tmp_path: Path
 ) -> None:
-    onnx.save(model, tmp_path / "model.onnx")
+    onnx.save(model.model, tmp_path / "model.onnx")
     np.savez(tmp_path / "set.npz", x=images.images[:24], y=images.labels[:24])
     options = ("--data", tmp_path / "set.npz", "--eps", EPS, "--attacks", "pgd")
     result = edgeproof("verify", tmp_path / "model.onnx", *options, "--out", tmp_path / "run")
