@@ -107,7 +107,7 @@ def test_on_the_cpu_a_set_stays_where_it_is(folder):
 
 
 def test_the_processes_of_a_machine_share_its_cores_for_decoding(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.setattr("pipeline.data.batches.cores", lambda: 12)
     assert [decoders(processes) for processes in (1, 2, 4, 8, 100)] == [8, 6, 3, 1, 1]
 
 
