@@ -16,8 +16,8 @@ from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from export.graph.graph import Gradients
     from export.graph.passes import Prepared
-    from export.rules import Gradients
 
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 

@@ -75,7 +75,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        """Read the command line, which --help ends."""
+        """Parse the arguments; --help exits here."""
         with ends_quietly():
             return super().make_context(*arguments, **options)
 

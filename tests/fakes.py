@@ -7,6 +7,7 @@ from runtime.attacks.losses import value_and_cotangent
 from runtime.records.report import Artifact
 from runtime.session import GraphFacts, Session, SessionCard
 from runtime.suite.plan import plan_suite
+from tests.tiny import EPS
 
 DIGEST = "0" * 64
 
@@ -59,6 +60,24 @@ class LinearSession(Session):
         length = np.abs(difference).sum(axis=2)
         length[np.arange(len(labels)), labels] = np.nan
         return np.nanmin(gap / length, axis=1)
+
+
+class LyingGradients(LinearSession):
+    """Its gradient graph calls every point misclassified, the artifact does not agree."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        return -z, value, gradient
+
+
+class FlatFor(LinearSession):
+    """Its gradient is all zero for the images whose first pixel is marked."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        xp = array_namespace(x)
+        marked = xp.abs(x[:, :1, :1, :1] - 0.125) < 2 * EPS
+        return z, value, xp.where(marked, xp.zeros_like(gradient), gradient)
 
 
 def planned(target, names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from export.graph.constants import evaluate_node, is_constant
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 Shape = tuple[int | None, ...]
 """Sizes of a value; None is the batch, the one size that is known only at run time."""
+
+Gradients = Mapping[int, str]
+"""What a rule returns: names of the gradients of a node's inputs, by position."""
 
 
 class Node:

@@ -8,9 +8,9 @@ computes in; where it takes or gives integers or truth values, their gradients a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from export.graph.graph import Emitter, Node
+from export.graph.graph import Emitter, Gradients, Node
 from export.rules import (
     activations,
     arithmetic,
@@ -28,7 +28,6 @@ from export.rules import (
     staircases,
 )
 
-Gradients = Mapping[int, str]
 Rule = Callable[[Emitter, Node, str], Gradients]
 
 OF_SHAPES = frozenset({"Shape", "Size"})

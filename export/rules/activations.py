@@ -14,8 +14,7 @@ import numpy as np
 from export.rules.broadcast import sum_over
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node
 
 
 STEEP = 2.0**60

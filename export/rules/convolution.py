@@ -9,8 +9,7 @@ import numpy as np
 from export.rules.window import Window, window_of
 
 if TYPE_CHECKING:
-    from export.graph.graph import Array, Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Array, Emitter, Gradients, Node
 
 
 def convolution(emit: Emitter, node: Node, dy: str) -> Gradients:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from export.rules.broadcast import sum_to
 
 if TYPE_CHECKING:
-    from export.graph.graph import Array, Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Array, Emitter, Gradients, Node
 
 
 def absolute(emit: Emitter, node: Node, dy: str) -> Gradients:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node
 
 
 def reshape(emit: Emitter, node: Node, dy: str) -> Gradients:

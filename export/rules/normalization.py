@@ -10,8 +10,7 @@ import numpy as np
 from export.rules.broadcast import sum_over
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node, Shape
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node, Shape
 
 
 def layer_normalization(emit: Emitter, node: Node, dy: str) -> Gradients:

@@ -10,8 +10,7 @@ import numpy as np
 from export.rules.window import Window, window_of
 
 if TYPE_CHECKING:
-    from export.graph.graph import Array, Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Array, Emitter, Gradients, Node
 
 BELOW_ALL = -1e30
 """Padding that no activation is under: in float16 its least number. Finite, for it is multiplied by zeros."""

@@ -12,8 +12,7 @@ import numpy as np
 from export.graph.constants import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node
 
 
 def quantize(emit: Emitter, node: Node, dy: str) -> Gradients:

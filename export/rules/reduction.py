@@ -11,8 +11,7 @@ from export.rules.broadcast import sum_over
 from export.rules.elementwise import quotient
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node
 
 
 def reduce_mean(emit: Emitter, node: Node, dy: str) -> Gradients:

@@ -11,8 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from export.rules.matrix import along
 
 if TYPE_CHECKING:
-    from export.graph.graph import Array, Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Array, Emitter, Gradients, Node
 
 REST = ("coordinate_transformation_mode", "mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")
 

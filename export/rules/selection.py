@@ -11,8 +11,7 @@ from export.rules.matrix import along
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from export.graph.graph import Emitter, Node, Shape
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node, Shape
 
 TO_THE_END = 2**31 - 1
 """The least end of a Slice that stands for 'all'."""

@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node
 
 TANH_CUBIC = 0.044715
 """Of Gelu's approximation by Tanh (Hendrycks & Gimpel 2016)."""

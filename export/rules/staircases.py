@@ -22,8 +22,7 @@ from onnx import TensorProto
 from export.rules.broadcast import sum_over, sum_to
 
 if TYPE_CHECKING:
-    from export.graph.graph import Emitter, Node, Shape
-    from export.rules import Gradients
+    from export.graph.graph import Emitter, Gradients, Node, Shape
 
 WIDTH = 2.0
 """Half the width of a step's ramp, over the mean of |u|."""

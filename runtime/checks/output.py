@@ -17,7 +17,7 @@ def randomised(facts: Facts) -> Seen:
     probe = facts.outcome.probe
     if probe is None:
         return Seen("not run", "not run: no image of the sample was judged")
-    many = f"five passes over {probe.n} images gave the same answers on all but {probe.randomised}"
+    many = f"five passes over {probe.n} images agree on {probe.n - probe.randomised}"
     return seen(probe.randomised > 0, many)
 
 

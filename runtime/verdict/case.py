@@ -232,7 +232,7 @@ def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
     gate = options.gate_or(subject.gate)
     if subject.session.card().precision != PARENT or gate.max_drop is None or options.against:
         return gate
-    log(f"the gate on the drop of robust accuracy asks nothing of {PARENT}, from which drops are measured")
+    log(f"the gate on the drop of robust accuracy is ignored for {PARENT}: drops are measured from it")
     return Gate(fail_under=gate.fail_under)
 
 

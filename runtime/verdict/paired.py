@@ -98,7 +98,7 @@ def obstacle(mine: Request, its: Request) -> Obstacle | None:
     cannot be told from it, and a difference of worst cases would be the attacks' as much as the artifacts'.
     """
     if mine.data.sha256 != its.data.sha256:
-        return Obstacle("the images are others", "run it again on the same images, as by --data")
+        return Obstacle("the two runs used different images", "run it again on the same images, as by --data")
     here, there = mine.all_attacks, its.all_attacks
     if found := other_threat(mine.threat_model, its.threat_model) or other_attacks(here, there):
         return found

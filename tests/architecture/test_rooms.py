@@ -2,7 +2,9 @@
 
 import re
 import sys
+from graphlib import TopologicalSorter
 
+import grimp
 import pytest
 
 from tests.paths import ROOT
@@ -72,6 +74,14 @@ def test_boxes_of_a_row_neither_overlap_nor_leave_the_picture():
             assert layout.x[right] - layout.x[left] >= (one + other) / 2 - 1e-9
         assert all(abs(layout.x[node]) + size / 2 <= 17 + 1e-9 for node, size in zip(row, sizes, strict=True))
     assert layout.ways["b", "f"] == ("b", ("b", "f", 1), "f")
+
+
+def test_no_module_imports_itself_in_a_circle_a_package_and_what_lies_in_it_included():
+    from tools import rooms
+
+    graph = grimp.build_graph(*rooms.PACKAGES, cache_dir=None)  # imports for type checking too
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert set(TopologicalSorter(imports).static_order()) == graph.modules
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,22 +1,19 @@
-import gzip
+"""Sets to train on: by name, from .npz files, and held out."""
+
 import hashlib
 import pickle
-import shutil
 from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
-from PIL import Image
 from pydantic import TypeAdapter
 from torchvision import datasets
 
-from pipeline.data import make_fashion_mini
-from pipeline.data.sets import EMBEDDED, KnownSet, fashion_mini, hold_out, load_dataset
+from pipeline.data.sets import KnownSet, hold_out, load_dataset
 from pipeline.memory import free_memory
 from runtime.errors import BadData
-from runtime.images.decode import Pictures
 from runtime.images.find import DATASETS_GROUP, find_images
 from runtime.images.image_set import ImageSet
 from runtime.images.preprocessing import Size
@@ -32,51 +29,6 @@ def one_class(images):
     return ImageSet(images.name, images.images, np.zeros_like(images.labels), images.ids)
 
 
-def test_fashion_mini_is_balanced_small_and_licensed():
-    dataset = fashion_mini.load(EMBEDDED)
-    assert dataset.train.images.shape == (10_000, 1, 28, 28)
-    assert dataset.test.images.shape == (2_000, 1, 28, 28)
-    assert set(np.bincount(dataset.train.labels)) == {1000}
-    assert set(np.bincount(dataset.test.labels)) == {200}
-    assert (EMBEDDED / "fashion-mini.npz").stat().st_size <= 6e6
-    assert "MIT License" in (EMBEDDED / "fashion-mini.LICENSE").read_text()
-
-
-def test_no_training_image_of_fashion_mini_is_also_a_test_image():
-    dataset = fashion_mini.load(EMBEDDED)
-    train = {image.tobytes() for image in dataset.train.images}
-    assert not any(image.tobytes() in train for image in dataset.test.images)
-
-
-def test_the_script_takes_the_first_images_of_every_class_in_order():
-    labels = np.array([1, 0, 1, 1, 0, 0], np.uint8)
-    assert make_fashion_mini.first_per_class(labels, 2).tolist() == [0, 1, 2, 4]
-
-
-def test_the_script_refuses_missing_damaged_and_other_files(tmp_path):
-    name = "train-images-idx3-ubyte.gz"
-    with pytest.raises(BadData, match="missing"):
-        make_fashion_mini.read_official(tmp_path, name)
-    (tmp_path / name).write_bytes(gzip.compress(b"other"))
-    with pytest.raises(BadData, match="SHA-256"):
-        make_fashion_mini.read_official(tmp_path, name)
-    (tmp_path / name).write_bytes(b"not gzip")
-    with pytest.raises(BadData, match="damaged"):
-        make_fashion_mini.read_official(tmp_path, name)
-
-
-@pytest.mark.parametrize("test_name", ["test", "val", "valid", "validation"])
-def test_an_image_folder_is_a_data_set(tmp_path, test_name):
-    for split in ("train", test_name):
-        for label, name in enumerate(("cat", "dog")):
-            (tmp_path / split / name).mkdir(parents=True)
-            Image.new("RGB", (8, 6), (label * 255, 0, 0)).save(tmp_path / split / name / "0.png")
-    dataset = load_dataset(None, tmp_path)
-    assert dataset.classes == ("cat", "dog")
-    assert dataset.train.images.shape == (2, 3, 6, 8)
-    assert dataset.test.labels.tolist() == [0, 1]
-
-
 def test_two_npz_files_are_a_data_set(tmp_path):
     images = image_set()
     for split in ("train", "test"):
@@ -84,16 +36,6 @@ def test_two_npz_files_are_a_data_set(tmp_path):
     dataset = load_dataset(None, tmp_path)
     assert dataset.classes == ("0", "1", "2", "3")
     np.testing.assert_array_equal(dataset.test.images, images.images)
-
-
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
-def test_a_damaged_or_missing_embedded_set_is_refused_and_says_where_it_looked(tmp_path, monkeypatch, damage):
-    (tmp_path / "fashion-mini.npz").write_bytes((EMBEDDED / "fashion-mini.npz").read_bytes())
-    monkeypatch.setattr("pipeline.data.sets.EMBEDDED", tmp_path)
-    fashion_mini.load(tmp_path)
-    damage(tmp_path / "fashion-mini.npz")
-    with pytest.raises(BadData, match=str(tmp_path)):
-        fashion_mini.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -184,58 +126,6 @@ def test_every_data_set_of_recipes_is_also_one_of_the_command_line():
     assert all(isinstance(entry.load(), KnownSet) for entry in entry_points(group=DATASETS_GROUP))
 
 
-def picture_folder(path, count=8, size=8, classes=("cat", "dog")):
-    """An image folder of different pictures."""
-    random = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for label, name in enumerate(classes):
-            (path / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 256, (size, size, 3), np.uint8)
-                pixels[0, 0] = label
-                Image.fromarray(pixels).save(path / split / name / f"{number}.png")
-    return path
-
-
-def test_a_folder_that_does_not_fit_the_memory_is_decoded_when_it_is_looked_at(tmp_path, monkeypatch):
-    folder = picture_folder(tmp_path / "set")
-    decoded = load_dataset(None, folder)
-    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
-    listed = load_dataset(None, folder)
-    assert isinstance(decoded.train.images, np.ndarray)
-    assert isinstance(listed.train.images, Pictures)
-    assert listed.train.images.shape == decoded.train.images.shape
-    assert listed.train.sha256 == decoded.train.sha256
-    np.testing.assert_array_equal(listed.train.as_float(slice(3, 6)), decoded.train.as_float(slice(3, 6)))
-    (rest, held), (all_rest, all_held) = (hold_out(each.train, 5, seed=1) for each in (listed, decoded))
-    assert isinstance(rest.images, Pictures)
-    assert isinstance(held.images, np.ndarray)
-    assert (rest.sha256, held.sha256) == (all_rest.sha256, all_held.sha256)
-
-
-def test_each_process_on_a_machine_counts_where_all_of_them_decode_a_folder(tmp_path, monkeypatch):
-    folder = picture_folder(tmp_path / "set")  # 16 pictures of 3 x 8 x 8
-    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 4 * 16 * 3 * 8 * 8)
-    kinds = [type(load_dataset(None, folder, sharing=processes).train.images) for processes in (1, 2, 3)]
-    assert kinds == [np.ndarray, np.ndarray, Pictures]
-
-
-@pytest.mark.parametrize("damage", ["missing", "no image", "another shape"])
-def test_a_listed_picture_that_cannot_be_had_is_named(tmp_path, monkeypatch, damage):
-    folder = picture_folder(tmp_path / "set")
-    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
-    images = load_dataset(None, folder).train
-    victim = folder / "train" / "dog" / "7.png"
-    if damage == "missing":
-        victim.unlink()
-    elif damage == "no image":
-        victim.write_bytes(b"P")
-    else:
-        Image.new("RGB", (9, 8)).save(victim)
-    with pytest.raises(BadData, match=r"dog.7\.png"):
-        np.asarray(images.images)
-
-
 @pytest.mark.parametrize(
     ("limit", "used", "available", "free"),
     [("max", 0, 1000, 1000), (3000, 1000, 5000, 2000), (9000, 0, 5000, 5000), (10, 20, 5000, 0), (None, 0, 7000, 7000)],
@@ -263,35 +153,6 @@ def test_the_hold_out_is_disjoint_and_repeated_by_its_seed():
             hold_out(images, count, seed=1)
 
 
-def test_folders_of_numbers_are_ordered_as_numbers_in_training_too(tmp_path):
-    names = tuple(str(number) for number in range(12))
-    dataset = load_dataset(None, picture_folder(tmp_path / "set", count=1, classes=names))
-    assert dataset.classes == names
-    for split in (dataset.train, dataset.test):
-        assert split.images[:, 0, 0, 0].tolist() == split.labels.tolist() == list(range(12))
-
-
-def test_folders_of_training_and_test_that_differ_are_refused_by_name(tmp_path):
-    folder = picture_folder(tmp_path / "set")
-    (folder / "test" / "cat").rename(folder / "test" / "cow")
-    with pytest.raises(BadData, match=r"set/train has class folders that set/test lacks: cat"):
-        load_dataset(None, folder)
-
-
-def test_a_class_folder_that_came_later_does_not_move_a_trained_networks_classes(tmp_path):
-    folder = picture_folder(tmp_path / "set", classes=("bee", "cat"))
-    trained = load_dataset(None, folder)
-    for split in ("train", "test"):
-        (folder / split / "bee").rename(folder / split / "owl")
-    moved = load_dataset(None, folder)
-    assert moved.classes == ("cat", "owl")
-    with pytest.raises(BadData, match="no class of the model is called owl"):
-        moved.numbered(trained.classes)
-    with pytest.raises(BadData, match="not the model's"):
-        moved.test.check_fits((3, 8, 8), trained.classes)
-    np.testing.assert_array_equal(moved.numbered(("owl", "cat")).test.labels, 1 - moved.test.labels)
-
-
 def test_a_known_set_brings_the_names_of_its_classes():
     images = find_images("fashion-mini")
     assert images.classes is not None
@@ -311,23 +172,6 @@ def test_a_set_known_to_verify_alone_is_none_to_train_on(monkeypatch):
         load_dataset("foreign", None)
 
 
-def test_of_several_parts_beside_train_the_first_is_taken_in_one_order(tmp_path):
-    folder = picture_folder(tmp_path / "set")
-    for number, name in enumerate(("validation", "valid", "val", "test")):
-        if name != "test":
-            shutil.copytree(folder / "test", folder / name)
-        np.savez(tmp_path / f"{name}.npz", x=np.zeros((4 + number, 1, 8, 8), np.uint8), y=np.arange(4 + number) % 2)
-    np.savez(tmp_path / "train.npz", x=np.zeros((9, 1, 8, 8), np.uint8), y=np.arange(9) % 2)
-    for name in ("test", "val", "valid", "validation"):
-        assert load_dataset(None, folder).test.name == f"set/{name}"
-        assert load_dataset(None, tmp_path).test.name.endswith(f"/{name}")
-        shutil.rmtree(folder / name)
-        (tmp_path / f"{name}.npz").unlink()
-    with pytest.raises(BadData, match="holds no data set") as caught:
-        load_dataset(None, folder)
-    assert "test/ or val/ or valid/ or validation/" in caught.value.hint
-
-
 def test_a_training_file_that_holds_both_parts_trains_on_its_training_images(tmp_path):
     arrays = {"x_train": np.zeros((6, 8, 8), np.uint8), "y_train": np.arange(6) % 2,
               "x_test": np.full((4, 8, 8), 9, np.uint8), "y_test": np.arange(4) % 2}  # fmt: skip
@@ -335,27 +179,6 @@ def test_a_training_file_that_holds_both_parts_trains_on_its_training_images(tmp
         np.savez(tmp_path / f"{split}.npz", **arrays)
     dataset = load_dataset(None, tmp_path)
     assert (dataset.train.images.shape, dataset.test.images.shape) == ((6, 1, 8, 8), (4, 1, 8, 8))
-
-
-def mixed_folder(path):
-    folder = picture_folder(path)
-    Image.new("RGB", (30, 20), "red").save(folder / "train" / "dog" / "7.png")
-    Image.new("RGB", (9, 14), "red").save(folder / "test" / "cat" / "7.png")
-    return folder
-
-
-def test_a_folder_of_mixed_sizes_is_trained_on_in_the_size_that_is_asked_for(tmp_path, monkeypatch):
-    folder, size = mixed_folder(tmp_path / "set"), TypeAdapter(Size).validate_python(6)
-    with pytest.raises(BadData, match="3 x 20 x 30") as caught:
-        load_dataset(None, folder)
-    assert "[data] size" in caught.value.hint
-    decoded = load_dataset(None, folder, preprocessing=size)
-    assert decoded.train.images.shape == (16, 3, 6, 6)
-    monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)
-    listed = load_dataset(None, folder, preprocessing=size)
-    assert isinstance(listed.train.images, Pictures)
-    assert listed.train.sha256 == decoded.train.sha256
-    assert listed.test.sha256 == find_images(str(folder / "test"), preprocessing=size).sha256
 
 
 def test_arrays_have_a_size_of_their_own(tmp_path):

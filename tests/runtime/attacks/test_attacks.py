@@ -1,6 +1,7 @@
+"""The attacks on linear classifiers, whose answer is known exactly; and the oracle that they ask."""
+
 from dataclasses import replace
 
-import array_api_compat
 import array_api_strict
 import numpy as np
 import pytest
@@ -12,11 +13,9 @@ from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, to_numpy
 from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.session import GraphFacts
-from runtime.suite.campaign import Target, run_suite
-from runtime.suite.evidence import WRONG_BEFORE
-from tests.fakes import LinearSession, planned
+from runtime.suite.campaign import Target
+from tests.fakes import FlatFor, LinearSession, LyingGradients
 from tests.tiny import EPS, linear_task
 
 
@@ -98,14 +97,6 @@ def test_broken_means_that_the_artifact_itself_misclassifies_the_point(attack):
     np.testing.assert_array_equal(found.prediction, z.argmax(axis=1))
     others = np.where(np.arange(CLASSES) == labels[:, None], -np.inf, z).max(axis=1)
     np.testing.assert_allclose(found.margin, others - z[np.arange(len(z)), labels], atol=1e-6)
-
-
-class LyingGradients(LinearSession):
-    """Its gradient graph calls every point misclassified, the artifact does not agree."""
-
-    def loss_gradient(self, x, loss):
-        z, value, gradient = super().loss_gradient(x, loss)
-        return -z, value, gradient
 
 
 @every_bounded_attack
@@ -260,16 +251,6 @@ def test_a_gradient_that_is_not_finite_names_its_image(attack):
         attack.run(Oracle(Poisoned(weight, bias), 4), points_of(images, labels, CLASSES), 0.0, 0)
 
 
-class FlatFor(LinearSession):
-    """Its gradient is all zero for the images whose first pixel is marked."""
-
-    def loss_gradient(self, x, loss):
-        z, value, gradient = super().loss_gradient(x, loss)
-        xp = array_api_compat.array_namespace(x)
-        marked = xp.abs(x[:, :1, :1, :1] - 0.125) < 2 * EPS
-        return z, value, xp.where(marked, xp.zeros_like(gradient), gradient)
-
-
 @pytest.mark.parametrize("attack", [attack for attack in QUICK.values() if attack.uses_gradient], ids=lambda a: a.name)
 @pytest.mark.parametrize("place", [np.asarray, array_api_strict.asarray])
 def test_an_oracle_remembers_which_standing_images_have_no_gradient(attack, place):
@@ -280,89 +261,6 @@ def test_an_oracle_remembers_which_standing_images_have_no_gradient(attack, plac
     oracle = Oracle(FlatFor(place(weight), place(bias)), 7)
     attack.run(oracle, points_of(images, labels, CLASSES, place), 1e-4, 0)
     assert oracle.zero_gradient == {5}
-
-
-def suite(session, images, attacks=("fgsm", "pgd", "cw"), batch=8):
-    target = Target(session, images, 3, batch)
-    return run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=True, progress=Silent())
-
-
-def test_every_attack_of_the_suite_runs_on_all_correctly_classified_images(linear):
-    outcome = suite(*linear)
-    correct = int(outcome.evidence.correct.sum())
-    assert 0 < correct < 60
-    assert [row.attacked for row in outcome.attacks] == [correct] * 3
-    assert all(row.accuracy == (correct - row.broken) / 60 for row in outcome.attacks)
-    assert all(row.gradients >= row.attacked for row in outcome.attacks)
-
-
-def test_the_worst_case_is_the_union_of_the_attacks(linear):
-    session, images = linear
-    evidence = suite(session, images).evidence
-    alone = [suite(session, images, [name]).evidence.robust for name in ("fgsm", "pgd", "cw")]
-    np.testing.assert_array_equal(evidence.robust, np.logical_and.reduce(alone))
-    first = np.argmin(alone, axis=0)
-    broken = evidence.correct & ~evidence.robust
-    np.testing.assert_array_equal(evidence.broken_by[broken], first[broken])
-
-
-def test_the_evidence_describes_the_points_it_keeps(linear):
-    session, images = linear
-    evidence = suite(session, images).evidence
-    z = session.logits(evidence.adversarial)
-    np.testing.assert_array_equal(z.argmax(axis=1), evidence.adversarial_prediction)
-    distance = (
-        np.abs(evidence.adversarial.astype(np.float64) - images.as_float(slice(None))).reshape(60, -1).max(axis=1)
-    )
-    np.testing.assert_array_equal(distance, evidence.linf)
-    wrong = evidence.broken_by == WRONG_BEFORE
-    np.testing.assert_array_equal(evidence.linf[wrong], 0)
-    np.testing.assert_array_equal(evidence.adversarial_prediction[wrong], evidence.clean_prediction[wrong])
-    assert (evidence.adversarial_prediction[evidence.robust] == evidence.label[evidence.robust]).all()
-
-
-def test_the_curve_starts_at_clean_accuracy_and_passes_through_pgd(linear):
-    outcome = suite(*linear)
-    accuracies = [point.accuracy for point in outcome.eps_curve]
-    pgd = outcome.attacks[1]
-    assert accuracies[0] == outcome.evidence.correct.mean()
-    assert accuracies[3] == pgd.accuracy
-    assert accuracies == sorted(accuracies, reverse=True)
-
-
-def test_agreement_counts_where_the_gradient_graph_predicts_otherwise(linear):
-    session, images = linear
-    whole = suite(session, images).agreement
-    assert whole.same_prediction == whole.n
-    lying = suite(LyingGradients(session.weight, session.bias), images).agreement
-    assert lying.same_prediction < lying.n
-
-
-def test_the_images_without_a_gradient_are_counted_once(linear):
-    session, images = linear
-    assert not suite(session, images).evidence.zero_gradient.any()
-    flat = FlatFor(session.weight, session.bias)
-    marked = images.images.copy()
-    marked[:9, 0, 0, 0] = 0.125
-    labels = flat.logits(marked).argmax(axis=1)
-    evidence = suite(flat, ImageSet("marked", marked, labels, images.ids)).evidence
-    np.testing.assert_array_equal(np.flatnonzero(evidence.zero_gradient), np.arange(9))
-    assert "zero_gradient" not in evidence.arrays(adversarial=True)
-
-
-def test_a_clean_run_attacks_nothing(linear):
-    outcome = suite(*linear, attacks=())
-    assert outcome.attacks == ()
-    assert outcome.eps_curve == ()
-    assert outcome.agreement is None
-
-
-def test_a_set_without_one_correct_image_is_no_error(linear):
-    session, images = linear
-    predicted = session.logits(images.images).argmax(axis=1)
-    wrong = ImageSet("wrong", images.images, (predicted + 1) % 3, images.ids)
-    outcome = suite(session, wrong)
-    assert [row.accuracy for row in outcome.attacks] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])

@@ -143,7 +143,7 @@ def test_runs_that_were_not_attacked_have_no_worst_case_to_compare(runs, tmp_pat
 
 def test_runs_of_other_images_stand_side_by_side_unmatched(runs):
     side = side_by_side(runs, "a", "c").runs[1]
-    assert (side.against, side.unmatched) == (None, "the images are others")
+    assert (side.against, side.unmatched) == (None, "the two runs used different images")
     assert side.figures
 
 

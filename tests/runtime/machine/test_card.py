@@ -2,11 +2,12 @@
 
 import os
 import platform
+from importlib.metadata import version
 
 import pynvml
 import pytest
 
-from runtime.machine.card import machine_card
+from runtime.machine.card import machine_card, software
 from runtime.machine.nvml import Gpu, first_gpu
 from tests.runtime.machine.boards import ORIN, THOR, write_board
 
@@ -118,3 +119,7 @@ def test_what_nvml_says_comes_before_the_files_and_what_it_does_not_say_is_left_
     assert driver.watts() is None
     assert driver.celsius() == 51.0
     assert driver.throttles() == ("SwThermalSlowdown",)
+
+
+def test_software_that_is_not_installed_is_left_out():
+    assert software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}

@@ -1,6 +1,7 @@
+"""What a run says of its progress on a terminal and elsewhere."""
+
 import re
 from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -8,15 +9,10 @@ import pytest
 from runtime import progress
 from runtime.attacks import ATTACKS
 from runtime.images.image_set import ImageSet
-from runtime.machine import card
 from runtime.progress import Lines, Pace, Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from tests.fakes import LinearSession, planned
-
-
-def test_software_that_is_not_installed_is_left_out():
-    assert card.software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}
 
 
 def test_elsewhere_than_on_a_terminal_a_stage_is_one_line_at_its_end(capsys):

@@ -1,0 +1,93 @@
+"""The suite on a linear classifier: rows, evidence, curve and counts."""
+
+import numpy as np
+
+from runtime.images.image_set import ImageSet
+from runtime.progress import Silent
+from runtime.suite.campaign import Target, run_suite
+from runtime.suite.evidence import WRONG_BEFORE
+from tests.fakes import FlatFor, LyingGradients, planned
+from tests.tiny import EPS
+
+
+def suite(session, images, attacks=("fgsm", "pgd", "cw"), batch=8):
+    target = Target(session, images, 3, batch)
+    return run_suite(target, planned(target, attacks), eps=EPS, seed=0, keep_all=True, progress=Silent())
+
+
+def test_every_attack_of_the_suite_runs_on_all_correctly_classified_images(linear):
+    outcome = suite(*linear)
+    correct = int(outcome.evidence.correct.sum())
+    assert 0 < correct < 60
+    assert [row.attacked for row in outcome.attacks] == [correct] * 3
+    assert all(row.accuracy == (correct - row.broken) / 60 for row in outcome.attacks)
+    assert all(row.gradients >= row.attacked for row in outcome.attacks)
+
+
+def test_the_worst_case_is_the_union_of_the_attacks(linear):
+    session, images = linear
+    evidence = suite(session, images).evidence
+    alone = [suite(session, images, [name]).evidence.robust for name in ("fgsm", "pgd", "cw")]
+    np.testing.assert_array_equal(evidence.robust, np.logical_and.reduce(alone))
+    first = np.argmin(alone, axis=0)
+    broken = evidence.correct & ~evidence.robust
+    np.testing.assert_array_equal(evidence.broken_by[broken], first[broken])
+
+
+def test_the_evidence_describes_the_points_it_keeps(linear):
+    session, images = linear
+    evidence = suite(session, images).evidence
+    z = session.logits(evidence.adversarial)
+    np.testing.assert_array_equal(z.argmax(axis=1), evidence.adversarial_prediction)
+    distance = (
+        np.abs(evidence.adversarial.astype(np.float64) - images.as_float(slice(None))).reshape(60, -1).max(axis=1)
+    )
+    np.testing.assert_array_equal(distance, evidence.linf)
+    wrong = evidence.broken_by == WRONG_BEFORE
+    np.testing.assert_array_equal(evidence.linf[wrong], 0)
+    np.testing.assert_array_equal(evidence.adversarial_prediction[wrong], evidence.clean_prediction[wrong])
+    assert (evidence.adversarial_prediction[evidence.robust] == evidence.label[evidence.robust]).all()
+
+
+def test_the_curve_starts_at_clean_accuracy_and_passes_through_pgd(linear):
+    outcome = suite(*linear)
+    accuracies = [point.accuracy for point in outcome.eps_curve]
+    pgd = outcome.attacks[1]
+    assert accuracies[0] == outcome.evidence.correct.mean()
+    assert accuracies[3] == pgd.accuracy
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_agreement_counts_where_the_gradient_graph_predicts_otherwise(linear):
+    session, images = linear
+    whole = suite(session, images).agreement
+    assert whole.same_prediction == whole.n
+    lying = suite(LyingGradients(session.weight, session.bias), images).agreement
+    assert lying.same_prediction < lying.n
+
+
+def test_the_images_without_a_gradient_are_counted_once(linear):
+    session, images = linear
+    assert not suite(session, images).evidence.zero_gradient.any()
+    flat = FlatFor(session.weight, session.bias)
+    marked = images.images.copy()
+    marked[:9, 0, 0, 0] = 0.125
+    labels = flat.logits(marked).argmax(axis=1)
+    evidence = suite(flat, ImageSet("marked", marked, labels, images.ids)).evidence
+    np.testing.assert_array_equal(np.flatnonzero(evidence.zero_gradient), np.arange(9))
+    assert "zero_gradient" not in evidence.arrays(adversarial=True)
+
+
+def test_a_clean_run_attacks_nothing(linear):
+    outcome = suite(*linear, attacks=())
+    assert outcome.attacks == ()
+    assert outcome.eps_curve == ()
+    assert outcome.agreement is None
+
+
+def test_a_set_without_one_correct_image_is_no_error(linear):
+    session, images = linear
+    predicted = session.logits(images.images).argmax(axis=1)
+    wrong = ImageSet("wrong", images.images, (predicted + 1) % 3, images.ids)
+    outcome = suite(session, wrong)
+    assert [row.accuracy for row in outcome.attacks] == [0, 0, 0]
