@@ -18,6 +18,7 @@ from runtime.suite.journal import NoJournal
 from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
+from runtime.words import radius
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,8 +133,11 @@ def run_suite(
     test = scrutiny.gradient_test(sample, surrogate=stepped)
     return replace(
         outcome,
-        eps_curve=tuple(campaign.curve_point(sample, multiple * eps, gradients) for multiple in CURVE),
-        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients),
+        eps_curve=tuple(
+            campaign.curve_point(sample, multiple * eps, gradients, f"curve-{number}-")
+            for number, multiple in enumerate(CURVE)
+        ),
+        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients, "far-"),
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
         gradient_test=test,
@@ -219,14 +223,16 @@ class Campaign:
             self._row(planned.name, rows[0].attacked, broken, cascade=False, gradient=gradient_from, **costs),
         ]
 
-    def curve_point(self, sample: Any, eps: float, gradients: Sequence[GradientSource] = ("own",)) -> CurvePoint:
-        """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy."""
+    def curve_point(self, sample: Any, eps: float, gradients: Sequence[GradientSource], prefix: str) -> CurvePoint:
+        """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy.
+
+        `prefix` tells its units from those of another point, whose eps may look the same.
+        """
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
         for gradient_from in gradients if eps > 0 else ():
-            units = self.units(
-                labelled(f"PGD at eps {eps:.3g}", gradient_from), index, job, gradient_from=gradient_from
-            )
+            stage = labelled(f"PGD at eps {radius(eps)}", gradient_from)
+            units = self.units(stage, index, job, prefix=prefix, gradient_from=gradient_from)
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
             index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
@@ -295,7 +301,7 @@ class Campaign:
         self.progress.stage(stage, len(index))
         target = self.target.following(gradient_from)
         for number, chunk in enumerate(target.chunks(index, most)):
-            name = f"{self.prefix}{prefix}{stage}-{number}".replace(" ", "-")
+            name = f"{self.prefix}{prefix}{stage}-{number}".replace(" ", "-").replace("/", "-")
             held = self.ledger.holds(name)
             yield chunk, self.ledger.unit(name, chunk, partial(measure, target, chunk, job))
             self.progress.advance(len(chunk), fresh=not held)

@@ -109,3 +109,9 @@ def test_an_artifact_that_answers_nan_is_inconclusive(tmp_path, task, files):
     assert result.exit_code == 5
     assert "image 0: the logit is NaN" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_points_of_the_curve_that_meet_are_each_measured(bundle):
+    result = edgeproof("verify", bundle, "--eps", "0.5", "--n", 20, "--attacks", "pgd", "--no-gate", "--out", "run")
+    assert result.stderr.count("PGD at eps 255/255: 14 of 14 images") == 2  # on the curve, and far out
+    assert "from before" not in result.stderr
