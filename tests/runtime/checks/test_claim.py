@@ -66,11 +66,11 @@ def test_without_a_gate_less_than_claimed_is_measured(gated):
     assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 9, "--no-gate") == (0, "measured", {})
 
 
-@pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2"])
+@pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2", "fgsm,square"])
 def test_one_step_alone_passes_no_gate(gated, attacks):
     code, verdict, found = judged(gated, "--attacks", attacks, "--fail-under", "1%")
     assert (code, verdict) == (5, "inconclusive")
-    assert found["one-step"] == "fgsm alone ran: one step is no evidence of robustness"
+    assert found["one-step"] == "by a gradient fgsm alone ran: one step is no evidence of robustness"
 
 
 def test_searches_without_gradients_pass_no_gate_unless_a_person_accepts_them(gated):
