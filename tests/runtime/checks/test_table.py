@@ -141,10 +141,13 @@ def test_a_gradient_test_blocks_where_more_images_fail_than_a_tenth_explains(out
         assert state(changed, name) == expected
 
 
-def test_a_surrogate_is_asked_for_the_long_step_alone_and_blocks_nothing(outcome):
-    changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48))
+@pytest.mark.parametrize(("unrelated", "blocks"), [(None, False), (0, False), (32, False), (33, True), (48, True)])
+def test_a_surrogate_is_asked_for_long_steps_alone_and_blocks_where_it_has_nothing_to_do_with_it(
+    outcome, unrelated, blocks
+):
+    changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48, unrelated=unrelated))
     results = {each.check: each for each in check(changed, classes=3, artifact=artifact("int8"))}
-    assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", False)
+    assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", blocks)
     assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
 
 
