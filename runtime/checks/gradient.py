@@ -56,8 +56,9 @@ def untrue(test: GradientTest) -> str | None:
 
 def _apart(test: GradientTest) -> str:
     if test.surrogate:
-        where = "over eps/2" if test.unrelated is None else f"over eps/2, and on {test.unrelated} has nothing to do with it"
-        return f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact {where}"
+        beside = "" if test.unrelated is None else f", and on {test.unrelated} has nothing to do with it"
+        apart = f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact"
+        return f"{apart} over eps/2{beside}"
     return (
         f"on {test.apart_near} of {test.n} images the gradient does not predict the artifact over eps/8, "
         f"on {test.apart_far} over eps/2"

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.checks.blind import undetected
+from runtime.checks.blind import known, undetected
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
@@ -125,6 +125,13 @@ def test_a_check_states_the_smallest_effect_that_it_could_have_seen(outcome):
 )
 def test_the_fewer_images_are_searched_the_more_may_hide(searched, points):
     assert 100 * undetected(0.8, searched) == pytest.approx(points, abs=0.1)
+
+
+def test_what_blind_searches_broke_passes_no_gate_though_gradients_from_another_start_break_it_too():
+    assert undetected(0.8, 64, broken=32) == pytest.approx(0.4)
+    assert undetected(0.8, 64, broken=1) == undetected(0.8, 64)
+    assert known(0.8, 64, broken=32) == pytest.approx(0.4)
+    assert known(0.8, 64, broken=0) == known(0.0, 0, broken=0) == 0
 
 
 LIMITS = {256: 38, 48: 11}
