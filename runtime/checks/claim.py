@@ -34,6 +34,8 @@ def _claimed_threat(request: Request) -> CheckResult:
         state, message = "found", "the run was begun by version 0.1, which did not record what the artifact claims"
     elif short := [*_weaker_threat(request, request.claim), *_less_evidence(request, request.claim)]:
         state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
+    elif request.threat_model.eps == 0:
+        state, message = "found", "eps is 0: no image was changed"
     else:
         state, message = "quiet", f"the run covers the claimed eps of {radius(request.claim.threat_model.eps)}"
     return CheckResult(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runtime.spec import Gate
+from runtime.spec import Gate, ThreatModel
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS
@@ -47,6 +47,12 @@ def test_less_than_claimed_passes_no_gate_of_the_bundle(gated, options, message)
 def test_a_smaller_eps_passes_no_gate_by_hand_either(gated):
     code, _, found = judged(gated, "--eps", EPS / 2, "--fail-under", "1%")
     assert (code, found.keys()) == (5, {"claimed-threat"})
+
+
+def test_an_eps_of_zero_passes_no_gate_though_no_more_is_claimed(tmp_path, files):
+    bundle = write_bundle(tmp_path / "claims nothing", files, n=60, threat_model=ThreatModel(eps=0))
+    code, verdict, found = judged(bundle, "--fail-under", "1%")
+    assert (code, verdict, found["claimed-threat"]) == (5, "inconclusive", "eps is 0: no image was changed")
 
 
 def test_a_gate_by_hand_goes_with_the_attacks_and_images_asked_beside_it(gated):
