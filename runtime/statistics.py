@@ -188,6 +188,6 @@ def _max_drop(most: float, difference: Interval | None, hidden: float, interval:
 
 def _hiding(hidden: float) -> str:
     return (
-        f"up to {points(hidden)} may hide from the blind control, which searches a sample: "
+        f"up to {points(hidden)} fell to the blind control or may hide from it, as it searches a sample: "
         "add square to --attacks, or judge by aa, to search every image"
     )

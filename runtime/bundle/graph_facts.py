@@ -33,10 +33,12 @@ STAIRCASES = frozenset(
     {
         *("Round", "Floor", "Ceil", "Sign", "Mod", "Shrink", "IsInf", "IsNaN"),
         *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-        *("ArgMax", "ArgMin", "Hardmax", "OneHot", "TopK", "NonZero", "Unique"),
+        *("ArgMax", "ArgMin", "Hardmax", "OneHot", "TopK", "NonMaxSuppression", "NonZero", "Unique"),
     }
 )
 """Operations that answer in steps, or choose. A Cast does where it leaves the floating-point numbers."""
+CLASSICAL = "ai.onnx.ml"
+"""The domain of trees, thresholds and look-ups."""
 OF_SHAPES = frozenset({"Shape", "Size"})
 """Operations whose answer no number of the image changes."""
 QUANTISING = re.compile(r"Q[A-Z]|.*([Qq]uantiz|Integer|NBits|Bnb4|FpQ4)")
@@ -75,7 +77,9 @@ class Step(NamedTuple):
         """Whether it answers in steps."""
         if self.operator in ("Cast", "CastLike"):
             return self.to not in REALS
-        return self.operator in STAIRCASES
+        if self.operator == "MaxPool" and len(self.outputs) > 1:
+            return True  # the second says where the largest lies
+        return self.operator in STAIRCASES or self.domain == CLASSICAL
 
 
 def graph_facts(graph: bytes) -> GraphFacts:

@@ -46,15 +46,21 @@ def beyond_chance(found: Searched) -> bool:
     return found.alone >= _limit(found.n)
 
 
-def undetected(standing: float, searched: int) -> float:
-    """Return the points of robust accuracy that blind searches of a sample may have missed, at 95 %.
+def undetected(standing: float, searched: int, broken: int = 0) -> float:
+    """Return the points of robust accuracy that blind searches of a sample have broken, or may have missed, at 95 %.
 
     Args:
         standing: robust accuracy as it was found.
         searched: images among those standing that were searched.
+        broken: how many of them fell, whether gradients from another start break them too or not.
 
     """
-    return standing * smallest_seen(_limit(searched), searched)
+    return max(standing * smallest_seen(_limit(searched), searched), known(standing, searched, broken))
+
+
+def known(standing: float, searched: int, broken: int) -> float:
+    """Return the points of robust accuracy that a search of a sample has shown not to be there."""
+    return standing * broken / searched if searched else 0.0
 
 
 def _limit(n: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from runtime.attacks import CASCADES, DEFAULT, any_bounded
 from runtime.records.report import CheckResult
 from runtime.spec import Gate
+from runtime.suite.plan import BLIND
 from runtime.words import radius
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def _claimed_threat(request: Request) -> CheckResult:
         state, message = "found", "the run was begun by version 0.1, which did not record what the artifact claims"
     elif short := [*_weaker_threat(request, request.claim), *_less_evidence(request, request.claim)]:
         state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
+    elif request.threat_model.eps == 0:
+        state, message = "found", "eps is 0: no image was changed"
     else:
         state, message = "quiet", f"the run covers the claimed eps of {radius(request.claim.threat_model.eps)}"
     return CheckResult(
@@ -68,13 +71,13 @@ def shares_gate(asked: Gate, own: Gate) -> bool:
 
 
 def _one_step(request: Request) -> CheckResult:
-    """Refuse a gate to a run whose only attack takes one step."""
-    within = {attack.name for attack in (*request.attacks, *request.added) if any_bounded([attack.name])}
-    alone = within == {ONE_STEP}
+    """Refuse a gate to a run whose only attack by a gradient takes one step: Square beside it is as weak as alone."""
+    led = {attack.name for attack in request.attacks if any_bounded([attack.name])} - {BLIND}
+    alone = led == {ONE_STEP} and not (request.accept_blind_evidence and request.all_attacks.keys() & {BLIND})
     state: Literal["quiet", "found", "not run"] = "not run" if request.gate == Gate() else "found" if alone else "quiet"
     messages = {
         "not run": "not run: no gate was asked for",
-        "found": f"{ONE_STEP} alone ran: one step is no evidence of robustness",
+        "found": f"by a gradient {ONE_STEP} alone ran: one step is no evidence of robustness",
         "quiet": "an attack of more than one step ran",
     }
     return CheckResult(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runtime.checks.facts import Facts, Seen, not_run, seen
 from runtime.statistics import smallest_seen, wilson
-from runtime.suite.scrutiny import most_tolerated
+from runtime.suite.scrutiny import most_tolerated, most_unrelated
 from runtime.words import percent
 
 if TYPE_CHECKING:
@@ -37,19 +37,28 @@ def holds(facts: Facts) -> Seen:
     test = facts.outcome.gradient_test
     if test is None:
         return _no_gradient()
-    found = untrue(test) is not None
-    return seen(found, f"{_apart(test)}; {_power(test.n)}", blocking=False if test.surrogate else None)
+    lies = untrue(test) is not None
+    if not test.surrogate:
+        return seen(lies, f"{_apart(test)}; {_power(test.n)}")
+    apart = test.apart_far > most_tolerated(test.n)
+    return seen(lies or apart, f"{_apart(test)}; {_power(test.n)}", blocking=lies)
 
 
 def untrue(test: GradientTest) -> str | None:
-    """Return in words on how many images a gradient does not hold, where they are too many."""
-    most = max(test.apart_near or 0, test.apart_far)
-    return _apart(test) if most > most_tolerated(test.n) else None
+    """Return in words on how many images a gradient does not hold, where they are too many.
+
+    A surrogate is no derivative: it holds while it has to do with what the artifact does.
+    """
+    if test.surrogate:
+        return _apart(test) if (test.unrelated or 0) > most_unrelated(test.n) else None
+    return _apart(test) if max(test.apart_near or 0, test.apart_far) > most_tolerated(test.n) else None
 
 
 def _apart(test: GradientTest) -> str:
     if test.surrogate:
-        return f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact over eps/2"
+        beside = "" if test.unrelated is None else f", and on {test.unrelated} has nothing to do with it"
+        apart = f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact"
+        return f"{apart} over eps/2{beside}"
     return (
         f"on {test.apart_near} of {test.n} images the gradient does not predict the artifact over eps/8, "
         f"on {test.apart_far} over eps/2"

@@ -138,17 +138,21 @@ class Probe(Frozen):
 
 
 class GradientTest(Frozen):
-    """Images of the sample that stood, on which the artifact's own gradient was held to it, and on how many it failed.
+    """Images of the sample that stood, on which the gradient that is followed was held to the artifact; and failures.
+
+    It is the artifact's own, or its parent's where it has none.
 
     `apart_near` and `apart_far`: over a short and a long step the gradient does not predict what the artifact does.
     `unsteady`: it turns when the image moves a little. `jumps`: of so many `lines` between two images, where the
     artifact changes its class without a slope that leads there. Null: not asked, since the gradient is a `surrogate`.
+    `unrelated`: of a surrogate alone, it has nothing to do with what the artifact does over a wide step.
     """
 
     n: Count
     surrogate: bool = False
     apart_near: Count | None = None
     apart_far: Count
+    unrelated: Count | None = None
     unsteady: Count | None = None
     lines: Count | None = None
     jumps: Count | None = None

@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 
 LEAST_CONCORDANCE, LEAST_STEADINESS = 0.5, 0.5
 """Of an image's gradient; honest networks stay above .8 over a short step, mostly over a long one too."""
+LEAST_RELATION, WIDE = 0.1, 4 / 255
+"""Of a surrogate, over a step of eps/2 but at least WIDE; int8 stays above .5, a decoy near 0."""
 LARGEST_JUMPS = (0.5, 0.003)
 """Of the margin after the HALVINGS; honest networks stay under .1 and .001."""
-TOLERATED, LEVEL = 0.1, 0.01
-"""More failing images than a share TOLERATED explains, at LEVEL, are a finding."""
+TOLERATED, MOST_UNRELATED, LEVEL = 0.1, 0.5, 0.01
+"""More failing images than a share TOLERATED (of a surrogate MOST_UNRELATED) explains, at LEVEL, are a finding."""
 
 
 def most_tolerated(n: int) -> int:
     """Return how many of n images may fail a test of the gradient."""
     return fewest_beyond(n, TOLERATED, LEVEL) - 1
+
+
+def most_unrelated(n: int) -> int:
+    """Return on how many of n images a surrogate may be unrelated to the artifact: what half of them explains."""
+    return fewest_beyond(n, MOST_UNRELATED, LEVEL) - 1
 
 
 def doubtful(test: GradientTest | None) -> bool:
@@ -65,19 +72,21 @@ class Scrutiny:
     gradients: Sequence[GradientSource]
 
     def gradient_test(self, sample: Any, *, surrogate: bool) -> GradientTest | None:
-        """Hold the artifact's own gradient to it on the images of the sample that stand; None where there is none.
+        """Hold the gradient that is followed first to the artifact on the images of the sample that stand.
 
-        What fell is proven, whatever the gradient says there: in networks without robustness it curves within eps.
+        None where there is no such image, or no gradient. What fell is proven, whatever the gradient says there: in
+        networks without robustness it curves within eps.
         """
         index = sample[self.evidence.robust[sample]]
-        if not len(index) or self.eps == 0 or "own" not in self.gradients:
+        if not len(index) or self.eps == 0 or not self.gradients:
             return None
-        scales = SCALES[-1:] if surrogate else SCALES
+        scales = (SCALES[-1], max(SCALES[-1], WIDE / self.eps)) if surrogate else SCALES
         job = partial(hold, eps=self.eps, seed=self.seed, evidence=self.evidence, scales=scales)
         held = self._values("gradient holds", index, job)
         apart = [int((held[f"apart-{row}"] < LEAST_CONCORDANCE).sum()) for row in range(len(scales))]
         if surrogate:
-            return GradientTest(n=len(index), surrogate=True, apart_far=apart[0])
+            unrelated = int((held["apart-1"] < LEAST_RELATION).sum())
+            return GradientTest(n=len(index), surrogate=True, apart_far=apart[0], unrelated=unrelated)
         turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed))["steadiness"]
         crossed = self._values("margin jumps", index, partial(cross, seed=self.seed))
         jumps = np.any([crossed[f"jump-{row}"] > most for row, most in enumerate(LARGEST_JUMPS)], axis=0)
@@ -160,7 +169,8 @@ class Scrutiny:
         return np.concatenate(found)
 
     def _values(self, stage: str, index: Any, job: Any) -> dict[str, Any]:
-        works = [work.arrays for _, work in self.units(stage, index, job)]
+        led = self.gradients[0] if self.gradients else "none"
+        works = [work.arrays for _, work in self.units(stage, index, job, gradient_from=led)]
         return {name: np.concatenate([arrays[name] for arrays in works]) for name in works[0]}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import any_bounded
-from runtime.checks.blind import undetected
+from runtime.checks.blind import known, undetected
 from runtime.checks.claim import WEAK_EVIDENCE, check_claim
 from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
@@ -59,8 +59,8 @@ def build_report(
         for each in checks
         if each.state == "found"
     )
-    searched = outcome.blind_control.n if outcome.blind_control else 0
-    missed = may_hide(request, evidence, searched)
+    control = outcome.blind_control
+    missed = may_hide(request, evidence, control.n if control else 0, control.broken if control else 0)
     decision = decide_verdict(request, robust, paired, found, hidden=missed)
     return Report(
         verdict=decision.verdict,
@@ -93,14 +93,22 @@ def build_report(
     )
 
 
-def may_hide(request: Request, evidence: Evidence, searched: int) -> float:
-    """Return the points of robust accuracy that may hide from the blind control of `searched` standing images.
+def may_hide(request: Request, evidence: Evidence, searched: int, broken: int = 0) -> float:
+    """Return the points of robust accuracy that the blind control broke, or that may hide from it.
 
-    Zero where no gate hangs on it, or where Square itself searched every image.
+    Zero where no gate hangs on it. Where Square itself searched every image, what the control broke is all.
+
+    Args:
+        request: what was asked.
+        evidence: what the attacks left.
+        searched: standing images that the control searched.
+        broken: how many of them it broke.
+
     """
-    if request.gate == Gate() or BLIND in evidence.fell:
+    if request.gate == Gate():
         return 0.0
-    return undetected(float(evidence.robust.mean()), searched)
+    hidden = known if BLIND in evidence.fell else undetected
+    return hidden(float(evidence.robust.mean()), searched, broken)
 
 
 def decide_verdict(

@@ -32,6 +32,10 @@ STEPS = {
     "ArgMax": "a = ArgMax <axis = 1> (input) logits = Expand (input, a)",
     "TopK": "k = Constant <value_ints = [4]> () v, i = TopK (input, k) logits = Identity (v)",
     "Mod": "o = Constant <value_float = 1.0> () m = Mod <fmod = 1> (input, o) logits = Sub (input, m)",
+    "MaxPool": "v, i = MaxPool <kernel_shape = [2, 2]> (input) logits = Cast <to = 1> (i)",
+    "NonMaxSuppression": "i = NonMaxSuppression (input, input) logits = Cast <to = 1> (i)",
+    "Binarizer": "logits = ai.onnx.ml.Binarizer (input)",
+    "TreeEnsembleRegressor": "logits = ai.onnx.ml.TreeEnsembleRegressor (input)",
 }
 
 
@@ -51,6 +55,7 @@ SMOOTH = {
     "what is computed of the shape": "s = Shape (input) f = Cast <to = 1> (s) r = Round (f) i = Cast <to = 7> (r) "
     "logits = Expand (input, i)",
     "what is computed of constants": "c = Constant <value_float = 0.5> () r = Round (c) logits = Mul (input, r)",
+    "a pooling that keeps no places": "a = MaxPool <kernel_shape = [2, 2]> (input) logits = Tanh (a)",
     "what leads nowhere": "a = Round (input) logits = Tanh (input)",
     "what leads to a shape alone": "a = Round (input) s = Shape (a) logits = Reshape (input, s)",
 }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runtime.spec import Gate
+from runtime.spec import Gate, ThreatModel
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS
@@ -49,6 +49,12 @@ def test_a_smaller_eps_passes_no_gate_by_hand_either(gated):
     assert (code, found.keys()) == (5, {"claimed-threat"})
 
 
+def test_an_eps_of_zero_passes_no_gate_though_no_more_is_claimed(tmp_path, files):
+    bundle = write_bundle(tmp_path / "claims nothing", files, n=60, threat_model=ThreatModel(eps=0))
+    code, verdict, found = judged(bundle, "--fail-under", "1%")
+    assert (code, verdict, found["claimed-threat"]) == (5, "inconclusive", "eps is 0: no image was changed")
+
+
 def test_a_gate_by_hand_goes_with_the_attacks_and_images_asked_beside_it(gated):
     assert judged(gated, "--attacks", "pgd", "--n", 59, "--fail-under", "1%") == (0, "passed", {})
 
@@ -66,11 +72,11 @@ def test_without_a_gate_less_than_claimed_is_measured(gated):
     assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 9, "--no-gate") == (0, "measured", {})
 
 
-@pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2"])
+@pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2", "fgsm,square"])
 def test_one_step_alone_passes_no_gate(gated, attacks):
     code, verdict, found = judged(gated, "--attacks", attacks, "--fail-under", "1%")
     assert (code, verdict) == (5, "inconclusive")
-    assert found["one-step"] == "fgsm alone ran: one step is no evidence of robustness"
+    assert found["one-step"] == "by a gradient fgsm alone ran: one step is no evidence of robustness"
 
 
 def test_searches_without_gradients_pass_no_gate_unless_a_person_accepts_them(gated):

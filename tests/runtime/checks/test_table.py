@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.checks.blind import undetected
+from runtime.checks.blind import known, undetected
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
@@ -127,6 +127,13 @@ def test_the_fewer_images_are_searched_the_more_may_hide(searched, points):
     assert 100 * undetected(0.8, searched) == pytest.approx(points, abs=0.1)
 
 
+def test_what_blind_searches_broke_passes_no_gate_though_gradients_from_another_start_break_it_too():
+    assert undetected(0.8, 64, broken=32) == pytest.approx(0.4)
+    assert undetected(0.8, 64, broken=1) == undetected(0.8, 64)
+    assert known(0.8, 64, broken=32) == pytest.approx(0.4)
+    assert known(0.8, 64, broken=0) == known(0.0, 0, broken=0) == 0
+
+
 LIMITS = {256: 38, 48: 11}
 """So many images fail by chance, where a tenth of all would, at most once in a hundred samples."""
 
@@ -141,10 +148,13 @@ def test_a_gradient_test_blocks_where_more_images_fail_than_a_tenth_explains(out
         assert state(changed, name) == expected
 
 
-def test_a_surrogate_is_asked_for_the_long_step_alone_and_blocks_nothing(outcome):
-    changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48))
+@pytest.mark.parametrize(("unrelated", "blocks"), [(None, False), (0, False), (32, False), (33, True), (48, True)])
+def test_a_surrogate_is_asked_for_long_steps_alone_and_blocks_where_it_has_nothing_to_do_with_it(
+    outcome, unrelated, blocks
+):
+    changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48, unrelated=unrelated))
     results = {each.check: each for each in check(changed, classes=3, artifact=artifact("int8"))}
-    assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", False)
+    assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", blocks)
     assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
 
 

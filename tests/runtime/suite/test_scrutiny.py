@@ -1,5 +1,7 @@
 """What a run asks beside its attacks, on linear models whose slopes, boundaries and robust images are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,10 @@ from runtime.attacks import CONTROLS
 from runtime.attacks.oracle import Oracle
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
+from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.gradient_tests import concordance, cross, hold, others, steady
-from runtime.suite.scrutiny import doubtful, most_tolerated
+from runtime.suite.scrutiny import doubtful, most_tolerated, most_unrelated
 from runtime.suite.units import Target, measure
 from tests.fakes import LinearSession, planned
 
@@ -35,6 +38,23 @@ class Stepped(LinearSession):
         return np.round(super()._logits(x))
 
 
+class Staircase(Told):
+    """Answers in steps, by the slopes that it is told; says so of itself."""
+
+    def _logits(self, x):
+        return np.round(4 * super()._logits(x)) / 4
+
+    def card(self):
+        return replace(super().card(), facts=GraphFacts(staircases=("Round",)))
+
+
+class WithoutSlopes(Staircase):
+    """The same, and has no gradient of its own."""
+
+    def card(self):
+        return replace(super().card(), differentiable=False)
+
+
 @pytest.fixture(scope="module")
 def task():
     random = np.random.default_rng(1)
@@ -49,8 +69,9 @@ def target(task, kind=LinearSession, *more):
     return Target(kind(weight, bias, *more), images, CLASSES, 16)
 
 
-def suite(aim, eps=EPS, **options):
-    return run_suite(aim, planned(aim, ["fgsm", "pgd"]), eps=eps, seed=0, keep_all=False, progress=Silent(), **options)
+def suite(aim, **options):
+    settings = {"eps": EPS, "seed": 0, "keep_all": False, "progress": Silent(), **options}
+    return run_suite(aim, planned(aim, ["fgsm", "pgd"]), **settings)
 
 
 def test_the_slopes_of_a_linear_model_hold_turn_nowhere_and_its_margin_jumps_nowhere(task):
@@ -84,6 +105,23 @@ def test_another_models_slopes_are_found_and_make_the_test_doubtful(task):
     test = suite(target(task, Told, other)).gradient_test
     assert min(test.apart_near, test.apart_far) > most_tolerated(N)
     assert (test.unsteady, doubtful(test)) == (0, True)
+
+
+def test_a_surrogate_has_something_to_do_with_the_artifact_and_a_decoy_nothing(task):
+    other = np.random.default_rng(9).normal(size=task[0].shape).astype(np.float32)
+    for eps in (EPS / 100, EPS / 20):  # at which most stand Square too
+        honest, decoy = (suite(target(task, Staircase, told), eps=eps).gradient_test for told in (task[0], other))
+        assert honest.unrelated <= N / 10
+        assert decoy.unrelated > most_unrelated(decoy.n)
+
+
+def test_where_only_a_parent_lends_its_gradient_that_is_held_to_the_artifact(task):
+    weight, bias, _ = task
+    other = np.random.default_rng(9).normal(size=weight.shape).astype(np.float32)
+    for lent, lies in ((weight, False), (other, True)):
+        aim = replace(target(task, WithoutSlopes, weight), lender=LinearSession(lent, bias))
+        test = suite(aim, eps=EPS / 100).gradient_test
+        assert (test.unrelated > most_unrelated(test.n)) is lies
 
 
 def test_a_step_where_the_class_changes_is_a_jump(task):
