@@ -27,6 +27,6 @@ def untrue_slopes(session: Session, images: ImageSet, classes: int, eps: float) 
     """
     sample = np.arange(min(IMAGES, len(images)))
     test = hold_gradient(Target(session, images, classes, BATCH), sample, eps=eps)
-    if test is None or test.surrogate or (test.apart_near or 0) <= most_tolerated(test.n):
+    if test is None or not (test.surrogate or (test.apart_near or 0) > most_tolerated(test.n)):
         return ()
     return tuple(filter(None, [untrue(test)]))

@@ -17,8 +17,6 @@ BY_CHANCE, LEVEL = 0.005, 0.01
 
 def square_alone(facts: Facts) -> Seen:
     """What Square breaks, an attack with gradients should have found, whichever ran first and from whatever start."""
-    if facts.artifact.facts.stepped:
-        return Seen("not run", f"not run: {facts.called} has no useful gradient of its own")
     found = facts.outcome.square_alone
     if found is None:
         return not_run("square and an attack that uses gradients")

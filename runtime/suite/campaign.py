@@ -141,7 +141,7 @@ def run_suite(
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
         gradient_test=test,
-        square_alone=None if stepped else scrutiny.square_alone(within),
+        square_alone=scrutiny.square_alone(within),
         blind_control=None if searched is None else scrutiny.blind_control(searched, smoothed=doubtful(test)),
     )
 

@@ -94,8 +94,13 @@ class Case:
         """Indices of the images, in the order in which they are attacked: int64 [M]."""
         index = np.arange(len(self.images))
         if self.request.until_decided:
-            return np.argsort(Noise(self.request.seed, "order").bits([0], len(index))[0], kind="stable")
+            return self.shuffled
         return self.request.shard.of(index) if self.request.shard else index
+
+    @property
+    def shuffled(self) -> Any:
+        """Indices of all images in random order, which a set that is sorted by class needs: int64 [N]."""
+        return np.argsort(Noise(self.request.seed, "order").bits([0], len(self.images))[0], kind="stable")
 
     def attack(self, progress: Progress, ledger: Ledger | None = None, *, started: str = "") -> Findings:
         """Run the suite.
@@ -134,7 +139,7 @@ class Case:
                 sample=order[:SAMPLE] if early else order[order < SAMPLE],
                 decided=self._decided if early else lambda evidence, judged: False,
                 lattice=request.lattice is not None,
-                searched=(order[:SEARCHED] if early else order[order < SEARCHED]) if request.gate != Gate() else None,
+                searched=None if request.gate == Gate() else np.intersect1d(self.shuffled[:SEARCHED], order),
             )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None

@@ -100,7 +100,9 @@ def test_blind_searches_may_break_what_half_a_percent_explains(outcome, n, alone
     results = {result.check: result for result in check(control, classes=3, artifact=artifact(), gated=True)}
     for name in ("blind-control", "square-alone"):
         assert (results[name].state, results[name].blocking) == (expected, True)
-    assert state(control, "square-alone", precision="int8") == "not run"
+    assert (
+        state(control, "square-alone", precision="int8") == expected
+    )  # its surrogate misses no more than a slope does
 
 
 def test_without_a_gate_there_is_no_blind_control_and_the_report_says_so(outcome):
@@ -154,7 +156,7 @@ def test_a_surrogate_is_asked_for_long_steps_alone_and_blocks_where_it_has_nothi
 ):
     changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48, unrelated=unrelated))
     results = {each.check: each for each in check(changed, classes=3, artifact=artifact("int8"))}
-    assert (results["gradient-holds"].state, results["gradient-holds"].blocking) == ("found", blocks)
+    assert results["gradient-holds"].state == ("found" if blocks else "quiet")
     assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
 
 
@@ -237,11 +239,9 @@ def test_a_quantised_artifact_wants_its_parents_gradient(outcome, led, expected)
 
 
 def test_what_a_graph_is_decides_and_not_what_it_is_called(outcome):
-    changed = replace(outcome, square_alone=searched(N, N))
     for facts in ({"quantised": True}, {"staircases": ("Sign",)}):
-        assert state(changed, "square-alone", **facts) == "not run"
-        assert state(changed, "no-parent", **facts) == "found"
-    assert state(changed, "square-alone", precision="int8", quantised=False) == "found"
+        assert state(outcome, "no-parent", **facts) == "found"
+    assert state(outcome, "no-parent", precision="int8", quantised=False) == "quiet"
 
 
 def test_a_surrogate_gradient_is_named_with_the_staircases_it_goes_through(outcome):
