@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -94,7 +95,7 @@ def reader(kind: Any, expects: str = "") -> Callable[[click.Context, click.Param
 
 
 def _read(field: FieldInfo, option: Option) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    read = reader(Annotated[(field.annotation, *field.metadata)], option.expects)
+    read = reader(getitem(Annotated, (field.annotation, *field.metadata)), option.expects)  # as Python 3.10 has it
     return lambda ctx, param, value: field.default if value is None else read(ctx, param, value)
 
 
