@@ -21,7 +21,7 @@ from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
-from runtime.records.gpu_check import Comparison, GpuCheck, Result
+from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
 from runtime.words import timestamp
 
@@ -132,13 +132,13 @@ def lines(report: GpuCheck) -> list[str]:
     for result in report.results:
         text += ["", f"## {result.name}", ""] if result.comparisons or result.figures else []
         for comparison in result.comparisons:
-            text += compared(comparison)
+            text += described(comparison)
         text += [f"- {name}: {value}" for name, value in result.figures.items()]
     text += ["", "## Machine", ""]
     return text + [f"- {name}: {value}" for name, value in {**report.device, **report.software}.items()]
 
 
-def compared(found: Comparison) -> list[str]:
+def described(found: EngineComparison) -> list[str]:
     """Return one comparison as a list of Markdown."""
     text = [
         f"- {found.precision} on {found.device}: the same class for {found.same_prediction} of {found.n} images",

@@ -23,7 +23,7 @@ from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.files import npz_of, write_atomic
 from runtime.progress import progress_on_stderr
-from runtime.records.gpu_check import Comparison, Limits, Result, Spread, State
+from runtime.records.gpu_check import EngineComparison, Limits, Result, Spread, State
 from runtime.spec import to_json
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign
@@ -86,20 +86,20 @@ class Answers:
 
 def tensorrt(given: CheckContext) -> Result:
     """Compare `--backend tensorrt`."""
-    return compared("tensorrt", given, "tensorrt", "tensorrt")
+    return compare_precisions("tensorrt", given, "tensorrt", "tensorrt")
 
 
 def onnx_runtime_cuda(given: CheckContext) -> Result:
     """Compare `--backend ort --provider cuda`."""
-    return compared("ort-cuda", given, "ort", "cuda")
+    return compare_precisions("ort-cuda", given, "ort", "cuda")
 
 
 def onnx_runtime_tensorrt(given: CheckContext) -> Result:
     """Compare `--backend ort --provider tensorrt`."""
-    return compared("ort-tensorrt", given, "ort", "tensorrt")
+    return compare_precisions("ort-tensorrt", given, "ort", "tensorrt")
 
 
-def compared(name: str, given: CheckContext, backend: str, provider: str) -> Result:
+def compare_precisions(name: str, given: CheckContext, backend: str, provider: str) -> Result:
     """Compare every precision of a bundle; one that fails keeps no other from being compared.
 
     Raises:
@@ -109,7 +109,7 @@ def compared(name: str, given: CheckContext, backend: str, provider: str) -> Res
     found, failed = [], []
     for precision in given.bundle.manifest.graphs:
         try:
-            found.append(_compared(name, given, precision, backend, provider))
+            found.append(_compare_precision(name, given, precision, backend, provider))
         except EdgeproofError as error:
             if _absent(error):
                 raise
@@ -120,13 +120,13 @@ def compared(name: str, given: CheckContext, backend: str, provider: str) -> Res
     return Result(name=name, state=state, message=message, comparisons=tuple(found))
 
 
-def _compared(name: str, given: CheckContext, precision: str, backend: str, provider: str) -> Comparison:
+def _compare_precision(name: str, given: CheckContext, precision: str, backend: str, provider: str) -> EngineComparison:
     opening = partial(open_session, given.bundle, precision=precision)
     with (
         opening(backend="ort", provider="cpu") as here,
         opening(backend=backend, provider=provider, state=given.state) as there,
     ):
-        return compare(BatchHalving(there), BatchHalving(here), given, f"{name}-{precision}")
+        return compare_sessions(BatchHalving(there), BatchHalving(here), given, f"{name}-{precision}")
 
 
 def _absent(error: EdgeproofError) -> bool:
@@ -134,7 +134,7 @@ def _absent(error: EdgeproofError) -> bool:
     return isinstance(error, MissingEnvironment) and not isinstance(error, (EngineFault, OutOfMemory))
 
 
-def compare(there: Session, here: Session, given: CheckContext, stem: str) -> Comparison:
+def compare_sessions(there: Session, here: Session, given: CheckContext, stem: str) -> EngineComparison:
     """Ask both sessions the same, keep the answers of both in `OUT/STEM.npz`, and say how far they are apart."""
     card, images = there.card(), given.images
     x = images.as_float(slice(None))
@@ -142,7 +142,7 @@ def compare(there: Session, here: Session, given: CheckContext, stem: str) -> Co
     error = _apart(ours.logits, theirs.logits)
     alone = np.concatenate([there.logits(x[i : i + 1]) for i in range(min(ALONE, len(x)))])
     _keep(given.out / f"{stem}.npz", ours, theirs, images)
-    comparison = Comparison(
+    comparison = EngineComparison(
         precision=card.precision,
         sha256=card.sha256,
         engine_sha256=card.engine_sha256,
@@ -202,7 +202,7 @@ def answers(session: Session, given: CheckContext) -> Answers:
     return Answers(logits, gradient.reshape(len(x), -1), evidence.broken_by)
 
 
-def beyond(found: Comparison, limits: Limits) -> tuple[str, ...]:
+def beyond(found: EngineComparison, limits: Limits) -> tuple[str, ...]:
     """Return in words which limits a comparison does not keep."""
     least = {"same_prediction": limits.same_prediction, "same_verdict": limits.same_verdict}
     said = []

@@ -20,7 +20,7 @@ class Spread(Frozen):
     largest: float
 
 
-class Comparison(Frozen):
+class EngineComparison(Frozen):
     """One precision on the GPU beside ONNX Runtime on the CPU, image by image.
 
     Args:
@@ -69,7 +69,7 @@ class Result(Frozen):
     message: str
     hint: str | None = None
     seconds: float = 0.0
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[EngineComparison, ...] = ()
     figures: dict[str, float | str] = Field(default_factory=dict)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OtherRun:
     """Another run beside this one; `paired` is this less that, None where their images cannot be paired: `why`."""
 
     report: Report
@@ -44,7 +44,7 @@ class Account:
 
     report: Report
     gallery: Gallery | None = None
-    others: tuple[Comparison, ...] = ()
+    others: tuple[OtherRun, ...] = ()
     bench: Bench | None = None
 
 
@@ -60,7 +60,7 @@ def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
     gallery = read_gallery(directory)
     if gallery is not None and not fits(gallery, this):
         raise BadRun(f"{directory / GALLERY} is of another run", hint="remove it: the report is whole without it")
-    compared = tuple(compare(this, read_reference(other)) for other in others)
+    compared = tuple(beside(this, read_reference(other)) for other in others)
     return Account(this.report, gallery, compared, load_bench(directory))
 
 
@@ -81,10 +81,10 @@ def fits(gallery: Gallery, run: Finished) -> bool:
     )
 
 
-def compare(this: Finished, that: Finished) -> Comparison:
+def beside(this: Finished, that: Finished) -> OtherRun:
     """Compare two runs on the images that both attacked, if both were asked alike and ran to a fixed end."""
     try:
         matched = compare_finished(this, that)
     except BadData as error:
-        return Comparison(that.report, None, error.message)
-    return Comparison(that.report, matched.worst_case, matched.why)
+        return OtherRun(that.report, None, error.message)
+    return OtherRun(that.report, matched.worst_case, matched.why)

@@ -14,7 +14,7 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
-from runtime.gpu_check.checks import CHECKS_GROUP, STRICT, CheckContext, beyond, compare, compared
+from runtime.gpu_check.checks import CHECKS_GROUP, STRICT, CheckContext, beyond, compare_precisions, compare_sessions
 from runtime.records.gpu_check import GpuCheck
 from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, needs_no_driver, python
 
@@ -99,7 +99,7 @@ def test_a_precision_that_fails_is_named_and_the_others_are_compared(given, sess
         return contextlib.nullcontext(session)  # one for both precisions: nobody may close it
 
     monkeypatch.setattr("runtime.gpu_check.checks.open_session", open_session)
-    result = compared("tensorrt", both, "tensorrt", "tensorrt")
+    result = compare_precisions("tensorrt", both, "tensorrt", "tensorrt")
     assert (result.state, result.message) == ("failed", f"int8: {error.message}")
     assert [each.precision for each in result.comparisons] == ["fp32"]
 
@@ -110,7 +110,7 @@ def test_a_backend_that_is_not_there_is_no_failure_of_a_precision(given, monkeyp
 
     monkeypatch.setattr("runtime.gpu_check.checks.open_session", open_session)
     with pytest.raises(MissingEnvironment):
-        compared("tensorrt", given, "tensorrt", "tensorrt")
+        compare_precisions("tensorrt", given, "tensorrt", "tensorrt")
 
 
 def test_an_engine_that_is_not_built_is_a_failure_in_tensorrts_words(tmp_path, driver, libraries):
@@ -170,19 +170,19 @@ def session(given):
 
 
 def test_the_same_engine_agrees_with_itself(session, given):
-    found = compare(session, session, given, "same")
+    found = compare_sessions(session, session, given, "same")
     assert found.beyond == ()
     assert (found.same_prediction, found.same_verdict, found.logit_error.largest) == (20, 20, 0)
 
 
 def test_classes_that_differ_are_beyond_the_limits(session, given):
-    found = compare(Altered(session, logits=lambda z: np.roll(z, 1, axis=1)), session, given, "rolled")
+    found = compare_sessions(Altered(session, logits=lambda z: np.roll(z, 1, axis=1)), session, given, "rolled")
     assert found.same_prediction == 0
     assert any("same_prediction of 0 of 20 images, 99.8 % are needed" in said for said in found.beyond)
 
 
 def test_gradients_that_differ_are_beyond_the_limits(session, given):
-    found = compare(Altered(session, gradient=lambda g: -g), session, given, "turned")
+    found = compare_sessions(Altered(session, gradient=lambda g: -g), session, given, "turned")
     assert found.gradient_cosine == pytest.approx(-1)
     assert any("gradient_error of 2.0e+00" in said for said in found.beyond)
     assert any("same_verdict" in said for said in found.beyond)
@@ -191,17 +191,17 @@ def test_gradients_that_differ_are_beyond_the_limits(session, given):
 @pytest.mark.parametrize("what", ["logits", "gradient"])
 def test_what_is_no_number_is_refused(session, given, what):
     with pytest.raises(NonFinite, match=what):
-        compare(Altered(session, **{what: lambda array: array * np.nan}), session, given, "nan")
+        compare_sessions(Altered(session, **{what: lambda array: array * np.nan}), session, given, "nan")
 
 
 def test_one_image_may_always_differ(session, given):
-    same = compare(session, session, given, "same")
+    same = compare_sessions(session, session, given, "same")
     assert beyond(same.model_copy(update={"same_prediction": 19, "same_verdict": 19}), STRICT) == ()
     assert len(beyond(same.model_copy(update={"same_prediction": 18, "same_verdict": 18}), STRICT)) == 2
 
 
 def test_without_a_gradient_graph_logits_are_compared_alone(given):
     session = OrtSession(given.bundle.read("model.fp32.onnx"), None, precision="fp32", threads=1)
-    found = compare(session, session, given, "blind")
+    found = compare_sessions(session, session, given, "blind")
     assert (found.same_prediction, found.same_verdict, found.gradient_error) == (20, None, None)
     assert json.loads(found.model_dump_json())["attack"] is None
