@@ -16,6 +16,8 @@ MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""
 TOLERATED = 1
 """So many always may, unless they are all: among few images one is no sign."""
+COARSEST = 0.5
+"""A gate does not pass where a lie on this share of the images could have gone unseen."""
 LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
 """Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
 
@@ -96,6 +98,18 @@ def _surrogate() -> Seen:
 def _power(n: int) -> str:
     """Say the smallest share of the images on which a lie would have been seen."""
     return f"a lie on {percent(smallest_seen(most_tolerated(n) + 1, n))} of the images would have been seen"
+
+
+def enough_images(facts: Facts) -> Seen:
+    """What few images stood, tests of the gradient cannot speak for."""
+    test = facts.outcome.gradient_test
+    if not facts.gated:
+        return Seen("not run", "not run: no gate was asked for")
+    if test is None:
+        return _no_gradient()
+    coarse = smallest_seen(most_tolerated(test.n) + 1, test.n)
+    words = f"the gradient was held to the artifact on {test.n} images that stood: {_power(test.n)}"
+    return seen(coarse > COARSEST, words)
 
 
 def agreement(facts: Facts) -> Seen:

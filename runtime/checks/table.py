@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runtime.checks.attacks import black_box, far_from_chance, fgsm_over_pgd, pgd_over_autoattack
 from runtime.checks.blind import blind_control, square_alone
 from runtime.checks.facts import Facts, Seen
-from runtime.checks.gradient import agreement, holds, jumps, parentless, steady, zero_gradient
+from runtime.checks.gradient import agreement, enough_images, holds, jumps, parentless, steady, zero_gradient
 from runtime.checks.output import fusion, randomised, softmax
 from runtime.records.report import CheckResult
 
@@ -85,6 +85,10 @@ CHECKS = (
     Check(
         "margin-jumps", True, jumps,
         "the class changes where no slope leads: look for a step, a comparison or a hard choice in the graph",
+    ),
+    Check(
+        "enough-images", True, enough_images,
+        "judge more images: leave out --n, or name a larger set by --data",
     ),
     Check(
         "fgsm-over-pgd", True, fgsm_over_pgd,

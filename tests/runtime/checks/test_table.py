@@ -202,7 +202,12 @@ def test_a_check_whose_attack_did_not_run_says_so(outcome):
     results = {result.check: result for result in check(alone, classes=3, artifact=artifact())}
     absent = {name for name, result in results.items() if result.state == "not run"}
     needing = {"zero-gradient", "far-from-chance", "fgsm-over-pgd", "pgd-over-aa", "square-alone"}
-    assert absent == needing | {"blind-control", "fusion", "margin-jumps"}  # of one class, without a gate and an engine
+    assert absent == needing | {
+        "blind-control",
+        "enough-images",
+        "fusion",
+        "margin-jumps",
+    }  # of one class, without a gate and an engine
     assert all(results[name].message.startswith("not run: ") for name in absent)
     assert (results["black-box-only"].state, results["black-box-only"].blocking) == ("found", False)
 
@@ -257,3 +262,11 @@ def test_a_gradient_is_zero_only_where_every_gradient_is(outcome):
     evidence = outcome.evidence.rows(np.arange(N))
     evidence.blind = {"own": np.ones(N, bool), "parent": np.zeros(N, bool)}
     assert state(replace(outcome, evidence=evidence), "zero-gradient", precision="int8") == "quiet"
+
+
+@pytest.mark.parametrize(("n", "expected"), [(12, "found"), (30, "quiet"), (256, "quiet")])
+def test_few_images_pass_no_gate(outcome, n, expected):
+    few = replace(outcome, gradient_test=GradientTest(n=n, apart_near=0, apart_far=0, unsteady=0, lines=n, jumps=0))
+    results = {each.check: each for each in check(few, classes=3, artifact=artifact(), gated=True)}
+    assert (results["enough-images"].state, results["enough-images"].blocking) == (expected, True)
+    assert "enough-images" in WEAK_EVIDENCE  # a gate may fail all the same
