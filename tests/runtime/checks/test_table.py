@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.checks.blind import known, undetected
+from runtime.checks.claim import WEAK_EVIDENCE
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.progress import Silent
