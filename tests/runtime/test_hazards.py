@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime import words
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
-from runtime.suite import journal
 from runtime.suite.batch_halving import BatchHalving
-from runtime.verdict import case as verify
 from runtime.verdict.case import LARGEST_BATCH
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
+from tests.paths import ROOT
 from tests.runtime.bundle.bundles import write_bundle
 from tests.runtime.mounts import read_only, tmpfs
 from tests.runtime.verdict.long_run import (
@@ -144,8 +144,7 @@ class Jumping(datetime):
 
 @pytest.mark.slow
 def test_a_clock_that_jumps_changes_no_figure_and_no_duration(place, tmp_path, monkeypatch):
-    for module in (journal, verify):
-        monkeypatch.setattr(module, "datetime", Jumping)
+    monkeypatch.setattr(words, "datetime", Jumping)
     out = tmp_path / "run"
     with start(place, out) as process:
         wait_for_line(process, out, 2)
@@ -158,7 +157,7 @@ def test_a_clock_that_jumps_changes_no_figure_and_no_duration(place, tmp_path, m
 
 
 def test_no_duration_is_taken_from_a_clock_that_can_jump():
-    runtime = Path(journal.__file__).parent
+    runtime = ROOT / "runtime"
     wall = re.compile(r"\btime\.time\(|\.utcnow\(|\.now\([^)]*\) *-")
     assert [path.name for path in runtime.rglob("*.py") if wall.search(path.read_text())] == []
 
