@@ -76,7 +76,8 @@ CHECKS = (
     ),
     Check(
         "gradient-holds", True, holds,
-        "the gradient is not that of the artifact: look for a dropped branch, a step or a ripple, and export again",
+        "attacks follow a gradient that is not the artifact's: look for a dropped branch, a step, a ripple, or a "
+        "rounding that hides what it rounds, and export again",
     ),
     Check(
         "gradient-steady", True, steady,
