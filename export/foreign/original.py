@@ -8,7 +8,7 @@ import numpy as np
 
 from export.foreign.softmax import CUTS, ties
 from export.graph.floating import REAL
-from export.graph.passes import to_bytes
+from export.graph.passes import refuse_nan, to_bytes
 from runtime.backends.providers import FATAL, load_onnxruntime
 from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
@@ -83,6 +83,7 @@ class Original:
             (answer,) = self._session.run([self._interface.output], feeds)
         except Exception as error:  # as above
             raise BadModel(f"the model fails on these images: {first_line(error)}", hint="is --layout right?") from None
+        refuse_nan(answer, "outputs")
         return np.asarray(answer, np.float32).reshape(len(x), -1)
 
 
