@@ -53,12 +53,13 @@ class Original:
     ) -> None:
         self._interface, self._output, self.cut, self._bgr = adapted.interface, adapted.output, adapted.cut, bgr
         self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
-        self._alone = graph_facts(to_bytes(model)).ranges_of_batch
+        content = to_bytes(model)
+        self._alone = graph_facts(content).ranges_of_batch
         onnxruntime = load_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         try:
-            self._session = onnxruntime.InferenceSession(to_bytes(model), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             raise BadModel(f"ONNX Runtime cannot load the model: {first_line(error)}", hint="export it again") from None
 

@@ -12,6 +12,7 @@ from export.bundle.slopes import untrue_slopes
 from export.bundle.write import Claims, Precision, write_bundle
 from export.foreign.adapt import adapt
 from export.foreign.images import check_normalisation, class_names, images_for
+from export.foreign.interface import BYTES
 from export.foreign.model_file import model_sha256, read_model
 from export.foreign.order import name_of
 from export.foreign.original import BATCH, Original, check_any_batch, measure_packed
@@ -22,6 +23,7 @@ from export.precision.calibrate import Calibration, calibration_images
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Packed
 from runtime.files import check_new_directory
+from runtime.images.uint8_grid import check_whole_levels
 from runtime.progress import log
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def pack_model(order: Order, out: Path, key: EllipticCurvePrivateKey | None = No
         key: signs the bundle.
 
     Raises:
-        UsageFault: `out` is not empty, or int8 has no calibration images.
+        UsageFault: `out` is not empty, int8 has no calibration images, or eps lies between the bytes that it takes.
         BadModel: the file, or what is in it, cannot be used; the message names the node.
         BadData: the images or labels do not fit.
 
@@ -103,6 +105,8 @@ def fit_to_images(read: Read) -> Fitted:
         bgr=wanted.bgr,
         output=wanted.output,
     )
+    if adapted.interface.kind == BYTES:
+        check_whole_levels(images, read.order.threat_model.eps)
     names = class_names(wanted.classes, images, classes_of(adapted.model))
     images = images.numbered(names)
     images.check_fits(image, names)

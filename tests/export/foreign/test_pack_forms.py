@@ -179,15 +179,27 @@ def test_points_found_of_a_model_of_bytes_are_bytes_within_eps(stored: Path, sav
         (["--std", "1/255"], 3, "leave --mean and --std out"),
     ],
 )
+@pytest.mark.parametrize("name", ["pack", "verify"])
 def test_what_bytes_cannot_say_is_refused(
-    options: list[str], code: int, words: str, stored: Path, save: Any, tmp_path: Path
+    name: str, options: list[str], code: int, words: str, stored: Path, save: Any, tmp_path: Path
 ) -> None:
-    result = command("verify", save(FORMS_OF_BYTES["channels first"]), "--data", stored, *options)
+    model = save(FORMS_OF_BYTES["channels first"])
+    result = command(name, model, "--data", stored, "--out", tmp_path / "out", *options)
     assert (result.exit_code, words in result.stderr) == (code, True), result.output
 
 
-def test_images_that_are_no_bytes_are_refused_for_a_model_of_bytes(data: Path, save: Any) -> None:
-    result = command("verify", save(FORMS_OF_BYTES["channels first"]), "--data", data, "--eps", "2/255")
+def test_bundle_of_a_model_of_bytes_is_judged_by_whole_levels(
+    stored: Path, data: Path, save: Any, tmp_path: Path
+) -> None:
+    packed(save(FORMS_OF_BYTES["channels first"]), stored, tmp_path / "bundle")
+    for option, words in ((("--eps", "8.5/255"), "--eps 8/255"), (("--data", data), "the model takes bytes")):
+        result = command("verify", tmp_path / "bundle", *option, "--out", tmp_path / "run")
+        assert (result.exit_code in (2, 3), words in result.stderr) == (True, True), result.output
+
+
+def test_images_that_are_no_bytes_are_refused_for_a_model_of_bytes(data: Path, save: Any, tmp_path: Path) -> None:
+    options = ("--eps", "2/255", "--out", tmp_path / "out")
+    result = command("pack", save(FORMS_OF_BYTES["channels first"]), "--data", data, *options)
     assert (result.exit_code, "the model takes bytes" in result.stderr) == (3, True), result.output
 
 
