@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks.noise import Noise
+from runtime.checks.power import what_hides
 from runtime.errors import BadData
 from runtime.machine.card import machine_card, software
 from runtime.progress import log
@@ -21,7 +22,7 @@ from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
-from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, may_hide
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.paired import (
@@ -160,9 +161,9 @@ class Case:
         if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
-        missed = may_hide(self.request, seen, int(evidence.robust[self.order[:SEARCHED]].sum()))
+        hidden = what_hides(seen, searched=int(evidence.robust[self.order[:SEARCHED]].sum()))
         robust = estimate_accuracy(seen, seen.robust, judged)
-        verdict = decide_verdict(self.request, robust, compared, hidden=missed).verdict
+        verdict = decide_verdict(self.request, robust, compared, hidden=hidden).verdict
         return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
