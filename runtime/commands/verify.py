@@ -91,7 +91,7 @@ def verify(
         command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
         threat_model=manifest.threat_model,
         gate=manifest.gate,
-        claimed_images=manifest.evaluation.n,
+        claimed_images=None if artifact.is_file() else manifest.evaluation.n,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
     )
