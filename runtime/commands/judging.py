@@ -185,7 +185,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     if resume and finished(out, case.request):
         log(f"{out} is finished already")
         return None if shard else load_report(out)
-    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device}
+    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device} | case.sampled
     with resumable(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
             log(f"resuming: {len(journal)} work units already done")

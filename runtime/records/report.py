@@ -94,7 +94,7 @@ class ClassRow(Frozen):
 
 
 class CurvePoint(Frozen):
-    """Accuracy under PGD-10 at one eps, on the first n images."""
+    """Accuracy under PGD-10 at one eps, on n images drawn at random."""
 
     eps: float
     n: Count
