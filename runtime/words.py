@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def printable(text: str) -> str:
@@ -54,3 +59,8 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def to_go_on(out: Path) -> str:
+    """Return what to do about a run that is stopped, and did a part of its work in `out`."""
+    return f"what is done is kept; to go on: the same command with --out {shlex.quote(str(out))} --resume"
