@@ -175,9 +175,7 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
         BadSignature: it is empty or malformed, names another key, does not hold, or says something else.
 
     """
-    if not raw.strip():
-        raise BadSignature(f"{where} is empty", hint=SIGN_AGAIN)
-    bundle = _parse(_SigstoreBundle, raw, f"{where} is no signature")
+    bundle = _envelope(where, raw)
     hint = bundle.verification_material.public_key.hint
     key = trust.keys.get(hint)
     if key is None:
@@ -195,6 +193,22 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
     if len(digests) != len(statement.predicate.resources) or statement.subject[0].digest.sha256 != _root(digests):
         raise BadSignature(f"{where}: what it signs contradicts itself", hint=SIGN_AGAIN)
     return Signed(hint, digests)
+
+
+def named_key(where: Path, raw: bytes) -> str:
+    """Return the fingerprint of the key that a signature.json names, which proves nothing.
+
+    Raises:
+        BadSignature: it is empty or malformed.
+
+    """
+    return _envelope(where, raw).verification_material.public_key.hint
+
+
+def _envelope(where: Path, raw: bytes) -> _SigstoreBundle:
+    if not raw.strip():
+        raise BadSignature(f"{where} is empty", hint=SIGN_AGAIN)
+    return _parse(_SigstoreBundle, raw, f"{where} is no signature")
 
 
 def _root(digests: Mapping[str, str]) -> str:
