@@ -30,7 +30,7 @@ from pydantic.alias_generators import to_camel
 from runtime.bundle.manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature
 from runtime.files import new_directory, sha256, write_atomic
-from runtime.spec import first_fault
+from runtime.spec import LONGEST_TEXT, Digest, Text, first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -242,7 +242,8 @@ def _base64(text: Any) -> bytes:
 
 
 Base64 = Annotated[bytes, BeforeValidator(_base64)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Exact = Annotated[str, Field(max_length=LONGEST_TEXT)]
+"""A text that is compared, sign by sign, and never shown."""
 
 
 class _Foreign(BaseModel):
@@ -255,7 +256,7 @@ Foreign = TypeVar("Foreign", bound=_Foreign)
 
 
 class _PublicKey(_Foreign):
-    hint: str
+    hint: Text
 
 
 class _VerificationMaterial(_Foreign):
@@ -279,7 +280,7 @@ class _SigstoreBundle(_Foreign):
 
 
 class _Digest(_Foreign):
-    sha256: Sha256
+    sha256: Digest
 
 
 class _Subject(_Foreign):
@@ -287,9 +288,9 @@ class _Subject(_Foreign):
 
 
 class _Resource(_Foreign):
-    name: str
+    name: Exact
     algorithm: Literal["sha256"]
-    digest: Sha256
+    digest: Digest
 
 
 class _Predicate(_Foreign):

@@ -15,7 +15,7 @@ from runtime.bundle.sign_in_place import sign_in_place
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import allow_rollback_option, needed_key_option, state_option, trust_option, written
-from runtime.words import percent, printable, radius
+from runtime.words import percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
     """Say what is in a bundle, and whether it is whole."""
     opened = open_bundle(bundle, trust)
     for line in _described(opened.manifest):
-        click.echo(printable(line))  # anybody may have written it
+        click.echo(line)
     click.echo(f"whole: {len(opened.manifest.files)} files have the size and digest that the manifest lists")
     click.echo(authenticity(opened))
 
