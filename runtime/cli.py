@@ -14,6 +14,7 @@ import click
 from runtime.broken_pipe import ends_quietly, unread
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
+from runtime.words import printable_lines
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -44,6 +45,7 @@ SUMMARIES = {
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",
+    "sign": "Sign a bundle that is there, in place.",
     "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
@@ -92,14 +94,14 @@ class LazyGroup(click.Group):
             with sigterm_interrupts():
                 return self._run(ctx)
         except EdgeproofError as error:
-            click.echo(f"error: {error.message}", err=True)
+            _tell(f"error: {error.message}")
             if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+                _tell(f"hint: {error.hint}")
             ctx.exit(error.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
-            click.echo(f"error: {error}", err=True)
+            _tell(f"error: {error}")
             if error.errno in HINTS:
                 click.echo(f"hint: {HINTS[error.errno]}", err=True)
             ctx.exit(MissingEnvironment.exit_code)
@@ -125,6 +127,11 @@ class LazyGroup(click.Group):
             if entry is None:
                 raise
             raise _missing(entry, error) from error
+
+
+def _tell(text: str) -> None:
+    """Write to stderr; a text from outside in it is no more than text."""
+    click.echo(printable_lines(text), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:

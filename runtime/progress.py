@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from runtime.words import clock
+from runtime.words import clock, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +140,6 @@ def progress_on_stderr() -> Iterator[Progress]:
 
 
 def log(text: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(f"{text}\n")
+    """Write one line to stderr, or several; a text from outside in it is no more than text."""
+    sys.stderr.write(f"{printable_lines(text)}\n")
     sys.stderr.flush()
