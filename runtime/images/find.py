@@ -14,7 +14,7 @@ from runtime.images.classes import order_in_words
 from runtime.images.folder import read_folder
 from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
 from runtime.images.npz import read_npz
-from runtime.images.store import StoredImages
+from runtime.images.store import decoded
 from runtime.images.unlinked_file import LARGE
 from runtime.progress import log
 
@@ -77,7 +77,7 @@ def _folder(path: Path, channels: int | None, preprocessing: Preprocessing | Non
     found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
     assert found.classes is not None
     log(f"{path}: {order_in_words(found.classes)}")
-    images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
+    images = decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
     return replace(found, images=images)
 
 
