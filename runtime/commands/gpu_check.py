@@ -20,6 +20,7 @@ from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
 from runtime.machine.card import machine_card, software
+from runtime.markdown import escape, table
 from runtime.progress import log
 from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
@@ -124,11 +125,13 @@ def conclude(results: Iterable[Result]) -> None:
 
 def lines(report: GpuCheck) -> list[str]:
     """Return the report in words, as Markdown."""
-    text = [f"# GPU check of {report.bundle}", "", f"{report.n} images of {report.data}; begun {report.started}.", ""]
-    text += ["| check | | |", "|---|---|---|"]
-    for result in report.results:
-        hint = f" ({result.hint})" if result.hint else ""
-        text.append(f"| {result.name} | **{result.state}** | {_one_line(result.message + hint)} |")
+    rows = [
+        (result.name, f"**{result.state}**", escape(result.message + (f" ({result.hint})" if result.hint else "")))
+        for result in report.results
+    ]
+    text = [f"# GPU check of {escape(report.bundle)}", ""]
+    text += [f"{report.n} images of {escape(report.data)}; begun {report.started}.", ""]
+    text += [table(("check", "", ""), rows)]
     for result in report.results:
         text += ["", f"## {result.name}", ""] if result.comparisons or result.figures else []
         for comparison in result.comparisons:
@@ -154,7 +157,3 @@ def described(found: EngineComparison) -> list[str]:
         ]
     text.append(f"  - {found.milliseconds:.3f} ms an image forward; engine {found.engine_sha256 or 'not one file'}")
     return text
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
