@@ -17,11 +17,14 @@ from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, written
 from runtime.images.classes import read_classes
 from runtime.images.preprocessing import SIZE, Size
+from runtime.log import log
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
 from runtime.verdict.options import CLASSES, FRACTION
 from runtime.words import percent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from runtime.bundle.manifest import Manifest
@@ -104,20 +107,19 @@ def pack(
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
     """Pack a model for a verdict; say what was done to it on stderr."""
-    _say(pack_model(Order(path, wanted, threat_model), out), err=True)
+    _say(pack_model(Order(path, wanted, threat_model), out), log.info)
 
 
-def _say(manifest: Manifest, *, err: bool = False) -> None:
+def _say(manifest: Manifest, say: Callable[[str], None] = click.echo) -> None:
     packed = manifest.packed
     assert packed is not None
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
         assert parity is not None
-        click.echo(
+        say(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against "
             f"{packed.file}: same prediction {percent(parity.prediction_agreement, 2)}, outputs within "
-            f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph"),
-            err=err,
+            f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph")
         )
     for change in packed.changes:
-        click.echo(f"  {change}", err=err)
+        say(f"  {change}")

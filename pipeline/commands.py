@@ -33,8 +33,8 @@ from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, written
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
+from runtime.log import log
 from runtime.machine.card import software
-from runtime.progress import log
 from runtime.spec import PARENT
 from runtime.verdict.options import VerifyOptions
 from runtime.words import percent
@@ -142,7 +142,7 @@ def _train(
             allow_weak_teacher=allow_weak_teacher,
         )
     except KeyboardInterrupt:
-        log(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        log.warning(f"what is done is kept; to go on: the same command with --out {out} --resume")
         raise
     _print_summary(summary, out)
 

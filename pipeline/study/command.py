@@ -19,7 +19,7 @@ from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
-from runtime.progress import log
+from runtime.log import log
 from runtime.report.tables import add_row, new_table
 
 WIDTH = 240
@@ -82,7 +82,7 @@ def _unfinished(attempts: Iterable[Attempt], cells: int) -> dict[str, str]:
     """Follow the attempts as they end; return the cells that are not finished, and why."""
     unfinished = {}
     for number, attempt in enumerate(attempts, 1):
-        log(f"cell {number} of {cells}: {attempt.cell} {attempt.state} {attempt.reason}".rstrip())
+        log.info(f"cell {number} of {cells}: {attempt.cell} {attempt.state} {attempt.reason}".rstrip())
         if attempt.state != "finished":
             unfinished[attempt.cell] = f"{attempt.state}: {attempt.reason}"
     return unfinished

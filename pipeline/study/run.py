@@ -17,7 +17,7 @@ from pipeline.study.cell import Changed, check_unchanged, claimed, missing, run_
 from pipeline.study.plan import RUN, Cell, Study, expand
 from runtime.errors import BadInput, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.files import write_atomic
-from runtime.progress import log
+from runtime.log import log
 
 FAILURE = "failure.txt"
 
@@ -56,7 +56,7 @@ def run_here(
 ) -> Iterator[Attempt]:
     """Run the cells in order."""
     for cell in cells:
-        log(f"{cell.name} ...")
+        log.info(f"{cell.name} ...")
         yield attempt(study, cell, out, data_root, allow_weak_teacher)
 
 

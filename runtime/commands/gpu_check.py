@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from runtime.commands.trust_options import state_option
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
+from runtime.log import VARIABLE, is_quiet, log
 from runtime.machine.card import machine_card, software
 from runtime.markdown import escape, table
-from runtime.progress import log
 from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
 from runtime.words import timestamp
@@ -84,14 +85,15 @@ def gpu_check(bundle: Path, n: int, only: tuple[str, ...], state: Path | None, o
 
 def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None) -> Result:
     """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
-    log(f"{name}:")
+    log.info(f"{name}:")
     arguments = [name, bundle, out, n, *([state] if state else [])]
     command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     said = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+    environment = {**os.environ, **({VARIABLE: ""} if is_quiet() else {})}  # what is kept is whole all the same
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - ours
         assert process.stderr is not None
         for line in process.stderr:
-            log(f"  {line.rstrip()}")
+            log.info(f"  {line.rstrip()}")
             said.append(line)
     if said:
         write_atomic(out / f"{name}.log", "".join(said).encode())
