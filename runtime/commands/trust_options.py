@@ -34,6 +34,13 @@ key_option = click.option(
     callback=_load_key,
     help="Private key (PEM) to sign with, as `edgeproof key new` makes it.  [default: it is not signed]",
 )
+version_option = click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Version of the bundle; devices refuse a lower one.",
+)
 trust_option = click.option(
     "--trust",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
