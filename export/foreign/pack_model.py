@@ -22,7 +22,7 @@ from export.precision.calibrate import Calibration, calibration_images
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Packed
 from runtime.files import check_new_directory
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,7 +214,7 @@ def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, t
     refuse_beyond_limits(name, parity, tied)
     untrue = untrue_slopes(candidate.session, images, len(converted.classes), converted.order.threat_model.eps)
     for remark in untrue:
-        log(f"the gradient of {name} is not to be believed: {remark}")
+        log.warning(f"the gradient of {name} is not to be believed: {remark}")
     return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *untrue)
 
 

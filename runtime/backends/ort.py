@@ -14,6 +14,7 @@ from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.log import log
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
@@ -236,6 +237,7 @@ def _load(
         raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    log.debug(f"{role} {sha256(graph)[:12]}: {kind.name}, {threads or 'all'} threads")
     return session
 
 

@@ -20,6 +20,7 @@ from runtime.errors import BadRun, UsageFault
 from runtime.files import npz_of, sha256, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.locks import try_lock
+from runtime.log import log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Journal:
         write_atomic(self._unit_file(name), data)
         costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
         self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(data)})
+        log.debug(f"{name}: {len(index)} images, {work.seconds:.1f} s")
         return work
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from runtime.attacks.noise import shuffled
 from runtime.checks.power import what_hides
 from runtime.errors import BadData
+from runtime.log import log
 from runtime.machine.card import machine_card, software
-from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
 from runtime.suite.batch_halving import BatchHalving
@@ -257,7 +257,7 @@ def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
     gate = options.gate_or(subject.gate)
     if subject.session.card().precision != PARENT or gate.max_drop is None or options.against:
         return gate
-    log(f"the gate on the drop of robust accuracy is ignored for {PARENT}: drops are measured from it")
+    log.warning(f"the gate on the drop of robust accuracy is ignored for {PARENT}: drops are measured from it")
     return Gate(fail_under=gate.fail_under)
 
 

@@ -25,6 +25,13 @@ def external(location: str) -> Any:
     return model
 
 
+def sparse_external() -> Any:
+    model = plain()
+    tensor = model.graph.sparse_initializer.add(dims=[4]).values
+    tensor.CopyFrom(external("../weights.bin").graph.initializer[0])
+    return model
+
+
 def with_inputs(kind: int, *more: str) -> Any:
     model = plain()
     model.graph.input[0].type.tensor_type.elem_type = kind
@@ -42,6 +49,7 @@ REFUSED = {
     "bytes as input": (with_inputs(TensorProto.UINT8), ("uint8", "image")),
     "two inputs": (with_inputs(TensorProto.FLOAT, "mask"), ("image, mask",)),
     "weights outside": (external("../weights.bin"), ("outside its directory",)),
+    "sparse weights outside": (sparse_external(), ("outside its directory",)),
     "weights at an absolute path": (external("/etc/hostname"), ("outside its directory",)),
     "weights that are missing": (external("weights.bin"), ("missing",)),
     "one logit": (plain([*PLAIN[:-1], "one = Slice (m, a, b, b)", "scores = Add (one, one)"],
