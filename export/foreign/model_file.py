@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, checker, external_data_helper, inliner
 
+from export.graph.sorting import sort_nodes
 from runtime.errors import BadModel, first_line
 from runtime.files import sha256
 
@@ -19,7 +20,7 @@ LARGEST = 2**31 - 2**20
 
 
 def read_model(path: Path) -> ModelProto:
-    """Read an ONNX file, its external weights, and its local functions into one graph.
+    """Read an ONNX file, its external weights, and its local functions into one graph, its nodes sorted.
 
     Raises:
         BadModel: it cannot be read, is no ONNX, is damaged or too large; or its weights lie outside its
@@ -35,6 +36,7 @@ def read_model(path: Path) -> ModelProto:
     if not model.graph.node or not model.opset_import:
         raise BadModel(f"{path} holds no ONNX graph", hint="export or copy it again")
     _load_external(model, path)
+    sort_nodes(model.graph)
     try:
         checker.check_model(model)
         return inliner.inline_local_functions(model) if model.functions else model
