@@ -57,7 +57,7 @@ def in_precisions(
             continue
         single = single or Candidate(prepare(in_float32(model)), differentiable)
         source = single
-        if name != "fp32":  # what is made of it is made of operations that have another precision
+        if name != "fp32" and single.differentiated is not single.forward:  # of operations that have other precisions
             source = simple = simple or Candidate(single.differentiated, differentiable)
         candidate, calibrated = PRECISIONS[name].make(source, calibration)
         made[name] = Made(candidate, tuple(_changes(name, kind, calibrated)), calibrated)

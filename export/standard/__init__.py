@@ -14,7 +14,7 @@ from export.graph.constants import ONNX
 from export.graph.graph import Emitter
 from export.graph.inference import infer_node
 from export.graph.passes import opset_of
-from export.standard import composed, dynamic, fused, integers
+from export.standard import composed, dynamic, fused, integers, recurrent
 from export.standard.bodies import body, has_body
 from export.standard.integers import MICROSOFT
 from export.standard.part import Part
@@ -30,9 +30,15 @@ OF_ONNX: Mapping[str, Writing] = {
     "Attention": composed.attention,
     "ConvInteger": integers.convolution_of_integers,
     "DynamicQuantizeLinear": dynamic.quantize,
+    "GRU": recurrent.gru,
+    "GlobalLpPool": composed.global_lp_pool,
+    "LSTM": recurrent.lstm,
+    "LpPool": composed.lp_pool,
     "MatMulInteger": integers.matmul_of_integers,
     "QLinearConv": integers.convolution,
     "QLinearMatMul": integers.matmul,
+    "RNN": recurrent.rnn,
+    "ReduceProd": composed.product,
 }
 REDEFINED = ("GroupNormalization",)
 """Operations that mean something else in an older operator set."""

@@ -1,12 +1,16 @@
-"""Operations of ONNX that are several in one: Attention without mask, past and groups of heads."""
+"""Operations of ONNX that are several in one: Attention, products, norms of windows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from export.standard.bodies import body
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from export.graph.graph import Emitter
     from export.standard.part import Part
 
@@ -55,3 +59,57 @@ def _heads(part: Part) -> int | None:
 def _apart(emit: Emitter, value: str, heads: int) -> str:
     """Bring [B, length, heads * size] to [B, heads, length, size]."""
     return emit("Transpose", emit("Reshape", value, emit.integers([0, 0, heads, -1])), perm=[0, 2, 1, 3])
+
+
+def product(emit: Emitter, part: Part) -> str | None:
+    """ReduceProd, by halves: the product of all others is a slope that no zero spoils, as y / x would be."""
+    sizes = part.sizes(0)
+    given = part.constant(1) if part.input(1) else np.zeros(0, np.int64)
+    if sizes is None or given is None:
+        return None
+    axes = sorted({int(axis) % len(sizes) for axis in given})
+    if not axes and not part.attribute("noop_with_empty_axes", 0):
+        axes = list(range(len(sizes)))
+    y = part.input(0)
+    for axis in axes:
+        size = sizes[axis]
+        if size is None:
+            return None
+        while size > 1:
+            half, odd = divmod(size, 2)
+            pieces = [half, half, 1][: 2 + odd]
+            first, second, *rest = emit.many("Split", [y, emit.integers(pieces)], len(pieces), axis=axis)
+            y, size = emit("Mul", first, second), half + odd
+            if rest:
+                y = emit("Concat", y, *rest, axis=axis)
+    if not axes:
+        return emit("Identity", y)
+    return y if part.attribute("keepdims", 1) else emit("Squeeze", y, emit.integers(axes))
+
+
+def lp_pool(emit: Emitter, part: Part) -> str | None:
+    """LpPool: the p-norm of each window, the sum by a depthwise convolution with ones."""
+    sizes, kernel = part.sizes(0), part.attribute("kernel_shape")
+    if sizes is None or sizes[1] is None or part.attribute("ceil_mode", 0):
+        return None
+    ones = emit.real(np.ones((sizes[1], 1, *kernel)))
+    window = part.attributes("auto_pad", "dilations", "kernel_shape", "pads", "strides")
+    return _norm(emit, part, lambda powers: emit("Conv", powers, ones, group=sizes[1], **window))
+
+
+def global_lp_pool(emit: Emitter, part: Part) -> str | None:
+    """GlobalLpPool: the p-norm of each channel."""
+    rank = part.rank(0)
+    if rank is None:
+        return None
+    axes = emit.integers(list(range(2, rank)))
+    return _norm(emit, part, lambda powers: emit("ReduceSum", powers, axes, keepdims=1))
+
+
+def _norm(emit: Emitter, part: Part, summed: Callable[[str], str]) -> str:
+    x, p = part.input(0), part.attribute("p", 2)
+    if p == 2:
+        return emit("Sqrt", summed(emit("Mul", x, x)))
+    if p == 1:
+        return summed(emit("Abs", x))
+    return emit("Pow", summed(emit("Pow", emit("Abs", x), emit.real(p))), emit.real(1 / p))

@@ -76,6 +76,25 @@ CASES: dict[str, tuple[int, list[str], dict[str, Any], Callable[..., Any]]] = {
         lambda x: F.scaled_dot_product_attention(x, x.tanh(), x, is_causal=True),
     ),
     "Swish": (24, ["y = Swish (input)"], {}, F.silu),
+    "ReduceProd": (
+        20,
+        ["y = ReduceProd <keepdims=0> (input, a)"],
+        {"a": np.asarray([1, 3])},
+        lambda x, a: x.prod(3).prod(1),
+    ),
+    "LpPool": (
+        20,
+        ["y = LpPool <kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,1], p=2> (input)"],
+        {},
+        lambda x: 6**0.5 * F.avg_pool2d(F.pad(x.square(), (0, 1, 1, 1)), (3, 2), (2, 1)).sqrt(),
+    ),
+    "LpPool of the third power": (
+        20,
+        ["y = LpPool <kernel_shape=[2,2], p=3> (input)"],
+        {},
+        lambda x: F.lp_pool2d(x.abs(), 3, 2, stride=1),
+    ),
+    "GlobalLpPool": (20, ["y = GlobalLpPool <p=1> (input)"], {}, lambda x: x.abs().sum((2, 3), keepdim=True)),
     "MeanVarianceNormalization": (
         20,
         ["y = MeanVarianceNormalization <axes=[2,3]> (input)"],
@@ -162,3 +181,19 @@ def test_what_is_written_out_answers_as_its_operation(name: str) -> None:
 def test_a_plain_attention_is_no_staircase() -> None:
     model = prepared_without_shapes(brought_back(model_of("Attention", np.float32)))
     assert staircases(model.model.SerializeToString()) == ()
+
+
+def product_of_others(x: Any) -> Any:
+    """Return the slope of a product by each factor."""
+    return np.stack([np.prod(np.delete(x, place, -1), -1) for place in range(x.shape[-1])], -1)
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 2])
+def test_a_product_with_zeros_has_the_slope_of_the_others(zeros: int) -> None:
+    nodes = ["y = ReduceProd <keepdims=1> (input, a)", "logits = Flatten (y)"]
+    model = classifier(nodes, image=(1, 2, 7), classes=2, constants={"a": np.asarray([3])}, dtype=np.float32)
+    x = normal(3, 1, 2, 7).astype(np.float32)
+    x[..., :zeros] = 0
+    found = evaluate(gradient_graph(prepare(model)), attack_feeds(x, 2, cotangent=np.ones((3, 2))))["gradient"]
+    np.testing.assert_allclose(found, product_of_others(x), rtol=0, atol=1e-5)
+    assert bool(found.any()) == (zeros < 2)
