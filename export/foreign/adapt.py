@@ -7,23 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from export.foreign.batch import free_batch
 from export.foreign.ends import Step, attach_input, attach_output
+from export.foreign.opsets import raised
 from export.foreign.softmax import before_softmax
 from export.graph.floating import REAL
-from export.graph.passes import OPSETS, opset_of
-from runtime.errors import BadData, BadModel, first_line
+from runtime.errors import BadData, BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from export.foreign.batch_values import Values
     from runtime.images.image_set import Layout
-
-OLDEST = 9
-"""The first opset whose batch normalisation and pooling mean what they mean today."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,14 @@ def adapt(
 
     """
     changes: list[str] = []
-    model = _raised(original, changes)
+    model = raised(original, changes)
     interface = _interface(model, image, layout)
     channels, height, width = image
     sizes = (channels, height, width) if interface.layout == "nchw" else (height, width, channels)
     graph = free_batch(model, {interface.name: (interface.batch or 1, *sizes)})
     if interface.batch is not None:
         changes.append(f"a batch of {interface.batch} made dynamic")
+    graph.refuse_unknown(info.name for info in model.graph.output)
     output, classes = _output(model, graph, changes)
     interface = replace(interface, output=output)
     logits, cut = before_softmax(graph, output, classes)
@@ -103,29 +101,6 @@ def adapt(
     attach_input(model, interface.name, image, _front(interface, mean, std, changes))
     attach_output(model, logits, classes, _back(graph, logits))
     return Adapted(model, interface, cut, tuple(changes))
-
-
-def _raised(original: ModelProto, changes: list[str]) -> ModelProto:
-    """Return a copy with an opset that edgeproof works with."""
-    opset = opset_of(original)
-    model = ModelProto()
-    model.CopyFrom(original)
-    if opset in OPSETS:
-        model.ir_version = max(model.ir_version, 8)
-        return model
-    target = OPSETS[0] if opset < OPSETS[0] else OPSETS[-1]
-    hint = f"export it again with opset {OPSETS[0]} to {OPSETS[-1]}, which TensorRT 10 parses too"
-    if opset < OLDEST:
-        raise BadModel(f"the model has opset {opset}; edgeproof takes {OLDEST} and later", hint=hint)
-    try:
-        converted: ModelProto = version_converter.convert_version(model, target)
-    except Exception as error:  # the converter's own errors share no base but this one
-        raise BadModel(
-            f"the model's opset {opset} cannot be brought to {target}: {first_line(error)}", hint=hint
-        ) from None
-    converted.ir_version = max(model.ir_version, 8)
-    changes.append(f"opset {opset} brought to {target}")
-    return converted
 
 
 def _interface(model: ModelProto, image: tuple[int, int, int], layout: Layout | None) -> Interface:

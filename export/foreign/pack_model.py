@@ -16,6 +16,7 @@ from export.foreign.model_file import model_sha256, read_model
 from export.foreign.order import name_of
 from export.foreign.original import BATCH, Original, check_any_batch, measure_packed
 from export.foreign.precisions import in_precisions
+from export.foreign.written import measure_written
 from export.graph.passes import classes_of, opset_of
 from export.limits import refuse_beyond_limits
 from export.precision.calibrate import Calibration, calibration_images
@@ -212,10 +213,11 @@ def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, t
     rounded = check_any_batch(original, candidate.forward.logits, images, limits)
     parity, tied = measure_packed(original, candidate.session, images, limits)
     refuse_beyond_limits(name, parity, tied)
+    written = measure_written(candidate, images, limits)
     untrue = untrue_slopes(candidate.session, images, len(converted.classes), converted.order.threat_model.eps)
     for remark in untrue:
         log.warning(f"the gradient of {name} is not to be believed: {remark}")
-    return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *untrue)
+    return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *written, *untrue)
 
 
 def _logits(session: Session, images: ImageSet) -> NDArray[np.float32]:

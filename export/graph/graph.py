@@ -254,6 +254,10 @@ class Emitter:
             return self.reshape(value, new)
         return self.regroup(value, new)
 
+    def inside(self, name: str) -> str:
+        """Return a name of this emitter's own for a value of a graph that is put among its nodes."""
+        return f"{self._prefix}/{name}" if name else ""
+
     def rename(self, value: str, name: str) -> None:
         """Give an emitted value its name as an output of the graph."""
         for node in self.nodes:
