@@ -95,7 +95,15 @@ def fit_to_images(read: Read) -> Fitted:
     wanted, images = read.order.wanted, read.images
     image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
     check_normalisation(wanted, image[0])
-    adapted = adapt(read.model, image, layout=wanted.layout, mean=wanted.mean, std=wanted.std)
+    adapted = adapt(
+        read.model,
+        image,
+        layout=wanted.layout,
+        mean=wanted.mean,
+        std=wanted.std,
+        bgr=wanted.bgr,
+        output=wanted.output,
+    )
     names = class_names(wanted.classes, images, classes_of(adapted.model))
     images = images.numbered(names)
     images.check_fits(image, names)
@@ -131,7 +139,8 @@ class Opened(Drawn):
 def open_original(drawn: Drawn) -> Opened:
     """Open the model as it came in ONNX Runtime."""
     wanted = drawn.order.wanted
-    return Opened(**vars(drawn), original=Original(drawn.model, drawn.adapted, wanted.mean, wanted.std))
+    original = Original(drawn.model, drawn.adapted, wanted.mean, wanted.std, bgr=wanted.bgr)
+    return Opened(**vars(drawn), original=original)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from runtime.attacks.noise import shuffled
 from runtime.checks.power import what_hides
 from runtime.errors import BadData
+from runtime.images.uint8_grid import check_whole_levels
 from runtime.log import log
 from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
@@ -231,7 +232,7 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
         plan: what is run on it; by default what `plan_for` says.
 
     Raises:
-        UsageFault: an early stop without a gate to decide.
+        UsageFault: an early stop without a gate to decide; an eps between the bytes that the model takes.
         BadData: the images do not fit the model, are fewer than asked for, or `against` does not fit.
         BadModel: see `plan_suite`.
 
@@ -241,6 +242,8 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
     plan = plan or plan_for(subject, options)
     images = subject.images.first(options.n)
     images.check_fits(subject.shape, subject.classes)
+    if subject.session.card().facts.takes_bytes:
+        check_whole_levels(images, options.threat_model_or(subject.threat_model).eps)
     if options.shard and options.shard.number > len(images):
         raise BadData(f"shard {options.shard} of {len(images)} images is empty", hint="make fewer shards")
     reference = read_reference(options.against) if options.against else None
