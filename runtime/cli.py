@@ -110,20 +110,15 @@ class LazyGroup(click.Group):
                 return self._run(ctx)
         except EdgeproofError as error:
             log.debug("this error arose here:", exc_info=True)
-            click.echo(f"error: {error.message}", err=True)
-            if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+            _tell(error.message, error.hint)
             ctx.exit(error.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
-            click.echo(f"error: {error}", err=True)
-            if error.errno in HINTS:
-                click.echo(f"hint: {HINTS[error.errno]}", err=True)
+            _tell(str(error), HINTS.get(error.errno or 0))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
-            click.echo("error: memory ran out", err=True)
-            click.echo("hint: a smaller --batch, or more memory for the container", err=True)
+            _tell("memory ran out", "a smaller --batch, or more memory for the container")
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -143,6 +138,10 @@ class LazyGroup(click.Group):
             if entry is None:
                 raise
             raise _missing(entry, error) from error
+
+
+def _tell(error: str, hint: str | None) -> None:
+    click.echo(f"error: {error}" + (f"\nhint: {hint}" if hint else ""), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:
