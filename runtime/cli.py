@@ -112,20 +112,15 @@ class LazyGroup(click.Group):
                 return self._run(ctx)
         except EdgeproofError as error:
             log.debug("this error arose here:", exc_info=True)
-            _tell(f"error: {error.message}")
-            if error.hint:
-                _tell(f"hint: {error.hint}")
+            _tell(error.message, error.hint)
             ctx.exit(error.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
-            _tell(f"error: {error}")
-            if error.errno in HINTS:
-                click.echo(f"hint: {HINTS[error.errno]}", err=True)
+            _tell(str(error), HINTS.get(error.errno or 0))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
-            click.echo("error: memory ran out", err=True)
-            click.echo("hint: a smaller --batch, or more memory for the container", err=True)
+            _tell("memory ran out", "a smaller --batch, or more memory for the container")
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -147,9 +142,9 @@ class LazyGroup(click.Group):
             raise _missing(entry, error) from error
 
 
-def _tell(text: str) -> None:
+def _tell(error: str, hint: str | None) -> None:
     """Write to stderr; a text from outside in it is no more than text."""
-    click.echo(printable_lines(text), err=True)
+    click.echo(printable_lines(f"error: {error}" + (f"\nhint: {hint}" if hint else "")), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Format:
+class NumberFormat:
     """One precision.
 
     Args:
@@ -64,14 +64,14 @@ def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
     return candidate, Calibrated(data=data, method=calibration.method, kept_fp16=names)
 
 
-PRECISIONS: dict[str, Format] = {
-    "fp32": Format("float32", _fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
-    "fp16": Format(
+PRECISIONS: dict[str, NumberFormat] = {
+    "fp32": NumberFormat("float32", _fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
+    "fp16": NumberFormat(
         "float16 from the first weights on",
         _fp16,
         Limits(logit=1e-2, agreement=0.99, gradient=0.2),
     ),
-    "int8": Format(
+    "int8": NumberFormat(
         "int8 into convolutions and matrix products, float32 between, gradients straight through in float32",
         _int8,
         Limits(logit=0.3, agreement=0.9, gradient=1.0),

@@ -19,7 +19,7 @@ from pipeline.models.checkpoint import NetworkCard
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
-from pipeline.runs.loop import Run
+from pipeline.runs.loop import TrainingLoop
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
 from pipeline.training.devices import from_first, launch, local_processes
@@ -140,7 +140,7 @@ def _trained(
     standing = restore_state(out, trainer, new)
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
-    run = Run(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
+    run = TrainingLoop(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
     words = in_words(trainer.precision, trainer.search_precision)
     standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
     assert standing.best is not None

@@ -41,7 +41,7 @@ class Headline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """A cell of the confusion matrix: `part` is percent of colour."""
 
     count: int
@@ -146,13 +146,13 @@ def headlines(account: Account) -> list[Headline]:
     return found
 
 
-def matrix(report: Report) -> list[list[Cell]]:
+def matrix(report: Report) -> list[list[MatrixCell]]:
     """Return the confusion matrix; none of more classes than can be read."""
     if len(report.confusion) > MOST_CLASSES:
         return []
     return [
         [
-            Cell(
+            MatrixCell(
                 count, round(DEEPEST * count / (sum(row) or 1)), "right" if label == taken else "" if count else "none"
             )
             for taken, count in enumerate(row)

@@ -17,10 +17,10 @@ from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.backends.tf32 import SWITCH
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
-from runtime.machine.driver import Gpu
+from runtime.machine.driver import CudaDevice
 from tests.tiny import FORWARD, GRADIENT, graph
 
-GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
 CPU = "CPUExecutionProvider"
 ON_GPU = ["cuda", "tensorrt"]
 
