@@ -12,7 +12,7 @@ from export.precision.mixed import keep
 from export.precision.sensitivity import chosen
 from runtime.bundle.manifest import Calibrated
 from runtime.errors import UsageFault
-from runtime.progress import log
+from runtime.log import log
 from runtime.spec import DataRecord
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
             "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
         )
     images = calibration.images
-    log(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
+    log.info(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
     candidate, names = replace(single, forward=in_int8(single.forward, calibration)), calibration.keep
     if names is None:
         names, candidate = chosen(candidate, single, calibration.held or images, calibration.eps)

@@ -14,6 +14,7 @@ from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.log import log
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
@@ -73,11 +74,13 @@ class OrtSession(Session):
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised)
-        self._forward = _Graph("forward graph", opening("forward graph", forward), {INPUT}, FORWARD_OUTPUTS, workers)
+        loaded, facts = opening("forward graph", forward), graph_facts(forward)
+        graph = partial(_Graph, workers=workers, singly=facts.ranges_of_batch)
+        self._forward = graph("forward graph", loaded, {INPUT}, FORWARD_OUTPUTS)
         self._gradient = None
         if gradient is not None:
             loaded = opening("gradient graph", gradient)
-            self._gradient = _Graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS, workers)
+            self._gradient = graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS)
         self._plain = partial(OrtSession, forward, None, precision=precision, threads=threads, optimised=False)
         self._card = SessionCard(
             sha256(forward),
@@ -89,7 +92,7 @@ class OrtSession(Session):
             differentiable=gradient is not None,
             tf32=tf32,
             rounds_apart=kind.on_gpu,
-            facts=graph_facts(forward),
+            facts=facts,
         )
 
     def logits(self, x: Any) -> Any:
@@ -133,11 +136,14 @@ class OrtSession(Session):
 
 
 class _Graph:
-    """One ONNX graph, its inputs and outputs by name."""
+    """One ONNX graph, its inputs and outputs by name; `singly`: every image is run by itself."""
 
-    def __init__(self, role: str, session: Any, inputs: set[str], outputs: tuple[str, ...], workers: int) -> None:
+    def __init__(
+        self, role: str, session: Any, inputs: set[str], outputs: tuple[str, ...], *, workers: int, singly: bool
+    ) -> None:
         self.role = role
         self._workers = workers
+        self._singly = singly
         self._options: Any = None
         self._pool = ThreadPoolExecutor(workers)
         self._session = session
@@ -154,9 +160,8 @@ class _Graph:
             name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items() if name in self._inputs
         }
         try:
-            pieces = [
-                {name: array[rows] for name, array in wanted.items()} for rows in cut(len(wanted[INPUT]), self._workers)
-            ]
+            cuts = cut(len(wanted[INPUT]), self._workers, singly=self._singly)
+            pieces = [{name: array[rows] for name, array in wanted.items()} for rows in cuts]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
             parts = self._side_by_side(outputs, pieces)
@@ -192,11 +197,13 @@ class _Graph:
         return results
 
 
-def cut(n: int, workers: int) -> list[slice]:
+def cut(n: int, workers: int, *, singly: bool = False) -> list[slice]:
     """Return equal pieces of n rows, at most PIECE each where there are workers to run them side by side.
 
-    As many as there are workers, or a multiple of it; all rows in one piece for a single worker.
+    As many as there are workers, or a multiple of it; all rows in one piece for a single worker. `singly`: a row each.
     """
+    if singly:
+        return [slice(row, row + 1) for row in range(n)]
     if workers == 1 or n <= 1:
         return [slice(0, n)]
     rounds = -(-n // (PIECE * workers))
@@ -236,6 +243,7 @@ def _load(
         raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    log.debug(f"{role} {sha256(graph)[:12]}: {kind.name}, {threads or 'all'} threads")
     return session
 
 

@@ -105,6 +105,16 @@ class Erf(OpRun):
         return (torch.erf(torch.from_numpy(np.asarray(x))).numpy(),)
 
 
+class LogSoftmax(OpRun):
+    """Finite where softmax is 0: onnx's own takes the logarithm of it."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, axis: int = -1) -> Any:
+        below = x - x.max(axis=axis, keepdims=True)
+        return (below - np.log(np.exp(below).sum(axis=axis, keepdims=True)),)
+
+
 class Pad(OpRun):
     """With negative pads, which cut off, and round the image; onnx's own has neither."""
 
@@ -121,7 +131,7 @@ class Pad(OpRun):
         return (np.pad(x, positive, mode=mode or "constant", **given),)
 
 
-NEW_OPS = [ConvTranspose, Erf, Pad]
+NEW_OPS = [ConvTranspose, Erf, LogSoftmax, Pad]
 
 
 def torch_gradient(function: Callable[[Any], Any], x: Any, cotangent: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from export.gradient import gradient_graph
 from export.graph.passes import prepare
@@ -36,6 +37,7 @@ IN_FLOAT_ALONE = {
     "Resize with empty scales",
 }
 """What onnx's own evaluator lacks, or what ONNX defines in float32 alone: tested on ONNX Runtime."""
+TRANSPOSED = "ConvTranspose"
 FLOAT_ATTRIBUTES = {"HardSwish": 1e-6, "Selu": 1e-6}
 """Attributes are float32 in ONNX, which limits how near these come to torch's float64."""
 RANDOM = np.random.default_rng(0)
@@ -66,6 +68,10 @@ def scattered(x: Any, places: Any, values: Any) -> Any:
     copy = x.clone()
     copy[:, places[:, 0], places[:, 1]] = values
     return copy
+
+
+def attribute(node: Any, name: str) -> Any:
+    return next(helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name)
 
 
 CASES = {
@@ -142,6 +148,11 @@ CASES = {
         lambda x, w: F.conv2d(F.pad(x, (1, 0, 1, 1)), w, stride=2),
         {"w": normal(5, 4, 3, 3)},
     ),
+    "Conv strided and padded at the end alone": Case(
+        'y = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)',
+        lambda x, w: F.conv2d(F.pad(x, (0, 1, 1, 1)), w, stride=2),
+        {"w": normal(5, 4, 3, 3)},
+    ),
     "BatchNormalization": Case(
         "y = BatchNormalization (x, scale, bias, mean, var)",
         batch_norm,
@@ -172,6 +183,11 @@ CASES = {
     "MaxPool rounding up": Case(
         "y = MaxPool <kernel_shape=[2,2], strides=[2,2], ceil_mode=1> (x)",
         lambda x: F.max_pool2d(x, 2, ceil_mode=True),
+    ),
+    "MaxPool padded at the end alone": Case(
+        "n = Sub (x, c)\ny = MaxPool <kernel_shape=[3,3], strides=[2,2], pads=[0,0,1,1]> (n)",
+        lambda x, c: F.max_pool2d(F.pad(x - c, (0, 1, 0, 1), value=-1e9), 3, 2),
+        {"c": 9.0},
     ),
     "MaxPool with ties": Case(
         "r = Relu (x)\ny = MaxPool <kernel_shape=[2,2]> (r)", lambda x: F.max_pool2d(x.relu(), 2, 1)
@@ -580,25 +596,31 @@ def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
     kernel=st.integers(1, 4),
     stride=st.integers(1, 4),
     dilation=st.integers(1, 3),
-    padding=st.integers(0, 3),
+    begin=st.integers(0, 3),
+    end=st.integers(0, 3),
     side=st.integers(3, 9),
     group=st.sampled_from([1, 2, 4]),
 )
-def test_convolution_of_any_geometry_is_differentiated(
-    kernel: int, stride: int, dilation: int, padding: int, side: int, group: int
+def test_convolution_of_any_geometry_is_differentiated_by_equal_padding(
+    kernel: int, stride: int, dilation: int, begin: int, end: int, side: int, group: int
 ) -> None:
-    assume(side + 2 * padding >= dilation * (kernel - 1) + 1)
+    assume(side + begin + end >= dilation * (kernel - 1) + 1)
     weight = np.random.default_rng(0).standard_normal((4, 4 // group, kernel, kernel))
     text = (
         f"y = Conv <strides=[{stride},{stride}], dilations=[{dilation},{dilation}], group={group}, "
-        f"pads=[{padding},{padding},{padding},{padding}]> (x, w)"
+        f"pads=[{begin},{begin},{end},{end}]> (x, w)"
     )
 
     def function(x: Any, w: Any) -> Any:
-        return F.conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=group)
+        return F.conv2d(F.pad(x, (begin, end, begin, end)), w, stride=stride, dilation=dilation, groups=group)
 
-    ours, expected = gradient_of(Case(text, function, {"w": weight}, (4, side, side)), np.float64)
+    case = Case(text, function, {"w": weight}, (4, side, side))
+    ours, expected = gradient_of(case, np.float64)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11)
+    transposed = [node for node in gradient_graph(model_of(case, np.float32)).graph.node if node.op_type == TRANSPOSED]
+    for pads, added in ((attribute(node, "pads"), attribute(node, "output_padding")) for node in transposed):
+        assert pads[:2] == pads[2:], "ONNX Runtime's CUDA provider takes no others"
+        assert max(added) < stride, "nor does cuDNN"
 
 
 @pytest.mark.parametrize(
