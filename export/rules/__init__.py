@@ -23,12 +23,10 @@ from export.rules import (
     quantization,
     reduction,
     resize,
-    sampling,
-    scattering,
-    selection,
     smooth,
     staircases,
 )
+from export.rules.indexing import sampling, scattering, selection
 
 Rule = Callable[[Emitter, Node, str], Gradients]
 

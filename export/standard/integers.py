@@ -135,7 +135,7 @@ def convolution_of_integers(emit: Emitter, part: Part) -> str | None:
 
 def matmul_of_integers(emit: Emitter, part: Part) -> str | None:
     """MatMulInteger, by a MatMul of whole numbers; b's zero point may be one a column."""
-    if not _is_single(part, 2):
+    if not _is_single(part, 2) and part.rank(2) != part.rank(0):
         return None
     return _whole(emit, emit("MatMul", shifted(emit, part, 0, 2), shifted(emit, part, 1, 3)))
 

@@ -152,6 +152,10 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
         "q, s, z = DynamicQuantizeLinear (input)", "i = ConvInteger (q, w, z)", "c = Cast <to=1> (i)",
         "m = Mul (s, t)", "r = Mul (c, m)", w=W, t=np.float32(0.01),
     ),
+    "DynamicQuantizeLinear of rows": plain(
+        "f = Flatten (input)", "q, s, z = DynamicQuantizeLinear (f)", "i = MatMulInteger (q, w, z)",
+        "c = Cast <to=1> (i)", "m = Mul (s, t)", "r = Mul (c, m)", w=whole(144, 5), t=np.float32(0.01),
+    ),
     "DynamicQuantizeMatMul": plain(f"r = {M}.DynamicQuantizeMatMul (input, w, t, v, b)", w=ROWS, t=S, v=np.int8(2),
                                    b=real(5)),
     "FusedConv": plain(
