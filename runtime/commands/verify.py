@@ -14,6 +14,7 @@ import click
 from runtime.backends.table import check_precision
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
+from runtime.checks.clean import least_expected
 from runtime.commands.engine_options import EngineOptions, command_session
 from runtime.commands.judging import (
     ReportOptions,
@@ -92,6 +93,7 @@ def verify(
         threat_model=manifest.threat_model,
         gate=manifest.gate,
         claimed_images=None if artifact.is_file() else manifest.evaluation.n,
+        expected_clean=least_expected(manifest.reference.clean, manifest.reference.n) if manifest.reference else None,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from runtime.attacks import any_bounded
 from runtime.checks.claim import WEAK_EVIDENCE, check_claim
+from runtime.checks.clean import check_clean
 from runtime.checks.power import what_hides
 from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
@@ -51,6 +52,7 @@ def build_report(
             gated=request.gate != Gate(),
             accepts_blind_evidence=request.accept_blind_evidence,
         ),
+        check_clean(request, evidence.label, evidence.correct),
         *check_claim(request),
     )
     found = tuple(

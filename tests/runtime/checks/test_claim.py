@@ -88,7 +88,7 @@ def test_too_little_evidence_fails_a_gate_all_the_same(gated):
 
 
 def test_without_a_gate_less_than_claimed_is_measured(gated):
-    assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 9, "--no-gate") == (0, "measured", {})
+    assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 40, "--no-gate") == (0, "measured", {})
 
 
 @pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2", "fgsm,square"])
