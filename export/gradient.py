@@ -118,8 +118,7 @@ def _in_float16(path: list[Node]) -> bool:
 def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
     """Differentiate from seed / max|seed| on, an image at a time, and multiply back what arrives; 0 stays 0."""
     real = emit.dtype
-    largest = emit("ReduceMax", emit("Abs", seed), emit.integers([1]), keepdims=1)
-    scale = emit("Max", largest, emit.real(np.finfo(real).tiny))
+    scale = emit("Max", emit.largest(emit("Abs", seed)), emit.real(np.finfo(real).tiny))
     gradient = _backward(path, emit, emit("Div", seed, scale))
     emit.dtype = real
     return emit("Mul", gradient, emit.reshape(scale, (None, 1, 1, 1)))

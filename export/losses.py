@@ -77,7 +77,7 @@ def _cross_entropy(emit: Emitter, logits: str, rivals: str, own: str, classes: i
     logsumexp(r) = max(r) - max(log softmax(r)): ONNX Runtime's Log on the CPU gives a row other bits at another place
     in the batch, its LogSoftmax does not.
     """
-    m = emit("Sub", emit("Sub", _largest(emit, rivals), _largest(emit, emit("LogSoftmax", rivals, axis=1))), own)
+    m = emit("Sub", emit("Sub", emit.largest(rivals), emit.largest(emit("LogSoftmax", rivals, axis=1))), own)
     value = emit("Add", emit("Relu", m), _log_of_one_more(emit, emit("Exp", emit("Neg", emit("Abs", m)))))
 
     others = emit("Mul", emit("Softmax", logits, axis=1), emit("Sub", emit.real(1), LABEL))
@@ -100,8 +100,8 @@ def _log_of_one_more(emit: Emitter, e: str) -> str:
 
 
 def _margin(emit: Emitter, rivals: str, own: str, classes: int) -> Head:
-    rival = _one_hot(emit, emit("ArgMax", rivals, axis=1, keepdims=1), classes)
-    return Head(emit("Sub", _largest(emit, rivals), own), emit("Sub", rival, LABEL))
+    rival = emit.one_hot(emit("ArgMax", rivals, axis=1, keepdims=0), classes)
+    return Head(emit("Sub", emit.largest(rivals), own), emit("Sub", rival, LABEL))
 
 
 def _target_gap(emit: Emitter, logits: str, own: str, classes: int) -> Head:
@@ -119,7 +119,7 @@ def _ratio(emit: Emitter, gap: Head, spread: Head) -> Head:
 def _top(emit: Emitter, logits: str, count: int, classes: int) -> Head:
     """Return the `count` largest logits [B, count], descending, and their indices, one-hot [B, count, K]."""
     largest, indices = emit.many("TopK", [logits, emit.integers([count])], 2, axis=1)
-    return Head(largest, _one_hot(emit, emit("Unsqueeze", indices, emit.integers([2])), classes))
+    return Head(largest, emit.one_hot(indices, classes))
 
 
 def _spread(emit: Emitter, top: Head, factors: tuple[float, ...], classes: int) -> Head:
@@ -128,16 +128,6 @@ def _spread(emit: Emitter, top: Head, factors: tuple[float, ...], classes: int) 
     value = emit("Add", emit("MatMul", top.value, emit.real(row.T)), emit.real(1e-12))
     derivative = emit("MatMul", emit.real(row), top.cotangent)
     return Head(value, emit.reshape(derivative, (None, classes)))
-
-
-def _one_hot(emit: Emitter, index: str, classes: int) -> str:
-    """Turn indices [..., 1] into rows [..., K]."""
-    return emit.cast(emit("Equal", index, emit.integers(np.arange(classes))))
-
-
-def _largest(emit: Emitter, rows: str) -> str:
-    """Return the largest of [B, K]: [B, 1]."""
-    return emit("ReduceMax", rows, emit.integers([1]), keepdims=1)
 
 
 def _row_sum(emit: Emitter, rows: str, classes: int) -> str:

@@ -95,6 +95,6 @@ def _shared(emit: Emitter, node: Node, dy: str, *, averaged: bool) -> Gradients:
 
 
 def _to_equals(emit: Emitter, node: Node, axes: list[int], dy: str, y: str) -> Gradients:
-    chosen = emit.cast(emit("Equal", node.inputs[0], y))
+    chosen = emit.equal(node.inputs[0], y)
     ties = sum_over(emit, chosen, node.shape(), axes)
     return {0: emit("Mul", chosen, emit("Div", dy, ties))}

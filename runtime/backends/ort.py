@@ -33,6 +33,11 @@ NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
+NOT_ON_GPU = ["WeightBiasQuantization"]
+"""Optimizers of ONNX Runtime that put nodes in a graph for which its GPU providers have no kernel.
+
+This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
+"""
 
 
 class OrtSession(Session):
@@ -228,8 +233,9 @@ def _load(
     else:
         _share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
+    opening = partial(runtime.InferenceSession, graph, settings, providers=[(kind.name, chosen)])
     try:  # its own fall-back would print to stdout and try again
-        session = runtime.InferenceSession(graph, settings, providers=[(kind.name, chosen)], enable_fallback=0)
+        session = opening(disabled_optimizers=NOT_ON_GPU if kind.on_gpu else None, enable_fallback=0)
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(
