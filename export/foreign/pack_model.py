@@ -11,10 +11,11 @@ import numpy as np
 from export.bundle.slopes import untrue_slopes
 from export.bundle.write import Claims, Precision, write_bundle
 from export.foreign.adapt import adapt
+from export.foreign.any_batch import check_any_batch
 from export.foreign.images import check_normalisation, class_names, images_for
 from export.foreign.model_file import model_sha256, read_model
 from export.foreign.order import name_of
-from export.foreign.original import BATCH, Original, check_any_batch, measure_packed
+from export.foreign.original import BATCH, Original, measure_packed
 from export.foreign.precisions import in_precisions
 from export.foreign.written import measure_written
 from export.graph.passes import classes_of, opset_of
@@ -176,6 +177,7 @@ def compare(converted: Converted) -> Compared:
     precisions: dict[str, Precision] = {}
     said: dict[str, None] = {}
     first, *_ = converted.made
+    _check_parent(converted)
     for name, made in converted.made.items():
         with closing(made.candidate):
             precisions[name], remarks = _compared(name, made, converted)
@@ -214,12 +216,19 @@ def write(compared: Compared, out: Path, key: EllipticCurvePrivateKey | None) ->
     )
 
 
+def _check_parent(converted: Converted) -> None:
+    """Look for what mixes a batch where no rounding hides it: in the fp32 graph that others were made of."""
+    parent = next((made.parent for made in converted.made.values() if made.parent), None)
+    if parent and "fp32" not in converted.made:
+        check_any_batch("fp32", parent.forward, converted.images)
+
+
 def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, tuple[str, ...]]:
     """Return one precision with its gradient graph, compared with the original, and what there is to say of it."""
     original, images = converted.original, converted.images
     candidate, limits = made.candidate, PRECISIONS[name].limits
     gradient = candidate.gradient
-    rounded = check_any_batch(original, candidate.forward.logits, images, limits)
+    rounded = check_any_batch(name, candidate.forward, images)
     parity, tied = measure_packed(original, candidate.session, images, limits)
     refuse_beyond_limits(name, parity, tied)
     written = measure_written(candidate, images, limits)

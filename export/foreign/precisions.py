@@ -23,9 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A model in one precision, what that changed in words, and what set its ranges."""
+    """A model in one precision.
+
+    Args:
+        candidate: the graph in it.
+        parent: the fp32 graph that it is, or was made of; None where it is the model in its own precision.
+        changes: what that changed, in words.
+        calibration: what set its ranges.
+
+    """
 
     candidate: Candidate
+    parent: Candidate | None = None
     changes: tuple[str, ...] = ()
     calibration: Calibrated | None = None
 
@@ -60,7 +69,7 @@ def in_precisions(
         if name != "fp32" and single.differentiated is not single.forward:  # of operations that have other precisions
             source = simple = simple or Candidate(single.differentiated, differentiable)
         candidate, calibrated = PRECISIONS[name].make(source, calibration)
-        made[name] = Made(candidate, tuple(_changes(name, kind, calibrated)), calibrated)
+        made[name] = Made(candidate, source, tuple(_changes(name, kind, calibrated)), calibrated)
     return made
 
 
