@@ -11,7 +11,7 @@ from export.foreign.order import Label, Order, name_of
 from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
 from runtime.commands.engine_options import gradient_option
-from runtime.commands.preparers import Wanted, data_root_option, mean_option, std_option
+from runtime.commands.preparers import Wanted, data_root_option, model_options
 from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, version_option, written
 from runtime.images.classes import read_classes
@@ -41,8 +41,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--data", required=True, help="Evaluation images: an .npz with x and y, an image folder, or a set known by name."
 )
-@mean_option
-@std_option
+@model_options
 @click.option(
     "--layout",
     type=click.Choice(["nchw", "nhwc"]),

@@ -37,7 +37,7 @@ from runtime.log import log
 from runtime.machine.card import software
 from runtime.spec import PARENT
 from runtime.verdict.options import VerifyOptions
-from runtime.words import percent
+from runtime.words import percent, to_go_on
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -142,7 +142,7 @@ def _train(
             allow_weak_teacher=allow_weak_teacher,
         )
     except KeyboardInterrupt:
-        log.warning(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        log.warning(to_go_on(out))
         raise
     _print_summary(summary, out)
 

@@ -15,6 +15,7 @@ from runtime.broken_pipe import ends_quietly, unread
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
 from runtime.log import log, say
+from runtime.words import printable_lines
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -45,6 +46,7 @@ SUMMARIES = {
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",
+    "sign": "Sign a bundle that is there, in place.",
     "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
@@ -141,7 +143,8 @@ class LazyGroup(click.Group):
 
 
 def _tell(error: str, hint: str | None) -> None:
-    click.echo(f"error: {error}" + (f"\nhint: {hint}" if hint else ""), err=True)
+    """Write to stderr; a text from outside in it is no more than text."""
+    click.echo(printable_lines(f"error: {error}" + (f"\nhint: {hint}" if hint else "")), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:

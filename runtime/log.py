@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from runtime.words import printable_lines
+
 VARIABLE = "EDGEPROOF_LOG"
 LEVELS = {"quiet": logging.WARNING, "verbose": logging.DEBUG}
 
@@ -14,8 +16,11 @@ class _Stderr(logging.Handler):
     """Writes where stderr is at the moment: above the bar, while there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; that nobody reads any more is for the command line to know."""
-        sys.stderr.write(f"{self.format(record)}\n")
+        """Write a record, in which a text from outside is no more than text.
+
+        That nobody reads any more is for the command line to know.
+        """
+        sys.stderr.write(f"{printable_lines(self.format(record))}\n")
         sys.stderr.flush()
 
 

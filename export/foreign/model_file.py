@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto, TensorProto, checker, external_data_helper, inliner
 
+from export.graph.sorting import sort_nodes
 from runtime.errors import BadModel, first_line
 from runtime.files import sha256
 
@@ -17,7 +18,7 @@ LARGEST = 2**31 - 2**20
 
 
 def read_model(path: Path) -> ModelProto:
-    """Read an ONNX file, its external weights, and its local functions into one graph.
+    """Read an ONNX file, its external weights, and its local functions into one graph, its nodes sorted.
 
     Raises:
         BadModel: it cannot be read, is no ONNX, is damaged or too large; or its weights lie outside its
@@ -33,6 +34,7 @@ def read_model(path: Path) -> ModelProto:
     if not model.graph.node or not model.opset_import:
         raise BadModel(f"{path} holds no ONNX graph", hint="export or copy it again")
     _load_external(model, path)
+    sort_nodes(model.graph)
     try:
         checker.check_model(model)
         return inliner.inline_local_functions(model) if model.functions else model

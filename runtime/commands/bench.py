@@ -23,7 +23,7 @@ from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
-from runtime.report.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
 from runtime.words import timestamp
 
@@ -156,8 +156,8 @@ def print_bench(result: Bench) -> None:
         add_row(table, (run.precision, *_cells(run)))
     console.print(table)
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    console.print(f"{result.name} on {result.backend}/{result.provider}", markup=False)
+        print_line(console, f"warning: {warning}")
+    print_line(console, f"{result.name} on {result.backend}/{result.provider}")
 
 
 def _cells(run: BenchRun) -> tuple[str, ...]:

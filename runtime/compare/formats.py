@@ -13,7 +13,7 @@ from runtime import markdown
 from runtime.errors import MissingEnvironment
 from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
-from runtime.report.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
 from runtime.words import interval, percent, radius
 
@@ -77,9 +77,9 @@ def print_text(comparison: Comparison, console: Console) -> None:
         style = "bold" if row.name in (WORST, CHANGE) else None
         add_row(table, (row.name, *(cell.replace(" (", apart) for cell in row.cells)), style)
     console.print(table)
-    console.print(EXPLAINED, markup=False, style="dim")
+    print_line(console, EXPLAINED, "dim")
     for remark in remarks(comparison):
-        console.print(f"note: {remark}", markup=False)
+        print_line(console, f"note: {remark}")
 
 
 def text(comparison: Comparison) -> str:

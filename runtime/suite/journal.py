@@ -187,8 +187,9 @@ class Journal:
     def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
+                before, after = (card.get(name, "not said") for card in (was, now))
                 raise BadRun(
-                    f"{self.path} was begun with {name} {was.get(name)}, now {now.get(name)}: other bits may come out",
+                    f"{self.path} was begun with {name} {before}, now {after}: other bits may come out",
                     hint=f"go on with the same, or {BEGIN_AGAIN}",
                 )
 

@@ -20,6 +20,7 @@ from runtime.suite.journal import JOURNAL, Journal
 from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part
+from runtime.words import to_go_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -220,11 +221,17 @@ def read_part(directory: Path) -> Part:
 
 
 @contextlib.contextmanager
-def resumable(out: Path) -> Iterator[None]:
-    """Say how to go on where the block is interrupted, or the machine gives out: a full disk, no memory."""
+def resumable(out: Path, baseline: Path | None = None) -> Iterator[None]:
+    """Say how to go on where the block is interrupted, or the machine gives out: a full disk, no memory.
+
+    Args:
+        out: the run that was asked; what begins again there goes on in `baseline` first.
+        baseline: the run before it that the drop is measured from.
+
+    """
     try:
         yield
     except (KeyboardInterrupt, MemoryError, MissingEnvironment, OSError):
-        if (out / JOURNAL).is_file():
-            log.warning(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        if any((directory / JOURNAL).is_file() for directory in (out, baseline) if directory):
+            log.warning(to_go_on(out))
         raise

@@ -22,7 +22,7 @@ from runtime.files import open_plain, sha256, write_atomic
 from runtime.interrupt import defer_signals
 from runtime.locks import wait_for_lock
 from runtime.log import log
-from runtime.spec import Digest, Frozen, to_json
+from runtime.spec import Digest, Frozen, Text, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +50,10 @@ class EngineKey(Frozen):
     """All that decides what an engine computes and where it runs. Precision is in the graph."""
 
     graph_sha256: Digest
-    tensorrt: str
-    cuda: str
-    gpu: str
-    compute_capability: str
+    tensorrt: Text
+    cuda: Text
+    gpu: Text
+    compute_capability: Text
     profile: Profile
     strongly_typed: Literal[True] = True
     tf32: bool = False

@@ -98,10 +98,10 @@ def test_the_document_has_what_the_schema_of_ant_requires_in_its_order(made):
 
 
 def test_signs_that_xml_cannot_hold_are_replaced(made):
-    account = changed(made / "run", data={"name": "a\x00b\ud800c<&>", "n": 60, "sha256": "0" * 64})
+    account = changed(made / "run", data={"name": "a\x00b\ufffec<&>", "n": 60, "sha256": "0" * 64})
     (suite,) = JUnitXml.fromstring(junit.render(account).encode())
     named = {each.name: each.value for each in suite.properties()}
-    assert named["images"] == "60 of a\ufffdb\ufffdc<&>"
+    assert named["images"] == "60 of a?b\ufffdc<&>"
 
 
 def test_the_summary_says_verdict_reasons_and_figures(made):

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -78,8 +79,8 @@ def test_texts_are_shown_and_never_taken_for_markup(html, full):
         assert name in text
     report = full.report.model_dump(by_alias=True)
     wild = "</style><img src=x onerror=alert(1)>{{ 7 * 7 }}"
-    report["artifact"]["name"] = report["data"]["name"] = report["request"]["command"] = wild
-    report["device"]["cpu"] = wild
+    report["data"]["name"] = report["device"]["cpu"] = wild
+    report["request"]["command"] = shlex.join(["edgeproof", wild])
     report["reasons"] = [wild]
     report["checks"] = [{**check, "state": "found", "message": wild} for check in report["checks"]]
     report["warnings"] = [{"check": "a", "blocking": True, "message": wild, "hint": wild}]
