@@ -39,7 +39,7 @@ class ReportFormat:
 
 
 FORMATS = {
-    "html": ReportFormat("report.html", page.render, ("jinja2", "matplotlib")),
+    "html": ReportFormat("report.html", page.render, ("jinja2", "PIL")),
     "markdown": ReportFormat("summary.md", markdown.render),
     "junit": ReportFormat("junit.xml", junit.render),
 }
