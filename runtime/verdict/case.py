@@ -19,7 +19,7 @@ from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
 from runtime.suite.batch_halving import BatchHalving
-from runtime.suite.campaign import SAMPLE, Outcome, run_suite
+from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from runtime.records.request import Request
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
+    from runtime.suite.outcome import Outcome
     from runtime.suite.plan import Plan
 
 __all__ = ["Case", "Run", "Subject", "VerifyOptions", "prepare_case", "verify"]
@@ -51,7 +52,7 @@ __all__ = ["Case", "Run", "Subject", "VerifyOptions", "prepare_case", "verify"]
 FIRST_BLOCK, LARGEST_BLOCK, GROWTH = 16, 256, 0.25
 """A run that stops early looks after so many images; then after a quarter more each time, at most so many."""
 
-SEARCHED, SEARCHED_SHARE = 192, 1 / 10
+SEARCHED, SEARCHED_SHARE = 160, 1 / 12
 """Images that the blind control may search; this share of a larger set, which costs less than a fifth of the suite."""
 
 LARGEST_BATCH = "largest_batch"
@@ -161,6 +162,7 @@ class Case:
                 decided=self._decided if early else lambda evidence, judged: False,
                 lattice=request.lattice is not None,
                 searched=None if request.gate == Gate() else np.intersect1d(self.searched, order),
+                part=request.shard is not None,
             )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None

@@ -14,7 +14,7 @@ from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord, Gate
 from runtime.statistics import NOTHING, decide, wilson
-from runtime.suite.campaign import COUNTS
+from runtime.suite.outcome import COUNTS
 from runtime.verdict import sequential
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from runtime.records.report import Circumstances, Paired
     from runtime.records.request import Request
     from runtime.statistics import Decision, Hidden
-    from runtime.suite.campaign import Outcome
     from runtime.suite.evidence import Evidence
+    from runtime.suite.outcome import Outcome
 
 
 def build_report(

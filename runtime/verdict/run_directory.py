@@ -14,9 +14,9 @@ from runtime.log import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import to_json
-from runtime.suite.campaign import COUNTS
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
+from runtime.suite.outcome import COUNTS
 from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part

@@ -41,6 +41,8 @@ FOUND_BY = {name: {HOLDS} for name in MASKS} | {
     "floor staircase": {HOLDS, STEADY, JUMPS},
     "sign staircase": {HOLDS, STEADY, JUMPS},
     "where staircase": {HOLDS, STEADY, JUMPS},
+    "large number staircase": {HOLDS, JUMPS},
+    "large number staircase, clean": {HOLDS, JUMPS},
     "staircase and shortcut": {HOLDS, JUMPS},
     "staircase and shortcut, clean": {HOLDS, JUMPS},
     "shattered input": {HOLDS, STEADY},
@@ -58,6 +60,7 @@ FOUND_BY = {name: {HOLDS} for name in MASKS} | {
 QUICK = (
     "input rounding",
     "round staircase",
+    "large number staircase, clean",
     "staircase and shortcut, clean",
     "turned in the ball, clean",
     "dropped branch, clean",

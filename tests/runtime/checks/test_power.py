@@ -90,7 +90,7 @@ JUDGED = {
 
 @pytest.mark.parametrize(("n", "robust", "gate", "verdict"), JUDGED.values(), ids=JUDGED)
 def test_a_gate_passes_where_the_low_end_less_what_may_hide_reaches_it(n, robust, gate, verdict):
-    searched, asked = (round(min(n, most) * robust) for most in (192, 256))
+    searched, asked = (round(min(n, most) * robust) for most in (160, 256))
     hidden = what_hides(stood(robust, n), searched=searched, test=held(asked, asked))
     decision = decide(Gate(fail_under=gate), wilson(round(robust * n), n), None, hidden=hidden)
     assert decision.verdict == verdict

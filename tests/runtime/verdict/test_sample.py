@@ -9,13 +9,15 @@ from runtime.progress import Silent
 from runtime.spec import Shard, ThreatModel
 from runtime.suite.campaign import SAMPLE
 from runtime.suite.journal import NoJournal
-from runtime.verdict.case import SEARCHED, prepare_case
+from runtime.verdict.case import SEARCHED, SEARCHED_SHARE, prepare_case
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject
 from tests.fakes import LinearSession
 from tests.tiny import EPS, SHAPE, linear_task
 
 N = 600
+GRADIENT = 2.28
+"""Passes that a gradient costs of a full-width ResNet-18 (docs/results.md); of others more."""
 ASKED = ("gradient-holds-0", "margin-jumps-0", "repeated-passes-0", "gradient-graph-0", "blind-sign-hunter-0")
 
 
@@ -70,16 +72,17 @@ def test_the_sample_is_that_of_the_seed_in_one_run_in_shards_and_in_a_run_that_m
     assert len(outcome.evidence) < N  # it stopped
 
 
-@pytest.mark.parametrize(("n", "searched"), [(100, 100), (600, SEARCHED), (2000, 200), (10_000, 1000)])
-def test_the_blind_control_searches_a_tenth_and_no_less_than_what_would_see_something(n, searched):
+@pytest.mark.parametrize(("n", "searched"), [(100, 100), (600, SEARCHED), (2000, 166), (10_000, 833)])
+def test_the_blind_control_searches_a_share_and_no_less_than_what_would_see_something(n, searched):
     images = ImageSet("grey", np.zeros((n, 1, 4, 4), np.uint8), np.arange(n) % 3, np.arange(n))
     weight, bias, *_ = linear_task()
     subject = Subject(LinearSession(weight, bias), "tiny", ("a", "b", "c"), SHAPE, images, "", ThreatModel(eps=EPS))
     assert len(prepare_case(subject, VerifyOptions(fail_under=0.5)).searched) == searched
 
 
-def test_a_tenth_costs_at_most_a_fifth_of_the_default_suite():
-    """In passes of an image that stands, of which a gradient takes three: measured, it took 3.9."""
-    suite = sum(1 + 3 * ATTACKS[name].defaults.get("steps", 1) for name in DEFAULT)
+def test_that_share_costs_at_most_a_fifth_of_the_default_suite():
+    """In passes of an image that stands, of which a gradient takes as many as the least that was measured."""
+    suite = sum(1 + GRADIENT * ATTACKS[name].defaults.get("steps", 1) for name in DEFAULT)
     control = sum(attack.defaults["queries"] for attack in CONTROLS) + len(CONTROLS)
-    assert control / 10 <= suite / 5
+    assert SEARCHED_SHARE * control <= suite / 5
+    assert SEARCHED <= 2000 * SEARCHED_SHARE
