@@ -8,7 +8,6 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import cycle
 
-import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -229,4 +228,4 @@ def test_whatever_a_report_says_its_page_is_whole(place, drawn):
     assert_harmless(html)
     assert not re.search(r"<(script|img src=x)", html)
     assert Tags(html).faults == []
-    np.testing.assert_equal(html.count("<h1"), 1)
+    assert html.count("<h1") == 1
