@@ -80,12 +80,14 @@ class Tolerances(Frozen):
         same_prediction: at least; one image may always differ.
         same_verdict: at least; one image may always differ.
         gradient_error: at most, the median.
+        gradient_cosine: at least, of every image.
 
     """
 
     same_prediction: Fraction
     same_verdict: Fraction
     gradient_error: float
+    gradient_cosine: float
 
 
 class GpuCheck(Frozen):

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA and TensorRT providers: never another one in their place. No GPU has run them yet.
+"""ONNX Runtime's CUDA and TensorRT providers: never another one in their place.
 
 The stand-in does what onnxruntime-gpu does without a word: it lists providers that do not work, and falls back.
 """
