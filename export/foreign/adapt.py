@@ -6,26 +6,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, TensorProto, version_converter
+from onnx import ModelProto, TensorProto
 
 from export.foreign.batch import free_batch
 from export.foreign.ends import Step, attach_input, attach_output
 from export.foreign.interface import BYTES, TAKEN, Interface, interface_of
+from export.foreign.opsets import raised
 from export.foreign.output import output_of
 from export.foreign.softmax import CUTS, OF_ONE_NUMBER, before_softmax
 from export.foreign.unbatched import behind_batch, give_batch
-from export.graph.passes import OPSETS, opset_of, to_bytes
+from export.graph.passes import to_bytes
 from runtime.bundle.graph_facts import graph_facts
-from runtime.errors import BadData, BadModel, first_line
+from runtime.errors import BadData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from export.foreign.batch_values import Values
     from runtime.images.image_set import Layout
-
-OLDEST = 9
-"""The first opset whose batch normalisation and pooling mean what they mean today."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def adapt(
 
     """
     changes: list[str] = []
-    model = _raised(original, changes)
+    model = raised(original, changes)
     interface = interface_of(model, image, layout)
     if interface.batch == 1 and len(interface.shape) == 2 and behind_batch(model, (1, *interface.shape)):
         interface = replace(interface, batch=0, shape=(1, *interface.shape))  # that 1 is the channel of a grey image
@@ -86,6 +84,7 @@ def adapt(
         changes.append(
             f"a batch of {interface.batch} made dynamic" if interface.batch else "an axis for the batch added"
         )
+    graph.refuse_unknown(info.name for info in model.graph.output)
     output, numbers = output_of(model, graph, output, changes)
     logits, cut = before_softmax(graph, output, numbers)
     if cut:
@@ -95,29 +94,6 @@ def adapt(
     if graph_facts(to_bytes(model)).ranges_of_batch:
         changes.append("its quantisation takes its range from the whole batch: every image is run by itself")
     return Adapted(model, interface, output, cut, tuple(changes))
-
-
-def _raised(original: ModelProto, changes: list[str]) -> ModelProto:
-    """Return a copy with an opset that edgeproof works with."""
-    opset = opset_of(original)
-    model = ModelProto()
-    model.CopyFrom(original)
-    if opset in OPSETS:
-        model.ir_version = max(model.ir_version, 8)
-        return model
-    target = OPSETS[0] if opset < OPSETS[0] else OPSETS[-1]
-    hint = f"export it again with opset {OPSETS[0]} to {OPSETS[-1]}, which TensorRT 10 parses too"
-    if opset < OLDEST:
-        raise BadModel(f"the model has opset {opset}; edgeproof takes {OLDEST} and later", hint=hint)
-    try:
-        converted: ModelProto = version_converter.convert_version(model, target)
-    except Exception as error:  # the converter's own errors share no base but this one
-        raise BadModel(
-            f"the model's opset {opset} cannot be brought to {target}: {first_line(error)}", hint=hint
-        ) from None
-    converted.ir_version = max(model.ir_version, 8)
-    changes.append(f"opset {opset} brought to {target}")
-    return converted
 
 
 def _front(

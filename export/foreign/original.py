@@ -15,7 +15,7 @@ from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 COMPARED = 512
 """The original answers so many of the evaluation images."""
 BATCH = 64
-BATCHES = (1, 2, 5)
-"""Batches in which the packed graph must answer as the original does image by image."""
-BATCH_IN_LAST_BITS = "ONNX Runtime rounds its logits otherwise in another batch: another --batch may change figures"
 
 
 class Original:
@@ -63,11 +60,10 @@ class Original:
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             raise BadModel(f"ONNX Runtime cannot load the model: {first_line(error)}", hint="export it again") from None
 
-    def outputs(self, x: NDArray[np.float32], *, singly: bool = False) -> NDArray[np.float32]:
-        """Return its own outputs [B, K] to images [B, C, H, W], in its own batches, or one image at a time."""
+    def outputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return its own outputs [B, K] to images [B, C, H, W], in its own batches."""
         batch = self._interface.batch
-        alone = self._alone or batch == 0 or (singly and batch is None)
-        size = 1 if alone else batch or BATCH
+        size = 1 if self._alone or batch == 0 else batch or BATCH
         rows = []
         for start in range(0, len(x), size):
             part = x[start : start + size]
@@ -103,47 +99,6 @@ class Original:
             raise BadModel(f"the model fails on these images: {first_line(error)}", hint="is --layout right?") from None
         refuse_nan(answer, "outputs")
         return np.asarray(answer, np.float32).reshape(len(x), -1)
-
-
-def check_any_batch(
-    original: Original, packed: Callable[[NDArray[np.float32]], NDArray[Any]], images: ImageSet, limits: Limits
-) -> tuple[str, ...]:
-    """Raise `BadModel` unless the packed graph answers batches of 1, 2 and 5 as the original answers each image.
-
-    Args:
-        original: the model as it came.
-        packed: the packed graph's logits, of a batch that is taken whole.
-        images: the evaluation set.
-        limits: of the precision.
-
-    Returns:
-        What there is to say where the logits of an image are not the same to the bit in each of them.
-
-    """
-    x = _all_different(images)
-    expected = original.outputs(x, singly=True)
-    alone = np.concatenate([packed(x[row : row + 1]) for row in range(len(x))])
-    same = True
-    for batch in BATCHES:
-        logits = packed(x[:batch])
-        outputs = original.own(logits)
-        if outputs.shape != expected[:batch].shape or not _error(outputs, expected[:batch]) <= limits.logit:
-            raise BadModel(
-                f"in a batch of {batch} the model does not answer as it does to each image alone",
-                hint="its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch",
-            )
-        same = same and np.array_equal(logits, alone[:batch])
-    return () if same else (BATCH_IN_LAST_BITS,)
-
-
-def _all_different(images: ImageSet) -> NDArray[np.float32]:
-    """Return the first images of a set, filled up with random ones: [max(BATCHES), C, H, W].
-
-    Images that are there twice would hide what mixes a batch.
-    """
-    x = images.as_float(slice(0, max(BATCHES)))
-    more = np.random.default_rng(0).random((max(BATCHES) - len(x), *x.shape[1:]), dtype=np.float32)
-    return np.concatenate([x, more])
 
 
 def measure_packed(

@@ -215,9 +215,15 @@ def _reads_only_what_is_computed(model: ModelProto) -> bool:
 
 
 def _has_typed_nodes(model: ModelProto) -> bool:
-    """Whether everything between input and output that ONNX itself defines has a type."""
+    """Whether everything that ONNX itself defines has a type, but for what is made of another's operation."""
     typed = {info.name for info in typed_values(model.graph)}
-    return all(set(node.output) <= typed | {""} for node in model.graph.node if not node.domain)
+    untyped: set[str] = set()
+    for node in model.graph.node:
+        missing = set(node.output) - typed - {""}
+        if missing and not node.domain and not untyped.intersection(node.input):
+            return False
+        untyped |= missing
+    return True
 
 
 def _same_logits(before: ModelProto, after: ModelProto) -> Logits:

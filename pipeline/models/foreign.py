@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models import NETWORKS, Blueprint, build_network
 from runtime.errors import BadModel, first_line
-from runtime.progress import log
+from runtime.log import log
 
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "params", "weights"),
@@ -141,7 +141,7 @@ def _unwrapped(path: Path, content: Any) -> Mapping[Any, Any]:
         taken.append(first)
         content = inner[first]
     if taken:
-        log(f"{path}: the weights under {'.'.join(taken)} are taken")
+        log.info(f"{path}: the weights under {'.'.join(taken)} are taken")
     return content if isinstance(content, Mapping) else {}
 
 

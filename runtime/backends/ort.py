@@ -14,6 +14,7 @@ from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.log import log
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
@@ -32,6 +33,11 @@ NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
+NOT_ON_GPU = ["WeightBiasQuantization"]
+"""Optimizers of ONNX Runtime that put nodes in a graph for which its GPU providers have no kernel.
+
+This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
+"""
 
 
 class OrtSession(Session):
@@ -227,8 +233,9 @@ def _load(
     else:
         _share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
+    opening = partial(runtime.InferenceSession, graph, settings, providers=[(kind.name, chosen)])
     try:  # its own fall-back would print to stdout and try again
-        session = runtime.InferenceSession(graph, settings, providers=[(kind.name, chosen)], enable_fallback=0)
+        session = opening(disabled_optimizers=NOT_ON_GPU if kind.on_gpu else None, enable_fallback=0)
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(
@@ -242,6 +249,7 @@ def _load(
         raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    log.debug(f"{role} {sha256(graph)[:12]}: {kind.name}, {threads or 'all'} threads")
     return session
 
 

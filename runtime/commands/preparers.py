@@ -13,7 +13,7 @@ from runtime.commands.record_options import Command, field_option
 from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.options import Option
-from runtime.spec import Frozen, ThreatModel, parse_fraction
+from runtime.spec import Frozen, Text, ThreatModel, parse_fraction
 from runtime.verdict.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class ModelOptions(Frozen):
     ] = ()
     bgr: Annotated[bool, Option("The model takes blue first; --mean and --std are of red first all the same.")] = False
     output: Annotated[
-        str | None,
+        Text | None,
         Option("The model's output with a number for each class.  [default: the only one that can be]", type=str),
     ] = None
 

@@ -92,7 +92,7 @@ def verify(
         command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
         threat_model=manifest.threat_model,
         gate=manifest.gate,
-        claimed_images=manifest.evaluation.n,
+        claimed_images=None if artifact.is_file() else manifest.evaluation.n,
         expected_clean=least_expected(manifest.reference.clean, manifest.reference.n) if manifest.reference else None,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,

@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from runtime.files import sha256
 from runtime.records.options import RecordedOptions
-from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel, to_json
+from runtime.spec import Command, DataRecord, Digest, Fraction, Frozen, Gate, Name, Text, ThreatModel, to_json
 
 GradientSource = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
@@ -25,8 +25,8 @@ class AttackRequest(Frozen):
     Those of a cascade's attacks carry its name: `apgd-t.targets`.
     """
 
-    name: str
-    settings: dict[str, int | float]
+    name: Text
+    settings: dict[Text, int | float]
 
 
 FIRST_FIELDS = {
@@ -56,13 +56,13 @@ class Request(RecordedOptions):
     images, by whoever asks or by the subject's training; None where nobody says.
     """
 
-    command: str
+    command: Command
     artifact_sha256: Digest
     gradient_sha256: Digest | None = None
     parent_gradient_sha256: Digest | None = None
-    precision: str
-    backend: str
-    provider: str
+    precision: Name
+    backend: Name
+    provider: Name
     tf32: bool = False
     data: DataRecord
     n: Annotated[int, Field(gt=0)]

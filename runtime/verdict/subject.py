@@ -37,7 +37,7 @@ class Subject:
         command: what the user types to repeat it, without VerifyOptions.
         threat_model: what it claims to withstand, and is attacked with where nothing else is asked.
         gate: what it must reach where nothing else is asked.
-        claimed_images: how many its gate was given for; None where nobody says.
+        claimed_images: how many it was shipped with, for its claim to be judged on; None where nobody says.
         expected_clean: the clean accuracy that images should give at least; None where nobody says.
         bundle_version: None where there is no bundle.
         authenticated: whether a signature was asked for, and held.

@@ -25,6 +25,13 @@ def external(location: str) -> Any:
     return model
 
 
+def sparse_external() -> Any:
+    model = plain()
+    tensor = model.graph.sparse_initializer.add(dims=[4]).values
+    tensor.CopyFrom(external("../weights.bin").graph.initializer[0])
+    return model
+
+
 def with_inputs(kind: int, *more: str) -> Any:
     model = plain()
     model.graph.input[0].type.tensor_type.elem_type = kind
@@ -38,10 +45,11 @@ def with_inputs(kind: int, *more: str) -> Any:
 
 REFUSED = {
     "an old opset": (plain(opset=8), ("opset 8", "9 and later")),
-    "an operation without a rule": (no_rule(), ("CumSum", "no derivative", "--gradient none")),
+    "an operation without a rule": (no_rule(), ("Sinh", "no derivative", "--gradient none")),
     "integers as input": (with_inputs(TensorProto.INT32), ("int32", "image")),
     "two inputs": (with_inputs(TensorProto.FLOAT, "mask"), ("image, mask",)),
     "weights outside": (external("../weights.bin"), ("outside its directory",)),
+    "sparse weights outside": (sparse_external(), ("outside its directory",)),
     "weights at an absolute path": (external("/etc/hostname"), ("outside its directory",)),
     "weights that are missing": (external("weights.bin"), ("missing",)),
     "features, not classes": (plain([PLAIN[0], "scores = Relu (c)"], out=[1, 6, 4, 4]), ("number for each class",)),
