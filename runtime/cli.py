@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -101,6 +101,8 @@ class LazyGroup(click.Group):
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
+            if error.errno is None:  # of a library, such as jinja2's TemplateNotFound, and not of the system
+                _end_as_defect(ctx)
             _tell(f"error: {error}")
             if error.errno in HINTS:
                 click.echo(f"hint: {HINTS[error.errno]}", err=True)
@@ -115,9 +117,7 @@ class LazyGroup(click.Group):
         except CLICK_EXITS:
             raise
         except Exception:
-            click.echo(traceback.format_exc(), err=True, nl=False)
-            click.echo("this is a defect of edgeproof: please report it", err=True)
-            ctx.exit(DEFECT)
+            _end_as_defect(ctx)
 
     def _run(self, ctx: click.Context) -> Any:
         try:
@@ -127,6 +127,12 @@ class LazyGroup(click.Group):
             if entry is None:
                 raise
             raise _missing(entry, error) from error
+
+
+def _end_as_defect(ctx: click.Context) -> NoReturn:
+    click.echo(traceback.format_exc(), err=True, nl=False)
+    click.echo("this is a defect of edgeproof: please report it", err=True)
+    ctx.exit(DEFECT)
 
 
 def _tell(text: str) -> None:
