@@ -30,6 +30,14 @@ class Limits:
     gradient: float
 
 
+HINTS = {
+    "int8": "int8 rounds too much of it away: calibrate on more images like those that it sees, try another "
+    "--calibration-method, name the layers that suffer with --keep-fp16, or ship fp16"
+}
+"""What to do about a precision that is far from the network; others should not be."""
+ELSE = "look for layers that act otherwise in evaluation mode, or report this"
+
+
 def refuse_beyond_limits(precision: str, parity: Parity, said: tuple[str, ...] = ()) -> None:
     """Raise `BadModel` where a figure is beyond its limit, or is not a number; `said` may explain it."""
     gradient, most = parity.median_gradient_error, parity.median_gradient_error_limit
@@ -44,5 +52,5 @@ def refuse_beyond_limits(precision: str, parity: Parity, said: tuple[str, ...] =
             f"the exported {precision} graph is not the network: {', '.join(broken)} beyond the limit "
             f"({parity.max_logit_error:.2e}, {percent(parity.prediction_agreement, 2)}"
             + (")" if gradient is None else f", {gradient:.2e})"),
-            hint="; ".join((*said, "look for layers that act otherwise in evaluation mode, or report this")),
+            hint="; ".join((*said, HINTS.get(precision, ELSE))),
         )

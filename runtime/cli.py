@@ -14,6 +14,7 @@ import click
 from runtime.broken_pipe import ends_quietly, unread
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
+from runtime.log import log, say
 from runtime.words import printable_lines
 
 if TYPE_CHECKING:
@@ -51,6 +52,21 @@ SUMMARIES = {
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
 
 
+def _say(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        say(str(param.name))
+
+
+VERBOSITY = tuple(
+    click.Option(names, is_flag=True, expose_value=False, callback=_say, help=told)
+    for names, told in (
+        (("-q", "--quiet"), "Say only warnings and errors on stderr."),
+        (("-v", "--verbose"), "Say more on stderr; of an error, where it arose."),
+    )
+)
+"""Options of every command."""
+
+
 class LazyGroup(click.Group):
     """Commands from the entry-point group `edgeproof.commands`."""
 
@@ -68,6 +84,7 @@ class LazyGroup(click.Group):
             command: click.Command = entry.load()
         except ImportError as error:
             raise _missing(entry, error) from error
+        command.params += [option for option in VERBOSITY if option not in command.params]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -94,22 +111,18 @@ class LazyGroup(click.Group):
             with sigterm_interrupts():
                 return self._run(ctx)
         except EdgeproofError as error:
-            _tell(f"error: {error.message}")
-            if error.hint:
-                _tell(f"hint: {error.hint}")
+            log.debug("this error arose here:", exc_info=True)
+            _tell(error.message, error.hint)
             ctx.exit(error.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
             if error.errno is None:  # of a library, such as jinja2's TemplateNotFound, and not of the system
                 _end_as_defect(ctx)
-            _tell(f"error: {error}")
-            if error.errno in HINTS:
-                click.echo(f"hint: {HINTS[error.errno]}", err=True)
+            _tell(str(error), HINTS.get(error.errno))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
-            click.echo("error: memory ran out", err=True)
-            click.echo("hint: a smaller --batch, or more memory for the container", err=True)
+            _tell("memory ran out", "a smaller --batch, or more memory for the container")
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -135,9 +148,9 @@ def _end_as_defect(ctx: click.Context) -> NoReturn:
     ctx.exit(DEFECT)
 
 
-def _tell(text: str) -> None:
+def _tell(error: str, hint: str | None) -> None:
     """Write to stderr; a text from outside in it is no more than text."""
-    click.echo(printable_lines(text), err=True)
+    click.echo(printable_lines(f"error: {error}" + (f"\nhint: {hint}" if hint else "")), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:

@@ -23,9 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A model in one precision, what that changed in words, and what set its ranges."""
+    """A model in one precision.
+
+    Args:
+        candidate: the graph in it.
+        parent: the fp32 graph that it is, or was made of; None where it is the model in its own precision.
+        changes: what that changed, in words.
+        calibration: what set its ranges.
+
+    """
 
     candidate: Candidate
+    parent: Candidate | None = None
     changes: tuple[str, ...] = ()
     calibration: Calibrated | None = None
 
@@ -50,14 +59,17 @@ def in_precisions(
     if own == "int8" and set(names) - {own}:
         raise BadModel("the model is quantised: it has no fp32 or fp16 graph", hint="pack the model it was made of too")
     made: dict[str, Made] = {}
-    single: Candidate | None = None
+    single, simple = None, None
     for name in names or (own,):
         if name == own != "fp32":
             made[name] = Made(Candidate(prepare(model), differentiable))
             continue
         single = single or Candidate(prepare(in_float32(model)), differentiable)
-        candidate, calibrated = PRECISIONS[name].make(single, calibration)
-        made[name] = Made(candidate, tuple(_changes(name, kind, calibrated)), calibrated)
+        source = single
+        if name != "fp32" and single.differentiated is not single.forward:  # of operations that have other precisions
+            source = simple = simple or Candidate(single.differentiated, differentiable)
+        candidate, calibrated = PRECISIONS[name].make(source, calibration)
+        made[name] = Made(candidate, source, tuple(_changes(name, kind, calibrated)), calibrated)
     return made
 
 

@@ -18,9 +18,9 @@ from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option, trust_option
 from runtime.errors import install
 from runtime.files import check_writable, write_atomic
+from runtime.log import log
 from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
-from runtime.progress import log
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.report.tables import add_row, new_table, print_line
@@ -95,7 +95,7 @@ def bench(
             opened, precision=name, backend=backend, provider=provider, gradient=False, tf32=tf32, state=state
         ) as session:
             for batch in batches:
-                log(f"{name}, batch {batch}: {seconds:g} s")
+                log.info(f"{name}, batch {batch}: {seconds:g} s")
                 runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
                 result = Bench(
                     name=manifest.name,

@@ -34,6 +34,13 @@ _key_option = partial(click.option, "--key", type=_PEM, callback=_load_key)
 _SIGNS = "Private key (PEM) to sign with, as `edgeproof key new` makes it."
 key_option = _key_option(help=f"{_SIGNS}  [default: it is not signed]")
 needed_key_option = _key_option(required=True, help=_SIGNS)
+version_option = click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Version of the bundle; devices refuse a lower one.",
+)
 trust_option = click.option(
     "--trust",
     type=_PEM,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
+from runtime import markdown
 from runtime.errors import MissingEnvironment
-from runtime.report import markdown
 from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
 from runtime.report.tables import add_row, new_table, print_line
@@ -93,8 +93,8 @@ def as_markdown(comparison: Comparison) -> str:
     """Return a table of GitHub's Markdown, every text from outside escaped."""
     heading = ["", *(markdown.escape(run.run) for run in comparison.runs)]
     rows = [[markdown.escape(word) for word in (row.name, *row.cells)] for row in grid(comparison)]
-    notes = [f"- {markdown.escape(remark)}" for remark in remarks(comparison)]
-    return "\n\n".join([markdown.table(heading, rows), f"{EXPLAINED}.", *(["\n".join(notes)] if notes else [])]) + "\n"
+    notes = "\n".join(f"- {markdown.escape(remark)}" for remark in remarks(comparison))
+    return "\n\n".join(filter(None, (markdown.table(heading, rows, left=1), f"{EXPLAINED}.", notes))) + "\n"
 
 
 def as_html(comparison: Comparison) -> str:

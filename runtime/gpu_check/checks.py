@@ -23,7 +23,7 @@ from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.files import npz_of, write_atomic
 from runtime.progress import progress_on_stderr
-from runtime.records.gpu_check import EngineComparison, Limits, Result, Spread, State
+from runtime.records.gpu_check import EngineComparison, Result, Spread, State, Tolerances
 from runtime.spec import to_json
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign
@@ -45,10 +45,10 @@ ALONE = 7
 """Images that are also asked for alone."""
 PASSES = 5
 TINY = np.finfo(np.float32).tiny
-STRICT = Limits(same_prediction=0.998, same_verdict=0.99, gradient_error=1e-3)
+STRICT = Tolerances(same_prediction=0.998, same_verdict=0.99, gradient_error=1e-3)
 """For float32 without TF32: builds of one model agree on 99.9 to 100 % of predictions."""
 LIMITS = {"fp32": STRICT}
-LOOSE = Limits(same_prediction=0.97, same_verdict=0.95, gradient_error=1e-2)
+LOOSE = Tolerances(same_prediction=0.97, same_verdict=0.95, gradient_error=1e-2)
 """For other precisions, which the CPU does not round as a GPU does; their gradient graphs compute in float32."""
 
 
@@ -202,7 +202,7 @@ def answers(session: Session, given: CheckContext) -> Answers:
     return Answers(logits, gradient.reshape(len(x), -1), evidence.broken_by)
 
 
-def beyond(found: EngineComparison, limits: Limits) -> tuple[str, ...]:
+def beyond(found: EngineComparison, limits: Tolerances) -> tuple[str, ...]:
     """Return in words which limits a comparison does not keep."""
     least = {"same_prediction": limits.same_prediction, "same_verdict": limits.same_verdict}
     said = []

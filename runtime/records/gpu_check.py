@@ -73,7 +73,7 @@ class Result(Frozen):
     figures: dict[Text, float | Text] = Field(default_factory=dict)
 
 
-class Limits(Frozen):
+class Tolerances(Frozen):
     """How far a GPU may be from the CPU in one precision; fractions are of images.
 
     Args:

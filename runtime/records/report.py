@@ -94,7 +94,7 @@ class ClassRow(Frozen):
 
 
 class CurvePoint(Frozen):
-    """Accuracy under PGD-10 at one eps, on the first n images."""
+    """Accuracy under PGD-10 at one eps, on n images drawn at random."""
 
     eps: float
     n: Count
@@ -227,7 +227,10 @@ class Circumstances(Frozen):
 
 
 class ShardRecord(Frozen):
-    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.suite.totals`)."""
+    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.suite.totals`).
+
+    `smoothed_control`: what smoothed gradients broke of what the blind control left; merge knows whether it counts.
+    """
 
     schema_: Literal["edgeproof.shard/1"] = Field(alias="schema", default="edgeproof.shard/1")
     request_sha256: Digest
@@ -240,6 +243,7 @@ class ShardRecord(Frozen):
     probe: Probe | None
     gradient_test: GradientTest | None = None
     blind_control: Searched | None = None
+    smoothed_control: Searched | None = None
     square_alone: Searched | None = None
     fusion: Fusion | None = None
     paired: Paired | None

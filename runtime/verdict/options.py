@@ -84,6 +84,13 @@ class CompletedOptions(Frozen):
     fail_under: Annotated[Fraction | None, Option(f"Least robust accuracy, as 45%.{FROM_BUNDLE}", expects=FRACTION)] = (
         None
     )
+    expect_clean: Annotated[
+        Fraction | None,
+        Option(
+            f"Clean accuracy that these images should give at least, as 76%; a gate needs it to pass.{FROM_BUNDLE}",
+            expects=FRACTION,
+        ),
+    ] = None
     max_drop: Annotated[
         Fraction | None,
         Option(

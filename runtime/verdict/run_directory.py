@@ -10,13 +10,13 @@ from pydantic import BaseModel, ValidationError
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.files import check_new_directory, npz_of, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
-from runtime.progress import log
+from runtime.log import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import to_json
-from runtime.suite.campaign import COUNTS
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
+from runtime.suite.outcome import COUNTS
 from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part
@@ -188,7 +188,7 @@ def finish_run(
     write_atomic(out / EVIDENCE, npz_of(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
     write_atomic(out / GALLERY, npz_of(run.gallery.arrays()))
     for line in formats(out, run):
-        log(line)
+        log.warning(line)
     write_atomic(out / REPORT, to_json(run.report))
     if journal:
         journal.drop_units()
@@ -233,5 +233,5 @@ def resumable(out: Path, baseline: Path | None = None) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, MemoryError, MissingEnvironment, OSError):
         if any((directory / JOURNAL).is_file() for directory in (out, baseline) if directory):
-            log(to_go_on(out))
+            log.warning(to_go_on(out))
         raise

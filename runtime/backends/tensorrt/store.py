@@ -21,7 +21,7 @@ from runtime.errors import EngineFault, MissingEnvironment
 from runtime.files import open_plain, sha256, write_atomic
 from runtime.interrupt import defer_signals
 from runtime.locks import wait_for_lock
-from runtime.progress import log
+from runtime.log import log
 from runtime.spec import Digest, Frozen, Text, to_json
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class EngineStore:
                 load(data)
                 return sha256(data)
             except (Stale, EngineFault) as reason:
-                log(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
+                log.info(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
             with defer_signals(told=False) as asked:  # TensorRT drops what its logger raises, an interrupt too
                 built = build(self._timings(key))
                 self.write(key, built)

@@ -20,7 +20,7 @@ from runtime.backends.ort import OrtSession
 from runtime.backends.tensorrt.api import library_of
 from runtime.backends.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.backends.tensorrt.store import EngineStore, Profile
-from runtime.machine.driver import Gpu
+from runtime.machine.driver import CudaDevice
 from tests.export.classifiers import classifier
 from tests.export.precision.test_precision import some_images
 from tests.runtime.backends.tensorrt import fake_tensorrt
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from export.graph.passes import Prepared
 
-GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
 IMAGE, CLASSES = (2, 6, 6), 4
 CALIBRATION = Calibration(some_images(40, *IMAGE, classes=CLASSES))
 INSIDE = {"fp32": set(), "fp16": {TensorProto.FLOAT16}, "int8": {TensorProto.INT8}}

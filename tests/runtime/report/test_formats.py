@@ -130,10 +130,6 @@ def test_texts_in_the_summary_are_shown_as_they_are(made, name):
     assert f"60 images of {' '.join(name.split())}; perturbations" in shown
 
 
-def test_a_command_with_backticks_stays_inside_its_block():
-    assert markdown.fenced("a ```` b") == "`````sh\na ```` b\n`````"
-
-
 def test_report_writes_again_what_verify_wrote(run):
     before = {name: (run / file).read_bytes() for name, file in FILES.items()}
     for file in FILES.values():

@@ -1,5 +1,6 @@
 """Runs that are killed or interrupted in a real process, and go on."""
 
+import json
 import random
 import shlex
 import signal
@@ -15,7 +16,17 @@ from runtime.records.report import load_report
 from runtime.verdict.run_directory import open_run, read_request
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
-from tests.runtime.verdict.long_run import OPTIONS, N, assert_same, lines, start, stop, wait_for_line, whole_run
+from tests.runtime.verdict.long_run import (
+    OPTIONS,
+    N,
+    assert_same,
+    lines,
+    move_here,
+    start,
+    stop,
+    wait_for_line,
+    whole_run,
+)
 from tests.tiny import FORWARD, HALVED, bundle_files, graph, linear_task, npz
 
 
@@ -138,6 +149,16 @@ def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, mo
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3, result.stderr
     assert "begun with onnxruntime" in result.stderr
+
+
+def test_a_run_that_looked_at_the_first_images_does_not_go_on_with_others(place, half):
+    """Earlier versions sampled the first 256, which in a set sorted by class show few classes."""
+    made_by = json.loads((half / "journal.jsonl").read_text().partition("\n")[0])["made_by"]
+    move_here(half, {name: value for name, value in made_by.items() if name != "sample"})
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert "begun with sample not said, now random" in result.stderr
+    assert "begin again in another --out" in result.stderr
 
 
 DAMAGE = {

@@ -18,14 +18,14 @@ from runtime.backends.tensorrt.store import EngineStore, Profile, profile_for
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, UsageFault
 from runtime.files import sha256
-from runtime.machine.driver import Gpu
+from runtime.machine.driver import CudaDevice
 from runtime.suite.batch_halving import BatchHalving
 from tests.paths import ROOT
 from tests.runtime.backends.tensorrt import fake_tensorrt
 from tests.runtime.backends.tensorrt.fake_memory import FakeMemory
 from tests.tiny import FORWARD, GRADIENT, graph
 
-GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+"""Whether a graph answers each image of a batch as it answers it alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.graph.passes import to_bytes
+from export.precision.table import PRECISIONS
+from runtime.bundle.graph_facts import graph_facts
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from export.graph.passes import Prepared
+    from runtime.images.image_set import ImageSet
+
+BATCHES = (2, 5)
+"""Batches that are compared with each image alone."""
+BATCH_IN_LAST_BITS = "ONNX Runtime rounds its logits otherwise in another batch: another --batch may change figures"
+MIXES = "its graph mixes the images of a batch, or fixes their number: export it with a dynamic batch"
+
+
+def check_any_batch(name: str, graph: Prepared, images: ImageSet) -> tuple[str, ...]:
+    """Raise `BadModel` where what a graph answers to an image depends on the other images of the batch.
+
+    The other images: in one and the same batch the kernels compute one and the same for an image, whatever lies beside
+    it. So its logits stay to the bit when the others become black or white, or the graph mixes them, however little.
+
+    Their number: in another batch kernels add in another order. That moves a logit by the last bits, and behind a
+    rounding, where a value next to a step flips, by as much as the rounding itself may.
+
+    Args:
+        name: of the graph's precision, a key of `export.precision.table.PRECISIONS`.
+        graph: the packed graph.
+        images: the evaluation set.
+
+    Returns:
+        What there is to say where an image's logits are not the same to the bit in each of BATCHES.
+
+    """
+    x = _all_different(images)
+    alone = np.concatenate([graph.logits(x[row : row + 1]) for row in range(len(x))])
+    most = _most(name, graph) * max(float(np.abs(alone).max()), float(np.finfo(np.float32).tiny))
+    same = True
+    for batch in BATCHES:
+        logits = graph.logits(x[:batch])
+        if logits.shape != alone[:batch].shape or not np.abs(logits - alone[:batch]).max() <= most:
+            raise BadModel(
+                f"in a batch of {batch} the {name} graph does not answer as it does to each image alone", hint=MIXES
+            )
+        for place, colour in ((0, 0), (batch - 1, 1)):
+            others = np.full_like(x[:batch], colour)
+            others[place] = x[place]
+            if not np.array_equal(graph.logits(others)[place], logits[place]):
+                raise BadModel(
+                    f"in a batch of {batch} the {name} graph's answer to an image depends on the others", hint=MIXES
+                )
+        same = same and np.array_equal(logits, alone[:batch])
+    return () if same else (BATCH_IN_LAST_BITS,)
+
+
+def _most(name: str, graph: Prepared) -> float:
+    """Return how much of the largest logit another number of images may make."""
+    facts = graph_facts(to_bytes(graph.model))
+    rounds = facts.quantised or facts.staircases
+    return max(PRECISIONS[kind].limits.logit for kind in ((name, "int8") if rounds else (name,)))
+
+
+def _all_different(images: ImageSet) -> NDArray[np.float32]:
+    """Return the first images of a set, filled up with random ones: [max(BATCHES), C, H, W].
+
+    Images that are there twice would hide what mixes a batch.
+    """
+    x = images.as_float(slice(0, max(BATCHES)))
+    more = np.random.default_rng(0).random((max(BATCHES) - len(x), *x.shape[1:]), dtype=np.float32)
+    return np.concatenate([x, more])
