@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -117,7 +117,9 @@ class LazyGroup(click.Group):
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
-            _tell(str(error), HINTS.get(error.errno or 0))
+            if error.errno is None:  # of a library, such as jinja2's TemplateNotFound, and not of the system
+                _end_as_defect(ctx)
+            _tell(str(error), HINTS.get(error.errno))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
             _tell("memory ran out", "a smaller --batch, or more memory for the container")
@@ -128,9 +130,7 @@ class LazyGroup(click.Group):
         except CLICK_EXITS:
             raise
         except Exception:
-            click.echo(traceback.format_exc(), err=True, nl=False)
-            click.echo("this is a defect of edgeproof: please report it", err=True)
-            ctx.exit(DEFECT)
+            _end_as_defect(ctx)
 
     def _run(self, ctx: click.Context) -> Any:
         try:
@@ -140,6 +140,12 @@ class LazyGroup(click.Group):
             if entry is None:
                 raise
             raise _missing(entry, error) from error
+
+
+def _end_as_defect(ctx: click.Context) -> NoReturn:
+    click.echo(traceback.format_exc(), err=True, nl=False)
+    click.echo("this is a defect of edgeproof: please report it", err=True)
+    ctx.exit(DEFECT)
 
 
 def _tell(error: str, hint: str | None) -> None:

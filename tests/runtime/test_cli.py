@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from jinja2 import TemplateNotFound
 
 import runtime
 from runtime import cli
@@ -209,6 +210,17 @@ def test_a_file_system_that_refuses_is_the_environments_fault(install):
     assert result.exit_code == 4
     assert result.stderr.splitlines()[0] == "error: [Errno 13] Permission denied: 'reports/x'"
     assert "hint: name a place that this user may write to" in result.stderr
+
+
+def test_an_os_error_that_is_not_the_systems_is_a_defect(install):
+    def fail():
+        raise TemplateNotFound("report.html.j2")
+
+    install(Entry("verify", lambda: click.Command("verify", callback=fail)))
+    result = run("verify")
+    assert result.exit_code == cli.DEFECT
+    assert "Traceback" in result.stderr
+    assert "report.html.j2" in result.stderr
 
 
 def test_the_commands_of_a_group_are_listed_uncut():

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from runtime.bundle.manifest import Calibrated, Graph, Packed, Provenance, Reference
 from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS as COMPARISONS
-from runtime.progress import log
+from runtime.log import log
 from runtime.records.report import Report, load_report
 from runtime.report.account import Account
 from runtime.report.console import print_summary
@@ -165,7 +165,7 @@ def test_an_error_that_quotes_a_file_moves_no_cursor(place, tmp_path):
 
 
 def test_a_line_of_the_log_moves_no_cursor(capsys):
-    log("one \x1b[2J\ntwo")
+    log.info("one \x1b[2J\ntwo")
     assert capsys.readouterr().err == "one ?[2J\ntwo\n"
 
 
