@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from export.graph.graph import Gradients
     from export.graph.passes import Prepared
 
+HINTS = {"com.microsoft.nchwc": "save it with graph_optimization_level ORT_ENABLE_EXTENDED, for any processor; "}
+"""What to do first about the operations of a domain."""
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
@@ -102,7 +104,9 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         domain = node.proto.domain
         raise BadModel(
             f"{node}: edgeproof has no derivative of {node.op!r}" + (f" of the domain {domain}" if domain else ""),
-            hint="--gradient none judges it by Square alone, which is weak evidence; or add a rule to export/rules",
+            hint=HINTS.get(domain, "")
+            + "--gradient none judges it by Square alone, which is weak evidence; or add a rule to "
+            "export/rules",
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")

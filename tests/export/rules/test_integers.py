@@ -74,6 +74,7 @@ CASES = {
         axes=ints(1, 3),
     ),
     "Pad": between("i = Pad (q, pads, zero)", lambda x: F.pad(x, (1, 0, 2, 1)), pads=ints(0, 0, 2, 1, 0, 0, 1, 0)),
+    "Tile": between("i = Tile (q, r)", lambda x: x.repeat(1, 1, 2, 1), r=ints(1, 1, 2, 1)),
     "Gather": between("i = Gather <axis=1> (q, places)", lambda x: x[:, [2, 0, 2]], places=ints(2, 0, 2)),
     "Resize to the nearest": between(
         'i = Resize <coordinate_transformation_mode="asymmetric", mode="nearest", nearest_mode="floor"> (q, , scales)',
