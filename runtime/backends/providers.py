@@ -41,7 +41,8 @@ class Provider:
 
 
 def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
-    return {"use_tf32": str(int(tf32))}
+    """Let cuDNN choose its convolutions by rule: by timing them all it takes seconds for every new size of a batch."""
+    return {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
 
 
 def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The kernels that ONNX Runtime registers for CUDA, as a table: `python -m tools.cuda.kernels TABLE.json WHEEL...`.
 
 A wheel is one of onnxruntime-gpu for this Python: `pip download --no-deps onnxruntime-gpu==VERSION`. No GPU is needed.
-What its library says is what ONNX Runtime publishes as docs/OperatorKernels.md.
+Its library is asked as ONNX Runtime's own tools/python/gen_opkernel_doc.py asks it, for docs/OperatorKernels.md.
 """
 
 import json

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 TABLE: dict[str, dict[str, dict[str, Any]]] = json.loads(Path(__file__).with_name("kernels.json").read_text())
 """Version of ONNX Runtime -> domain -> operator -> its kernels."""
-NAMES = {TensorProto.FLOAT: "float", TensorProto.DOUBLE: "double"}
 ON_CPU = ("Shape", "Size")
 """What has a kernel for CUDA whose output is on the CPU, and takes what follows with it."""
 
@@ -97,4 +96,5 @@ def _types(model: ModelProto) -> Iterator[tuple[str, str]]:
 
 def _name(kind: int) -> str:
     """Return the name of a type as ONNX Runtime writes it."""
-    return NAMES.get(kind) or TensorProto.DataType.Name(kind).lower()
+    name: str = TensorProto.DataType.Name(kind)
+    return name.lower()

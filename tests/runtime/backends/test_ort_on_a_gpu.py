@@ -155,6 +155,12 @@ def test_a_process_never_uses_the_gpu_with_tf32_and_without(runtime, files, tmp_
     assert len(fake.opened) == 2
 
 
+def test_cuda_times_no_convolutions_anew_for_every_size_of_a_batch(runtime, files, tmp_path):
+    fake = runtime("CUDAExecutionProvider")
+    open_(files, "cuda", tmp_path)
+    assert {options["cudnn_conv_algo_search"] for _, options, _ in fake.opened} == {"HEURISTIC"}
+
+
 def test_tf32_that_the_environment_forbids_is_refused(runtime, files, tmp_path, monkeypatch):
     fake = runtime("CUDAExecutionProvider")
     monkeypatch.setenv(SWITCH, "0")
