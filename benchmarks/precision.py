@@ -36,8 +36,9 @@ from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.log import log
 from runtime.machine.card import machine_card, software
-from runtime.progress import Silent, log
+from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
 from runtime.statistics import wilson
 from runtime.suite.campaign import Campaign, Target, clean_pass
@@ -81,7 +82,7 @@ def attacked(session: Any, images: ImageSet, eps: float) -> tuple[dict[str, floa
 
 def judged(name: str, forward: Prepared, images: ImageSet, eps: float, parent: OrtSession) -> dict[str, Any]:
     """Measure one precision."""
-    log(f"  {name}")
+    log.info(f"  {name}")
     session = session_of(forward, name)
     figures, standing = attacked(session, images, eps)
     x = images.as_float(slice(None))
@@ -119,7 +120,7 @@ def compared(forward: Prepared, images: ImageSet, data: ImageSet, eps: float) ->
     exact = forward.logits(x)
     rows = {}
     for method in METHODS:
-        log(f"  {method}")
+        log.info(f"  {method}")
         candidate = Candidate(in_int8(forward, Calibration(data, method)))
         found = candidate.session.logits(x)
         figures = accuracy(candidate, images, eps)
@@ -140,7 +141,7 @@ def kept(forward: Prepared, int8: Prepared, held: ImageSet, images: ImageSet, ep
     exact = single.session.logits(x)
     errors = {}
     for count in (0, 1, 2, 4, 8):
-        log(f"  {count} layers in fp16")
+        log.info(f"  {count} layers in fp16")
         names = [name for name, _ in ranking[:count]]
         model = keep(int8, forward, names) if names else int8
         found = model.logits(x)
@@ -185,7 +186,7 @@ def main() -> None:
     """Measure a run and write it beside the others."""
     run, output = Path(sys.argv[1]), Path(sys.argv[2])
     n = int(sys.argv[3]) if len(sys.argv) > 3 else 300
-    log(f"{run}, {n} images")
+    log.info(f"{run}, {n} images")
     found = measure(run, n)
     record = json.loads(output.read_text()) if output.is_file() else {"students": {}}
     record["students"][open_run(run, "best").recipe.student.arch] = found

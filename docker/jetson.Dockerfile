@@ -45,8 +45,7 @@ COPY --from=build /opt/edgeproof /opt/edgeproof
 ENV PATH=/opt/edgeproof/bin:${PATH} \
     EDGEPROOF_BACKEND=tensorrt \
     EDGEPROOF_STATE=/state \
-    HOME=/state \
-    MPLCONFIGDIR=/state/cache/matplotlib
+    HOME=/state
 # The group owns a Jetson's GPU devices; /state alone is ever written.
 RUN { python3 -c "${TENSORRT_TEST}" \
       || { echo "TensorRT does not load; on a Jetson build as docs/docker.md says, under 'The build needs the GPU'" >&2; \

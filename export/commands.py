@@ -6,39 +6,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
 from export.foreign.order import Label, Order, name_of
 from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
 from runtime.commands.engine_options import gradient_option
-from runtime.commands.preparers import Wanted, data_root_option, mean_option, std_option
+from runtime.commands.preparers import Wanted, data_root_option, model_options
 from runtime.commands.record_options import NewDirectory, reader
-from runtime.commands.trust_options import key_option, written
+from runtime.commands.trust_options import key_option, version_option, written
 from runtime.images.classes import read_classes
 from runtime.images.preprocessing import SIZE, Size
+from runtime.log import log
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
 from runtime.verdict.options import CLASSES, FRACTION
 from runtime.words import percent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from runtime.bundle.manifest import Manifest
 
 
+NAME = f"a name: letters and digits, after the first also '.', '_' and '-', {LONGEST_NAME} in all"
+
+
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     return () if value is None else read_classes(value)
-
-
-def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Take a name as a manifest does; another is a usage error."""
-    try:
-        return None if value is None else TypeAdapter(Name).validate_python(value)
-    except ValidationError:
-        raise click.BadParameter(
-            f"{value!r} is not a name: letters and digits, after the first also '.', '_' and '-', {LONGEST_NAME} in all"
-        ) from None
 
 
 @click.command()
@@ -46,8 +41,7 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
 @click.option(
     "--data", required=True, help="Evaluation images: an .npz with x and y, an image folder, or a set known by name."
 )
-@mean_option
-@std_option
+@model_options
 @click.option(
     "--layout",
     type=click.Choice(["nchw", "nhwc"]),
@@ -73,15 +67,9 @@ def _name(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     help="Images that set int8's ranges, best of the training set; --data's are left out.",
 )
 @gradient_option
-@click.option("--name", callback=_name, help="Name of the model.  [default: the file's]")
+@click.option("--name", callback=reader(Name, NAME), help="Name of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help=CLASSES)
-@click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Version of the bundle; devices refuse a lower one.",
-)
+@version_option
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
 @key_option
@@ -104,20 +92,19 @@ def pack(
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
     """Pack a model for a verdict; say what was done to it on stderr."""
-    _say(pack_model(Order(path, wanted, threat_model), out), err=True)
+    _say(pack_model(Order(path, wanted, threat_model), out), log.info)
 
 
-def _say(manifest: Manifest, *, err: bool = False) -> None:
+def _say(manifest: Manifest, say: Callable[[str], None] = click.echo) -> None:
     packed = manifest.packed
     assert packed is not None
     for precision, graph in manifest.graphs.items():
         parity = graph.parity
         assert parity is not None
-        click.echo(
+        say(
             f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against "
             f"{packed.file}: same prediction {percent(parity.prediction_agreement, 2)}, outputs within "
-            f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph"),
-            err=err,
+            f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph")
         )
     for change in packed.changes:
-        click.echo(f"  {change}", err=err)
+        say(f"  {change}")

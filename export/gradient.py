@@ -8,8 +8,10 @@ import numpy as np
 from onnx import ModelProto, checker, helper, shape_inference
 
 from export.graph.graph import Emitter, Graph, Node
+from export.graph.passes import prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.rules import LED, OF_INTEGERS, OF_SHAPES, RULES, RULES_OF_MANY
+from export.standard import in_simple_operations
 from runtime.errors import BadModel
 from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 
@@ -22,13 +24,20 @@ if TYPE_CHECKING:
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
+def in_operations_with_rules(forward: Prepared) -> Prepared:
+    """Return a classifier with what has no rule written out, where it can be: it answers the same but for rounding."""
+    model = in_simple_operations(forward.model, {*RULES, *RULES_OF_MANY})
+    return forward if model is forward.model else prepare(model)
+
+
 def gradient_graph(forward: Prepared) -> ModelProto:
     """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
 
     Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
     is brought to a largest absolute value of 1 for each image first, and the gradient back by float32: what flows
     through a trained network else falls under float16's smallest number. The gradient of a staircase is a surrogate,
-    the slope of the ramp that it stands on (`export.rules.staircases`).
+    the slope of the ramp that it stands on (`export.rules.staircases`). What is not among ONNX's simple operations is
+    written out in them first (`export.standard`), so that `logits` may differ from the classifier's by rounding.
 
     All losses are in the one graph, weighted at run time. Its inputs, all of the type of `input`, one row an image:
     `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of cross-entropy, margin, DLR and
@@ -45,7 +54,7 @@ def gradient_graph(forward: Prepared) -> ModelProto:
 
     """
     model = ModelProto()
-    model.CopyFrom(forward.model)
+    model.CopyFrom(in_operations_with_rules(forward).model)
     _rename_reserved(model)
     graph = Graph(model)
     path = _path(graph)
@@ -90,8 +99,9 @@ def _path(graph: Graph) -> list[Node]:
 
 def _check_has_rule(node: Node, wanted: set[str]) -> None:
     if node.op not in {**RULES, **RULES_OF_MANY} or node.proto.domain not in ("", "ai.onnx"):
+        domain = node.proto.domain
         raise BadModel(
-            f"{node}: edgeproof has no derivative of {node.op!r}",
+            f"{node}: edgeproof has no derivative of {node.op!r}" + (f" of the domain {domain}" if domain else ""),
             hint="--gradient none judges it by Square alone, which is weak evidence; or add a rule to export/rules",
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
@@ -108,8 +118,7 @@ def _in_float16(path: list[Node]) -> bool:
 def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
     """Differentiate from seed / max|seed| on, an image at a time, and multiply back what arrives; 0 stays 0."""
     real = emit.dtype
-    largest = emit("ReduceMax", emit("Abs", seed), emit.integers([1]), keepdims=1)
-    scale = emit("Max", largest, emit.real(np.finfo(real).tiny))
+    scale = emit("Max", emit.largest(emit("Abs", seed)), emit.real(np.finfo(real).tiny))
     gradient = _backward(path, emit, emit("Div", seed, scale))
     emit.dtype = real
     return emit("Mul", gradient, emit.reshape(scale, (None, 1, 1, 1)))

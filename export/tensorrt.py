@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runtime.backends.tensorrt.store import Built
 from runtime.errors import GraphRefused
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from runtime.backends.tensorrt.api import (
@@ -100,5 +100,5 @@ def _timing_cache(config: BuilderConfig, timings: bytes) -> TimingCache | None:
         cache = config.create_timing_cache(data)
         if cache is not None and config.set_timing_cache(cache, False):
             return cache
-        log("TensorRT does not take the timings of an earlier build; it measures again")
+        log.info("TensorRT does not take the timings of an earlier build; it measures again")
     return None

@@ -30,14 +30,14 @@ from runtime.bundle.manifest import Provenance, Reference
 from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
 from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory, record_options
-from runtime.commands.trust_options import key_option, written
+from runtime.commands.trust_options import key_option, version_option, written
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
+from runtime.log import log
 from runtime.machine.card import software
-from runtime.progress import log
 from runtime.spec import PARENT
 from runtime.verdict.options import VerifyOptions
-from runtime.words import percent
+from runtime.words import percent, to_go_on
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -142,7 +142,7 @@ def _train(
             allow_weak_teacher=allow_weak_teacher,
         )
     except KeyboardInterrupt:
-        log(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        log.warning(to_go_on(out))
         raise
     _print_summary(summary, out)
 
@@ -198,13 +198,7 @@ def _evaluation_images(trained: TrainedRun, options: VerifyOptions, classes: tup
 @data_root_option
 @click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
 @precision_options(default="fp32")
-@click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Version of the bundle; devices refuse a lower one.",
-)
+@version_option
 @key_option
 def export(
     run: Path,

@@ -14,6 +14,8 @@ import click
 from runtime.broken_pipe import ends_quietly, unread
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
+from runtime.log import log, say
+from runtime.words import printable_lines
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -44,9 +46,25 @@ SUMMARIES = {
     "inspect": "Say what is in a bundle, and whether it is whole.",
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",
+    "sign": "Sign a bundle that is there, in place.",
     "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""
+
+
+def _say(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        say(str(param.name))
+
+
+VERBOSITY = tuple(
+    click.Option(names, is_flag=True, expose_value=False, callback=_say, help=told)
+    for names, told in (
+        (("-q", "--quiet"), "Say only warnings and errors on stderr."),
+        (("-v", "--verbose"), "Say more on stderr; of an error, where it arose."),
+    )
+)
+"""Options of every command."""
 
 
 class LazyGroup(click.Group):
@@ -66,6 +84,7 @@ class LazyGroup(click.Group):
             command: click.Command = entry.load()
         except ImportError as error:
             raise _missing(entry, error) from error
+        command.params += [option for option in VERBOSITY if option not in command.params]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -92,20 +111,16 @@ class LazyGroup(click.Group):
             with sigterm_interrupts():
                 return self._run(ctx)
         except EdgeproofError as error:
-            click.echo(f"error: {error.message}", err=True)
-            if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+            log.debug("this error arose here:", exc_info=True)
+            _tell(error.message, error.hint)
             ctx.exit(error.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
-            click.echo(f"error: {error}", err=True)
-            if error.errno in HINTS:
-                click.echo(f"hint: {HINTS[error.errno]}", err=True)
+            _tell(str(error), HINTS.get(error.errno or 0))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
-            click.echo("error: memory ran out", err=True)
-            click.echo("hint: a smaller --batch, or more memory for the container", err=True)
+            _tell("memory ran out", "a smaller --batch, or more memory for the container")
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -125,6 +140,11 @@ class LazyGroup(click.Group):
             if entry is None:
                 raise
             raise _missing(entry, error) from error
+
+
+def _tell(error: str, hint: str | None) -> None:
+    """Write to stderr; a text from outside in it is no more than text."""
+    click.echo(printable_lines(f"error: {error}" + (f"\nhint: {hint}" if hint else "")), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:

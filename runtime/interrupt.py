@@ -7,6 +7,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from runtime.log import log
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -40,8 +42,6 @@ def defer_signals(*, alone: bool = True, told: bool = True) -> Iterator[Callable
         told: whether to say so on stderr.
 
     """
-    from runtime.progress import log  # brings what the command line must not import before it is needed
-
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -52,7 +52,7 @@ def defer_signals(*, alone: bool = True, told: bool = True) -> Iterator[Callable
             raise KeyboardInterrupt
         asked.set()
         if told:
-            log("ending after this step; a second signal ends at once, with the last saved state")
+            log.warning("ending after this step; a second signal ends at once, with the last saved state")
 
     before = {
         number: signal.signal(number, ask if alone or number != signal.SIGINT else signal.SIG_IGN)

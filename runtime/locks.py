@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import MissingEnvironment
 from runtime.files import sync_directory
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def wait_for_lock(path: Path, what: str) -> Iterator[None]:
         while not (mine := try_lock(handle, path)) and time.monotonic() < patience:
             time.sleep(PAUSE)
         if not mine:
-            log(f"waiting for {what}: another process holds {path}")
+            log.info(f"waiting for {what}: another process holds {path}")
             _lock(handle, path, fcntl.LOCK_EX)
         yield
     finally:

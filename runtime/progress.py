@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from runtime.log import is_quiet, log
 from runtime.words import clock
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ class Lines:
         """Begin a stage."""
         self._name, self._pace = name, Pace(total)
         if not total:
-            log(f"{name}: no image to attack")
+            log.info(f"{name}: no image to attack")
 
     def advance(self, count: int, *, fresh: bool = True) -> None:
         """Write a line where the stage ends."""
         self._fresh = fresh
         self._pace.advance(count, fresh=fresh)
         if self._pace.done >= self._pace.total:
-            log(str(self))
+            log.info(str(self))
 
     def __str__(self) -> str:
         """Return the line: 'pgd: 640 of 2000 images, 41.2 images/s, 0:33 left'."""
@@ -107,7 +108,7 @@ class Lines:
     def _beat(self) -> None:
         while not self._ended.wait(self._every):
             if self._pace.done < self._pace.total:
-                log(str(self))
+                log.info(str(self))
 
 
 class Bar:
@@ -128,7 +129,10 @@ class Bar:
 
 @contextlib.contextmanager
 def progress_on_stderr() -> Iterator[Progress]:
-    """Yield a bar where stderr is a terminal, else a plain line a minute."""
+    """Yield a bar where stderr is a terminal, else a plain line a minute; nothing of both where -q asks for quiet."""
+    if is_quiet():
+        yield Silent()
+        return
     if not sys.stderr.isatty():
         with Lines() as lines:
             yield lines
@@ -137,9 +141,3 @@ def progress_on_stderr() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace)
     with Bars(*columns, console=Console(stderr=True)) as bars:
         yield Bar(bars)
-
-
-def log(text: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

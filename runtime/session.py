@@ -53,12 +53,17 @@ class GraphFacts:
         computes_in: the narrowest floating-point type in it, as 'float16'.
         staircases: operations between image and logits that answer in steps, as 'Round', 'Sign' or a comparison; those
             of quantisation are not among them.
+        takes_bytes: all that it sees of an image is each pixel rounded to a byte.
+        ranges_of_batch: it quantises by a range that it finds in the whole batch, so that an image is answered
+            otherwise beside others: each has to be run by itself.
 
     """
 
     quantised: bool = False
     computes_in: str = "float32"
     staircases: tuple[str, ...] = ()
+    takes_bytes: bool = False
+    ranges_of_batch: bool = False
 
     @property
     def stepped(self) -> bool:

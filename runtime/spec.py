@@ -1,20 +1,31 @@
-"""What is asked for: threat model, gate, and how they are written on a command line."""
+"""What is asked for: threat model, gate, and how they are written on a command line; the types of all texts."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from runtime.words import printable
+
+Record = TypeVar("Record", bound="Frozen")
+
 
 class Frozen(BaseModel):
-    """A record that is checked once, refuses unknown keys and never changes."""
+    """A record that is checked, refuses unknown keys and never changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def model_copy(self: Record, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Record:
+        """Return a copy with other values, which are checked as those of a new record are."""
+        fields = type(self).model_fields
+        values = {**{name: getattr(self, name) for name in self.model_fields_set}, **(update or {})}
+        return self.model_validate({fields[name].alias or name: value for name, value in values.items()})
 
 
 def first_fault(error: ValidationError) -> str:
@@ -49,6 +60,29 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
+
+LONGEST_TEXT = 2**18
+
+
+def _shown(value: Any) -> Any:
+    """Return a value of JSON with every text in it, also the keys, as it may be shown."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {_shown(key): _shown(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(each) for each in value]
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_shown), Field(max_length=LONGEST_TEXT)]
+"""What people read: on one line, and no sign in it that acts on a terminal. Whoever shows it escapes it."""
+
+Document = Annotated[dict[str, Any], BeforeValidator(_shown)]
+"""What somebody else laid out, such as the card of a machine: any JSON of such texts."""
+
+Command = Annotated[Text, Field(pattern=r"""^([A-Za-z0-9_@%+=:,./ -]|'[^']*'|"'")*$""")]
+"""The words of one command as `shlex.join` writes them: who pastes it into a shell runs nothing else."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 """What a graph may be called in a bundle; which one it is, its bytes say (`runtime.session.GraphFacts`)."""
@@ -111,7 +145,7 @@ ShardField = Annotated[
 class DataRecord(Frozen):
     """The images that a figure is measured on, or that a graph is made with."""
 
-    name: str
+    name: Text
     n: Annotated[int, Field(gt=0)]
     sha256: Digest
 

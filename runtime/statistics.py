@@ -42,6 +42,16 @@ class Decision(NamedTuple):
     reasons: list[str]
 
 
+class Hidden(NamedTuple):
+    """Points of robust accuracy that the checks broke or may have missed, and how so in words."""
+
+    points: float
+    words: str
+
+
+NOTHING = Hidden(0.0, "nothing may hide")
+
+
 def wilson(successes: int, n: int) -> Interval:
     """Return the 95 % score interval of a proportion (Wilson 1927)."""
     p, z2 = successes / n, Z95**2
@@ -120,7 +130,7 @@ def decide(
     blocking: Sequence[str] = (),
     *,
     unproven: Sequence[str] = (),
-    hidden: float = 0.0,
+    hidden: Hidden = NOTHING,
     interval: str = "95 % interval",
 ) -> Decision:
     """Judge a run.
@@ -132,7 +142,7 @@ def decide(
         blocking: reasons not to believe the figures; any makes the verdict inconclusive.
         unproven: reasons why the run is too weak for its gate; any keeps it from passing. It may fail all the same:
             more evidence would only break more.
-        hidden: points of robust accuracy that the checks may have missed; no gate passes by them.
+        hidden: what the checks may have missed; no gate passes by it.
         interval: what the reasons call both.
 
     """
@@ -154,40 +164,33 @@ def decide(
     return Decision(verdict, reasons)
 
 
-def _fail_under(least: float, robust: Interval | None, hidden: float, interval: str) -> Decision:
+def _fail_under(least: float, robust: Interval | None, hidden: Hidden, interval: str) -> Decision:
     if robust is None:
         return Decision("inconclusive", ["no attack ran: there is no robust accuracy to judge"])
     low, high = robust
     ends, gate = f"its {interval} ({percent(low)} to {percent(high)})", percent(least)
-    if low - hidden >= least:
+    if low - hidden.points >= least:
         return Decision("passed", [f"robust accuracy is at least {gate}: the low end of {ends} reaches it"])
     if high < least:
         return Decision("failed", [f"robust accuracy is under {gate}: the high end of {ends} is below it"])
     if low >= least:
-        return Decision("inconclusive", [f"the low end of {ends} reaches {gate}, but {_hiding(hidden)}"])
+        return Decision("inconclusive", [f"the low end of {ends} reaches {gate}, but {hidden.words}"])
     return Decision("inconclusive", [f"robust accuracy may lie on either side of {gate}: {ends} spans it"])
 
 
-def _max_drop(most: float, difference: Interval | None, hidden: float, interval: str) -> Decision:
+def _max_drop(most: float, difference: Interval | None, hidden: Hidden, interval: str) -> Decision:
     if difference is None:
         return Decision(
             "inconclusive", ["the drop of robust accuracy cannot be judged: there is nothing to compare with"]
         )
     low, high = difference
     ends, gate = f"the {interval} of its change ({points(low)} to {points(high)})", points(most)
-    if low - hidden >= -most:
+    if low - hidden.points >= -most:
         return Decision("passed", [f"robust accuracy dropped by at most {gate}: the low end of {ends} is within"])
     if high < -most:
         return Decision("failed", [f"robust accuracy dropped by more than {gate}: the high end of {ends} is beyond"])
     if low >= -most:
-        return Decision("inconclusive", [f"the low end of {ends} is within {gate}, but {_hiding(hidden)}"])
+        return Decision("inconclusive", [f"the low end of {ends} is within {gate}, but {hidden.words}"])
     return Decision(
         "inconclusive", [f"robust accuracy may have dropped by more or by less than {gate}: {ends} spans it"]
-    )
-
-
-def _hiding(hidden: float) -> str:
-    return (
-        f"up to {points(hidden)} fell to the blind control or may hide from it, as it searches a sample: "
-        "add square to --attacks, or judge by aa, to search every image"
     )

@@ -1,13 +1,31 @@
-"""Figures in words, alike in every report, log line and message."""
+"""Figures and texts in words, alike in every report, log line and message."""
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+UNSEEN = {
+    **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
+    **dict.fromkeys(range(0xD800, 0xE000), "?"),  # halves of a sign, which no file can hold
+    **dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"), " "),
+}
+"""What moves the cursor, colours the rest or turns its direction, and what is shown in its place."""
 
 
 def printable(text: str) -> str:
-    """Return a text from outside on one line, with '?' for what would move the cursor or colour the rest."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
+    """Return a text from outside on one line, with '?' for what a reader would not see but feel."""
+    return text.translate(UNSEEN)
+
+
+def printable_lines(text: str) -> str:
+    """Return the same of a text that may have lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def timestamp() -> str:
@@ -54,3 +72,8 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def to_go_on(out: Path) -> str:
+    """Return what to do about a run that is stopped, and did a part of its work in `out`."""
+    return f"what is done is kept; to go on: the same command with --out {shlex.quote(str(out))} --resume"

@@ -1,7 +1,18 @@
 """What holds for all tests."""
 
+import os
+
 from hypothesis import settings
 
 # A deadline would make a busy machine fail them: no test here is timed.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_configure(config):
+    """Tests mean the CPU, but those that are marked `gpu`: what picks its device finds none, in every process.
+
+    Run those by `-m gpu`.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -7,10 +7,11 @@ A Hugging Face model card: metadata in YAML, with the training run's figures as 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import EVALUATION
+from runtime.markdown import code, escape, table
 from runtime.words import percent, radius
 
 if TYPE_CHECKING:
@@ -39,79 +40,52 @@ def _sections(manifest: Manifest) -> Iterator[list[str]]:
     if manifest.packed:
         yield _packed(manifest, manifest.packed)
     yield _verification(manifest)
-    yield ["## Files", "", "| file | bytes | sha256 |", "|---|---|---|"] + [
-        f"| {name} | {entry.size} | `{entry.sha256}` |" for name, entry in sorted(manifest.files.items())
-    ]
+    files = [(escape(name), str(entry.size), f"`{entry.sha256}`") for name, entry in sorted(manifest.files.items())]
+    yield ["## Files", "", table(("file", "bytes", "sha256"), files)]
 
 
 def _metadata(manifest: Manifest) -> list[str]:
+    """Return the metadata as JSON, which is YAML but for signs that are not printed."""
+    metadata: dict[str, Any] = {
+        "library_name": "onnx",
+        "pipeline_tag": "image-classification",
+        "tags": ["onnx", "adversarial-robustness", "edgeproof"],
+    }
+    if manifest.reference:
+        metadata["model-index"] = [{"name": manifest.name, "results": _results(manifest, manifest.reference)}]
+    text = json.dumps(metadata, ensure_ascii=False, indent=2)
+    signs = (sign if sign.isprintable() or sign == "\n" else f"\\U{ord(sign):08x}" for sign in text)
+    return ["---", "".join(signs), "---"]
+
+
+def _results(manifest: Manifest, reference: Reference) -> list[dict[str, Any]]:
+    """Return the figures of training, and how far each precision predicts what the trained network does."""
+    data, threat = manifest.evaluation, manifest.threat_model
+    trained_on = manifest.provenance.training_data.name if manifest.provenance else data.name
+    accuracies = {
+        "clean accuracy": reference.clean,
+        f"accuracy under PGD, {threat.norm}, eps {radius(threat.eps)}": reference.pgd,
+    }
+    agreements = {
+        f"same prediction as the trained network, {name}": parity.prediction_agreement
+        for name, parity in _parities(manifest).items()
+    }
     return [
-        "---",
-        "library_name: onnx",
-        "pipeline_tag: image-classification",
-        "tags:",
-        "- onnx",
-        "- adversarial-robustness",
-        "- edgeproof",
-        *(_model_index(manifest, manifest.reference) if manifest.reference else []),
-        "---",
+        _result(trained_on, f"{reference.n} hold-out images", "accuracy", accuracies),
+        *([_result(data.name, f"{data.n} images", "agreement", agreements)] if agreements else []),
     ]
 
 
-def _model_index(manifest: Manifest, reference: Reference) -> list[str]:
-    origin = manifest.provenance
-    data = origin.training_data.name if origin else manifest.evaluation.name
-    threat = manifest.threat_model
-    return [
-        "model-index:",
-        f"- name: {_text(manifest.name)}",
-        "  results:",
-        "  - task:",
-        "      type: image-classification",
-        "    dataset:",
-        f"      name: {_text(f'{data}, {reference.n} hold-out images')}",
-        f"      type: {_text(data)}",
-        "    metrics:",
-        "    - name: clean accuracy",
-        "      type: accuracy",
-        f"      value: {reference.clean}",
-        f"    - name: {_text(f'accuracy under PGD, {threat.norm}, eps {radius(threat.eps)}')}",
-        "      type: accuracy",
-        f"      value: {reference.pgd}",
-        *_agreement(manifest),
-    ]
-
-
-def _agreement(manifest: Manifest) -> list[str]:
-    """Return a second result of the model-index: how far each precision predicts what the trained network does."""
-    parities, data = _parities(manifest), manifest.evaluation
-    if not parities:
-        return []
-    lines = [
-        "  - task:",
-        "      type: image-classification",
-        "    dataset:",
-        f"      name: {_text(f'{data.name}, {data.n} images')}",
-        f"      type: {_text(data.name)}",
-        "    metrics:",
-    ]
-    for name, parity in parities.items():
-        lines += [
-            f"    - name: {_text(f'same prediction as the trained network, {name}')}",
-            "      type: agreement",
-            f"      value: {parity.prediction_agreement}",
-        ]
-    return lines
+def _result(data: str, images: str, kind: str, figures: dict[str, float]) -> dict[str, Any]:
+    return {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": f"{data}, {images}", "type": data},
+        "metrics": [{"name": name, "type": kind, "value": value} for name, value in figures.items()],
+    }
 
 
 def _parities(manifest: Manifest) -> dict[str, Parity]:
     return {name: graph.parity for name, graph in manifest.graphs.items() if graph.parity}
-
-
-def _text(text: str) -> str:
-    """Return a text as YAML, whatever is in it: JSON's strings are YAML's, but for signs that are not printed."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(sign if sign.isprintable() else f"\\U{ord(sign):08x}" for sign in quoted)
 
 
 def _what_it_is(manifest: Manifest) -> list[str]:
@@ -121,7 +95,7 @@ def _what_it_is(manifest: Manifest) -> list[str]:
         f"Input: `input`, float32, [batch, {image.channels}, {image.height}, {image.width}] in [0, 1]; "
         "the normalisation is inside the graph.",
         *([f"Pictures were {manifest.preprocessing.in_words()}."] if manifest.preprocessing else []),
-        f"Output: `logits` of {len(manifest.classes)} classes, in this order: {', '.join(manifest.classes)}.",
+        f"Output: `logits` of {len(manifest.classes)} classes, in this order: {escape(', '.join(manifest.classes))}.",
     ]
 
 
@@ -144,10 +118,7 @@ def _figures(reference: Reference | None) -> list[str]:
         "",
         f"Measured in training ({reference.checkpoint} checkpoint) on {reference.n} hold-out images:",
         "",
-        "| | accuracy |",
-        "|---|---|",
-        f"| clean | {percent(reference.clean)} |",
-        f"| PGD | {percent(reference.pgd)} |",
+        table(("", "accuracy"), (("clean", percent(reference.clean)), ("PGD", percent(reference.pgd)))),
         "",
         "PGD gives an upper bound on robust accuracy: stronger attacks find more. What counts is what "
         "`edgeproof verify` measures on the device.",
@@ -155,18 +126,22 @@ def _figures(reference: Reference | None) -> list[str]:
 
 
 def _precisions(manifest: Manifest) -> list[str]:
+    rows = [
+        (
+            name,
+            PRECISIONS[name].says if name in PRECISIONS else name,
+            _ranges(graph.calibration),
+            str(manifest.files[graph.forward].size),
+            "ships" if name == manifest.ships else "",
+        )
+        for name, graph in manifest.graphs.items()
+    ]
     return [
         "## Precisions",
         "",
         "The precision is in the graph; `input` and `logits` are float32 in each.",
         "",
-        "| precision | computes in | ranges | bytes | |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {PRECISIONS[name].says if name in PRECISIONS else name} | {_ranges(graph.calibration)} "
-            f"| {manifest.files[graph.forward].size} | {'ships' if name == manifest.ships else ''} |"
-            for name, graph in manifest.graphs.items()
-        ),
+        table(("precision", "computes in", "ranges", "bytes", ""), rows),
         *_staircases(manifest),
     ]
 
@@ -176,7 +151,7 @@ def _staircases(manifest: Manifest) -> list[str]:
     stepped = {name: graph.staircases for name, graph in manifest.graphs.items() if graph.staircases}
     if not stepped:
         return []
-    lines = (f"- {name}: {', '.join(f'`{node}`' for node in nodes)}" for name, nodes in stepped.items())
+    lines = (f"- {name}: {', '.join(map(code, nodes))}" for name, nodes in stepped.items())
     return ["", "The gradient goes straight through these nodes, which answer in steps: it is a surrogate.", "", *lines]
 
 
@@ -184,14 +159,17 @@ def _ranges(calibration: Calibrated | None) -> str:
     if calibration is None:
         return ""
     kept = f"; in fp16: {', '.join(calibration.kept_fp16)}" if calibration.kept_fp16 else ""
-    return f"{calibration.method} on {calibration.data.n} images{kept}"
+    return escape(f"{calibration.method} on {calibration.data.n} images{kept}")
 
 
 def _parity(parities: dict[str, Parity]) -> list[str]:
     rows = [
-        f"| {name} | {p.max_logit_error:.1e} (at most {p.max_logit_error_limit:.0e}) "
-        f"| {percent(p.prediction_agreement, 2)} (at least {percent(p.prediction_agreement_limit)}) "
-        f"| {_gradient_error(p)} |"
+        (
+            name,
+            f"{p.max_logit_error:.1e} (at most {p.max_logit_error_limit:.0e})",
+            f"{percent(p.prediction_agreement, 2)} (at least {percent(p.prediction_agreement_limit)})",
+            _gradient_error(p),
+        )
         for name, p in parities.items()
     ]
     return [
@@ -199,9 +177,7 @@ def _parity(parities: dict[str, Parity]) -> list[str]:
         "",
         "On the evaluation images, relative to the largest value:",
         "",
-        "| precision | largest logit error | same prediction | median gradient error |",
-        "|---|---|---|---|",
-        *rows,
+        table(("precision", "largest logit error", "same prediction", "median gradient error"), rows),
     ]
 
 
@@ -215,10 +191,11 @@ def _packed(manifest: Manifest, packed: Packed) -> list[str]:
     return [
         "## Origin",
         "",
-        f"Packed from {packed.file} (sha256 `{packed.sha256}`, opset {packed.opset}); how it was trained is not known.",
+        f"Packed from {escape(packed.file)} (sha256 `{packed.sha256}`, opset {packed.opset}); "
+        "how it was trained is not known.",
         "What was done to its graph:",
         "",
-        *(f"- {change}" for change in packed.changes or ("nothing but renaming and folding constants",)),
+        *(f"- {escape(change)}" for change in packed.changes or ("nothing but renaming and folding constants",)),
         *_calibrations(manifest),
     ]
 
@@ -230,7 +207,7 @@ def _origin(manifest: Manifest) -> list[str]:
     return [
         "## Origin",
         "",
-        f"- training data: {data.name}, {data.n} images, sha256 `{data.sha256}`",
+        f"- training data: {escape(data.name)}, {data.n} images, sha256 `{data.sha256}`",
         *_calibrations(manifest),
         f"- recipe: sha256 `{origin.recipe_sha256}` (resolved, in manifest.json)",
         f"- checkpoint: sha256 `{origin.checkpoint_sha256}`",
@@ -241,7 +218,7 @@ def _origin(manifest: Manifest) -> list[str]:
 
 def _calibrations(manifest: Manifest) -> list[str]:
     return [
-        f"- calibration of {name}: {used.data.name}, {used.data.n} images, sha256 `{used.data.sha256}`"
+        f"- calibration of {name}: {escape(used.data.name)}, {used.data.n} images, sha256 `{used.data.sha256}`"
         for name, graph in manifest.graphs.items()
         if (used := graph.calibration)
     ]

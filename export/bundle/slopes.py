@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.attacks.noise import shuffled
 from runtime.checks.gradient import untrue
 from runtime.suite.campaign import hold_gradient
 from runtime.suite.scrutiny import most_tolerated
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 IMAGES = 64
-"""The gradient is held to the artifact on the first so many."""
+"""The gradient is held to the artifact on so many, drawn at random."""
 BATCH = 64
 
 
@@ -25,7 +26,7 @@ def untrue_slopes(session: Session, images: ImageSet, classes: int, eps: float) 
 
     Over eps/2 an honest network that is not robust may curve, and no attack has told yet which images stand.
     """
-    sample = np.arange(min(IMAGES, len(images)))
+    sample = np.sort(shuffled(0, len(images))[:IMAGES])
     test = hold_gradient(Target(session, images, classes, BATCH), sample, eps=eps)
     if test is None or not (test.surrogate or (test.apart_near or 0) > most_tolerated(test.n)):
         return ()

@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, version_converter
+from onnx import ModelProto, TensorProto
 
 from export.foreign.batch import free_batch
 from export.foreign.ends import Step, attach_input, attach_output
-from export.foreign.softmax import before_softmax
-from export.graph.floating import REAL
-from export.graph.passes import OPSETS, opset_of
-from runtime.errors import BadData, BadModel, first_line
+from export.foreign.interface import BYTES, TAKEN, Interface, interface_of
+from export.foreign.opsets import raised
+from export.foreign.output import output_of
+from export.foreign.softmax import CUTS, OF_ONE_NUMBER, before_softmax
+from export.foreign.unbatched import behind_batch, give_batch
+from export.graph.passes import to_bytes
+from runtime.bundle.graph_facts import graph_facts
+from runtime.errors import BadData
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from export.foreign.batch_values import Values
     from runtime.images.image_set import Layout
-
-OLDEST = 9
-"""The first opset whose batch normalisation and pooling mean what they mean today."""
-
-
-@dataclass(frozen=True)
-class Interface:
-    """How the model itself takes images and answers.
-
-    Args:
-        name: of its input.
-        output: name of the output with a number for every class.
-        batch: the only batch it takes, or None.
-        layout: where its input has the channels.
-        kind: element type of its input, a key of REAL.
-
-    """
-
-    name: str
-    output: str
-    batch: int | None
-    layout: Layout
-    kind: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +32,8 @@ class Adapted:
 
     Args:
         model: opset 18 to 20, `input` [batch, C, H, W] float32 to `logits` [batch, K] float32.
-        interface: of the model as it was.
+        interface: how the model as it was takes images.
+        output: the one of its own that was kept.
         cut: what was cut off at its end, a key of `export.foreign.softmax.CUTS`, or None.
         changes: everything that was done to it, in words.
 
@@ -60,6 +41,7 @@ class Adapted:
 
     model: ModelProto
     interface: Interface
+    output: str
     cut: str | None
     changes: tuple[str, ...]
 
@@ -68,9 +50,11 @@ def adapt(
     original: ModelProto,
     image: tuple[int, int, int],
     *,
-    layout: Layout | None,
-    mean: Sequence[float],
-    std: Sequence[float],
+    layout: Layout | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    bgr: bool = False,
+    output: str | None = None,
 ) -> Adapted:
     """Return a copy of a classifier behind edgeproof's interface.
 
@@ -80,130 +64,73 @@ def adapt(
         layout: where its input has the channels, if its shape does not tell.
         mean: taken off each channel, and
         std: divided by; empty where the model wants images in [0, 1] as they are.
+        bgr: whether it takes blue first.
+        output: its output with a number for each class, if their shapes do not tell.
 
     Raises:
-        BadModel: another number of inputs or outputs, an opset that cannot be raised, or a graph that cannot be
-            freed of its batch.
-        BadData: the model takes images of another shape.
+        BadModel: another number of inputs, outputs that do not tell, an opset that cannot be raised, or a graph that
+            cannot be freed of its batch.
+        BadData: the model takes images of another shape, of other channels, or bytes and no normalisation.
 
     """
     changes: list[str] = []
-    model = _raised(original, changes)
-    interface = _interface(model, image, layout)
-    channels, height, width = image
-    sizes = (channels, height, width) if interface.layout == "nchw" else (height, width, channels)
-    graph = free_batch(model, {interface.name: (interface.batch or 1, *sizes)})
+    model = raised(original, changes)
+    interface = interface_of(model, image, layout)
+    if interface.batch == 1 and len(interface.shape) == 2 and behind_batch(model, (1, *interface.shape)):
+        interface = replace(interface, batch=0, shape=(1, *interface.shape))  # that 1 is the channel of a grey image
+    inner = give_batch(model, interface.shape) if interface.batch == 0 else interface.shape
+    graph = free_batch(model, {interface.name: (interface.batch or 1, *inner)})
     if interface.batch is not None:
-        changes.append(f"a batch of {interface.batch} made dynamic")
-    output, classes = _output(model, graph, changes)
-    interface = replace(interface, output=output)
-    logits, cut = before_softmax(graph, output, classes)
+        changes.append(
+            f"a batch of {interface.batch} made dynamic" if interface.batch else "an axis for the batch added"
+        )
+    graph.refuse_unknown(info.name for info in model.graph.output)
+    output, numbers = output_of(model, graph, output, changes)
+    logits, cut = before_softmax(graph, output, numbers)
     if cut:
-        changes.append(f"the {cut} at its end cut off: it hides the gradient and keeps the order of the classes")
-    attach_input(model, interface.name, image, _front(interface, mean, std, changes))
-    attach_output(model, logits, classes, _back(graph, logits))
-    return Adapted(model, interface, cut, tuple(changes))
+        changes.append(CUTS[cut].words)
+    attach_input(model, interface.name, image, _front(interface, inner, image, mean, std, bgr, changes))
+    attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut))
+    if graph_facts(to_bytes(model)).ranges_of_batch:
+        changes.append("its quantisation takes its range from the whole batch: every image is run by itself")
+    return Adapted(model, interface, output, cut, tuple(changes))
 
 
-def _raised(original: ModelProto, changes: list[str]) -> ModelProto:
-    """Return a copy with an opset that edgeproof works with."""
-    opset = opset_of(original)
-    model = ModelProto()
-    model.CopyFrom(original)
-    if opset in OPSETS:
-        model.ir_version = max(model.ir_version, 8)
-        return model
-    target = OPSETS[0] if opset < OPSETS[0] else OPSETS[-1]
-    hint = f"export it again with opset {OPSETS[0]} to {OPSETS[-1]}, which TensorRT 10 parses too"
-    if opset < OLDEST:
-        raise BadModel(f"the model has opset {opset}; edgeproof takes {OLDEST} and later", hint=hint)
-    try:
-        converted: ModelProto = version_converter.convert_version(model, target)
-    except Exception as error:  # the converter's own errors share no base but this one
-        raise BadModel(
-            f"the model's opset {opset} cannot be brought to {target}: {first_line(error)}", hint=hint
-        ) from None
-    converted.ir_version = max(model.ir_version, 8)
-    changes.append(f"opset {opset} brought to {target}")
-    return converted
+def _front(
+    interface: Interface,
+    inner: tuple[int, ...],
+    image: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    bgr: bool,
+    changes: list[str],
+) -> list[Step]:
+    """Return what stands between images in [0, 1], channels first, and the model's own input of [batch, *inner]."""
+    steps = _pixels(interface, mean, std, changes)
+    if bgr:
+        if image[0] != 3:
+            raise BadData(f"--bgr is of images in colour, these have {image[0]} channels", hint="leave it out")
+        steps.append(Step("Gather", (np.asarray([2, 1, 0]),), {"axis": 1}))
+        changes.append("blue put first for it, as it takes it; mean and deviation are of red first")
+    if interface.layout == "nhwc":
+        steps.append(Step("Transpose", attributes={"perm": [0, 2, 3, 1]}))
+        changes.append("channels moved last for it, as it takes them")
+    if len(inner) != 3:
+        steps.append(Step("Reshape", (np.asarray([0, *inner], np.int64),)))
+        changes.append(f"images brought to {' x '.join(map(str, inner))} for it, as it takes them")
+    if interface.kind not in (TensorProto.FLOAT, BYTES):
+        steps.append(Step("Cast", attributes={"to": interface.kind}))
+        changes.append(f"images cast to {TAKEN[interface.kind]} for it")
+    return steps
 
 
-def _interface(model: ModelProto, image: tuple[int, int, int], layout: Layout | None) -> Interface:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [info for info in model.graph.input if info.name not in constants]
-    if len(inputs) != 1:
-        raise BadModel(
-            f"the model has the inputs {', '.join(info.name for info in inputs) or 'none'}",
-            hint="an image classifier has one, the images",
-        )
-    name, kind = inputs[0].name, inputs[0].type.tensor_type.elem_type
-    if kind not in REAL:
-        raise BadModel(
-            f"the input {name!r} is {TensorProto.DataType.Name(kind).lower()}, not floating-point",
-            hint="export the model without the conversion from bytes; --std 1/255 feeds values up to 255",
-        )
-    dims = _dims(inputs[0])
-    if dims is not None and len(dims) != 4:
-        raise BadModel(f"the input {name!r} has {len(dims)} dimensions", hint="images have a batch axis and three more")
-    batch, *sizes = dims or (None, None, None, None)
-    return Interface(name, "", batch, _layout(tuple(sizes), image, layout), kind)
-
-
-def _dims(info: ValueInfoProto) -> tuple[int | None, ...] | None:
-    """Return the sizes of a value, None for each that is not fixed; None where not even their number is known."""
-    tensor = info.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
-
-
-def _layout(sizes: tuple[int | None, ...], image: tuple[int, int, int], preferred: Layout | None) -> Layout:
-    """Return the layout in which the images fit the model; where both do, the preferred one, or channels first.
-
-    Raises:
-        BadData: neither does.
-
-    """
-    channels, height, width = image
-    shapes: dict[Layout, tuple[int, ...]] = {"nchw": image, "nhwc": (height, width, channels)}
-    fitting = [
-        layout
-        for layout, shape in shapes.items()
-        if all(own in (None, size) for own, size in zip(sizes, shape, strict=True))
-    ]
-    if not fitting:
-        wanted = " x ".join("?" if size is None else str(size) for size in sizes)
-        raise BadData(
-            f"the images are {channels} x {height} x {width} (channels first), the model takes {wanted}",
-            hint="bring the images to the model's size first: edgeproof does not resize",
-        )
-    return preferred if preferred in fitting else fitting[0]
-
-
-def _output(model: ModelProto, graph: Values, changes: list[str]) -> tuple[str, int]:
-    """Return the output that has a number for each class, and how many those are."""
-    fitting = {}
-    for info in model.graph.output:
-        sizes, axis = graph.sizes(info.name), graph.batch_axis(info.name)
-        if sizes and axis == 0 and max(sizes[1:], default=0) == math.prod(sizes[1:]) and graph.kind(info.name) in REAL:
-            fitting[info.name] = max(sizes[1:])
-    names = ", ".join(info.name for info in model.graph.output)
-    if len(fitting) != 1:
-        what = "; ".join(f"{info.name}: {list(graph.sizes(info.name) or ['?'])}" for info in model.graph.output)
-        raise BadModel(
-            f"none of the outputs, or more than one, has a number for each class ({what})",
-            hint="leave one output, [batch, classes], and a batch axis that nothing inside removes",
-        )
-    ((output, classes),) = fitting.items()
-    if classes < 2:
-        raise BadModel(f"the output {output!r} has one number: an attack needs two classes", hint="give it two logits")
-    if len(model.graph.output) > 1:
-        changes.append(f"of the outputs {names} only {output} kept")
-    return output, classes
-
-
-def _front(interface: Interface, mean: Sequence[float], std: Sequence[float], changes: list[str]) -> list[Step]:
-    """Return what stands between images in [0, 1], channels first, and the model's own input."""
+def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], changes: list[str]) -> list[Step]:
+    """Return what makes of pixels in [0, 1] the numbers that the model takes: normalised, or bytes."""
+    if interface.kind == BYTES:
+        if len(mean) or len(std):
+            raise BadData("the model takes bytes and normalises by itself", hint="leave --mean and --std out")
+        changes.append("images brought to bytes for it: each pixel is rounded to the nearest")
+        return [Step("Mul", (np.asarray(255, np.float32),)), Step("Round"), Step("Cast", attributes={"to": BYTES})]
     steps = [
         Step(op, (np.asarray(values, np.float32).reshape(-1, 1, 1),))
         for op, values in (("Sub", mean), ("Div", std))
@@ -211,18 +138,18 @@ def _front(interface: Interface, mean: Sequence[float], std: Sequence[float], ch
     ]
     if steps:
         changes.append("the normalisation put before it")
-    if interface.layout == "nhwc":
-        steps.append(Step("Transpose", attributes={"perm": [0, 2, 3, 1]}))
-        changes.append("channels moved last for it, as it takes them")
-    if interface.kind != TensorProto.FLOAT:
-        steps.append(Step("Cast", attributes={"to": interface.kind}))
-        changes.append(f"images cast to {REAL[interface.kind]} for it")
     return steps
 
 
-def _back(graph: Values, logits: str) -> list[Step]:
+def _back(graph: Values, logits: str, cut: str | None) -> list[Step]:
     """Return what stands between the model's own logits and float32 [batch, K]."""
-    steps = [] if len(graph.sizes(logits) or ()) == 2 else [Step("Flatten", attributes={"axis": 1})]
+    sizes, steps = graph.sizes(logits) or (), []
+    if len(sizes) == 1:
+        steps.append(Step("Unsqueeze", (np.asarray([1]),)))
+    elif len(sizes) != 2:
+        steps.append(Step("Flatten", attributes={"axis": 1}))
     if graph.kind(logits) != TensorProto.FLOAT:
         steps.append(Step("Cast", attributes={"to": TensorProto.FLOAT}))
+    if cut in OF_ONE_NUMBER:
+        steps.append(Step("Mul", (np.asarray([OF_ONE_NUMBER[cut]], np.float32),)))
     return steps

@@ -6,15 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TypeProto, helper, numpy_helper
 
 from export.foreign.batch_rewrites import REWRITES
 from export.foreign.batch_values import Sizes, Values
-from export.graph.constants import evaluate_node, is_folded
-from export.graph.passes import opset_of
+from export.graph.constants import ONNX, evaluate_node, is_folded
+from export.graph.inference import infer_node
+from runtime.errors import BadModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 FOLDED_AT_MOST = 2**22
@@ -27,7 +28,6 @@ class FreedGraph(Values):
     def __init__(self, model: ModelProto, sizes: Mapping[str, Sizes]) -> None:
         super().__init__(model, sizes)
         self.nodes: list[NodeProto] = []
-        self._opset = opset_of(model)
 
     def free(self) -> None:
         """Rewrite the model in place."""
@@ -56,6 +56,17 @@ class FreedGraph(Values):
         del graph.input[:]
         graph.input.extend(inputs)
 
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """Raise `BadModel` where nothing is known of a value because ONNX Runtime does not know a node before it."""
+        if any(self.sizes(name) is None for name in names):
+            for node in self.nodes:
+                if node.domain not in ONNX and all(self.sizes(name) is None for name in node.output):
+                    raise BadModel(
+                        f"node {node.name or node.output[0]!r} ({node.op_type}) of the domain {node.domain}: ONNX "
+                        "Runtime tells no shape of it",
+                        hint="it may be another device's, or of a library that is not loaded: export it without",
+                    )
+
     def _fold_shape(self, node: NodeProto) -> None:
         sizes = self.sizes(node.input[0]) or ()
         start, end = (
@@ -73,18 +84,7 @@ class FreedGraph(Values):
         return math.prod(self._known(node.output[0], self._types) or ()) <= FOLDED_AT_MOST
 
     def _infer(self, node: NodeProto, types: dict[str, TypeProto]) -> None:
-        """Infer the types of a node's outputs; what cannot be inferred is left out."""
-        data = {name: self.constants[name] for name in node.input if name in self.constants}
-        known = {name: types[name] for name in node.input if name in types}
-        known |= {name: helper.make_tensor_type_proto(t.data_type, list(t.dims)) for name, t in data.items()}
-        try:
-            schema = defs.get_schema(node.op_type, self._opset, node.domain)
-            inferred = shape_inference.infer_node_outputs(
-                schema, node, known, data, opset_imports=list(self.model.opset_import)
-            )
-        except (defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError):
-            return
-        types.update(inferred)
+        infer_node(node, types, self.constants, self.model)
 
 
 def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> FreedGraph:

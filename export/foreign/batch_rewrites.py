@@ -138,6 +138,18 @@ def _resize(graph: Values, node: NodeProto) -> list[NodeProto]:
     return [_with_inputs(node, *given, axes=axes)]
 
 
+def _recurrent(graph: Values, node: NodeProto) -> list[NodeProto]:
+    """Leave out first states of zeros, which name a batch: they are what is taken where none is given."""
+    inputs = list(node.input)
+    for position in (5, 6):
+        given = graph.value(inputs[position]) if len(inputs) > position else None
+        if given is not None and not given.any():
+            inputs[position] = ""
+    while not inputs[-1]:
+        inputs.pop()
+    return [_with_inputs(node, *inputs)]
+
+
 def _with_inputs(node: NodeProto, *inputs: str, **attributes: Any) -> NodeProto:
     changed = NodeProto()
     changed.CopyFrom(node)
@@ -152,7 +164,10 @@ def _with_inputs(node: NodeProto, *inputs: str, **attributes: Any) -> NodeProto:
 REWRITES: dict[str, Callable[[Values, NodeProto], list[NodeProto]]] = {
     "Concat": _concat,
     "Expand": _expand,
+    "GRU": _recurrent,
     "Gather": _gather,
+    "LSTM": _recurrent,
+    "RNN": _recurrent,
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,

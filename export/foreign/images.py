@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from export.foreign.interface import dims_of, image_input
 from runtime.errors import BadData
 from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates
 from runtime.images.find import find_images
@@ -67,10 +68,9 @@ def class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[
 
 def _channels(model: ModelProto) -> int | None:
     """Return the channels that a model takes, where its shape tells: a folder is read in grey or colour."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for info in model.graph.input:
-        dims: list[int] = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
-        plain = {dims[axis] for axis in (1, -1) if len(dims) == 4} & set(PLAIN_CHANNELS)
-        if info.name not in constants and len(plain) == 1:
-            return plain.pop()
-    return None
+    dims = dims_of(image_input(model)) or ()
+    if len(dims) == 3 and dims[0] is None:
+        return 1
+    ends = {4: (1, -1), 3: (0, -1)}.get(len(dims), ())
+    plain = {dims[axis] for axis in ends} & set(PLAIN_CHANNELS)
+    return plain.pop() if len(plain) == 1 else None

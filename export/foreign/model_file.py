@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
-from onnx import ModelProto, checker, external_data_helper, inliner
+from google.protobuf.message import DecodeError, Message
+from onnx import ModelProto, TensorProto, checker, external_data_helper, inliner
 
+from export.graph.sorting import sort_nodes
 from runtime.errors import BadModel, first_line
 from runtime.files import sha256
-
-if TYPE_CHECKING:
-    from onnx import TensorProto
 
 LARGEST = 2**31 - 2**20
 """Bytes of a model with its weights: one protobuf message ends at 2 GiB, and the gradient graph is one."""
 
 
 def read_model(path: Path) -> ModelProto:
-    """Read an ONNX file, its external weights, and its local functions into one graph.
+    """Read an ONNX file, its external weights, and its local functions into one graph, its nodes sorted.
 
     Raises:
         BadModel: it cannot be read, is no ONNX, is damaged or too large; or its weights lie outside its
@@ -35,6 +34,7 @@ def read_model(path: Path) -> ModelProto:
     if not model.graph.node or not model.opset_import:
         raise BadModel(f"{path} holds no ONNX graph", hint="export or copy it again")
     _load_external(model, path)
+    sort_nodes(model.graph)
     try:
         checker.check_model(model)
         return inliner.inline_local_functions(model) if model.functions else model
@@ -70,8 +70,13 @@ def _load_external(model: ModelProto, path: Path) -> None:
         del tensor.external_data[:]
 
 
-def _external(model: ModelProto) -> list[TensorProto]:
-    return [t for t in external_data_helper._get_all_tensors(model) if external_data_helper.uses_external_data(t)]
+def _external(message: Message) -> list[TensorProto]:
+    """Return the tensors anywhere in a model, also those of functions and sparse ones, whose values are in files."""
+    if isinstance(message, TensorProto):
+        return [message] if message.data_location == TensorProto.EXTERNAL else []
+    inside = (value for field, value in message.ListFields() if field.message_type)
+    parts = (value if isinstance(value, Sequence) else [value] for value in inside)
+    return [tensor for part in chain.from_iterable(parts) for tensor in _external(part)]
 
 
 def _external_file(tensor: TensorProto, path: Path) -> Path:

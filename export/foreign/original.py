@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.foreign.softmax import CUTS, ties
-from export.graph.floating import REAL
-from export.graph.passes import to_bytes
+from export.foreign.interface import BYTES, TAKEN
+from export.foreign.softmax import CUTS, ONE_LOGIT, ties
+from export.graph.passes import refuse_nan, to_bytes
 from runtime.backends.providers import FATAL, load_onnxruntime
+from runtime.bundle.graph_facts import graph_facts
 from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
 
@@ -37,15 +38,19 @@ class Original:
         adapted: what was made of it.
         mean: taken off each channel before it sees them, and
         std: divided by; empty where it wants them as they are.
+        bgr: whether it takes blue first.
 
     Raises:
         BadModel: ONNX Runtime cannot load it.
 
     """
 
-    def __init__(self, model: ModelProto, adapted: Adapted, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._interface, self.cut = adapted.interface, adapted.cut
+    def __init__(
+        self, model: ModelProto, adapted: Adapted, mean: Sequence[float], std: Sequence[float], *, bgr: bool = False
+    ) -> None:
+        self._interface, self._output, self.cut, self._bgr = adapted.interface, adapted.output, adapted.cut, bgr
         self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
+        self._alone = graph_facts(to_bytes(model)).ranges_of_batch
         onnxruntime = load_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
@@ -56,30 +61,42 @@ class Original:
 
     def outputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return its own outputs [B, K] to images [B, C, H, W], in its own batches."""
-        size = self._interface.batch or BATCH
+        batch = self._interface.batch
+        size = 1 if self._alone or batch == 0 else batch or BATCH
         rows = []
         for start in range(0, len(x), size):
             part = x[start : start + size]
-            full = part if self._interface.batch is None else np.resize(part, (size, *x.shape[1:]))
+            full = np.resize(part, (batch, *x.shape[1:])) if batch else part
             rows.append(self._run(full)[: len(part)])
         return np.concatenate(rows)
 
     def own(self, logits: NDArray[np.float32]) -> NDArray[Any]:
         """Return what the original would answer where the packed graph answers `logits`."""
-        return CUTS[self.cut](logits) if self.cut else logits
+        return CUTS[self.cut].own(logits) if self.cut else logits
+
+    def scores(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Return a number for each class [B, K] of what the original answered; the largest is its class."""
+        return CUTS[self.cut].scores(outputs) if self.cut else outputs
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        own = self._interface
+        if own.kind == BYTES:
+            x = np.rint(255 * x)
         if self._mean.size:
             x = x - self._mean
         if self._std.size:
             x = x / self._std
-        if self._interface.layout == "nhwc":
+        if self._bgr:
+            x = x[:, ::-1]
+        if own.layout == "nhwc":
             x = x.transpose(0, 2, 3, 1)
-        feeds = {self._interface.name: np.ascontiguousarray(x, REAL[self._interface.kind])}
+        taken = x.reshape(own.shape if own.batch == 0 else (len(x), *own.shape))
+        feeds = {own.name: np.ascontiguousarray(taken, TAKEN[own.kind])}
         try:
-            (answer,) = self._session.run([self._interface.output], feeds)
+            (answer,) = self._session.run([self._output], feeds)
         except Exception as error:  # as above
             raise BadModel(f"the model fails on these images: {first_line(error)}", hint="is --layout right?") from None
+        refuse_nan(answer, "outputs")
         return np.asarray(answer, np.float32).reshape(len(x), -1)
 
 
@@ -98,15 +115,27 @@ def measure_packed(
     x = images.as_float(slice(0, COMPARED))
     logits = np.concatenate([session.logits(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
     expected = original.outputs(x)
-    tied = ties(expected) if original.cut else 0
+    if original.cut == ONE_LOGIT:
+        refuse_probability(expected)
+    scores = original.scores(expected)
+    tied = ties(scores) if original.cut else 0
     parity = Parity(
         max_logit_error=_error(original.own(logits), expected),
         max_logit_error_limit=limits.logit,
-        prediction_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
+        prediction_agreement=float(np.mean(logits.argmax(axis=1) == scores.argmax(axis=1))),
         prediction_agreement_limit=limits.agreement,
     )
     said = f"the original's output is saturated in {tied} of {len(x)} images: its largest numbers are equal there"
     return parity, (said,) if tied else ()
+
+
+def refuse_probability(outputs: NDArray[Any]) -> None:
+    """Raise `BadModel` where one number [B, 1], taken for a logit, looks like a probability: all are in [0, 1]."""
+    if (outputs >= 0).all() and (outputs <= 1).all():
+        raise BadModel(
+            "the model's one number lies between 0 and 1 on every image: it may be a probability and no logit",
+            hint="end the model at its logit, or at the Sigmoid behind it: what else makes a probability is not known",
+        )
 
 
 def _error(outputs: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -17,13 +17,14 @@ from export.foreign.model_file import model_sha256, read_model
 from export.foreign.order import name_of
 from export.foreign.original import BATCH, Original, measure_packed
 from export.foreign.precisions import in_precisions
+from export.foreign.written import measure_written
 from export.graph.passes import classes_of, opset_of
 from export.limits import refuse_beyond_limits
 from export.precision.calibrate import Calibration, calibration_images
 from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Packed
 from runtime.files import check_new_directory
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,15 @@ def fit_to_images(read: Read) -> Fitted:
     wanted, images = read.order.wanted, read.images
     image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
     check_normalisation(wanted, image[0])
-    adapted = adapt(read.model, image, layout=wanted.layout, mean=wanted.mean, std=wanted.std)
+    adapted = adapt(
+        read.model,
+        image,
+        layout=wanted.layout,
+        mean=wanted.mean,
+        std=wanted.std,
+        bgr=wanted.bgr,
+        output=wanted.output,
+    )
     names = class_names(wanted.classes, images, classes_of(adapted.model))
     images = images.numbered(names)
     images.check_fits(image, names)
@@ -131,7 +140,8 @@ class Opened(Drawn):
 def open_original(drawn: Drawn) -> Opened:
     """Open the model as it came in ONNX Runtime."""
     wanted = drawn.order.wanted
-    return Opened(**vars(drawn), original=Original(drawn.model, drawn.adapted, wanted.mean, wanted.std))
+    original = Original(drawn.model, drawn.adapted, wanted.mean, wanted.std, bgr=wanted.bgr)
+    return Opened(**vars(drawn), original=original)
 
 
 @dataclass(frozen=True)
@@ -221,10 +231,11 @@ def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, t
     rounded = check_any_batch(name, candidate.forward, images)
     parity, tied = measure_packed(original, candidate.session, images, limits)
     refuse_beyond_limits(name, parity, tied)
+    written = measure_written(candidate, images, limits)
     untrue = untrue_slopes(candidate.session, images, len(converted.classes), converted.order.threat_model.eps)
     for remark in untrue:
-        log(f"the gradient of {name} is not to be believed: {remark}")
-    return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *untrue)
+        log.warning(f"the gradient of {name} is not to be believed: {remark}")
+    return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *written, *untrue)
 
 
 def _logits(session: Session, images: ImageSet) -> NDArray[np.float32]:

@@ -59,14 +59,17 @@ def in_precisions(
     if own == "int8" and set(names) - {own}:
         raise BadModel("the model is quantised: it has no fp32 or fp16 graph", hint="pack the model it was made of too")
     made: dict[str, Made] = {}
-    single: Candidate | None = None
+    single, simple = None, None
     for name in names or (own,):
         if name == own != "fp32":
             made[name] = Made(Candidate(prepare(model), differentiable))
             continue
         single = single or Candidate(prepare(in_float32(model)), differentiable)
-        candidate, calibrated = PRECISIONS[name].make(single, calibration)
-        made[name] = Made(candidate, single, tuple(_changes(name, kind, calibrated)), calibrated)
+        source = single
+        if name != "fp32" and single.differentiated is not single.forward:  # of operations that have other precisions
+            source = simple = simple or Candidate(single.differentiated, differentiable)
+        candidate, calibrated = PRECISIONS[name].make(source, calibration)
+        made[name] = Made(candidate, source, tuple(_changes(name, kind, calibrated)), calibrated)
     return made
 
 

@@ -1,8 +1,9 @@
-"""A softmax at the end of a classifier: found, and cut off where that keeps the order of the classes."""
+"""A softmax or sigmoid at the end of a classifier: found, and cut off where that keeps the order of the classes."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +24,24 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
     """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
 
     Sound because each keeps the order of the classes, but where it rounds several to one number. A softmax
-    must be over the classes and nothing else.
+    must be over the classes and nothing else. Of one number for two classes see `OF_ONE_NUMBER`.
+
+    Args:
+        graph: what is known of the values.
+        output: the one with a number for each class.
+        classes: how many; 1 where the number is of the second of two.
+
     """
     makers = {name: node for node in graph.nodes for name in node.output}
-    name, maker = output, makers.get(output)
-    while maker is not None and maker.op_type in MOVING:
-        name, maker = maker.input[0], makers.get(maker.input[0])
+    name, maker = _behind_moving(makers, output)
+    if classes == 1:
+        if maker is not None and maker.op_type == "Sigmoid" and not maker.domain:
+            return maker.input[0], "one sigmoid"
+        return output, ONE_LOGIT
     if maker is None or maker.domain:
         return output, None
+    if maker.op_type == "Concat" and classes == 2:
+        return _before_pair(graph, makers, maker) or (output, None)
     if maker.op_type == "Sigmoid":
         return maker.input[0], "Sigmoid"
     if maker.op_type in ("Softmax", "LogSoftmax"):
@@ -39,6 +50,29 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
     if maker.op_type == "Div":
         return _before_written_softmax(graph, makers, maker, classes) or (output, None)
     return output, None
+
+
+def _behind_moving(makers: Any, name: str, moving: tuple[str, ...] = MOVING) -> tuple[str, Any]:
+    """Return the value whose numbers `name` has, and the node that made it; None where it is the input."""
+    maker = makers.get(name)
+    while maker is not None and maker.op_type in moving and not maker.domain:
+        name, maker = maker.input[0], makers.get(maker.input[0])
+    return name, maker
+
+
+def _before_pair(graph: FreedGraph, makers: Any, pair: Any) -> tuple[str, str] | None:
+    """Recognise [1 - p, p] and [p, 1 - p] of one p = sigmoid(z)."""
+    sources = [_behind_moving(makers, name, (*MOVING, "Unsqueeze")) for name in pair.input]
+    for place, (probability, sigmoid) in enumerate(sources):
+        if len(sources) != 2 or sigmoid is None or sigmoid.op_type != "Sigmoid":
+            continue
+        _, rest = sources[1 - place]
+        if rest is None or rest.op_type != "Sub":
+            continue
+        one, (taken, _) = graph.value(rest.input[0]), _behind_moving(makers, rest.input[1])
+        if taken == probability and one is not None and np.all(one == 1):
+            return sigmoid.input[0], "[1 - p, p]" if place else "[p, 1 - p]"
+    return None
 
 
 def _before_written_softmax(graph: FreedGraph, makers: Any, divide: Any, classes: int) -> tuple[str, str] | None:
@@ -68,12 +102,58 @@ def _sigmoid(z: Rows) -> Rows:
         return np.asarray(1 / (1 + np.exp(-z)))
 
 
-CUTS: dict[str, Callable[[Rows], Rows]] = {
-    "LogSoftmax": _log_softmax,
-    "Sigmoid": _sigmoid,
-    "Softmax": lambda z: np.exp(_log_softmax(z)),
+def _same(outputs: Rows) -> Rows:
+    return outputs
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What may be cut off the end of a model, or read from it.
+
+    Args:
+        words: what is said of it.
+        own: the model's own output [B, ...], of the packed graph's logits [B, K].
+        scores: a number for each class [B, K], of the model's own output; the largest is its answer.
+
+    """
+
+    words: str
+    own: Callable[[Rows], Rows]
+    scores: Callable[[Rows], Rows] = _same
+
+
+WHOLE = "the {} at its end cut off: it hides the gradient and keeps the order of the classes"
+ONE_LOGIT = "one logit"
+"""The cut of which nothing in the graph says that it is one: see `export.foreign.original.refuse_probability`."""
+CUTS: dict[str, Cut] = {
+    "LogSoftmax": Cut(WHOLE.format("LogSoftmax"), _log_softmax),
+    "Sigmoid": Cut(WHOLE.format("Sigmoid"), _sigmoid),
+    "Softmax": Cut(WHOLE.format("Softmax"), lambda z: np.exp(_log_softmax(z))),
+    ONE_LOGIT: Cut(
+        "its one number z taken for the logit of the second class, positive where that is the answer: the logits are "
+        "[0, z]",
+        lambda z: z[:, 1:] - z[:, :1],
+        lambda z: np.concatenate([np.zeros_like(z), z], axis=1),
+    ),
+    "one sigmoid": Cut(
+        "the Sigmoid of one number z at its end cut off, the probability of the second class: the logits are [0, z]",
+        lambda z: _sigmoid(z[:, 1:] - z[:, :1]),
+        lambda p: np.concatenate([1 - p, p], axis=1),
+    ),
+    "[1 - p, p]": Cut(
+        "the Sigmoid of one number z at its end cut off, and [1 - p, p] made of it: the logits are [0, z]",
+        lambda z: np.exp(_log_softmax(z)),
+    ),
+    "[p, 1 - p]": Cut(
+        "the Sigmoid of one number z at its end cut off, and [p, 1 - p] made of it: the logits are [z, 0]",
+        lambda z: np.exp(_log_softmax(z)),
+    ),
 }
-"""What may be cut off the end of a model, and how its own output follows from the logits."""
+"""By name."""
+OF_ONE_NUMBER = {
+    ONE_LOGIT: (0.0, 1.0), "one sigmoid": (0.0, 1.0), "[1 - p, p]": (0.0, 1.0), "[p, 1 - p]": (1.0, 0.0)
+}  # fmt: skip
+"""Those of one number for two classes: what it is multiplied by for the logit of each."""
 
 
 def ties(outputs: Rows) -> int:

@@ -12,6 +12,8 @@ from runtime.errors import BadModel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ONNX = ("", "ai.onnx")
+"""The names of the standard operator set."""
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 EVALUATED = 19
 """The operator set in which those two are computed."""
@@ -28,9 +30,10 @@ def is_constant(node: NodeProto, constants: Mapping[str, Any]) -> bool:
 def is_folded(node: NodeProto, constants: Mapping[str, Any]) -> bool:
     """Whether a node is to be replaced by its value: one of constants, but no weights stored as integers.
 
-    Those are what makes a graph int8: an engine takes the integers, and the file is a quarter of the size.
+    Those are what makes a graph int8: an engine takes the integers, and the file is a quarter of the size. What only
+    ONNX Runtime can compute stays too.
     """
-    return is_constant(node, constants) and node.op_type != DEQUANTIZE
+    return is_constant(node, constants) and node.op_type != DEQUANTIZE and node.domain in ONNX
 
 
 def evaluate_node(node: NodeProto, constants: Mapping[str, Any], model: ModelProto) -> list[Any]:

@@ -233,6 +233,22 @@ class Emitter:
         """Bring a floating-point value from one type to another, where they differ."""
         return value if old == new else self("Cast", value, to=helper.np_dtype_to_tensor_dtype(new))
 
+    def equal(self, a: str, b: str) -> str:
+        """Compare: 1 where the values are equal, in the present floating-point type.
+
+        Not by Equal, nor `one_hot` by Equal and `largest` by ReduceMax: for those of opsets 19 and 20 ONNX Runtime has
+        no CUDA kernel in its versions for CUDA 12.
+        """
+        return self.cast(self("And", self("GreaterOrEqual", a, b), self("LessOrEqual", a, b)))
+
+    def one_hot(self, index: str, count: int, axis: int = -1) -> str:
+        """Put a 1 at each index, along a new axis of `count`."""
+        return self("OneHot", index, self.integers(count), self.real([0, 1]), axis=axis)
+
+    def largest(self, rows: str) -> str:
+        """Return the largest of each row [B, K]: [B, 1]."""
+        return self.many("TopK", [rows, self.integers([1])], 2, axis=1)[0]
+
     def number(self, node: Node, name: str) -> str:
         """Return an input or output of a node as a floating-point value: integers in the present type."""
         return name if node.is_real(name) else self.cast(name)
@@ -253,6 +269,10 @@ class Emitter:
         if old[:1] == new[:1] == (None,) and _size(old) == _size(new):
             return self.reshape(value, new)
         return self.regroup(value, new)
+
+    def inside(self, name: str) -> str:
+        """Return a name of this emitter's own for a value of a graph that is put among its nodes."""
+        return f"{self._prefix}/{name}" if name else ""
 
     def rename(self, value: str, name: str) -> None:
         """Give an emitted value its name as an output of the graph."""

@@ -29,6 +29,8 @@ TOLERANCE = 1e-4
 """Largest change of a logit by the passes, relative to the largest logit: rounding in another order, nothing more."""
 DETERMINISTIC = "look for dropout left on or random numbers in the graph: no verdict holds for the next answer"
 
+NOT_A_NUMBER = "look for a NaN among its weights, an overflow, a division by zero or the root of a negative number"
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -213,25 +215,38 @@ def _reads_only_what_is_computed(model: ModelProto) -> bool:
 
 
 def _has_typed_nodes(model: ModelProto) -> bool:
-    """Whether everything between input and output that ONNX itself defines has a type."""
+    """Whether everything that ONNX itself defines has a type, but for what is made of another's operation."""
     typed = {info.name for info in typed_values(model.graph)}
-    return all(set(node.output) <= typed | {""} for node in model.graph.node if not node.domain)
+    untyped: set[str] = set()
+    for node in model.graph.node:
+        missing = set(node.output) - typed - {""}
+        if missing and not node.domain and not untyped.intersection(node.input):
+            return False
+        untyped |= missing
+    return True
 
 
 def _same_logits(before: ModelProto, after: ModelProto) -> Logits:
     """Return the logits of `after`, compared with `before` on fixed random images; refuse more than rounding.
 
-    A graph that differs from itself is no defect of the passes, and named so.
+    A graph that answers NaN, or differs from itself, is no defect of the passes, and named so.
     """
     images = np.random.default_rng(0).random((2, *input_shape(before))).astype(_type_of_images(before))
     original = _opened(before)
     expected, again = original(images), original(images)
+    refuse_nan(expected, "logits")
     if not np.array_equal(expected, again):
         raise BadModel("the graph answers the same image differently each time", hint=DETERMINISTIC)
     logits = _opened(after)
     if np.abs(logits(images) - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
         raise BadModel("cleaning up the graph changed its logits", hint="this is a defect of edgeproof: report it")
     return logits
+
+
+def refuse_nan(answers: NDArray[Any], what: str) -> None:
+    """Raise `BadModel` where a graph answers what is no number."""
+    if np.isnan(answers).any():
+        raise BadModel(f"the {what} of the graph are NaN", hint=NOT_A_NUMBER)
 
 
 def _opened(model: ModelProto) -> Logits:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.bundle.manifest import Parity
-from runtime.session import LossSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,10 +62,8 @@ def measure_parity(
 def _gradient_errors(network: nn.Module, session: Session, images: ImageSet, classes: int) -> NDArray[Any]:
     """Return, per image, the largest difference of the cross-entropy gradient relative to its largest value."""
     x = images.as_float(slice(None))
-    label = np.eye(classes, dtype=np.float32)[images.labels]
-    weights = np.tile(np.asarray([1, 0, 0, 0], np.float32), (len(x), 1))
-    nothing = np.zeros_like(label)
-    _, _, gradients = session.loss_gradient(x, LossSpec(weights, label, nothing, nothing))
+    label = one_hot(images.labels, classes)
+    _, _, gradients = session.loss_gradient(x, cross_entropy(label))
     expected = _cross_entropy_gradient(network, x, label)
     return np.asarray([_relative(g - e, e) for g, e in zip(gradients, expected, strict=True)])
 

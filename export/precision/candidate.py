@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from export.gradient import gradient_graph
+from export.gradient import gradient_graph, in_operations_with_rules
 from export.graph.passes import to_bytes
 from runtime.backends.ort import OrtSession
 
@@ -33,6 +33,11 @@ class Candidate:
     differentiable: bool = True
 
     @cached_property
+    def differentiated(self) -> Prepared:
+        """The classifier in operations that have a derivative: itself, where all of its own have."""
+        return in_operations_with_rules(self.forward)
+
+    @cached_property
     def gradient(self) -> ModelProto | None:
         """The graph of its input gradient; None where none is wanted.
 
@@ -40,7 +45,7 @@ class Candidate:
             BadModel: see `export.gradient.gradient_graph`.
 
         """
-        return gradient_graph(self.forward) if self.differentiable else None
+        return gradient_graph(self.differentiated) if self.differentiable else None
 
     @cached_property
     def session(self) -> OrtSession:

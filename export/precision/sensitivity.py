@@ -11,7 +11,8 @@ from export.graph.passes import classes_of
 from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
-from runtime.progress import Silent, log, progress_on_stderr
+from runtime.log import log
+from runtime.progress import Silent, progress_on_stderr
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.words import percent
@@ -137,4 +138,4 @@ def _told(candidate: Candidate, what: str, images: ImageSet, eps: float | None) 
 
 
 def _say(images: ImageSet, exact: Accuracy, measured: Accuracy, what: str) -> None:
-    log(f"{what}, on {len(images)} images of {images.name}: {measured} (fp32: {exact})")
+    log.info(f"{what}, on {len(images)} images of {images.name}: {measured} (fp32: {exact})")

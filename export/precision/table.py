@@ -12,7 +12,7 @@ from export.precision.mixed import keep
 from export.precision.sensitivity import chosen
 from runtime.bundle.manifest import Calibrated
 from runtime.errors import UsageFault
-from runtime.progress import log
+from runtime.log import log
 from runtime.spec import DataRecord
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Format:
+class NumberFormat:
     """One precision.
 
     Args:
@@ -54,7 +54,7 @@ def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
             "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
         )
     images = calibration.images
-    log(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
+    log.info(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")
     candidate, names = replace(single, forward=in_int8(single.forward, calibration)), calibration.keep
     if names is None:
         names, candidate = chosen(candidate, single, calibration.held or images, calibration.eps)
@@ -64,14 +64,14 @@ def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
     return candidate, Calibrated(data=data, method=calibration.method, kept_fp16=names)
 
 
-PRECISIONS: dict[str, Format] = {
-    "fp32": Format("float32", _fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
-    "fp16": Format(
+PRECISIONS: dict[str, NumberFormat] = {
+    "fp32": NumberFormat("float32", _fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
+    "fp16": NumberFormat(
         "float16 from the first weights on",
         _fp16,
         Limits(logit=1e-2, agreement=0.99, gradient=0.2),
     ),
-    "int8": Format(
+    "int8": NumberFormat(
         "int8 into convolutions and matrix products, float32 between, gradients straight through in float32",
         _int8,
         Limits(logit=0.3, agreement=0.9, gradient=1.0),

@@ -23,10 +23,10 @@ from export.rules import (
     quantization,
     reduction,
     resize,
-    selection,
     smooth,
     staircases,
 )
+from export.rules.indexing import sampling, scattering, selection
 
 Rule = Callable[[Emitter, Node, str], Gradients]
 
@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "And": staircases.connective,
     "ArgMax": staircases.choice,
     "ArgMin": staircases.choice,
+    "Atan": smooth.arc_tangent,
     "AveragePool": pooling.average_pool,
     "BatchNormalization": convolution.batch_normalization,
     "Cast": staircases.cast,
@@ -48,6 +49,8 @@ RULES: dict[str, Rule] = {
     "Concat": layout.concat,
     "Conv": convolution.convolution,
     "ConvTranspose": convolution.transposed_convolution,
+    "Cos": smooth.cosine,
+    "CumSum": reduction.cumulative_sum,
     "DequantizeLinear": quantization.dequantize,
     "DepthToSpace": layout.depth_to_space,
     "Div": arithmetic.divide,
@@ -61,12 +64,15 @@ RULES: dict[str, Rule] = {
     "Flatten": layout.reshape,
     "Floor": staircases.straight_through,
     "Gather": selection.gather,
+    "GatherElements": scattering.gather_elements,
+    "GatherND": scattering.gather_nd,
     "Gelu": smooth.gelu,
     "Gemm": matrix.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
     "GlobalMaxPool": reduction.global_max_pool,
     "Greater": staircases.comparison,
     "GreaterOrEqual": staircases.comparison,
+    "GridSample": sampling.grid_sample,
     "HardSigmoid": activations.hard_sigmoid,
     "HardSwish": activations.hard_swish,
     "Hardmax": staircases.choice,
@@ -96,6 +102,7 @@ RULES: dict[str, Rule] = {
     "Reciprocal": elementwise.reciprocal,
     "QuantizeLinear": quantization.quantize,
     "ReduceL2": reduction.reduce_l2,
+    "ReduceLogSumExp": reduction.reduce_log_sum_exp,
     "ReduceMax": reduction.reduce_extreme,
     "ReduceMean": reduction.reduce_mean,
     "ReduceMin": reduction.reduce_extreme,
@@ -104,9 +111,12 @@ RULES: dict[str, Rule] = {
     "Reshape": layout.reshape,
     "Resize": resize.resize,
     "Round": staircases.straight_through,
+    "ScatterElements": scattering.scatter_elements,
+    "ScatterND": scattering.scatter_nd,
     "Selu": activations.selu,
     "Sigmoid": smooth.sigmoid,
     "Sign": staircases.sign,
+    "Sin": smooth.sine,
     "Slice": selection.slice_,
     "Softmax": activations.softmax,
     "Softplus": smooth.softplus,
@@ -118,6 +128,8 @@ RULES: dict[str, Rule] = {
     "Sum": arithmetic.add,
     "Tanh": smooth.tanh,
     "ThresholdedRelu": activations.thresholded_relu,
+    "Tile": layout.tile,
+    "TopK": scattering.top_k,
     "Transpose": layout.transpose,
     "Unsqueeze": layout.reshape,
     "Where": arithmetic.where,
@@ -128,7 +140,11 @@ RULES_OF_MANY: dict[str, Callable[[Emitter, Node, Sequence[str | None]], Gradien
 """Operations with several outputs: the rule gets the gradient of each, None where nothing read it."""
 
 LED: dict[str, Callable[[Node], tuple[int, ...]]] = {
+    "GatherElements": scattering.led_by_numbers,
+    "GatherND": scattering.led_by_numbers,
     "Mul": staircases.led_by_slopes,
+    "ScatterElements": scattering.led_by_numbers,
+    "ScatterND": scattering.led_by_numbers,
     "Where": arithmetic.led_by_branches,
 }
 """Operations of which not every input that depends on the image leads on: to the places of those that do."""
@@ -137,7 +153,7 @@ OF_INTEGERS = frozenset(
     {
         *("Add", "Mul", "Neg", "Sub", "Max", "Min", "Relu", "Clip", "MaxPool", "Resize"),
         *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"),
-        *("SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
+        *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
         *("Cast", "DequantizeLinear", "OneHot"),
         *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Not", "Or", "Xor"),
     }

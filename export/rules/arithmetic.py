@@ -45,7 +45,7 @@ def mean(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 def extreme(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Max and Min: to the operand that was chosen; those that tie share, as in torch."""
-    chosen = [emit.cast(emit("Equal", name, node.outputs[0])) for name in node.inputs]
+    chosen = [emit.equal(name, node.outputs[0]) for name in node.inputs]
     ties = chosen[0]
     for other in chosen[1:]:
         ties = emit("Add", ties, other)

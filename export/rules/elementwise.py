@@ -38,7 +38,7 @@ def square_root(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 def quotient(emit: Emitter, numerator: str, denominator: str) -> str:
     """Return a / b, and 0 where b is 0."""
-    nothing = emit.cast(emit("Equal", denominator, emit.real(0)))
+    nothing = emit.equal(denominator, emit.real(0))
     kept = emit("Mul", numerator, emit("Sub", emit.real(1), nothing))
     return emit("Div", kept, emit("Add", denominator, nothing))
 
@@ -67,6 +67,6 @@ def _lower_power(emit: Emitter, x: str, exponent: Array) -> str:
         return x
     if (exponent >= 1).all():
         return emit("Pow", x, emit.real(exponent - 1.0))
-    pole = emit("Mul", emit.cast(emit("Equal", x, emit.real(0))), emit.real(exponent < 1))
+    pole = emit("Mul", emit.equal(x, emit.real(0)), emit.real(exponent < 1))
     finite = emit("Pow", emit("Add", x, pole), emit.real(exponent - 1.0))
     return emit("Mul", finite, emit("Sub", emit.real(1), pole))

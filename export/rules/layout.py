@@ -1,10 +1,12 @@
-"""Operations that move numbers and change none: Reshape and its kin, Transpose, Concat, Pad, DepthToSpace."""
+"""Operations that move numbers and change none: Reshape and its kin, Transpose, Concat, Pad, Tile, DepthToSpace."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from export.rules.matrix import along
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node
@@ -35,13 +37,39 @@ def concat(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def pad(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Pad by a constant: take the padding off again (and put back what a negative padding cut off)."""
-    if node.attribute("mode", b"constant") != b"constant":
-        raise node.refused("only constant padding is differentiated")
+    """Take the padding off again (and put back what a negative padding cut off); where it repeats pixels, add it up."""
+    mode = node.attribute("mode", b"constant").decode()
+    if mode != "constant":
+        return _folded(emit, node, dy, mode)
     inputs = [dy, emit.integers(-node.constant(1))]
     if node.has(3):
         inputs += ["", emit.integers(node.constant(3))]
     return {0: emit("Pad", *inputs)}
+
+
+def _folded(emit: Emitter, node: Node, dy: str, mode: str) -> Gradients:
+    """Multiply along each padded axis by where its places come from."""
+    shape = node.shape()
+    pads = np.asarray(node.constant(1))
+    axes = node.constant(3).tolist() if node.has(3) else range(len(shape))
+    for axis, begin, end in zip(axes, *np.split(pads, 2), strict=True):
+        if begin == end == 0:
+            continue
+        (size,) = node.sizes(shape[axis % len(shape) :][:1], 0)
+        cut = slice(max(-begin, 0), size - max(-end, 0))
+        places = np.pad(np.arange(size)[cut], (max(begin, 0), max(end, 0)), mode=mode)  # type: ignore[call-overload]
+        dy = along(emit, dy, len(shape), axis % len(shape), np.eye(size)[places])
+    return {0: dy}
+
+
+def tile(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Add up what was repeated."""
+    shape, repeats = node.shape(), node.constant(1).tolist()
+    for axis, times in enumerate(repeats):
+        if times != 1:
+            (size,) = node.sizes(shape[axis : axis + 1], 0)
+            dy = along(emit, dy, len(shape), axis, np.tile(np.eye(size), (times, 1)))
+    return {0: dy}
 
 
 def depth_to_space(emit: Emitter, node: Node, dy: str) -> Gradients:

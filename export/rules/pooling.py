@@ -53,9 +53,7 @@ def max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
         dilations=list(window.dilations),
     )
     windows = emit.reshape(laid_out, (None, channels, count, *window.output))
-    largest = emit("ArgMax", windows, axis=2, keepdims=1)
-    position = emit.integers(np.arange(count).reshape(1, 1, -1, *[1] * len(window.output)))
-    chosen = emit.cast(emit("Equal", largest, position))
+    chosen = emit.one_hot(emit("ArgMax", windows, axis=2, keepdims=0), count, axis=2)
     routed = emit("Mul", chosen, emit("Unsqueeze", dy, emit.integers([2])))
     flat = emit.reshape(routed, (None, channels * count, *window.output))
     return {0: window.spread(emit, flat, picks, channels)}

@@ -1,4 +1,4 @@
-"""Reductions over axes of an image: ReduceMean, ReduceSum, ReduceMax, ReduceMin, ReduceL2, and GlobalMaxPool."""
+"""Reductions over axes of an image: ReduceMean, ReduceMax and their kin, norms, CumSum, and GlobalMaxPool."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from export.rules.broadcast import sum_over
 from export.rules.elementwise import quotient
+from export.rules.matrix import along
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node
@@ -44,6 +45,24 @@ def reduce_l2(emit: Emitter, node: Node, dy: str) -> Gradients:
     return {0: emit("Mul", node.inputs[0], quotient(emit, _kept(emit, node, axes, dy), y))}
 
 
+def reduce_log_sum_exp(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Return dx = dy exp(x - y): softmax."""
+    axes = reduced_axes(node)
+    y = _kept(emit, node, axes, node.outputs[0])
+    return {0: emit("Mul", _kept(emit, node, axes, dy), emit("Exp", emit("Sub", node.inputs[0], y)))}
+
+
+def cumulative_sum(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Sum from the other end."""
+    shape = node.shape()
+    axis = int(node.constant(1).item()) % len(shape)
+    if shape[axis] is None:
+        raise node.refused("it sums over the batch")
+    size = node.sizes(shape[axis : axis + 1], 0)[0]
+    before = np.tri(size, k=-node.attribute("exclusive", 0))
+    return {0: along(emit, dy, len(shape), axis, before.T if node.attribute("reverse", 0) else before)}
+
+
 def reduced_axes(node: Node) -> list[int]:
     """Return the axes that a node reduces, in order; none where it changes nothing.
 
@@ -76,6 +95,6 @@ def _shared(emit: Emitter, node: Node, dy: str, *, averaged: bool) -> Gradients:
 
 
 def _to_equals(emit: Emitter, node: Node, axes: list[int], dy: str, y: str) -> Gradients:
-    chosen = emit.cast(emit("Equal", node.inputs[0], y))
+    chosen = emit.equal(node.inputs[0], y)
     ties = sum_over(emit, chosen, node.shape(), axes)
     return {0: emit("Mul", chosen, emit("Div", dy, ties))}

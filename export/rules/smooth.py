@@ -17,6 +17,22 @@ def sigmoid(emit: Emitter, node: Node, dy: str) -> Gradients:
     return {0: emit("Mul", dy, _logistic_slope(emit, node.outputs[0]))}
 
 
+def sine(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Return dx = dy cos(x)."""
+    return {0: emit("Mul", dy, emit("Cos", node.inputs[0]))}
+
+
+def cosine(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Return dx = -dy sin(x)."""
+    return {0: emit("Neg", emit("Mul", dy, emit("Sin", node.inputs[0])))}
+
+
+def arc_tangent(emit: Emitter, node: Node, dy: str) -> Gradients:
+    """Return dx = dy / (1 + x^2)."""
+    x = node.inputs[0]
+    return {0: emit("Div", dy, emit("Add", emit("Mul", x, x), emit.real(1)))}
+
+
 def tanh(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Return dx = dy (1 - y^2)."""
     return {0: emit("Mul", dy, _tanh_slope(emit, node.outputs[0]))}

@@ -32,8 +32,13 @@ class Window:
         return tuple(s * (o - 1) + e - b - i for s, o, e, b, i in spans)
 
     def spread(self, emit: Emitter, dy: str, weight: str, group: int = 1) -> str:
-        """Give every output's gradient back to the pixels it saw: the transposed convolution."""
-        return emit(
+        """Give every output's gradient back to the pixels it saw: the transposed convolution.
+
+        Its padding is equal on both sides: no other runs on ONNX Runtime's CUDA provider. What is left at the end is
+        `output_padding`, which cuDNN takes where it is less than a stride, and a Pad, which also crops, elsewhere.
+        """
+        pads, more, rest = zip(*map(_even, self.begin, self.end, self.strides), strict=True)
+        full = emit(
             "ConvTranspose",
             dy,
             weight,
@@ -41,9 +46,21 @@ class Window:
             kernel_shape=list(self.kernel),
             strides=list(self.strides),
             dilations=list(self.dilations),
-            pads=[*self.begin, *(max(end, 0) for end in self.end)],
-            output_padding=[max(-end, 0) for end in self.end],
+            pads=[*pads, *pads],
+            output_padding=list(more),
         )
+        if not any(map(any, rest)):
+            return full
+        before, behind = zip(*rest, strict=True)
+        return emit("Pad", full, emit.integers([0, 0, *before, 0, 0, *behind]))
+
+
+def _even(begin: int, end: int, stride: int) -> tuple[int, int, tuple[int, int]]:
+    """Return the padding of both sides, what is added at the end, and what is still to be padded on each side."""
+    if 0 <= begin - end < stride:
+        return begin, begin - end, (0, 0)
+    pad = min(begin, max(end, 0))
+    return pad, 0, (pad - begin, pad - end)
 
 
 def window_of(node: Node, kernel: tuple[int, ...]) -> Window:

@@ -83,7 +83,7 @@ def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place
     if place != "auto":
         return place
     if device.type == "cpu":
-        return "device" if isinstance(images.images, np.ndarray) else "stream"
+        return "device" if type(images.images) is np.ndarray else "stream"
     needed = images.images.size * images.images.dtype.itemsize
     return "device" if needed <= HELD_SHARE * free_memory(device) else "stream"
 
@@ -101,11 +101,11 @@ def _held(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
 
 def _on_device(images: Any, device: torch.device) -> Tensor:
     """Copy images to a device, part by part where they would fill this machine's memory too."""
-    if isinstance(images, np.ndarray):
+    if type(images) is np.ndarray:
         return torch.from_numpy(np.ascontiguousarray(images)).to(device)
     stored = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images), CHUNK):
-        stored[start : start + CHUNK] = torch.from_numpy(np.asarray(images[start : start + CHUNK])).to(device)
+        stored[start : start + CHUNK] = torch.from_numpy(np.array(images[start : start + CHUNK])).to(device)
     return stored
 
 

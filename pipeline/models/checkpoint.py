@@ -14,7 +14,7 @@ from pipeline.models import Blueprint, build_network
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, first_line
 from runtime.files import write_atomic
-from runtime.spec import Frozen, first_fault
+from runtime.spec import Frozen, Text, first_fault
 
 METADATA_KEY = "edgeproof"
 
@@ -32,7 +32,7 @@ class NetworkCard(Blueprint):
     """What a checkpoint says of itself: enough to build the network again."""
 
     input: InputShape
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     figures: Figures | None = None

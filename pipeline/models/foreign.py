@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ from torch import Tensor, nn
 
 from pipeline.models import NETWORKS, Blueprint, build_network
 from runtime.errors import BadModel, first_line
+from runtime.log import log
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which checkpoints of whole trainings keep the weights."""
-PREFIX = re.compile(r"^(module\.|model\.)+")
-"""What DataParallel and wrapping modules put before every name."""
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "params", "weights"),
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema"),
+)
+"""Keys under which checkpoints of whole trainings keep the weights, or an average of them."""
+PREFIX = re.compile(r"^((_orig_mod|module|model|net|network|ema|ema_model)\.)+")
+"""What compilation, DataParallel, averaging and wrapping modules put before every name."""
 NORMALISATION = ("mu", "sigma")
 """RobustBench's names for the mean and standard deviation that a checkpoint brings along."""
+AVERAGED = "n_averaged"
+"""PyTorch's own count beside weights that it averages."""
 COUNTER = "num_batches_tracked"
 """Of a batch norm, which nothing here uses; checkpoints from before PyTorch 0.4.1 have none."""
 REFUSALS = ("Unsupported global", "Unsupported class", "Trying to instantiate", "Trying to call reduce")
@@ -47,7 +53,7 @@ def load_foreign(
         std: likewise; by default the file's own, else 1.
 
     Raises:
-        BadModel: a damaged file, a pickle that would run code, other weights, or other classes.
+        BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, or other classes.
 
     """
     architecture = NETWORKS[blueprint.arch]
@@ -85,7 +91,7 @@ def refuse_web_page(path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by their names, without wrappers and prefixes."""
+    """Return the tensors of a file by their names, without wrappers and prefixes; see `load_foreign`."""
     again = "download it again, and compare its size with what the site says"
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -98,18 +104,66 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise BadModel(f"{path} is damaged, or no PyTorch checkpoint: {first_line(error)}", hint=again) from None
-    while isinstance(content, Mapping) and (
-        inner := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-    ):
-        content = content[inner[0]]
-    tensors = {PREFIX.sub("", str(name)): tensor for name, tensor in _items(content) if isinstance(tensor, Tensor)}
-    if not tensors:
-        raise BadModel(f"{path} holds no weights by name", hint="save them with torch.save(model.state_dict(), FILE)")
-    return tensors
+    found: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    content = _unwrapped(path, content)
+    for name, tensor in content.items():
+        plain = PREFIX.sub("", str(name))
+        if not isinstance(tensor, Tensor) or plain == AVERAGED:
+            continue
+        if plain in found and not torch.equal(found[plain], tensor):
+            raise _ambiguous(path, names[plain], str(name))
+        found[plain], names[plain] = tensor, str(name)
+    if not found:
+        raise BadModel(
+            f"{path} holds no weights by name; its keys are {_listed(map(str, content)) or 'none'}",
+            hint="save them with torch.save(model.state_dict(), FILE)",
+        )
+    return found
 
 
-def _items(content: Any) -> list[tuple[Any, Any]]:
-    return list(content.items()) if isinstance(content, Mapping) else []
+def _unwrapped(path: Path, content: Any) -> Mapping[Any, Any]:
+    """Return what is under the keys of `WRAPPERS`, however deep; where something was, say what was taken.
+
+    Raises:
+        BadModel: two of them hold weights that are not the same.
+
+    """
+    taken: list[str] = []
+    while isinstance(content, Mapping):
+        inner = {key: content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)}
+        if not inner:
+            break
+        first, *others = inner
+        for other in others:
+            if not _same(inner[first], inner[other]):
+                raise _ambiguous(path, *(".".join([*taken, key]) for key in (first, other)))
+        taken.append(first)
+        content = inner[first]
+    if taken:
+        log.info(f"{path}: the weights under {'.'.join(taken)} are taken")
+    return content if isinstance(content, Mapping) else {}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two contents are the same, tensor by tensor; what else they hold does not count."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return not isinstance(one, Mapping | Tensor) and not isinstance(other, Mapping | Tensor)
+
+
+def _ambiguous(path: Path, one: str, other: str) -> BadModel:
+    return BadModel(
+        f"{path} holds weights under {one} and others under {other}: which are meant is not plain",
+        hint="load the file and save those that are meant alone: torch.save(WEIGHTS, FILE)",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
 def _per_channel(path: Path, what: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
@@ -135,9 +189,7 @@ def _check_fits(
     what = f"{blueprint.arch} of width {blueprint.width:g}" + (
         f" and depth {blueprint.depth}" if blueprint.depth else ""
     )
-    lacks, brings = (
-        ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "") for names in (different, surplus)
-    )
+    lacks, brings = map(_listed, (different, surplus))
     said = architecture.measure(weights) if architecture.measure else "other networks keep other names"
     raise BadModel(
         f"{path} is no {what}: "

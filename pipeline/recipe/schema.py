@@ -28,7 +28,7 @@ from pipeline.recipe.file import in_place, read_recipe
 from pipeline.recipe.problems import keys, message, path
 from runtime.errors import BadRecipe
 from runtime.images.preprocessing import Size
-from runtime.spec import Digest, Frozen, Gate, Name, ThreatModel
+from runtime.spec import Digest, Frozen, Gate, Name, Text, ThreatModel
 
 USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
@@ -42,7 +42,7 @@ class DataTable(Frozen):
     (`stream`); `auto` takes the device where they fit.
     """
 
-    name: str | None = None
+    name: Text | None = None
     path: Path | None = None
     size: Size | None = None
     holdout: Annotated[int, Field(gt=0)] = 1000
@@ -71,7 +71,7 @@ class TeacherTable(Frozen):
     and `mean` and `std` where its images were normalised outside of it. `sha256` is what the file must have.
     """
 
-    name: str | None = None
+    name: Text | None = None
     path: Path | None = None
     arch: Arch | None = None
     width: Width | None = None
@@ -137,7 +137,7 @@ class ResourcesTable(Frozen):
 class MethodTable(Frozen):
     """[method]: its name, and its own fields in the table of that name."""
 
-    name: str
+    name: Text
     options: Any
 
 

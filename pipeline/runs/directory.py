@@ -17,7 +17,7 @@ from pipeline.recipe.schema import Recipe, load_recipe
 from runtime.errors import BadInput, BadRecipe, UsageFault
 from runtime.files import check_new_directory, sha256
 from runtime.locks import lock_if_free
-from runtime.spec import DataRecord, Digest, Frozen, first_fault
+from runtime.spec import DataRecord, Digest, Frozen, Name, Text, first_fault
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
 METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
@@ -41,8 +41,8 @@ class Summary(Frozen):
     with micro-batches, or where a batch did not fit the device's memory.
     """
 
-    name: str
-    method: str
+    name: Name
+    method: Text
     seed: int
     best: Figures
     last: Figures
@@ -51,14 +51,14 @@ class Summary(Frozen):
     images_per_second: float
     precision: Precision
     search_precision: Precision | None = None
-    device: str
+    device: Text
     threads: int
     devices: int = 1
     norm_batch: int | None = None
     teacher_sha256: Digest | None
     teacher: TeacherFigures | None = None
     training_data: DataRecord
-    software: dict[str, str]
+    software: dict[Text, Text]
 
 
 @dataclass(frozen=True)

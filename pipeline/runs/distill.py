@@ -19,7 +19,7 @@ from pipeline.models.checkpoint import NetworkCard
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
-from pipeline.runs.loop import Run
+from pipeline.runs.loop import TrainingLoop
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
 from pipeline.training.devices import from_first, launch, local_processes
@@ -30,8 +30,8 @@ from runtime.errors import BadData
 from runtime.files import write_atomic
 from runtime.images.classes import order_in_words
 from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.log import log
 from runtime.machine.card import software
-from runtime.progress import log
 from runtime.spec import DataRecord, to_json
 
 SAVE_SECONDS = 60.0
@@ -90,7 +90,7 @@ def _run(
         if finished is None:
             return _trained(fabric, recipe, out, data_root, save_seconds, allow_weak_teacher)
     if fabric.is_global_zero:
-        log(f"{out} is finished: there is nothing to resume")
+        log.info(f"{out} is finished: there is nothing to resume")
     return finished
 
 
@@ -107,7 +107,7 @@ def _trained(
 ) -> Summary:
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
-    tell = log if fabric.is_global_zero else _say_nothing
+    tell = log.info if fabric.is_global_zero else log.debug
     check_teacher(recipe)
     tell(f"{recipe.name}: reading the images")
     data = recipe.data
@@ -140,7 +140,7 @@ def _trained(
     standing = restore_state(out, trainer, new)
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
-    run = Run(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
+    run = TrainingLoop(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
     words = in_words(trainer.precision, trainer.search_precision)
     standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
     assert standing.best is not None
@@ -167,10 +167,6 @@ def _trained(
     )
     from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
     return summary
-
-
-def _say_nothing(line: str) -> None:
-    """Take the place of `log` in every process but the first."""
 
 
 def _check_batch(recipe: Recipe, training: ImageSet, holdout: ImageSet) -> None:

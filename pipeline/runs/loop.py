@@ -29,7 +29,7 @@ from runtime.interrupt import defer_signals
 
 
 @dataclass
-class Run:
+class TrainingLoop:
     """A run, in every process that takes part in it, from where it stands to its end.
 
     Args:

@@ -18,6 +18,7 @@ from pipeline.runs.directory import METRICS
 from pipeline.runs.state import START_ANEW, Standing
 from runtime.errors import BadInput
 from runtime.files import write_atomic
+from runtime.log import is_quiet, log
 from runtime.progress import LINE_SECONDS
 from runtime.words import clock, percent
 
@@ -48,7 +49,7 @@ class TrainingLog:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=is_quiet() or not self.console.is_terminal,
         )
         epoch = standing.steps // steps_per_epoch + 1
         self._task = self._bar.add_task("train", total=steps, completed=standing.steps, epoch=epoch, reached="")
@@ -92,8 +93,8 @@ class TrainingLog:
         self.say(f"epoch {figures.epoch}: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}")
 
     def say(self, line: str) -> None:
-        """Print one line, above the bar where there is one."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        """Log one line."""
+        log.info(line)
         self._said = time.monotonic()
 
     def sync(self) -> None:

@@ -18,7 +18,7 @@ from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
 from runtime.locks import lock_if_free
-from runtime.progress import log
+from runtime.log import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request
 from runtime.verdict.case import prepare_case
@@ -64,7 +64,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
     images = dataset.test.numbered(trained.card.classes)
     subject = run_subject(trained, images, device=training_device())
     options = VerifyOptions(attacks=evaluation.attacks, n=evaluation.n, batch=evaluation.batch, data_root=data_root)
-    log(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
+    log.info(f"{trained.recipe.name}: {', '.join(evaluation.attacks)}")
     run_in(out, prepare_case(subject, options), resume=True)
 
 
@@ -72,7 +72,7 @@ def _set_aside(directory: Path, reason: str) -> None:
     """Rename a directory to NAME.previous-N, the first such that is free: it may hold days of work."""
     beside = (directory.with_name(f"{directory.name}.previous-{number}") for number in count(1))
     free = next(path for path in beside if not path.exists())
-    log(f"{directory} is kept as {free.name}: {reason}")
+    log.warning(f"{directory} is kept as {free.name}: {reason}")
     directory.rename(free)
 
 

@@ -19,8 +19,9 @@ from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
-from runtime.progress import log
+from runtime.log import log
 from runtime.report.tables import add_row, new_table
+from runtime.words import to_go_on
 
 WIDTH = 240
 """Columns that a line of the table may take before its figures are cut short."""
@@ -67,7 +68,11 @@ def study(
         attempts = run_on_ray(plan, cells, out, data_root, address, allow_weak_teacher)
     else:
         attempts = run_here(plan, cells, out, data_root, allow_weak_teacher)
-    unfinished = _unfinished(attempts, len(cells))
+    try:
+        unfinished = _unfinished(attempts, len(cells))
+    except KeyboardInterrupt:
+        log.warning(to_go_on(out))
+        raise
     print_table(_publish(plan, cells, unfinished, out))
     click.echo(f"table: {out / TABLE}")
     if unfinished:
@@ -82,7 +87,7 @@ def _unfinished(attempts: Iterable[Attempt], cells: int) -> dict[str, str]:
     """Follow the attempts as they end; return the cells that are not finished, and why."""
     unfinished = {}
     for number, attempt in enumerate(attempts, 1):
-        log(f"cell {number} of {cells}: {attempt.cell} {attempt.state} {attempt.reason}".rstrip())
+        log.info(f"cell {number} of {cells}: {attempt.cell} {attempt.state} {attempt.reason}".rstrip())
         if attempt.state != "finished":
             unfinished[attempt.cell] = f"{attempt.state}: {attempt.reason}"
     return unfinished

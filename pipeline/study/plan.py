@@ -18,9 +18,8 @@ from pipeline.recipe.source import read_source
 from pipeline.study.published import published
 from runtime.attacks import NAMES
 from runtime.errors import BadRecipe
-from runtime.spec import Fraction, Frozen
+from runtime.spec import Fraction, Frozen, Name, Text
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[float, Field(gt=0)]
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ RUN = "run"
 class Own(Frozen):
     """[method.NAME] or [student.NAME]: what is different for one method or student alone."""
 
-    set: tuple[str, ...] = ()
+    set: tuple[Text, ...] = ()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
 
 
@@ -69,9 +68,9 @@ class Study(Frozen):
     """
 
     name: Name
-    title: str = ""
-    recipe: str
-    set: tuple[str, ...] = ()
+    title: Text = ""
+    recipe: Text
+    set: tuple[Text, ...] = ()
     methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
     students: Annotated[tuple[StudentName, ...], Field(min_length=1)]
     radii: tuple[Fraction, ...] = ()
@@ -81,7 +80,7 @@ class Study(Frozen):
     student: dict[StudentName, Own] = Field(default_factory=dict)
     evaluation: Annotated[tuple[Evaluation, ...], Field(min_length=1)]
     reference: MethodName = "adaad"
-    published: str | None = None
+    published: Text | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

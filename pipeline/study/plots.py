@@ -16,9 +16,9 @@ from matplotlib.patches import Patch
 
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
+from pipeline.study import svg
 from pipeline.study.results import CLEAN, Group
-from runtime.report import svg
-from runtime.report.svg import INK
+from pipeline.study.svg import INK
 
 ROBUST = ("aa", "cw", "pgd", "fgsm")
 """Attacks by strength; a picture shows the first that every row was judged by, else the first that any was."""

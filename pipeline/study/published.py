@@ -6,7 +6,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-from runtime.spec import Frozen
+from runtime.spec import Frozen, Text
 
 FILE = Path(__file__).with_name("published.toml")
 
@@ -14,10 +14,10 @@ FILE = Path(__file__).with_name("published.toml")
 class Published(Frozen):
     """One published table: its setting, its source, and by student and method one value a column, in percent."""
 
-    title: str
-    source: str
-    columns: tuple[str, ...]
-    rows: dict[str, dict[str, tuple[float, ...]]]
+    title: Text
+    source: Text
+    columns: tuple[Text, ...]
+    rows: dict[Text, dict[Text, tuple[float, ...]]]
 
     def figures(self, student: str, method: str) -> dict[str, float]:
         """Return the values of one row by column; nothing where the row was not published."""

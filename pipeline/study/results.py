@@ -12,7 +12,7 @@ from pipeline.study.estimate import Estimate
 from pipeline.study.plan import RUN, Cell, Study
 from runtime.attacks import NAMES
 from runtime.records.report import Accuracy, Report
-from runtime.spec import Frozen
+from runtime.spec import Frozen, Name, Text
 
 CLEAN = "clean"
 COLUMNS = (CLEAN, *NAMES)
@@ -27,24 +27,24 @@ class Judged(Frozen):
 
     n: int
     clean: Accuracy
-    attacks: dict[str, Accuracy]
-    doubts: tuple[str, ...] = ()
+    attacks: dict[Text, Accuracy]
+    doubts: tuple[Text, ...] = ()
     seconds: float
-    device: str
+    device: Text
 
 
 class CellResult(Frozen):
     """What one cell reached, small enough to keep: its summary.json, and every evaluation by name."""
 
-    cell: str
-    method: str
-    student: str
+    cell: Name
+    method: Text
+    student: Text
     search_eps: float
     threat_eps: float
     seed: int
-    checkpoint: str
+    checkpoint: Text
     training: Summary
-    evaluations: dict[str, Judged]
+    evaluations: dict[Name, Judged]
 
     def figures(self) -> dict[str, tuple[float, int]]:
         """Return (accuracy, images) by column; of two evaluations of one attack, that on more images."""

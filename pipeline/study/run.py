@@ -15,9 +15,9 @@ from pipeline.runs.directory import SUMMARY
 from pipeline.runs.teacher import check_teacher
 from pipeline.study.cell import Changed, check_unchanged, claimed, missing, run_cell
 from pipeline.study.plan import RUN, Cell, Study, expand
-from runtime.errors import BadInput, EdgeproofError, MissingEnvironment, missing_extra
+from runtime.errors import BadInput, EdgeproofError, MissingEnvironment, first_line, missing_extra
 from runtime.files import write_atomic
-from runtime.progress import log
+from runtime.log import log
 
 FAILURE = "failure.txt"
 
@@ -46,8 +46,7 @@ def attempt(study: Study, cell: Cell, out: Path, data_root: Path, allow_weak_tea
         except Exception as error:  # any: the other cells go on, and this one is reported at the end
             text = str(error) if isinstance(error, EdgeproofError) else traceback.format_exc()
             write_atomic(failure, f"{type(error).__name__}: {text}\n".encode())
-            first = str(error).partition("\n")[0]
-            return Attempt(cell.name, "failed", f"{type(error).__name__}: {first} ({failure})")
+            return Attempt(cell.name, "failed", f"{type(error).__name__}: {first_line(error)} ({failure})")
     return Attempt(cell.name, "finished")
 
 
@@ -56,7 +55,7 @@ def run_here(
 ) -> Iterator[Attempt]:
     """Run the cells in order."""
     for cell in cells:
-        log(f"{cell.name} ...")
+        log.info(f"{cell.name} ...")
         yield attempt(study, cell, out, data_root, allow_weak_teacher)
 
 
@@ -161,7 +160,7 @@ def run_on_ray(
             try:
                 yield ray.get(done)
             except ray.exceptions.RayError as error:  # the worker died: out of memory, a lost node
-                yield Attempt(name, "failed", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+                yield Attempt(name, "failed", f"{type(error).__name__}: {first_line(error)}")
 
 
 def _check_enough(name: str, need: dict[str, float], has: dict[str, float]) -> None:

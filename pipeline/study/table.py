@@ -13,6 +13,7 @@ from pipeline.study.plan import Study
 from pipeline.study.published import Published, published
 from pipeline.study.results import CellResult, Group, columns, gather
 from pipeline.training.precision import in_words
+from runtime import markdown
 from runtime.words import radius
 
 ABSENT = "–"
@@ -205,20 +206,13 @@ def to_csv(study: Study, results: list[CellResult]) -> str:
 
 def to_markdown(table: Table, pictures: tuple[str, ...]) -> str:
     """Return the page as Markdown; `pictures` are file names beside it."""
-    parts = [f"# {_escaped(table.title)}", _markdown(table.heading, table.rows)]
+    parts = [f"# {markdown.escape(table.title)}", _markdown(table.heading, table.rows)]
     if table.difference_rows:
         parts += ["## Differences", _markdown(table.difference_heading, table.difference_rows)]
     parts += [f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures]
-    parts.append("\n".join(f"- {_escaped(note)}" for note in table.notes))
+    parts.append("\n".join(f"- {markdown.escape(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown(heading: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
-    lines = [heading, ("---",) * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(_escaped(text) for text in line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Escape what Markdown would read as its own, and keep it on one line."""
-    text = " ".join(text.split())
-    return "".join(f"\\{sign}" if sign in "\\|<>*`[" else sign for sign in text)
+    return markdown.table([*map(markdown.escape, heading)], ([*map(markdown.escape, row)] for row in rows))

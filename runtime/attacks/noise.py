@@ -36,3 +36,11 @@ class Noise:
         attack = int(sha256(self.attack.encode())[:16], 16)
         key, counter = ([self.seed, attack], [0, 0, restart, image])
         return np.random.Philox(key=np.array(key, np.uint64), counter=np.array(counter, np.uint64))
+
+
+def shuffled(seed: int, n: int) -> Any:
+    """Return the indices of n images in a random order that the seed fixes: int64 [N].
+
+    What takes the first of them samples a set that may be sorted by class.
+    """
+    return np.argsort(Noise(seed, "order").bits([0], n)[0], kind="stable")

@@ -14,6 +14,7 @@ from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.log import log
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 
@@ -32,6 +33,11 @@ NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
+NOT_ON_GPU = ["WeightBiasQuantization"]
+"""Optimizers of ONNX Runtime that put nodes in a graph for which its GPU providers have no kernel.
+
+This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
+"""
 
 
 class OrtSession(Session):
@@ -73,11 +79,13 @@ class OrtSession(Session):
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised)
-        self._forward = _Graph("forward graph", opening("forward graph", forward), {INPUT}, FORWARD_OUTPUTS, workers)
+        loaded, facts = opening("forward graph", forward), graph_facts(forward)
+        graph = partial(_Graph, workers=workers, singly=facts.ranges_of_batch)
+        self._forward = graph("forward graph", loaded, {INPUT}, FORWARD_OUTPUTS)
         self._gradient = None
         if gradient is not None:
             loaded = opening("gradient graph", gradient)
-            self._gradient = _Graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS, workers)
+            self._gradient = graph("gradient graph", loaded, {INPUT, "label"}, GRADIENT_OUTPUTS)
         self._plain = partial(OrtSession, forward, None, precision=precision, threads=threads, optimised=False)
         self._card = SessionCard(
             sha256(forward),
@@ -89,7 +97,7 @@ class OrtSession(Session):
             differentiable=gradient is not None,
             tf32=tf32,
             rounds_apart=kind.on_gpu,
-            facts=graph_facts(forward),
+            facts=facts,
         )
 
     def logits(self, x: Any) -> Any:
@@ -133,11 +141,14 @@ class OrtSession(Session):
 
 
 class _Graph:
-    """One ONNX graph, its inputs and outputs by name."""
+    """One ONNX graph, its inputs and outputs by name; `singly`: every image is run by itself."""
 
-    def __init__(self, role: str, session: Any, inputs: set[str], outputs: tuple[str, ...], workers: int) -> None:
+    def __init__(
+        self, role: str, session: Any, inputs: set[str], outputs: tuple[str, ...], *, workers: int, singly: bool
+    ) -> None:
         self.role = role
         self._workers = workers
+        self._singly = singly
         self._options: Any = None
         self._pool = ThreadPoolExecutor(workers)
         self._session = session
@@ -154,9 +165,8 @@ class _Graph:
             name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items() if name in self._inputs
         }
         try:
-            pieces = [
-                {name: array[rows] for name, array in wanted.items()} for rows in cut(len(wanted[INPUT]), self._workers)
-            ]
+            cuts = cut(len(wanted[INPUT]), self._workers, singly=self._singly)
+            pieces = [{name: array[rows] for name, array in wanted.items()} for rows in cuts]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
             parts = self._side_by_side(outputs, pieces)
@@ -192,11 +202,13 @@ class _Graph:
         return results
 
 
-def cut(n: int, workers: int) -> list[slice]:
+def cut(n: int, workers: int, *, singly: bool = False) -> list[slice]:
     """Return equal pieces of n rows, at most PIECE each where there are workers to run them side by side.
 
-    As many as there are workers, or a multiple of it; all rows in one piece for a single worker.
+    As many as there are workers, or a multiple of it; all rows in one piece for a single worker. `singly`: a row each.
     """
+    if singly:
+        return [slice(row, row + 1) for row in range(n)]
     if workers == 1 or n <= 1:
         return [slice(0, n)]
     rounds = -(-n // (PIECE * workers))
@@ -221,8 +233,9 @@ def _load(
     else:
         _share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
+    opening = partial(runtime.InferenceSession, graph, settings, providers=[(kind.name, chosen)])
     try:  # its own fall-back would print to stdout and try again
-        session = runtime.InferenceSession(graph, settings, providers=[(kind.name, chosen)], enable_fallback=0)
+        session = opening(disabled_optimizers=NOT_ON_GPU if kind.on_gpu else None, enable_fallback=0)
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(
@@ -236,6 +249,7 @@ def _load(
         raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
         raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    log.debug(f"{role} {sha256(graph)[:12]}: {kind.name}, {threads or 'all'} threads")
     return session
 
 

@@ -43,6 +43,12 @@ OF_SHAPES = frozenset({"Shape", "Size"})
 """Operations whose answer no number of the image changes."""
 QUANTISING = re.compile(r"Q[A-Z]|.*([Qq]uantiz|Integer|NBits|Bnb4|FpQ4)")
 """How operations are called that quantise or compute in integers, in onnx's and ONNX Runtime's own domains."""
+OF_BATCH = "DynamicQuantize"
+"""How operations begin that quantise by the range of all that they are given, the whole batch."""
+BYTE = 2
+"""TensorProto.DataType.UINT8"""
+TO_BYTES = ("Mul", "Round", "Cast")
+"""What `pack` puts before a model that takes bytes."""
 REALS = {16: "bfloat16", 10: "float16", 1: "float32", 11: "float64"}
 """TensorProto.DataType of what computes in floating point, the narrowest first; what is narrower yet is quantised."""
 
@@ -97,6 +103,8 @@ def graph_facts(graph: bytes) -> GraphFacts:
         quantised=any(QUANTISING.match(step.operator) for step in found.steps),
         computes_in=next((name for kind, name in REALS.items() if kind in found.kinds), "float32"),
         staircases=tuple(sorted({step.operator for step in _on_the_way(found) if step.is_staircase})),
+        takes_bytes=_takes_bytes(found),
+        ranges_of_batch=any(step.operator.startswith(OF_BATCH) for step in found.steps),
     )
 
 
@@ -109,6 +117,18 @@ def staircases(graph: bytes) -> tuple[str, ...]:
     """
     nodes = (step for step in _on_the_way(_read(graph)) if step.is_staircase)
     return tuple(f"{node.operator} {node.name or ','.join(node.outputs)}" for node in nodes)
+
+
+def _takes_bytes(found: _Found) -> bool:
+    """Whether nothing else is read of the one input than what `TO_BYTES` makes of it."""
+    values, step = tuple(found.inputs), None
+    for operator in TO_BYTES:
+        readers = [each for each in found.steps if set(values) & set(each.inputs)]
+        if len(values) != 1 or [each.operator for each in readers] != [operator]:
+            return False
+        (step,) = readers
+        values = step.outputs
+    return step is not None and step.to == BYTE
 
 
 def _on_the_way(found: _Found) -> list[Step]:

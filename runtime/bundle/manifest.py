@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from runtime.images.preprocessing import Preprocessing
-from runtime.spec import DataRecord, Digest, Frozen, Gate, Name, Precision, ThreatModel, to_json
+from runtime.spec import DataRecord, Digest, Document, Frozen, Gate, Name, Precision, Text, ThreatModel, to_json
 
 MANIFEST = "manifest.json"
 EVALUATION = "evaluation.npz"
@@ -73,8 +73,8 @@ class Calibrated(Frozen):
     """What set the ranges of a quantised graph, and which of its nodes were left in float16."""
 
     data: DataRecord
-    method: str
-    kept_fp16: tuple[str, ...] = ()
+    method: Text
+    kept_fp16: tuple[Text, ...] = ()
 
 
 class Graph(Frozen):
@@ -88,13 +88,13 @@ class Graph(Frozen):
     opset: int
     parity: Parity | None = None
     calibration: Calibrated | None = None
-    staircases: tuple[str, ...] = ()
+    staircases: tuple[Text, ...] = ()
 
 
 class Reference(Frozen):
     """What training measured on its own hold-out images, for the checkpoint exported: fractions of n."""
 
-    checkpoint: str
+    checkpoint: Text
     n: int
     clean: float
     pgd: float
@@ -103,12 +103,12 @@ class Reference(Frozen):
 class Provenance(Frozen):
     """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one."""
 
-    recipe: dict[str, Any]
+    recipe: Document
     recipe_sha256: Digest
     checkpoint_sha256: Digest
     teacher_sha256: Digest | None
     training_data: DataRecord
-    software: dict[str, str]
+    software: dict[Text, Text]
 
 
 class Packed(Frozen):
@@ -117,10 +117,10 @@ class Packed(Frozen):
     `sha256` is of the file; where its weights lie beside it, of the list of all their digests.
     """
 
-    file: str
+    file: Text
     sha256: Digest
     opset: int
-    changes: tuple[str, ...]
+    changes: tuple[Text, ...]
 
 
 class Manifest(Frozen):
@@ -132,10 +132,10 @@ class Manifest(Frozen):
     schema_: Literal["edgeproof.bundle/1"] = Field(alias="schema", default="edgeproof.bundle/1")
     name: Name
     version: Annotated[int, Field(ge=1)] = 1
-    created: str
+    created: Text
     input: InputShape
     preprocessing: Preprocessing | None = None
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)]
     threat_model: ThreatModel
     ships: KnownPrecision
     graphs: dict[KnownPrecision, Graph]

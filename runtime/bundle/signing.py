@@ -30,7 +30,7 @@ from pydantic.alias_generators import to_camel
 from runtime.bundle.manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature
 from runtime.files import new_directory, sha256, write_atomic
-from runtime.spec import first_fault
+from runtime.spec import LONGEST_TEXT, Digest, Text, first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,9 +175,7 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
         BadSignature: it is empty or malformed, names another key, does not hold, or says something else.
 
     """
-    if not raw.strip():
-        raise BadSignature(f"{where} is empty", hint=SIGN_AGAIN)
-    bundle = _parse(_SigstoreBundle, raw, f"{where} is no signature")
+    bundle = _envelope(where, raw)
     hint = bundle.verification_material.public_key.hint
     key = trust.keys.get(hint)
     if key is None:
@@ -195,6 +193,22 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
     if len(digests) != len(statement.predicate.resources) or statement.subject[0].digest.sha256 != _root(digests):
         raise BadSignature(f"{where}: what it signs contradicts itself", hint=SIGN_AGAIN)
     return Signed(hint, digests)
+
+
+def named_key(where: Path, raw: bytes) -> str:
+    """Return the fingerprint of the key that a signature.json names, which proves nothing.
+
+    Raises:
+        BadSignature: it is empty or malformed.
+
+    """
+    return _envelope(where, raw).verification_material.public_key.hint
+
+
+def _envelope(where: Path, raw: bytes) -> _SigstoreBundle:
+    if not raw.strip():
+        raise BadSignature(f"{where} is empty", hint=SIGN_AGAIN)
+    return _parse(_SigstoreBundle, raw, f"{where} is no signature")
 
 
 def _root(digests: Mapping[str, str]) -> str:
@@ -228,7 +242,8 @@ def _base64(text: Any) -> bytes:
 
 
 Base64 = Annotated[bytes, BeforeValidator(_base64)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Exact = Annotated[str, Field(max_length=LONGEST_TEXT)]
+"""A text that is compared, sign by sign, and never shown."""
 
 
 class _Foreign(BaseModel):
@@ -241,7 +256,7 @@ Foreign = TypeVar("Foreign", bound=_Foreign)
 
 
 class _PublicKey(_Foreign):
-    hint: str
+    hint: Text
 
 
 class _VerificationMaterial(_Foreign):
@@ -265,7 +280,7 @@ class _SigstoreBundle(_Foreign):
 
 
 class _Digest(_Foreign):
-    sha256: Sha256
+    sha256: Digest
 
 
 class _Subject(_Foreign):
@@ -273,9 +288,9 @@ class _Subject(_Foreign):
 
 
 class _Resource(_Foreign):
-    name: str
+    name: Exact
     algorithm: Literal["sha256"]
-    digest: Sha256
+    digest: Digest
 
 
 class _Predicate(_Foreign):

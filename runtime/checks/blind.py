@@ -1,18 +1,15 @@
-"""Checks by searches without gradients, which no gradient can mislead; and what they cannot have seen."""
+"""Checks by searches without gradients, which no gradient can mislead."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from runtime.checks.facts import Facts, Seen, not_run, seen
-from runtime.statistics import fewest_beyond, smallest_seen
+from runtime.checks.power import most_by_chance, power_of_search
 from runtime.words import percent
 
 if TYPE_CHECKING:
     from runtime.records.report import Searched
-
-BY_CHANCE, LEVEL = 0.005, 0.01
-"""Honest networks lose no image to a blind search alone; more than this share explains, at LEVEL, is a finding."""
 
 
 def square_alone(facts: Facts) -> Seen:
@@ -41,30 +38,9 @@ def blind_control(facts: Facts) -> Seen:
 
 def beyond_chance(found: Searched) -> bool:
     """Return whether blind searches found more alone than chance explains."""
-    return found.alone >= _limit(found.n)
-
-
-def undetected(standing: float, searched: int, broken: int = 0) -> float:
-    """Return the points of robust accuracy that blind searches of a sample have broken, or may have missed, at 95 %.
-
-    Args:
-        standing: robust accuracy as it was found.
-        searched: images among those standing that were searched.
-        broken: how many of them fell, whether gradients from another start break them too or not.
-
-    """
-    return max(standing * smallest_seen(_limit(searched), searched), known(standing, searched, broken))
-
-
-def known(standing: float, searched: int, broken: int) -> float:
-    """Return the points of robust accuracy that a search of a sample has shown not to be there."""
-    return standing * broken / searched if searched else 0.0
-
-
-def _limit(n: int) -> int:
-    return fewest_beyond(n, BY_CHANCE, LEVEL)
+    return found.alone > most_by_chance(found.n)
 
 
 def _power(found: Searched) -> str:
     """Say the smallest share of the images that would have been seen to fall."""
-    return f"{percent(smallest_seen(_limit(found.n), found.n))} of them falling so would have been seen"
+    return f"{percent(power_of_search(found.n).share)} of them falling so would have been seen"

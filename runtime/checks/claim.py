@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 ONE_STEP = "fgsm"
 """The attack of a single step: what stands it may fall to the second."""
 
-WEAK_EVIDENCE = frozenset({"claimed-threat", "one-step", "black-box-only", "enough-images"})
-"""Checks that keep a gate from passing and not from failing: what is missing could only break more images."""
+WEAK_EVIDENCE = frozenset({"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance"})
+"""Checks that keep a gate from passing and not from failing: what is missing could only break more images, and no more
+stand an attack than are right without one."""
 
 
 def check_claim(request: Request) -> tuple[CheckResult, ...]:
@@ -26,7 +27,7 @@ def check_claim(request: Request) -> tuple[CheckResult, ...]:
 
 
 def _claimed_threat(request: Request) -> CheckResult:
-    """Hold the run to what the artifact claims, and to what its own gate was given for."""
+    """Hold the run to what the artifact claims: its eps, and the evidence that stood for it."""
     state: Literal["quiet", "found", "not run"]
     if request.gate == Gate():
         state, message = "not run", "not run: no gate was asked for"
@@ -53,21 +54,15 @@ def _weaker_threat(request: Request, claim: Claim) -> list[str]:
 
 
 def _less_evidence(request: Request, claim: Claim) -> list[str]:
-    """Return what the artifact's own gate lacks; a gate that is asked for by hand goes with what is asked beside it."""
-    if not shares_gate(request.gate, claim.gate):
+    """Return what a claim was made with and the run lacks, whoever asks for the gate; nothing where none was made."""
+    if claim.n is None and claim.gate == Gate():
         return []
     short, names = [], {attack.name for attack in request.attacks}
-    blind = request.accept_blind_evidence and not request.gradients
-    if not (names >= set(DEFAULT) or names & CASCADES.keys() or blind):
-        short.append(f"the attacks are {', '.join(sorted(names)) or 'none'}, the gate's {', '.join(DEFAULT)}")
+    if request.gradients and not (names >= set(DEFAULT) or names & CASCADES.keys()):  # else: `black-box-only`
+        short.append(f"the attacks are {', '.join(sorted(names)) or 'none'}, the claim's {', '.join(DEFAULT)}")
     if claim.n is not None and request.n < claim.n:
-        short.append(f"the images are {request.n}, the gate's {claim.n}")
+        short.append(f"the images are {request.n}, the claim's {claim.n}")
     return short
-
-
-def shares_gate(asked: Gate, own: Gate) -> bool:
-    """Return whether a part of a gate is the artifact's own."""
-    return any(value is not None and value == getattr(own, name) for name, value in asked)
 
 
 def _one_step(request: Request) -> CheckResult:

@@ -9,7 +9,7 @@ from runtime.attacks import any_bounded
 if TYPE_CHECKING:
     from runtime.records.report import Artifact, AttackRow
     from runtime.records.request import GradientSource
-    from runtime.suite.campaign import Outcome
+    from runtime.suite.outcome import Outcome
 
 
 class Facts(NamedTuple):

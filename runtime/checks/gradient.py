@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.checks.facts import Facts, Seen, not_run, seen
-from runtime.statistics import smallest_seen, wilson
+from runtime.checks.power import HOLDS, JUMPS, STEADY, powers_of_tests
+from runtime.statistics import wilson
 from runtime.suite.scrutiny import most_tolerated, most_unrelated
 from runtime.words import percent
 
@@ -16,8 +17,8 @@ MOST_ZERO_GRADIENTS = 0.01
 """Fraction of the correctly classified images that may be without a gradient."""
 TOLERATED = 1
 """So many always may, unless they are all: among few images one is no sign."""
-COARSEST = 0.5
-"""A gate does not pass where a lie on this share of the images could have gone unseen."""
+COARSEST, COARSEST_OF_A_SURROGATE = 0.5, 0.9
+"""A gate does not pass where a lie on this share of the images could have gone unseen; a surrogate's lies on all."""
 LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
 """Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
 
@@ -39,7 +40,7 @@ def holds(facts: Facts) -> Seen:
     test = facts.outcome.gradient_test
     if test is None:
         return _no_gradient()
-    return seen(untrue(test) is not None, f"{_apart(test)}; {_power(test.n)}")
+    return seen(untrue(test) is not None, f"{_apart(test)}; {_power(test, HOLDS)}")
 
 
 def untrue(test: GradientTest) -> str | None:
@@ -71,7 +72,7 @@ def steady(facts: Facts) -> Seen:
     if test.unsteady is None:
         return _surrogate()
     words = f"on {test.unsteady} of {test.n} images the gradient turns within eps/4"
-    return seen(test.unsteady > most_tolerated(test.n), f"{words}; {_power(test.n)}")
+    return seen(test.unsteady > most_tolerated(test.n), f"{words}; {_power(test, STEADY)}")
 
 
 def jumps(facts: Facts) -> Seen:
@@ -84,7 +85,7 @@ def jumps(facts: Facts) -> Seen:
     if not test.lines:
         return not_run("images of two classes")
     words = f"on {test.jumps} of {test.lines} lines between two images the margin jumps where the class changes"
-    return seen(test.jumps > most_tolerated(test.lines), f"{words}; {_power(test.lines)}")
+    return seen(test.jumps > most_tolerated(test.lines), f"{words}; {_power(test, JUMPS)}")
 
 
 def _no_gradient() -> Seen:
@@ -95,9 +96,10 @@ def _surrogate() -> Seen:
     return Seen("not run", "not run: the gradient is a surrogate, and its artifact a staircase")
 
 
-def _power(n: int) -> str:
+def _power(test: GradientTest, check: str) -> str:
     """Say the smallest share of the images on which a lie would have been seen."""
-    return f"a lie on {percent(smallest_seen(most_tolerated(n) + 1, n))} of the images would have been seen"
+    (share,) = (power.share for power in powers_of_tests(test) if power.check == check)
+    return f"a lie on {percent(share)} of the images would have been seen"
 
 
 def enough_images(facts: Facts) -> Seen:
@@ -107,9 +109,9 @@ def enough_images(facts: Facts) -> Seen:
         return Seen("not run", "not run: no gate was asked for")
     if test is None:
         return _no_gradient()
-    coarse = smallest_seen(most_tolerated(test.n) + 1, test.n)
-    words = f"the gradient was held to the artifact on {test.n} images that stood: {_power(test.n)}"
-    return seen(coarse > COARSEST, words)
+    coarsest = max(powers_of_tests(test), key=lambda power: power.share)
+    words = f"{coarsest.check} looked at {coarsest.n} images that stood: {_power(test, coarsest.check)}"
+    return seen(coarsest.share > (COARSEST_OF_A_SURROGATE if test.surrogate else COARSEST), words)
 
 
 def agreement(facts: Facts) -> Seen:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runtime.records.report import Artifact
-    from runtime.suite.campaign import Outcome
+    from runtime.suite.outcome import Outcome
 
 
 @dataclass(frozen=True)

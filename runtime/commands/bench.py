@@ -18,12 +18,12 @@ from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option, trust_option
 from runtime.errors import install
 from runtime.files import check_writable, write_atomic
+from runtime.log import log
 from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
-from runtime.progress import log
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
-from runtime.report.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
 from runtime.words import timestamp
 
@@ -95,7 +95,7 @@ def bench(
             opened, precision=name, backend=backend, provider=provider, gradient=False, tf32=tf32, state=state
         ) as session:
             for batch in batches:
-                log(f"{name}, batch {batch}: {seconds:g} s")
+                log.info(f"{name}, batch {batch}: {seconds:g} s")
                 runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
                 result = Bench(
                     name=manifest.name,
@@ -156,8 +156,8 @@ def print_bench(result: Bench) -> None:
         add_row(table, (run.precision, *_cells(run)))
     console.print(table)
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    console.print(f"{result.name} on {result.backend}/{result.provider}", markup=False)
+        print_line(console, f"warning: {warning}")
+    print_line(console, f"{result.name} on {result.backend}/{result.provider}")
 
 
 def _cells(run: BenchRun) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The commands around a bundle and its signature: key, inspect, install."""
+"""The commands around a bundle and its signature: key, sign, inspect, install."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from runtime.bundle.install import CURRENT
 from runtime.bundle.install import install as put_in_place
 from runtime.bundle.manifest import SIGNATURE, Manifest
 from runtime.bundle.opening import Bundle, open_bundle
+from runtime.bundle.sign_in_place import sign_in_place
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import allow_rollback_option, state_option, trust_option
-from runtime.words import percent, printable, radius
+from runtime.commands.trust_options import allow_rollback_option, needed_key_option, state_option, trust_option, written
+from runtime.words import percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 bundle_argument = click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 
@@ -33,8 +36,22 @@ def new(out: Path) -> None:
     """Make a key pair: private.pem signs (keep it secret), public.pem goes to the devices."""
     fingerprint = new_key(out)
     click.echo(f"key {fingerprint}")
-    click.echo(f"{out / PRIVATE}: keep it secret; `edgeproof export --key` signs with it")
+    click.echo(f"{out / PRIVATE}: keep it secret; `edgeproof sign --key` signs with it")
     click.echo(f"{out / PUBLIC}: for the devices; `edgeproof verify --trust` checks with it")
+
+
+@click.command()
+@bundle_argument
+@needed_key_option
+@trust_option
+def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
+    """Sign a bundle that is there, in place.
+
+    Only a whole bundle is signed, and only its signature.json is written: version and manifest stay. One that another
+    key has signed needs --trust: its signature is checked before the new one takes its place.
+    """
+    sign_in_place(bundle, key, trust)
+    click.echo(written(bundle, key))
 
 
 @click.command()
@@ -44,7 +61,7 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
     """Say what is in a bundle, and whether it is whole."""
     opened = open_bundle(bundle, trust)
     for line in _described(opened.manifest):
-        click.echo(printable(line))  # anybody may have written it
+        click.echo(line)
     click.echo(f"whole: {len(opened.manifest.files)} files have the size and digest that the manifest lists")
     click.echo(authenticity(opened))
 

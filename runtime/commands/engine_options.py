@@ -10,7 +10,7 @@ from runtime.backends.providers import PROVIDERS, check_tf32
 from runtime.backends.table import BACKENDS, open_session, provider_of
 from runtime.commands.record_options import field_option
 from runtime.records.options import Option
-from runtime.spec import Frozen
+from runtime.spec import Frozen, Name, Text
 
 if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle
@@ -21,10 +21,10 @@ class EngineOptions(Frozen):
     """Which graph of a bundle runs, by which engine, and whether its gradient is used."""
 
     precision: Annotated[
-        str | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
+        Text | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
     ] = None
     backend: Annotated[
-        str,
+        Name,
         Option(
             "The engine that runs it. No fallback.",
             type=click.Choice(list(BACKENDS)),
@@ -33,7 +33,7 @@ class EngineOptions(Frozen):
         ),
     ] = "ort"
     provider: Annotated[
-        str | None,
+        Name | None,
         Option(
             "Execution provider of ONNX Runtime. No fallback.  [default: cpu]",
             type=click.Choice(list(PROVIDERS)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from runtime.commands.trust_options import state_option
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
+from runtime.log import VARIABLE, is_quiet, log
 from runtime.machine.card import machine_card, software
-from runtime.progress import log
+from runtime.markdown import escape, table
 from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
 from runtime.words import timestamp
@@ -83,14 +85,15 @@ def gpu_check(bundle: Path, n: int, only: tuple[str, ...], state: Path | None, o
 
 def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None) -> Result:
     """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
-    log(f"{name}:")
+    log.info(f"{name}:")
     arguments = [name, bundle, out, n, *([state] if state else [])]
     command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     said = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+    environment = {**os.environ, **({VARIABLE: ""} if is_quiet() else {})}  # what is kept is whole all the same
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - ours
         assert process.stderr is not None
         for line in process.stderr:
-            log(f"  {line.rstrip()}")
+            log.info(f"  {line.rstrip()}")
             said.append(line)
     if said:
         write_atomic(out / f"{name}.log", "".join(said).encode())
@@ -124,11 +127,13 @@ def conclude(results: Iterable[Result]) -> None:
 
 def lines(report: GpuCheck) -> list[str]:
     """Return the report in words, as Markdown."""
-    text = [f"# GPU check of {report.bundle}", "", f"{report.n} images of {report.data}; begun {report.started}.", ""]
-    text += ["| check | | |", "|---|---|---|"]
-    for result in report.results:
-        hint = f" ({result.hint})" if result.hint else ""
-        text.append(f"| {result.name} | **{result.state}** | {_one_line(result.message + hint)} |")
+    rows = [
+        (result.name, f"**{result.state}**", escape(result.message + (f" ({result.hint})" if result.hint else "")))
+        for result in report.results
+    ]
+    text = [f"# GPU check of {escape(report.bundle)}", ""]
+    text += [f"{report.n} images of {escape(report.data)}; begun {report.started}.", ""]
+    text += [table(("check", "", ""), rows)]
     for result in report.results:
         text += ["", f"## {result.name}", ""] if result.comparisons or result.figures else []
         for comparison in result.comparisons:
@@ -154,7 +159,3 @@ def described(found: EngineComparison) -> list[str]:
         ]
     text.append(f"  - {found.milliseconds:.3f} ms an image forward; engine {found.engine_sha256 or 'not one file'}")
     return text
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

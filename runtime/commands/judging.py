@@ -12,8 +12,9 @@ import click
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import UsageFault
 from runtime.files import check_writable
+from runtime.log import log
 from runtime.machine.card import made_by
-from runtime.progress import log, progress_on_stderr
+from runtime.progress import progress_on_stderr
 from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account
@@ -144,20 +145,27 @@ def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, dir
         EdgeproofError: see `prepare_case` and `Case.attack`; a directory in which nothing was done vanishes.
 
     """
-    out, baseline, plan = directories.out, directories.baseline, plan_for(subject, options)
+    out = directories.out
+    with resumable(out, directories.baseline):
+        report = _judged(subject, options, directories, resume=run.resume)
+    if report is None:
+        log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {out}")
+        return
+    show(report, out, as_json=run.as_json)
+
+
+def _judged(subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool) -> Report | None:
+    """Return the report of a run, whose baseline is judged first; None for a shard."""
+    baseline, plan = directories.baseline, plan_for(subject, options)
     if baseline:
         assert subject.parent is not None
-        log(f"verifying {PARENT} first, as the baseline for --max-drop: {baseline}")
+        log.info(f"verifying {PARENT} first, as the baseline for --max-drop: {baseline}")
         parent = subject.parent()
         parents_plan = plan.for_parent(parent.session.card())
         same = {"attacks": tuple(parents_plan.asked), "fail_under": None, "max_drop": None, "no_gate": True}
-        run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=run.resume)
+        run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=resume)
         options = options.model_copy(update={"against": baseline})
-    report = run_in(out, prepare_case(subject, options, plan), resume=run.resume)
-    if report is None:
-        log(f"shard {options.shard} is done; `edgeproof merge` judges all: {out}")
-        return
-    show(report, out, as_json=run.as_json)
+    return run_in(directories.out, prepare_case(subject, options, plan), resume=resume)
 
 
 def write_all(out: Path, run: Run) -> list[str]:
@@ -183,12 +191,12 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     """
     shard = case.request.shard
     if resume and finished(out, case.request):
-        log(f"{out} is finished already")
+        log.info(f"{out} is finished already")
         return None if shard else load_report(out)
-    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device}
-    with resumable(out), open_run(out, case.request, resume=resume, made_by=where) as journal:
+    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device} | case.sampled
+    with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
-            log(f"resuming: {len(journal)} work units already done")
+            log.info(f"resuming: {len(journal)} work units already done")
         with progress_on_stderr() as progress:
             findings = case.attack(progress, journal, started=journal.started)
         if shard:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from runtime.backends.builder import BUILDER, PREPARERS_GROUP
-from runtime.commands.record_options import field_option
+from runtime.commands.record_options import Command, field_option
 from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.options import Option
-from runtime.spec import Frozen, ThreatModel, parse_fraction
+from runtime.spec import Frozen, Text, ThreatModel, parse_fraction
 from runtime.verdict.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Wanted:
         gradient: whether the graph of the input gradient is wanted.
         size: what the pictures of a folder are brought to.
         classes: names, in the order of the logits; a folder's or numbers by default.
+        bgr: whether the model takes blue first.
+        output: which of its outputs has a number for each class, if their shapes do not tell.
 
     """
 
@@ -48,6 +50,8 @@ class Wanted:
     gradient: bool = True
     size: Preprocessing | None = None
     classes: tuple[str, ...] = ()
+    bgr: bool = False
+    output: str | None = None
 
 
 def pack_first(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
@@ -105,7 +109,7 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), AfterValidator
 
 
 class ModelOptions(Frozen):
-    """How the images of a model that is no bundle yet are brought to what it expects."""
+    """How the images of a model that is no bundle yet are brought to what it expects, and where it answers."""
 
     mean: Annotated[
         Numbers,
@@ -118,7 +122,18 @@ class ModelOptions(Frozen):
         AfterValidator(_positive),
         Option("What to divide each channel by before the model, as .25,.24,.26.", write=_with_commas),
     ] = ()
+    bgr: Annotated[bool, Option("The model takes blue first; --mean and --std are of red first all the same.")] = False
+    output: Annotated[
+        Text | None,
+        Option("The model's output with a number for each class.  [default: the only one that can be]", type=str),
+    ] = None
 
 
-mean_option, std_option = (field_option(ModelOptions, name) for name in ("mean", "std"))
+def model_options(command: Command) -> Command:
+    """Give a click command the options of `ModelOptions`, each by its own name."""
+    for name in reversed(ModelOptions.model_fields):
+        command = field_option(ModelOptions, name)(command)
+    return command
+
+
 data_root_option = field_option(VerifyOptions, "data_root")

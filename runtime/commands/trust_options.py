@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,15 +29,21 @@ def _load_key(ctx: click.Context, param: click.Parameter, value: Path | None) ->
     return None if value is None else load_private_key(value)
 
 
-key_option = click.option(
-    "--key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    callback=_load_key,
-    help="Private key (PEM) to sign with, as `edgeproof key new` makes it.  [default: it is not signed]",
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+_key_option = partial(click.option, "--key", type=_PEM, callback=_load_key)
+_SIGNS = "Private key (PEM) to sign with, as `edgeproof key new` makes it."
+key_option = _key_option(help=f"{_SIGNS}  [default: it is not signed]")
+needed_key_option = _key_option(required=True, help=_SIGNS)
+version_option = click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Version of the bundle; devices refuse a lower one.",
 )
 trust_option = click.option(
     "--trust",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_PEM,
     callback=_load_trust,
     help="Public key (PEM) that must have signed the bundle.  [default: digests alone are checked]",
 )

@@ -14,6 +14,7 @@ import click
 from runtime.backends.table import check_precision
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
+from runtime.checks.clean import least_expected
 from runtime.commands.engine_options import EngineOptions, command_session
 from runtime.commands.judging import (
     ReportOptions,
@@ -91,7 +92,8 @@ def verify(
         command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
         threat_model=manifest.threat_model,
         gate=manifest.gate,
-        claimed_images=manifest.evaluation.n,
+        claimed_images=None if artifact.is_file() else manifest.evaluation.n,
+        expected_clean=least_expected(manifest.reference.clean, manifest.reference.n) if manifest.reference else None,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
     )
@@ -141,7 +143,8 @@ def _opened(
     if artifact.is_dir():
         if model != ModelOptions():
             raise UsageFault(
-                "--mean and --std are of a model; a bundle carries its normalisation", hint="leave them out"
+                "--mean, --std, --bgr and --output are of a model; a bundle carries its normalisation",
+                hint="leave them out",
             )
         return open_bundle(artifact, trust)
     if trust:
@@ -163,6 +166,8 @@ def _opened(
         engine.uses_gradient,
         options.size,
         options.class_names,
+        model.bgr,
+        model.output,
     )
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
         bundle = Path(scratch) / "bundle"

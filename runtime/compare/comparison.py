@@ -9,7 +9,7 @@ from pydantic import Field
 from runtime.errors import BadData
 from runtime.records.report import Count, Interval, Paired
 from runtime.report.phrases import accuracy_rows, verdict_of
-from runtime.spec import DataRecord, Digest, Fraction, Frozen, ThreatModel
+from runtime.spec import DataRecord, Digest, Fraction, Frozen, Name, Text, ThreatModel
 from runtime.statistics import Verdict
 from runtime.verdict.paired import Finished, compare_finished
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Figure(Frozen):
     """An accuracy as a fraction of the run's images, and its 95 % interval."""
 
-    name: str
+    name: Text
     value: Fraction
     ci95: Interval
 
@@ -39,27 +39,27 @@ class Against(Frozen):
     only_this: tuple[Count, ...]
     only_first: tuple[Count, ...]
     worst_case: Paired | None
-    notes: tuple[str, ...]
+    notes: tuple[Text, ...]
 
 
 class Side(Frozen):
     """One run. `against` is null for the first, and where the images cannot be matched: then `unmatched` says why."""
 
-    run: str
-    name: str
+    run: Text
+    name: Name
     sha256: Digest
-    precision: str
-    backend: str
-    provider: str
-    device: str
+    precision: Name
+    backend: Name
+    provider: Name
+    device: Text
     bundle_version: int | None
-    edgeproof: str | None
+    edgeproof: Text | None
     verdict: Verdict
     data: DataRecord
     threat_model: ThreatModel
     figures: tuple[Figure, ...]
     against: Against | None = None
-    unmatched: str = ""
+    unmatched: Text = ""
 
 
 class Comparison(Frozen):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
+from runtime import markdown
 from runtime.errors import MissingEnvironment
-from runtime.report import markdown
 from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
-from runtime.report.tables import add_row, new_table
+from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
 from runtime.words import interval, percent, radius
 
@@ -77,9 +77,9 @@ def print_text(comparison: Comparison, console: Console) -> None:
         style = "bold" if row.name in (WORST, CHANGE) else None
         add_row(table, (row.name, *(cell.replace(" (", apart) for cell in row.cells)), style)
     console.print(table)
-    console.print(EXPLAINED, markup=False, style="dim")
+    print_line(console, EXPLAINED, "dim")
     for remark in remarks(comparison):
-        console.print(f"note: {remark}", markup=False)
+        print_line(console, f"note: {remark}")
 
 
 def text(comparison: Comparison) -> str:
@@ -93,8 +93,8 @@ def as_markdown(comparison: Comparison) -> str:
     """Return a table of GitHub's Markdown, every text from outside escaped."""
     heading = ["", *(markdown.escape(run.run) for run in comparison.runs)]
     rows = [[markdown.escape(word) for word in (row.name, *row.cells)] for row in grid(comparison)]
-    notes = [f"- {markdown.escape(remark)}" for remark in remarks(comparison)]
-    return "\n\n".join([markdown.table(heading, rows), f"{EXPLAINED}.", *(["\n".join(notes)] if notes else [])]) + "\n"
+    notes = "\n".join(f"- {markdown.escape(remark)}" for remark in remarks(comparison))
+    return "\n\n".join(filter(None, (markdown.table(heading, rows, left=1), f"{EXPLAINED}.", notes))) + "\n"
 
 
 def as_html(comparison: Comparison) -> str:

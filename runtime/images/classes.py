@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtime.errors import BadData, UsageFault
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -132,7 +132,7 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
     refuse_another_count(where, names, len(classes))
     if numbers(len(classes)) not in (tuple(names), tuple(classes)):
         pairs = [f"{name} = {meant}" for name, meant in zip(names, classes, strict=True)]
-        log(f"{where}: the model knows none of the names; they are taken in their order: {listed(pairs)}")
+        log.warning(f"{where}: the model knows none of the names; they are taken in their order: {listed(pairs)}")
     return np.arange(len(names))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.errors import BadData, MissingEnvironment, install
 from runtime.images.classes import in_order, listed
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,7 +110,7 @@ def class_files(path: Path) -> dict[str, list[Path]]:
     strays = [str(entry.relative_to(path)) for name in names for entry in _seen(path / name) if not _is_picture(entry)]
     strays += [entry.name for entry in filter(_is_picture, _seen(path))]
     if strays:
-        log(f"{path}: left out, no pictures of a class: {listed(sorted(strays))}")
+        log.warning(f"{path}: left out, no pictures of a class: {listed(sorted(strays))}")
     for empty in [name for name, found in files.items() if not found] or ([path.name] if not files else []):
         raise BadData(f"{path}: {empty} holds no images", hint="one folder of images a class: SET/CLASS/*.png")
     return files

@@ -14,9 +14,9 @@ from runtime.images.classes import order_in_words
 from runtime.images.folder import read_folder
 from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
 from runtime.images.npz import read_npz
-from runtime.images.store import StoredImages
+from runtime.images.store import decoded
 from runtime.images.unlinked_file import LARGE
-from runtime.progress import log
+from runtime.log import log
 
 if TYPE_CHECKING:
     from runtime.images.preprocessing import Preprocessing
@@ -61,7 +61,7 @@ def find_images(
         raise UsageFault(f"{option} {data} is no image folder: its size is its own", hint="leave --size out")
     elif data in known:
         if path.exists():
-            log(f"{option} {data} is the set known by that name; the path is ./{data}")
+            log.warning(f"{option} {data} is the set known by that name; the path is ./{data}")
         images = _by_name(known[data], root)
     elif path.is_file():
         images = read_npz(path, layout=layout)
@@ -76,8 +76,8 @@ def find_images(
 def _folder(path: Path, channels: int | None, preprocessing: Preprocessing | None) -> ImageSet:
     found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
     assert found.classes is not None
-    log(f"{path}: {order_in_words(found.classes)}")
-    images = StoredImages.decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
+    log.info(f"{path}: {order_in_words(found.classes)}")
+    images = decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
     return replace(found, images=images)
 
 

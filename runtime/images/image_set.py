@@ -13,7 +13,6 @@ import numpy as np
 from runtime.errors import BadData
 from runtime.images.classes import class_numbers, listed, refuse_another_count, refuse_duplicates
 from runtime.images.decode import times
-from runtime.images.store import StoredImages
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
@@ -37,8 +36,7 @@ class ImageSet:
 
     Args:
         name: what the report calls the set.
-        images: [N, C, H, W], uint8, or float32 in [0, 1]; an array, or what is indexed and decoded as one: `Pictures`,
-            `StoredImages`.
+        images: [N, C, H, W], uint8, or float32 in [0, 1]; an array, or `Pictures`, indexed and decoded as one.
         labels: [N], integers from 0; kept as int64.
         ids: [N], each image's number in the set it comes from; kept as int64.
         classes: the names of what labels number, where the set has names.
@@ -94,8 +92,7 @@ class ImageSet:
             raise BadData(
                 f"{n} images asked for, {self.name} has {len(self)}", hint=f"--n {len(self)}, or leave it out"
             )
-        images = self.images.first(n) if isinstance(self.images, StoredImages) else self.images[:n]
-        return replace(self, images=images, labels=self.labels[:n], ids=self.ids[:n])
+        return self.rows(slice(n))
 
     def numbered(self, classes: tuple[str, ...]) -> ImageSet:
         """Return the set with labels that number a model's `classes`; as it is where it has no names of its own.
@@ -112,7 +109,7 @@ class ImageSet:
         """Return the selected images as float32 [B, C, H, W] in [0, 1]: a new array."""
         chosen = np.asarray(self.images[index])
         scale = np.float32(255 if chosen.dtype == np.uint8 else 1)
-        return np.asarray(chosen.astype(np.float32) / scale)
+        return np.asarray(chosen.astype(np.float32, order="C") / scale)
 
     def check_fits(self, shape: tuple[int, int, int], classes: tuple[str, ...]) -> None:
         """Raise `BadData` unless every image has `shape` (C, H, W), and every label numbers one of the `classes`."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from runtime.errors import BadData
 from runtime.images.image_set import PLAIN_CHANNELS, Array, ImageSet, Layout
-from runtime.images.store import StoredImages, is_float
+from runtime.images.store import is_float, unpacked
 from runtime.images.unlinked_file import LARGE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def read_npz(
     """Read images (uint8, or floats in [0, 1]) and labels, and `ids` where there are any, from an .npz.
 
     Labels are integers [N] or [N, 1], or one-hot [N, K]; images without an axis of channels are grey. Large
-    images are unpacked to disk (`StoredImages`), so that memory does not grow with their number.
+    images are unpacked to disk and mapped, so that memory does not grow with their number.
 
     Args:
         source: the file, open or not, or its bytes.
@@ -140,12 +140,12 @@ def _images(file: Any, name: str) -> Any:
         images = file[name]
         return np.asarray(images, np.float32) if is_float(images.dtype) else images
     with file.zip.open(f"{name}.npy") as member:
-        return StoredImages.unpacked(member)
+        return unpacked(member)
 
 
 def _to_nchw(where: str, images: Any, layout: Layout | None) -> Any:
     if images.ndim == 3:
-        return images.grey() if isinstance(images, StoredImages) else images[:, None]
+        return images[:, None]
     if images.ndim != 4:
         raise BadData(
             f"{where}: images have shape {images.shape}",
@@ -154,9 +154,8 @@ def _to_nchw(where: str, images: Any, layout: Layout | None) -> Any:
     layout = layout or _plain_layout(where, images.shape)
     if layout == "nchw":
         return images
-    if isinstance(images, StoredImages):
-        return images.channels_first()
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    first = images.transpose(0, 3, 1, 2)
+    return first if isinstance(images, np.memmap) else np.ascontiguousarray(first)
 
 
 def _plain_layout(where: str, shape: tuple[int, ...]) -> Layout:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadData
+from runtime.errors import BadData, UsageFault
+from runtime.words import radius
+
+if TYPE_CHECKING:
+    from runtime.images.image_set import ImageSet
 
 LEVELS = 255
 SLACK = 1e-4
@@ -38,3 +42,24 @@ def to_lattice(x: Any, clean: Any, eps: float) -> Any:
         )
     level = np.clip(np.rint(LEVELS * np.asarray(x, np.float64)), low, high)
     return np.asarray(level.astype(np.float32) / np.float32(LEVELS))
+
+
+def check_whole_levels(images: ImageSet, eps: float) -> None:
+    """See that a model that takes bytes is judged by what bytes can say: its rounding leads out of no ball then.
+
+    Raises:
+        BadData: the images are not bytes.
+        UsageFault: eps is no whole number of levels, at least one.
+
+    """
+    if images.images.dtype != np.uint8:
+        raise BadData(
+            f"{images.name}: images are {images.images.dtype}, and the model takes bytes",
+            hint="keep them as they were stored: (255 * x).round().astype('uint8')",
+        )
+    levels = LEVELS * eps
+    if eps and (round(levels) == 0 or abs(levels - round(levels)) > SLACK):
+        raise UsageFault(
+            f"eps is {radius(eps)}, and the model takes bytes: a pixel moves by a whole number of 1/255",
+            hint=f"--eps {max(int(levels), 1)}/255",
+        )

@@ -66,7 +66,8 @@ def copied(source: BinaryIO, at_most: int, *, large: bool) -> Copy:
             size += file.write(block)
         if isinstance(file, io.BytesIO):
             return Copy(digest.hexdigest(), size, file.getvalue())
-        descriptor = lasting(file)
+        file.flush()
+        descriptor = os.dup(file.fileno())
     copy = Copy(digest.hexdigest(), size, descriptor)
     weakref.finalize(copy, os.close, descriptor)
     return copy
@@ -85,9 +86,3 @@ def unnamed_file() -> AbstractContextManager[Any]:
         raise MissingEnvironment(
             f"there is no place for temporary files: {error.strerror}", hint="set TMPDIR to a directory with free space"
         ) from None
-
-
-def lasting(file: Any) -> int:
-    """Return a descriptor of all that was written to a file, which outlives the object."""
-    file.flush()
-    return os.dup(file.fileno())

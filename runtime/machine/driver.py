@@ -21,7 +21,7 @@ MACHINE_FILES = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"
 
 
 @dataclass(frozen=True)
-class Gpu:
+class CudaDevice:
     """One CUDA device.
 
     Args:
@@ -43,7 +43,7 @@ class Gpu:
         return sha256(b"\0".join([self.name.encode(), self.uuid.encode(), *machine]))
 
 
-def probe() -> Gpu:
+def probe() -> CudaDevice:
     """Return the first device.
 
     Raises:
@@ -58,7 +58,7 @@ def probe() -> Gpu:
     return _describe(driver, 0)
 
 
-def current() -> Gpu:
+def current() -> CudaDevice:
     """Return the device of the CUDA context that is current in this thread.
 
     Raises:
@@ -83,7 +83,7 @@ def _driver() -> ctypes.CDLL:
     return driver
 
 
-def _describe(driver: ctypes.CDLL, ordinal: int) -> Gpu:
+def _describe(driver: ctypes.CDLL, ordinal: int) -> CudaDevice:
     device, version, value = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name, uuid = ctypes.create_string_buffer(NAME_BYTES), ctypes.create_string_buffer(UUID_BYTES)
     _check(driver, "cuDeviceGet", ctypes.byref(device), ctypes.c_int(ordinal))
@@ -94,7 +94,7 @@ def _describe(driver: ctypes.CDLL, ordinal: int) -> Gpu:
     for attribute in (MAJOR, MINOR):
         _check(driver, "cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(attribute), device)
         capability.append(value.value)
-    return Gpu(
+    return CudaDevice(
         name=name.value.decode(errors="replace"),
         uuid=uuid.raw.hex(),
         compute_capability=".".join(map(str, capability)),

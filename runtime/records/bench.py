@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from runtime.errors import BadData
-from runtime.spec import Digest, Frozen, first_fault
+from runtime.spec import Digest, Document, Frozen, Name, Text, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +46,8 @@ class Power(Frozen):
     figures null, where no sensor measures the whole.
     """
 
-    rails: dict[str, Level]
-    of: tuple[str, ...]
+    rails: dict[Text, Level]
+    of: tuple[Text, ...]
     watts: float | None
     joules_an_image: float | None
 
@@ -63,7 +63,7 @@ class Rules(Frozen):
 class BenchRun(Frozen):
     """One precision at one batch size. `throttled` names what lowered a clock meanwhile; empty: nothing did."""
 
-    precision: str
+    precision: Name
     sha256: Digest
     engine_sha256: Digest | None
     batch: Count
@@ -72,9 +72,9 @@ class BenchRun(Frozen):
     latency_ms: Latency
     images_per_second: float
     power: Power | None
-    celsius: dict[str, Level]
-    megahertz: dict[str, Level]
-    throttled: tuple[str, ...]
+    celsius: dict[Text, Level]
+    megahertz: dict[Text, Level]
+    throttled: tuple[Text, ...]
     rules: Rules
 
 
@@ -82,17 +82,17 @@ class Bench(Frozen):
     """bench.json. Each run is warmed up first; `threads` of a CPU are those of `device`."""
 
     schema_: Literal["edgeproof.bench/1"] = Field(alias="schema", default="edgeproof.bench/1")
-    name: str
+    name: Name
     bundle_version: int | None
     authenticated: bool
-    data: str
-    backend: str
-    provider: str
+    data: Text
+    backend: Name
+    provider: Name
     runs: tuple[BenchRun, ...]
-    warnings: tuple[str, ...]
-    device: dict[str, Any]
-    software: dict[str, str]
-    started: str
+    warnings: tuple[Text, ...]
+    device: Document
+    software: dict[Text, Text]
+    started: Text
 
 
 def load_bench(directory: Path) -> Bench | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.spec import Fraction, Frozen
+from runtime.spec import Digest, Document, Fraction, Frozen, Name, Text
 
 Count = Annotated[int, Field(ge=0)]
 State = Literal["agrees", "differs", "not there", "failed"]
@@ -43,60 +43,62 @@ class EngineComparison(Frozen):
 
     """
 
-    precision: str
-    sha256: str
-    engine_sha256: str | None
-    device: str
+    precision: Name
+    sha256: Digest
+    engine_sha256: Digest | None
+    device: Text
     n: Count
     same_prediction: Count
     logit_error: Spread
     batch_error: float
     gradient_error: Spread | None = None
     gradient_cosine: float | None = None
-    attack: str | None = None
+    attack: Text | None = None
     same_verdict: Count | None = None
     robust: Count | None = None
     robust_reference: Count | None = None
     milliseconds: float
-    beyond: tuple[str, ...]
+    beyond: tuple[Text, ...]
 
 
 class Result(Frozen):
     """One check: whether GPU and CPU agree; or what was not there, or failed."""
 
-    name: str
+    name: Text
     state: State
-    message: str
-    hint: str | None = None
+    message: Text
+    hint: Text | None = None
     seconds: float = 0.0
     comparisons: tuple[EngineComparison, ...] = ()
-    figures: dict[str, float | str] = Field(default_factory=dict)
+    figures: dict[Text, float | Text] = Field(default_factory=dict)
 
 
-class Limits(Frozen):
+class Tolerances(Frozen):
     """How far a GPU may be from the CPU in one precision; fractions are of images.
 
     Args:
         same_prediction: at least; one image may always differ.
         same_verdict: at least; one image may always differ.
         gradient_error: at most, the median.
+        gradient_cosine: at least, of every image.
 
     """
 
     same_prediction: Fraction
     same_verdict: Fraction
     gradient_error: float
+    gradient_cosine: float
 
 
 class GpuCheck(Frozen):
     """gpu-check.json."""
 
     schema_: Literal["edgeproof.gpu-check/1"] = Field(alias="schema", default="edgeproof.gpu-check/1")
-    bundle: str
-    manifest_sha256: str
-    data: str
+    bundle: Text
+    manifest_sha256: Digest
+    data: Text
     n: Count
-    device: dict[str, Any]
-    software: dict[str, str]
-    started: str
+    device: Document
+    software: dict[Text, Text]
+    started: Text
     results: tuple[Result, ...]

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from runtime.errors import BadData
 from runtime.records.request import GradientSource, Request, labelled
 from runtime.session import GraphFacts
-from runtime.spec import DataRecord, Digest, Fraction, Frozen, Gate, ThreatModel, first_fault
+from runtime.spec import DataRecord, Digest, Document, Fraction, Frozen, Gate, Name, Text, ThreatModel, first_fault
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ Interval = tuple[float, float]
 class Artifact(Frozen):
     """What was attacked; `facts` are what its graph says of itself, which decided how."""
 
-    name: str
+    name: Name
     sha256: Digest
     engine_sha256: Digest | None
-    precision: str
-    backend: str
-    provider: str
+    precision: Name
+    backend: Name
+    provider: Name
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool
@@ -66,7 +66,7 @@ class AttackRow(Frozen):
     With `cascade`, on those that the earlier rows of its cascade left; the row that sums them up comes after them.
     """
 
-    name: str
+    name: Text
     cascade: bool
     gradient: GradientSource
     attacked: Count
@@ -87,14 +87,14 @@ class ClassRow(Frozen):
     """Accuracy on the images of one class; null where it has none."""
 
     label: Count
-    name: str
+    name: Text
     n: Count
     clean: Fraction | None
     robust: Fraction | None
 
 
 class CurvePoint(Frozen):
-    """Accuracy under PGD-10 at one eps, on the first n images."""
+    """Accuracy under PGD-10 at one eps, on n images drawn at random."""
 
     eps: float
     n: Count
@@ -107,7 +107,7 @@ class Paired(Frozen):
     `mcnemar_p` is null where the run stopped early: it holds for a number of images fixed beforehand.
     """
 
-    against: str
+    against: Text
     both: Count
     only_this: Count
     only_that: Count
@@ -168,7 +168,7 @@ class Searched(Frozen):
     n: Count
     broken: Count
     alone: Count
-    by: dict[str, Count]
+    by: dict[Text, Count]
     seconds: float
     forwards: Count
     gradients: Count
@@ -189,10 +189,10 @@ class Fusion(Frozen):
 class Finding(Frozen):
     """A check that found something, and what to do."""
 
-    check: str
+    check: Text
     blocking: bool
-    message: str
-    hint: str
+    message: Text
+    hint: Text
 
 
 class CheckResult(Finding):
@@ -212,22 +212,25 @@ class Sequential(Frozen):
     judged: Count
     of: Count
     decided: bool
-    reason: str
+    reason: Text
 
 
 class Circumstances(Frozen):
     """What was attacked, where and when; seconds are those of all processes that had a part in it."""
 
     artifact: Artifact
-    classes: tuple[str, ...]
-    device: dict[str, Any]
-    software: dict[str, str]
-    started: str
+    classes: tuple[Text, ...]
+    device: Document
+    software: dict[Text, Text]
+    started: Text
     seconds: float
 
 
 class ShardRecord(Frozen):
-    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.suite.totals`)."""
+    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.suite.totals`).
+
+    `smoothed_control`: what smoothed gradients broke of what the blind control left; merge knows whether it counts.
+    """
 
     schema_: Literal["edgeproof.shard/1"] = Field(alias="schema", default="edgeproof.shard/1")
     request_sha256: Digest
@@ -240,6 +243,7 @@ class ShardRecord(Frozen):
     probe: Probe | None
     gradient_test: GradientTest | None = None
     blind_control: Searched | None = None
+    smoothed_control: Searched | None = None
     square_alone: Searched | None = None
     fusion: Fusion | None = None
     paired: Paired | None
@@ -257,7 +261,7 @@ class Report(Frozen):
 
     schema_: Literal["edgeproof.report/1"] = Field(alias="schema", default="edgeproof.report/1")
     verdict: Verdict
-    reasons: tuple[str, ...]
+    reasons: tuple[Text, ...]
     gate: Gate
     artifact: Artifact
     data: DataRecord
@@ -282,9 +286,9 @@ class Report(Frozen):
     fusion: Fusion | None = None
     warnings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...] = ()
-    device: dict[str, Any]
-    software: dict[str, str]
-    started: str
+    device: Document
+    software: dict[Text, Text]
+    started: Text
     seconds: float
 
 

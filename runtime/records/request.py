@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from runtime.files import sha256
 from runtime.records.options import RecordedOptions
-from runtime.spec import DataRecord, Digest, Frozen, Gate, ThreatModel, to_json
+from runtime.spec import Command, DataRecord, Digest, Fraction, Frozen, Gate, Name, Text, ThreatModel, to_json
 
 GradientSource = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
@@ -25,8 +25,8 @@ class AttackRequest(Frozen):
     Those of a cascade's attacks carry its name: `apgd-t.targets`.
     """
 
-    name: str
-    settings: dict[str, int | float]
+    name: Text
+    settings: dict[Text, int | float]
 
 
 FIRST_FIELDS = {
@@ -52,16 +52,17 @@ class Request(RecordedOptions):
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
     run compared with; `shard` is the part of the images that a run takes, as 2/5. `attacks` are those asked for, run
     by each of `gradients` in turn; `added` are run besides (`runtime.suite.plan`). `claim` is what the subject
-    says of itself; None in runs of version 0.1.
+    says of itself; None in runs of version 0.1. `expect_clean` is the least clean accuracy that is expected of the
+    images, by whoever asks or by the subject's training; None where nobody says.
     """
 
-    command: str
+    command: Command
     artifact_sha256: Digest
     gradient_sha256: Digest | None = None
     parent_gradient_sha256: Digest | None = None
-    precision: str
-    backend: str
-    provider: str
+    precision: Name
+    backend: Name
+    provider: Name
     tf32: bool = False
     data: DataRecord
     n: Annotated[int, Field(gt=0)]
@@ -72,6 +73,7 @@ class Request(RecordedOptions):
     gate: Gate
     against: Digest | None
     claim: Claim | None = None
+    expect_clean: Fraction | None = None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

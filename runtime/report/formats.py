@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Format:
+class ReportFormat:
     """One format.
 
     Args:
@@ -39,9 +39,9 @@ class Format:
 
 
 FORMATS = {
-    "html": Format("report.html", page.render, ("jinja2", "matplotlib")),
-    "markdown": Format("summary.md", markdown.render),
-    "junit": Format("junit.xml", junit.render),
+    "html": ReportFormat("report.html", page.render, ("jinja2", "PIL")),
+    "markdown": ReportFormat("summary.md", markdown.render),
+    "junit": ReportFormat("junit.xml", junit.render),
 }
 INSTALL = install("report")
 

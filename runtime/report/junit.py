@@ -27,7 +27,7 @@ OUTCOME = {"passed": "", "failed": "failure", "inconclusive": "error"}
 """The element of a gate's case, by what the gate says; none where it passed."""
 
 
-class Case(NamedTuple):
+class TestCase(NamedTuple):
     """One test case; `outcome` is the element inside it, '' where it passed."""
 
     kind: str
@@ -71,39 +71,39 @@ def render(account: Account) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(document, encoding="unicode") + "\n"
 
 
-def suite_cases(report: Report) -> list[Case]:
+def suite_cases(report: Report) -> list[TestCase]:
     """Return the cases: the gates, the checks, the attacks."""
     rows = zip(attack_names(report), report.attacks, strict=True)
-    attacks = [Case("attack", name, seconds=row.seconds) for name, row in rows]
+    attacks = [TestCase("attack", name, seconds=row.seconds) for name, row in rows]
     return [*_gate_cases(report), *map(_check_case, report.checks), *attacks]
 
 
-def _gate_cases(report: Report) -> list[Case]:
+def _gate_cases(report: Report) -> list[TestCase]:
     """Judge each gate alone, as the verdict judged them together."""
     gates = [Gate(**{name: value}) for name, value in report.gate if value is not None]
     if not gates:
         blocked = report.verdict == "inconclusive"
-        return [Case("gate", "none", outcome="error" if blocked else "skipped", message=report.reasons[0])]
+        return [TestCase("gate", "none", outcome="error" if blocked else "skipped", message=report.reasons[0])]
     cases = []
     for gate in gates:
         asked = report.request.model_copy(update={"gate": gate})
         decision = decide_verdict(asked, report.robust_accuracy, report.paired, report.warnings)
         cases.append(
-            Case("gate", gate_words(gate), outcome=OUTCOME[decision.verdict], message="; ".join(decision.reasons))
+            TestCase("gate", gate_words(gate), outcome=OUTCOME[decision.verdict], message="; ".join(decision.reasons))
         )
     return cases
 
 
-def _check_case(check: CheckResult) -> Case:
+def _check_case(check: CheckResult) -> TestCase:
     outcome = "skipped" if check.state == "not run" else "error" if check.state == "found" and check.blocking else ""
-    return Case("check", check.check, outcome=outcome, message=check.message, hint=check.hint)
+    return TestCase("check", check.check, outcome=outcome, message=check.message, hint=check.hint)
 
 
-def _count(cases: list[Case], outcome: str) -> int:
+def _count(cases: list[TestCase], outcome: str) -> int:
     return sum(case.outcome == outcome for case in cases)
 
 
-def _element(case: Case, suite: str) -> ET.Element:
+def _element(case: TestCase, suite: str) -> ET.Element:
     element = ET.Element("testcase", name=case.name, classname=f"{suite}.{case.kind}", time=f"{case.seconds:.3f}")
     if case.outcome:
         inside = ET.SubElement(element, case.outcome, message=case.message, type=case.kind)

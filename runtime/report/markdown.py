@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from runtime.markdown import escape, fenced, table
 from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
 from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runtime.records.report import Paired, Report
     from runtime.report.account import Account
 
 SIGNS = {"passed": "✅", "measured": "⚪", "failed": "❌", "inconclusive": "⚠️"}
-SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&$@!]")
-"""Signs that Markdown, or the site that shows it, may read as more than themselves."""
 
 
 def render(account: Account) -> str:
@@ -32,6 +28,7 @@ def render(account: Account) -> str:
         table(
             ("attack", "accuracy", "95 % interval"),
             [(escape(row.name), percent(row.accuracy), interval(row.ends)) for row in accuracy_rows(report)],
+            left=1,
         ),
         *([f"{escape(union)}."] if (union := union_line(report)) else []),
         *([_compared(account)] if report.paired or account.others else []),
@@ -60,24 +57,6 @@ def plain(account: Account) -> str:
     )
 
 
-def escape(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line."""
-    return SPECIAL.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
-
-
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells already escaped; the first column to the left, figures to the right."""
-    lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def fenced(text: str) -> str:
-    """Return a text as a block of code, fenced by more backticks than it holds in a row."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}sh\n{text}\n{fence}"
-
-
 def _compared(account: Account) -> str:
     report = account.report
     heading = ("compared with", "robust accuracy there", "change", "95 % interval")
@@ -88,7 +67,7 @@ def _compared(account: Account) -> str:
         name = f"{its.name} {its.precision} on {its.backend}/{its.provider}"
         change = _change(other.paired) if other.paired else ("not paired", escape(other.why))
         rows.append((escape(name), percent(robust.value) if robust else "none", *change))
-    return table(heading, rows)
+    return table(heading, rows, left=1)
 
 
 def _robust_there(paired: Paired) -> str:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.machine.card import NOT_FOUND
 from runtime.report import phrases
-from runtime.report.plots import MOST_CLASSES, plots, shown_classes
 from runtime.report.tiles import tiles
+from runtime.statistics import wilson
 from runtime.words import duration, interval, percent, radius, signed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import jinja2
 
-    from runtime.records.report import Agreement, Report
+    from runtime.records.report import Agreement, ClassRow, CurvePoint, Report
     from runtime.report.account import Account
 
 TEMPLATES = Path(__file__).with_name("templates")
+MOST_CLASSES = 20
+"""Classes that are shown at once; of more, the least robust."""
 MOST_CONFUSED = 10
 """Pairs of classes that are listed."""
+TINY = 1e-6
+"""Milliseconds that no latency is below."""
 DEEPEST = 60
 """Percent of colour in a cell of the confusion matrix that holds all images of its row: the figure stays readable."""
 
@@ -41,7 +48,7 @@ class Headline(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """A cell of the confusion matrix: `part` is percent of colour."""
 
     count: int
@@ -91,7 +98,8 @@ def render(account: Account) -> str:
             reasons=phrases.reasons(report),
             tiles=headlines(account),
             sections=sections(account),
-            plots=plots(account),
+            scale=scale,
+            curve=[(point, interval_of(point)) for point in report.eps_curve],
             rows=phrases.accuracy_rows(report),
             called=phrases.attack_names(report),
             union=phrases.union_line(report),
@@ -108,6 +116,29 @@ def render(account: Account) -> str:
             digests=digests(report),
         )
     )
+
+
+def scale(values: Sequence[float], *, by_factors: bool = False) -> Callable[[float], float]:
+    """Return what takes a value to its place in a chart, the least of `values` to 0.03 of its width, the most to 0.97.
+
+    Equal differences are equally far apart; `by_factors` equal factors are, of values above 0.
+    """
+    measure = (lambda value: log(max(value, TINY))) if by_factors else float
+    low, high = (end(map(measure, values), default=0.0) for end in (min, max))
+    return lambda value: 0.03 + 0.94 * (measure(value) - low) / (high - low) if low < high else 0.5
+
+
+def interval_of(point: CurvePoint) -> tuple[float, float]:
+    """Return the 95 % interval of a point of the curve."""
+    return wilson(round(point.accuracy * point.n), point.n)
+
+
+def shown_classes(report: Report) -> list[ClassRow]:
+    """Return the classes that have images; of many, those of the least robust accuracy."""
+    rows = [row for row in report.per_class if row.n]
+    if len(rows) <= MOST_CLASSES:
+        return rows
+    return sorted(rows, key=lambda row: (row.robust or 0.0, row.label))[:MOST_CLASSES]
 
 
 def sections(account: Account) -> list[Section]:
@@ -146,13 +177,13 @@ def headlines(account: Account) -> list[Headline]:
     return found
 
 
-def matrix(report: Report) -> list[list[Cell]]:
+def matrix(report: Report) -> list[list[MatrixCell]]:
     """Return the confusion matrix; none of more classes than can be read."""
     if len(report.confusion) > MOST_CLASSES:
         return []
     return [
         [
-            Cell(
+            MatrixCell(
                 count, round(DEEPEST * count / (sum(row) or 1)), "right" if label == taken else "" if count else "none"
             )
             for taken, count in enumerate(row)

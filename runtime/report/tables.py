@@ -1,4 +1,4 @@
-"""Tables on a terminal, in which every text is shown as it is: none is read as markup, and none moves the cursor."""
+"""Tables and lines on a terminal, each text shown as it is: none is read as markup, and none moves the cursor."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from runtime.words import printable
+from runtime.words import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
 
 def new_table(headings: Sequence[str]) -> Table:
@@ -26,5 +28,10 @@ def add_row(table: Table, cells: Sequence[str], style: str | None = None) -> Non
     table.add_row(*map(_plain, cells), style=style)
 
 
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print a text."""
+    console.print(_plain(text), style=style)
+
+
 def _plain(text: str) -> Text:
-    return Text("\n".join(map(printable, text.split("\n"))), overflow="fold")
+    return Text(printable_lines(text), overflow="fold")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from array_api_compat import array_namespace
 
 from runtime.errors import OutOfMemory
-from runtime.progress import log
+from runtime.log import log
 from runtime.session import Session
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class BatchHalving(Session):
                         hint="end what else runs here, or give the container more memory",
                     ) from None
                 self.largest = size // 2
-            log(f"memory ran out at {size} images at a time: going on with {self.largest}, to the same verdict")
+            log.info(f"memory ran out at {size} images at a time: going on with {self.largest}, to the same verdict")
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -10,11 +10,12 @@ import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack, any_bounded
 from runtime.progress import Silent
-from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
+from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
+from runtime.suite.outcome import Outcome
 from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
@@ -24,42 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runtime.progress import Progress
+    from runtime.records.report import GradientTest
     from runtime.records.request import GradientSource
     from runtime.suite.journal import Ledger, Work
     from runtime.suite.plan import Plan, PlannedAttack
     from runtime.suite.units import Job
 
-__all__ = ["Campaign", "Outcome", "Target", "clean_pass", "run_suite"]
+__all__ = ["Campaign", "Target", "clean_pass", "run_suite"]
 
 SAMPLE = 256
 """Images of the eps curve, of the agreement and of the checks that need passes of their own."""
-SEARCHED = 192
-"""Images whose standing ones the blind control searches: it costs less than a fifth of the suite on 2,000."""
 CURVE = (0.0, 1 / 4, 1 / 2, 1.0, 3 / 2, 2.0)
 """Multiples of eps on the curve."""
 FAR, FAR_MULTIPLE = 64 / 255, 4
 """An eps at which no honest network stands above chance: the larger of this and this multiple of the model's own."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the suite found; `evidence` has a row for each image judged."""
-
-    evidence: Evidence
-    attacks: tuple[AttackRow, ...]
-    eps_curve: tuple[CurvePoint, ...] = ()
-    far: CurvePoint | None = None
-    agreement: Agreement | None = None
-    parent_agreement: Agreement | None = None
-    probe: Probe | None = None
-    gradient_test: GradientTest | None = None
-    blind_control: Searched | None = None
-    square_alone: Searched | None = None
-    fusion: Fusion | None = None
-
-
-COUNTS = ("agreement", "parent_agreement", "probe", "gradient_test", "blind_control", "square_alone", "fusion")
-"""Fields of Outcome that hold counts: those of parts add up."""
 
 
 def run_suite(
@@ -76,6 +55,7 @@ def run_suite(
     decided: Callable[[Evidence, Any], bool] = lambda evidence, judged: False,
     lattice: bool = False,
     searched: Any = None,
+    part: bool = False,
 ) -> Outcome:
     """Run the clean pass and every attack of the plan; where one used gradients, what the sample is asked besides.
 
@@ -92,8 +72,9 @@ def run_suite(
             are. None: the first.
         decided: told of the evidence and the indices judged after every block; True ends the run.
         lattice: judge the points found on the uint8 lattice too.
-        searched: where a verdict hangs on it, indices of at most SEARCHED images: those that stand go through the blind
-            control. None: it does not run.
+        searched: where a verdict hangs on it, indices of images: those that stand go through the blind control.
+            None: it does not run.
+        part: whether it is one of several: smoothed gradients are tried whatever it finds, for merge to count or not.
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
@@ -111,9 +92,9 @@ def run_suite(
     rows: list[tuple[AttackRow, ...]] = []
     judged = order[:0]
     for number, block in enumerate(blocks):
-        part = replace(campaign, prefix=f"{number}-" if len(blocks) > 1 else "")
-        part.classify(block)
-        rows.append(part.run(planned, block))
+        within = replace(campaign, prefix=f"{number}-" if len(blocks) > 1 else "")
+        within.classify(block)
+        rows.append(within.run(planned, block))
         judged = np.concatenate([judged, block])
         if decided(evidence, judged):
             break
@@ -129,9 +110,13 @@ def run_suite(
         outcome = replace(outcome, fusion=scrutiny.fusion(sample))
     if not plan.searches_by_gradient:
         return outcome
-    stepped, within = target.session.card().facts.stepped, [row for row in outcome.attacks if any_bounded([row.name])]
+    stepped, bounded = target.session.card().facts.stepped, [row for row in outcome.attacks if any_bounded([row.name])]
     test = scrutiny.gradient_test(sample, surrogate=stepped)
-    return replace(
+    control = smoothed = None
+    if searched is not None:
+        control, left = scrutiny.blind_control(searched)
+        smoothed = scrutiny.smoothed_control(left) if part or doubtful(test) else None
+    outcome = replace(
         outcome,
         eps_curve=tuple(
             campaign.curve_point(sample, multiple * eps, gradients, f"curve-{number}-")
@@ -141,9 +126,11 @@ def run_suite(
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
         gradient_test=test,
-        square_alone=scrutiny.square_alone(within),
-        blind_control=None if searched is None else scrutiny.blind_control(searched, smoothed=doubtful(test)),
+        square_alone=scrutiny.square_alone(bounded),
+        blind_control=control,
+        smoothed_control=smoothed,
     )
+    return outcome if part else outcome.settled
 
 
 def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | None:

@@ -20,6 +20,7 @@ from runtime.errors import BadRun, UsageFault
 from runtime.files import npz_of, sha256, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.locks import try_lock
+from runtime.log import log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Journal:
         write_atomic(self._unit_file(name), data)
         costs = {"seconds": work.seconds, "forwards": work.forwards, "gradients": work.gradients}
         self._append({"unit": name, "images": len(index), **costs, "sha256": sha256(data)})
+        log.debug(f"{name}: {len(index)} images, {work.seconds:.1f} s")
         return work
 
     def close(self) -> None:
@@ -185,8 +187,9 @@ class Journal:
     def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
+                before, after = (card.get(name, "not said") for card in (was, now))
                 raise BadRun(
-                    f"{self.path} was begun with {name} {was.get(name)}, now {now.get(name)}: other bits may come out",
+                    f"{self.path} was begun with {name} {before}, now {after}: other bits may come out",
                     hint=f"go on with the same, or {BEGIN_AGAIN}",
                 )
 

@@ -99,13 +99,16 @@ class Scrutiny:
             jumps=int(jumps.sum()),
         )
 
-    def blind_control(self, indices: Any, *, smoothed: bool) -> Searched:
-        """Put the images at `indices` that stand to CONTROLS, each on what the earlier left; then to AGAIN.
+    def blind_control(self, indices: Any) -> tuple[Searched, Any]:
+        """Put the images at `indices` that stand to CONTROLS, each on what the earlier left; then what fell to AGAIN.
 
-        With `smoothed`, to SMOOTHED too, between the two.
+        Returns also the indices of what is left.
         """
-        index = indices[self.evidence.robust[indices]]
-        return self._search("blind", index, {}, CONTROLS, SMOOTHED if smoothed else ())
+        return self._search("blind", indices[self.evidence.robust[indices]], {}, CONTROLS)
+
+    def smoothed_control(self, left: Any) -> Searched:
+        """Put what the blind control left to SMOOTHED; then what fell to AGAIN."""
+        return self._search("doubt", left, {}, (), SMOOTHED)[0]
 
     def square_alone(self, attacks: Sequence[AttackRow]) -> Searched | None:
         """Count what Square broke and no gradient of the run did; None where it, or an attack by a gradient, is none.
@@ -120,7 +123,7 @@ class Scrutiny:
             return None
         stood = self.evidence.correct & ~np.any(seen, axis=0)
         broken = np.flatnonzero(stood & fell["square"])
-        return self._search("square", np.flatnonzero(stood), {"square": broken}, ())
+        return self._search("square", np.flatnonzero(stood), {"square": broken}, ())[0]
 
     def fusion(self, sample: Any) -> Fusion:
         """Compare the artifact's classes with those that it gives without the engine's optimisations."""
@@ -140,8 +143,11 @@ class Scrutiny:
         broken: dict[str, Any],
         searches: Sequence[Attack],
         by_gradient: Sequence[Attack] = (),
-    ) -> Searched:
-        """Put the images at `index` to searches; `broken`: indices of those that fell before, by search."""
+    ) -> tuple[Searched, Any]:
+        """Put the images at `index` to searches; `broken`: indices of those that fell before, by search.
+
+        Returns also the indices of what is left.
+        """
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
         tries: list[tuple[Attack, GradientSource]] = [(attack, "none") for attack in searches]
         tries += [(attack, source) for source in self.gradients for attack in by_gradient]
@@ -149,12 +155,12 @@ class Scrutiny:
         for attack, gradient_from in tries:
             left = np.setdiff1d(index, _all(broken))
             broken[labelled(attack.name, gradient_from)] = self._broken(prefix, attack, gradient_from, left, costs)
-        alone = _all(broken)
+        left, alone = np.setdiff1d(index, _all(broken)), _all(broken)
         for gradient_from in self.gradients:
             for attack in AGAIN:
                 alone = np.setdiff1d(alone, self._broken(prefix, attack, gradient_from, alone, costs))
         by = {name: len(indices) for name, indices in broken.items()}
-        return Searched(n=len(index), broken=sum(by.values()), alone=len(alone), by=by, **costs)
+        return Searched(n=len(index), broken=sum(by.values()), alone=len(alone), by=by, **costs), left
 
     def _broken(
         self, prefix: str, attack: Attack, gradient_from: GradientSource, index: Any, costs: dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runtime.records.report import AttackRow, CurvePoint
+from runtime.records.report import AttackRow, CurvePoint, Searched
 from runtime.statistics import wilson
 
 if TYPE_CHECKING:
@@ -62,3 +62,10 @@ def _add(values: Sequence[Any]) -> Any:
     if isinstance(first, dict):
         return {name: sum(value.get(name, 0) for value in values) for name in dict.fromkeys(chain(*values))}
     return sum(values)
+
+
+def add_control(control: Searched, smoothed: Searched) -> Searched:
+    """Return the blind control with what smoothed gradients broke of what it left."""
+    both = add_counts([control, smoothed])
+    assert both is not None
+    return both.model_copy(update={"n": control.n})

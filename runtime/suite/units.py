@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import UNIT
+from runtime.attacks.geometry import linf
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.errors import BadModel
@@ -131,22 +132,28 @@ def search(
 ) -> Arrays:
     """Return what an attack found, as `Evidence.update` takes it; `broken` alone where no evidence is kept.
 
-    With `lattice` also `lattice` bool [B]: the point stands when it is rounded to the uint8 lattice in the ball.
+    With `lattice` also `lattice` bool [B]: the point stands when it is rounded to the uint8 lattice in the ball. Of an
+    artifact that takes bytes the points found are those that it saw.
     """
     found = attack.run(oracle, points, eps, seed)
     if evidence is None:
         return {"broken": found.broken}
+    x, distance = found.x, found.linf
+    if target.session.card().facts.takes_bytes:
+        clean = target.images.as_float(points.index)
+        x = to_lattice(x, clean, eps)
+        distance = linf(x, clean)
     kept = evidence.worse(points.index, found.broken, found.margin) & evidence.keeps(points.index)
     arrays = {
         "broken": found.broken,
         "adversarial_prediction": found.prediction,
-        "linf": found.linf,
+        "linf": distance,
         "margin": found.margin,
         "zero_gradient": np.isin(points.index, list(oracle.zero_gradient)),
-        "adversarial": found.x[kept],
+        "adversarial": x[kept],
     }
     if lattice:
-        rounded = to_lattice(found.x, target.images.as_float(points.index), eps)
+        rounded = to_lattice(x, target.images.as_float(points.index), eps)
         arrays["lattice"] = predictions(oracle.logits(points, target.to_device(rounded))) == points.label
     return arrays
 

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks.noise import Noise
+from runtime.attacks.noise import shuffled
+from runtime.checks.power import what_hides
 from runtime.errors import BadData
+from runtime.images.uint8_grid import check_whole_levels
+from runtime.log import log
 from runtime.machine.card import machine_card, software
-from runtime.progress import log
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
 from runtime.suite.batch_halving import BatchHalving
-from runtime.suite.campaign import SAMPLE, SEARCHED, Outcome, run_suite
+from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
-from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, may_hide
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.paired import (
@@ -42,12 +44,16 @@ if TYPE_CHECKING:
     from runtime.records.request import Request
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
+    from runtime.suite.outcome import Outcome
     from runtime.suite.plan import Plan
 
 __all__ = ["Case", "Run", "Subject", "VerifyOptions", "prepare_case", "verify"]
 
 FIRST_BLOCK, LARGEST_BLOCK, GROWTH = 16, 256, 0.25
 """A run that stops early looks after so many images; then after a quarter more each time, at most so many."""
+
+SEARCHED, SEARCHED_SHARE = 160, 1 / 12
+"""Images that the blind control may search; this share of a larger set, which costs less than a fifth of the suite."""
 
 LARGEST_BATCH = "largest_batch"
 """In the report's `device`, where a batch did not fit the memory: images that were asked for at once in the end."""
@@ -99,8 +105,24 @@ class Case:
 
     @property
     def shuffled(self) -> Any:
-        """Indices of all images in random order, which a set that is sorted by class needs: int64 [N]."""
-        return np.argsort(Noise(self.request.seed, "order").bits([0], len(self.images))[0], kind="stable")
+        """Indices of all images in random order: int64 [N]."""
+        return shuffled(self.request.seed, len(self.images))
+
+    @property
+    def sample(self) -> Any:
+        """Indices of the images that are asked more than the attacks ask; of these, a shard asks its own."""
+        return self.shuffled[:SAMPLE]
+
+    @property
+    def searched(self) -> Any:
+        """Indices of the images whose standing ones the blind control searches; of them, those judged are."""
+        early = self.request.until_decided  # nobody knows yet how many will be judged
+        return self.shuffled[: SEARCHED if early else max(SEARCHED, int(SEARCHED_SHARE * len(self.images)))]
+
+    @property
+    def sampled(self) -> dict[str, str]:
+        """What a journal says of the sample, where it is not all: before it was drawn at random, it was the first."""
+        return {"sample": "random"} if len(self.images) > SAMPLE else {}
 
     def attack(self, progress: Progress, ledger: Ledger | None = None, *, started: str = "") -> Findings:
         """Run the suite.
@@ -136,10 +158,11 @@ class Case:
                 progress=progress,
                 ledger=ledger,
                 blocks=growing(order) if early else [order],
-                sample=order[:SAMPLE] if early else order[order < SAMPLE],
+                sample=np.intersect1d(self.sample, order),
                 decided=self._decided if early else lambda evidence, judged: False,
                 lattice=request.lattice is not None,
-                searched=None if request.gate == Gate() else np.intersect1d(self.shuffled[:SEARCHED], order),
+                searched=None if request.gate == Gate() else np.intersect1d(self.searched, order),
+                part=request.shard is not None,
             )
         judged = order[: len(outcome.evidence)] if early else None
         compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None
@@ -160,9 +183,9 @@ class Case:
         if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
-        missed = may_hide(self.request, seen, int(evidence.robust[self.order[:SEARCHED]].sum()))
+        hidden = what_hides(seen, searched=int(evidence.robust[self.searched].sum()))
         robust = estimate_accuracy(seen, seen.robust, judged)
-        verdict = decide_verdict(self.request, robust, compared, hidden=missed).verdict
+        verdict = decide_verdict(self.request, robust, compared, hidden=hidden).verdict
         return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
@@ -211,7 +234,7 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
         plan: what is run on it; by default what `plan_for` says.
 
     Raises:
-        UsageFault: an early stop without a gate to decide.
+        UsageFault: an early stop without a gate to decide; an eps between the bytes that the model takes.
         BadData: the images do not fit the model, are fewer than asked for, or `against` does not fit.
         BadModel: see `plan_suite`.
 
@@ -221,6 +244,8 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
     plan = plan or plan_for(subject, options)
     images = subject.images.first(options.n)
     images.check_fits(subject.shape, subject.classes)
+    if subject.session.card().facts.takes_bytes:
+        check_whole_levels(images, options.threat_model_or(subject.threat_model).eps)
     if options.shard and options.shard.number > len(images):
         raise BadData(f"shard {options.shard} of {len(images)} images is empty", hint="make fewer shards")
     reference = read_reference(options.against) if options.against else None
@@ -237,7 +262,7 @@ def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
     gate = options.gate_or(subject.gate)
     if subject.session.card().precision != PARENT or gate.max_drop is None or options.against:
         return gate
-    log(f"the gate on the drop of robust accuracy is ignored for {PARENT}: drops are measured from it")
+    log.warning(f"the gate on the drop of robust accuracy is ignored for {PARENT}: drops are measured from it")
     return Gate(fail_under=gate.fail_under)
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import any_bounded
-from runtime.checks.blind import known, undetected
 from runtime.checks.claim import WEAK_EVIDENCE, check_claim
+from runtime.checks.clean import check_clean
+from runtime.checks.power import what_hides
 from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord, Gate
-from runtime.statistics import decide, wilson
-from runtime.suite.campaign import COUNTS
-from runtime.suite.plan import BLIND
+from runtime.statistics import NOTHING, decide, wilson
+from runtime.suite.outcome import COUNTS
 from runtime.verdict import sequential
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from runtime.records.report import Circumstances, Paired
     from runtime.records.request import Request
-    from runtime.statistics import Decision
-    from runtime.suite.campaign import Outcome
+    from runtime.statistics import Decision, Hidden
     from runtime.suite.evidence import Evidence
+    from runtime.suite.outcome import Outcome
 
 
 def build_report(
@@ -52,6 +52,7 @@ def build_report(
             gated=request.gate != Gate(),
             accepts_blind_evidence=request.accept_blind_evidence,
         ),
+        check_clean(request, evidence.label, evidence.correct),
         *check_claim(request),
     )
     found = tuple(
@@ -60,8 +61,13 @@ def build_report(
         if each.state == "found"
     )
     control = outcome.blind_control
-    missed = may_hide(request, evidence, control.n if control else 0, control.broken if control else 0)
-    decision = decide_verdict(request, robust, paired, found, hidden=missed)
+    hidden = what_hides(
+        evidence,
+        searched=control.n if control else 0,
+        broken=control.broken if control else 0,
+        test=outcome.gradient_test,
+    )
+    decision = decide_verdict(request, robust, paired, found, hidden=hidden)
     return Report(
         verdict=decision.verdict,
         reasons=tuple(decision.reasons),
@@ -78,7 +84,7 @@ def build_report(
         lattice=estimate_accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
         sequential=None
         if order is None
-        else stopping_record(decide_verdict(request, robust, paired, hidden=missed), n, request.n),
+        else stopping_record(decide_verdict(request, robust, paired, hidden=hidden), n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
@@ -93,31 +99,13 @@ def build_report(
     )
 
 
-def may_hide(request: Request, evidence: Evidence, searched: int, broken: int = 0) -> float:
-    """Return the points of robust accuracy that the blind control broke, or that may hide from it.
-
-    Zero where no gate hangs on it. Where Square itself searched every image, what the control broke is all.
-
-    Args:
-        request: what was asked.
-        evidence: what the attacks left.
-        searched: standing images that the control searched.
-        broken: how many of them it broke.
-
-    """
-    if request.gate == Gate():
-        return 0.0
-    hidden = known if BLIND in evidence.fell else undetected
-    return hidden(float(evidence.robust.mean()), searched, broken)
-
-
 def decide_verdict(
     request: Request,
     robust: Accuracy | None,
     paired: Paired | None,
     found: Sequence[Finding] = (),
     *,
-    hidden: float = 0.0,
+    hidden: Hidden = NOTHING,
 ) -> Decision:
     """Return what the gate says to the figures, as far as what the checks `found` lets it; `hidden`: see `decide`."""
     blocking = [finding for finding in found if finding.blocking]

@@ -17,7 +17,7 @@ from runtime.images.classes import read_classes, refuse_another_count
 from runtime.images.image_set import DATA_ROOT
 from runtime.images.preprocessing import SIZE, Size
 from runtime.records.options import Option, RecordedOptions
-from runtime.spec import PARENT, Fraction, Frozen, Gate, ThreatModel
+from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel
 
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
@@ -43,7 +43,7 @@ class CompletedOptions(Frozen):
     """What a run is asked for that a subject or its images complete: run.json records what came of it."""
 
     attacks: Annotated[
-        tuple[str, ...],
+        tuple[Text, ...],
         BeforeValidator(_split),
         AfterValidator(_known),
         Option(
@@ -59,7 +59,7 @@ class CompletedOptions(Frozen):
         Fraction | None, Option(f"L-infinity radius, as 8/255 or a float.{FROM_BUNDLE}", expects=FRACTION, always=True)
     ] = None
     data: Annotated[
-        str | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{FROM_BUNDLE}")
+        Text | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{FROM_BUNDLE}")
     ] = None
     layout: Annotated[
         Literal["nchw", "nhwc"] | None,
@@ -73,7 +73,7 @@ class CompletedOptions(Frozen):
             expects=SIZE,
         ),
     ] = None
-    classes: Annotated[str | None, Option(f"{CLASSES}{FROM_BUNDLE}")] = None
+    classes: Annotated[Text | None, Option(f"{CLASSES}{FROM_BUNDLE}")] = None
     data_root: Annotated[
         Path,
         Option(
@@ -84,6 +84,13 @@ class CompletedOptions(Frozen):
     fail_under: Annotated[Fraction | None, Option(f"Least robust accuracy, as 45%.{FROM_BUNDLE}", expects=FRACTION)] = (
         None
     )
+    expect_clean: Annotated[
+        Fraction | None,
+        Option(
+            f"Clean accuracy that these images should give at least, as 76%; a gate needs it to pass.{FROM_BUNDLE}",
+            expects=FRACTION,
+        ),
+    ] = None
     max_drop: Annotated[
         Fraction | None,
         Option(

@@ -10,16 +10,17 @@ from pydantic import BaseModel, ValidationError
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.files import check_new_directory, npz_of, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
-from runtime.progress import log
+from runtime.log import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import to_json
-from runtime.suite.campaign import COUNTS
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
+from runtime.suite.outcome import COUNTS
 from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part
+from runtime.words import to_go_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -187,7 +188,7 @@ def finish_run(
     write_atomic(out / EVIDENCE, npz_of(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
     write_atomic(out / GALLERY, npz_of(run.gallery.arrays()))
     for line in formats(out, run):
-        log(line)
+        log.warning(line)
     write_atomic(out / REPORT, to_json(run.report))
     if journal:
         journal.drop_units()
@@ -220,11 +221,17 @@ def read_part(directory: Path) -> Part:
 
 
 @contextlib.contextmanager
-def resumable(out: Path) -> Iterator[None]:
-    """Say how to go on where the block is interrupted, or the machine gives out: a full disk, no memory."""
+def resumable(out: Path, baseline: Path | None = None) -> Iterator[None]:
+    """Say how to go on where the block is interrupted, or the machine gives out: a full disk, no memory.
+
+    Args:
+        out: the run that was asked; what begins again there goes on in `baseline` first.
+        baseline: the run before it that the drop is measured from.
+
+    """
     try:
         yield
     except (KeyboardInterrupt, MemoryError, MissingEnvironment, OSError):
-        if (out / JOURNAL).is_file():
-            log(f"what is done is kept; to go on: the same command with --out {out} --resume")
+        if any((directory / JOURNAL).is_file() for directory in (out, baseline) if directory):
+            log.warning(to_go_on(out))
         raise

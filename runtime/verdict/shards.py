@@ -12,8 +12,8 @@ from runtime.records.options import without_option
 from runtime.records.request import Request
 from runtime.spec import Shard
 from runtime.statistics import Pairs
-from runtime.suite.campaign import COUNTS, Outcome
 from runtime.suite.evidence import Evidence
+from runtime.suite.outcome import COUNTS, Outcome
 from runtime.suite.totals import add_counts, add_curves, add_points, add_rows
 from runtime.verdict import gallery
 from runtime.verdict.figures import build_report
@@ -96,7 +96,7 @@ def add_outcomes(parts: Sequence[Part], request: Request) -> Outcome:
         add_curves([record.eps_curve for record in records]),
         add_points([record.far for record in records]),
         **{name: add_counts([getattr(record, name) for record in records]) for name in COUNTS},
-    )
+    ).settled
 
 
 def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:

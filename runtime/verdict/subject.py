@@ -37,7 +37,8 @@ class Subject:
         command: what the user types to repeat it, without VerifyOptions.
         threat_model: what it claims to withstand, and is attacked with where nothing else is asked.
         gate: what it must reach where nothing else is asked.
-        claimed_images: how many its gate was given for; None where nobody says.
+        claimed_images: how many it was shipped with, for its claim to be judged on; None where nobody says.
+        expected_clean: the clean accuracy that images should give at least; None where nobody says.
         bundle_version: None where there is no bundle.
         authenticated: whether a signature was asked for, and held.
         libraries: packages whose versions the report names.
@@ -56,6 +57,7 @@ class Subject:
     threat_model: ThreatModel = field(default_factory=ThreatModel)
     gate: Gate = field(default_factory=Gate)
     claimed_images: int | None = None
+    expected_clean: float | None = None
     bundle_version: int | None = None
     authenticated: bool = False
     libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
@@ -84,6 +86,8 @@ def resolve(
 
     """
     card, threat_model = subject.session.card(), options.threat_model_or(subject.threat_model)
+    expected = subject.expected_clean if options.expect_clean is None else options.expect_clean
+    options = options.model_copy(update={"expect_clean": expected})
     return Request(
         **{name: getattr(options, name) for name in RecordedOptions.model_fields},
         command=f"{subject.command} {shlex.join(command_words(stated(options, threat_model, gate, n)))}",
@@ -103,6 +107,7 @@ def resolve(
         gate=gate,
         against=reference.report.request_sha256 if reference else None,
         claim=subject.claim,
+        expect_clean=expected,
     )
 
 

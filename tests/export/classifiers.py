@@ -105,22 +105,33 @@ class Erf(OpRun):
         return (torch.erf(torch.from_numpy(np.asarray(x))).numpy(),)
 
 
+class LogSoftmax(OpRun):
+    """Finite where softmax is 0: onnx's own takes the logarithm of it."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, axis: int = -1) -> Any:
+        below = x - x.max(axis=axis, keepdims=True)
+        return (below - np.log(np.exp(below).sum(axis=axis, keepdims=True)),)
+
+
 class Pad(OpRun):
-    """With negative pads, which cut off; onnx's own has none."""
+    """With negative pads, which cut off, and round the image; onnx's own has neither."""
 
     op_domain = ""
 
     def _run(self, x: Any, pads: Any, value: Any = None, axes: Any = None, mode: str = "constant") -> Any:
-        assert mode in ("constant", None)
-        chosen = range(x.ndim) if axes is None else axes
+        chosen = range(x.ndim) if axes is None else axes % x.ndim
         widths = dict(zip(chosen, zip(*np.split(pads, 2), strict=True), strict=True))
         for axis, (begin, end) in widths.items():
             x = x.take(range(max(-begin, 0), x.shape[axis] - max(-end, 0)), axis)
         positive = [tuple(max(pad, 0) for pad in widths.get(axis, (0, 0))) for axis in range(x.ndim)]
-        return (np.pad(x, positive, constant_values=0.0 if value is None else value.item()),)
+        constant = mode in ("constant", None)
+        given = {"constant_values": 0.0 if value is None else value.item()} if constant else {}
+        return (np.pad(x, positive, mode=mode or "constant", **given),)
 
 
-NEW_OPS = [ConvTranspose, Erf, Pad]
+NEW_OPS = [ConvTranspose, Erf, LogSoftmax, Pad]
 
 
 def torch_gradient(function: Callable[[Any], Any], x: Any, cotangent: Any) -> Any:

@@ -130,13 +130,14 @@ def test_nodes_beside_the_way_to_the_logits_need_no_rule() -> None:
 
 def test_operation_of_another_domain_is_named_with_a_hint() -> None:
     model = classifier(
-        ["flat = Flatten (input)", "g = com.microsoft.Gelu (flat)", "logits = Tanh (g)"],
+        ["flat = Flatten (input)", 'g = com.microsoft.CDist <metric="euclidean"> (flat, c)', "logits = Tanh (g)"],
         image=(1, 1, 2),
         classes=2,
+        constants={"c": np.eye(2)},
         dtype=np.float32,
     )
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    with pytest.raises(BadModel, match=r"'g'.*Gelu.*no derivative") as caught:
+    with pytest.raises(BadModel, match=r"'g'.*CDist.*no derivative.* of the domain com.microsoft") as caught:
         gradient_graph(prepare(model))
     assert caught.value.hint
 

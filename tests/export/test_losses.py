@@ -126,6 +126,38 @@ def test_cross_entropy_in_float32_agrees_with_float64_on_confident_images(gap: f
     assert (np.sign(gradient) == np.sign(exact_gradient)).all()
 
 
+def sure(margin: float, n: int = 200) -> tuple[Any, Any]:
+    """Return logits float32 whose label is `margin` above the logsumexp of the others, and the label."""
+    z = np.random.default_rng(1).standard_normal((n, 10))
+    z[:, 3] = -np.inf
+    z[:, 3] = np.log(np.exp(z).sum(axis=1)) + margin
+    return z.astype(np.float32), np.full(n, 3)
+
+
+@pytest.mark.parametrize("margin", [0, 1e-3, 0.5, 2, 10, 15, 16, 17, 18, 20, 40, 80, 87, 95, 100])
+def test_cross_entropy_keeps_six_digits_from_the_boundary_to_where_float32_ends(margin: float) -> None:
+    """In float32 1 + e is 1 from a margin of 17 on; from 87 on the loss is under the least normal number."""
+    z, label = sure(margin)
+    weights = np.tile([1.0, 0, 0, 0], (200, 1))
+    value, gradient = run(GRAPH_32, z, label, weights=weights)
+    exact_value, exact_gradient = run(GRAPHS[10], z.astype(np.float64), label, weights=weights)
+    rounding = np.finfo(np.float32).eps * max(8, margin)  # of the logits' differences, on which the loss depends
+    least = np.finfo(np.float32).smallest_normal
+    np.testing.assert_allclose(value, exact_value, rtol=rounding, atol=1e-3 * least)
+    np.testing.assert_allclose(gradient, exact_gradient, rtol=rounding, atol=1e-3 * least)
+
+
+def test_value_of_a_row_has_the_same_bits_at_every_place_of_every_batch() -> None:
+    random = np.random.default_rng(2)
+    z = (4 * random.standard_normal((67, 10))).astype(np.float32)
+    label, weights = random.integers(0, 10, 67), np.tile([1.0, 0, 0, 0], (67, 1))
+    whole, _ = run(GRAPH_32, z, label, weights=weights)
+    for size in (1, 2, 3, 5, 7, 16, 19):
+        parts = [slice(start, start + size) for start in range(0, 67, size)]
+        cut = [run(GRAPH_32, z[rows], label[rows], weights=weights[rows])[0] for rows in parts]
+        np.testing.assert_array_equal(np.concatenate(cut), whole, err_msg=f"in batches of {size}")
+
+
 def test_naive_cross_entropy_in_float32_is_dead_where_ours_is_alive() -> None:
     z, label = confident(20.0)
     images = torch.from_numpy(z).requires_grad_(True)

@@ -121,6 +121,13 @@ class WhereSteps(nn.Module):
         return 0 * x + sum(torch.where(x >= k / 8, 1.0, 0.0) for k in range(1, 17)) / 8
 
 
+class LargeNumberSteps(nn.Module):
+    """Rounds without a rounding: float32 has no fractions beyond 2**23. Its gradient goes straight through."""
+
+    def forward(self, x):
+        return ((8 * x.clamp(0, 2) + 1.5 * 2**23) - 1.5 * 2**23) / 8
+
+
 class Thermometer(nn.Module):
     """The image as 16 comparisons, added up."""
 
@@ -219,6 +226,8 @@ MASKS = {
     "floor staircase": lambda nets, bank: with_activation(nets("relu"), FloorSteps),
     "sign staircase": lambda nets, bank: with_activation(nets("relu"), SignSteps),
     "where staircase": lambda nets, bank: with_activation(nets("relu"), WhereSteps),
+    "large number staircase": lambda nets, bank: with_activation(nets("relu"), LargeNumberSteps),
+    "large number staircase, clean": lambda nets, bank: with_activation(clean(nets), LargeNumberSteps),
     "staircase and shortcut": lambda nets, bank: Short(with_steps(nets("relu"))),
     "staircase and shortcut, clean": lambda nets, bank: Short(with_steps(clean(nets))),
     "misleading off the lattice": lambda nets, bank: Around(nets("relu"), before=Misleading()),

@@ -41,6 +41,8 @@ FOUND_BY = {name: {HOLDS} for name in MASKS} | {
     "floor staircase": {HOLDS, STEADY, JUMPS},
     "sign staircase": {HOLDS, STEADY, JUMPS},
     "where staircase": {HOLDS, STEADY, JUMPS},
+    "large number staircase": {HOLDS, JUMPS},
+    "large number staircase, clean": {HOLDS, JUMPS},
     "staircase and shortcut": {HOLDS, JUMPS},
     "staircase and shortcut, clean": {HOLDS, JUMPS},
     "shattered input": {HOLDS, STEADY},
@@ -58,6 +60,7 @@ FOUND_BY = {name: {HOLDS} for name in MASKS} | {
 QUICK = (
     "input rounding",
     "round staircase",
+    "large number staircase, clean",
     "staircase and shortcut, clean",
     "turned in the ball, clean",
     "dropped branch, clean",
@@ -139,10 +142,24 @@ def test_an_honest_network_is_quiet(kind, nets, images):
 @pytest.mark.check
 @pytest.mark.parametrize("mask", ["rippling logits, clean", "input ripple, clean"])
 def test_few_images_of_a_rippling_network_pass_no_gate(mask, early, nets, images):
-    session, place = in_torch(MASKS[mask](nets, None))
-    classes = tuple(str(number) for number in range(CLASSES))
-    subject = Subject(session, "ripple", classes, (1, 28, 28), images, "", to_device=place)
-    options = VerifyOptions(attacks=("fgsm", "pgd", "cw"), eps=EPS, fail_under=0.3, n=60, until_decided=early)
-    report = verify(subject, options, Silent()).report
+    report = judged(MASKS[mask](nets, None), images, 0.3, until_decided=early)
     assert report.robust_accuracy.value > 0.4
     assert report.verdict == "inconclusive"
+
+
+@pytest.mark.check
+def test_few_images_of_an_honest_network_pass_a_gate_that_is_far_enough_alone(nets, images):
+    network = HONEST["relu"](nets)
+    low = judged(network, images, 0.01).robust_accuracy.ci95[0]
+    near, far = judged(network, images, low - 0.03), judged(network, images, low - 0.15)
+    assert (near.verdict, far.verdict) == ("inconclusive", "passed")
+    assert "may hide: blind-control looked at" in near.reasons[0]
+
+
+def judged(network, images, gate, **options):
+    """Return the report of sixty images under a gate."""
+    session, place = in_torch(network)
+    classes = tuple(str(number) for number in range(CLASSES))
+    subject = Subject(session, "network", classes, (1, 28, 28), images, "", to_device=place)
+    asked = VerifyOptions(attacks=("fgsm", "pgd", "cw"), eps=EPS, fail_under=gate, n=60, **options)
+    return verify(subject, asked, Silent()).report

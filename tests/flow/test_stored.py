@@ -7,11 +7,11 @@ from importlib.metadata import distribution
 import numpy as np
 import pytest
 
-from runtime.files import sha256
 from runtime.records.report import load_report
 from runtime.report.phrases import verdict_of
 from tests.command_line import edgeproof
 from tests.paths import ROOT
+from tests.runtime.verdict.long_run import move_here
 
 STORED = ROOT / "tests" / "data" / "stored-0.1"
 OPTIONS = ["--n", 8, "--save-adversarial", "--no-gate"]
@@ -76,17 +76,6 @@ def test_stored_shards_are_merged_to_the_evidence_of_the_whole_run(stored):
     for name in ("request", "clean", "robust_accuracy", "per_class", "confusion"):
         assert getattr(merged, name) == getattr(whole, name)
     assert merged.verdict == verdict_of(whole) == "measured"
-
-
-def move_here(run, made_by):
-    """Write a journal as if it was begun on this machine, by the chain of checksums that the format has."""
-    lines, check = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()], ""
-    lines[0]["made_by"] = made_by
-    for line in lines:
-        del line["check"]
-        check = sha256((check + json.dumps(line, sort_keys=True) + "\n").encode())[:32]
-        line["check"] = check
-    (run / "journal.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
 
 
 def test_a_stored_run_that_was_killed_half_way_goes_on_to_its_end(stored):

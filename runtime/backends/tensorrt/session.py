@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runtime.backends.tensorrt.api import CudaEngine, Library
     from runtime.backends.tensorrt.memory import Memory
     from runtime.backends.tensorrt.store import Built, Profile
-    from runtime.machine.driver import Gpu
+    from runtime.machine.driver import CudaDevice
     from runtime.session import LossSpec
 
 
@@ -43,7 +43,7 @@ class Accelerator:
 
     """
 
-    gpu: Gpu
+    gpu: CudaDevice
     library: Library
     memory: Memory
 
@@ -188,7 +188,9 @@ class TrtSession(Session):
                 last_first.callback(engine.drop_context)
             self._settle()
 
-    def _open(self, role: str, graph: bytes, outputs: tuple[str, ...], factory: EngineFactory, gpu: Gpu) -> Engine:
+    def _open(
+        self, role: str, graph: bytes, outputs: tuple[str, ...], factory: EngineFactory, gpu: CudaDevice
+    ) -> Engine:
         key = EngineKey(
             graph_sha256=sha256(graph),
             tensorrt=self._library.version,

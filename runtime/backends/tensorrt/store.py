@@ -21,8 +21,8 @@ from runtime.errors import EngineFault, MissingEnvironment
 from runtime.files import open_plain, sha256, write_atomic
 from runtime.interrupt import defer_signals
 from runtime.locks import wait_for_lock
-from runtime.progress import log
-from runtime.spec import Digest, Frozen, to_json
+from runtime.log import log
+from runtime.spec import Digest, Frozen, Text, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +50,10 @@ class EngineKey(Frozen):
     """All that decides what an engine computes and where it runs. Precision is in the graph."""
 
     graph_sha256: Digest
-    tensorrt: str
-    cuda: str
-    gpu: str
-    compute_capability: str
+    tensorrt: Text
+    cuda: Text
+    gpu: Text
+    compute_capability: Text
     profile: Profile
     strongly_typed: Literal[True] = True
     tf32: bool = False
@@ -149,7 +149,7 @@ class EngineStore:
                 load(data)
                 return sha256(data)
             except (Stale, EngineFault) as reason:
-                log(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
+                log.info(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
             with defer_signals(told=False) as asked:  # TensorRT drops what its logger raises, an interrupt too
                 built = build(self._timings(key))
                 self.write(key, built)

@@ -160,5 +160,8 @@ def test_architecture_of_an_old_opset_is_packed(name: str, opset: int, tmp_path:
 
 
 def test_the_guide_lists_exactly_the_architectures_that_are_tested() -> None:
-    rows = [line for line in GUIDE.read_text().splitlines() if line.startswith("| ") and "| t" in line]
+    sources = {each.source for each in ARCHITECTURES.values()}
+    rows = [
+        line for line in GUIDE.read_text().splitlines() if line.split(" | ")[1:2] and line.split(" | ")[1] in sources
+    ]
     assert rows == [f"| {name} | {a.source} | {a.family} |" for name, a in ARCHITECTURES.items()]

@@ -75,5 +75,13 @@ def test_model_without_a_rule_is_packed_without_gradients_on_request(data: Path,
     bundle = packed(save(no_rule()), data, tmp_path / "bundle", "--gradient", "none")
     assert bundle.manifest.graphs["fp32"].gradient is None
     np.testing.assert_allclose(
-        session_of(bundle).logits(X), network(torch.from_numpy(X)).cumsum(1).numpy(), rtol=0, atol=1e-5
+        session_of(bundle).logits(X), network(torch.from_numpy(X)).sinh().numpy(), rtol=0, atol=1e-5
     )
+
+
+def test_model_whose_nodes_are_in_no_order_is_packed_as_the_sorted_one(data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain()
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))

@@ -21,7 +21,7 @@ def test_staircases_are_named_in_manifest_and_card(data: Path, save: Any, tmp_pa
     assert (bundle.manifest.ships, bundle.manifest.graphs["fp32"].staircases) == ("fp32", ("Round u",))
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert "The gradient goes straight through these nodes" in card
-    assert "- fp32: `Round u`" in card
+    assert "- fp32: <code>Round u</code>" in card
     session = session_of(bundle)
     assert session.card().facts.staircases == ("Round",)
     cotangent = np.ones((12, 4), np.float32)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.export.foreign.plain import X, network, no_rule, plain
-from tests.export.foreign.strangers import command, packed
+from tests.export.foreign.strangers import command, packed, stranger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,13 +74,33 @@ def test_model_without_a_rule_is_judged_by_square_alone_and_the_evidence_called_
 ) -> None:
     model = save(no_rule())
     result, _ = verified(model, "--data", data, "--out", tmp_path / "r")
-    assert (result.exit_code, "CumSum" in result.stderr) == (3, True)
+    assert (result.exit_code, "Sinh" in result.stderr) == (3, True)
     np.savez(data, x=X[:2], y=network(torch.from_numpy(X[:2])).cumsum(1).argmax(1).numpy())
     result, report = verified(model, "--data", data, "--gradient", "none", "--eps", "8/255", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
     assert [(row["name"], row["gradient"]) for row in report["attacks"]] == [("square", "none")]
-    assert [warning["check"] for warning in report["warnings"]] == ["black-box-only"]
+    found = [warning["check"] for warning in report["warnings"]]
+    assert found == ["black-box-only", "clean-above-chance"]  # of two images
     assert "weak" in report["warnings"][0]["message"]
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--mean", "1"], 5)])
+def test_wrong_normalisation_passes_no_gate(options: list[str], code: int, save: Any, tmp_path: Path) -> None:
+    brightness = np.float32([0.4, 0.6])[np.arange(60) % 2]
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, (60, 3, 8, 8))
+    np.savez(tmp_path / "set.npz", x=(brightness.reshape(-1, 1, 1, 1) + noise).astype(np.float32), y=np.arange(60) % 2)
+    weights = np.stack([np.zeros(192), np.full(192, 20 / 192)], axis=1).astype(np.float32)
+    model = stranger(
+        ["f = Flatten (image)", "scores = Gemm (f, w, b)"],
+        dims=["n", 3, 8, 8], out=["n", 2], constants={"w": weights, "b": np.float32([0, -10])},
+    )  # fmt: skip
+    asked = ("--data", tmp_path / "set.npz", "--eps", "1/255", "--fail-under", "50%", "--out", tmp_path / "run")
+    result, report = verified(save(model), *asked, *options)
+    assert result.exit_code == code, result.output
+    found = {warning["check"]: warning["message"] for warning in report["warnings"]}
+    assert ("clean-above-chance" in found) == (code == 5), found
+    if code:
+        assert "clean accuracy is 50.0 %" in found["clean-above-chance"]
 
 
 def test_attack_that_needs_the_gradient_is_refused_without_it(data: Path, save: Any, tmp_path: Path) -> None:

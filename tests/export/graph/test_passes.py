@@ -109,3 +109,11 @@ def test_model_with_another_interface_is_refused(damage: Any) -> None:
     damage(model)
     with pytest.raises(BadModel):
         prepare(model)
+
+
+def test_logits_that_are_no_numbers_are_said_to_be_nan() -> None:
+    nodes = ["scaled = Mul (input, nan)", "logits = Flatten (scaled)"]
+    model = classifier(nodes, image=(1, 1, 3), classes=3, constants={"nan": np.float32(np.nan)}, dtype=np.float32)
+    with pytest.raises(BadModel, match="the logits of the graph are NaN") as caught:
+        prepare(model)
+    assert "weights" in str(caught.value.hint)

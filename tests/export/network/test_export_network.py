@@ -170,7 +170,7 @@ def test_card_carries_its_figures_as_a_model_index(bundle: Bundle) -> None:
 def test_card_stays_yaml_whatever_the_data_is_called(bundle: Bundle, name: str) -> None:
     origin = bundle.manifest.provenance
     assert origin
-    origin = origin.model_copy(update={"training_data": DataRecord(name=name, n=1, sha256="2" * 64)})
+    origin = origin.model_copy(update={"training_data": DataRecord.model_construct(name=name, n=1, sha256="2" * 64)})
     metadata = front_matter(model_card(bundle.manifest.model_copy(update={"provenance": origin})))
     assert metadata["model-index"][0]["results"][0]["dataset"]["type"] == name
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from export.gradient import gradient_graph
 from export.graph.passes import prepare
@@ -36,6 +37,7 @@ IN_FLOAT_ALONE = {
     "Resize with empty scales",
 }
 """What onnx's own evaluator lacks, or what ONNX defines in float32 alone: tested on ONNX Runtime."""
+TRANSPOSED = "ConvTranspose"
 FLOAT_ATTRIBUTES = {"HardSwish": 1e-6, "Selu": 1e-6}
 """Attributes are float32 in ONNX, which limits how near these come to torch's float64."""
 RANDOM = np.random.default_rng(0)
@@ -51,6 +53,25 @@ def positive(*shape: int) -> Any:
 
 def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
     return F.batch_norm(x, mean, var, scale, bias, False, 0.0, 1e-5)
+
+
+PLACES = {"start": np.asarray([0]), "two": np.asarray([2]), "axis": np.asarray([1]), "far": 1.3}
+GRID = "p = Slice (x, start, two, axis)\nt = Transpose <perm=[0,2,3,1]> (p)\nh = Tanh (t)\ng = Mul (h, far)"
+
+
+def grid(x: Any) -> Any:
+    """Return the places that GRID makes of an image, some of them beyond its border."""
+    return 1.3 * x[:, :2].permute(0, 2, 3, 1).tanh()
+
+
+def scattered(x: Any, places: Any, values: Any) -> Any:
+    copy = x.clone()
+    copy[:, places[:, 0], places[:, 1]] = values
+    return copy
+
+
+def attribute(node: Any, name: str) -> Any:
+    return next(helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name)
 
 
 CASES = {
@@ -127,6 +148,11 @@ CASES = {
         lambda x, w: F.conv2d(F.pad(x, (1, 0, 1, 1)), w, stride=2),
         {"w": normal(5, 4, 3, 3)},
     ),
+    "Conv strided and padded at the end alone": Case(
+        'y = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)',
+        lambda x, w: F.conv2d(F.pad(x, (0, 1, 1, 1)), w, stride=2),
+        {"w": normal(5, 4, 3, 3)},
+    ),
     "BatchNormalization": Case(
         "y = BatchNormalization (x, scale, bias, mean, var)",
         batch_norm,
@@ -157,6 +183,11 @@ CASES = {
     "MaxPool rounding up": Case(
         "y = MaxPool <kernel_shape=[2,2], strides=[2,2], ceil_mode=1> (x)",
         lambda x: F.max_pool2d(x, 2, ceil_mode=True),
+    ),
+    "MaxPool padded at the end alone": Case(
+        "n = Sub (x, c)\ny = MaxPool <kernel_shape=[3,3], strides=[2,2], pads=[0,0,1,1]> (n)",
+        lambda x, c: F.max_pool2d(F.pad(x - c, (0, 1, 0, 1), value=-1e9), 3, 2),
+        {"c": 9.0},
     ),
     "MaxPool with ties": Case(
         "r = Relu (x)\ny = MaxPool <kernel_shape=[2,2]> (r)", lambda x: F.max_pool2d(x.relu(), 2, 1)
@@ -436,6 +467,88 @@ CASES = {
     "Einsum of two branches": Case(
         'y = Einsum <equation="bchw, bdhw -> bcd"> (x, x)', lambda x: torch.einsum("bchw,bdhw->bcd", x, x)
     ),
+    "Pad by reflection": Case(
+        'y = Pad <mode="reflect"> (x, pads)',
+        lambda x, pads: F.pad(x, (2, 1, 3, 0), "reflect"),
+        {"pads": np.asarray([0, 0, 3, 2, 0, 0, 0, 1])},
+    ),
+    "Pad by the edge": Case(
+        'y = Pad <mode="edge"> (x, pads)',
+        lambda x, pads: F.pad(x, (2, 1, 3, 0), "replicate"),
+        {"pads": np.asarray([0, 0, 3, 2, 0, 0, 0, 1])},
+    ),
+    "Pad round the image": Case(
+        'y = Pad <mode="wrap"> (x, pads, , axes)',
+        lambda x, pads, axes: F.pad(x, (2, 1, 0, 0), "circular"),
+        {"pads": np.asarray([2, 1]), "axes": np.asarray([-1])},
+    ),
+    "Tile": Case("y = Tile (x, r)", lambda x, r: x.repeat(1, 2, 1, 3), {"r": np.asarray([1, 2, 1, 3])}),
+    "TopK": Case("y, i = TopK (x, k)", lambda x, k: x.topk(3).values, {"k": np.asarray([3])}),
+    "TopK of the smallest channels": Case(
+        "y, i = TopK <axis=1, largest=0> (x, k)",
+        lambda x, k: x.topk(2, 1, largest=False).values,
+        {"k": np.asarray([2])},
+    ),
+    "GatherElements where TopK says": Case(
+        "v, i = TopK <axis=1> (x, k)\nt = Tanh (x)\ny = GatherElements <axis=1> (t, i)",
+        lambda x, k: x.tanh().gather(1, x.topk(2, 1).indices),
+        {"k": np.asarray([2])},
+    ),
+    "GatherND, one of them twice": Case(
+        "t = Transpose <perm=[1,2,3,0]> (x)\ng = GatherND (t, i)\ny = Transpose <perm=[2,1,0]> (g)",
+        lambda x, i: x[:, i[:, 0], i[:, 1]].transpose(1, 2),
+        {"i": np.asarray([[0, 1], [3, 6], [0, 1], [2, 5]])},
+    ),
+    "ScatterND": Case(
+        "t = Transpose <perm=[1,2,3,0]> (x)\ng = GatherND (t, from)\nh = Tanh (g)\ns = ScatterND (t, i, h)\n"
+        "y = Transpose <perm=[3,0,1,2]> (s)",
+        lambda x, i, start: scattered(x, i, x[:, start[:, 0], start[:, 1]].tanh()),
+        {"i": np.asarray([[0, 1], [3, 6]]), "from": np.asarray([[1, 1], [3, 6]])},
+    ),
+    "ScatterND that adds": Case(
+        "t = Transpose <perm=[1,2,3,0]> (x)\ng = GatherND (t, i)\nh = Tanh (g)\n"
+        's = ScatterND <reduction="add"> (t, i, h)\ny = Transpose <perm=[3,0,1,2]> (s)',
+        lambda x, i: scattered(x, i, (x + x.tanh())[:, i[:, 0], i[:, 1]]),
+        {"i": np.asarray([[0, 1], [3, 6]])},
+    ),
+    "ScatterElements": Case(
+        "v, i = TopK <axis=1> (x, k)\nt = Tanh (v)\ny = ScatterElements <axis=1> (x, i, t)",
+        lambda x, k: x.scatter(1, x.topk(2, 1).indices, x.topk(2, 1).values.tanh()),
+        {"k": np.asarray([2])},
+    ),
+    "ScatterElements that adds": Case(
+        'v, i = TopK <axis=1> (x, k)\nt = Tanh (v)\ny = ScatterElements <axis=1, reduction="add"> (x, i, t)',
+        lambda x, k: x.scatter_add(1, x.topk(2, 1).indices, x.topk(2, 1).values.tanh()),
+        {"k": np.asarray([2])},
+    ),
+    "ReduceLogSumExp": Case(
+        "y = ReduceLogSumExp <keepdims=0> (x, axes)", lambda x, axes: x.logsumexp((1, 3)), {"axes": np.asarray([1, 3])}
+    ),
+    "ReduceL1": Case("y = ReduceL1 (x, axes)", lambda x, axes: x.abs().sum(1, True), {"axes": np.asarray([1])}),
+    "CumSum": Case("y = CumSum (x, axis)", lambda x, axis: x.cumsum(-1), {"axis": np.asarray(-1)}),
+    "CumSum from the end, without itself": Case(
+        "y = CumSum <reverse=1, exclusive=1> (x, axis)",
+        lambda x, axis: x.flip(2).cumsum(2).flip(2) - x,
+        {"axis": np.asarray(2)},
+    ),
+    "Sin": Case("y = Sin (x)", lambda x: x.sin()),
+    "Cos": Case("y = Cos (x)", lambda x: x.cos()),
+    "Atan": Case("y = Atan (x)", lambda x: x.atan()),
+    "GridSample": Case(
+        f"{GRID}\ny = GridSample (x, g)",
+        lambda x, *rest: F.grid_sample(x, grid(x), align_corners=False),
+        PLACES,
+    ),
+    "GridSample at the border": Case(
+        f'{GRID}\ny = GridSample <padding_mode="border", align_corners=1> (x, g)',
+        lambda x, *rest: F.grid_sample(x, grid(x), padding_mode="border", align_corners=True),
+        PLACES,
+    ),
+    "GridSample at constant places": Case(
+        "m = GlobalAveragePool (x)\nz = Sub (m, m)\nn = ReduceSum (z, one)\ng = Add (n, places)\ny = GridSample (x, g)",
+        lambda x, one, places: F.grid_sample(x, places.expand(len(x), -1, -1, -1), align_corners=False),
+        {"one": np.asarray([1]), "places": RANDOM.random((1, 3, 5, 2)) * 2.4 - 1.2},
+    ),
     "Attention": Case(
         "t = Transpose <perm=[0,1,3,2]> (x)\nq = MatMul (t, x)\np = Softmax (q)\ny = MatMul (x, p)",
         lambda x: x @ (x.transpose(2, 3) @ x).softmax(-1),
@@ -483,25 +596,31 @@ def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
     kernel=st.integers(1, 4),
     stride=st.integers(1, 4),
     dilation=st.integers(1, 3),
-    padding=st.integers(0, 3),
+    begin=st.integers(0, 3),
+    end=st.integers(0, 3),
     side=st.integers(3, 9),
     group=st.sampled_from([1, 2, 4]),
 )
-def test_convolution_of_any_geometry_is_differentiated(
-    kernel: int, stride: int, dilation: int, padding: int, side: int, group: int
+def test_convolution_of_any_geometry_is_differentiated_by_equal_padding(
+    kernel: int, stride: int, dilation: int, begin: int, end: int, side: int, group: int
 ) -> None:
-    assume(side + 2 * padding >= dilation * (kernel - 1) + 1)
+    assume(side + begin + end >= dilation * (kernel - 1) + 1)
     weight = np.random.default_rng(0).standard_normal((4, 4 // group, kernel, kernel))
     text = (
         f"y = Conv <strides=[{stride},{stride}], dilations=[{dilation},{dilation}], group={group}, "
-        f"pads=[{padding},{padding},{padding},{padding}]> (x, w)"
+        f"pads=[{begin},{begin},{end},{end}]> (x, w)"
     )
 
     def function(x: Any, w: Any) -> Any:
-        return F.conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=group)
+        return F.conv2d(F.pad(x, (begin, end, begin, end)), w, stride=stride, dilation=dilation, groups=group)
 
-    ours, expected = gradient_of(Case(text, function, {"w": weight}, (4, side, side)), np.float64)
+    case = Case(text, function, {"w": weight}, (4, side, side))
+    ours, expected = gradient_of(case, np.float64)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11)
+    transposed = [node for node in gradient_graph(model_of(case, np.float32)).graph.node if node.op_type == TRANSPOSED]
+    for pads, added in ((attribute(node, "pads"), attribute(node, "output_padding")) for node in transposed):
+        assert pads[:2] == pads[2:], "ONNX Runtime's CUDA provider takes no others"
+        assert max(added) < stride, "nor does cuDNN"
 
 
 @pytest.mark.parametrize(
@@ -517,7 +636,10 @@ def test_convolution_of_any_geometry_is_differentiated(
             'y = Resize <mode="linear", coordinate_transformation_mode="tf_crop_and_resize"> (input, box, scales)',
             ("Resize", "crops"),
         ),
-        ('y = Pad <mode="reflect"> (input, pads)', ("Pad", "constant padding")),
+        ('y = GridSample <mode="cubic"> (input, places)', ("GridSample", "sampled linearly")),
+        ("p = ArgMax <axis=2> (input)\ny = GatherElements <axis=2> (table, p)", ("GatherElements", "integers that")),
+        ("y = GatherND <batch_dims=1> (input, places_of_each)", ("GatherND", "several batches")),
+        ('y = ScatterND <reduction="max"> (input, places_of_each, input)', ("ScatterND", "reduces by 'max'")),
         ("y = MatMul (input, v)", ("MatMul", "one dimension")),
         ("y = Softmax <axis=0> (input)", ("Softmax", "batch")),
         ("y = ReduceMean (input)", ("ReduceMean", "batch")),
@@ -539,6 +661,9 @@ def test_operation_that_cannot_be_differentiated_is_named(nodes: str, words: tup
             "b": np.ones(1),
             "v": np.ones(3),
             "rest": np.asarray([0, 2, 3]),
+            "places": np.ones((2, 1, 3, 2)),
+            "table": np.ones((2, 1, 3, 3)),
+            "places_of_each": np.asarray([[0], [0]]),
             "none": np.asarray([0]),
             "one": np.asarray([1]),
             "two": np.asarray([2]),

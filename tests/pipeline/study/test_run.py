@@ -3,6 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +84,29 @@ def test_the_table_can_be_written_again_without_running_anything(finished, tmp_p
     assert nothing.exit_code == 5
     assert "2 of 2 cells are not finished" in nothing.stderr
     assert "waiting" in nothing.stderr
+
+
+def test_a_study_that_is_interrupted_says_how_the_study_goes_on(study_file, tmp_path):
+    recipe = study_file.with_name("recipe.toml")
+    recipe.write_text(recipe.read_text().replace("epochs = 1\nmax_steps = 2", "epochs = 10000"))
+    program, out = Path(sys.executable).parent / "edgeproof", tmp_path / "out"
+    with subprocess.Popen(
+        [program, "study", study_file, "--out", out],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it as ignored
+    ) as process:
+        while process.poll() is None and not list(out.glob("*/run/metrics.jsonl")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, told
+    assert told.splitlines()[-2:] == [
+        f"what is done is kept; to go on: the same command with --out {out} --resume",
+        "interrupted",
+    ]
+    assert told.count("to go on") == 1
 
 
 def test_a_directory_that_exists_needs_resume(finished):

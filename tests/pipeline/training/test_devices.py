@@ -20,6 +20,14 @@ from tests.pipeline.runs.small_runs import metrics, small, weights, write_small
 PROGRAM = Path(sys.executable).parent / "edgeproof"
 
 
+def test_a_test_sees_no_gpu_nor_does_a_process_that_it_starts():
+    """Else a machine with one would run what is meant for the CPU there, and compare it with figures of a CPU."""
+    pick = "from pipeline.training.devices import training_device; import os; print(training_device(), os.environ)"
+    said = subprocess.run([sys.executable, "-c", pick], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("cpu ")
+    assert "'CUDA_VISIBLE_DEVICES': ''" in said
+
+
 def largest_difference(one, other):
     assert one.keys() == other.keys()
     return max((one[name].float() - other[name].float()).abs().max().item() for name in one)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA and TensorRT providers: never another one in their place. No GPU has run them yet.
+"""ONNX Runtime's CUDA and TensorRT providers: never another one in their place.
 
 The stand-in does what onnxruntime-gpu does without a word: it lists providers that do not work, and falls back.
 """
@@ -17,10 +17,10 @@ from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.backends.tf32 import SWITCH
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
-from runtime.machine.driver import Gpu
+from runtime.machine.driver import CudaDevice
 from tests.tiny import FORWARD, GRADIENT, graph
 
-GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
 CPU = "CPUExecutionProvider"
 ON_GPU = ["cuda", "tensorrt"]
 
@@ -43,9 +43,10 @@ class FakeRuntime(types.ModuleType):
     def get_available_providers(self):
         return ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
 
-    def InferenceSession(self, graph, sess_options, providers, enable_fallback):
+    def InferenceSession(self, graph, sess_options, providers, disabled_optimizers, enable_fallback):
         [(name, options)] = providers
         assert all(isinstance(value, str) for value in options.values())
+        assert disabled_optimizers == (None if name == CPU else ["WeightBiasQuantization"])
         self.opened.append((name, options, os.environ.get(SWITCH)))
         strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
         works = name in self.works

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
 from runtime.commands.bench import print_bench, warnings
@@ -215,8 +216,10 @@ def test_what_was_measured_is_kept_where_a_later_measurement_fails(bundle, tmp_p
 
 
 def test_a_text_in_the_table_is_no_markup_and_moves_no_cursor(linear, clock, tmp_path, capsys):
-    run = measured(linear, clock, tmp_path).model_copy(update={"precision": "[/x][red]\x1b[2J"})
-    print_bench(SimpleNamespace(runs=[run], warnings=(), name="n", backend="ort", provider="cpu"))
+    wild, run = "[/x][red]\x1b[2J", measured(linear, clock, tmp_path)
+    with pytest.raises(ValidationError, match="precision"):
+        run.model_copy(update={"precision": wild})
+    print_bench(SimpleNamespace(runs=[run], warnings=(wild,), name="n", backend="ort", provider="cpu"))
     said = capsys.readouterr().out
     assert "[/x][red]?" in said
     assert "\x1b" not in said

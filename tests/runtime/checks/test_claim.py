@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from runtime.progress import Silent
 from runtime.spec import Gate, ThreatModel
+from runtime.verdict.case import verify
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.subject import Subject
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
-from tests.tiny import EPS
+from tests.tiny import EPS, SHAPE
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
@@ -32,21 +37,31 @@ def test_the_claim_as_it_stands_passes_its_gate(gated):
 SHORT = {
     "smaller eps": (["--eps", EPS / 2], "eps is 1.28/255, the claim 2.55/255"),
     "no eps at all": (["--eps", 0], "eps is 0/255, the claim 2.55/255"),
-    "fewer images": (["--n", 59], "the images are 59, the gate's 60"),
-    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, the gate's fgsm, pgd, cw"),
+    "fewer images": (["--n", 59], "the images are 59, the claim's 60"),
+    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, the claim's fgsm, pgd, cw"),
 }
 
 
 @pytest.mark.parametrize(("options", "message"), SHORT.values(), ids=SHORT)
-def test_less_than_claimed_passes_no_gate_of_the_bundle(gated, options, message):
-    code, verdict, found = judged(gated, *options)
+@pytest.mark.parametrize("gate", [[], ["--fail-under", "1%"]], ids=["its own", "by hand"])
+def test_less_than_claimed_passes_no_gate_whoever_asks_for_it(gated, gate, options, message):
+    code, verdict, found = judged(gated, *gate, *options)
     assert (code, verdict) == (5, "inconclusive")
     assert found["claimed-threat"] == f"the run proves less than the artifact claims: {message}"
 
 
-def test_a_smaller_eps_passes_no_gate_by_hand_either(gated):
-    code, _, found = judged(gated, "--eps", EPS / 2, "--fail-under", "1%")
-    assert (code, found.keys()) == (5, {"claimed-threat"})
+@pytest.mark.parametrize("options", [["--n", 59], ["--attacks", "pgd"]])
+def test_a_bundle_without_a_gate_claims_its_eps_on_its_images_all_the_same(bundle, options):
+    assert judged(bundle, "--fail-under", "1%", *options)[:2] == (5, "inconclusive")
+
+
+def test_images_of_ones_own_are_as_many_as_those_claimed(gated, task):
+    """Fewer of another set prove no more than fewer of the bundle's."""
+    _, _, images, labels = task
+    for n, verdict in ((59, "inconclusive"), (60, "passed")):
+        np.savez("own.npz", x=np.round(images[:n] * 255).astype(np.uint8), y=labels[:n])
+        result = edgeproof("verify", gated, "--data", "own.npz", "--out", f"run{n}", "--json")
+        assert json.loads(result.stdout)["verdict"] == verdict
 
 
 def test_an_eps_of_zero_passes_no_gate_though_no_more_is_claimed(tmp_path, files):
@@ -55,8 +70,12 @@ def test_an_eps_of_zero_passes_no_gate_though_no_more_is_claimed(tmp_path, files
     assert (code, verdict, found["claimed-threat"]) == (5, "inconclusive", "eps is 0: no image was changed")
 
 
-def test_a_gate_by_hand_goes_with_the_attacks_and_images_asked_beside_it(gated):
-    assert judged(gated, "--attacks", "pgd", "--n", 59, "--fail-under", "1%") == (0, "passed", {})
+def test_a_model_that_claims_nothing_is_judged_by_its_interval_and_what_the_checks_can_see(linear):
+    session, images = linear
+    subject = Subject(session, "tiny", ("a", "b", "c"), SHAPE, images, "", ThreatModel(eps=EPS))
+    options = VerifyOptions(attacks=("pgd",), n=50, fail_under=0.01)
+    report = verify(subject, options, Silent()).report
+    assert (report.verdict, report.request.claim.n) == ("passed", None)
 
 
 def test_a_larger_eps_and_more_attacks_than_claimed_pass(gated):
@@ -69,7 +88,7 @@ def test_too_little_evidence_fails_a_gate_all_the_same(gated):
 
 
 def test_without_a_gate_less_than_claimed_is_measured(gated):
-    assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 9, "--no-gate") == (0, "measured", {})
+    assert judged(gated, "--eps", EPS / 2, "--attacks", "fgsm", "--n", 40, "--no-gate") == (0, "measured", {})
 
 
 @pytest.mark.parametrize("attacks", ["fgsm", "clean,fgsm", "fgsm,cw-l2", "fgsm,square"])

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.checks.blind import known, undetected
 from runtime.checks.claim import WEAK_EVIDENCE
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
@@ -121,20 +120,6 @@ def test_a_check_states_the_smallest_effect_that_it_could_have_seen(outcome):
     assert "9.5 % of them falling so would have been seen" in said["blind-control"]
     assert "a lie on 18.6 % of the images would have been seen" in said["gradient-holds"]
     assert "a lie on 32.8 % of the images would have been seen" in said["margin-jumps"]
-
-
-@pytest.mark.parametrize(
-    ("searched", "points"), [(0, 80.0), (16, 21.2), (64, 7.6), (128, 4.8), (256, 2.8)], ids=lambda value: str(value)
-)
-def test_the_fewer_images_are_searched_the_more_may_hide(searched, points):
-    assert 100 * undetected(0.8, searched) == pytest.approx(points, abs=0.1)
-
-
-def test_what_blind_searches_broke_passes_no_gate_though_gradients_from_another_start_break_it_too():
-    assert undetected(0.8, 64, broken=32) == pytest.approx(0.4)
-    assert undetected(0.8, 64, broken=1) == undetected(0.8, 64)
-    assert known(0.8, 64, broken=32) == pytest.approx(0.4)
-    assert known(0.8, 64, broken=0) == known(0.0, 0, broken=0) == 0
 
 
 LIMITS = {256: 38, 48: 11}
@@ -271,3 +256,23 @@ def test_few_images_pass_no_gate(outcome, n, expected):
     results = {each.check: each for each in check(few, classes=3, artifact=artifact(), gated=True)}
     assert (results["enough-images"].state, results["enough-images"].blocking) == (expected, True)
     assert "enough-images" in WEAK_EVIDENCE  # a gate may fail all the same
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(12, "found"), (30, "quiet"), (0, "quiet")])
+def test_few_lines_between_two_classes_pass_no_gate_either(outcome, lines, expected):
+    """Of one class there is none: what nobody asked speaks for nothing, and nothing is taken for granted of it."""
+    few = replace(
+        outcome, gradient_test=GradientTest(n=256, apart_near=0, apart_far=0, unsteady=0, lines=lines, jumps=0)
+    )
+    results = {each.check: each for each in check(few, classes=3, artifact=artifact(), gated=True)}
+    assert results["enough-images"].state == expected
+
+
+@pytest.mark.parametrize(("n", "expected"), [(18, "found"), (24, "quiet"), (256, "quiet")])
+def test_a_surrogate_is_judged_by_what_would_have_been_seen_of_it(outcome, n, expected):
+    """It blocks where more than half of the images are unrelated: its power is not that of a slope."""
+    few = replace(outcome, gradient_test=GradientTest(n=n, surrogate=True, apart_far=0, unrelated=0))
+    results = {each.check: each for each in check(few, classes=3, artifact=artifact("int8"), gated=True)}
+    assert results["enough-images"].state == expected
+    if n == 256:
+        assert "a lie on 62.6 % of the images would have been seen" in results["gradient-holds"].message

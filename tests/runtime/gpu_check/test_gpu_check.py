@@ -14,7 +14,16 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
-from runtime.gpu_check.checks import CHECKS_GROUP, STRICT, CheckContext, beyond, compare_precisions, compare_sessions
+from runtime.gpu_check.checks import (
+    CHECKS_GROUP,
+    LIMITS,
+    LOOSE,
+    STRICT,
+    CheckContext,
+    beyond,
+    compare_precisions,
+    compare_sessions,
+)
 from runtime.records.gpu_check import GpuCheck
 from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, needs_no_driver, python
 
@@ -45,8 +54,8 @@ def test_without_a_gpu_it_says_what_is_missing_and_that_nothing_was_checked(tmp_
 
 
 def test_an_engine_that_agrees_is_reported_image_by_image(tmp_path, driver, libraries):
-    result = gpu_check(tmp_path, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(libraries))
-    assert result.returncode == 0, result.stderr
+    result = gpu_check(tmp_path, "-q", LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(libraries))
+    assert (result.returncode, result.stderr) == (0, "")
     found, results = report(tmp_path)
     assert (found.n, results["tensorrt"].state, results["ort-cuda"].state) == (12, "agrees", "not there")
     (compared,) = results["tensorrt"].comparisons
@@ -184,8 +193,42 @@ def test_classes_that_differ_are_beyond_the_limits(session, given):
 def test_gradients_that_differ_are_beyond_the_limits(session, given):
     found = compare_sessions(Altered(session, gradient=lambda g: -g), session, given, "turned")
     assert found.gradient_cosine == pytest.approx(-1)
-    assert any("gradient_error of 2.0e+00" in said for said in found.beyond)
+    assert any("gradient_error of 2.0e+00, at most 1e-03 is allowed" in said for said in found.beyond)
+    assert any("gradient_cosine of -1.0000, at least 0.999 is needed" in said for said in found.beyond)
     assert any("same_verdict" in said for said in found.beyond)
+
+
+def test_a_gradient_that_turns_on_one_image_alone_is_beyond_the_limits(session, given):
+    def turned(g):
+        return np.concatenate([-g[:1], g[1:]])
+
+    found = compare_sessions(Altered(session, gradient=turned), session, given, "one")
+    assert found.gradient_error.median == 0
+    assert any("gradient_cosine" in said for said in found.beyond)
+
+
+def test_gradients_that_are_zero_on_both_agree(session, given):
+    dead = Altered(session, gradient=lambda g: 0 * g)
+    found = compare_sessions(dead, dead, given, "dead")
+    assert (found.gradient_error.largest, found.gradient_cosine, found.beyond) == (0, 1, ())
+
+
+SEEN = {"fp32": (7.7e-7, 1.0), "fp16": (1.3e-2, 0.99)}
+"""Median distance and least cosine of gradients on an H200, from 128 images."""
+
+
+@pytest.mark.parametrize("precision", SEEN)
+def test_what_was_seen_on_a_gpu_keeps_to_the_limits_and_what_lies_beyond_does_not(session, given, precision):
+    error, cosine = SEEN[precision]
+    limits = LIMITS.get(precision, LOOSE)
+    same = compare_sessions(session, session, given, "same")
+
+    def apart(error, cosine):
+        seen = {"gradient_error": same.gradient_error.model_copy(update={"median": error}), "gradient_cosine": cosine}
+        return beyond(same.model_copy(update=seen), limits)
+
+    assert apart(error, cosine) == ()
+    assert len(apart(3 * limits.gradient_error, cosine - 0.01)) == 2
 
 
 @pytest.mark.parametrize("what", ["logits", "gradient"])

@@ -93,8 +93,8 @@ def test_every_section_is_shown_and_every_picture_decoded(opened):
         assert shown(opened, f"#{name}")
         assert opened.execute_script(f"return document.querySelector('#{name} h2').textContent") == title
     assert opened.execute_script("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    for plot in opened.find_elements("css selector", "svg[role=img]"):
-        assert plot.rect["width"] > 250
+    for chart in opened.find_elements("css selector", "svg[role=img], .chart div"):
+        assert chart.rect["width"] > 100
 
 
 @pytest.mark.parametrize("width", WIDTHS)

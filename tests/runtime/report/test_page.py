@@ -2,7 +2,9 @@
 
 import base64
 import io
+import math
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from PIL import Image
 from runtime.errors import BadRun
 from runtime.records.bench import Bench
 from runtime.records.report import Report, load_report
-from runtime.report import page
+from runtime.report import page, tiles
 from runtime.report.account import Account, read_account
+from runtime.report.phrases import accuracy_rows
 from runtime.report.tiles import data_url
 from runtime.verdict.gallery import read_gallery
 from runtime.words import percent
@@ -76,8 +79,8 @@ def test_texts_are_shown_and_never_taken_for_markup(html, full):
         assert name in text
     report = full.report.model_dump(by_alias=True)
     wild = "</style><img src=x onerror=alert(1)>{{ 7 * 7 }}"
-    report["artifact"]["name"] = report["data"]["name"] = report["request"]["command"] = wild
-    report["device"]["cpu"] = wild
+    report["data"]["name"] = report["device"]["cpu"] = wild
+    report["request"]["command"] = shlex.join(["edgeproof", wild])
     report["reasons"] = [wild]
     report["checks"] = [{**check, "state": "found", "message": wild} for check in report["checks"]]
     report["warnings"] = [{"check": "a", "blocking": True, "message": wild, "hint": wild}]
@@ -114,13 +117,57 @@ def test_latency_of_another_artifact_is_not_taken_for_this_ones(full):
     assert "None of these" not in text
 
 
-def test_plots_take_their_colours_from_the_page(html):
-    plots = re.findall(r'<svg role="img" aria-label="([^"]+)"', html)
-    assert len(plots) == 6
-    svg = "".join(re.findall(r"<svg role.*?</svg>", html, re.DOTALL))
-    assert "var(--robust)" in svg
-    assert "#0102" not in svg
-    assert not re.findall(r"(?:fill|stroke): (?!none|currentColor|var|color-mix)[^;\"]+", svg)
+MARK = re.compile(r'<i class="(\w+)" style="--from: ([\d.]+); --to: ([\d.]+); color: var\(--(\w+)\)"></i>')
+
+
+def marks(html, section):
+    """Return (kind, from, to, colour) of what the charts of a section draw; all of it lies on them."""
+    inside = re.search(f'<section id="{section}".*?</section>', html, re.DOTALL)[0]
+    found = [(kind, float(start), float(end), colour) for kind, start, end, colour in MARK.findall(inside)]
+    assert len(found) == inside.count("<i ")
+    assert all(0 <= start <= 1 and 0 <= end <= 1 for _, start, end, _ in found)
+    return found
+
+
+def test_accuracies_are_drawn_as_long_as_they_are_with_their_intervals_and_the_gate(html, full):
+    drawn, rows = marks(html, "accuracy"), accuracy_rows(full.report)
+    bars = [(end, colour) for kind, _, end, colour in drawn if kind == "bar"]
+    assert bars == [
+        (pytest.approx(row.accuracy, abs=1e-4), {"clean": "clean", "worst case": "robust"}.get(row.name, "tint"))
+        for row in rows
+    ]
+    lines = [(start, end) for kind, start, end, _ in drawn if kind == "line"]
+    assert lines == [pytest.approx(row.ends, abs=1e-4) for row in rows]
+    assert [start for kind, start, _, _ in drawn if kind == "gate"] == [0.01] * len(rows)
+
+
+def test_what_else_is_drawn_has_its_place_in_its_row(html, full):
+    discs = [start for kind, start, _, colour in marks(html, "classes") if (kind, colour) == ("disc", "clean")]
+    assert discs == [pytest.approx(row.clean, abs=1e-4) for row in full.report.per_class]
+    lengths = [end for _, _, end, _ in marks(html, "cost")]
+    longest = max(row.seconds for row in full.report.attacks)
+    assert lengths == [pytest.approx(row.seconds / longest, abs=1e-4) for row in full.report.attacks]
+    places = {kind: start for kind, start, _, _ in marks(html, "latency")}
+    assert (places["disc"], places["diamond"]) == (0.03, 0.97)
+    assert places["square"] == pytest.approx(0.03 + 0.94 * math.log(1.5) / math.log(3), abs=1e-4)
+    ends = [place for _, start, end, _ in marks(html, "comparison")[::2] for place in (start, end)]
+    assert (min(ends), max(ends)) == (0.03, 0.97)
+    (curve,) = re.findall(r'<svg class="curve".*?</svg>', html, re.DOTALL)
+    heights = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', curve)]
+    assert heights == [pytest.approx(190 - 180 * point.accuracy, abs=0.06) for point in full.report.eps_curve]
+
+
+def test_values_that_are_equal_or_none_have_a_place_too():
+    assert page.scale([])(1.0) == page.scale([2.0, 2.0])(2.0) == 0.5
+    assert page.scale([0.0, 1.0], by_factors=True)(0.0) == 0.03
+
+
+def test_heat_is_shown_in_the_colours_of_cividis():
+    from matplotlib import colormaps
+
+    values = np.linspace(0, 1, 256)
+    ours = tiles._heat(values[None])[:, 0].T.astype(float)
+    assert np.abs(ours - 255 * colormaps["cividis"](values)[:, :3]).max() < 6
 
 
 def test_pictures_of_the_gallery_are_those_of_the_file(html, made):

@@ -328,10 +328,11 @@ def test_a_gradient_graph_of_another_network_leaves_no_verdict(tmp_path):
 @pytest.mark.parametrize("names", [("fp32", "int8"), ("fp32", "fp16")])
 def test_the_drop_is_measured_from_the_same_bundles_fp32(tmp_path, names):
     bundle = quantised_bundle(tmp_path / "b", names=names)
-    report = judged(bundle, tmp_path / "run", "--max-drop", "50%", "--fail-under", "1%")
+    asked = ("--attacks", "fgsm,pgd,cw", "--max-drop", "50%", "--fail-under", "1%")
+    report = judged(bundle, tmp_path / "run", *asked)
     parent = load_report(tmp_path / "run-fp32")
-    besides = [SQUARE] if "int8" in names else []
-    assert (parent.artifact.precision, who(parent)) == ("fp32", [("fgsm", "own"), ("pgd", "own"), *besides])
+    expected = [(name, "own") for name in ("fgsm", "pgd", "cw")] + ([SQUARE] if "int8" in names else [])
+    assert (parent.artifact.precision, who(parent)) == ("fp32", expected)
     assert report.request.against == parent.request_sha256
     assert report.paired.difference == pytest.approx(report.robust_accuracy.value - parent.robust_accuracy.value)
     assert len(report.reasons) == 2

@@ -32,7 +32,7 @@ GATES = {
 
 @pytest.mark.parametrize(("options", "code", "verdict"), GATES.values(), ids=GATES)
 def test_the_gate_decides_the_exit_code(bundle, options, code, verdict):
-    result = edgeproof("verify", bundle, *options, "--out", "run", "--attacks", "pgd", "--json")
+    result = edgeproof("verify", bundle, *options, "--out", "run", "--json")
     assert (result.exit_code, json.loads(result.stdout)["verdict"]) == (code, verdict)
 
 
@@ -44,7 +44,7 @@ def test_an_interval_that_spans_the_gate_is_inconclusive(bundle, finished):
 def test_the_manifests_gate_holds_where_the_command_line_is_silent(tmp_path, files):
     strict = write_bundle(tmp_path / "strict", files, n=60, gate=Gate(fail_under=0.99, max_drop=0.01))
     assert edgeproof("verify", strict, "--attacks", "fgsm", "--out", "a").exit_code == 1
-    assert edgeproof("verify", strict, "--attacks", "pgd", "--fail-under", "1%", "--out", "b").exit_code == 0
+    assert edgeproof("verify", strict, "--fail-under", "1%", "--out", "b").exit_code == 0
 
 
 def test_a_run_of_few_images_may_be_judged_by_no_gate_and_its_command_says_so(tmp_path, files):

@@ -1,21 +1,33 @@
 """Runs that are killed or interrupted in a real process, and go on."""
 
+import json
 import random
+import shlex
 import signal
 import time
 
 import numpy as np
 import pytest
 
-from runtime.bundle.manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION, Graph
 from runtime.errors import BadData
 from runtime.machine import card
 from runtime.records.report import load_report
 from runtime.verdict.run_directory import open_run, read_request
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
-from tests.runtime.verdict.long_run import OPTIONS, N, assert_same, lines, start, stop, wait_for_line, whole_run
-from tests.tiny import FORWARD, bundle_files, graph, linear_task, npz
+from tests.runtime.verdict.long_run import (
+    OPTIONS,
+    N,
+    assert_same,
+    lines,
+    move_here,
+    start,
+    stop,
+    wait_for_line,
+    whole_run,
+)
+from tests.tiny import FORWARD, HALVED, bundle_files, graph, linear_task, npz
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +59,33 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on(place, tmp_path):
     assert said.splitlines()[-1] == "interrupted"
     assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", out, "--resume").exit_code == 0
     assert_same(out, place / "whole")
+
+
+@pytest.mark.parametrize("stopped_in", ["run-fp32", "run"])
+def test_a_drop_that_is_interrupted_in_either_of_its_runs_goes_on_to_the_run_that_was_asked(
+    place, tmp_path, stopped_in
+):
+    task = linear_task(n=N)
+    with np.load(place / "bundle" / EVALUATION) as stored:
+        files = {**bundle_files(task), EVALUATION: npz(**stored), "model.fp16.onnx": graph(HALVED, *task[:2])}
+    graphs = {
+        "fp32": Graph(forward="model.fp32.onnx", gradient="model.fp32.grad.onnx", opset=18),
+        "fp16": Graph(forward="model.fp16.onnx", gradient=None, opset=18),
+    }
+    write_bundle(tmp_path / "bundle", files, n=N, graphs=graphs, ships="fp16")
+    out, drop = tmp_path / "run", ("--max-drop", "90%", "--fail-under", "1%")
+    with start(tmp_path, out, *drop) as process:
+        said = stop(process, signal.SIGINT, tmp_path / stopped_in, 2)
+    assert process.returncode == 130
+    (told,) = (line for line in said.splitlines() if "to go on" in line)
+    assert told == f"what is done is kept; to go on: the same command with --out {out} --resume"
+    more = shlex.split(told.partition("the same command with ")[2])
+    result = edgeproof("verify", tmp_path / "bundle", *OPTIONS, *drop, "--out", out, *more)
+    assert result.exit_code == 0, result.stderr
+    assert "resuming: " in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle", "run", "run-fp32"}
+    assert load_report(out).paired.difference == 0
+    assert load_report(out).request.against == read_request(tmp_path / "run-fp32").digest()
 
 
 def test_a_finished_run_is_not_done_again(place):
@@ -110,6 +149,16 @@ def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, mo
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3, result.stderr
     assert "begun with onnxruntime" in result.stderr
+
+
+def test_a_run_that_looked_at_the_first_images_does_not_go_on_with_others(place, half):
+    """Earlier versions sampled the first 256, which in a set sorted by class show few classes."""
+    made_by = json.loads((half / "journal.jsonl").read_text().partition("\n")[0])["made_by"]
+    move_here(half, {name: value for name, value in made_by.items() if name != "sample"})
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert "begun with sample not said, now random" in result.stderr
+    assert "begin again in another --out" in result.stderr
 
 
 DAMAGE = {

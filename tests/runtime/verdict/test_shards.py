@@ -7,14 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.bundle.manifest import EVALUATION
-from runtime.records.report import load_report
-from runtime.spec import Shard
+from runtime.images.image_set import ImageSet
+from runtime.progress import Silent
+from runtime.records.report import ShardRecord, load_report
+from runtime.spec import Shard, ThreatModel
+from runtime.suite.outcome import COUNTS
+from runtime.verdict.case import prepare_case
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.shards import Part, add_outcomes
+from runtime.verdict.subject import Subject
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.paths import TINY
 from tests.runtime.bundle.bundles import write_bundle
 from tests.runtime.verdict.long_run import assert_same
-from tests.tiny import bundle_files, linear_task, npz
+from tests.tiny import EPS, bundle_files, linear_task, npz
 
 OPTIONS = ["--attacks", "fgsm,pgd,cw", "--save-adversarial", "--lattice", "uint8", "--fail-under", "20%"]
 COUNT = 3
@@ -223,3 +230,43 @@ def test_every_image_is_in_exactly_one_shard(n, count):
     parts = [Shard(number, count).of(index) for number in range(1, count + 1)]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), index)
     assert Shard.parse(str(Shard(count, count))) == Shard(count, count)
+
+
+class Lying(LinearSession):
+    """Tells slopes of nothing on the images that a corner marks."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        return z, value, np.where(x[:, :, :1, :1] > 0.5, np.float32(0), gradient)
+
+
+@pytest.mark.parametrize(("lies", "smoothed"), [(0, False), (24, True)])
+def test_shards_try_smoothed_gradients_where_the_whole_run_does(lies, smoothed):
+    """All doubtful images are of one shard, so that no other knows of them; of none, the shard that looked forgets."""
+    weight, bias, images, labels = linear_task(n=300)
+    weight, images = weight.copy(), images.copy()
+    weight[:, 0] = images[:, 0, 0, 0] = 0
+    standing = np.flatnonzero(LinearSession(weight, bias).margins(images, labels) > EPS)
+    images[standing[standing % 3 == 0][:lies], 0, 0, 0] = 1
+    subject = Subject(
+        Lying(weight, bias), "tiny", ("a", "b", "c"), images.shape[1:],
+        ImageSet("some", images, labels, np.arange(300)), "", ThreatModel(eps=EPS),
+    )  # fmt: skip
+    options = VerifyOptions(attacks=("pgd",), fail_under=0.01)
+    whole = prepare_case(subject, options).attack(Silent()).outcome
+    parts = []
+    for number in (1, 2, 3):
+        case = prepare_case(subject, options.model_copy(update={"shard": Shard(number, 3)}))
+        found = case.attack(Silent())
+        counts = {name: getattr(found.outcome, name) for name in COUNTS}
+        record = ShardRecord(
+            request_sha256=case.request.digest(), circumstances=found.circumstances, attacks=found.outcome.attacks,
+            eps_curve=found.outcome.eps_curve, far=found.outcome.far, paired=None, **counts,
+        )  # fmt: skip
+        parts.append(Part(str(number), case.request, record, found.outcome.evidence, found.gallery))
+    merged = add_outcomes(parts, prepare_case(subject, options).request)
+    assert (whole.gradient_test, merged.gradient_test.apart_near > 0) == (merged.gradient_test, lies > 0)
+    assert ("smoothed-1" in whole.blind_control.by) is smoothed
+    assert merged.smoothed_control is None
+    seconds = {"seconds": 0.0}
+    assert merged.blind_control.model_copy(update=seconds) == whole.blind_control.model_copy(update=seconds)

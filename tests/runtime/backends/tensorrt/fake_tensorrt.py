@@ -7,6 +7,7 @@ addresses given, when the stream is synchronised. tests/export/tensorrt/test_api
 import ctypes
 import enum
 import json
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -23,8 +24,8 @@ class World:
     """What a test may look at, and break."""
 
     def __init__(self):
-        self.events = []
-        self.builds = []
+        self.alive = Counter()
+        self.builds = 0
         self.broken = {}
         self.stream = None
 
@@ -32,8 +33,17 @@ class World:
 world = World()
 
 
-def done(event):
-    world.events.append(event)
+class Counted:
+    """Known to be there as long as it is."""
+
+    __slots__ = ()
+
+    def __new__(cls, *given):
+        world.alive[cls.__name__] += 1
+        return super().__new__(cls)
+
+    def __del__(self):
+        world.alive[type(self).__name__] -= 1
 
 
 class ILogger:
@@ -114,7 +124,7 @@ class ITimingCache:
         self.data = data
 
     def serialize(self):
-        return memoryview(TIMINGS + bytes(f"{len(world.builds)}", "ascii"))
+        return memoryview(TIMINGS + bytes(f"{world.builds}", "ascii"))
 
 
 class IBuilderConfig:
@@ -190,9 +200,9 @@ class Builder:
             "tf32": BuilderFlag.TF32 in config._flags,
             "resized": bool(config._previews),
             "workspace": config._pools.get(MemoryPoolType.WORKSPACE),
-            "build": len(world.builds),
+            "build": world.builds,
         }
-        world.builds.append({**what, "timings": config._cache.data})
+        world.builds += 1
         return memoryview(HEADER + json.dumps(what).encode() + b"\n" + network._model.SerializeToString())
 
 
@@ -236,7 +246,7 @@ class OnnxParser:
         return True
 
 
-class Runtime:
+class Runtime(Counted):
     __slots__ = ("_logger",)
 
     def __init__(self, logger):
@@ -244,10 +254,6 @@ class Runtime:
             say(logger, "ERROR", world.broken["runtime"])
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
-
-    def __del__(self):
-        if hasattr(self, "_logger"):
-            done("runtime")
 
     def deserialize_cuda_engine(self, serialized_engine):
         head, _, model = serialized_engine.partition(b"\n")
@@ -257,7 +263,7 @@ class Runtime:
         return ICudaEngine(json.loads(head.removeprefix(HEADER)), model, self._logger)
 
 
-class ICudaEngine:
+class ICudaEngine(Counted):
     __slots__ = ("_logger", "_model", "_tensors", "_what", "name")
 
     def __init__(self, what, model, logger):
@@ -268,9 +274,6 @@ class ICudaEngine:
             for mode, values in ((TensorIOMode.INPUT, graph.input), (TensorIOMode.OUTPUT, graph.output))
             for tensor in tensors(values)
         }
-
-    def __del__(self):
-        done("engine")
 
     @property
     def num_io_tensors(self):
@@ -300,15 +303,12 @@ class ICudaEngine:
         return IExecutionContext(self)
 
 
-class IExecutionContext:
+class IExecutionContext(Counted):
     __slots__ = ("_addresses", "_engine", "_session", "_shapes", "_working")
 
     def __init__(self, engine):
         self._engine, self._addresses, self._shapes, self._working = engine, {}, {}, None
         self._session = onnxruntime.InferenceSession(engine._model, providers=["CPUExecutionProvider"])
-
-    def __del__(self):
-        done("context")
 
     def set_input_shape(self, name, shape):
         low, _, high = self._engine.get_tensor_profile_shape(name, 0)

@@ -118,6 +118,23 @@ def test_a_verdict_on_tensorrt_is_the_one_on_onnx_runtime(tmp_path, driver, libr
     check_the_whole_way(tmp_path, LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(libraries))
 
 
+def test_a_gate_on_tensorrt_has_the_checks_and_the_blind_control_of_one_on_onnx_runtime(tmp_path, driver, libraries):
+    gated = ("-c", RUN, "verify", BUNDLE, "--fail-under", "20%", "--out")
+    environment = {"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(libraries)}
+    ours = python(*gated, tmp_path / "trt", "--backend", "tensorrt", "--state", tmp_path / "state", **environment)
+    theirs = python(*gated, tmp_path / "ort")
+    assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr
+    first, second = (json.loads((tmp_path / run / "report.json").read_text()) for run in ("trt", "ort"))
+    assert first["blind_control"]["n"] > 10
+    for report in (first, second):
+        del report["blind_control"]["seconds"]
+    for name in ("verdict", "reasons", "robust_accuracy", "gradient_test", "blind_control"):
+        assert first[name] == second[name]
+    states = [{each["check"]: each["state"] for each in report["checks"]} for report in (first, second)]
+    assert states[0] | {"fusion": states[1]["fusion"]} == states[1]  # TensorRT has no plain form to compare with
+    assert states[0]["claimed-threat"] == states[0]["gradient-holds"] == states[0]["blind-control"] == "quiet"
+
+
 def test_memory_that_runs_out_on_the_way_halves_the_batch_to_the_same_verdict(tmp_path, driver, libraries):
     environment = {"LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(libraries)}
     asked = ("--backend", "tensorrt", "--state", tmp_path / "state")

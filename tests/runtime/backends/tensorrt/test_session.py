@@ -18,14 +18,14 @@ from runtime.backends.tensorrt.store import EngineStore, Profile, profile_for
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, UsageFault
 from runtime.files import sha256
-from runtime.machine.driver import Gpu
+from runtime.machine.driver import CudaDevice
 from runtime.suite.batch_halving import BatchHalving
 from tests.paths import ROOT
 from tests.runtime.backends.tensorrt import fake_tensorrt
 from tests.runtime.backends.tensorrt.fake_memory import FakeMemory
 from tests.tiny import FORWARD, GRADIENT, graph
 
-GPU = Gpu("Orin", "ab" * 16, "8.7", "12.6")
+GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
 
 
 @pytest.fixture
@@ -90,12 +90,6 @@ def ask_both(session, task):
     session.loss_gradient(task[2], cross_entropy(one_hot(task[3], 3)))
 
 
-def test_both_engines_share_the_memory_of_tensors_of_one_name_and_that_they_work_in(opened, accelerator, task):
-    ask_both(opened(), task)
-    tensors = {"input", "logits", "label", "weights", "cotangent", "value", "gradient"}
-    assert len(accelerator.memory.arrays) == len(tensors) + 1
-
-
 def test_the_card_names_graph_engine_and_device(opened, files, factory):
     card = opened().card()
     engines = {sha256(path.read_bytes()) for path in factory.store.directory.glob("*.engine")}
@@ -107,12 +101,18 @@ def test_the_card_names_graph_engine_and_device(opened, files, factory):
     assert len(engines) == 2
 
 
-def test_everything_is_let_go_in_a_fixed_order_and_once(opened, world, task):
+def nothing_is_left(world, memory):
+    """Neither what TensorRT made, nor memory, nor the stream that it was used in."""
+    return not any(world.alive.values()) and not memory.arrays and not memory.stream
+
+
+def test_everything_is_let_go_and_once(opened, world, accelerator, task):
     session = opened()
     ask_both(session, task)
+    assert not nothing_is_left(world, accelerator.memory)
     session.close()
     session.close()
-    assert world.events == ["context"] * 2 + ["engine"] * 2 + ["runtime"] + ["memory"] * 8 + ["stream"]
+    assert nothing_is_left(world, accelerator.memory)
     with pytest.raises(EngineFault, match="closed"):
         session.logits(task[2])
 
@@ -126,13 +126,14 @@ from tests.tiny import linear_task
 weight, bias, images, _ = linear_task()
 store = EngineStore(Path(tempfile.mkdtemp()) / "engines", GPU.identity())
 factory = EngineFactory(build, store, Profile(usual=8, most=8))
-atexit.register(lambda: print(*fake_tensorrt.world.events))
+memory = FakeMemory()
+atexit.register(lambda: print(nothing_is_left(fake_tensorrt.world, memory)))
 session = TrtSession(
     graph(FORWARD, weight, bias),
     None,
     precision="fp32",
     factory=factory,
-    accelerator=Accelerator(GPU, library_of(fake_tensorrt), FakeMemory()),
+    accelerator=Accelerator(GPU, library_of(fake_tensorrt), memory),
 )
 session.logits(images)
 """
@@ -140,10 +141,7 @@ session.logits(images)
 
 def test_the_end_of_the_process_lets_go_too():
     result = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout.split() == ["context", "engine", "runtime", *["memory"] * 3, "stream"]
-
-
-ORDER = ["context", "engine", "runtime", "memory", "stream"]
+    assert result.stdout.split() == ["True"]
 
 
 OPENING = ["load", "context", "build", "builder", "profile", "runtime"]
@@ -154,9 +152,7 @@ def test_a_session_that_cannot_be_opened_leaves_nothing_behind(opened, world, ac
     world.broken[what] = f"no {what} today"
     with pytest.raises(EngineFault, match=f"no {what} today"):
         opened()
-    assert [event for event in ORDER if event in world.events] == list(dict.fromkeys(world.events))
-    assert world.events[-1] == "stream"
-    assert not accelerator.memory.arrays
+    assert nothing_is_left(world, accelerator.memory)
 
 
 @pytest.mark.parametrize("what", OPENING)
@@ -164,8 +160,8 @@ def test_memory_that_runs_out_in_opening_is_told_from_other_failures(opened, wor
     world.broken[what] = "Error Code 2: OutOfMemory (Requested size was 4 bytes.)"
     with pytest.raises(OutOfMemory, match="OutOfMemory"):
         opened()
-    assert len(world.builds) == (what in ("load", "context"))  # an engine that does not fit is not built again
-    assert (world.events[-1], accelerator.memory.arrays) == ("stream", {})
+    assert world.builds == (what in ("load", "context"))  # an engine that does not fit is not built again
+    assert nothing_is_left(world, accelerator.memory)
 
 
 def room_for(rows):
@@ -222,8 +218,7 @@ def test_what_breaks_the_gpu_is_said_once_and_all_is_let_go(opened, world, accel
     with pytest.raises(EngineFault, match="illegal memory access"):
         session.logits(task[2])
     session.close()
-    assert world.events[-1] == "stream"
-    assert not accelerator.memory.arrays
+    assert nothing_is_left(world, accelerator.memory)
 
 
 def test_a_pass_that_fails_carries_tensorrts_words_and_the_next_goes_on(opened, world, task):
@@ -268,10 +263,10 @@ def test_without_a_gradient_graph_only_logits_are_answered(opened, task):
         session.loss_gradient(task[2], cross_entropy(one_hot(task[3], 3)))
 
 
-def test_a_graph_with_other_names_is_refused(opened, files, task, world):
+def test_a_graph_with_other_names_is_refused(opened, files, task, world, accelerator):
     with pytest.raises(BadModel, match="the forward graph has no logits"):
         opened(graph(FORWARD.replace("logits", "scores"), *task[:2]))
-    assert world.events[-1] == "stream"
+    assert nothing_is_left(world, accelerator.memory)
 
 
 SUMMED = """
@@ -308,13 +303,12 @@ def test_a_graph_that_the_parser_refuses_is_refused_in_its_words(opened, files):
 
 
 def test_tf32_is_off_unless_it_is_asked_for_and_then_recorded(opened, factory, world, gpu_not_used_yet):
-    opened()
-    assert [made["tf32"] for made in world.builds] == [False, False]
+    assert not opened().card().tf32
     gpu_not_used_yet()
     again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
     session = opened(factory=replace(factory, tf32=True), accelerator=again)
-    assert [made["tf32"] for made in world.builds] == [False, False, True, True]
     assert session.card().tf32
+    assert world.builds == 4  # an engine without is no engine with
 
 
 def test_a_process_that_used_the_gpu_without_tf32_refuses_an_engine_with_it(opened, factory, world):
@@ -322,15 +316,7 @@ def test_a_process_that_used_the_gpu_without_tf32_refuses_an_engine_with_it(open
     again = Accelerator(GPU, library_of(fake_tensorrt), FakeMemory())
     with pytest.raises(UsageFault, match="without TF32 already"):
         opened(factory=replace(factory, tf32=True), accelerator=again)
-    assert len(world.builds) == 2
-
-
-def test_workspace_and_batches_are_what_the_key_says(opened, world):
-    opened()
-    forward, gradient = world.builds
-    assert forward["workspace"] == gradient["workspace"] == 256 * 2**20
-    assert forward["shapes"] == {"input": [(1, 1, 4, 4), (8, 1, 4, 4), (8, 1, 4, 4)]}
-    assert gradient["shapes"]["weights"] == [(1, 4), (8, 4), (8, 4)]
+    assert world.builds == 2
 
 
 @pytest.mark.parametrize(("shape", "most"), [((3, 32, 32), 64), ((3, 224, 224), 27), ((3, 4000, 4000), 1)])

@@ -11,7 +11,7 @@ from runtime.backends.tensorrt.store import Built, EngineKey, EngineStore, Profi
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
 from runtime.interrupt import sigterm_interrupts
-from runtime.machine.driver import Gpu
+from runtime.machine.driver import CudaDevice
 
 KEY = EngineKey(
     graph_sha256="1" * 64, tensorrt="10.3.0", cuda="12.6", gpu="Orin", compute_capability="8.7",
@@ -242,7 +242,7 @@ def test_memory_that_runs_out_in_loading_builds_no_other_engine(store, factory):
 
 
 def test_two_boards_with_the_same_gpu_are_two_devices(monkeypatch, tmp_path):
-    gpu = Gpu("Orin", "00" * 16, "8.7", "12.6")
+    gpu = CudaDevice("Orin", "00" * 16, "8.7", "12.6")
     serial = tmp_path / "serial-number"
     monkeypatch.setattr("runtime.machine.driver.MACHINE_FILES", (serial,))
     serial.write_text("1421022")
@@ -250,4 +250,4 @@ def test_two_boards_with_the_same_gpu_are_two_devices(monkeypatch, tmp_path):
     assert first == gpu.identity()
     serial.write_text("1421023")
     assert gpu.identity() != first
-    assert Gpu("Orin", "01" * 16, "8.7", "12.6").identity() != gpu.identity()
+    assert CudaDevice("Orin", "01" * 16, "8.7", "12.6").identity() != gpu.identity()

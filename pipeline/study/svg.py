@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INK, SOFT, LINE, CLEAN, ROBUST, TINT = (f"#01020{number}" for number in range(3, 9))
+INK, SOFT, LINE = (f"#01020{number}" for number in range(3, 6))
 """Drawn by matplotlib, then replaced by a colour of the page."""
 COLOURS = {
     INK: "currentColor",
     SOFT: "var(--soft)",
     LINE: "var(--line)",
-    CLEAN: "var(--clean)",
-    ROBUST: "var(--robust)",
-    TINT: "color-mix(in oklab, var(--robust) 55%, var(--page))",
 }
 INCHES = 5.0
 """Width of a plot. Texts of 10 points are readable on a phone, too."""

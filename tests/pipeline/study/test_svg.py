@@ -1,6 +1,6 @@
 """Plots of names in any writing."""
 
-from runtime.report.svg import draw
+from pipeline.study.svg import draw
 
 
 def test_names_that_matplotlibs_font_lacks_are_drawn_without_a_word(recwarn):

@@ -1,0 +1,78 @@
+"""Which of a model's outputs has a number for each class."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from export.foreign.softmax import MOVING
+from export.graph.floating import REAL
+from runtime.errors import BadModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+    from export.foreign.batch import FreedGraph
+
+UNSORTED = "end the model at its scores: the places of sorted numbers are no classes"
+ENDS = frozenset({*MOVING, "Unsqueeze", "Softmax", "LogSoftmax", "Sigmoid", "Mul", "Div"})
+"""Operations behind a TopK that leave its numbers in their order."""
+
+
+def output_of(model: ModelProto, graph: FreedGraph, wanted: str | None, changes: list[str]) -> tuple[str, int]:
+    """Return the output that has a number for each class, and how many those are; 1 where it has a single number.
+
+    Args:
+        model: the classifier.
+        graph: what is known of its values.
+        wanted: the name of the output, where somebody says it; else the only one that fits.
+        changes: told where others are left out.
+
+    Raises:
+        BadModel: none fits, or more than one does and nobody says which; the one wanted is not there or does not fit.
+
+    """
+    names = [info.name for info in model.graph.output]
+    if wanted is not None and wanted not in names:
+        raise BadModel(f"the model has no output {wanted!r}", hint=f"its outputs: {_described(names, graph)}")
+    fitting = {name: sizes for name in names if (sizes := _numbers(graph, name)) is not None}
+    ranked = [name for name in fitting if _is_sorted(graph, name)]
+    candidates = [name for name in fitting if name not in ranked] if wanted is None else [wanted]
+    if wanted in ranked or (ranked and not candidates):
+        raise BadModel(f"the output {wanted or ranked[0]!r} is sorted, as TopK does it", hint=UNSORTED)
+    if len(candidates) > 1:
+        raise BadModel(
+            f"several outputs may have a number for each class: {_described(names, graph)}",
+            hint=f"--output {candidates[0]} takes that one",
+        )
+    if not candidates or candidates[0] not in fitting:
+        what = f"the output {wanted!r} has no" if wanted else "none of the outputs has a"
+        raise BadModel(
+            f"{what} number for each class ({_described(names, graph)})",
+            hint="leave one output, [batch, classes], and a batch axis that nothing inside removes",
+        )
+    if len(names) > 1:
+        changes.append(f"of the outputs {', '.join(names)} only {candidates[0]} kept")
+    return candidates[0], fitting[candidates[0]]
+
+
+def _numbers(graph: FreedGraph, name: str) -> int | None:
+    """Return how many floating-point numbers an output has for each image, all along one axis; None for another."""
+    sizes = graph.sizes(name)
+    if not sizes or graph.batch_axis(name) != 0 or graph.kind(name) not in REAL:
+        return None
+    count = math.prod(sizes[1:])
+    return count if max(sizes[1:], default=1) == count else None
+
+
+def _is_sorted(graph: FreedGraph, name: str) -> bool:
+    """Whether a value is what a TopK chose, at most scaled since."""
+    makers: dict[str, NodeProto] = {output: node for node in graph.nodes for output in node.output}
+    maker = makers.get(name)
+    while maker is not None and maker.op_type in ENDS:
+        maker = next((makers[each] for each in maker.input if each in makers), None)
+    return maker is not None and maker.op_type == "TopK"
+
+
+def _described(names: list[str], graph: FreedGraph) -> str:
+    return "; ".join(f"{name}: {list(graph.sizes(name) or ['?'])}" for name in names)

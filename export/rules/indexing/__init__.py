@@ -1,0 +1,1 @@
+"""Rules of operations that pick numbers by their places, and put them back."""

@@ -1,0 +1,58 @@
+"""Signing a bundle that lies there: signature.json is written, every other file stays what it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.bundle.manifest import SIGNATURE
+from runtime.bundle.opening import Bundle, open_bundle
+from runtime.bundle.signing import Trust, fingerprint, named_key, sign
+from runtime.errors import BadSignature
+from runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+LEFTOVER = f".{SIGNATURE}.*"
+"""What a power cut may leave of a signature (`files.write_atomic`), for which the bundle would be refused."""
+
+
+def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None = None) -> None:
+    """Sign a bundle that is whole. What is signed are the bytes that were checked, whatever becomes of the files.
+
+    Nothing that a signature holds for is signed unseen: a bundle that carries one is signed anew only if it holds.
+
+    Args:
+        path: of the bundle.
+        key: signs it.
+        trust: the keys, one of which must have signed it before. None: nobody did.
+
+    Raises:
+        BadSignature: it is signed with this key already; or with another, which `trust` does not name, or whose
+            signature does not hold.
+        BadBundle, BadModel: it is damaged, or none; see `open_bundle`.
+
+    """
+    for leftover in path.glob(LEFTOVER):
+        leftover.unlink()
+    bundle = open_bundle(path, trust)
+    _refuse_signed(bundle, key, trust)
+    digests = {name: copy.sha256 for name, copy in bundle.contents.items() if name != SIGNATURE}
+    write_atomic(path / SIGNATURE, sign(bundle.manifest.name, digests, key))
+
+
+def _refuse_signed(bundle: Bundle, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
+    if SIGNATURE not in bundle.contents:
+        return
+    own, where = fingerprint(key.public_key()), bundle.path / SIGNATURE
+    by = named_key(where, bundle.read(SIGNATURE))
+    if by == own:
+        open_bundle(bundle.path, Trust(where, {own: key.public_key()}))
+        raise BadSignature(f"{bundle.path} is signed with this key already, {own[:16]}", hint="there is nothing to do")
+    if trust is None:
+        raise BadSignature(
+            f"{bundle.path} is signed with another key, {by[:16]}",
+            hint="--trust PUBLIC.pem checks that signature before yours takes its place",
+        )
