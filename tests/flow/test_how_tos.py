@@ -44,9 +44,8 @@ def run_all(page, place, **environment):
             text=True,
             check=False,
         )
-        print(
-            f"$ {command}\n{result.stderr}{result.stdout}exit code {result.returncode}, {time.monotonic() - began:.0f} s"
-        )
+        print(f"$ {command}\n{result.stderr}{result.stdout}")
+        print(f"exit code {result.returncode}, {time.monotonic() - began:.0f} s")
         allowed = set(CODES.values()) if command.startswith("edgeproof verify") else {0}
         assert result.returncode in allowed, f"{command}\n{result.stdout}\n{result.stderr}"
         if command.startswith("edgeproof verify"):
