@@ -12,7 +12,7 @@ from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
 from runtime.log import log
-from runtime.progress import Silent
+from runtime.progress import Silent, progress_on_stderr
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.words import percent
@@ -20,6 +20,7 @@ from runtime.words import percent
 if TYPE_CHECKING:
     from export.graph.passes import Prepared
     from runtime.images.image_set import ImageSet
+    from runtime.progress import Progress
 
 MOST = 0.01
 """Clean or robust accuracy that plain int8 may cost: one point."""
@@ -47,17 +48,39 @@ class Accuracy:
         return f"clean {percent(self.clean)}" + ("" if self.pgd is None else f", PGD-10 {percent(self.pgd)}")
 
 
-def accuracy(candidate: Candidate, images: ImageSet, eps: float | None) -> Accuracy:
+@dataclass(frozen=True)
+class Stages:
+    """Stages of a progress that begin with the name of the graph.
+
+    Args:
+        of: the graph, in words.
+        progress: told of them.
+
+    """
+
+    of: str
+    progress: Progress
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage of `total` images."""
+        self.progress.stage(f"{self.of}, {name}", total)
+
+    def advance(self, count: int, *, fresh: bool = True) -> None:
+        """Count images as done."""
+        self.progress.advance(count, fresh=fresh)
+
+
+def accuracy(candidate: Candidate, images: ImageSet, eps: float | None, progress: Progress | None = None) -> Accuracy:
     """Measure a graph by the attack that chooses checkpoints in training; clean alone without `eps`.
 
     Raises:
         BadModel: it has no gradient graph, and is to be attacked.
 
     """
-    classes = classes_of(candidate.forward.model)
+    classes, progress = classes_of(candidate.forward.model), progress or Silent()
     target = Target(BatchHalving(candidate.session), images, classes, BATCH, np.asarray)
-    evidence = clean_pass(target, 0, Silent())
-    pgd = None if eps is None else Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0).accuracy
+    evidence = clean_pass(target, 0, progress)
+    pgd = None if eps is None else Campaign(target, evidence, eps, 0, progress).attack(PGD, 0).accuracy
     return Accuracy(float(evidence.correct.mean()), pgd)
 
 
@@ -92,7 +115,7 @@ def chosen(
 
     """
     images = images.rows(slice(0, IMAGES))
-    exact, plain = (accuracy(candidate, images, eps) for candidate in (single, quantized))
+    exact, plain = (_told(*graph, images, eps) for graph in ((single, "fp32"), (quantized, "plain int8")))
     _say(images, exact, plain, "plain int8")
     if exact.lost(plain) <= MOST:
         return (), quantized
@@ -100,11 +123,18 @@ def chosen(
     count = 1
     while True:
         mixed = replace(quantized, forward=keep(quantized.forward, single.forward, names[:count]))
-        left = accuracy(mixed, images, eps)
-        _say(images, exact, left, f"int8 with {count} of {len(names)} layers in fp16")
+        what = f"int8 with {count} of {len(names)} layers in fp16"
+        left = _told(mixed, what, images, eps)
+        _say(images, exact, left, what)
         if exact.lost(left) <= MOST or count == len(names):
             return tuple(names[:count]), mixed
         count = min(2 * count, len(names))
+
+
+def _told(candidate: Candidate, what: str, images: ImageSet, eps: float | None) -> Accuracy:
+    """Return `accuracy`; stderr says how far it is, which takes minutes on large images."""
+    with progress_on_stderr() as progress:
+        return accuracy(candidate, images, eps, Stages(what, progress))
 
 
 def _say(images: ImageSet, exact: Accuracy, measured: Accuracy, what: str) -> None:

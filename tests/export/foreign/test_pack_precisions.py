@@ -64,7 +64,8 @@ def test_int8_of_a_model_without_a_rule_costs_what_it_does_clean(data: Path, sav
     asked = ["--precision", "int8", "--calibration", tmp_path / "train.npz", "--gradient", "none"]
     result = command("pack", save(no_rule()), "--data", data, "--out", tmp_path / "bundle", *asked)
     assert result.exit_code == 0, result.output
-    assert "plain int8" in result.stderr
+    assert "plain int8, clean: " in result.stderr  # how far the measurement is
+    assert "plain int8, on" in result.stderr
     assert "PGD" not in result.stderr
     graph = open_bundle(tmp_path / "bundle").manifest.graphs["int8"]
     assert graph.gradient is None
