@@ -91,7 +91,7 @@ def _parities(manifest: Manifest) -> dict[str, Parity]:
 def _what_it_is(manifest: Manifest) -> list[str]:
     image = manifest.input
     return [
-        f"An image classifier as an ONNX graph ({', '.join(manifest.graphs)}), exported {manifest.created}.",
+        f"An image classifier as an ONNX graph ({', '.join(manifest.graphs)}), exported {escape(manifest.created)}.",
         f"Input: `input`, float32, [batch, {image.channels}, {image.height}, {image.width}] in [0, 1]; "
         "the normalisation is inside the graph.",
         *([f"Pictures were {manifest.preprocessing.in_words()}."] if manifest.preprocessing else []),
@@ -116,7 +116,7 @@ def _figures(reference: Reference | None) -> list[str]:
     return [
         "## Figures",
         "",
-        f"Measured in training ({reference.checkpoint} checkpoint) on {reference.n} hold-out images:",
+        f"Measured in training ({escape(reference.checkpoint)} checkpoint) on {reference.n} hold-out images:",
         "",
         table(("", "accuracy"), (("clean", percent(reference.clean)), ("PGD", percent(reference.pgd)))),
         "",
@@ -212,7 +212,7 @@ def _origin(manifest: Manifest) -> list[str]:
         f"- recipe: sha256 `{origin.recipe_sha256}` (resolved, in manifest.json)",
         f"- checkpoint: sha256 `{origin.checkpoint_sha256}`",
         f"- teacher: {f'sha256 `{origin.teacher_sha256}`' if origin.teacher_sha256 else 'none'}",
-        f"- software: {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}",
+        f"- software: {escape(', '.join(f'{name} {version}' for name, version in sorted(origin.software.items())))}",
     ]
 
 

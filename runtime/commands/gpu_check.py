@@ -28,7 +28,7 @@ from runtime.spec import to_json
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 JSON, PAGE = "gpu-check.json", "gpu-check.md"
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "pycuda", "torch")
@@ -128,25 +128,34 @@ def conclude(results: Iterable[Result]) -> None:
 def lines(report: GpuCheck) -> list[str]:
     """Return the report in words, as Markdown."""
     rows = [
-        (result.name, f"**{result.state}**", escape(result.message + (f" ({result.hint})" if result.hint else "")))
+        (
+            escape(result.name),
+            f"**{result.state}**",
+            escape(result.message + (f" ({result.hint})" if result.hint else "")),
+        )
         for result in report.results
     ]
     text = [f"# GPU check of {escape(report.bundle)}", ""]
     text += [f"{report.n} images of {escape(report.data)}; begun {report.started}.", ""]
     text += [table(("check", "", ""), rows)]
     for result in report.results:
-        text += ["", f"## {result.name}", ""] if result.comparisons or result.figures else []
+        text += ["", f"## {escape(result.name)}", ""] if result.comparisons or result.figures else []
         for comparison in result.comparisons:
             text += described(comparison)
-        text += [f"- {name}: {value}" for name, value in result.figures.items()]
+        text += _listed(result.figures)
     text += ["", "## Machine", ""]
-    return text + [f"- {name}: {value}" for name, value in {**report.device, **report.software}.items()]
+    return text + _listed({**report.device, **report.software})
+
+
+def _listed(facts: Mapping[str, object]) -> list[str]:
+    return [f"- {escape(name)}: {escape(str(value))}" for name, value in facts.items()]
 
 
 def described(found: EngineComparison) -> list[str]:
     """Return one comparison as a list of Markdown."""
     text = [
-        f"- {found.precision} on {found.device}: the same class for {found.same_prediction} of {found.n} images",
+        f"- {found.precision} on {escape(found.device)}: the same class for {found.same_prediction} of {found.n} "
+        "images",
         f"  - logits apart by {found.logit_error.median:.1e} (median), {found.logit_error.largest:.1e} (largest), in a "
         f"batch and alone by {found.batch_error:.1e}, as parts of an image's largest logit",
     ]
