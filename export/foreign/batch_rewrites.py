@@ -60,21 +60,20 @@ def _expand(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Join constants of one row (class tokens) by padding and adding, which broadcasts them over the batch."""
+    """Join what has one row (class tokens, stored as integers too) by padding and adding: that broadcasts it."""
     fixed = [position for position, name in enumerate(node.input) if name in graph.constants]
     sizes = [graph.sizes(name) for name in node.input]
     live = [name for name in node.input if graph.batch_axis(name) is not None]
-    if not fixed or not live or None in sizes:
+    if len(live) in (0, len(node.input)) or None in sizes:
         return [node]
     batch, rank = graph.batch_axis(live[0]), len(sizes[0] or ())
     axis = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "axis") % rank
     if axis == batch:
         return [node]
     lengths = [size[axis] for size in sizes if size is not None]
+    kind = helper.tensor_dtype_to_np_dtype(graph.kind(node.input[0]))
     rows = [
-        graph.value(name)
-        if position in fixed
-        else np.zeros(sizes[position] or (), graph.value(node.input[fixed[0]]).dtype)
+        graph.value(name) if position in fixed else np.zeros(sizes[position] or (), kind)
         for position, name in enumerate(node.input)
     ]
     nodes, total = [], graph.constant(np.concatenate(rows, axis=axis), node)

@@ -79,12 +79,16 @@ def test_squeeze_without_axes_spares_a_batch_of_one(data: Path, save: Any, tmp_p
     check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")))
 
 
-def test_class_token_is_joined_to_every_image(data: Path, save: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["floats", "integers"])
+def test_class_token_is_joined_to_every_image(stored: str, data: Path, save: Any, tmp_path: Path) -> None:
     random = np.random.default_rng(4)
-    token = random.standard_normal((1, 1, 64)).astype(np.float32)
+    whole = random.integers(-60, 60, (1, 1, 64)).astype(np.int8)
+    token = whole * np.float32(0.03125)
+    dequantised = ["token = DequantizeLinear (whole, scale)"] if stored == "integers" else []
     head = random.standard_normal((256, 4)).astype(np.float32) / 9
     model = plain(
         [
+            *dequantised,
             "p = Reshape (image, patches)",
             "j = Concat <axis=1> (token, p, token)",
             "g = Gather <axis=1> (j, four)",
@@ -93,7 +97,7 @@ def test_class_token_is_joined_to_every_image(data: Path, save: Any, tmp_path: P
         ],
         constants={
             "patches": np.asarray([1, 3, 64]),
-            "token": token,
+            **({"whole": whole, "scale": np.float32(0.03125)} if dequantised else {"token": token}),
             "four": np.asarray([4, 0, 3, 1]),
             "flat": np.asarray([1, 256]),
             "head": head,
