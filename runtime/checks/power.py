@@ -90,6 +90,12 @@ def what_hides(evidence: Evidence, *, searched: int, broken: int = 0, test: Grad
     power = weakest(power_of_search(searched), powers_of_tests(test))
     missed = 0.0 if BLIND in evidence.fell else standing * power.share
     if fell >= missed:
-        return Hidden(fell, f"{points(fell)} fell to {CONTROL}, which searches a sample: {EVERY_IMAGE}")
-    seen = f"{power.check} looked at {power.n} images that stood, and would have seen {percent(power.share)} of them"
-    return Hidden(missed, f"up to {points(missed)} may hide: {seen}, not fewer; judge more images, or {EVERY_IMAGE}")
+        what = "judge by aa, which finds more" if BLIND in evidence.fell else EVERY_IMAGE
+        return Hidden(fell, f"{points(fell)} of what the attacks left fell to {CONTROL} on a sample: {what}")
+    smallest = (
+        f"{power.check} looked at {power.n} images that stood, and would have seen a fault of {percent(power.share)}"
+    )
+    return Hidden(
+        missed,
+        f"up to {points(missed)} may hide: {smallest} of them, no smaller one; judge more images, or {EVERY_IMAGE}",
+    )

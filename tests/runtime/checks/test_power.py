@@ -75,8 +75,8 @@ def test_a_test_that_was_not_asked_has_no_power():
 def test_what_may_hide_names_the_check_its_power_and_what_to_do():
     words = what_hides(stood(0.45), searched=86, test=held(115, 110)).words
     assert words == (
-        "up to 3.2 points may hide: blind-control looked at 86 images that stood, and would have seen 7.1 % of them, "
-        "not fewer; judge more images, or add square to --attacks, or judge by aa, to search every image"
+        "up to 3.2 points may hide: blind-control looked at 86 images that stood, and would have seen a fault of 7.1 % "
+        "of them, no smaller one; judge more images, or add square to --attacks, or judge by aa, to search every image"
     )
 
 
