@@ -36,12 +36,12 @@ from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT, ImageSet
-from runtime.log import log
 from runtime.machine.card import machine_card, software
-from runtime.progress import Silent
 from runtime.session import LossSpec, SessionCard
 from runtime.statistics import wilson
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.terminal.log import log
+from runtime.terminal.progress import Silent
 
 SUITE = ("fgsm", "pgd", "cw")
 SHOWN = 8

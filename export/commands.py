@@ -16,8 +16,8 @@ from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, version_option, written
 from runtime.images.classes import read_classes
 from runtime.images.preprocessing import SIZE, Size
-from runtime.log import log
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
+from runtime.terminal.log import log
 from runtime.verdict.options import CLASSES, FRACTION
 from runtime.words import percent
 

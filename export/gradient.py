@@ -38,8 +38,8 @@ def gradient_graph(forward: Prepared) -> ModelProto:
     Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
     is brought to a largest absolute value of 1 for each image first, and the gradient back by float32: what flows
     through a trained network else falls under float16's smallest number. The gradient of a staircase is a surrogate,
-    the slope of the ramp that it stands on (`export.rules.staircases`). What is not among ONNX's simple operations is
-    written out in them first (`export.standard`), so that `logits` may differ from the classifier's by rounding.
+    the slope of the ramp that it stands on (`export.surrogates.staircases`). What is not among ONNX's simple operations
+    is written out in them first (`export.standard`), so that `logits` may differ from the classifier's by rounding.
 
     All losses are in the one graph, weighted at run time. Its inputs, all of the type of `input`, one row an image:
     `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of cross-entropy, margin, DLR and

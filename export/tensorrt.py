@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runtime.backends.tensorrt.store import Built
 from runtime.errors import GraphRefused
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from runtime.backends.tensorrt.api import (

@@ -33,9 +33,9 @@ from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, version_option, written
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
-from runtime.log import log
 from runtime.machine.card import software
 from runtime.spec import PARENT
+from runtime.terminal.log import log
 from runtime.verdict.options import VerifyOptions
 from runtime.words import percent, to_go_on
 

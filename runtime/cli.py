@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from runtime.broken_pipe import ends_quietly, unread
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
-from runtime.log import log, say
+from runtime.terminal.broken_pipe import ends_quietly, unread
+from runtime.terminal.log import log, say
 from runtime.words import printable_lines
 
 if TYPE_CHECKING:

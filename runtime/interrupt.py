@@ -7,7 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

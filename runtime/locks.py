@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import MissingEnvironment
 from runtime.files import sync_directory
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Anyone's ONNX classifier brought behind edgeproof's interface."""
+"""Anyone's ONNX classifier, its precisions and its images, compared and packed into a bundle."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from export.foreign.interface import dims_of, image_input
+from export.adapt.interface import dims_of, image_input
 from runtime.errors import BadData
 from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates
 from runtime.images.find import find_images

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.foreign.interface import BYTES, TAKEN
-from export.foreign.softmax import CUTS, ONE_LOGIT, ties
+from export.adapt.interface import BYTES, TAKEN
+from export.adapt.softmax import CUTS, ONE_LOGIT, ties
 from export.graph.passes import refuse_nan, to_bytes
 from runtime.backends.providers import FATAL, load_onnxruntime
 from runtime.bundle.graph_facts import graph_facts
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from export.foreign.adapt import Adapted
+    from export.adapt.adapt import Adapted
     from export.limits import Limits
     from runtime.images.image_set import ImageSet
     from runtime.session import Session

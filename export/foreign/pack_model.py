@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.adapt.adapt import adapt
+from export.adapt.interface import BYTES
+from export.adapt.model_file import model_sha256, read_model
 from export.bundle.slopes import untrue_slopes
 from export.bundle.write import Claims, Precision, write_bundle
-from export.foreign.adapt import adapt
 from export.foreign.any_batch import check_any_batch
 from export.foreign.images import check_normalisation, class_names, images_for
-from export.foreign.interface import BYTES
-from export.foreign.model_file import model_sha256, read_model
 from export.foreign.order import name_of
 from export.foreign.original import BATCH, Original, measure_packed
 from export.foreign.precisions import in_precisions
@@ -26,7 +26,7 @@ from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import Packed
 from runtime.files import check_new_directory
 from runtime.images.uint8_grid import check_whole_levels
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from export.foreign.adapt import Adapted
+    from export.adapt.adapt import Adapted
     from export.foreign.order import Order
     from export.foreign.precisions import Made
     from runtime.bundle.manifest import Manifest

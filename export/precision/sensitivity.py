@@ -11,16 +11,16 @@ from export.graph.passes import classes_of
 from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
-from runtime.log import log
-from runtime.progress import Silent, progress_on_stderr
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.terminal.log import log
+from runtime.terminal.progress import Silent, progress_on_stderr
 from runtime.words import percent
 
 if TYPE_CHECKING:
     from export.graph.passes import Prepared
     from runtime.images.image_set import ImageSet
-    from runtime.progress import Progress
+    from runtime.terminal.progress import Progress
 
 MOST = 0.01
 """Clean or robust accuracy that plain int8 may cost: one point."""

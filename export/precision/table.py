@@ -12,8 +12,8 @@ from export.precision.mixed import keep
 from export.precision.sensitivity import chosen
 from runtime.bundle.manifest import Calibrated
 from runtime.errors import UsageFault
-from runtime.log import log
 from runtime.spec import DataRecord
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -20,13 +20,12 @@ from export.rules import (
     matrix,
     normalization,
     pooling,
-    quantization,
     reduction,
     resize,
     smooth,
-    staircases,
 )
 from export.rules.indexing import sampling, scattering, selection
+from export.surrogates import quantization, staircases
 
 Rule = Callable[[Emitter, Node, str], Gradients]
 

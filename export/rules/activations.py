@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.rules.broadcast import sum_over
+from export.graph.broadcast import sum_over
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node

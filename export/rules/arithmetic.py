@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from export.rules.broadcast import sum_to
+from export.graph.broadcast import sum_to
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.rules.broadcast import sum_over
+from export.graph.broadcast import sum_over
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node, Shape
@@ -49,7 +49,7 @@ def local_response_normalization(emit: Emitter, node: Node, dy: str) -> Gradient
 def _backward(emit: Emitter, node: Node, x: str, g: str, shape: Shape, first: int) -> str:
     """Return r (g - mean(g) - n mean(g n)): n is x normalised over the axes from `first` on, r one over its deviation.
 
-    Means are matrix products: see `export.rules.broadcast.sum_over`.
+    Means are matrix products: see `export.graph.broadcast.sum_over`.
     """
     axes = list(range(first, len(shape)))
     share = 1 / math.prod(node.sizes(shape, first))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.rules.broadcast import sum_over
+from export.graph.broadcast import sum_over
 from export.rules.elementwise import quotient
 from export.rules.matrix import along
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models import NETWORKS, Blueprint, build_network
 from runtime.errors import BadModel, first_line
-from runtime.log import log
+from runtime.terminal.log import log
 
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "params", "weights"),

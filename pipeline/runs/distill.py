@@ -30,9 +30,9 @@ from runtime.errors import BadData
 from runtime.files import write_atomic
 from runtime.images.classes import order_in_words
 from runtime.images.image_set import DATA_ROOT, ImageSet
-from runtime.log import log
 from runtime.machine.card import software
 from runtime.spec import DataRecord, to_json
+from runtime.terminal.log import log
 
 SAVE_SECONDS = 60.0
 """How often the state is saved within an epoch."""

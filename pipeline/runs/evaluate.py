@@ -14,10 +14,10 @@ from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.session import GraphFacts, LossSpec, Session, SessionCard
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject
 
 FLOAT = GraphFacts(quantised=False, computes_in="float32", staircases=())

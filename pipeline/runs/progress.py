@@ -18,8 +18,8 @@ from pipeline.runs.directory import METRICS
 from pipeline.runs.state import START_ANEW, Standing
 from runtime.errors import BadInput
 from runtime.files import write_atomic
-from runtime.log import is_quiet, log
-from runtime.progress import LINE_SECONDS
+from runtime.terminal.log import is_quiet, log
+from runtime.terminal.progress import LINE_SECONDS
 from runtime.words import clock, percent
 
 

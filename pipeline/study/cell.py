@@ -18,9 +18,9 @@ from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
 from runtime.locks import lock_if_free
-from runtime.log import log
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request
+from runtime.terminal.log import log
 from runtime.verdict.case import prepare_case
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.run_directory import RUN as RECORD

@@ -19,8 +19,8 @@ from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
-from runtime.log import log
 from runtime.report.tables import add_row, new_table
+from runtime.terminal.log import log
 from runtime.words import to_go_on
 
 WIDTH = 240

@@ -17,7 +17,7 @@ from pipeline.study.cell import Changed, check_unchanged, claimed, missing, run_
 from pipeline.study.plan import RUN, Cell, Study, expand
 from runtime.errors import BadInput, EdgeproofError, MissingEnvironment, first_line, missing_extra
 from runtime.files import write_atomic
-from runtime.log import log
+from runtime.terminal.log import log
 
 FAILURE = "failure.txt"
 

@@ -14,9 +14,9 @@ from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
-from runtime.log import log
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

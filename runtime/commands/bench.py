@@ -18,13 +18,13 @@ from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option, trust_option
 from runtime.errors import install
 from runtime.files import check_writable, write_atomic
-from runtime.log import log
 from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
+from runtime.terminal.log import log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:

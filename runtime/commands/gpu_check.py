@@ -20,11 +20,11 @@ from runtime.commands.trust_options import state_option
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
-from runtime.log import VARIABLE, is_quiet, log
 from runtime.machine.card import machine_card, software
 from runtime.markdown import escape, table
 from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
+from runtime.terminal.log import VARIABLE, is_quiet, log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:

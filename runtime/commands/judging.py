@@ -12,15 +12,15 @@ import click
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import UsageFault
 from runtime.files import check_writable
-from runtime.log import log
 from runtime.machine.card import made_by
-from runtime.progress import progress_on_stderr
 from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account
 from runtime.report.console import print_summary
 from runtime.report.formats import write_formats
 from runtime.spec import PARENT, Frozen, Gate, to_json
+from runtime.terminal.log import log
+from runtime.terminal.progress import progress_on_stderr
 from runtime.verdict.case import plan_for, prepare_case
 from runtime.verdict.options import check_decidable
 from runtime.verdict.paired import check_askable, read_reference

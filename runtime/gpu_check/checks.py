@@ -22,13 +22,13 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.files import npz_of, write_atomic
-from runtime.progress import progress_on_stderr
 from runtime.records.gpu_check import EngineComparison, Result, Spread, State, Tolerances
 from runtime.spec import to_json
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import STANDS, Evidence
 from runtime.suite.units import Target
+from runtime.terminal.progress import progress_on_stderr
 from runtime.words import percent
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtime.errors import BadData, UsageFault
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

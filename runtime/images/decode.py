@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.errors import BadData, MissingEnvironment, install
 from runtime.images.classes import in_order, listed
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
 from runtime.images.npz import read_npz
 from runtime.images.store import decoded
 from runtime.images.unlinked_file import LARGE
-from runtime.log import log
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from runtime.images.preprocessing import Preprocessing

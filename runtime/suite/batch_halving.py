@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from array_api_compat import array_namespace
 
 from runtime.errors import OutOfMemory
-from runtime.log import log
 from runtime.session import Session
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack, any_bounded
-from runtime.progress import Silent
 from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
 from runtime.statistics import wilson
@@ -19,17 +18,18 @@ from runtime.suite.outcome import Outcome
 from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
+from runtime.terminal.progress import Silent
 from runtime.words import radius
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runtime.progress import Progress
     from runtime.records.report import GradientTest
     from runtime.records.request import GradientSource
     from runtime.suite.journal import Ledger, Work
     from runtime.suite.plan import Plan, PlannedAttack
     from runtime.suite.units import Job
+    from runtime.terminal.progress import Progress
 
 __all__ = ["Campaign", "Target", "clean_pass", "run_suite"]
 

@@ -20,7 +20,7 @@ from runtime.errors import BadRun, UsageFault
 from runtime.files import npz_of, sha256, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.locks import try_lock
-from runtime.log import log
+from runtime.terminal.log import log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from runtime.attacks.noise import shuffled
 from runtime.checks.power import what_hides
 from runtime.errors import BadData
 from runtime.images.uint8_grid import check_whole_levels
-from runtime.log import log
 from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
@@ -23,6 +22,7 @@ from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
+from runtime.terminal.log import log
 from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
@@ -39,13 +39,13 @@ from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
-    from runtime.progress import Progress
     from runtime.records.report import Paired, Report
     from runtime.records.request import Request
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
     from runtime.suite.outcome import Outcome
     from runtime.suite.plan import Plan
+    from runtime.terminal.progress import Progress
 
 __all__ = ["Case", "Run", "Subject", "VerifyOptions", "prepare_case", "verify"]
 

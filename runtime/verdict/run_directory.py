@@ -10,13 +10,13 @@ from pydantic import BaseModel, ValidationError
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.files import check_new_directory, npz_of, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
-from runtime.log import log
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import to_json
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
 from runtime.suite.outcome import COUNTS
+from runtime.terminal.log import log
 from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part

@@ -1,10 +1,12 @@
-"""The networks, exported once for all tests; what is prepared and opened in one."""
+"""The networks, exported once for all tests; what is prepared and opened in one; a plain model's file and images."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -15,6 +17,11 @@ from export.network.to_onnx import to_onnx
 from runtime.bundle.manifest import InputShape
 from runtime.files import sha256
 from tests.export.classifiers import ARCHITECTURES, SIDE, Exported, seeded_network
+from tests.export.plain import LABELS, X
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)
@@ -59,3 +66,19 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr(passes, "check_interface", check)
     return done
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The plain classifier's images and labels, as an .npz."""
+    np.savez(tmp_path / "set.npz", x=X, y=LABELS)
+    return tmp_path / "set.npz"
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Any], Path]:
+    def save(model: Any) -> Path:
+        onnx.save(model, tmp_path / "model.onnx")
+        return tmp_path / "model.onnx"
+
+    return save

@@ -29,8 +29,8 @@ from runtime.attacks import PGD
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.images.image_set import DATA_ROOT, ImageSet
-from runtime.progress import Silent
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.terminal.progress import Silent
 from tests.export.classifiers import LogSoftmax
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.checks.table import CHECKS, check
 from runtime.errors import NonFinite
-from runtime.progress import Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from runtime.terminal.progress import Silent
 from tests.fakes import artifact, planned
 from tests.flow.plants import CLASSES, EPS, Around, Misleading, N, Ramps, Rounding, Softmax, Times, with_steps
 

@@ -9,7 +9,7 @@ import torch
 from export.network.to_onnx import to_onnx
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
-from tests.export.foreign.strangers import command, export
+from tests.export.strangers import command, export
 from tests.flow.plants import Around, ClippedSoftmax, DropoutLeftOn, Ramps, Rounding, Softmax, Times, with_steps
 
 pytestmark = pytest.mark.slow

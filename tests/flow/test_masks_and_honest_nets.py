@@ -16,9 +16,9 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import verify
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject

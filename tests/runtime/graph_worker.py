@@ -11,7 +11,7 @@ import warnings
 from runtime.backends.ort import OrtSession
 from runtime.errors import EdgeproofError
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject, VerifyOptions, verify
 from tests.tiny import SHAPE, linear_task
 

@@ -17,12 +17,12 @@ from markdown_it import MarkdownIt
 from runtime.bundle.manifest import Calibrated, Graph, Packed, Provenance, Reference
 from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS as COMPARISONS
-from runtime.log import log
 from runtime.records.report import Report, load_report
 from runtime.report.account import Account
 from runtime.report.console import print_summary
 from runtime.report.formats import FORMATS
 from runtime.spec import DataRecord
+from runtime.terminal.log import log
 from runtime.verdict.paired import read_finished
 from runtime.words import printable
 from tests.command_line import edgeproof

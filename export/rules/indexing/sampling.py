@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from export.rules.broadcast import sum_over
+from export.graph.broadcast import sum_over
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node

@@ -21,8 +21,8 @@ from runtime.errors import EngineFault, MissingEnvironment
 from runtime.files import open_plain, sha256, write_atomic
 from runtime.interrupt import defer_signals
 from runtime.locks import wait_for_lock
-from runtime.log import log
 from runtime.spec import Digest, Frozen, Text, to_json
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

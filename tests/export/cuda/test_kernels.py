@@ -17,7 +17,7 @@ from runtime.images.image_set import ImageSet
 from tests.export.classifiers import SIDE, classifier
 from tests.export.cuda.kernels import TABLE, left_to_the_cpu, optimised
 from tests.export.foreign import test_architectures as foreign
-from tests.export.foreign.strangers import export, packed, pictures
+from tests.export.strangers import export, packed, pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from torch import nn
 
 from export.precision.table import PRECISIONS
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.strangers import export, gradient_of, packed, pictures, prepared, session_of
+from tests.export.strangers import export, gradient_of, packed, pictures, prepared, session_of
 from tests.paths import ROOT
 
 if TYPE_CHECKING:

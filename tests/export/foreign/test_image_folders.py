@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.foreign.strangers import command, packed, stranger
+from tests.export.strangers import command, packed, stranger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

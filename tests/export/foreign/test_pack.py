@@ -11,8 +11,8 @@ import torch
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
 from runtime.files import sha256
-from tests.export.foreign.plain import BODY, X, check_as_torch, network, no_rule, plain
-from tests.export.foreign.strangers import command, packed, session_of
+from tests.export.plain import BODY, X, check_as_torch, network, no_rule, plain
+from tests.export.strangers import command, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

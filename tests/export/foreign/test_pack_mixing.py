@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.export.foreign.plain import B2, BODY, W1, W2, WEIGHTS, X, plain
-from tests.export.foreign.strangers import command
+from tests.export.plain import B2, BODY, W1, W2, WEIGHTS, X, plain
+from tests.export.strangers import command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from export.foreign.order import name_of
 from runtime.bundle.opening import open_bundle
 from runtime.spec import Name
-from tests.export.foreign.plain import X, plain
-from tests.export.foreign.strangers import command, packed
+from tests.export.plain import X, plain
+from tests.export.strangers import command, packed
 
 
 @pytest.mark.parametrize(

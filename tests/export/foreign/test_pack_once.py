@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.export.foreign.plain import X, network, plain
-from tests.export.foreign.strangers import command
+from tests.export.plain import X, network, plain
+from tests.export.strangers import command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from export import standard
 from runtime.bundle.graph_facts import graph_facts
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.plain import BODY, PLAIN, WEIGHTS, X, check_as_torch, network, plain
-from tests.export.foreign.strangers import command, gradient_of, packed, session_of
+from tests.export.plain import BODY, PLAIN, WEIGHTS, X, check_as_torch, network, plain
+from tests.export.strangers import command, gradient_of, packed, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

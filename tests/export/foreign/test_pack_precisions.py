@@ -11,8 +11,8 @@ from onnx import TensorProto
 
 from runtime.bundle.opening import open_bundle
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.plain import BODY, LABELS, WEIGHTS, X, check_as_torch, network, no_rule, plain
-from tests.export.foreign.strangers import command, gradient_of, packed, session_of
+from tests.export.plain import BODY, LABELS, WEIGHTS, X, check_as_torch, network, no_rule, plain
+from tests.export.strangers import command, gradient_of, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from tests.export.foreign.plain import BODY, LABELS, PLAIN, W1, WEIGHTS, X, no_rule, plain
-from tests.export.foreign.strangers import command
+from tests.export.plain import BODY, LABELS, PLAIN, W1, WEIGHTS, X, no_rule, plain
+from tests.export.strangers import command
 
 if TYPE_CHECKING:
     from pathlib import Path

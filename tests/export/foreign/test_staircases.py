@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.plain import BODY, WEIGHTS, X, network, plain
-from tests.export.foreign.strangers import command, gradient_of, packed, session_of
+from tests.export.plain import BODY, WEIGHTS, X, network, plain
+from tests.export.strangers import command, gradient_of, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.export.foreign.plain import X, network, no_rule, plain
-from tests.export.foreign.strangers import command, packed, stranger
+from tests.export.plain import X, network, no_rule, plain
+from tests.export.strangers import command, packed, stranger
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from onnx import checker, version_converter
 from onnx.reference import ReferenceEvaluator
 
-from export.foreign.batch import free_batch
+from export.adapt.batch import free_batch
 from export.gradient import gradient_graph
 from export.graph.passes import prepare
 from export.standard import in_older_operations

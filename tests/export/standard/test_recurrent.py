@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.strangers import export, gradient_of, packed, session_of
+from tests.export.strangers import export, gradient_of, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,10 +18,10 @@ from runtime.attacks.square import side, stripes, window
 from runtime.attacks.targets import wrong_classes
 from runtime.errors import BadModel
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.session import SessionCard
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import STANDS
+from runtime.terminal.progress import Silent
 from tests.fakes import LinearSession, planned
 from tests.tiny import EPS, linear_task
 

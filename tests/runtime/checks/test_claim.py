@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from runtime.progress import Silent
 from runtime.spec import Gate, ThreatModel
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import verify
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject

@@ -6,11 +6,11 @@ import pytest
 from runtime.checks.claim import WEAK_EVIDENCE
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.records.report import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from runtime.terminal.progress import Silent
 from tests.fakes import LinearSession, artifact, planned
 
 N = 1000

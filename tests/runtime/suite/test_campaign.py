@@ -3,9 +3,9 @@
 import numpy as np
 
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import WRONG_BEFORE
+from runtime.terminal.progress import Silent
 from tests.fakes import FlatFor, LyingGradients, planned
 from tests.tiny import EPS
 

@@ -14,13 +14,13 @@ from runtime.attacks.oracle import Oracle
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.session import GraphFacts, SessionCard
 from runtime.suite.campaign import Campaign, clean_pass, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import BorrowedGradient, plan_suite
 from runtime.suite.units import Target
+from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
 from tests.fakes import DIGEST, LinearSession, planned
 from tests.runtime.bundle.bundles import write_bundle

@@ -8,12 +8,12 @@ import pytest
 from runtime.attacks import CONTROLS
 from runtime.attacks.oracle import Oracle
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.gradient_tests import concordance, cross, hold, others, steady
 from runtime.suite.scrutiny import doubtful, most_tolerated, most_unrelated
 from runtime.suite.units import Target, measure
+from runtime.terminal.progress import Silent
 from tests.fakes import LinearSession, planned
 
 EPS, N, CLASSES = 0.06, 64, 3

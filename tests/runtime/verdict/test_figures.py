@@ -9,10 +9,10 @@ import pytest
 from runtime.bundle.manifest import EVALUATION
 from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession, artifact, planned
 from tests.runtime.bundle.bundles import write_bundle

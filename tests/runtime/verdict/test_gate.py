@@ -9,10 +9,10 @@ import pytest
 
 from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.report.phrases import verdict_of
 from runtime.spec import Gate, ThreatModel
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import verify
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject

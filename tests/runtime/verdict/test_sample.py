@@ -5,10 +5,10 @@ import pytest
 
 from runtime.attacks import ATTACKS, CONTROLS, DEFAULT
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.spec import Shard, ThreatModel
 from runtime.suite.campaign import SAMPLE
 from runtime.suite.journal import NoJournal
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import SEARCHED, SEARCHED_SHARE, prepare_case
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject

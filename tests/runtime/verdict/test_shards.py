@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from runtime.bundle.manifest import EVALUATION
 from runtime.images.image_set import ImageSet
-from runtime.progress import Silent
 from runtime.records.report import ShardRecord, load_report
 from runtime.spec import Shard, ThreatModel
 from runtime.suite.outcome import COUNTS
+from runtime.terminal.progress import Silent
 from runtime.verdict.case import prepare_case
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.shards import Part, add_outcomes

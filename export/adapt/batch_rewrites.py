@@ -11,7 +11,7 @@ from onnx import NodeProto, helper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.foreign.batch_values import Sizes, Values
+    from export.adapt.batch_values import Sizes, Values
 
 TO_THE_END = 2**63 - 1
 

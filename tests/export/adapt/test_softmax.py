@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.export.foreign.plain import BODY, LABELS, WEIGHTS, X, network, plain
-from tests.export.foreign.strangers import command, packed, session_of
+from tests.export.plain import BODY, LABELS, WEIGHTS, X, network, plain
+from tests.export.strangers import command, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

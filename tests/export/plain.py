@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.strangers import gradient_of, stranger
+from tests.export.strangers import gradient_of, stranger
 
 RANDOM = np.random.default_rng(0)
 W1 = RANDOM.standard_normal((6, 3, 3, 3)).astype(np.float32) / 3

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from export.rules.broadcast import sum_over, sum_to
+from export.graph.broadcast import sum_over, sum_to
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node, Shape

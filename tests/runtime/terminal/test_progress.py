@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime import progress
 from runtime.attacks import ATTACKS
 from runtime.images.image_set import ImageSet
-from runtime.progress import Lines, Pace, Silent
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
+from runtime.terminal import progress
+from runtime.terminal.progress import Lines, Pace, Silent
 from tests.fakes import LinearSession, planned
 
 

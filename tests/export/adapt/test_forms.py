@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 
 from runtime.bundle.graph_facts import graph_facts
 from tests.export.classifiers import torch_gradient
-from tests.export.foreign.plain import B2, BODY, PLAIN, WEIGHTS, X, check_as_torch, network, plain
-from tests.export.foreign.strangers import command, gradient_of, packed, session_of, stranger
+from tests.export.plain import B2, BODY, PLAIN, WEIGHTS, X, check_as_torch, network, plain
+from tests.export.strangers import command, gradient_of, packed, session_of, stranger
 
 if TYPE_CHECKING:
     from pathlib import Path

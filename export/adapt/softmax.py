@@ -12,7 +12,7 @@ from onnx import helper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.foreign.batch import FreedGraph
+    from export.adapt.batch import FreedGraph
 
     Rows = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import numpy_helper
 
-from export.foreign.interface import image_input
+from export.adapt.interface import image_input
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:

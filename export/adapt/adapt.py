@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from export.foreign.batch import free_batch
-from export.foreign.ends import Step, attach_input, attach_output
-from export.foreign.interface import BYTES, TAKEN, Interface, interface_of
-from export.foreign.opsets import raised
-from export.foreign.output import output_of
-from export.foreign.softmax import CUTS, OF_ONE_NUMBER, before_softmax
-from export.foreign.unbatched import behind_batch, give_batch
+from export.adapt.batch import free_batch
+from export.adapt.ends import Step, attach_input, attach_output
+from export.adapt.interface import BYTES, TAKEN, Interface, interface_of
+from export.adapt.opsets import raised
+from export.adapt.output import output_of
+from export.adapt.softmax import CUTS, OF_ONE_NUMBER, before_softmax
+from export.adapt.unbatched import behind_batch, give_batch
 from export.graph.passes import to_bytes
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadData
@@ -22,7 +22,7 @@ from runtime.errors import BadData
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from export.foreign.batch_values import Values
+    from export.adapt.batch_values import Values
     from runtime.images.image_set import Layout
 
 
@@ -34,7 +34,7 @@ class Adapted:
         model: opset 18 to 20, `input` [batch, C, H, W] float32 to `logits` [batch, K] float32.
         interface: how the model as it was takes images.
         output: the one of its own that was kept.
-        cut: what was cut off at its end, a key of `export.foreign.softmax.CUTS`, or None.
+        cut: what was cut off at its end, a key of `export.adapt.softmax.CUTS`, or None.
         changes: everything that was done to it, in words.
 
     """
@@ -59,7 +59,7 @@ def adapt(
     """Return a copy of a classifier behind edgeproof's interface.
 
     Args:
-        original: as `export.foreign.model_file.read_model` returns it.
+        original: as `export.adapt.model_file.read_model` returns it.
         image: (C, H, W) of the images that it is to be judged on.
         layout: where its input has the channels, if its shape does not tell.
         mean: taken off each channel, and

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from tests.export.foreign.plain import (
+from tests.export.plain import (
     BODY,
     LABELS,
     PLAIN,
@@ -21,7 +21,7 @@ from tests.export.foreign.plain import (
     plain,
     tensorflow_shaped,
 )
-from tests.export.foreign.strangers import packed, session_of
+from tests.export.strangers import packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from runtime.log import is_quiet, log
+from runtime.terminal.log import is_quiet, log
 from runtime.words import clock
 
 if TYPE_CHECKING:

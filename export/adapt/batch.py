@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, NodeProto, TypeProto, helper, numpy_helper
 
-from export.foreign.batch_rewrites import REWRITES
-from export.foreign.batch_values import Sizes, Values
+from export.adapt.batch_rewrites import REWRITES
+from export.adapt.batch_values import Sizes, Values
 from export.graph.constants import ONNX, evaluate_node, is_folded
 from export.graph.inference import infer_node
 from runtime.errors import BadModel

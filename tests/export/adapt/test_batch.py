@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.export.foreign.plain import BODY, W2, WEIGHTS, X, check_as_torch, plain
-from tests.export.foreign.strangers import packed, session_of
+from tests.export.plain import BODY, W2, WEIGHTS, X, check_as_torch, plain
+from tests.export.strangers import packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from runtime import log as module
 from runtime.cli import COMMANDS_GROUP, main
-from runtime.log import VARIABLE, is_quiet, log
-from runtime.progress import Silent, progress_on_stderr
+from runtime.terminal import log as module
+from runtime.terminal.log import VARIABLE, is_quiet, log
+from runtime.terminal.progress import Silent, progress_on_stderr
 from tests.command_line import edgeproof
 
 
@@ -62,7 +62,7 @@ def test_verbose_says_which_engine_and_units_there_are_and_where_an_error_arose(
 
 def test_processes_that_a_quiet_one_starts_are_quiet(tmp_path):
     edgeproof("inspect", tmp_path, "-q")
-    child = "from runtime.log import is_quiet; import sys; sys.exit(not is_quiet())"
+    child = "from runtime.terminal.log import is_quiet; import sys; sys.exit(not is_quiet())"
     assert subprocess.run([sys.executable, "-c", child], env=os.environ).returncode == 0
     assert is_quiet()
 
@@ -75,7 +75,7 @@ def test_every_command_can_be_quiet_and_verbose(name):
 
 
 def test_a_variable_that_says_nothing_known_changes_nothing():
-    child = f"import os; os.environ[{VARIABLE!r}] = 'x'; from runtime.log import log; print(log.level)"
+    child = f"import os; os.environ[{VARIABLE!r}] = 'x'; from runtime.terminal.log import log; print(log.level)"
     said = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout
     assert int(said) == logging.INFO
     assert module.LEVELS.keys() == {"quiet", "verbose"}

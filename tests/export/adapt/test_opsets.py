@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.export.foreign.plain import BODY, WEIGHTS, X, check_as_torch, plain, tensorflow_shaped
-from tests.export.foreign.strangers import command, packed, session_of
+from tests.export.plain import BODY, WEIGHTS, X, check_as_torch, plain, tensorflow_shaped
+from tests.export.strangers import command, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path

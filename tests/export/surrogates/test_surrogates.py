@@ -19,9 +19,9 @@ from runtime.attacks import PGD
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.images.image_set import DATA_ROOT, ImageSet
-from runtime.progress import Silent
 from runtime.records.report import load_report
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
 
 if TYPE_CHECKING:

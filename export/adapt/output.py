@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from export.foreign.softmax import MOVING
+from export.adapt.softmax import MOVING
 from export.graph.floating import REAL
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-    from export.foreign.batch import FreedGraph
+    from export.adapt.batch import FreedGraph
 
 UNSORTED = "end the model at its scores: the places of sorted numbers are no classes"
 ENDS = frozenset({*MOVING, "Unsqueeze", "Softmax", "LogSoftmax", "Sigmoid", "Mul", "Div"})
