@@ -38,6 +38,8 @@ NOT_ON_GPU = ["WeightBiasQuantization"]
 
 This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
 """
+NOT_IN_HALF = ["NchwcTransformer"]
+"""An optimizer for the CPU that ends the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
 
 
 class OrtSession(Session):
@@ -78,8 +80,13 @@ class OrtSession(Session):
         check_tf32(provider, tf32)
         options, device = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
-        opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised)
-        loaded, facts = opening("forward graph", forward), graph_facts(forward)
+        try:
+            facts = graph_facts(forward)
+        except BadModel as error:
+            raise BadModel(f"the forward graph cannot be loaded: {error.message}", hint=error.hint) from None
+        without = NOT_ON_GPU if kind.on_gpu else NOT_IN_HALF if facts.computes_in == "float16" else None
+        opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised, without=without)
+        loaded = opening("forward graph", forward)
         graph = partial(_Graph, workers=workers, singly=facts.ranges_of_batch)
         self._forward = graph("forward graph", loaded, {INPUT}, FORWARD_OUTPUTS)
         self._gradient = None
@@ -217,7 +224,14 @@ def cut(n: int, workers: int, *, singly: bool = False) -> list[slice]:
 
 
 def _load(
-    role: str, graph: bytes, *, kind: Provider, options: Callable[[str], dict[str, str]], threads: int, optimised: bool
+    role: str,
+    graph: bytes,
+    *,
+    kind: Provider,
+    options: Callable[[str], dict[str, str]],
+    threads: int,
+    optimised: bool,
+    without: list[str] | None,
 ) -> Any:
     runtime = load_onnxruntime()
     find(runtime, kind)
@@ -235,7 +249,7 @@ def _load(
         settings.add_session_config_entry("session.use_env_allocators", "1")
     opening = partial(runtime.InferenceSession, graph, settings, providers=[(kind.name, chosen)])
     try:  # its own fall-back would print to stdout and try again
-        session = opening(disabled_optimizers=NOT_ON_GPU if kind.on_gpu else None, enable_fallback=0)
+        session = opening(disabled_optimizers=without, enable_fallback=0)
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(

@@ -159,6 +159,20 @@ def test_architecture_of_an_old_opset_is_packed(name: str, opset: int, tmp_path:
     check(name, tmp_path, dynamo=False, dynamic=False, opset=opset)
 
 
+@pytest.mark.slow
+def test_a_vision_transformer_is_packed_in_fp16(tmp_path: Path) -> None:
+    network, side = network_of("ViT"), ARCHITECTURES["ViT"].side
+    x = pictures(N, (3, side, side))
+    with torch.no_grad():
+        z = network(torch.from_numpy(x)).numpy()
+    np.savez(tmp_path / "set.npz", x=x, y=z.argmax(axis=1))
+    export(network, torch.from_numpy(x[:2]), tmp_path / "model.onnx", dynamo=False, dynamic=True, opset=17)
+    session = session_of(
+        packed(tmp_path / "model.onnx", tmp_path / "set.npz", tmp_path / "bundle", "--precision", "fp16")
+    )
+    np.testing.assert_allclose(session.logits(x), z, rtol=0, atol=0.05 * np.abs(z).max())
+
+
 def test_the_guide_lists_exactly_the_architectures_that_are_tested() -> None:
     sources = {each.source for each in ARCHITECTURES.values()}
     rows = [
