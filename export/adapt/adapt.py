@@ -9,11 +9,11 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from export.adapt.batch import free_batch
-from export.adapt.ends import Step, attach_input, attach_output
+from export.adapt.ends import Step, Tied, attach_input, attach_output
 from export.adapt.interface import BYTES, TAKEN, Interface, interface_of
 from export.adapt.opsets import raised
 from export.adapt.output import output_of
-from export.adapt.softmax import CUTS, OF_ONE_NUMBER, before_softmax
+from export.adapt.softmax import CUTS, OF_ONE_NUMBER, TYING, before_softmax
 from export.adapt.unbatched import behind_batch, give_batch
 from export.graph.passes import to_bytes
 from runtime.bundle.graph_facts import graph_facts
@@ -90,7 +90,8 @@ def adapt(
     if cut:
         changes.append(CUTS[cut].words)
     attach_input(model, interface.name, image, _front(interface, inner, image, mean, std, bgr, changes))
-    attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut))
+    tied = Tied(output, _rounded_to(graph, output, logits), _back(graph, output, cut)) if cut == TYING else None
+    attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut), tied)
     if graph_facts(to_bytes(model)).ranges_of_batch:
         changes.append("its quantisation takes its range from the whole batch: every image is run by itself")
     return Adapted(model, interface, output, cut, tuple(changes))
@@ -139,6 +140,11 @@ def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], c
     if steps:
         changes.append("the normalisation put before it")
     return steps
+
+
+def _rounded_to(graph: Values, *names: str) -> str:
+    """Return the narrowest floating-point type of values."""
+    return "float16" if TensorProto.FLOAT16 in map(graph.kind, names) else "float32"
 
 
 def _back(graph: Values, logits: str, cut: str | None) -> list[Step]:
