@@ -15,6 +15,7 @@ from export.adapt.opsets import raised
 from export.adapt.output import output_of
 from export.adapt.softmax import CUTS, OF_ONE_NUMBER, TYING, before_softmax
 from export.adapt.unbatched import behind_batch, give_batch
+from export.graph.floating import REAL
 from export.graph.passes import to_bytes
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadData
@@ -90,7 +91,7 @@ def adapt(
     if cut:
         changes.append(CUTS[cut].words)
     attach_input(model, interface.name, image, _front(interface, inner, image, mean, std, bgr, changes))
-    tied = Tied(output, _rounded_to(graph, output, logits), _back(graph, output, cut)) if cut == TYING else None
+    tied = Tied(output, REAL[graph.kind(output)], _back(graph, output, cut)) if cut == TYING else None
     attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut), tied)
     if graph_facts(to_bytes(model)).ranges_of_batch:
         changes.append("its quantisation takes its range from the whole batch: every image is run by itself")
@@ -140,11 +141,6 @@ def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], c
     if steps:
         changes.append("the normalisation put before it")
     return steps
-
-
-def _rounded_to(graph: Values, *names: str) -> str:
-    """Return the narrowest floating-point type of values."""
-    return "float16" if TensorProto.FLOAT16 in map(graph.kind, names) else "float32"
 
 
 def _back(graph: Values, logits: str, cut: str | None) -> list[Step]:

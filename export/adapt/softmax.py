@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from export.graph.floating import REAL
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
     if maker.op_type == "Concat" and classes == 2:
         return _before_pair(graph, makers, maker) or (output, None)
     if maker.op_type == "Sigmoid":
-        _refuse_float64(graph, name)
+        _refuse_other_ties(graph, name)
         return maker.input[0], TYING
     if maker.op_type in ("Softmax", "LogSoftmax"):
         axis = next((helper.get_attribute_value(a) for a in maker.attribute if a.name == "axis"), -1)
@@ -74,11 +75,15 @@ def _refuse_rounded(makers: Any, output: str) -> None:
         )
 
 
-def _refuse_float64(graph: FreedGraph, name: str) -> None:
-    """Raise `BadModel` where a sigmoid of several classes is in float64: in float32 it has other ties."""
-    if graph.kind(name) == TensorProto.DOUBLE:
+def _refuse_other_ties(graph: FreedGraph, name: str) -> None:
+    """Raise `BadModel` where a sigmoid of several classes is not in float32, in which it would be run.
+
+    float64 is brought to float32, and ONNX Runtime, which has no float16 on the CPU, takes the casts about it away.
+    """
+    if graph.kind(name) != TensorProto.FLOAT:
+        kind = REAL.get(graph.kind(name), "another type")
         raise BadModel(
-            "the model ends in a Sigmoid in float64, whose answers tie elsewhere in float32, which it is brought to",
+            f"the model ends in a Sigmoid in {kind}: it answers several classes alike where one in float32 does not",
             hint="end the model at its logits",
         )
 
@@ -86,9 +91,15 @@ def _refuse_float64(graph: FreedGraph, name: str) -> None:
 def _behind_moving(makers: Any, name: str, moving: tuple[str, ...] = MOVING) -> tuple[str, Any]:
     """Return the value whose numbers `name` has, and the node that made it; None where it is the input."""
     maker = makers.get(name)
-    while maker is not None and maker.op_type in moving and not maker.domain:
+    while maker is not None and maker.op_type in moving and _keeps_numbers(maker):
         name, maker = maker.input[0], makers.get(maker.input[0])
     return name, maker
+
+
+def _keeps_numbers(node: Any) -> bool:
+    """Whether one of `MOVING` is ONNX's own and casts to no integers; those of `ROUNDING` may be of any domain."""
+    to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), TensorProto.FLOAT)
+    return node.op_type in ROUNDING or (not node.domain and to in REAL)
 
 
 def _before_pair(graph: FreedGraph, makers: Any, pair: Any) -> tuple[str, str] | None:

@@ -51,13 +51,20 @@ def keep_ties(logits: str, outputs: str, kind: np.dtype[Any]) -> Emitter:
     knee = -math.log(float(np.finfo(kind).eps) / 4)  # where 1 - p is half the spacing of numbers under 1
     above = emit("Relu", emit("Sub", logits, emit.real(knee)))
     logits = emit("Sub", logits, emit("Mul", above, emit.real(1 - LEAK)))
-    axes = emit.integers([1])
-    behind = emit("Mul", emit("Sub", emit("ReduceMax", outputs, axes, keepdims=1), outputs), emit.real(FAR))
-    top = emit("ReduceMax", emit("Sub", logits, behind), axes, keepdims=1)
+    behind = emit("Mul", emit("Sub", _largest(emit, outputs), outputs), emit.real(FAR))
+    top = _largest(emit, emit("Sub", logits, behind))
     gap = emit("Add", emit("Mul", emit("Abs", top), emit.real(NEXT)), emit.real(np.finfo(np.float32).tiny))
     others = emit("Min", logits, emit("Sub", top, gap))
     emit.rename(emit("Max", others, emit("Sub", top, behind)), LOGITS)
     return emit
+
+
+def _largest(emit: Emitter, rows: str) -> str:
+    """Return the largest of each row [B, K]: [B, 1].
+
+    Not by a TopK, which would count as a choice on the way; nor by ReduceMax: see `Emitter.equal`.
+    """
+    return emit("Flatten", emit("GlobalMaxPool", emit("Unsqueeze", rows, emit.integers([1, 2]))), axis=1)
 
 
 def led_by_logits(node: Node) -> tuple[int, ...]:

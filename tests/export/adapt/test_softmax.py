@@ -10,8 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
+from export.adapt.adapt import adapt
 from export.adapt.softmax import ties
+from export.gradient import gradient_graph
+from export.graph.passes import prepare, to_bytes
+from runtime.bundle.graph_facts import graph_facts
 from tests.export.classifiers import torch_gradient
+from tests.export.cuda.kernels import left_to_the_cpu
 from tests.export.plain import BODY, LABELS, WEIGHTS, X, network, plain
 from tests.export.strangers import command, gradient_of, packed, session_of
 
@@ -77,9 +82,15 @@ def agreeing(model: Any) -> Any:
     return np.asarray([session.run(None, {"image": x[None]})[0].argmax() for x in X]) == LABELS
 
 
+@pytest.mark.parametrize("end", [["scores = Sigmoid (z)"], ["p = Sigmoid (z)", "scores = Cast <to=10> (p)"]])
 @pytest.mark.parametrize("scale", [30.0, 1000.0])
-def test_saturated_sigmoid_is_answered_as_the_file_answers(scale: float, data: Path, save: Any, tmp_path: Path) -> None:
-    model = saturated("Sigmoid", scale)
+def test_saturated_sigmoid_is_answered_as_the_file_answers(
+    end: list[str], scale: float, data: Path, save: Any, tmp_path: Path
+) -> None:
+    nodes = [*BODY, "s = Add (m, b2)", "z = Mul (s, steep)", *end]
+    model = plain(nodes, constants={**WEIGHTS, "steep": scale})
+    if len(end) > 1:
+        model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     bundle = packed(save(model), data, tmp_path / "bundle")
     x = np.random.default_rng(1).random((500, 3, 8, 8), dtype=np.float32)
     file = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -87,6 +98,15 @@ def test_saturated_sigmoid_is_answered_as_the_file_answers(scale: float, data: P
     assert ties(answers) > 10  # else nothing would be tested
     assert (answers.argmax(axis=1) != network(torch.from_numpy(x)).numpy().argmax(axis=1)).any()
     np.testing.assert_array_equal(session_of(bundle).logits(x).argmax(axis=1), answers.argmax(axis=1))
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_ties_are_kept_by_operations_that_every_gpu_has_and_no_step(opset: int) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", "scores = Sigmoid (z)"], opset=opset)
+    forward = prepare(adapt(model, (3, 8, 8)).model)
+    for graph in (forward.model, gradient_graph(forward)):
+        assert not any(left_to_the_cpu(graph).values())
+    assert not graph_facts(to_bytes(forward.model)).stepped
 
 
 def test_gradient_of_tied_logits_is_that_of_what_the_sigmoid_takes(data: Path, save: Any, tmp_path: Path) -> None:
@@ -109,6 +129,12 @@ def test_ties_of_a_saturated_end_are_said(data: Path, save: Any, tmp_path: Path)
     bundle = packed(save(saturated("Sigmoid", 1000.0)), data, tmp_path / "bundle")
     assert bundle.manifest.packed is not None
     assert "saturated" in " ".join(bundle.manifest.packed.changes)
+
+
+def test_softmax_that_is_cast_to_integers_is_not_cut(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [*BODY, "z = Add (m, b2)", "p = Softmax <axis=1> (z)", "i = Cast <to=7> (p)", "scores = Cast <to=1> (i)"]
+    result = command("pack", save(plain(nodes)), "--data", data, "--out", tmp_path / "bundle")
+    assert "cut off" not in result.output
 
 
 def test_softmax_written_out_without_its_maximum_stays(data: Path, save: Any, tmp_path: Path) -> None:
@@ -142,11 +168,12 @@ def test_quantised_end_is_refused_by_its_name(end: str, data: Path, save: Any, t
     assert "quantise the model without" in result.stderr
 
 
-def test_sigmoid_in_float64_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
-    model = plain([*BODY, "z = Add (m, b2)", "d = Cast <to=11> (z)", "scores = Sigmoid (d)"])
-    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE])
+def test_sigmoid_of_other_ties_than_in_float32_is_refused(kind: int, data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", f"d = Cast <to={kind}> (z)", "scores = Sigmoid (d)"])
+    model.graph.output[0].type.tensor_type.elem_type = kind
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
-    assert (result.exit_code, "Sigmoid in float64" in result.stderr) == (3, True), result.output
+    assert (result.exit_code, "ends in a Sigmoid in float" in result.stderr) == (3, True), result.output
 
 
 @pytest.mark.parametrize(
