@@ -9,12 +9,13 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from export.adapt.batch import free_batch
-from export.adapt.ends import Step, attach_input, attach_output
+from export.adapt.ends import Step, Tied, attach_input, attach_output
 from export.adapt.interface import BYTES, TAKEN, Interface, interface_of
 from export.adapt.opsets import raised
 from export.adapt.output import output_of
-from export.adapt.softmax import CUTS, OF_ONE_NUMBER, before_softmax
+from export.adapt.softmax import CUTS, OF_ONE_NUMBER, TYING, before_softmax
 from export.adapt.unbatched import behind_batch, give_batch
+from export.graph.floating import REAL
 from export.graph.passes import to_bytes
 from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadData
@@ -90,7 +91,8 @@ def adapt(
     if cut:
         changes.append(CUTS[cut].words)
     attach_input(model, interface.name, image, _front(interface, inner, image, mean, std, bgr, changes))
-    attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut))
+    tied = Tied(output, REAL[graph.kind(output)], _back(graph, output, cut)) if cut == TYING else None
+    attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut), tied)
     if graph_facts(to_bytes(model)).ranges_of_batch:
         changes.append("its quantisation takes its range from the whole batch: every image is run by itself")
     return Adapted(model, interface, output, cut, tuple(changes))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.graph.passes import drop_unread
+from export.graph.ties import keep_ties
 from runtime.session import INPUT, LOGITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
 
 INNER, FRONT, BACK = "inner/", "front/", "back/"
 
@@ -25,6 +25,22 @@ class Step:
     op: str
     constants: tuple[np.ndarray[Any, np.dtype[Any]], ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tied:
+    """What a model answers, a sigmoid of its logits whose ties they have to keep (`export.graph.ties`).
+
+    Args:
+        output: the value.
+        kind: what it is rounded to, as 'float32'.
+        steps: what brings it to [batch, K] float32.
+
+    """
+
+    output: str
+    kind: str
+    steps: Sequence[Step]
 
 
 def attach_input(model: ModelProto, own: str, image: tuple[int, int, int], steps: Sequence[Step]) -> None:
@@ -47,13 +63,26 @@ def attach_input(model: ModelProto, own: str, image: tuple[int, int, int], steps
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *image]))
 
 
-def attach_output(model: ModelProto, own: str, classes: int, steps: Sequence[Step]) -> None:
+def attach_output(model: ModelProto, own: str, classes: int, steps: Sequence[Step], tied: Tied | None = None) -> None:
     """Replace a model's outputs, in place, by `logits` [batch, K] float32, made by `steps` of its value `own`.
 
     Nodes that `logits` does not depend on are dropped. `attach_input` comes first.
+
+    Args:
+        model: the classifier.
+        own: its value.
+        classes: K.
+        steps: on the way out.
+        tied: where the logits have to keep the ties of what was cut off.
+
     """
     graph = model.graph
     nodes = _chain(graph, inner(own), steps or [Step("Identity")], BACK)
+    if tied:
+        answered = _chain(graph, inner(tied.output), tied.steps or [Step("Identity")], f"{BACK}own/")
+        ending = keep_ties(nodes[-1].output[0], answered[-1].output[0], np.dtype(tied.kind))
+        nodes = [*nodes, *answered, *ending.nodes]
+        graph.initializer.extend(ending.initializers)
     nodes[-1].output[0] = LOGITS
     graph.node.extend(nodes)
     drop_unread(model)

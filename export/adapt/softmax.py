@@ -1,4 +1,4 @@
-"""A softmax or sigmoid at the end of a classifier: found, and cut off where that keeps the order of the classes."""
+"""A softmax or sigmoid at the end of a classifier: found, and cut off where that keeps what the model answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
+
+from export.graph.floating import REAL
+from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,21 +21,28 @@ if TYPE_CHECKING:
 
 MOVING = ("Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast")
 """Operations after a softmax that change no number."""
+ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+ROUNDED = ("Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
+"""Operations whose answers, rounded to integers, tie where their operands do not."""
 
 
 def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, str | None]:
     """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
 
-    Sound because each keeps the order of the classes, but where it rounds several to one number. A softmax
-    must be over the classes and nothing else. Of one number for two classes see `OF_ONE_NUMBER`.
+    Sound because each keeps the order of the classes: a softmax to the last bits, a sigmoid where its ties are kept
+    (`TYING`). A softmax must be over the classes and nothing else. Of one number for two classes see `OF_ONE_NUMBER`.
 
     Args:
         graph: what is known of the values.
         output: the one with a number for each class.
         classes: how many; 1 where the number is of the second of two.
 
+    Raises:
+        BadModel: it is rounded to integers, which decides answers, or its ties cannot be kept.
+
     """
     makers = {name: node for node in graph.nodes for name in node.output}
+    _refuse_rounded(makers, output)
     name, maker = _behind_moving(makers, output)
     if classes == 1:
         if maker is not None and maker.op_type == "Sigmoid" and not maker.domain:
@@ -43,7 +53,8 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
     if maker.op_type == "Concat" and classes == 2:
         return _before_pair(graph, makers, maker) or (output, None)
     if maker.op_type == "Sigmoid":
-        return maker.input[0], "Sigmoid"
+        _refuse_other_ties(graph, name)
+        return maker.input[0], TYING
     if maker.op_type in ("Softmax", "LogSoftmax"):
         axis = next((helper.get_attribute_value(a) for a in maker.attribute if a.name == "axis"), -1)
         return (maker.input[0], maker.op_type) if _over_classes(graph, name, axis, classes) else (output, None)
@@ -52,12 +63,43 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
     return output, None
 
 
+def _refuse_rounded(makers: Any, output: str) -> None:
+    """Raise `BadModel` where a softmax or sigmoid at the end is quantised: its steps decide, and hide the gradient."""
+    name, maker = _behind_moving(makers, output, (*MOVING, *ROUNDING))
+    rounded = name != _behind_moving(makers, output)[0] or (maker is not None and maker.op_type.startswith("QLinear"))
+    if maker is not None and maker.op_type in ROUNDED and rounded:
+        kind = maker.op_type.removeprefix("QLinear")
+        raise BadModel(
+            f"the model ends in a quantised {kind}: its steps decide between classes, and hide the gradient",
+            hint=f"quantise the model without its {kind}, so that it ends at its logits",
+        )
+
+
+def _refuse_other_ties(graph: FreedGraph, name: str) -> None:
+    """Raise `BadModel` where a sigmoid of several classes is not in float32, in which it would be run.
+
+    float64 is brought to float32, and ONNX Runtime, which has no float16 on the CPU, takes the casts about it away.
+    """
+    if graph.kind(name) != TensorProto.FLOAT:
+        kind = REAL.get(graph.kind(name), "another type")
+        raise BadModel(
+            f"the model ends in a Sigmoid in {kind}: it answers several classes alike where one in float32 does not",
+            hint="end the model at its logits",
+        )
+
+
 def _behind_moving(makers: Any, name: str, moving: tuple[str, ...] = MOVING) -> tuple[str, Any]:
     """Return the value whose numbers `name` has, and the node that made it; None where it is the input."""
     maker = makers.get(name)
-    while maker is not None and maker.op_type in moving and not maker.domain:
+    while maker is not None and maker.op_type in moving and _keeps_numbers(maker):
         name, maker = maker.input[0], makers.get(maker.input[0])
     return name, maker
+
+
+def _keeps_numbers(node: Any) -> bool:
+    """Whether one of `MOVING` is ONNX's own and casts to no integers; those of `ROUNDING` may be of any domain."""
+    to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), TensorProto.FLOAT)
+    return node.op_type in ROUNDING or (not node.domain and to in REAL)
 
 
 def _before_pair(graph: FreedGraph, makers: Any, pair: Any) -> tuple[str, str] | None:
@@ -76,15 +118,29 @@ def _before_pair(graph: FreedGraph, makers: Any, pair: Any) -> tuple[str, str] |
 
 
 def _before_written_softmax(graph: FreedGraph, makers: Any, divide: Any, classes: int) -> tuple[str, str] | None:
-    """Recognise exp(z) / sum(exp(z)), with or without a maximum taken off z."""
+    """Recognise exp(z) / sum(exp(z)) with the maximum taken off z: without, exp overflows and the answer is NaN."""
     exponential, total = (makers.get(name) for name in divide.input)
     if exponential is None or total is None or (exponential.op_type, total.op_type) != ("Exp", "ReduceSum"):
         return None
     axes = graph.value(total.input[1]) if len(total.input) > 1 else None
     if total.input[0] != exponential.output[0] or axes is None or axes.size != 1:
         return None
-    sound = _over_classes(graph, divide.output[0], int(axes.item()), classes)
-    return (exponential.input[0], "Softmax") if sound else None
+    axis = int(axes.item())
+    sound = _over_classes(graph, divide.output[0], axis, classes)
+    return (exponential.input[0], "Softmax") if sound and _is_shifted(graph, makers, exponential, axis) else None
+
+
+def _is_shifted(graph: FreedGraph, makers: Any, exponential: Any, axis: int) -> bool:
+    """Whether an Exp is of z - max(z) over an axis."""
+    shifted = makers.get(exponential.input[0])
+    if shifted is None or shifted.op_type != "Sub":
+        return False
+    largest = makers.get(shifted.input[1])
+    if largest is None or largest.op_type != "ReduceMax" or largest.input[0] != shifted.input[0]:
+        return False
+    axes = graph.value(largest.input[1]) if len(largest.input) > 1 else None
+    rank = len(graph.sizes(shifted.input[0]) or ())
+    return axes is not None and rank > 0 and [int(each) % rank for each in axes.ravel()] == [axis % rank]
 
 
 def _over_classes(graph: FreedGraph, name: str, axis: int, classes: int) -> bool:
@@ -123,11 +179,16 @@ class Cut:
 
 
 WHOLE = "the {} at its end cut off: it hides the gradient and keeps the order of the classes"
+TYING = "Sigmoid"
+"""The cut whose own answers tie where the logits do not: see `export.graph.ties`."""
 ONE_LOGIT = "one logit"
 """The cut of which nothing in the graph says that it is one: see `export.foreign.original.refuse_probability`."""
 CUTS: dict[str, Cut] = {
     "LogSoftmax": Cut(WHOLE.format("LogSoftmax"), _log_softmax),
-    "Sigmoid": Cut(WHOLE.format("Sigmoid"), _sigmoid),
+    TYING: Cut(
+        "the Sigmoid at its end cut off: it hides the gradient; where its largest answers are equal, so are the logits",
+        _sigmoid,
+    ),
     "Softmax": Cut(WHOLE.format("Softmax"), lambda z: np.exp(_log_softmax(z))),
     ONE_LOGIT: Cut(
         "its one number z taken for the logit of the second class, positive where that is the answer: the logits are "

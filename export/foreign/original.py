@@ -131,11 +131,14 @@ def measure_packed(
 
 
 def refuse_probability(outputs: NDArray[Any]) -> None:
-    """Raise `BadModel` where one number [B, 1], taken for a logit, looks like a probability: all are in [0, 1]."""
-    if (outputs >= 0).all() and (outputs <= 1).all():
+    """Raise `BadModel` where one number [B, 1], taken for a logit, tells no classes apart by its sign.
+
+    So no probability is taken for a logit, nor a score from 0 to 100.
+    """
+    if (outputs >= 0).all() or (outputs <= 0).all():
         raise BadModel(
-            "the model's one number lies between 0 and 1 on every image: it may be a probability and no logit",
-            hint="end the model at its logit, or at the Sigmoid behind it: what else makes a probability is not known",
+            "the model's one number has the same sign on every image: it may be a probability or a score, and no logit",
+            hint="end the model at its logit, positive for the second class, or at the Sigmoid behind it",
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from export.graph.floating import computes_in, in_float32
 from export.graph.passes import prepare, to_bytes
+from export.graph.ties import without_ties
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
 from runtime.bundle.graph_facts import graph_facts
@@ -66,11 +67,20 @@ def in_precisions(
             continue
         single = single or Candidate(prepare(in_float32(model)), differentiable)
         source = single
-        if name != "fp32" and single.differentiated is not single.forward:  # of operations that have other precisions
-            source = simple = simple or Candidate(single.differentiated, differentiable)
+        if name != "fp32":
+            source = simple = simple or _to_convert(single)
         candidate, calibrated = PRECISIONS[name].make(source, calibration)
         made[name] = Made(candidate, source, tuple(_changes(name, kind, calibrated)), calibrated)
     return made
+
+
+def _to_convert(single: Candidate) -> Candidate:
+    """Return what other precisions are made of: of operations that have them, and without ties that they have not."""
+    simple = without_ties(single.differentiated.model)
+    if simple is single.forward.model:
+        return single
+    kept = simple is single.differentiated.model
+    return Candidate(single.differentiated if kept else prepare(simple), single.differentiable)
 
 
 def _own_precision(model: ModelProto) -> str:

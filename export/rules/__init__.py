@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from export.graph.graph import Emitter, Gradients, Node
+from export.graph.ties import led_by_logits
 from export.rules import (
     activations,
     arithmetic,
@@ -141,6 +142,8 @@ RULES_OF_MANY: dict[str, Callable[[Emitter, Node, Sequence[str | None]], Gradien
 LED: dict[str, Callable[[Node], tuple[int, ...]]] = {
     "GatherElements": scattering.led_by_numbers,
     "GatherND": scattering.led_by_numbers,
+    "Max": led_by_logits,
+    "Min": led_by_logits,
     "Mul": staircases.led_by_slopes,
     "ScatterElements": scattering.led_by_numbers,
     "ScatterND": scattering.led_by_numbers,

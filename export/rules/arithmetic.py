@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from export.graph.broadcast import sum_to
+from export.graph.ties import keeps_ties
 
 if TYPE_CHECKING:
     from export.graph.graph import Emitter, Gradients, Node
@@ -44,7 +45,9 @@ def mean(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def extreme(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Max and Min: to the operand that was chosen; those that tie share, as in torch."""
+    """Max and Min: to the operand that was chosen; those that tie share, as in torch. See `export.graph.ties`."""
+    if keeps_ties(node.proto):
+        return {0: dy}
     chosen = [emit.equal(name, node.outputs[0]) for name in node.inputs]
     ties = chosen[0]
     for other in chosen[1:]:

@@ -20,7 +20,7 @@ from tests.export.strangers import command, gradient_of, packed, session_of, str
 if TYPE_CHECKING:
     from pathlib import Path
 
-AGAINST = np.asarray([[1], [-1], [0.5], [0]], np.float32)
+AGAINST = np.asarray([[0], [1], [-0.5], [0.5]], np.float32)
 ONE = [*BODY, "s = Add (m, b2)", "z = MatMul (s, against)"]
 CONSTANTS = {**WEIGHTS, "against": AGAINST, "one": np.asarray([1]), "whole": np.float32(1)}
 
@@ -96,10 +96,21 @@ def test_gradient_of_a_saturated_probability_is_that_of_its_logit(
     np.testing.assert_allclose(gradient_of(session, X, cotangent), expected, rtol=0, atol=1e-5)
 
 
-def test_one_number_that_may_be_a_probability_is_not_taken_for_a_logit(two: Path, save: Any, tmp_path: Path) -> None:
-    model = plain([*ONE, "scores = HardSigmoid (z)"], out=[1, 1], constants=CONSTANTS)
+@pytest.mark.parametrize(
+    "end",
+    [
+        ["scores = HardSigmoid (z)"],
+        ["p = HardSigmoid (z)", "h = Mul (p, hundred)", "scores = Relu (h)"],
+        ["a = Abs (z)", "scores = Neg (a)"],
+    ],
+    ids=["a probability", "a score from 0 to 100", "never positive"],
+)
+def test_one_number_whose_sign_tells_no_classes_apart_is_not_taken_for_a_logit(
+    end: list[str], two: Path, save: Any, tmp_path: Path
+) -> None:
+    model = plain([*ONE, *end], out=[1, 1], constants={**CONSTANTS, "hundred": np.float32(100)})
     result = command("pack", save(model), "--data", two, "--out", tmp_path / "bundle")
-    assert (result.exit_code, "it may be a probability and no logit" in result.stderr) == (3, True), result.output
+    assert (result.exit_code, "the same sign on every image" in result.stderr) == (3, True), result.output
     assert "Sigmoid" in result.stderr
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
+from export.adapt.adapt import adapt
+from export.adapt.softmax import ties
+from export.gradient import gradient_graph
+from export.graph.passes import prepare, to_bytes
+from runtime.bundle.graph_facts import graph_facts
+from tests.export.classifiers import torch_gradient
+from tests.export.cuda.kernels import left_to_the_cpu
 from tests.export.plain import BODY, LABELS, WEIGHTS, X, network, plain
-from tests.export.strangers import command, packed, session_of
+from tests.export.strangers import command, gradient_of, packed, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,23 +82,98 @@ def agreeing(model: Any) -> Any:
     return np.asarray([session.run(None, {"image": x[None]})[0].argmax() for x in X]) == LABELS
 
 
-def test_softmax_whose_ties_hide_the_logits_is_refused_by_its_predictions(
-    data: Path, save: Any, tmp_path: Path
+@pytest.mark.parametrize("end", [["scores = Sigmoid (z)"], ["p = Sigmoid (z)", "scores = Cast <to=10> (p)"]])
+@pytest.mark.parametrize("scale", [30.0, 1000.0])
+def test_saturated_sigmoid_is_answered_as_the_file_answers(
+    end: list[str], scale: float, data: Path, save: Any, tmp_path: Path
 ) -> None:
-    model = saturated("Sigmoid", 1000.0)
-    assert not agreeing(model).all()
-    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
-    assert result.exit_code == 3, result.output
-    assert "predict" in result.stderr
-    assert "saturated" in result.stderr
+    nodes = [*BODY, "s = Add (m, b2)", "z = Mul (s, steep)", *end]
+    model = plain(nodes, constants={**WEIGHTS, "steep": scale})
+    if len(end) > 1:
+        model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    bundle = packed(save(model), data, tmp_path / "bundle")
+    x = np.random.default_rng(1).random((500, 3, 8, 8), dtype=np.float32)
+    file = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    answers = np.concatenate([file.run(None, {"image": image[None]})[0] for image in x])
+    assert ties(answers) > 10  # else nothing would be tested
+    assert (answers.argmax(axis=1) != network(torch.from_numpy(x)).numpy().argmax(axis=1)).any()
+    np.testing.assert_array_equal(session_of(bundle).logits(x).argmax(axis=1), answers.argmax(axis=1))
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_ties_are_kept_by_operations_that_every_gpu_has_and_no_step(opset: int) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", "scores = Sigmoid (z)"], opset=opset)
+    forward = prepare(adapt(model, (3, 8, 8)).model)
+    for graph in (forward.model, gradient_graph(forward)):
+        assert not any(left_to_the_cpu(graph).values())
+    assert not graph_facts(to_bytes(forward.model)).stepped
+
+
+def test_gradient_of_tied_logits_is_that_of_what_the_sigmoid_takes(data: Path, save: Any, tmp_path: Path) -> None:
+    session = session_of(packed(save(saturated("Sigmoid", 1000.0)), data, tmp_path / "bundle"))
+    cotangent = np.tile(np.float32([1e-3, 0, 0, 0]), (len(X), 1))  # of a class that is under the knee on all
+    expected = torch_gradient(network, X, 1000 * cotangent)
+    assert (network(torch.from_numpy(X))[:, 0] < 0).all()
+    np.testing.assert_allclose(gradient_of(session, X, cotangent), expected, rtol=0, atol=1e-4)
+
+
+def test_precision_made_of_a_sigmoid_answers_by_its_logits(data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", "scores = Sigmoid (z)"])
+    bundle = packed(save(model), data, tmp_path / "bundle", "--precision", "fp16")
+    half = onnx.load_from_string(bundle.read(bundle.manifest.graphs["fp16"].forward))
+    assert not {"Sigmoid", "Max"} & {node.op_type for node in half.graph.node}
+    np.testing.assert_allclose(session_of(bundle).logits(X), network(torch.from_numpy(X)), atol=0.02)
 
 
 def test_ties_of_a_saturated_end_are_said(data: Path, save: Any, tmp_path: Path) -> None:
-    model = saturated("Sigmoid", 1000.0)
-    np.savez(data, x=X[agreeing(model)], y=LABELS[agreeing(model)])
+    bundle = packed(save(saturated("Sigmoid", 1000.0)), data, tmp_path / "bundle")
+    assert bundle.manifest.packed is not None
+    assert "saturated" in " ".join(bundle.manifest.packed.changes)
+
+
+def test_softmax_that_is_cast_to_integers_is_not_cut(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [*BODY, "z = Add (m, b2)", "p = Softmax <axis=1> (z)", "i = Cast <to=7> (p)", "scores = Cast <to=1> (i)"]
+    result = command("pack", save(plain(nodes)), "--data", data, "--out", tmp_path / "bundle")
+    assert "cut off" not in result.output
+
+
+def test_softmax_written_out_without_its_maximum_stays(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = ["e = Exp (z)", "s = ReduceSum <keepdims=1> (e, one)", "scores = Div (e, s)"]
+    model = plain([*BODY, "z = Add (m, b2)", *nodes], constants={**WEIGHTS, **AT_THE_END})
     bundle = packed(save(model), data, tmp_path / "bundle")
     assert bundle.manifest.packed is not None
-    assert "saturated" in bundle.manifest.packed.changes[-1]
+    assert "probabilities" in bundle.manifest.packed.changes[-1]
+    assert "cut off" not in " ".join(bundle.manifest.packed.changes)
+
+
+QUANTISED = {
+    "Softmax": ["p = Softmax <axis=1> (z)", "q = QuantizeLinear (p, e, n)", "scores = DequantizeLinear (q, e, n)"],
+    "Sigmoid": ["p = Sigmoid (z)", "q = QuantizeLinear (p, e, n)", "scores = DequantizeLinear (q, e, n)"],
+    "QLinearSoftmax": [
+        "q = QuantizeLinear (z, t, m8)",
+        "p = com.microsoft.QLinearSoftmax <axis=-1, opset=13> (q, t, m8, e, n)",
+        "scores = DequantizeLinear (p, e, n)",
+    ],
+}
+
+
+@pytest.mark.parametrize("end", QUANTISED)
+def test_quantised_end_is_refused_by_its_name(end: str, data: Path, save: Any, tmp_path: Path) -> None:
+    steps = {"e": np.float32(1 / 256), "n": np.uint8(0), "t": np.float32(1 / 16), "m8": np.uint8(128)}
+    model = plain([*BODY, "z = Add (m, b2)", *QUANTISED[end]], constants={**WEIGHTS, **steps})
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert f"ends in a quantised {end.removeprefix('QLinear')}" in result.stderr
+    assert "quantise the model without" in result.stderr
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE])
+def test_sigmoid_of_other_ties_than_in_float32_is_refused(kind: int, data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain([*BODY, "z = Add (m, b2)", f"d = Cast <to={kind}> (z)", "scores = Sigmoid (d)"])
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
+    assert (result.exit_code, "ends in a Sigmoid in float" in result.stderr) == (3, True), result.output
 
 
 @pytest.mark.parametrize(
