@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 ONE_STEP = "fgsm"
 """The attack of a single step: what stands it may fall to the second."""
 
-WEAK_EVIDENCE = frozenset({"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance"})
+WEAK_EVIDENCE = frozenset(
+    {"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance", "repeated-images"}
+)
 """Checks that keep a gate from passing and not from failing: what is missing could only break more images, and no more
 stand an attack than are right without one."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from runtime.attacks import any_bounded
 from runtime.checks.claim import WEAK_EVIDENCE, check_claim
 from runtime.checks.clean import check_clean
+from runtime.checks.copies import check_copies
 from runtime.checks.power import what_hides
 from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
@@ -53,6 +54,7 @@ def build_report(
             accepts_blind_evidence=request.accept_blind_evidence,
         ),
         check_clean(request, evidence.label, evidence.correct),
+        check_copies(request, evidence.pixels),
         *check_claim(request),
     )
     found = tuple(
