@@ -74,9 +74,11 @@ def _share(power: Power) -> float:
 
 
 def what_hides(evidence: Evidence, *, searched: int, broken: int = 0, test: GradientTest | None = None) -> Hidden:
-    """Return what of the robust accuracy the blind control broke, or may hide from every check at 95 %.
+    """Return what of the robust accuracy the blind control may break, or may hide from every check, at 95 %.
 
-    Where Square itself searched every image, what the control broke is all.
+    The control broke a part of a sample, and may break more of all: the one-sided upper end of Clopper and Pearson
+    (1934) counts, the smallest share at which more than these would have fallen. Where Square itself searched every
+    image, that is all, and nothing where the control broke none.
 
     Args:
         evidence: what the attacks left.
@@ -86,12 +88,13 @@ def what_hides(evidence: Evidence, *, searched: int, broken: int = 0, test: Grad
 
     """
     standing = float(evidence.robust.mean())
-    fell = standing * broken / searched if searched else 0.0
+    fell = standing * smallest_seen(broken + 1, searched) if broken else 0.0
     power = weakest(power_of_search(searched), powers_of_tests(test))
     missed = 0.0 if BLIND in evidence.fell else standing * power.share
     if fell >= missed:
         what = "judge by aa, which finds more" if BLIND in evidence.fell else EVERY_IMAGE
-        return Hidden(fell, f"{points(fell)} of what the attacks left fell to {CONTROL} on a sample: {what}")
+        found = f"{CONTROL} broke {broken} of {searched} images that stood"
+        return Hidden(fell, f"up to {points(fell)} may fall to it: {found}; {what}")
     smallest = (
         f"{power.check} looked at {power.n} images that stood, and would have seen a fault of {percent(power.share)}"
     )

@@ -1,16 +1,20 @@
 """What of a robust accuracy may hide from the checks, by the smallest fault that each of them would have seen."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import binom
 
 from runtime.checks.power import Power, power_of_search, powers_of_tests, weakest, what_hides
 from runtime.images.image_set import ImageSet
 from runtime.records.report import GradientTest
 from runtime.spec import Gate
-from runtime.statistics import decide, wilson
+from runtime.statistics import Hidden, decide, wilson
 from runtime.suite.evidence import Evidence
+from runtime.verdict.case import SEARCHED, SEARCHED_SHARE
 
 
 def stood(share, n=1000, **fell):
@@ -29,15 +33,52 @@ def test_the_fewer_images_are_searched_the_more_may_hide(searched, points):
     assert 100 * what_hides(stood(0.8), searched=searched).points == pytest.approx(points, abs=0.1)
 
 
-def test_what_blind_searches_broke_is_taken_off_whatever_else_may_hide():
-    assert what_hides(stood(0.8), searched=64, broken=32).points == pytest.approx(0.4)
-    assert what_hides(stood(0.8), searched=64, broken=1) == what_hides(stood(0.8), searched=64)
+def clopper_pearson(broken, n):
+    """The one-sided upper end at 95 %, by its definition: the share at which so few or fewer fall once in twenty."""
+    return brentq(lambda share: binom.cdf(broken, n, share) - 0.05, 1e-9, 1 - 1e-9)
+
+
+def test_the_most_that_blind_searches_can_break_is_taken_off_whatever_else_may_hide():
+    assert what_hides(stood(0.8), searched=64, broken=32).points == pytest.approx(0.8 * clopper_pearson(32, 64))
+    assert what_hides(stood(0.8), searched=64, broken=64).points == pytest.approx(0.8)
+    for seen_anyway in (1, 2):
+        assert (
+            what_hides(stood(0.8), searched=64, broken=seen_anyway).points == what_hides(stood(0.8), searched=64).points
+        )
 
 
 def test_where_square_searched_every_image_only_what_fell_is_taken_off():
     square = stood(0.8, square=np.zeros(1000, bool))
-    assert what_hides(square, searched=64, broken=32).points == pytest.approx(0.4)
+    for broken in (1, 32):
+        points = what_hides(square, searched=64, broken=broken).points
+        assert points == pytest.approx(0.8 * clopper_pearson(broken, 64))
     assert what_hides(square, searched=64).points == what_hides(square, searched=0).points == 0
+
+
+TRUTHS = {
+    "the control breaks nothing": (1000, 0.5, 0.0, False),
+    "one in fifty": (1000, 0.5, 0.02, False),
+    "one in five": (1000, 0.5, 0.2, False),
+    "one in five of many": (10_000, 0.5, 0.2, False),
+    "half of what nearly all withstand": (1000, 0.95, 0.5, False),
+    "one in two hundred, after Square": (10_000, 0.5, 0.005, True),
+    "one in twenty, after Square": (1000, 0.7, 0.05, True),
+}
+
+
+@pytest.mark.parametrize(("n", "standing", "falls", "square"), TRUTHS.values(), ids=TRUTHS)
+def test_a_gate_just_above_the_truth_passes_at_most_once_in_twenty_times(n, standing, falls, square):
+    """What stands is drawn, and what the control breaks of a sample of it; the truth is what it would leave of all."""
+    random, passed, runs = np.random.default_rng(0), 0, 2000
+    gate = Gate(fail_under=standing * (1 - falls) + 1e-9)
+    searched = round(max(SEARCHED, SEARCHED_SHARE * n) * standing)
+    everything = stood(1.0, 10, **({"square": None} if square else {}))
+    share = cache(lambda broken: what_hides(everything, searched=searched, broken=broken).points)
+    for _ in range(runs):
+        stands, broken = random.binomial(n, standing), random.binomial(searched, falls)
+        hidden = Hidden(share(broken) * stands / n, "something may hide")
+        passed += decide(gate, wilson(stands, n), None, hidden=hidden).verdict == "passed"
+    assert passed <= 0.05 * runs
 
 
 def test_a_fault_hides_as_far_as_the_better_of_its_test_and_the_search_lets_it():
@@ -81,17 +122,18 @@ def test_what_may_hide_names_the_check_its_power_and_what_to_do():
 
 
 JUDGED = {
-    "a thousand images, a gate some points under": (1000, 0.45, 0.38, "passed"),
-    "a thousand images, a gate at the low end": (1000, 0.45, 0.41, "inconclusive"),
-    "sixty images, a gate near the figure": (60, 0.58, 0.40, "inconclusive"),
-    "sixty images, a gate far under it": (60, 0.58, 0.20, "passed"),
+    "a thousand images, a gate some points under": (1000, 0.45, 0.38, 0, "passed"),
+    "a thousand images, of which the control breaks a few": (1000, 0.45, 0.38, 2, "passed"),
+    "a thousand images, a gate at the low end": (1000, 0.45, 0.41, 0, "inconclusive"),
+    "sixty images, a gate near the figure": (60, 0.58, 0.40, 0, "inconclusive"),
+    "sixty images, a gate far under it": (60, 0.58, 0.20, 0, "passed"),
 }
 
 
-@pytest.mark.parametrize(("n", "robust", "gate", "verdict"), JUDGED.values(), ids=JUDGED)
-def test_a_gate_passes_where_the_low_end_less_what_may_hide_reaches_it(n, robust, gate, verdict):
+@pytest.mark.parametrize(("n", "robust", "gate", "broken", "verdict"), JUDGED.values(), ids=JUDGED)
+def test_a_gate_passes_where_the_low_end_less_what_may_hide_reaches_it(n, robust, gate, broken, verdict):
     searched, asked = (round(min(n, most) * robust) for most in (160, 256))
-    hidden = what_hides(stood(robust, n), searched=searched, test=held(asked, asked))
+    hidden = what_hides(stood(robust, n), searched=searched, broken=broken, test=held(asked, asked))
     decision = decide(Gate(fail_under=gate), wilson(round(robust * n), n), None, hidden=hidden)
     assert decision.verdict == verdict
     if verdict == "inconclusive":
