@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from runtime.attacks import CASCADES, DEFAULT, any_bounded
 from runtime.records.report import CheckResult
 from runtime.spec import Gate
@@ -39,6 +41,9 @@ def _claimed_threat(request: Request) -> CheckResult:
         state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
     elif request.threat_model.eps == 0:
         state, message = "found", "eps is 0: no image was changed"
+    elif not moves_pixels(request.threat_model.eps):
+        eps = radius(request.threat_model.eps)
+        state, message = "found", f"eps is {eps}, which is lost in float32: no white pixel was changed"
     else:
         state, message = "quiet", f"the run covers the claimed eps of {radius(request.claim.threat_model.eps)}"
     return CheckResult(
@@ -48,6 +53,11 @@ def _claimed_threat(request: Request) -> CheckResult:
         message=message,
         hint="leave out --eps, --attacks and --n to judge the claim; --no-gate to measure something else",
     )
+
+
+def moves_pixels(eps: float) -> bool:
+    """Return whether a step of eps moves every pixel in float32: from 1 down as well, where numbers lie 2^-24 apart."""
+    return bool(np.float32(1) - np.float32(eps) < 1)
 
 
 def _weaker_threat(request: Request, claim: Claim) -> list[str]:

@@ -87,7 +87,8 @@ class CompletedOptions(Frozen):
     expect_clean: Annotated[
         Fraction | None,
         Option(
-            f"Clean accuracy that these images should give at least, as 76%; a gate needs it to pass.{FROM_BUNDLE}",
+            "Least clean accuracy expected of these images, as 76%; below it no gate passes. A bundle's own images are "
+            f"expected to give no less than its training measured.{FROM_BUNDLE}",
             expects=FRACTION,
         ),
     ] = None
