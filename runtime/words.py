@@ -54,8 +54,9 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def radius(eps: float) -> str:
-    """Write a radius on the scale of bytes: 8/255, 2.5/255."""
-    return f"{round(255 * eps, 2):g}/255"
+    """Write a radius on the scale of bytes: 8/255, 2.5/255; one that is not 0 never as 0."""
+    rounded = round(255 * eps, 2)
+    return f"{rounded:g}/255" if rounded or not eps else f"{255 * eps:.2g}/255"
 
 
 def duration(seconds: float) -> str:

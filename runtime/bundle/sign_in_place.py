@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.bundle.manifest import SIGNATURE
+from runtime.bundle.manifest import SIGNATURE, Manifest
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import Trust, fingerprint, named_key, sign
 from runtime.errors import BadSignature
@@ -19,9 +19,10 @@ LEFTOVER = f".{SIGNATURE}.*"
 """What a power cut may leave of a signature (`files.write_atomic`), for which the bundle would be refused."""
 
 
-def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None = None) -> None:
-    """Sign a bundle that is whole. What is signed are the bytes that were checked, whatever becomes of the files.
+def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None = None) -> Manifest:
+    """Sign a bundle that is whole, and return its manifest.
 
+    What is signed are the bytes that were checked, whatever becomes of the files.
     Nothing that a signature holds for is signed unseen: a bundle that carries one is signed anew only if it holds.
 
     Args:
@@ -41,6 +42,7 @@ def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None 
     _refuse_signed(bundle, key, trust)
     digests = {name: copy.sha256 for name, copy in bundle.contents.items() if name != SIGNATURE}
     write_atomic(path / SIGNATURE, sign(bundle.manifest.name, digests, key))
+    return bundle.manifest
 
 
 def _refuse_signed(bundle: Bundle, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:

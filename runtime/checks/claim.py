@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from runtime.attacks import CASCADES, DEFAULT, any_bounded
 from runtime.records.report import CheckResult
 from runtime.spec import Gate
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 ONE_STEP = "fgsm"
 """The attack of a single step: what stands it may fall to the second."""
 
-WEAK_EVIDENCE = frozenset({"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance"})
+WEAK_EVIDENCE = frozenset(
+    {"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance", "repeated-images"}
+)
 """Checks that keep a gate from passing and not from failing: what is missing could only break more images, and no more
 stand an attack than are right without one."""
 
@@ -37,6 +41,9 @@ def _claimed_threat(request: Request) -> CheckResult:
         state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
     elif request.threat_model.eps == 0:
         state, message = "found", "eps is 0: no image was changed"
+    elif not moves_pixels(request.threat_model.eps):
+        eps = radius(request.threat_model.eps)
+        state, message = "found", f"eps is {eps}, which is lost in float32: no white pixel was changed"
     else:
         state, message = "quiet", f"the run covers the claimed eps of {radius(request.claim.threat_model.eps)}"
     return CheckResult(
@@ -46,6 +53,11 @@ def _claimed_threat(request: Request) -> CheckResult:
         message=message,
         hint="leave out --eps, --attacks and --n to judge the claim; --no-gate to measure something else",
     )
+
+
+def moves_pixels(eps: float) -> bool:
+    """Return whether a step of eps moves every pixel in float32: from 1 down as well, where numbers lie 2^-24 apart."""
+    return bool(np.float32(1) - np.float32(eps) < 1)
 
 
 def _weaker_threat(request: Request, claim: Claim) -> list[str]:

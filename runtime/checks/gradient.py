@@ -110,8 +110,12 @@ def enough_images(facts: Facts) -> Seen:
     if test is None:
         return _no_gradient()
     coarsest = max(powers_of_tests(test), key=lambda power: power.share)
-    words = f"{coarsest.check} looked at {coarsest.n} images that stood: {_power(test, coarsest.check)}"
-    return seen(coarsest.share > (COARSEST_OF_A_SURROGATE if test.surrogate else COARSEST), words)
+    allowed = COARSEST_OF_A_SURROGATE if test.surrogate else COARSEST
+    if coarsest.share <= allowed:
+        words = f"{coarsest.check} looked at {coarsest.n} images that stood: {_power(test, coarsest.check)}"
+        return Seen("quiet", words)
+    missed = f"could have missed a lie on up to {percent(coarsest.share)} of them; a gate allows {percent(allowed, 0)}"
+    return Seen("found", f"too few images: {coarsest.check} looked at {coarsest.n} that stood and {missed}")
 
 
 def agreement(facts: Facts) -> Seen:

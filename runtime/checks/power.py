@@ -10,15 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.statistics import Hidden, fewest_beyond, smallest_seen
-from runtime.suite.plan import BLIND
 from runtime.suite.scrutiny import most_tolerated, most_unrelated
 from runtime.words import percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runtime.records.report import GradientTest
-    from runtime.suite.evidence import Evidence
+    from runtime.records.report import GradientTest, Searched
 
 BY_CHANCE, LEVEL = 0.005, 0.01
 """Honest networks lose no image to a blind search alone; more than this share explains, at LEVEL, is a finding."""
@@ -73,25 +71,31 @@ def _share(power: Power) -> float:
     return power.share
 
 
-def what_hides(evidence: Evidence, *, searched: int, broken: int = 0, test: GradientTest | None = None) -> Hidden:
-    """Return what of the robust accuracy the blind control broke, or may hide from every check at 95 %.
+def what_hides(
+    standing: float, control: Searched | None, test: GradientTest | None = None, *, by_square: bool = False
+) -> Hidden:
+    """Return what of the robust accuracy the blind control may break, or may hide from every check, at 95 %.
 
-    Where Square itself searched every image, what the control broke is all.
+    The control broke a part of a sample, and may break more of all: the one-sided upper end of Clopper and Pearson
+    (1934) counts, the smallest share at which more than these would have fallen. Where Square itself searched every
+    image, that is all, and nothing where the control broke none.
 
     Args:
-        evidence: what the attacks left.
-        searched: standing images that the control searched.
-        broken: how many of them it broke, whether gradients from another start break them too or not.
-        test: of the gradient, where it is known yet.
+        standing: robust accuracy, what the attacks left.
+        control: how many standing images it searched, and broke, whether gradients from another start break them too or
+            not; None where it did not run.
+        test: of the gradient, where it was asked.
+        by_square: whether Square is one of the attacks.
 
     """
-    standing = float(evidence.robust.mean())
-    fell = standing * broken / searched if searched else 0.0
+    searched, broken = (control.n, control.broken) if control else (0, 0)
+    fell = standing * smallest_seen(broken + 1, searched) if broken else 0.0
     power = weakest(power_of_search(searched), powers_of_tests(test))
-    missed = 0.0 if BLIND in evidence.fell else standing * power.share
+    missed = 0.0 if by_square else standing * power.share
     if fell >= missed:
-        what = "judge by aa, which finds more" if BLIND in evidence.fell else EVERY_IMAGE
-        return Hidden(fell, f"{points(fell)} of what the attacks left fell to {CONTROL} on a sample: {what}")
+        what = "judge by aa, which finds more" if by_square else EVERY_IMAGE
+        found = f"{CONTROL} broke {broken} of {searched} images that stood"
+        return Hidden(fell, f"up to {points(fell)} may fall to it: {found}; {what}")
     smallest = (
         f"{power.check} looked at {power.n} images that stood, and would have seen a fault of {percent(power.share)}"
     )

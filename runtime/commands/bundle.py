@@ -14,7 +14,14 @@ from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.sign_in_place import sign_in_place
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import allow_rollback_option, needed_key_option, state_option, trust_option, written
+from runtime.commands.trust_options import (
+    allow_rollback_option,
+    needed_key_option,
+    state_option,
+    trust_before_option,
+    trust_option,
+    written,
+)
 from runtime.words import percent, radius
 
 if TYPE_CHECKING:
@@ -43,14 +50,16 @@ def new(out: Path) -> None:
 @click.command()
 @bundle_argument
 @needed_key_option
-@trust_option
+@trust_before_option
 def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
-    """Sign a bundle that is there, in place.
+    """Sign an existing bundle in place.
 
-    Only a whole bundle is signed, and only its signature.json is written: version and manifest stay. One that another
-    key has signed needs --trust: its signature is checked before the new one takes its place.
+    Prints what the bundle claims, which the signature then stands for. Only a whole bundle is signed, and only its
+    signature.json is written: version and manifest stay. One that another key has signed needs --trust: its signature
+    is checked before the new one takes its place.
     """
-    sign_in_place(bundle, key, trust)
+    for line in _claimed(sign_in_place(bundle, key, trust)):
+        click.echo(line)
     click.echo(written(bundle, key))
 
 
@@ -89,19 +98,24 @@ def authenticity(bundle: Bundle) -> str:
     return "not authenticated: " + ("no --trust given" if SIGNATURE in bundle.contents else "it is not signed")
 
 
-def _described(manifest: Manifest) -> Iterator[str]:
-    image, threat, gate = manifest.input, manifest.threat_model, manifest.gate
+def _claimed(manifest: Manifest) -> Iterator[str]:
+    threat, gate = manifest.threat_model, manifest.gate
     yield f"{manifest.name} version {manifest.version}, made {manifest.created}"
-    yield f"input: {image.channels} x {image.height} x {image.width}; {len(manifest.classes)} classes"
     yield f"threat model: {threat.norm}, eps {radius(threat.eps)}"
     asked = [f"{name.replace('_', '-')} {percent(value)}" for name, value in gate if value is not None]
     yield f"gate: {', '.join(asked) or 'none'}"
+    yield f"evaluation: {manifest.evaluation.n} images of {manifest.evaluation.name}"
+
+
+def _described(manifest: Manifest) -> Iterator[str]:
+    image = manifest.input
+    yield from _claimed(manifest)
+    yield f"input: {image.channels} x {image.height} x {image.width}; {len(manifest.classes)} classes"
     for name, graph in manifest.graphs.items():
         size = manifest.files[graph.forward].size / 1e6
         gradient = "with" if graph.gradient else "without"
         ships = ", ships" if name == manifest.ships else ""
         yield f"{name}: opset {graph.opset}, {size:.2f} MB, {gradient} gradient graph{ships}"
-    yield f"evaluation: {manifest.evaluation.n} images of {manifest.evaluation.name}"
     if manifest.reference:
         reference = manifest.reference
         reached = f"clean {percent(reference.clean)}, PGD {percent(reference.pgd)}"

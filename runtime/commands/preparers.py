@@ -122,7 +122,7 @@ class ModelOptions(Frozen):
         AfterValidator(_positive),
         Option("What to divide each channel by before the model, as .25,.24,.26.", write=_with_commas),
     ] = ()
-    bgr: Annotated[bool, Option("The model takes blue first; --mean and --std are of red first all the same.")] = False
+    bgr: Annotated[bool, Option("The model takes BGR. Give --mean and --std in RGB order.")] = False
     output: Annotated[
         Text | None,
         Option("The model's output with a number for each class.  [default: the only one that can be]", type=str),

@@ -41,11 +41,11 @@ version_option = click.option(
     show_default=True,
     help="Version of the bundle; devices refuse a lower one.",
 )
-trust_option = click.option(
-    "--trust",
-    type=_PEM,
-    callback=_load_trust,
-    help="Public key (PEM) that must have signed the bundle.  [default: digests alone are checked]",
+_trust_option = partial(click.option, "--trust", type=_PEM, callback=_load_trust)
+_SIGNED = "Public key (PEM) that must have signed the bundle."
+trust_option = _trust_option(help=f"{_SIGNED}  [default: digests alone are checked]")
+trust_before_option = _trust_option(
+    help=f"{_SIGNED}  [default: digests alone are checked, which refuses a bundle signed with another key]"
 )
 state_option = click.option(
     "--state",

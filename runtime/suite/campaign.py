@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
-from runtime.suite.outcome import Outcome
+from runtime.suite.outcome import Held, Outcome
 from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
 from runtime.suite.units import Target, agree, classify, measure, repeat, search
@@ -52,7 +52,7 @@ def run_suite(
     ledger: Ledger | None = None,
     blocks: Sequence[Any] | None = None,
     sample: Any = None,
-    decided: Callable[[Evidence, Any], bool] = lambda evidence, judged: False,
+    decided: Callable[[Evidence, Any, Callable[[], Held]], bool] = lambda evidence, judged, held: False,
     lattice: bool = False,
     searched: Any = None,
     part: bool = False,
@@ -70,7 +70,8 @@ def run_suite(
         blocks: indices of the images; each block goes through all attacks before the next. None: one block of all.
         sample: indices of at most SAMPLE images that are asked more than the attacks ask; of them, those judged
             are. None: the first.
-        decided: told of the evidence and the indices judged after every block; True ends the run.
+        decided: told of the evidence and the indices judged after every block; True ends the run. It may ask for what
+            else a verdict hangs on, once all of `sample` and `searched` are judged: what follows changes nothing there.
         lattice: judge the points found on the uint8 lattice too.
         searched: where a verdict hangs on it, indices of images: those that stand go through the blind control.
             None: it does not run.
@@ -89,35 +90,42 @@ def run_suite(
     campaign = Campaign(
         target, evidence, eps, seed, progress, NoJournal() if ledger is None else ledger, lattice=lattice
     )
+    scrutiny = Scrutiny(campaign.units, evidence, eps, seed, gradients)
+    stepped = target.session.card().facts.stepped
     rows: list[tuple[AttackRow, ...]] = []
     judged = order[:0]
+
+    @cache
+    def held() -> Held:
+        if not plan.searches_by_gradient:
+            return Held()
+        test = scrutiny.gradient_test(np.intersect1d(sample, judged), surrogate=stepped)
+        if searched is None:
+            return Held(test)
+        control, left = scrutiny.blind_control(np.intersect1d(searched, judged))
+        return Held(test, control, scrutiny.smoothed_control(left) if part or doubtful(test) else None)
+
     for number, block in enumerate(blocks):
         within = replace(campaign, prefix=f"{number}-" if len(blocks) > 1 else "")
         within.classify(block)
         rows.append(within.run(planned, block))
         judged = np.concatenate([judged, block])
-        if decided(evidence, judged):
+        if decided(evidence, judged, held):
             break
     index = np.sort(judged)
     outcome = Outcome(evidence.rows(index), add_rows(rows, len(index)))
     sample = np.intersect1d(sample, index)
-    searched = None if searched is None else np.intersect1d(searched, index)
     if not planned or not len(sample):
         return outcome
     outcome = replace(outcome, probe=campaign.probe(sample))
-    scrutiny = Scrutiny(campaign.units, evidence, eps, seed, gradients)
     if target.plain is not None:
         outcome = replace(outcome, fusion=scrutiny.fusion(sample))
     if not plan.searches_by_gradient:
         return outcome
-    stepped, bounded = target.session.card().facts.stepped, [row for row in outcome.attacks if any_bounded([row.name])]
-    test = scrutiny.gradient_test(sample, surrogate=stepped)
-    control = smoothed = None
-    if searched is not None:
-        control, left = scrutiny.blind_control(searched)
-        smoothed = scrutiny.smoothed_control(left) if part or doubtful(test) else None
+    bounded = [row for row in outcome.attacks if any_bounded([row.name])]
     outcome = replace(
         outcome,
+        **held()._asdict(),
         eps_curve=tuple(
             campaign.curve_point(sample, multiple * eps, gradients, f"curve-{number}-")
             for number, multiple in enumerate(CURVE)
@@ -125,10 +133,7 @@ def run_suite(
         far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients, "far-"),
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
-        gradient_test=test,
         square_alone=scrutiny.square_alone(bounded),
-        blind_control=control,
-        smoothed_control=smoothed,
     )
     return outcome if part else outcome.settled
 

@@ -18,9 +18,12 @@ WRONG_BEFORE = -2
 UNSEEN = -3
 """Values of Evidence.broken_by other than a row of the report's attacks; the last never leaves a run."""
 
+UNKNOWN = -1
+"""Value of Evidence.pixels in shards of an earlier version, which recorded none."""
+
 KEPT = ("index", "label", "clean_prediction", "broken_by", "adversarial_prediction", "linf", "margin")
 """The arrays of evidence.npz, besides `adversarial`."""
-PER_IMAGE = (*KEPT, "lattice")
+PER_IMAGE = (*KEPT, "lattice", "pixels")
 BY_NAME = ("fell", "blind")
 """Dictionaries of flags; in the evidence of a shard, arrays named as `fell.pgd`."""
 
@@ -40,6 +43,7 @@ class Evidence:
         linf: float64 [N], distance of that point from the clean image.
         margin: float32 [N], max_{j != y} z_j - z_y there.
         lattice: bool [N], every point found stands when it is rounded to the uint8 lattice, so far.
+        pixels: int64 [N], digest of the image's pixels, which its copies share.
         kept: int64 [M], indices of the images whose worst point is kept, rising.
         adversarial: float32 [M, C, H, W], those points.
         fell: by attack (`AttackRow.label`), bool [N]: the images that it broke, whatever others did.
@@ -55,6 +59,7 @@ class Evidence:
     linf: Any
     margin: Any
     lattice: Any
+    pixels: Any
     kept: Any
     adversarial: Any
     fell: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +79,7 @@ class Evidence:
             linf=np.zeros(n),
             margin=np.zeros(n, np.float32),
             lattice=np.zeros(n, bool),
+            pixels=images.pixels,
             kept=kept,
             adversarial=images.as_float(kept),
         )
@@ -121,6 +127,7 @@ class Evidence:
             what, dot, key = name.partition(".")
             if dot and what in flags:
                 flags[what][key] = array
+        arrays = {"pixels": np.full_like(arrays["index"], UNKNOWN), **arrays}
         return cls(**{name: arrays[name] for name in (*PER_IMAGE, "kept", "adversarial")}, **flags)
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.suite.scrutiny import doubtful
 from runtime.suite.totals import add_control
@@ -11,6 +11,14 @@ from runtime.suite.totals import add_control
 if TYPE_CHECKING:
     from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
     from runtime.suite.evidence import Evidence
+
+
+class Held(NamedTuple):
+    """How the gradient was held to the artifact: fields of Outcome on which it hangs how much a pass allows for."""
+
+    gradient_test: GradientTest | None = None
+    blind_control: Searched | None = None
+    smoothed_control: Searched | None = None
 
 
 @dataclass(frozen=True)

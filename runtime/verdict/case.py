@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.attacks.noise import shuffled
-from runtime.checks.power import what_hides
 from runtime.errors import BadData
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
@@ -20,10 +19,11 @@ from runtime.spec import PARENT, Gate
 from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
+from runtime.suite.outcome import Outcome
 from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
 from runtime.terminal.log import log
-from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy
+from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, hidden_in
 from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.paired import (
@@ -38,12 +38,14 @@ from runtime.verdict.subject import Subject, resolve
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.images.image_set import ImageSet
     from runtime.records.report import Paired, Report
     from runtime.records.request import Request
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
-    from runtime.suite.outcome import Outcome
+    from runtime.suite.outcome import Held
     from runtime.suite.plan import Plan
     from runtime.terminal.progress import Progress
 
@@ -159,7 +161,7 @@ class Case:
                 ledger=ledger,
                 blocks=growing(order) if early else [order],
                 sample=np.intersect1d(self.sample, order),
-                decided=self._decided if early else lambda evidence, judged: False,
+                decided=self._decided if early else lambda evidence, judged, held: False,
                 lattice=request.lattice is not None,
                 searched=None if request.gate == Gate() else np.intersect1d(self.searched, order),
                 part=request.shard is not None,
@@ -178,15 +180,17 @@ class Case:
         report = build_report(findings.circumstances, self.request, findings.outcome, findings.paired, judged)
         return Run(report, findings.outcome.evidence, findings.gallery)
 
-    def _decided(self, evidence: Evidence, judged: Any) -> bool:
+    def _decided(self, evidence: Evidence, judged: Any, held: Callable[[], Held]) -> bool:
         seen = evidence.rows(np.sort(judged))
         if self.reference and not len(match_images(seen, self.reference).index):
             return False  # there is no comparison yet, which is not to say that none was asked for
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
-        hidden = what_hides(seen, searched=int(evidence.robust[self.searched].sum()))
         robust = estimate_accuracy(seen, seen.robust, judged)
-        verdict = decide_verdict(self.request, robust, compared, hidden=hidden).verdict
-        return verdict == "failed" or (verdict == "passed" and len(judged) >= min(SAMPLE, len(self.order)))
+        decide = partial(decide_verdict, self.request, robust, compared)
+        if (verdict := decide().verdict) != "passed" or len(judged) < min(SAMPLE, len(self.order)):
+            return verdict == "failed"
+        found = Outcome(seen, (), **held()._asdict()).settled
+        return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

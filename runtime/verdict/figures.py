@@ -9,18 +9,20 @@ import numpy as np
 from runtime.attacks import any_bounded
 from runtime.checks.claim import WEAK_EVIDENCE, check_claim
 from runtime.checks.clean import check_clean
+from runtime.checks.copies import check_copies
 from runtime.checks.power import what_hides
 from runtime.checks.table import check
 from runtime.records.report import Accuracy, ClassRow, Clean, Finding, Report, Sequential
 from runtime.spec import DataRecord, Gate
 from runtime.statistics import NOTHING, decide, wilson
 from runtime.suite.outcome import COUNTS
+from runtime.suite.plan import BLIND
 from runtime.verdict import sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from runtime.records.report import Circumstances, Paired
+    from runtime.records.report import Circumstances, GradientTest, Paired, Searched
     from runtime.records.request import Request
     from runtime.statistics import Decision, Hidden
     from runtime.suite.evidence import Evidence
@@ -53,6 +55,7 @@ def build_report(
             accepts_blind_evidence=request.accept_blind_evidence,
         ),
         check_clean(request, evidence.label, evidence.correct),
+        check_copies(request, evidence.pixels),
         *check_claim(request),
     )
     found = tuple(
@@ -60,13 +63,7 @@ def build_report(
         for each in checks
         if each.state == "found"
     )
-    control = outcome.blind_control
-    hidden = what_hides(
-        evidence,
-        searched=control.n if control else 0,
-        broken=control.broken if control else 0,
-        test=outcome.gradient_test,
-    )
+    hidden = hidden_in(robust, evidence.fell, outcome.blind_control, outcome.gradient_test)
     decision = decide_verdict(request, robust, paired, found, hidden=hidden)
     return Report(
         verdict=decision.verdict,
@@ -84,7 +81,7 @@ def build_report(
         lattice=estimate_accuracy(evidence, evidence.lattice, order) if request.lattice and within else None,
         sequential=None
         if order is None
-        else stopping_record(decide_verdict(request, robust, paired, hidden=hidden), n, request.n),
+        else stopping_record(decide_verdict(request, robust, paired, hidden=hidden), decision, n, request.n),
         per_class=per_class(evidence, circumstances.classes),
         confusion=confusion(evidence, len(circumstances.classes)),
         eps_curve=outcome.eps_curve,
@@ -120,6 +117,13 @@ def decide_verdict(
     )
 
 
+def hidden_in(
+    robust: Accuracy | None, attacks: Iterable[str], control: Searched | None, test: GradientTest | None
+) -> Hidden:
+    """Return what may hide in a robust accuracy under attacks of these labels (`AttackRow.label`): see `what_hides`."""
+    return what_hides(robust.value, control, test, by_square=BLIND in attacks) if robust else NOTHING
+
+
 def estimate_accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
     """Return the fraction of images whose flag (bool [N]) is set; with `order` the interval holds at any stop."""
     n, count = len(flags), int(flags.sum())
@@ -129,11 +133,21 @@ def estimate_accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accu
     return Accuracy(value=count / n, ci95=sequential.interval(in_turn.astype(float)))
 
 
-def stopping_record(decision: Decision, judged: int, of: int) -> Sequential:
-    """Say how far a run went that stops when its gate is decided, and why no further."""
-    decided = decision.verdict != "inconclusive"
+def stopping_record(by_interval: Decision, decision: Decision, judged: int, of: int) -> Sequential:
+    """Say how far a run went that stops when its gate is decided, and why no further.
+
+    Args:
+        by_interval: what the run stops by.
+        decision: that of the run, which a check may block.
+        judged: images.
+        of: images that there are.
+
+    """
+    decided = by_interval.verdict != "inconclusive"
     if decided:
-        reason = f"stopped after {judged} of {of} images: the gate is decided"
+        blocked = decision.verdict == "inconclusive"
+        why = "the interval alone decides the gate; a check blocks it" if blocked else "the gate is decided"
+        reason = f"stopped after {judged} of {of} images: {why}"
     else:
         reason = f"all {of} images were judged and did not decide the gate: run it without --until-decided"
     return Sequential(alpha=sequential.ALPHA, judged=judged, of=of, decided=decided, reason=reason)

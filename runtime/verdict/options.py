@@ -22,7 +22,7 @@ from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
 GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
-FROM_BUNDLE = "  [default: from the bundle or the run]"
+OWN = "  [default: the artifact's own]"
 CLASSES = "Their names in the order of the logits: a file with one a line, or with commas, as ant,bee,cat."
 FRACTION = "a number from 0 to 1, like 8/255, 0.03 or 45%"
 
@@ -56,11 +56,9 @@ class CompletedOptions(Frozen):
         int | None, Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True)
     ] = None
     eps: Annotated[
-        Fraction | None, Option(f"L-infinity radius, as 8/255 or a float.{FROM_BUNDLE}", expects=FRACTION, always=True)
+        Fraction | None, Option(f"L-infinity radius, as 8/255 or a float.{OWN}", expects=FRACTION, always=True)
     ] = None
-    data: Annotated[
-        Text | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{FROM_BUNDLE}")
-    ] = None
+    data: Annotated[Text | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{OWN}")] = None
     layout: Annotated[
         Literal["nchw", "nhwc"] | None,
         Option("Where the .npz given by --data has its channels."),
@@ -69,11 +67,11 @@ class CompletedOptions(Frozen):
         Size | None,
         Option(
             "Resize the pictures of a folder to cover this size, then cut its middle out: 224, 96x128, or 256:224 to "
-            f"cut 224 of 256.{FROM_BUNDLE}",
+            f"cut 224 of 256.{OWN}",
             expects=SIZE,
         ),
     ] = None
-    classes: Annotated[Text | None, Option(f"{CLASSES}{FROM_BUNDLE}")] = None
+    classes: Annotated[Text | None, Option(f"{CLASSES}{OWN}")] = None
     data_root: Annotated[
         Path,
         Option(
@@ -81,13 +79,12 @@ class CompletedOptions(Frozen):
             type=click.Path(file_okay=False, path_type=Path),
         ),
     ] = DATA_ROOT
-    fail_under: Annotated[Fraction | None, Option(f"Least robust accuracy, as 45%.{FROM_BUNDLE}", expects=FRACTION)] = (
-        None
-    )
+    fail_under: Annotated[Fraction | None, Option(f"Least robust accuracy, as 45%.{OWN}", expects=FRACTION)] = None
     expect_clean: Annotated[
         Fraction | None,
         Option(
-            f"Clean accuracy that these images should give at least, as 76%; a gate needs it to pass.{FROM_BUNDLE}",
+            "Least clean accuracy expected of these images, as 76%; below it no gate passes. A bundle's own images are "
+            f"expected to give no less than its training measured.{OWN}",
             expects=FRACTION,
         ),
     ] = None
@@ -95,7 +92,7 @@ class CompletedOptions(Frozen):
         Fraction | None,
         Option(
             f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
-            f"judged first; of a model file by --against alone.{FROM_BUNDLE}",
+            f"judged first; of a model file by --against alone.{OWN}",
             expects=FRACTION,
         ),
     ] = None

@@ -125,9 +125,10 @@ def check_same(out: Path, request: Request) -> None:
     earlier = read_request(out)
     for name in request.unlike(earlier):
         was, now = (_in_words(getattr(each, name)) for each in (earlier, request))
+        packed = "the model, or how it was packed (--mean, --std, --bgr, --output), is another; "
         raise BadRun(
             f"the run in {out} was asked with {name} {was}, now with {now}",
-            hint="ask for the same, or begin in another --out",
+            hint=f"{packed if name.endswith('_sha256') else ''}ask for the same, or begin in another --out",
         )
 
 

@@ -86,7 +86,7 @@ def resolve(
 
     """
     card, threat_model = subject.session.card(), options.threat_model_or(subject.threat_model)
-    expected = subject.expected_clean if options.expect_clean is None else options.expect_clean
+    expected = expected_clean(subject, options)
     options = options.model_copy(update={"expect_clean": expected})
     return Request(
         **{name: getattr(options, name) for name in RecordedOptions.model_fields},
@@ -109,6 +109,14 @@ def resolve(
         claim=subject.claim,
         expect_clean=expected,
     )
+
+
+def expected_clean(subject: Subject, options: VerifyOptions) -> float | None:
+    """Return the least clean accuracy expected: what is asked, of the subject's own images no less than it expects."""
+    asked, own = options.expect_clean, subject.expected_clean
+    if asked is None or own is None:
+        return own if asked is None else asked
+    return asked if options.data else max(asked, own)
 
 
 def stated(options: VerifyOptions, threat_model: ThreatModel, gate: Gate, n: int) -> VerifyOptions:

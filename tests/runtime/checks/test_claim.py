@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from runtime.checks.claim import moves_pixels
 from runtime.spec import Gate, ThreatModel
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import verify
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject
+from runtime.words import radius
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS, SHAPE
@@ -68,6 +70,21 @@ def test_an_eps_of_zero_passes_no_gate_though_no_more_is_claimed(tmp_path, files
     bundle = write_bundle(tmp_path / "claims nothing", files, n=60, threat_model=ThreatModel(eps=0))
     code, verdict, found = judged(bundle, "--fail-under", "1%")
     assert (code, verdict, found["claimed-threat"]) == (5, "inconclusive", "eps is 0: no image was changed")
+
+
+@pytest.mark.parametrize("eps", [1e-9, 2.0**-25])
+def test_an_eps_that_moves_no_white_pixel_counts_as_none(tmp_path, files, eps):
+    bundle = write_bundle(tmp_path / "claims nothing", files, n=60, threat_model=ThreatModel(eps=0))
+    code, verdict, found = judged(bundle, "--fail-under", "1%", "--eps", eps)
+    words = f"eps is {radius(eps)}, which is lost in float32: no white pixel was changed"
+    assert (code, verdict, found["claimed-threat"]) == (5, "inconclusive", words)
+
+
+def test_the_least_eps_that_moves_every_pixel_is_no_zero():
+    eps = float(np.nextafter(np.float32(2**-25), np.float32(1)))
+    assert np.float32(1) - np.float32(eps) < 1
+    assert moves_pixels(eps)
+    assert not moves_pixels(0)
 
 
 def test_a_model_that_claims_nothing_is_judged_by_its_interval_and_what_the_checks_can_see(linear):

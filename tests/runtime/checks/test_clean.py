@@ -89,4 +89,16 @@ def test_a_bundle_expects_what_its_training_measured_unless_something_else_is_as
     code, report, check = judged(bundle)
     assert report["request"]["expect_clean"] == least_expected(0.995, 2000) == pytest.approx(0.941, abs=1e-3)
     assert (code, check["state"]) == (5, "found")
-    assert judged(bundle, "--expect-clean", "60%", out="asked")[0] == 0
+
+
+def test_of_a_bundles_own_images_the_larger_expectation_counts_and_of_others_what_is_asked(tmp_path, files, task):
+    reference = Reference(checkpoint="last", n=2000, clean=0.995, pgd=0.5)
+    bundle = write_bundle(tmp_path / "bundle", files, n=60, gate=Gate(fail_under=0.05), reference=reference)
+    code, report, check = judged(bundle, "--expect-clean", "0%", out="own")
+    assert (code, check["state"]) == (5, "found")
+    assert report["request"]["expect_clean"] == least_expected(0.995, 2000)
+    assert judged(bundle, "--expect-clean", "99%", out="more")[1]["request"]["expect_clean"] == 0.99
+    np.savez("other.npz", x=np.round(task[2] * 255).astype(np.uint8), y=task[3])
+    for asked, expected in ((["--expect-clean", "60%"], 0.6), ([], least_expected(0.995, 2000))):
+        report = judged(bundle, "--data", "other.npz", *asked, out=f"other {expected}")[1]
+        assert report["request"]["expect_clean"] == expected

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.checks.claim import WEAK_EVIDENCE
+from runtime.checks.power import powers_of_tests
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.records.report import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
@@ -11,6 +12,7 @@ from runtime.session import GraphFacts
 from runtime.suite.campaign import run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
+from runtime.words import percent
 from tests.fakes import LinearSession, artifact, planned
 
 N = 1000
@@ -256,6 +258,12 @@ def test_few_images_pass_no_gate(outcome, n, expected):
     results = {each.check: each for each in check(few, classes=3, artifact=artifact(), gated=True)}
     assert (results["enough-images"].state, results["enough-images"].blocking) == (expected, True)
     assert "enough-images" in WEAK_EVIDENCE  # a gate may fail all the same
+    if expected == "found":
+        (power,) = (power for power in powers_of_tests(few.gradient_test) if power.check == "gradient-holds")
+        assert results["enough-images"].message == (
+            f"too few images: gradient-holds looked at {n} that stood and could have missed a lie on up to "
+            f"{percent(power.share)} of them; a gate allows 50 %"
+        )
 
 
 @pytest.mark.parametrize(("lines", "expected"), [(12, "found"), (30, "quiet"), (0, "quiet")])

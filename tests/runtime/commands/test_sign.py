@@ -41,7 +41,13 @@ def test_a_signed_bundle_is_opened_under_trust_and_no_other_file_of_it_changed(b
     result = sign(bundle, keys)
     assert result.exit_code == 0, result.stderr
     (fingerprint,) = load_trust(keys / "ours" / "public.pem").keys
-    assert result.stdout == f"bundle: {bundle}, signed with key {fingerprint}\n"
+    assert result.stdout.splitlines() == [
+        f"tiny version 1, made {open_bundle(bundle).manifest.created}",
+        "threat model: linf, eps 2.55/255",
+        "gate: none",
+        "evaluation: 60 images of tiny/test",
+        f"bundle: {bundle}, signed with key {fingerprint}",
+    ]
     after = snapshot(bundle)
     assert after.pop("signature.json")
     assert after == before

@@ -59,6 +59,14 @@ def test_a_gate_that_fails_is_a_failure_and_one_that_is_open_an_error(made):
         assert (suite.failures, suite.errors) == ((1, 0) if kind is Failure else (0, 1))
 
 
+def test_a_gate_that_what_may_hide_leaves_open_is_an_error_as_the_verdict_says(made):
+    least = load_report(made / "run").robust_accuracy.ci95[0] - 1e-4
+    _, found = cases(changed(made / "run", verdict="inconclusive", gate={"fail_under": least, "max_drop": 0.99}))
+    (result,) = found["gate", f"robust accuracy of at least {percent(least)}"].result
+    assert isinstance(result, Error)
+    assert "may hide" in result.message
+
+
 def test_a_blocking_check_leaves_errors_and_no_failure(made):
     report = load_report(made / "run").model_dump(by_alias=True)
     found = {**report["checks"][0], "state": "found", "message": "five answers differ"}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from runtime.bundle.manifest import EVALUATION, Graph
-from runtime.errors import BadData
+from runtime.errors import BadData, BadRun
 from runtime.machine import card
 from runtime.records.report import load_report
-from runtime.verdict.run_directory import open_run, read_request
+from runtime.verdict.run_directory import check_same, open_run, read_request
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.runtime.verdict.long_run import (
@@ -256,3 +256,16 @@ def test_runs_killed_at_fifty_random_moments_end_as_if_nothing_had_been(place, t
     assert max(lost) <= 1
     assert working > 20
     assert load_report(place / "whole").verdict == "measured"
+
+
+def test_a_run_of_another_model_says_what_two_digests_mean(finished):
+    asked = read_request(finished[0])
+    check_same(finished[0], asked)
+    with pytest.raises(BadRun) as caught:
+        check_same(finished[0], asked.model_copy(update={"artifact_sha256": "1" * 64}))
+    assert caught.value.hint.startswith(
+        "the model, or how it was packed (--mean, --std, --bgr, --output), is another; "
+    )
+    with pytest.raises(BadRun) as caught:
+        check_same(finished[0], asked.model_copy(update={"seed": asked.seed + 1}))
+    assert caught.value.hint == "ask for the same, or begin in another --out"

@@ -6,15 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.attacks.losses import value_and_cotangent
+from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
+from runtime.spec import ThreatModel
 from runtime.suite import campaign
 from runtime.suite.campaign import SAMPLE
+from runtime.terminal.progress import Silent
 from runtime.verdict import sequential
-from runtime.verdict.case import growing
+from runtime.verdict.case import growing, verify
+from runtime.verdict.options import VerifyOptions
 from runtime.verdict.sequential import ALPHA, above, below, interval, log_capital, running_counts
+from runtime.verdict.subject import Subject
 from tests.command_line import edgeproof
+from tests.fakes import LinearSession
 from tests.runtime.bundle.bundles import write_bundle
-from tests.tiny import bundle_files, linear_task
+from tests.tiny import EPS, SHAPE, bundle_files, linear_task
 
 RUNS = 10_000
 
@@ -218,3 +225,55 @@ def test_stopping_early_without_a_gate_or_in_shards_is_a_usage_error(place, tmp_
     assert result.exit_code == 2
     assert reason in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+class Valley(LinearSession):
+    """Class 0 but in a narrow valley of the mean pixel, which one step of EPS crosses: the slope leads beyond it."""
+
+    MIDDLE, HALF = 0.5, EPS / 8
+
+    def __init__(self):
+        super().__init__(np.zeros((2, 16), np.float32), np.zeros(2, np.float32))
+
+    def _logits(self, x):
+        ahead = x.reshape(len(x), -1).mean(axis=1) - np.float32(self.MIDDLE)
+        margin = 1e4 * (ahead**2 - self.HALF**2)
+        return np.stack([margin, np.zeros_like(margin)], axis=1).astype(np.float32)
+
+    def loss_gradient(self, x, loss):
+        z = self._logits(x)
+        value, cotangent = value_and_cotangent(z, loss)
+        ahead = x.reshape(len(x), -1).mean(axis=1) - np.float32(self.MIDDLE)
+        slope = cotangent[:, 0] * 2e4 * ahead / 16
+        return z, value, np.broadcast_to(slope[:, None, None, None], x.shape).astype(np.float32)
+
+
+def valley(gate):
+    """Return the report of a run of 400 images, a fifth of which one step does not break, and a blind search does."""
+    near = np.random.default_rng(0).random(N) < 0.2
+    noise = np.random.default_rng(1).normal(0, EPS / 100, (N, *SHAPE))
+    noise -= noise.mean(axis=(1, 2, 3), keepdims=True)
+    images = (Valley.MIDDLE + np.where(near, 0.6 * EPS, 5 * EPS)[:, None, None, None] + noise).astype(np.float32)
+    of = ImageSet("valley", images, np.zeros(N, int), np.arange(N))
+    subject = Subject(Valley(), "valley", ("a", "b"), SHAPE, of, "", ThreatModel(eps=EPS))
+    options = VerifyOptions(attacks=("fgsm",), fail_under=gate, until_decided=True)
+    return verify(subject, options, Silent()).report
+
+
+def test_a_run_goes_on_where_what_the_blind_control_broke_leaves_the_gate_open():
+    report = valley(0.8)
+    assert report.robust_accuracy.value == 1
+    assert report.blind_control.broken > 20
+    assert report.verdict == "inconclusive"
+    assert (report.sequential.judged, report.sequential.decided) == (N, False)
+    assert report.sequential.reason.startswith(f"all {N} images were judged")
+
+
+def test_a_gate_that_a_check_blocks_is_said_to_be_decided_by_the_interval_alone():
+    report = valley(0.5)
+    assert report.blind_control.broken > 20
+    assert SAMPLE <= report.sequential.judged < N
+    assert report.verdict == "inconclusive"
+    assert {each.check for each in report.warnings if each.blocking} >= {"one-step"}
+    why = "the interval alone decides the gate; a check blocks it"
+    assert report.sequential.reason == f"stopped after {report.sequential.judged} of {N} images: {why}"

@@ -1,0 +1,47 @@
+"""Whether the images judged are as many as they are counted: a copy proves nothing that its original did not.
+
+The interval of a figure, the claim on the number of images and the power of the checks count images that were drawn
+one by one. Copies make all of them look better than they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.records.report import CheckResult
+from runtime.spec import Gate
+from runtime.suite.evidence import UNKNOWN
+from runtime.words import percent
+
+if TYPE_CHECKING:
+    from runtime.records.request import Request
+
+MOST_COPIES = 0.01
+"""Fraction of the images judged that may be copies of others: sets that people collected hold a few."""
+
+
+def check_copies(request: Request, pixels: Any) -> CheckResult:
+    """Return `repeated-images` of the images judged: it blocks where a gate is asked for, and is a note elsewhere.
+
+    Args:
+        request: says whether a gate is asked for.
+        pixels: int64 [N], the digest of each image's pixels (`Evidence.pixels`).
+
+    """
+    n, distinct = len(pixels), len(np.unique(pixels))
+    found, hint = n - distinct > MOST_COPIES * n, "judge each image once"
+    message = f"{distinct} of the {n} images judged are distinct"
+    if (pixels == UNKNOWN).any():
+        found, hint = True, "run the shards again"
+        message = "a shard was made by an earlier version, which did not record which images are copies"
+    elif found:
+        message += f": {percent(1 - distinct / n)} are copies, which prove nothing more"
+    return CheckResult(
+        check="repeated-images",
+        blocking=request.gate != Gate(),
+        state="found" if found else "quiet",
+        message=message,
+        hint=hint,
+    )
