@@ -33,7 +33,10 @@ def verify(bundle, out, *options):
 
 def test_keys_are_never_overwritten(keys):
     before = (keys / "private.pem").read_bytes()
-    assert edgeproof("key", "new", "--out", keys).exit_code == 2
+    result = edgeproof("key", "new", "--out", keys)
+    assert (result.exit_code, f"{keys} holds a key pair already" in result.stderr) == (2, True)
+    assert "name another --out" in result.stderr
+    assert "remove" not in result.stderr
     assert (keys / "private.pem").read_bytes() == before
 
 
