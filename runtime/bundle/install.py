@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import Bundle, open_bundle
-from runtime.bundle.rollback import accept, check_not_older, read_state, state_lock
+from runtime.bundle.rollback import accept, check_authenticated, check_not_older, read_state, state_lock
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import new_directory, sha256, sync_directory, write_atomic
 from runtime.locks import wait_for_lock
@@ -25,7 +25,9 @@ VERSIONS, CURRENT, PREVIOUS = "versions", "current", "previous"
 LOCK = "install.lock"
 
 
-def install(bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = False) -> Path:
+def install(
+    bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = False, allow_unsigned: bool = False
+) -> Path:
     """Make an opened bundle the current one of a place, and return where it lies.
 
     Whenever the power fails, `current` is the old bundle or the new one, whole, and what is on record as accepted is
@@ -36,9 +38,11 @@ def install(bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = Fal
         to: the place of one model.
         state: where is kept what was accepted.
         allow_rollback: take an older version, or another bundle of the same version.
+        allow_unsigned: take a bundle that was not authenticated in the place of one that was.
 
     Raises:
         BadInput: the place holds another model, or something that is no installation.
+        BadSignature: the bundle was not authenticated, and the one accepted last was.
         Rollback: the bundle is older than what was accepted.
         MissingEnvironment: the place cannot be written to.
 
@@ -48,8 +52,11 @@ def install(bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = Fal
         before = _linked(to / CURRENT)
         if before is not None and before.rsplit("-", 2)[0] != name:
             raise BadInput(f"{to} is the place of another model, {before}", hint="give every model a --to of its own")
+        accepted = read_state(state)
+        if not allow_unsigned:
+            check_authenticated(accepted, bundle, to)
         if not allow_rollback:
-            check_not_older(read_state(state), bundle)
+            check_not_older(accepted, bundle)
         target = to / VERSIONS / f"{name}-{bundle.manifest.version}-{sha256(bundle.read(MANIFEST))[:12]}"
         _write(bundle, target)
         accept(state, bundle, allow_rollback=allow_rollback)

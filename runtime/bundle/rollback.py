@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationError
 
 from runtime.bundle.manifest import MANIFEST
-from runtime.errors import BadInput, Rollback
+from runtime.errors import BadInput, BadSignature, Rollback
 from runtime.files import sha256, write_atomic
 from runtime.locks import wait_for_lock
 from runtime.spec import Digest, Frozen, Name, first_fault, to_json
@@ -74,14 +74,31 @@ def check_not_older(state: State, bundle: Bundle) -> None:
     if last is None:
         return
     if manifest.version < last.version:
+        unproven = ", which was not authenticated" if bundle.signed_by and not last.authenticated else ""
         raise Rollback(
-            f"{bundle.path} is {manifest.name} version {manifest.version}; version {last.version} was accepted here",
+            f"{bundle.path} is {manifest.name} version {manifest.version}; version {last.version} was accepted here"
+            f"{unproven}",
             hint="--allow-rollback goes back on purpose",
         )
     if manifest.version == last.version and _record(bundle).manifest_sha256 != last.manifest_sha256:
         raise Rollback(
             f"{bundle.path} is another {manifest.name} version {manifest.version} than the one accepted here",
             hint="export it with a higher --version; --allow-rollback takes it all the same",
+        )
+
+
+def check_authenticated(state: State, bundle: Bundle, to: Path) -> None:
+    """Refuse a bundle whose signature was not checked in the place `to` of a model whose signature was.
+
+    Raises:
+        BadSignature: the bundle accepted last of the name was authenticated, and this one was not.
+
+    """
+    last = state.accepted.get(bundle.manifest.name)
+    if last is not None and last.authenticated and not bundle.signed_by:
+        raise BadSignature(
+            f"{to} holds a signed model, and {bundle.path} was not authenticated",
+            hint="--trust PUBLIC.pem checks its signature; --allow-unsigned takes it all the same",
         )
 
 

@@ -9,6 +9,7 @@ from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import Trust, fingerprint, named_key, sign
 from runtime.errors import BadSignature
 from runtime.files import write_atomic
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None 
 
     What is signed are the bytes that were checked, whatever becomes of the files.
     Nothing that a signature holds for is signed unseen: a bundle that carries one is signed anew only if it holds.
+    One that this key has signed already stays as it is.
 
     Args:
         path: of the bundle.
@@ -31,30 +33,38 @@ def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None 
         trust: the keys, one of which must have signed it before. None: nobody did.
 
     Raises:
-        BadSignature: it is signed with this key already; or with another, which `trust` does not name, or whose
-            signature does not hold.
+        BadSignature: it is signed with another key, which `trust` does not name, or a signature does not hold.
         BadBundle, BadModel: it is damaged, or none; see `open_bundle`.
 
     """
     for leftover in path.glob(LEFTOVER):
         leftover.unlink()
     bundle = open_bundle(path, trust)
-    _refuse_signed(bundle, key, trust)
-    digests = {name: copy.sha256 for name, copy in bundle.contents.items() if name != SIGNATURE}
-    write_atomic(path / SIGNATURE, sign(bundle.manifest.name, digests, key))
+    if _signed_already(bundle, key, trust):
+        log.info(f"{path} is signed with this key already")
+    else:
+        digests = {name: copy.sha256 for name, copy in bundle.contents.items() if name != SIGNATURE}
+        write_atomic(path / SIGNATURE, sign(bundle.manifest.name, digests, key))
     return bundle.manifest
 
 
-def _refuse_signed(bundle: Bundle, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
+def _signed_already(bundle: Bundle, key: EllipticCurvePrivateKey, trust: Trust | None) -> bool:
+    """Return whether this key has signed it, and its signature holds.
+
+    Raises:
+        BadSignature: another key has, whose signature was not checked.
+
+    """
     if SIGNATURE not in bundle.contents:
-        return
+        return False
     own, where = fingerprint(key.public_key()), bundle.path / SIGNATURE
     by = named_key(where, bundle.read(SIGNATURE))
     if by == own:
         open_bundle(bundle.path, Trust(where, {own: key.public_key()}))
-        raise BadSignature(f"{bundle.path} is signed with this key already, {own[:16]}", hint="there is nothing to do")
+        return True
     if trust is None:
         raise BadSignature(
             f"{bundle.path} is signed with another key, {by[:16]}",
             hint="--trust PUBLIC.pem checks that signature before yours takes its place",
         )
+    return False

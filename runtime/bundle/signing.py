@@ -28,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from runtime.bundle.manifest import SIGNATURE
-from runtime.errors import BadInput, BadSignature
+from runtime.errors import BadInput, BadSignature, UsageFault
 from runtime.files import new_directory, sha256, write_atomic
 from runtime.spec import LONGEST_TEXT, Digest, Text, first_fault
 
@@ -71,9 +71,14 @@ def new_key(out: Path) -> str:
     """Write a new key pair to a new directory: private.pem (mode 0600) and public.pem; return its fingerprint.
 
     Raises:
-        UsageFault: `out` is not empty.
+        UsageFault: `out` is not empty. A key that is there is never to be removed: updates need it.
 
     """
+    if (out / PRIVATE).exists():
+        raise UsageFault(
+            f"{out} holds a key pair already",
+            hint=f"name another --out. Without {PRIVATE} you cannot sign updates for devices that trust it",
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with new_directory(out) as directory:

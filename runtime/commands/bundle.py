@@ -81,13 +81,16 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
 @trust_option
 @state_option
 @allow_rollback_option
-def install(bundle: Path, to: Path, trust: Trust | None, state: Path | None, allow_rollback: bool) -> None:
+@click.option("--allow-unsigned", is_flag=True, help="Replace a signed model by one whose signature is not checked.")
+def install(
+    bundle: Path, to: Path, trust: Trust | None, state: Path | None, allow_rollback: bool, allow_unsigned: bool
+) -> None:
     """Make a bundle the current one of a device; keep the one before.
 
     Without --state what was accepted is remembered in the place itself.
     """
     opened = open_bundle(bundle, trust)
-    target = put_in_place(opened, to, state=state or to, allow_rollback=allow_rollback)
+    target = put_in_place(opened, to, state=state or to, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     click.echo(f"{to / CURRENT} is {target.name}, {authenticity(opened)}")
 
 

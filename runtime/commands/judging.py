@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
+from runtime.checks.claim import check_claim
 from runtime.commands.record_options import NewDirectory
 from runtime.errors import UsageFault
 from runtime.files import check_writable
@@ -36,6 +37,7 @@ from runtime.verdict.run_directory import (
 
 if TYPE_CHECKING:
     from runtime.records.report import Report
+    from runtime.records.request import Request
     from runtime.verdict.case import Case, Run
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
@@ -193,6 +195,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     if resume and finished(out, case.request):
         log.info(f"{out} is finished already")
         return None if shard else load_report(out)
+    warn_of_gate(case.request)
     where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device} | case.sampled
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
@@ -206,6 +209,13 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
         run = recorded.conclude(findings)
         finish_run(out, run, journal, formats=write_all)
     return run.report
+
+
+def warn_of_gate(request: Request) -> None:
+    """Say before the first attack what will keep the gate from passing, whatever the attacks find."""
+    for each in check_claim(request):
+        if each.state == "found" and each.blocking:
+            log.warning(f"this run can fail its gate and cannot pass it: {each.message}; --no-gate measures")
 
 
 def fresh_directory(name: str, precision: str) -> Path:

@@ -52,6 +52,19 @@ def test_less_than_claimed_passes_no_gate_whoever_asks_for_it(gated, gate, optio
     assert found["claimed-threat"] == f"the run proves less than the artifact claims: {message}"
 
 
+@pytest.mark.parametrize(("options", "message"), SHORT.values(), ids=SHORT)
+def test_a_gate_that_cannot_pass_is_announced_before_the_first_attack(gated, options, message):
+    said = edgeproof("verify", gated, *options, "--out", "run").stderr
+    assert said.startswith("this run can fail its gate and cannot pass it: ")
+    assert f"{message}; --no-gate measures\n" in said
+    assert "clean: " in said.partition("--no-gate measures")[2]
+
+
+@pytest.mark.parametrize("options", [[], ["--n", 59, "--no-gate"]])
+def test_a_run_that_can_pass_or_has_no_gate_announces_nothing(gated, options):
+    assert "cannot pass" not in edgeproof("verify", gated, *options, "--out", "run").stderr
+
+
 @pytest.mark.parametrize("options", [["--n", 59], ["--attacks", "pgd"]])
 def test_a_bundle_without_a_gate_claims_its_eps_on_its_images_all_the_same(bundle, options):
     assert judged(bundle, "--fail-under", "1%", *options)[:2] == (5, "inconclusive")

@@ -33,7 +33,10 @@ def verify(bundle, out, *options):
 
 def test_keys_are_never_overwritten(keys):
     before = (keys / "private.pem").read_bytes()
-    assert edgeproof("key", "new", "--out", keys).exit_code == 2
+    result = edgeproof("key", "new", "--out", keys)
+    assert (result.exit_code, f"{keys} holds a key pair already" in result.stderr) == (2, True)
+    assert "name another --out" in result.stderr
+    assert "remove" not in result.stderr
     assert (keys / "private.pem").read_bytes() == before
 
 
@@ -181,3 +184,25 @@ def test_what_is_installed_verifies_and_going_back_needs_to_be_asked_for(version
     back = ("install", tmp_path / "device/previous", *to, *trust)
     assert edgeproof(*back).exit_code == 3
     assert edgeproof(*back, "--allow-rollback").exit_code == 0
+
+
+def test_a_forgotten_trust_does_not_replace_a_signed_model(version, keys, tmp_path):
+    device, trust = tmp_path / "device", ("--trust", keys / "public.pem")
+    assert edgeproof("install", version(3), "--to", device, *trust).exit_code == 0
+    before = (device / "current").readlink()
+    result = edgeproof("install", version(4), "--to", device)
+    assert result.exit_code == 3
+    assert f"{device} holds a signed model, and {tmp_path / 'v4'} was not authenticated" in result.stderr
+    assert "--allow-unsigned" in result.stderr
+    assert (device / "current").readlink() == before
+    assert edgeproof("install", tmp_path / "v4", "--to", device, "--allow-unsigned").exit_code == 0
+    assert (device / "current").readlink().name.startswith("tiny-4-")
+    assert edgeproof("install", version(5), "--to", device).exit_code == 3
+    assert edgeproof("install", tmp_path / "v5", "--to", device, *trust).exit_code == 0
+
+
+def test_a_signed_bundle_is_told_that_the_newer_one_was_not_authenticated(version, keys, tmp_path):
+    assert edgeproof("install", version(4), "--to", tmp_path / "device").exit_code == 0
+    result = edgeproof("install", version(3), "--to", tmp_path / "device", "--trust", keys / "public.pem")
+    assert result.exit_code == 3
+    assert "version 4 was accepted here, which was not authenticated" in result.stderr
