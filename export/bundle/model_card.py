@@ -106,7 +106,8 @@ def _threat_model(manifest: Manifest) -> list[str]:
         "",
         f"To be judged against changes of at most {radius(eps)} in every pixel (L-infinity {eps:.5f}), "
         "by an attacker who knows the weights. Nothing is claimed of other norms, larger changes, or images unlike "
-        "the training data." + (" How it was trained is in the recipe, in manifest.json." if manifest.provenance else ""),
+        "the training data."
+        + (" How it was trained is in the recipe, in manifest.json." if manifest.provenance else ""),
     ]
 
 
