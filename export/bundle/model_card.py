@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from export.precision.table import PRECISIONS
-from runtime.bundle.manifest import EVALUATION
+from runtime.bundle.manifest import EVALUATION, SIGNATURE
 from runtime.markdown import code, escape, table
 from runtime.words import percent, radius
 
@@ -106,7 +106,8 @@ def _threat_model(manifest: Manifest) -> list[str]:
         "",
         f"To be judged against changes of at most {radius(eps)} in every pixel (L-infinity {eps:.5f}), "
         "by an attacker who knows the weights. Nothing is claimed of other norms, larger changes, or images unlike "
-        "the training data. How it was trained is in the recipe, in manifest.json.",
+        "the training data."
+        + (" How it was trained is in the recipe, in manifest.json." if manifest.provenance else ""),
     ]
 
 
@@ -228,11 +229,11 @@ def _verification(manifest: Manifest) -> list[str]:
     return [
         "## Verify it",
         "",
-        "On the device, with `pip install edgeproof` and without the training framework:",
+        "On the device, where edgeproof is installed, without the training framework:",
         "",
-        "    edgeproof verify BUNDLE --trust public.pem",
+        "    edgeproof verify BUNDLE",
         "",
-        f"attacks the {manifest.ships} graph itself on the {manifest.evaluation.n} images of {EVALUATION}, "
-        "after checking the signature with the publisher's key and every file against manifest.json. Without --trust "
-        "the digests alone are checked: they tell damage, not who made it.",
+        f"checks every file against manifest.json and attacks the {manifest.ships} graph itself on the "
+        f"{manifest.evaluation.n} images of {EVALUATION}. The digests tell damage, not who made it: where the bundle "
+        f"holds {SIGNATURE}, `--trust public.pem` checks that too, with the publisher's key.",
     ]

@@ -28,6 +28,9 @@ def test_what_was_done_is_said_on_stdout_and_in_the_card(data: Path, save: Any, 
     assert "same prediction 100.00 %" in result.stdout
     card = (tmp_path / "b" / "MODEL_CARD.md").read_text()
     assert "Packed from model.onnx" in card
+    assert "how it was trained is not known" in card
+    assert "recipe" not in card
+    assert "    edgeproof verify BUNDLE\n" in card
     assert "a, b, c, d" in card
     assert "8/255" in card
 
