@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from tests.export.rules.test_staircases import CASES as STAIRCASES
 
 from export.gradient import gradient_graph
 from export.graph.passes import prepare
@@ -18,6 +17,7 @@ from runtime.errors import BadModel
 from tests.export.classifiers import attack_feeds, classifier, evaluate
 from tests.export.rules.cases import Case, check_same_bits_everywhere, gradient_of, head_of, model_of
 from tests.export.rules.test_integers import CASES as INTEGERS
+from tests.export.surrogates.test_staircases import CASES as STAIRCASES
 
 CROPPING = "Pad that also crops, on some axes"
 IN_FLOAT_ALONE = {
