@@ -138,7 +138,7 @@ def refuse_probability(outputs: NDArray[Any]) -> None:
     if (outputs >= 0).all() or (outputs <= 0).all():
         raise BadModel(
             "the model's one number has the same sign on every image: it may be a probability or a score, and no logit",
-            hint="end the model at its logit, positive for the second class, or at the Sigmoid behind it",
+            hint="end the model at its logit, or at the Sigmoid behind it, and judge it on images of both classes",
         )
 
 
