@@ -84,6 +84,7 @@ class SessionCard:
 
     `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
     `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
+    `written_out`: the gradient graph has other steps than the artifact, which answer the same but for rounding.
     `facts`: of the artifact's graph, or network; what decides how it is attacked.
     """
 
@@ -97,6 +98,7 @@ class SessionCard:
     differentiable: bool = True
     tf32: bool = False
     rounds_apart: bool = False
+    written_out: bool = False
     facts: GraphFacts = GraphFacts()
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from export.graph.passes import Prepared
 
-EVERY_POINT = "int8"
-"""What the session's card says of every candidate: an attack then puts each of its points to the graph itself."""
+CALLED = "candidate"
+"""What the session's card calls every candidate; how it is attacked, the facts of its graphs decide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Candidate:
     def session(self) -> OrtSession:
         """Both graphs in ONNX Runtime, which runs pieces of a batch side by side."""
         gradient = None if self.gradient is None else to_bytes(self.gradient)
-        return OrtSession(to_bytes(self.forward.model), gradient, precision=EVERY_POINT)
+        return OrtSession(to_bytes(self.forward.model), gradient, precision=CALLED)
 
     def close(self) -> None:
         """Let go of the session; whoever asks for it again opens another."""

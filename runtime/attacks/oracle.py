@@ -60,8 +60,8 @@ class Oracle:
         zero_gradient: indices in the set of the images that the gradient graph classified correctly, with a
             gradient that was zero in every pixel, when it was first asked for them.
         hints_hold: whether the gradient graph computes as the artifact does, so that its classes are too; not where a
-            step may turn on the last bit, a GPU rounds to TF32, or runs kernels that were chosen for each of the two
-            and round apart.
+            step may turn on the last bit, a GPU rounds to TF32 or runs kernels that were chosen for each of the two
+            and round apart, or steps are written out in the gradient graph in others, which round otherwise.
 
     """
 
@@ -73,7 +73,7 @@ class Oracle:
         self.zero_gradient: set[int] = set()
         card = session.card()
         smooth = card.facts.computes_in == GRADIENTS_IN and not card.facts.stepped
-        self.hints_hold = smooth and not card.tf32 and not card.rounds_apart
+        self.hints_hold = smooth and not (card.tf32 or card.rounds_apart or card.written_out)
         self._asked = np.zeros(0, np.int64)
 
     def logits(self, points: Points, x: Any) -> Any:
@@ -172,8 +172,8 @@ class Found:
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
         """Prove which of x are broken, keep the worst, and return which images still stand: bool [B], numpy.
 
-        To try hinted rows only misses nothing where gradient graph and artifact are of the same precision; where they
-        are not, all rows are tried.
+        To try hinted rows only misses nothing where the gradient graph computes as the artifact does; where it does not
+        (`Oracle.hints_hold`), all rows are tried.
 
         Args:
             oracle: asked for the proof.

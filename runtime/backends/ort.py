@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
-from runtime.bundle.graph_facts import graph_facts
+from runtime.bundle.graph_facts import differentiates_itself, graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
 from runtime.machine.card import cores
@@ -104,6 +104,7 @@ class OrtSession(Session):
             differentiable=gradient is not None,
             tf32=tf32,
             rounds_apart=kind.on_gpu,
+            written_out=gradient is not None and not differentiates_itself(gradient, forward),
             facts=facts,
         )
 

@@ -108,6 +108,18 @@ def graph_facts(graph: bytes) -> GraphFacts:
     )
 
 
+def differentiates_itself(gradient: bytes, forward: bytes) -> bool:
+    """Return whether a gradient graph holds every step of a forward graph, and so computes its logits alike.
+
+    It does not where steps without a rule were written out in others first: those answer the same but for rounding.
+
+    Raises:
+        BadModel: one is no ONNX graph.
+
+    """
+    return set(_read(forward).steps) <= set(_read(gradient).steps)
+
+
 def staircases(graph: bytes) -> tuple[str, ...]:
     """Return the nodes that are staircases between image and logits, in the order of the graph, as 'Round /act/Round'.
 

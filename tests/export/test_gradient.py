@@ -9,6 +9,7 @@ from onnx import helper, numpy_helper
 
 from export.gradient import gradient_graph
 from export.graph.passes import prepare, to_bytes
+from runtime.bundle.graph_facts import differentiates_itself
 from runtime.errors import BadModel
 from tests.export.classifiers import SIDE, attack_feeds, classifier, evaluate, torch_gradient
 
@@ -78,6 +79,10 @@ def test_row_has_the_same_bits_in_a_batch_of_any_size(exported: Exported, batch:
     part = evaluate(exported.gradient, {name: value[:batch] for name, value in feeds.items()})
     for name, rows in part.items():
         np.testing.assert_array_equal(rows, whole[name][:batch], err_msg=name)
+
+
+def test_the_gradient_graph_of_a_network_of_ours_differentiates_the_graph_itself(exported: Exported) -> None:
+    assert differentiates_itself(to_bytes(exported.gradient), to_bytes(exported.forward.model))
 
 
 def test_gradient_graph_declares_the_fixed_interface(exported: Exported) -> None:

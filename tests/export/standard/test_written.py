@@ -12,8 +12,10 @@ from onnx import helper, numpy_helper, parser
 
 from export.gradient import gradient_graph
 from export.graph.passes import prepare, to_bytes
+from export.precision.candidate import Candidate
 from export.rules import RULES, RULES_OF_MANY
 from export.standard import WRITTEN, in_simple_operations
+from runtime.attacks.oracle import Oracle
 from tests.export.classifiers import attack_feeds
 from tests.export.standard.test_composed import CASES as COMPOSED
 
@@ -248,6 +250,16 @@ def test_what_is_written_out_has_a_gradient(name: str) -> None:
     gradient = run(gradient_graph(prepare(model)), x, **{k: v for k, v in feeds.items() if k in wanted - {"input"}})
     assert np.isfinite(gradient).all()
     assert (np.abs(gradient).max((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize(("nodes", "own"), [(["r = Relu (input)"], True), (CASES["SkipLayerNormalization"][0], False)])
+def test_the_hints_of_a_gradient_graph_hold_where_it_differentiates_the_graph_itself(nodes: Any, own: bool) -> None:
+    """What is written out rounds otherwise: an attack puts each of its points to the artifact then."""
+    constants = CASES["SkipLayerNormalization"][1] if not own else {}
+    candidate = Candidate(prepare(model_of((nodes, constants))))
+    assert (candidate.differentiated is candidate.forward) == own
+    assert Oracle(candidate.session, 8).hints_hold == own
+    candidate.close()
 
 
 def test_everything_that_is_written_out_has_a_case() -> None:

@@ -60,7 +60,7 @@ def test_the_report_holds_every_field_of_its_schema(finished):
         "black-box-only": "quiet", "agreement": "quiet", "no-parent": "quiet", "fusion": "quiet",
         "gradient-holds": "quiet", "gradient-steady": "quiet", "margin-jumps": "quiet",
         "claimed-threat": "not run", "one-step": "not run", "enough-images": "not run",
-        "clean-above-chance": "quiet",
+        "clean-above-chance": "quiet", "repeated-images": "quiet",
     }  # fmt: skip
     assert record["artifact"]["authenticated"] is False
     assert record["threat_model"] == {"norm": "linf", "eps": EPS}
@@ -76,7 +76,7 @@ def test_the_summary_prints_verdict_reason_figures_and_place(bundle):
     assert "95 % interval" in out
     assert "20 images, eps 2/255" in out
     assert out.rstrip().endswith("report: run")
-    assert "12 checks found nothing; not run: enough-images, fgsm-over-pgd, pgd-over-aa, square-alone" in out
+    assert "13 checks found nothing; not run: enough-images, fgsm-over-pgd, pgd-over-aa, square-alone" in out
 
 
 def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_of_success(finished, bundle, capsys):
