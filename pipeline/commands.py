@@ -35,9 +35,10 @@ from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
 from runtime.spec import PARENT
+from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
 from runtime.verdict.options import VerifyOptions
-from runtime.words import percent, to_go_on
+from runtime.words import percent
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)

@@ -14,6 +14,7 @@ import click
 from runtime.errors import DEFECT, EdgeproofError, MissingEnvironment, missing_extra
 from runtime.interrupt import sigterm_interrupts
 from runtime.terminal.broken_pipe import ends_quietly, unread
+from runtime.terminal.going_on import TYPED
 from runtime.terminal.log import log, say
 from runtime.words import printable_lines
 
@@ -93,10 +94,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        """Parse the arguments; --help exits here."""
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **options: Any) -> click.Context:
+        """Parse the arguments, and keep them as they were typed; --help exits here."""
+        typed = tuple(args)
         with ends_quietly():
-            return super().make_context(*arguments, **options)
+            ctx = super().make_context(info_name, args, *more, **options)
+        ctx.meta[TYPED] = typed
+        return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; its typed errors and an interrupt become one or two lines and an exit code.

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 UNSEEN = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
@@ -59,6 +53,12 @@ def radius(eps: float) -> str:
     return f"{rounded:g}/255" if rounded or not eps else f"{255 * eps:.2g}/255"
 
 
+def exact_radius(eps: float) -> str:
+    """Write a radius so that it is read as the same float: 8/255 where that is it, else its decimals."""
+    level = round(255 * eps, 2)
+    return f"{level:g}/255" if level / 255 == eps else str(eps)
+
+
 def duration(seconds: float) -> str:
     """Write a time as people do: 12.3 s, 4:05 min, 1:02:03 h."""
     if seconds < 60:
@@ -73,8 +73,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def to_go_on(out: Path) -> str:
-    """Return what to do about a run that is stopped, and did a part of its work in `out`."""
-    return f"what is done is kept; to go on: the same command with --out {shlex.quote(str(out))} --resume"

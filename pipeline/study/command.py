@@ -20,8 +20,8 @@ from runtime.commands.record_options import NewDirectory
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
 from runtime.report.tables import add_row, new_table
+from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
-from runtime.words import to_go_on
 
 WIDTH = 240
 """Columns that a line of the table may take before its figures are cut short."""

@@ -55,9 +55,10 @@ def untrue(test: GradientTest) -> str | None:
 
 def _apart(test: GradientTest) -> str:
     if test.surrogate:
-        beside = "" if test.unrelated is None else f", and on {test.unrelated} has nothing to do with it"
-        apart = f"on {test.apart_far} of {test.n} images the surrogate gradient does not predict the artifact"
-        return f"{apart} over eps/2{beside}"
+        far = f"over eps/2 it need not predict it, and on {test.apart_far} does not"
+        if test.unrelated is None:
+            return f"of {test.n} images: the gradient is a surrogate of the artifact's; {far}"
+        return f"on {test.unrelated} of {test.n} images the surrogate gradient is unrelated to the artifact; {far}"
     return (
         f"on {test.apart_near} of {test.n} images the gradient does not predict the artifact over eps/8, "
         f"on {test.apart_far} over eps/2"

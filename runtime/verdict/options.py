@@ -18,6 +18,7 @@ from runtime.images.image_set import DATA_ROOT
 from runtime.images.preprocessing import SIZE, Size
 from runtime.records.options import Option, RecordedOptions
 from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel
+from runtime.words import exact_radius
 
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
@@ -56,7 +57,8 @@ class CompletedOptions(Frozen):
         int | None, Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True)
     ] = None
     eps: Annotated[
-        Fraction | None, Option(f"L-infinity radius, as 8/255 or a float.{OWN}", expects=FRACTION, always=True)
+        Fraction | None,
+        Option(f"L-infinity radius, as 8/255 or a float.{OWN}", expects=FRACTION, write=exact_radius, always=True),
     ] = None
     data: Annotated[Text | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{OWN}")] = None
     layout: Annotated[

@@ -16,11 +16,11 @@ from runtime.spec import to_json
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
 from runtime.suite.outcome import COUNTS
+from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
 from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part
-from runtime.words import to_go_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up_ends_a_run_with_its_reason_and_it_goes_on_when_the
             said = go_on(process)
         assert process.returncode == 4
         assert "No space left on device" in said
-        assert f"what is done is kept; to go on: the same command with --out {out} --resume" in said
+        assert f" --out {out} --resume\n" in said.partition("what is done is kept; to go on: edgeproof verify ")[2]
         assert "Traceback" not in said
         done = lines(out)
         assert done >= 4
@@ -175,7 +175,7 @@ def test_process_1_of_a_container_ends_by_sigterm_within_the_unit(place, tmp_pat
         os.kill(int(child), signal.SIGTERM)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert f"to go on: the same command with --out {out} --resume" in said
+    assert f" --out {out} --resume\n" in said.partition("to go on: edgeproof verify ")[2]
     resume(place, out)
 
 

@@ -189,7 +189,8 @@ def test_an_interrupted_command_exits_130_and_says_how_to_go_on(tmp_path, monkey
         stop(patch, STEP, 1)
         result = edgeproof(*command, "--save-every", 0)
     assert result.exit_code == 130
-    assert f"the same command with --out {run} --resume\n" in result.stderr
+    told = f"edgeproof distill {recipe} --set train.max_steps=3 --save-every 0 --out {run} --resume\n"
+    assert f"to go on: {told}" in result.stderr
     result = edgeproof(*command, "--resume")
     assert result.exit_code == 0, result.output
     assert "resumed after step 1" in result.stderr
@@ -254,7 +255,7 @@ def test_sigterm_ends_a_run_after_the_step_with_its_state_saved(tmp_path, device
         process.send_signal(signal.SIGTERM)
         told = process.communicate(timeout=120)[1]
     assert process.returncode == 130, told
-    assert f"the same command with --out {run} --resume" in told
+    assert f"--devices {devices} --out {run} --resume" in told
     with safe_open(run / STATE, framework="pt") as file:
         standing = json.loads(file.metadata()["edgeproof"])
     assert standing["lines"] == logged(run)  # not a step is lost

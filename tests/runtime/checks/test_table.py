@@ -145,6 +145,9 @@ def test_a_surrogate_is_asked_for_long_steps_alone_and_blocks_where_it_has_nothi
     changed = replace(outcome, gradient_test=GradientTest(n=48, surrogate=True, apart_far=48, unrelated=unrelated))
     results = {each.check: each for each in check(changed, classes=3, artifact=artifact("int8"))}
     assert results["gradient-holds"].state == ("found" if blocks else "quiet")
+    message = results["gradient-holds"].message
+    assert "over eps/2 it need not predict it, and on 48 does not" in message
+    assert (f"on {unrelated} of 48 images the surrogate gradient is unrelated" in message) == (unrelated is not None)
     assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
 
 

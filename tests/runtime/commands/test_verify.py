@@ -154,5 +154,5 @@ def test_an_interrupt_ends_with_130_keeps_what_is_done_and_says_how_to_go_on(tmp
     assert rest.splitlines()[-1] == "interrupted"
     assert "Traceback" not in rest
     assert out == ""
-    assert "to go on: the same command with --out run --resume" in rest
+    assert f"to go on: edgeproof verify {bundle} --batch 1 --out run --resume" in rest
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "journal.jsonl", "units"}
