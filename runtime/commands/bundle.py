@@ -15,7 +15,7 @@ from runtime.bundle.sign_in_place import sign_in_place
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import allow_rollback_option, needed_key_option, state_option, trust_option, written
-from runtime.words import percent, radius
+from runtime.words import file_size, percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,10 +97,9 @@ def _described(manifest: Manifest) -> Iterator[str]:
     asked = [f"{name.replace('_', '-')} {percent(value)}" for name, value in gate if value is not None]
     yield f"gate: {', '.join(asked) or 'none'}"
     for name, graph in manifest.graphs.items():
-        size = manifest.files[graph.forward].size / 1e6
-        gradient = "with" if graph.gradient else "without"
+        size, gradient = file_size(manifest.files[graph.forward].size), "with" if graph.gradient else "without"
         ships = ", ships" if name == manifest.ships else ""
-        yield f"{name}: opset {graph.opset}, {size:.2f} MB, {gradient} gradient graph{ships}"
+        yield f"{name}: opset {graph.opset}, {size}, {gradient} gradient graph{ships}"
     yield f"evaluation: {manifest.evaluation.n} images of {manifest.evaluation.name}"
     if manifest.reference:
         reference = manifest.reference
