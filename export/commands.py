@@ -19,7 +19,7 @@ from runtime.images.preprocessing import SIZE, Size
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
 from runtime.terminal.log import log
 from runtime.verdict.options import CLASSES, FRACTION
-from runtime.words import percent
+from runtime.words import file_size, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def _say(manifest: Manifest, say: Callable[[str], None] = click.echo) -> None:
         parity = graph.parity
         assert parity is not None
         say(
-            f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against "
+            f"{precision}: opset {graph.opset}, {file_size(manifest.files[graph.forward].size)}; against "
             f"{packed.file}: same prediction {percent(parity.prediction_agreement, 2)}, outputs within "
             f"{parity.max_logit_error:.0e}" + ("" if graph.gradient else "; no gradient graph")
         )

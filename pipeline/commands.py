@@ -38,7 +38,7 @@ from runtime.spec import PARENT
 from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
 from runtime.verdict.options import VerifyOptions
-from runtime.words import percent
+from runtime.words import file_size, percent
 
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
 COUNT = click.IntRange(min=1)
@@ -243,7 +243,7 @@ def export(
         assert parity is not None
         assert parity.median_gradient_error is not None
         click.echo(
-            f"{precision}: opset {graph.opset}, {manifest.files[graph.forward].size / 1e6:.1f} MB; against PyTorch on "
+            f"{precision}: opset {graph.opset}, {file_size(manifest.files[graph.forward].size)}; against PyTorch on "
             f"{manifest.evaluation.n} images: same prediction {percent(parity.prediction_agreement, 2)}, logits within "
             f"{parity.max_logit_error:.0e}, median gradient error {parity.median_gradient_error:.0e}"
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
 HINTS = {
-    errno.ENOSPC: "free some space on that disk; what can go on says how",
+    errno.ENOSPC: "free some space on that disk; a command that takes --resume goes on with it",
     errno.EDQUOT: "the quota of that disk is used up; free some space",
     errno.EROFS: "name a place that can be written to",
     errno.EACCES: "name a place that this user may write to",

@@ -175,7 +175,9 @@ def _fail_under(least: float, robust: Interval | None, hidden: Hidden, interval:
         return Decision("failed", [f"robust accuracy is under {gate}: the high end of {ends} is below it"])
     if low >= least:
         return Decision("inconclusive", [f"the low end of {ends} reaches {gate}, but {hidden.words}"])
-    return Decision("inconclusive", [f"robust accuracy may lie on either side of {gate}: {ends} spans it"])
+    return Decision(
+        "inconclusive", [f"robust accuracy may lie on either side of {gate}: {ends} spans it; judge more images"]
+    )
 
 
 def _max_drop(most: float, difference: Interval | None, hidden: Hidden, interval: str) -> Decision:
@@ -192,5 +194,6 @@ def _max_drop(most: float, difference: Interval | None, hidden: Hidden, interval
     if low >= -most:
         return Decision("inconclusive", [f"the low end of {ends} is within {gate}, but {hidden.words}"])
     return Decision(
-        "inconclusive", [f"robust accuracy may have dropped by more or by less than {gate}: {ends} spans it"]
+        "inconclusive",
+        [f"robust accuracy may have dropped by more or by less than {gate}: {ends} spans it; judge more images"],
     )

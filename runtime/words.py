@@ -59,6 +59,11 @@ def exact_radius(eps: float) -> str:
     return f"{level:g}/255" if level / 255 == eps else str(eps)
 
 
+def file_size(count: int) -> str:
+    """Write a number of bytes: 2.8 MB, 36.2 kB."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
 def duration(seconds: float) -> str:
     """Write a time as people do: 12.3 s, 4:05 min, 1:02:03 h."""
     if seconds < 60:

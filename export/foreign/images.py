@@ -36,6 +36,7 @@ def images_for(model: ModelProto, wanted: Wanted, option: str = DATA) -> ImageSe
             preprocessing=wanted.size,
             size=wanted.size if option == DATA else None,
             option=option,
+            ordered=not wanted.classes,
         )
 
     try:

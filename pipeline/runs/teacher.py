@@ -198,7 +198,7 @@ def locate_teacher(table: TeacherTable) -> tuple[Path, str | None, Blueprint | N
     if not path.is_file():
         raise BadModel(
             f"there is no teacher at {path.resolve()}",
-            hint="train one with `edgeproof teach`, or download it: docs/recipes.md says how",
+            hint="train one with `edgeproof teach`, or put a downloaded one there; teacher.path names another place",
         )
     return path, expected, foreign
 

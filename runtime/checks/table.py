@@ -117,8 +117,8 @@ CHECKS = (
     ),
     Check(
         "no-parent", False, parentless,
-        "where it was made of a smooth model, verify a bundle that holds that too, as export --precision fp32,int8 "
-        "makes it: both gradients find more",
+        "where it was quantised from a float model, pack that one with --precision fp32,int8 --calibration SET (or "
+        "export it so), and verify that bundle: both gradients find more",
     ),
     Check(
         "black-box-only", False, black_box,

@@ -22,7 +22,7 @@ from runtime.commands.trust_options import (
     trust_option,
     written,
 )
-from runtime.words import percent, radius
+from runtime.words import file_size, percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,10 +115,9 @@ def _described(manifest: Manifest) -> Iterator[str]:
     yield from _claimed(manifest)
     yield f"input: {image.channels} x {image.height} x {image.width}; {len(manifest.classes)} classes"
     for name, graph in manifest.graphs.items():
-        size = manifest.files[graph.forward].size / 1e6
-        gradient = "with" if graph.gradient else "without"
+        size, gradient = file_size(manifest.files[graph.forward].size), "with" if graph.gradient else "without"
         ships = ", ships" if name == manifest.ships else ""
-        yield f"{name}: opset {graph.opset}, {size:.2f} MB, {gradient} gradient graph{ships}"
+        yield f"{name}: opset {graph.opset}, {size}, {gradient} gradient graph{ships}"
     if manifest.reference:
         reference = manifest.reference
         reached = f"clean {percent(reference.clean)}, PGD {percent(reference.pgd)}"

@@ -34,6 +34,7 @@ CLEAR = ("LA", "P", "PA", "RGBA", "RGBa")
 """Modes that may be transparent."""
 UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 """What Pillow raises for a damaged file."""
+LAYOUT = "one folder of images a class: SET/CLASS/*.png"
 
 
 class Pictures:
@@ -111,9 +112,17 @@ def class_files(path: Path) -> dict[str, list[Path]]:
     strays += [entry.name for entry in filter(_is_picture, _seen(path))]
     if strays:
         log.warning(f"{path}: left out, no pictures of a class: {listed(sorted(strays))}")
-    for empty in [name for name, found in files.items() if not found] or ([path.name] if not files else []):
-        raise BadData(f"{path}: {empty} holds no images", hint="one folder of images a class: SET/CLASS/*.png")
+    if not files:
+        raise _no_class_folders(path)
+    for empty in (name for name, found in files.items() if not found):
+        raise BadData(f"{path}: {empty} holds no images", hint=LAYOUT)
     return files
+
+
+def _no_class_folders(path: Path) -> BadData:
+    if any(map(_is_picture, _seen(path))):
+        return BadData(f"{path} holds pictures, but no class folders", hint=f"name the folder above it? {LAYOUT}")
+    return BadData(f"{path} holds no class folders", hint=LAYOUT)
 
 
 def _seen(path: Path) -> Iterator[Path]:
@@ -160,7 +169,7 @@ def decode(path: str, channels: int | None = None, preprocessing: Preprocessing 
             seen = _as_seen(path, image).convert("L" if grey else "RGB")
             pixels = np.asarray(preprocessing.apply(seen) if preprocessing else seen)
     except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} cannot be read as an image: {error}") from None
+        raise BadData(f"{path} cannot be read as an image: {error}", hint="remove it, or replace it") from None
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
 

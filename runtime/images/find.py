@@ -34,6 +34,7 @@ def find_images(
     size: Preprocessing | None = None,
     classes: tuple[str, ...] | None = None,
     option: str = "--data",
+    ordered: bool = True,
 ) -> ImageSet:
     """Read the images that an option names: a known name, a folder or an .npz.
 
@@ -46,6 +47,7 @@ def find_images(
         size: the same, but what is no folder is refused.
         classes: the model's, which labels number then: see `ImageSet.numbered`; by default the set's own.
         option: what named them, for the message.
+        ordered: whether the order of a folder's classes decides which logit each is, and so is told.
 
     Raises:
         UsageFault: neither a known name nor a path that exists; or a size of what is no folder.
@@ -56,7 +58,7 @@ def find_images(
     path = Path(data)
     known = {entry.name: entry for entry in entry_points(group=DATASETS_GROUP)}
     if data and data not in known and path.is_dir():
-        images = _folder(path, channels, size or preprocessing)
+        images = _folder(path, channels, size or preprocessing, ordered)
     elif size:
         raise UsageFault(f"{option} {data} is no image folder: its size is its own", hint="leave --size out")
     elif data in known:
@@ -73,10 +75,11 @@ def find_images(
     return images if classes is None else images.numbered(classes)
 
 
-def _folder(path: Path, channels: int | None, preprocessing: Preprocessing | None) -> ImageSet:
+def _folder(path: Path, channels: int | None, preprocessing: Preprocessing | None, ordered: bool) -> ImageSet:
     found = read_folder(path, channels=channels, preprocessing=preprocessing, decoded=False)
     assert found.classes is not None
-    log.info(f"{path}: {order_in_words(found.classes)}")
+    if ordered:
+        log.info(f"{path}: {order_in_words(found.classes)}")
     images = decoded(found.images) if found.images.size >= LARGE else np.asarray(found.images)
     return replace(found, images=images)
 

@@ -23,8 +23,12 @@ def print_summary(report: Report, out: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     verdict = verdict_of(report)
     print_line(console, verdict, STYLES[verdict])
-    for reason in reasons(report):
+    said = reasons(report)
+    hints = {warning.message: warning.hint for warning in report.warnings}
+    for reason in said:
         print_line(console, f"  {reason}")
+        if reason in hints:
+            print_line(console, f"    hint: {hints[reason]}")
     table = new_table(("attack", "accuracy", "95 % interval"))
     for name, accuracy, ends in accuracy_rows(report):
         add_row(table, (name, percent(accuracy), interval(ends)))
@@ -32,7 +36,7 @@ def print_summary(report: Report, out: Path) -> None:
     union = union_line(report)
     if union:
         print_line(console, union)
-    for warning in report.warnings:
+    for warning in (each for each in report.warnings if each.message not in said):
         print_line(console, f"{'blocking' if warning.blocking else 'warning'}: {warning.message}")
         print_line(console, f"  hint: {warning.hint}")
     if report.checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import jinja2
+    import markupsafe
 
     from runtime.records.report import Agreement, ClassRow, CurvePoint, Report
     from runtime.report.account import Account
@@ -28,6 +30,8 @@ MOST_CONFUSED = 10
 """Pairs of classes that are listed."""
 TINY = 1e-6
 """Milliseconds that no latency is below."""
+OPTION = re.compile(r"--[a-z][a-z-]*")
+"""What a text calls an option of a command."""
 DEEPEST = 60
 """Percent of colour in a cell of the confusion matrix that holds all images of its row: the figure stays readable."""
 
@@ -83,7 +87,15 @@ def environment(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(percent=percent, interval=interval, signed=signed, radius=radius, duration=duration)
+    made.filters.update(unbroken=unbroken)
     return made
+
+
+def unbroken(text: str) -> markupsafe.Markup:
+    """Return a text, escaped, whose options no line end breaks, as -- from its word."""
+    import markupsafe
+
+    return markupsafe.Markup(OPTION.sub(r'<span class="word">\g<0></span>', str(markupsafe.escape(text))))  # noqa: S704
 
 
 def render(account: Account) -> str:

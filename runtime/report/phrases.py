@@ -67,7 +67,7 @@ def checks_line(report: Report) -> str:
     """Say how many of the checks found nothing, and which did not run."""
     quiet = sum(check.state == "quiet" for check in report.checks)
     absent = ", ".join(check.check for check in report.checks if check.state == "not run")
-    return f"{quiet} checks found nothing" + (f"; not run: {absent}" if absent else "")
+    return f"{quiet} check{'' if quiet == 1 else 's'} found nothing" + (f"; not run: {absent}" if absent else "")
 
 
 def union_line(report: Report) -> str | None:

@@ -75,7 +75,9 @@ def test_fail_under_is_decided_on_the_ends_of_the_interval(robust, verdict):
     [((-0.01, 0.02), "passed"), ((-0.05, -0.011), "failed"), ((-0.02, 0.0), "inconclusive"), (None, "inconclusive")],
 )
 def test_max_drop_is_decided_on_the_ends_of_the_interval(difference, verdict):
-    assert decide(Gate(max_drop=0.01), (0.5, 0.6), difference, []).verdict == verdict
+    decision = decide(Gate(max_drop=0.01), (0.5, 0.6), difference, [])
+    assert decision.verdict == verdict
+    assert ("judge more images" in decision.reasons[0]) is (verdict == "inconclusive" and difference is not None)
 
 
 @pytest.mark.parametrize(

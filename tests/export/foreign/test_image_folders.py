@@ -98,6 +98,8 @@ def test_classes_that_are_listed_say_which_folder_is_which(save: Any, tmp_path: 
     bundle = packed(model, folder, tmp_path / "b", "--classes", "dark,dim,light,white")
     assert bundle.manifest.classes == ("dark", "dim", "light", "white")
     assert clean_accuracy(tmp_path / "r", tmp_path / "b")[0] == 1
+    said = command("pack", model, "--data", folder, "--out", tmp_path / "c", "--classes", "dark,dim,light,white")
+    assert (said.exit_code, "order of names" in said.stderr) == (0, False)
 
 
 @pytest.mark.parametrize("classes", ["a,b,c", "a,b,c,d,e", "a,b,c,a"])

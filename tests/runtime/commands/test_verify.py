@@ -17,7 +17,7 @@ from runtime.records.report import load_report
 from runtime.report import formats
 from runtime.report.console import print_summary
 from runtime.report.formats import FORMATS
-from runtime.report.phrases import verdict_of
+from runtime.report.phrases import checks_line, verdict_of
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import EPS, npz
@@ -93,6 +93,21 @@ def test_where_nothing_was_required_console_and_page_say_so_without_the_colour_o
         assert verdict_of(read) == verdict
         print_summary(read, out)
         assert (figure in capsys.readouterr().out) is words
+
+
+def test_what_leaves_no_verdict_is_said_once_with_what_to_do(bundle):
+    result = edgeproof("verify", bundle, "--out", "run", "--attacks", "fgsm", "--fail-under", "1%")
+    (finding, *_) = load_report(Path("run")).warnings
+    assert result.exit_code == 5
+    assert result.stdout.count(finding.message) == 1
+    assert f"  {finding.message}\n    hint: {finding.hint}\n" in result.stdout
+
+
+def test_one_quiet_check_is_said_in_the_singular(finished):
+    read = load_report(finished[0])
+    quiet = [each for each in read.checks if each.state == "quiet"]
+    assert checks_line(read.model_copy(update={"checks": tuple(quiet[:1])})) == "1 check found nothing"
+    assert checks_line(read.model_copy(update={"checks": tuple(quiet[:2])})) == "2 checks found nothing"
 
 
 def test_without_out_a_fresh_directory_is_made(bundle, tmp_path):

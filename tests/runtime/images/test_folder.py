@@ -87,12 +87,22 @@ def test_a_folder_with_a_broken_image_another_size_or_an_empty_class_is_refused(
     with pytest.raises(BadData, match="3 x 4 x 6"):
         read_folder(folder)
     (folder / "cat" / "2.png").write_bytes(b"no image")
-    with pytest.raises(BadData, match="cannot be read as an image"):
+    with pytest.raises(BadData, match="cannot be read as an image") as caught:
         read_folder(folder)
+    assert caught.value.hint == "remove it, or replace it"
     (folder / "cat" / "2.png").unlink()
     (folder / "dog").mkdir()
     with pytest.raises(BadData, match="dog holds no images"):
         read_folder(folder)
+
+
+def test_pictures_without_class_folders_are_told_from_a_folder_without_pictures(folder):
+    with pytest.raises(BadData, match="cat holds pictures, but no class folders") as caught:
+        read_folder(folder / "cat")
+    assert "the folder above it" in caught.value.hint
+    (folder / "empty").mkdir()
+    with pytest.raises(BadData, match="empty holds no class folders"):
+        read_folder(folder / "empty")
 
 
 def test_a_folder_without_pillow_names_the_extra(folder, monkeypatch):

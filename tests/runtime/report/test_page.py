@@ -72,6 +72,14 @@ def test_nothing_on_the_page_comes_from_elsewhere(html):
     assert "default-src 'none'" in html
 
 
+def test_options_are_not_broken_at_the_end_of_a_line_and_stay_text():
+    said = page.unbroken("name a set (--data <b>SET</b>), or leave out --no-gate")
+    assert said == (
+        'name a set (<span class="word">--data</span> &lt;b&gt;SET&lt;/b&gt;), or leave out '
+        '<span class="word">--no-gate</span>'
+    )
+
+
 def test_texts_are_shown_and_never_taken_for_markup(html, full):
     text = Tags(html).text
     assert "<script" not in html
