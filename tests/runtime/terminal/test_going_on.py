@@ -48,7 +48,9 @@ def test_where_nobody_typed_a_command_only_its_options_are_said():
     assert to_go_on(Path("run")).endswith("to go on: the same command with --out run --resume")
 
 
-@pytest.mark.parametrize(("eps", "written"), [(8 / 255, "8/255"), (2.5 / 255, "2.5/255"), (0, "0/255"), (0.031, "0.031")])
+@pytest.mark.parametrize(
+    ("eps", "written"), [(8 / 255, "8/255"), (2.5 / 255, "2.5/255"), (0, "0/255"), (0.031, "0.031")]
+)
 def test_a_radius_is_written_so_that_the_same_float_is_read(eps, written):
     numerator, _, denominator = written.partition("/")
     assert exact_radius(eps) == written
