@@ -68,6 +68,14 @@ VERBOSITY = tuple(
 """Options of every command."""
 
 
+def _with_verbosity(command: click.Command) -> click.Command:
+    """Give a command, and those of a group, the options of every command that it lacks; return it."""
+    command.params += [option for option in VERBOSITY if option not in command.params]
+    for part in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_verbosity(part)
+    return command
+
+
 class LazyGroup(click.Group):
     """Commands from the entry-point group `edgeproof.commands`."""
 
@@ -85,8 +93,7 @@ class LazyGroup(click.Group):
             command: click.Command = entry.load()
         except ImportError as error:
             raise _missing(entry, error) from error
-        command.params += [option for option in VERBOSITY if option not in command.params]
-        return command
+        return _with_verbosity(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
@@ -171,3 +178,6 @@ def _missing(entry: EntryPoint, error: ImportError) -> Exception:
 @click.version_option(package_name="edgeproof", prog_name="edgeproof")
 def main() -> None:
     """Distil, export and verify robust image classifiers for the edge."""
+
+
+_with_verbosity(main)

@@ -34,6 +34,21 @@ def test_quiet_leaves_of_a_run_its_result_alone(bundle, tmp_path):
     assert quiet.stdout.replace("/b", "/a") == usual.stdout
 
 
+PLACES = {
+    "before the command": ("-q", "key", "new"),
+    "before the last word": ("key", "-q", "new"),
+    "after it": ("key", "new", "-q"),
+    "before one that is no group": ("-q", "inspect"),
+}
+
+
+@pytest.mark.parametrize("words", PLACES.values(), ids=PLACES)
+def test_quiet_may_stand_anywhere(bundle, tmp_path, words):
+    more = (bundle,) if "inspect" in words else ("--out", tmp_path / "keys")
+    result = edgeproof(*words, *more)
+    assert (result.exit_code, is_quiet()) == (0, True), result.stderr
+
+
 def test_quiet_keeps_warnings_and_errors(tmp_path, capsys):
     wrong = edgeproof("inspect", tmp_path, "--quiet")
     assert wrong.stderr.startswith(f"error: {tmp_path} is not a bundle")
