@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify bench gpu-check teacher study docs rooms test test-all test-gpu check aarch64 docker-jetson docker-train smoke
+.PHONY: help distill export verify bench gpu-check teacher study docs rooms test test-all gpu-test check aarch64 docker-jetson docker-train smoke
 .PHONY: format clean
 
 help: ## list the targets
@@ -87,7 +87,7 @@ test: $(VENV)/develop ## the fast tests
 test-all: $(VENV)/develop ## the slow tests too
 	$(PYTEST) -m ""
 
-test-gpu: $(VENV)/develop ## what only a card can tell; needs an NVIDIA GPU, and onnxruntime-gpu or TensorRT in .venv
+gpu-test: $(VENV)/develop ## what only a card can tell; needs an NVIDIA GPU, and onnxruntime-gpu or TensorRT in .venv
 	$(PYTEST) -n 1 -m gpu tests/gpu
 
 check: $(VENV)/develop ## format, lint, types, import boundaries, Python 3.10 syntax, tests
