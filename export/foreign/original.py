@@ -9,7 +9,7 @@ import numpy as np
 from export.adapt.interface import BYTES, TAKEN
 from export.adapt.softmax import CUTS, ONE_LOGIT, ties
 from export.graph.passes import refuse_nan, to_bytes
-from runtime.backends.providers import FATAL, load_onnxruntime
+from runtime.backends.providers import open_plain
 from runtime.bundle.graph_facts import graph_facts
 from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
@@ -51,12 +51,10 @@ class Original:
         self._interface, self._output, self.cut, self._bgr = adapted.interface, adapted.output, adapted.cut, bgr
         self._mean, self._std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
         content = to_bytes(model)
-        self._alone = graph_facts(content).ranges_of_batch
-        onnxruntime = load_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = FATAL
+        facts = graph_facts(content)
+        self._alone = facts.ranges_of_batch
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = open_plain(content, facts)
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             raise BadModel(f"ONNX Runtime cannot load the model: {first_line(error)}", hint="export it again") from None
 

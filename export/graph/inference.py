@@ -8,7 +8,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, defs, helper, shape_inference
 
 from export.graph.passes import opset_of, to_bytes
-from runtime.backends.providers import FATAL, load_onnxruntime
+from runtime.backends.providers import open_plain
+from runtime.session import GraphFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -59,11 +60,8 @@ def _told_by_onnxruntime(
         list(data.values()),
     )
     single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    onnxruntime = load_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL
     try:
-        session = onnxruntime.InferenceSession(to_bytes(single), options, providers=["CPUExecutionProvider"])
+        session = open_plain(to_bytes(single), GraphFacts())
         shapes = [entry.shape for entry in session.get_outputs()]
         if not all(shapes):  # no shape is told of an operation without shape inference
             shapes = [value.shape for value in session.run(None, _ones(session))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, load_onnxruntime, options_of
+from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, left_out, load_onnxruntime, options_of
 from runtime.bundle.graph_facts import differentiates_itself, graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.backends.providers import Provider
-    from runtime.session import LossSpec
+    from runtime.session import GraphFacts, LossSpec
 
 PIECE = 16
 """Rows of a batch that a worker runs at once. More are no faster an image, and no longer fit a core's cache."""
@@ -33,13 +33,6 @@ NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
 """What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
-NOT_ON_GPU = ["WeightBiasQuantization"]
-"""Optimizers of ONNX Runtime that put nodes in a graph for which its GPU providers have no kernel.
-
-This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
-"""
-NOT_IN_HALF = ["NchwcTransformer"]
-"""An optimizer for the CPU that ends the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
 
 
 class OrtSession(Session):
@@ -84,8 +77,7 @@ class OrtSession(Session):
             facts = graph_facts(forward)
         except BadModel as error:
             raise BadModel(f"the forward graph cannot be loaded: {error.message}", hint=error.hint) from None
-        without = NOT_ON_GPU if kind.on_gpu else NOT_IN_HALF if facts.computes_in == "float16" else None
-        opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised, without=without)
+        opening = partial(_load, kind=kind, options=options, threads=threads, optimised=optimised, facts=facts)
         loaded = opening("forward graph", forward)
         graph = partial(_Graph, workers=workers, singly=facts.ranges_of_batch)
         self._forward = graph("forward graph", loaded, {INPUT}, FORWARD_OUTPUTS)
@@ -232,7 +224,7 @@ def _load(
     options: Callable[[str], dict[str, str]],
     threads: int,
     optimised: bool,
-    without: list[str] | None,
+    facts: GraphFacts,
 ) -> Any:
     runtime = load_onnxruntime()
     find(runtime, kind)
@@ -250,7 +242,7 @@ def _load(
         settings.add_session_config_entry("session.use_env_allocators", "1")
     opening = partial(runtime.InferenceSession, graph, settings, providers=[(kind.name, chosen)])
     try:  # its own fall-back would print to stdout and try again
-        session = opening(disabled_optimizers=without, enable_fallback=0)
+        session = opening(disabled_optimizers=left_out(facts, on_gpu=kind.on_gpu), enable_fallback=0)
     except Exception as error:  # as above
         if _is_memory(error):
             raise OutOfMemory(

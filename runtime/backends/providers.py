@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runtime.session import GraphFacts
+
+NOT_ON_GPU = ["WeightBiasQuantization"]
+"""Optimizers of ONNX Runtime that put nodes in a graph for which its GPU providers have no kernel.
+
+This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
+"""
+NOT_IN_HALF = ["NchwcTransformer"]
+"""An optimizer for the CPU that ends the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
 FATAL = 4
 """Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
 
@@ -112,3 +121,19 @@ def load_onnxruntime() -> Any:
         raise MissingEnvironment(f"ONNX Runtime is missing: {error}", hint="pip install onnxruntime") from None
     onnxruntime.set_default_logger_severity(FATAL)
     return onnxruntime
+
+
+def left_out(facts: GraphFacts, *, on_gpu: bool) -> list[str]:
+    """Return the optimizers of ONNX Runtime that a graph is opened without."""
+    if on_gpu:
+        return NOT_ON_GPU
+    return NOT_IN_HALF if facts.computes_in == "float16" else []
+
+
+def open_plain(graph: bytes, facts: GraphFacts) -> Any:
+    """Open any graph on the CPU, silently and else as ONNX Runtime does by default; its errors are its own."""
+    onnxruntime = load_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    without = left_out(facts, on_gpu=False)
+    return onnxruntime.InferenceSession(graph, options, providers=[PROVIDERS["cpu"].name], disabled_optimizers=without)

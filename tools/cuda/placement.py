@@ -36,7 +36,7 @@ def log_placement(model: str) -> None:
     """Open a graph with the CPU beside CUDA, and let ONNX Runtime log where each node goes."""
     import onnxruntime
 
-    from runtime.backends.ort import NOT_ON_GPU
+    from runtime.backends.providers import NOT_ON_GPU
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 0

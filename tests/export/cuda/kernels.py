@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, load, shape_inference
 
-from runtime.backends.ort import NOT_ON_GPU
+from runtime.backends.providers import NOT_ON_GPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -160,7 +160,7 @@ def test_architecture_of_an_old_opset_is_packed(name: str, opset: int, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_vision_transformer_is_packed_in_fp16(tmp_path: Path) -> None:
+def test_a_vision_transformer_is_packed_in_fp16_and_that_again(tmp_path: Path) -> None:
     network, side = network_of("ViT"), ARCHITECTURES["ViT"].side
     x = pictures(N, (3, side, side))
     with torch.no_grad():
@@ -171,6 +171,7 @@ def test_a_vision_transformer_is_packed_in_fp16(tmp_path: Path) -> None:
         packed(tmp_path / "model.onnx", tmp_path / "set.npz", tmp_path / "bundle", "--precision", "fp16")
     )
     np.testing.assert_allclose(session.logits(x), z, rtol=0, atol=0.05 * np.abs(z).max())
+    packed(tmp_path / "bundle" / "model.fp16.onnx", tmp_path / "set.npz", tmp_path / "again")
 
 
 def test_the_guide_lists_exactly_the_architectures_that_are_tested() -> None:
