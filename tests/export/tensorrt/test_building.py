@@ -14,7 +14,8 @@ from export.precision.table import PRECISIONS
 from export.tensorrt import build
 from runtime.backends.tensorrt.api import library_of
 from tests.export.precision.test_precision import CALIBRATION
-from tests.export.rules.test_rules import CASES, model_of
+from tests.export.rules.cases import model_of
+from tests.export.rules.operations import CASES
 from tests.export.tensorrt.test_to_engine import key
 
 if TYPE_CHECKING:
