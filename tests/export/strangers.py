@@ -115,6 +115,12 @@ def packed(model: Path, data: Path, out: Path, *options: Any) -> Bundle:
     return open_bundle(out)
 
 
+def changes_of(bundle: Bundle) -> str:
+    """Return what was done to a packed model, in words."""
+    assert bundle.manifest.packed
+    return " / ".join(bundle.manifest.packed.changes)
+
+
 def session_of(bundle: Bundle) -> OrtSession:
     graph = bundle.manifest.graphs[bundle.manifest.ships]
     gradient = bundle.read(graph.gradient) if graph.gradient else None
