@@ -12,7 +12,7 @@ from export.graph.passes import to_bytes
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
 from export.tensorrt import build
-from runtime.backends.tensorrt.api import library_of
+from runtime.tensorrt.api import library_of
 from tests.export.precision.test_precision import CALIBRATION
 from tests.export.rules.cases import model_of
 from tests.export.rules.operations import CASES

@@ -15,9 +15,9 @@ import pytest
 
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
-from runtime.backends.tf32 import SWITCH
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
 from runtime.machine.driver import CudaDevice
+from runtime.machine.tf32 import SWITCH
 from tests.tiny import FORWARD, GRADIENT, graph
 
 GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
