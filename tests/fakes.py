@@ -80,6 +80,14 @@ class FlatFor(LinearSession):
         return z, value, xp.where(marked, xp.zeros_like(gradient), gradient)
 
 
+class FlatAtTheEnds(LinearSession):
+    """Its gradient is 0 in each pixel that is black or white, as behind a ReLU of x and of 1 - x."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        return z, value, gradient * (x > 0) * (x < 1)
+
+
 def planned(target, names):
     """Return what the attacks of these names run on a target."""
     return plan_suite(names, target.classes, target.session.card(), lends=target.lender is not None)
