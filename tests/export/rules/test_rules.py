@@ -62,7 +62,12 @@ def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
             'y = Resize <mode="linear", coordinate_transformation_mode="tf_crop_and_resize"> (input, box, scales)',
             ("Resize", "crops"),
         ),
-        ('y = GridSample <mode="cubic"> (input, places)', ("GridSample", "sampled linearly")),
+        (
+            "t = Concat <axis=1> (input, input)\ng = Transpose <perm=[0,2,3,1]> (t)\n"
+            'y = GridSample <mode="nearest"> (input, g)',
+            ("GridSample", "places depend on the image"),
+        ),
+        ("space = Unsqueeze (input, two)\ny = GridSample (space, places_in_space)", ("GridSample", "two dimensions")),
         ("p = ArgMax <axis=2> (input)\ny = GatherElements <axis=2> (table, p)", ("GatherElements", "integers that")),
         ("y = GatherND <batch_dims=1> (input, places_of_each)", ("GatherND", "several batches")),
         ('y = ScatterND <reduction="max"> (input, places_of_each, input)', ("ScatterND", "reduces by 'max'")),
@@ -87,7 +92,7 @@ def test_operation_that_cannot_be_differentiated_is_named(nodes: str, words: tup
             "b": np.ones(1),
             "v": np.ones(3),
             "rest": np.asarray([0, 2, 3]),
-            "places": np.ones((2, 1, 3, 2)),
+            "places_in_space": np.ones((2, 1, 1, 3, 3)),
             "table": np.ones((2, 1, 3, 3)),
             "places_of_each": np.asarray([[0], [0]]),
             "none": np.asarray([0]),
