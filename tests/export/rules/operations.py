@@ -487,6 +487,30 @@ CASES = {
         lambda x, i: x[:, i[:, 0], i[:, 1]].transpose(1, 2),
         {"i": np.asarray([[0, 1], [3, 6], [0, 1], [2, 5]])},
     ),
+    "GatherND in each image": Case(
+        "v, k = TopK <axis=1> (x, three)\nr = Reshape (k, rows)\ni = Unsqueeze (r, last)\n"
+        "t = Tanh (x)\ny = GatherND <batch_dims=1> (t, i)",
+        lambda x, *rest: x.tanh()[torch.arange(len(x))[:, None], x.topk(3, 1).indices.flatten(1)],
+        {"three": np.asarray([3]), "rows": np.asarray([0, -1]), "last": np.asarray([2])},
+    ),
+    "GatherND in each channel, from the end too": Case(
+        "s = Shape <end=1> (x)\nr = Concat <axis=0> (s, sizes)\ni = Expand (at, r)\ny = GatherND <batch_dims=2> (x, i)",
+        lambda x, sizes, at: x[:, torch.arange(4)[:, None], at[0, ..., 0], at[0, ..., 1]],
+        {"sizes": np.asarray([4, 5, 2]), "at": RANDOM.integers([-7, -6], [7, 6], (1, 4, 5, 2))},
+    ),
+    "GatherND of the image by its number": Case(
+        "s = Shape <end=1> (x)\nq = Squeeze (s)\nn = Range (zero, q, one)\nu = Reshape (n, column)\n"
+        "r = Concat <axis=0> (s, sizes)\na = Expand (u, r)\nb = Expand (at, r)\ni = Concat <axis=-1> (a, b)\n"
+        "y = GatherND (x, i)",
+        lambda x, *rest: x[:, rest[-1][0, :, 0]],
+        {
+            "zero": np.asarray(0),
+            "one": np.asarray(1),
+            "column": np.asarray([-1, 1, 1]),
+            "sizes": np.asarray([3, 1]),
+            "at": np.asarray([[[2], [-1], [2]]]),
+        },
+    ),
     "ScatterND": Case(
         "t = Transpose <perm=[1,2,3,0]> (x)\ng = GatherND (t, from)\nh = Tanh (g)\ns = ScatterND (t, i, h)\n"
         "y = Transpose <perm=[3,0,1,2]> (s)",
