@@ -11,7 +11,7 @@ from export.graph.graph import Emitter, Graph, Node
 from export.graph.passes import prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.rules import LED, OF_INTEGERS, OF_SHAPES, RULES, RULES_OF_MANY
-from export.standard import in_simple_operations
+from export.standard import in_simple_operations, is_written_out
 from runtime.errors import BadModel
 from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 
@@ -102,8 +102,9 @@ def _path(graph: Graph) -> list[Node]:
 def _check_has_rule(node: Node, wanted: set[str]) -> None:
     if node.op not in {**RULES, **RULES_OF_MANY} or node.proto.domain not in ("", "ai.onnx"):
         domain = node.proto.domain
+        use = "this use of " if is_written_out(node.proto) else ""
         raise BadModel(
-            f"{node}: edgeproof has no derivative of {node.op!r}" + (f" of the domain {domain}" if domain else ""),
+            f"{node}: edgeproof has no derivative of {use}{node.op!r}" + (f" of the domain {domain}" if domain else ""),
             hint=HINTS.get(domain, "")
             + "--gradient none judges it by Square alone, which is weak evidence; or add a rule to "
             "export/rules",

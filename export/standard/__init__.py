@@ -82,6 +82,11 @@ OF_NEWER_OPSETS: Mapping[str, Writing] = {
 """What an older operator set has not, or not so."""
 
 
+def is_written_out(node: NodeProto) -> bool:
+    """Whether some uses of a node's operation are written out."""
+    return _key(node) in WRITTEN
+
+
 def in_simple_operations(model: ModelProto, known: Collection[str]) -> ModelProto:
     """Return a model with what is not `known` written out where it can be; the same object where nothing is.
 
