@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from export.graph.graph import Gradients
     from export.graph.passes import Prepared
 
-HINTS = {"com.microsoft.nchwc": "save it with graph_optimization_level ORT_ENABLE_EXTENDED, for any processor; "}
-"""What to do first about the operations of a domain."""
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
@@ -105,9 +103,7 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         use = "this use of " if is_written_out(node.proto) else ""
         raise BadModel(
             f"{node}: edgeproof has no derivative of {use}{node.op!r}" + (f" of the domain {domain}" if domain else ""),
-            hint=HINTS.get(domain, "")
-            + "--gradient none judges it by Square alone, which is weak evidence; or add a rule to "
-            "export/rules",
+            hint="--gradient none judges it by Square alone, which is weak evidence; or add a rule to export/rules",
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")
