@@ -16,6 +16,7 @@ from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import (
     allow_rollback_option,
+    allow_unsigned_option,
     needed_key_option,
     state_option,
     trust_before_option,
@@ -81,7 +82,7 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
 @trust_option
 @state_option
 @allow_rollback_option
-@click.option("--allow-unsigned", is_flag=True, help="Replace a signed model by one whose signature is not checked.")
+@allow_unsigned_option
 def install(
     bundle: Path, to: Path, trust: Trust | None, state: Path | None, allow_rollback: bool, allow_unsigned: bool
 ) -> None:
