@@ -55,9 +55,9 @@ def new(out: Path) -> None:
 def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
     """Sign an existing bundle in place.
 
-    Prints what the bundle claims, which the signature then stands for. Only a whole bundle is signed, and only its
-    signature.json is written: version and manifest stay. One that another key has signed needs --trust: its signature
-    is checked before the new one takes its place.
+    Prints what the bundle claims, which the signature then stands for. Only a whole bundle is signed, whose card is its
+    manifest in words, and only its signature.json is written: version and manifest stay. One that another key has
+    signed needs --trust: its signature is checked before the new one takes its place.
     """
     for line in _claimed(sign_in_place(bundle, key, trust)):
         click.echo(line)
