@@ -27,6 +27,7 @@ from runtime.commands.judging import (
     show,
     write_all,
 )
+from runtime.commands.option_groups import OF_A_VERDICT, GroupedCommand
 from runtime.commands.preparers import ModelOptions, Wanted, pack_first
 from runtime.commands.record_options import record_options
 from runtime.commands.trust_options import (
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=OF_A_VERDICT)
 @click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
 @record_options(engine=EngineOptions)
 @trust_option
