@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.bundle.model_card import model_card
 from export.graph.passes import input_shape, opset_of, to_bytes
 from export.precision.table import shipping
 from runtime.bundle.graph_facts import staircases
@@ -29,6 +28,7 @@ from runtime.bundle.manifest import (
     Provenance,
     Reference,
 )
+from runtime.bundle.model_card import MODEL_CARD, model_card
 from runtime.bundle.signing import sign
 from runtime.files import new_directory, sha256, write_atomic
 from runtime.spec import DataRecord, Gate, ThreatModel
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.images.preprocessing import Preprocessing
 
-MODEL_CARD = "MODEL_CARD.md"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every member of an .npz, the earliest that zip knows: same arrays, same bytes."""
 

@@ -13,7 +13,8 @@ PLACES = {
     r"fcntl": {"runtime/locks.py"},
     r"O_NOFOLLOW": {"runtime/files.py"},
     r"np\.savez\(": {"runtime/files.py"},
-    r"\"---\"": {"runtime/markdown.py", "export/bundle/model_card.py"},  # a table of Markdown; metadata of a model card
+    # A table of Markdown; the metadata of a model card.
+    r"\"---\"": {"runtime/markdown.py", "runtime/bundle/model_card.py"},
     r"stderr\.write": {"runtime/terminal/log.py"},
     r"splitlines\(\)\[0\]|partition\(\"\\n\"\)|chr\(10\)": {"runtime/errors.py"},  # an error's first line
     r"external_data_helper\._": set(),
