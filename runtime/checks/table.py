@@ -59,8 +59,8 @@ def check(
 CHECKS = (
     Check(
         "randomised", True, randomised,
-        "make the graph deterministic (no dropout, no random resizing) and export it again: "
-        "an attack on one draw says nothing of the next",
+        "make the graph deterministic (no dropout, no random resizing, nothing by the size of the batch) and export it "
+        "again: an attack on one draw says nothing of the next",
     ),
     Check(
         "softmax", True, softmax,

@@ -48,6 +48,12 @@ def test_one_image_with_two_answers_is_randomised(outcome, randomised, expected)
     assert state(replace(outcome, probe=Probe(n=256, randomised=randomised, probabilities=0)), "randomised") == expected
 
 
+@pytest.mark.parametrize(("alone", "expected"), [(37, "quiet"), (38, "found")])
+def test_images_that_are_answered_otherwise_alone_are_found_where_they_are_many(outcome, alone, expected):
+    probe = Probe(n=256, randomised=0, probabilities=0, otherwise_alone=alone)
+    assert state(replace(outcome, probe=probe), "randomised") == expected
+
+
 @pytest.mark.parametrize(("probabilities", "expected"), [(255, "quiet"), (256, "found")])
 def test_an_output_is_a_softmax_where_every_answer_is_a_distribution(outcome, probabilities, expected):
     assert state(replace(outcome, probe=Probe(n=256, randomised=0, probabilities=probabilities)), "softmax") == expected
