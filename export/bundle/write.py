@@ -12,7 +12,6 @@ import numpy as np
 
 from export.graph.passes import input_shape, opset_of, to_bytes
 from export.precision.table import shipping
-from runtime.bundle.graph_facts import staircases
 from runtime.bundle.manifest import (
     EVALUATION,
     MANIFEST,
@@ -31,6 +30,7 @@ from runtime.bundle.manifest import (
 from runtime.bundle.model_card import MODEL_CARD, model_card
 from runtime.bundle.signing import sign
 from runtime.files import new_directory, sha256, write_atomic
+from runtime.graph.facts import staircases
 from runtime.spec import DataRecord, Gate, ThreatModel
 
 if TYPE_CHECKING:

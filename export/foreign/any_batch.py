@@ -8,8 +8,8 @@ import numpy as np
 
 from export.graph.passes import refuse_infinite, to_bytes
 from export.precision.table import PRECISIONS
-from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel
+from runtime.graph.facts import graph_facts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

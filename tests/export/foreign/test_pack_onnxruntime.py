@@ -13,7 +13,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from export import standard
-from runtime.bundle.graph_facts import graph_facts
+from runtime.graph.facts import graph_facts
 from tests.export.classifiers import torch_gradient
 from tests.export.plain import BODY, PLAIN, WEIGHTS, X, check_as_torch, network, plain
 from tests.export.strangers import command, gradient_of, packed, session_of
