@@ -99,6 +99,6 @@ def _in_order(stored: Array, block: int) -> Array:
     outputs, inputs, *kernel = stored.shape
     if inputs % block:
         apart = stored.reshape(outputs // block, inputs, *kernel, block)
-        return apart.transpose(0, 4, 1, 2, 3).reshape(stored.shape)
+        return np.asarray(apart.transpose(0, 4, 1, 2, 3).reshape(stored.shape))
     apart = stored.reshape(outputs // block, inputs // block, *kernel, block, block)
-    return apart.transpose(0, 5, 1, 4, 2, 3).reshape(stored.shape)
+    return np.asarray(apart.transpose(0, 5, 1, 4, 2, 3).reshape(stored.shape))

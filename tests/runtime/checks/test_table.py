@@ -255,6 +255,19 @@ def test_a_surrogate_gradient_is_named_with_the_staircases_it_goes_through(outco
     assert "straight-through gradient and by Square alone" in result.message
 
 
+@pytest.mark.parametrize(("quantised", "missing"), [(False, False), (True, True)])
+def test_a_float_model_of_bytes_misses_no_parent(outcome, quantised, missing):
+    facts = GraphFacts(quantised=quantised, staircases=("Cast", "Round"), takes_bytes=True)
+    results = check(outcome, classes=3, artifact=artifact(facts=facts))
+    (result,) = (each for each in results if each.check == "no-parent")
+    assert result.state == "found"
+    assert result.message.startswith("no fp32 parent" if missing else "each pixel is rounded to the byte")
+    assert ("quantised from a float model" in result.hint, "no parent is missing" in result.hint) == (
+        missing,
+        not missing,
+    )
+
+
 def test_a_gradient_is_zero_only_where_every_gradient_is(outcome):
     evidence = outcome.evidence.rows(np.arange(N))
     evidence.blind = {"own": np.ones(N, bool), "parent": np.zeros(N, bool)}
