@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +31,7 @@ from runtime.bundle.signing import sign
 from runtime.files import new_directory, sha256, write_atomic
 from runtime.graph.facts import staircases
 from runtime.spec import DataRecord, Gate, ThreatModel
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,10 +47,6 @@ if TYPE_CHECKING:
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every member of an .npz, the earliest that zip knows: same arrays, same bytes."""
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Claims:
     provenance: Provenance | None = None
     packed: Packed | None = None
     ships: str | None = None
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=timestamp)
 
 
 @dataclass(frozen=True)

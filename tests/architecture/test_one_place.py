@@ -19,6 +19,8 @@ PLACES = {
     r"splitlines\(\)\[0\]|partition\(\"\\n\"\)|chr\(10\)": {"runtime/errors.py"},  # an error's first line
     r"external_data_helper\._": set(),
     r"%Y-%m-%dT": {"runtime/words.py"},
+    r"isoformat\(": set(),  # a time is runtime.words.timestamp
+    r":\.\df\} points": {"runtime/words.py"},
     r"FATAL = ": {"runtime/backends/providers.py"},
     r"pip install \'": {"runtime/errors.py"},
     r"option\(\s*\"--data-root\"": set(),  # a field of VerifyOptions
