@@ -133,16 +133,21 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
                 hint=f"name the folders as the classes ({listed(classes)}), or give an .npz",
             )
     refuse_another_count(where, names, len(classes))
-    _refuse_two_orders(where, names)
+    refuse_two_orders(where, names)
     if numbers(len(classes)) not in (tuple(names), tuple(classes)):
         pairs = [f"{name} = {meant}" for name, meant in zip(names, classes, strict=True)]
         log.warning(f"{where}: the model knows none of the names; they are taken in their order: {listed(pairs)}")
     return np.arange(len(names))
 
 
-def _refuse_two_orders(where: str, names: Sequence[str]) -> None:
-    """Raise `BadData` where class10 comes before class2, as in the order of names it does, and -1 before -2."""
-    if list(names) != sorted(names, key=_natural) and not all(map(_is_number, names)):
+def refuse_two_orders(where: str, names: Sequence[str]) -> None:
+    """Raise `BadData` where class10 comes before class2, as in the order of names it does, and -1 before -2.
+
+    A set that is not ordered by name has an order of its own.
+    """
+    if all(map(_is_number, names)) or list(names) != sorted(names):
+        return
+    if list(names) != sorted(names, key=_natural):
         raise BadData(
             f"{where}: the order of its classes is not plain: by name it is {listed(names)}, by number another, "
             "and the model knows none of the names",
@@ -150,12 +155,13 @@ def _refuse_two_orders(where: str, names: Sequence[str]) -> None:
         )
 
 
-def _natural(name: str) -> list[tuple[str, int]]:
-    """Return what orders names by the numbers within them, one at the start with its sign."""
-    return [
-        ("", int(part)) if number else (part, 0)
-        for part, number in ((part, part.removeprefix("-").isdecimal()) for part in WITHIN.split(name) if part)
-    ]
+def _natural(name: str) -> list[tuple[int, int]]:
+    """Return what orders names by the numbers within them, which stand where digits do, one at the start signed."""
+    ordered: list[tuple[int, int]] = []
+    for part in WITHIN.split(name):
+        number = part.removeprefix("-").isdecimal()
+        ordered += [(ord("0"), int(part))] if number else [(ord(sign), 0) for sign in part]
+    return ordered
 
 
 def _comparable(*lists: Sequence[str]) -> list[list[str]]:
