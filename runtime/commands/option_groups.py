@@ -42,7 +42,8 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the groups, in their order."""
-        records = {flag(each): record for each in self.get_params(ctx) if (record := each.get_help_record(ctx))}
+        options = (each for each in self.get_params(ctx) if isinstance(each, click.Option))
+        records = {flag(each): record for each in options if (record := each.get_help_record(ctx))}
         grouped = {name for names in self.groups.values() for name in names}
         rest = tuple(name for name in records if name not in grouped)
         for title, names in {**self.groups, REST: rest}.items():
@@ -51,6 +52,6 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(rows)
 
 
-def flag(option: click.Parameter) -> str:
+def flag(option: click.Option) -> str:
     """Return the long form of an option."""
     return max(option.opts, key=len)

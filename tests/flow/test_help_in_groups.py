@@ -48,6 +48,14 @@ def test_every_option_is_in_exactly_one_group(name):
     assert len(sections(command)) > 3
 
 
+@pytest.mark.parametrize("name", GROUPED)
+def test_arguments_stand_in_the_usage_alone(name):
+    arguments = [each.make_metavar(CONTEXT) for each in GROUPED[name].params if isinstance(each, click.Argument)]
+    lines = [line.strip() for line in GROUPED[name].get_help(CONTEXT).splitlines()]
+    assert arguments
+    assert not set(arguments) & set(lines)
+
+
 def test_an_option_that_no_group_names_is_shown_all_the_same():
     @click.command(cls=GroupedCommand, groups={"Output": ("--out", "--help")})
     @click.option("--out", help="Where.")
