@@ -87,6 +87,13 @@ class OtherAlone(LinearSession):
         return super()._logits(x) * (0.5 if x.shape[0] == 1 else 1)
 
 
+class OtherAloneBeside(OtherAlone):
+    """The same beside a number that is added to every logit, which changes no answer and no attack."""
+
+    def _logits(self, x):
+        return super()._logits(x) + 1000
+
+
 class FlatAtTheEnds(LinearSession):
     """Its gradient is 0 in each pixel that is black or white, as behind a ReLU of x and of 1 - x."""
 

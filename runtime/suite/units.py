@@ -33,7 +33,7 @@ UNIT_VALUES = 2**24
 PASSES = 5
 """Answers to the same image, which must be the same."""
 SAME = 1e-4
-"""How far two answers may be apart and still be the same, as a part of the image's largest logit."""
+"""How far two answers may be apart and still be the same, as a part of the image's largest logit about their mean."""
 SAME_ALONE = 0.1
 """The same of an answer in a batch and one by itself: other kernels round otherwise, before a rounding by a step."""
 PROBABILITY = 1e-3
@@ -169,7 +169,7 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
     answers = np.stack([oracle.logits(points, points.x) for _ in range(PASSES)])
     singly = (points.rows(np.arange(len(points)) == row) for row in range(len(points)))
     alone = np.concatenate([oracle.logits(one, one.x) for one in singly])
-    largest = np.abs(answers[0]).max(axis=1)
+    largest = np.abs(answers[0] - answers[0].mean(axis=1, keepdims=True)).max(axis=1)
     apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * largest
     otherwise = np.abs(alone - answers[0]).max(axis=1) > SAME_ALONE * largest
     other_class = (answers.argmax(axis=2) != answers[0].argmax(axis=1)).any(axis=0)

@@ -12,7 +12,7 @@ from runtime.terminal.progress import Silent
 from runtime.verdict.case import SEARCHED, SEARCHED_SHARE, prepare_case, verify
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject
-from tests.fakes import LinearSession, OtherAlone
+from tests.fakes import LinearSession, OtherAlone, OtherAloneBeside
 from tests.tiny import EPS, SHAPE, linear_task
 
 N = 600
@@ -88,11 +88,14 @@ def test_that_share_costs_at_most_a_fifth_of_the_default_suite():
     assert SEARCHED <= 2000 * SEARCHED_SHARE
 
 
-@pytest.mark.parametrize(("kind", "verdict"), [(LinearSession, "passed"), (OtherAlone, "inconclusive")])
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [(LinearSession, "passed"), (OtherAlone, "inconclusive"), (OtherAloneBeside, "inconclusive")],
+)
 def test_no_gate_passes_on_what_a_batch_is_answered_and_an_image_alone_is_not(by_class, kind, verdict):
     weight, bias, images = by_class
     subject = Subject(kind(weight, bias), "tiny", ("a", "b", "c"), SHAPE, images, "", ThreatModel(eps=EPS))
     report = verify(subject, VerifyOptions(attacks=("fgsm", "pgd"), fail_under=0.01), Silent()).report
     assert report.verdict == verdict
     found = [each.message for each in report.checks if each.state == "found" and each.check == "randomised"]
-    assert any("otherwise in a batch than alone" in message for message in found) == (kind is OtherAlone)
+    assert any("otherwise in a batch than alone" in message for message in found) == (kind is not LinearSession)
