@@ -164,7 +164,8 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
     """Ask for the same answers PASSES times, and once more image by image, as a device may.
 
     Returns `randomised` bool [B]: they differ in class or by more than SAME; `probabilities` bool [B]: they are
-    non-negative and sum to one; and `otherwise_alone` bool [B]: that by itself differs by more than SAME_ALONE.
+    non-negative and sum to one; and `otherwise_alone` bool [B]: that by itself differs in class or by more than
+    SAME_ALONE.
     """
     answers = np.stack([oracle.logits(points, points.x) for _ in range(PASSES)])
     singly = (points.rows(np.arange(len(points)) == row) for row in range(len(points)))
@@ -172,6 +173,7 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
     largest = np.abs(answers[0] - answers[0].mean(axis=1, keepdims=True)).max(axis=1)
     apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * largest
     otherwise = np.abs(alone - answers[0]).max(axis=1) > SAME_ALONE * largest
+    otherwise |= predictions(alone) != predictions(answers[0])
     other_class = (answers.argmax(axis=2) != answers[0].argmax(axis=1)).any(axis=0)
     whole = np.abs(answers[0].sum(axis=1) - 1) <= PROBABILITY
     return {
