@@ -178,8 +178,8 @@ class Found:
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
         """Prove which of x are broken, keep the worst, and return which images still stand: bool [B], numpy.
 
-        To try hinted rows only misses nothing where the gradient graph computes as the artifact does; where it does not
-        (`Oracle.hints_hold`), all rows are tried.
+        To try hinted rows only misses what turns within INSIDE of an end of the box, no more, where the gradient graph
+        computes as the artifact does; where it does not (`Oracle.hints_hold`), all rows are tried.
 
         Args:
             oracle: asked for the proof.
