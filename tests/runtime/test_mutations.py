@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.bundle.test_graph_scan import inside_a_branch
 
 from pipeline.recipe.schema import Recipe, load_recipe
 from runtime.bundle.evaluation import evaluation_images
@@ -27,6 +26,7 @@ from runtime.graph.scan import refuse_outside_data
 from runtime.images.npz import read_npz
 from runtime.suite.journal import JOURNAL, Journal, Work
 from tests.paths import ROOT
+from tests.runtime.graph.test_scan import inside_a_branch
 from tests.runtime.mutation import TEXT, explore
 
 SHARE = 50
