@@ -59,7 +59,7 @@ bench: $(BUNDLE)/manifest.json ## measure latency, throughput, power and heat of
 gpu-check: $(GPU_ENV)/$(GPU_READY) ## compare the engines of this machine's GPU with the CPU, into REPORT-gpu; docs/tensorrt.md
 	$(call set_aside,$(REPORT)-gpu)
 	@$(GPU_ENV)/bin/python -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null \
-	  && $(GPU_ENV)/bin/python -m pip install --quiet --editable '.[jetson]' || echo 'PyCUDA is not installed'
+	  && $(GPU_ENV)/bin/python -m pip install --quiet --editable '.[cuda]' || echo 'cuda-bindings is not installed'
 	$(GPU_ENV)/bin/edgeproof gpu-check $(GPU_BUNDLE) --out $(REPORT)-gpu
 
 $(VENV)-gpu/ready: pyproject.toml

@@ -3,19 +3,14 @@
 # builder, which a Jetson needs: BuildKit cannot give a build the NVIDIA runtime.
 #
 # JetPack 6.1 and 6.2 (Orin): the defaults. JetPack 7.x (Thor, Orin): see docs/docker.md.
-ARG BUILD_IMAGE=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel
 ARG BASE_IMAGE=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-runtime
 
-FROM ${BUILD_IMAGE} AS build
-# 0 leaves out PyCUDA, which is compiled here with the nvcc and the headers of BUILD_IMAGE.
-ARG WITH_PYCUDA=1
+FROM ${BASE_IMAGE} AS build
 # The newest one with a wheel for JetPack 6's Python 3.10 on aarch64.
 ARG ONNXRUNTIME=1.23.2
-ENV PATH=/usr/local/cuda/bin:${PATH}
-# hadolint ignore=DL3008,SC2086
+# hadolint ignore=DL3008
 RUN apt-get update \
-    && case "${WITH_PYCUDA}" in 0) compiler="" ;; *) compiler="g++ python3-dev" ;; esac \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv ${compiler} \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -23,11 +18,11 @@ COPY runtime runtime
 COPY export export
 COPY pipeline pipeline
 COPY edgeproof edgeproof
-# Everything goes into the environment but TensorRT, which it sees in the base image's own site-packages: what
-# BUILD_IMAGE happens to have installed is not counted on.
-RUN case "${WITH_PYCUDA}" in 0) extras=report,onnx ;; *) extras=report,onnx,jetson ;; esac \
-    && python3 -m venv --system-site-packages /opt/edgeproof \
-    && /opt/edgeproof/bin/pip install --no-cache-dir --ignore-installed ".[${extras}]" "onnxruntime==${ONNXRUNTIME}" \
+# Wheels all of it, nothing is compiled. Everything goes into the environment but TensorRT, which it sees in the base
+# image's own site-packages: what else that happens to have installed is not counted on.
+RUN python3 -m venv --system-site-packages /opt/edgeproof \
+    && /opt/edgeproof/bin/pip install --no-cache-dir --ignore-installed '.[report,onnx,jetson]' \
+      "onnxruntime==${ONNXRUNTIME}" \
     && /opt/edgeproof/bin/pip uninstall --yes setuptools pip
 
 FROM ${BASE_IMAGE}

@@ -101,8 +101,7 @@ device_image() { # ARCHITECTURE BUILDKIT ATTACKS: the whole way on one architect
   volume=edgeproof-state-$1:/state
   stand_in "$architecture"
   DOCKER_BUILDKIT=$2 build "$tag" docker/jetson.Dockerfile "$architecture" \
-    --build-arg "BUILD_IMAGE=edgeproof-base:$architecture" --build-arg "BASE_IMAGE=edgeproof-base:$architecture" \
-    --build-arg WITH_PYCUDA=0 --build-arg TENSORRT_TEST=pass --build-arg "ONNXRUNTIME=$ONNXRUNTIME" \
+    --build-arg "BASE_IMAGE=edgeproof-base:$architecture" --build-arg TENSORRT_TEST=pass --build-arg "ONNXRUNTIME=$ONNXRUNTIME" \
     --build-arg VERSION=smoke
 
   run 0 "$tag" verify /bundle

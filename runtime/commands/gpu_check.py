@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 JSON, PAGE = "gpu-check.json", "gpu-check.md"
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "pycuda", "torch")
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "cuda-bindings", "pycuda", "torch")
 DIFFERS = 1
 CHILD = """
 import sys

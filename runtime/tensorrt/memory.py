@@ -6,20 +6,13 @@ GPU reads and writes them over the bus, and nothing is copied by hand. What an e
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory, install
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
-
-BUILD_PYCUDA = f"{install('jetson')}, which compiles PyCUDA and needs the CUDA toolkit (nvcc on PATH)"
-
 
 LESS = "end what else uses the GPU's memory; a smaller --batch takes less"
 ALIGNMENT = 256
@@ -32,13 +25,13 @@ class Buffer:
 
     Args:
         address: where the device finds it.
-        owner: what gives it back.
+        release: gives it back.
         array: the host's view of it, numpy float32; None where the host has none.
 
     """
 
     address: int
-    owner: Any
+    release: Callable[[], object]
     array: Any = None
 
 
@@ -66,101 +59,6 @@ class Memory(Protocol):
 
     def close(self) -> None:
         """Give the stream back, after all memory."""
-
-
-class PycudaMemory:
-    """PyCUDA on the device's primary context, the one that TensorRT and ONNX Runtime use too.
-
-    Raises:
-        MissingEnvironment: PyCUDA is not installed, or no device can be used.
-        OutOfMemory: the device is full.
-
-    """
-
-    def __init__(self) -> None:
-        try:
-            import pycuda.autoprimaryctx as primary
-            import pycuda.driver as driver
-        except ImportError as error:
-            raise MissingEnvironment(f"PyCUDA cannot be imported: {error}", hint=BUILD_PYCUDA) from None
-        except Exception as error:  # cuInit or the context failed: pycuda._driver.Error or RuntimeError
-            if "out of memory" in str(error):
-                raise OutOfMemory(f"the GPU has no room for a context: {error}", hint=LESS) from None
-            raise MissingEnvironment(f"PyCUDA finds no device: {error}", hint="see `nvidia-smi`") from None
-        self._driver = driver
-        self._context = primary.context
-        with self.active(), self._faults():
-            self._stream = driver.Stream()
-
-    @property
-    def stream(self) -> int:
-        """Return the handle of the stream."""
-        return int(self._stream.handle)
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Push the primary context for a block; see `Memory`.
-
-        Raises:
-            EngineFault: something that ran before has broken it.
-
-        """
-        with self._faults():
-            self._context.push()
-        try:
-            yield
-        finally:
-            self._context.pop()
-
-    def allocate(self, shape: tuple[int, ...]) -> Buffer:
-        """Return page-locked memory that is mapped into the device's addresses.
-
-        Raises:
-            OutOfMemory: there is not so much.
-            EngineFault: the device does not take it.
-
-        """
-        with self._faults():
-            array = self._driver.pagelocked_zeros(shape, np.float32, mem_flags=self._driver.host_alloc_flags.DEVICEMAP)
-            try:
-                return Buffer(int(array.base.get_device_pointer()), array.base, array)
-            except self._driver.Error:
-                array.base.free()
-                raise
-
-    def reserve(self, size: int) -> Buffer:
-        """Return memory of the device; see `Memory`. Raises as `allocate`."""
-        with self._faults():
-            allocation = self._driver.mem_alloc(size)
-            return Buffer(int(allocation), allocation)
-
-    def free(self, buffer: Buffer) -> None:
-        """Give memory back; see `Memory`."""
-        with self._faults():
-            buffer.owner.free()
-
-    def synchronize(self) -> None:
-        """Wait until everything in the stream is done.
-
-        Raises:
-            EngineFault: what ran in it failed.
-
-        """
-        with self._faults():
-            self._stream.synchronize()
-
-    def close(self) -> None:
-        """Give the stream back."""
-        self._stream = None
-
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except self._driver.MemoryError as error:
-            raise OutOfMemory(f"CUDA: {error}", hint=LESS) from None
-        except self._driver.Error as error:
-            raise EngineFault(f"CUDA: {error}", hint="see `nvidia-smi`") from None
 
 
 class BufferPool:

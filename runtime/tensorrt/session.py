@@ -18,8 +18,9 @@ from runtime.machine import driver
 from runtime.machine.tf32 import settle_tf32
 from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
 from runtime.tensorrt.api import load_tensorrt
+from runtime.tensorrt.cuda_memory import open_memory
 from runtime.tensorrt.engine import Engine
-from runtime.tensorrt.memory import BufferPool, PycudaMemory
+from runtime.tensorrt.memory import BufferPool
 from runtime.tensorrt.store import EngineKey, EngineStore
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ def open_accelerator() -> Accelerator:
     """Find the GPU and what is needed to use it; the driver first, since TensorRT dies without.
 
     Raises:
-        MissingEnvironment: driver, GPU, TensorRT or PyCUDA is missing, or too old.
+        MissingEnvironment: driver, GPU, TensorRT, or both cuda-bindings and PyCUDA are missing, or too old.
 
     """
     driver.probe()
     library = load_tensorrt()
-    memory = PycudaMemory()
+    memory = open_memory()
     with memory.active():
         return Accelerator(driver.current(), library, memory)
 

@@ -1,4 +1,4 @@
-"""`edgeproof gpu-check`, over the stand-ins of driver, TensorRT and PyCUDA, and without any."""
+"""`edgeproof gpu-check`, over the stand-ins of driver and TensorRT, and without any."""
 
 import contextlib
 import json

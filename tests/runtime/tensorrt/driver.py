@@ -1,4 +1,7 @@
-"""Places with stand-ins: of the CUDA driver for LD_LIBRARY_PATH, of TensorRT and PyCUDA for PYTHONPATH."""
+"""Places with stand-ins: of the CUDA driver for LD_LIBRARY_PATH, of TensorRT and PyCUDA for PYTHONPATH.
+
+cuda-bindings has no stand-in: it is the real one, installed, over the driver that stands in.
+"""
 
 import re
 import shutil
@@ -38,9 +41,17 @@ def make_driver(place, headers=(), text=str):
     return place
 
 
-def make_libraries(place):
-    """Make a Python path with the stand-ins of TensorRT and PyCUDA."""
-    (place / "tensorrt").mkdir()
+def make_libraries(place, pycuda=False):
+    """Make a Python path with the stand-in of TensorRT; `pycuda`: that of PyCUDA too, and cuda-bindings hidden."""
+    (place / "tensorrt").mkdir(parents=True)
     (place / "tensorrt/__init__.py").write_text(TENSORRT)
-    shutil.copytree(SOURCE.with_name("fake_pycuda"), place / "pycuda")
+    if pycuda:
+        shutil.copytree(SOURCE.with_name("fake_pycuda"), place / "pycuda")
+        hide_bindings(place)
     return place
+
+
+def hide_bindings(place):
+    """Make a module that Python finds before cuda-bindings."""
+    (place / "cuda").mkdir()
+    (place / "cuda/__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""What is said, in processes of their own, where the driver, a GPU, TensorRT or PyCUDA is missing."""
+"""What is said, in processes of their own, where the driver, a GPU, TensorRT or what finds its memory is missing."""
 
 import os
 import subprocess
@@ -101,15 +101,20 @@ def test_a_tensorrt_that_is_too_old_is_refused(tmp_path, driver, modules, versio
     refused(result, f"this is TensorRT {version}", "needs 10.3 or later")
 
 
-def test_without_pycuda_the_backend_is_refused(tmp_path, driver, modules):
-    place = modules("tensorrt", "__version__ = '10.3.0'\nclass ILogger:\n    def __init__(self): pass\n")
+EMPTY_TENSORRT = "__version__ = '10.3.0'\nclass ILogger:\n    def __init__(self): pass\n"
+
+
+def test_without_cuda_bindings_and_pycuda_the_backend_is_refused(tmp_path, driver, modules):
+    place = modules("tensorrt", EMPTY_TENSORRT)
+    modules("cuda", "")
     modules("pycuda", "raise ImportError('No module named pycuda')")
     result = verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(place))
-    refused(result, "PyCUDA cannot be imported", "nvcc")
+    refused(result, "cuda-bindings cannot be imported: No module named 'cuda.bindings'", "nor can PyCUDA", "[cuda]")
 
 
 def test_a_gpu_that_is_full_is_told_from_one_that_is_not_there(tmp_path, driver, modules):
-    place = modules("tensorrt", "__version__ = '10.3.0'\nclass ILogger:\n    def __init__(self): pass\n")
+    place = modules("tensorrt", EMPTY_TENSORRT)
+    modules("cuda", "")
     modules("pycuda", "")
     (place / "pycuda/autoprimaryctx.py").write_text(
         "raise RuntimeError('cuDevicePrimaryCtxRetain failed: out of memory')"
