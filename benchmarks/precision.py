@@ -38,7 +38,7 @@ from runtime.machine.card import machine_card, software
 from runtime.session import LossSpec, SessionCard
 from runtime.statistics import wilson
 from runtime.suite.campaign import Campaign, Target, clean_pass
-from runtime.tensorrt.api import library_of
+from runtime.tensorrt.library import TENSORRT_RTX, library_of
 from runtime.tensorrt.store import EngineKey, Profile
 from runtime.terminal.log import log
 from runtime.terminal.progress import Silent
@@ -104,7 +104,7 @@ def judged(name: str, forward: Prepared, images: ImageSet, eps: float, parent: O
 
 def built(model: ModelProto) -> str:
     """Return 'built', or what TensorRT-RTX says, of the product's own builder over it."""
-    library, graph = library_of(tensorrt_rtx), to_bytes(model)
+    library, graph = library_of(tensorrt_rtx, TENSORRT_RTX), to_bytes(model)
     nowhere = {"cuda": "none", "gpu": "none", "compute_capability": "none"}
     key = EngineKey(graph_sha256=sha256(graph), tensorrt=library.version, profile=Profile(usual=8, most=64), **nowhere)
     try:

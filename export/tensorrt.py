@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from runtime.tensorrt.api import (
         Builder,
         BuilderConfig,
-        Library,
         Network,
         OptimizationProfile,
         ParserError,
         TimingCache,
     )
+    from runtime.tensorrt.library import Library
     from runtime.tensorrt.store import EngineKey
 
 SMALLER = "RUNTIME_ACTIVATION_RESIZE_10_10"
 """Lets a batch that is smaller than the profile's largest work in less memory, from TensorRT 10.10 on."""
 UNEXPECTED = "please report it, with the bundle's manifest.json"
+OTHERWISE = "docs/tensorrt.md; `--backend ort` runs the same graph"
 NEWEST_OPSET = "TensorRT 10.3 parses up to opset 20; docs/tensorrt.md lists what it does not take"
 
 
@@ -37,7 +38,8 @@ def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") 
         library: TensorRT.
         graph: ONNX, batch first and dynamic.
         key: profile, workspace and flags.
-        timings: of kernels, from an earlier build on this device; unfit ones are left aside.
+        timings: of kernels, from an earlier build on this device; unfit ones are left aside, and all where the
+            library times none.
 
     Raises:
         GraphRefused: the parser does not take the graph, or a shape beside the batch is open.
@@ -56,11 +58,11 @@ def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") 
     if smaller is not None:
         config.set_preview_feature(smaller, True)
     if config.add_optimization_profile(_profile(builder, network, key)) < 0:
-        raise library.fault(f"TensorRT takes no batches of {key.profile.most}", UNEXPECTED)
-    cache = _timing_cache(config, timings)
+        raise library.fault(f"{library.edition.title} takes no batches of {key.profile.most}", UNEXPECTED)
+    cache = _timing_cache(config, timings) if library.edition.times_kernels else None
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise library.fault("TensorRT builds no engine", "docs/tensorrt.md; `--backend ort` runs the same graph")
+        raise library.fault(f"{library.edition.title} builds no engine", OTHERWISE)
     return Built(bytes(memoryview(engine)), bytes(memoryview(cache.serialize())) if cache else b"")
 
 
@@ -68,9 +70,8 @@ def _parse(library: Library, network: Network, graph: bytes) -> None:
     parser = library.module.OnnxParser(network, library.listener)
     if not parser.parse(graph):
         errors = [_in_words(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise GraphRefused(
-            f"TensorRT's parser refuses the graph: {'; '.join([*errors, library.said()])}", hint=NEWEST_OPSET
-        )
+        said = "; ".join([*errors, library.said()])
+        raise GraphRefused(f"{library.edition.title}'s parser refuses the graph: {said}", hint=NEWEST_OPSET)
 
 
 def _in_words(error: ParserError) -> str:

@@ -10,7 +10,7 @@ from runtime.errors import MissingEnvironment, install, missing_extra
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.tensorrt.api import Library
+    from runtime.tensorrt.library import Library
     from runtime.tensorrt.store import Built, EngineKey
 
 PREPARERS_GROUP = "edgeproof.preparers"

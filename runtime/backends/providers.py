@@ -76,8 +76,8 @@ PROVIDERS = {
 
 
 def check_tf32(provider: str, tf32: bool) -> None:
-    """Raise `UsageFault` where TF32 is let on what is no GPU."""
-    if tf32 and not PROVIDERS[provider].on_gpu:
+    """Raise `UsageFault` where TF32 is let on what is no GPU; a provider of another backend is one."""
+    if tf32 and provider in PROVIDERS and not PROVIDERS[provider].on_gpu:
         raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 

@@ -9,6 +9,7 @@ from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
+from runtime.tensorrt.library import EDITIONS, installed_edition
 from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
 from runtime.tensorrt.store import EngineStore, engines_directory, profile_for
 
@@ -46,12 +47,16 @@ class Backend:
 
     Args:
         open: makes a session.
-        providers: what it can run on, the default first.
+        providers: what it can run on.
+        default: which of them it runs on where none is asked for.
+        libraries: packages that decide its answers beside NumPy and ONNX Runtime.
 
     """
 
     open: Callable[[Bundle, Opening], Session]
     providers: tuple[str, ...]
+    default: Callable[[], str]
+    libraries: tuple[str, ...] = ()
 
 
 def _graphs(bundle: Bundle, how: Opening) -> tuple[bytes, bytes | None]:
@@ -73,20 +78,21 @@ def _open_ort(bundle: Bundle, how: Opening) -> Session:
 
 def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     forward, gradient = _graphs(bundle, how)
-    build, accelerator = engine_builder(), open_accelerator()  # what may fail comes before what holds the GPU
+    build = engine_builder()  # what may fail comes before what holds the GPU
+    accelerator = open_accelerator(how.provider)
     store = EngineStore(engines_directory(how.state), accelerator.gpu.identity())
     factory = EngineFactory(build, store, profile_for(bundle.manifest.input), how.tf32)
     return TrtSession(forward, gradient, precision=how.precision, factory=factory, accelerator=accelerator)
 
 
 BACKENDS = {
-    "ort": Backend(_open_ort, tuple(PROVIDERS)),
-    "tensorrt": Backend(_open_tensorrt, ("tensorrt",)),
+    "ort": Backend(_open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS))),
+    "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
 }
 
 
 def provider_of(backend: str, provider: str | None) -> str:
-    """Return the provider asked for, by default the backend's first.
+    """Return the provider asked for, or the backend's default.
 
     Raises:
         UsageFault: it is none of the backend's.
@@ -95,7 +101,7 @@ def provider_of(backend: str, provider: str | None) -> str:
     providers = BACKENDS[backend].providers
     if provider is not None and provider not in providers:
         raise UsageFault(f"--backend {backend} has no provider {provider}", hint=f"it has: {', '.join(providers)}")
-    return provider or providers[0]
+    return provider or BACKENDS[backend].default()
 
 
 def check_precision(bundle: Bundle, precision: str) -> None:

@@ -24,6 +24,7 @@ from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
+from runtime.tensorrt.library import EDITIONS
 from runtime.terminal.log import log
 from runtime.words import timestamp
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
 
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "tensorrt")
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", *EDITIONS)
 HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
 NO_POWER = "power was not measured: "
 

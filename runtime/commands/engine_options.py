@@ -11,6 +11,7 @@ from runtime.backends.table import BACKENDS, open_session, provider_of
 from runtime.commands.record_options import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
+from runtime.tensorrt.library import EDITIONS
 
 if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle
@@ -35,8 +36,9 @@ class EngineOptions(Frozen):
     provider: Annotated[
         Name | None,
         Option(
-            "Execution provider of ONNX Runtime. No fallback.  [default: cpu]",
-            type=click.Choice(list(PROVIDERS)),
+            "Execution provider of ONNX Runtime, or library of TensorRT. No fallback.  "
+            "[default: cpu; tensorrt where it is installed, else tensorrt-rtx]",
+            type=click.Choice(list(dict.fromkeys((*PROVIDERS, *EDITIONS)))),
             always=True,
         ),
     ] = None

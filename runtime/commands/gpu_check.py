@@ -24,6 +24,7 @@ from runtime.machine.card import machine_card, software
 from runtime.markdown import escape, table
 from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
+from runtime.tensorrt.library import EDITIONS
 from runtime.terminal.log import VARIABLE, is_quiet, log
 from runtime.words import timestamp
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 JSON, PAGE = "gpu-check.json", "gpu-check.md"
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "cuda-bindings", "pycuda", "torch")
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS, "cuda-bindings", "pycuda", "torch")
 DIFFERS = 1
 CHILD = """
 import sys

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.backends.table import check_precision
+from runtime.backends.table import BACKENDS, check_precision
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.rollback import check_acceptable
@@ -46,7 +46,7 @@ from runtime.verdict.case import Run
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.run_directory import finish_run, read_part
 from runtime.verdict.shards import merge as merge_parts
-from runtime.verdict.subject import Subject
+from runtime.verdict.subject import LIBRARIES, Subject
 
 if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
@@ -102,6 +102,7 @@ def verify(
         classes=classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
         images=images,
+        libraries=(*LIBRARIES, *BACKENDS[engine.backend].libraries),
         command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
         threat_model=manifest.threat_model,
         gate=manifest.gate,

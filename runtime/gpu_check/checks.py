@@ -17,7 +17,7 @@ import numpy as np
 
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.backends.table import open_session
+from runtime.backends.table import open_session, provider_of
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
@@ -86,7 +86,7 @@ class Answers:
 
 def tensorrt(given: CheckContext) -> Result:
     """Compare `--backend tensorrt`."""
-    return compare_precisions("tensorrt", given, "tensorrt", "tensorrt")
+    return compare_precisions("tensorrt", given, "tensorrt", provider_of("tensorrt", None))
 
 
 def onnx_runtime_cuda(given: CheckContext) -> Result:

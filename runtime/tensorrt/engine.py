@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from runtime.errors import EdgeproofError
-    from runtime.tensorrt.api import CudaEngine, ExecutionContext, Library
+    from runtime.tensorrt.api import CudaEngine, ExecutionContext, RuntimeConfig
+    from runtime.tensorrt.library import Library
     from runtime.tensorrt.memory import BufferPool, Memory
 
 FEEDS = {INPUT, *(field.name for field in fields(LossSpec))}
@@ -29,6 +30,7 @@ class Engine:
     def __init__(self, role: str, library: Library) -> None:
         self.role, self.sha256, self._library = role, "", library
         self._engine: CudaEngine | None = None
+        self._config: RuntimeConfig | None = None
         self._context: ExecutionContext | None = None
 
     def load(self, deserialize: Callable[[bytes], CudaEngine | None], data: bytes) -> None:
@@ -64,9 +66,26 @@ class Engine:
         self.types = {name: self._engine.get_tensor_dtype(name) for name in names}
         self._fixed = [name for name, shape in shapes.items() if shape[:1] != (-1,)]
         self.most = min(self._engine.get_tensor_profile_shape(name, 0)[2][0] for name in self.inputs)
-        self._context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        self._make_context()
         if self._context is None:
             raise self._fault("does not start")
+
+    def _make_context(self) -> None:
+        """Make a context that takes no memory by itself, and answers a batch the same at all times.
+
+        By default TensorRT-RTX compiles kernels for a batch's size behind its back, and changes to them between two
+        passes.
+        """
+        assert self._engine is not None
+        trt = self._library.module
+        managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self._library.edition.times_kernels:
+            self._context = self._engine.create_execution_context(managed)
+            return
+        self._config = self._engine.create_runtime_config()
+        self._config.set_execution_context_allocation_strategy(managed)
+        self._config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
+        self._context = self._engine.create_execution_context(self._config)
 
     def check(self, outputs: Collection[str]) -> None:
         """Raise `BadModel` unless it takes and gives what a session needs, a row an image, in float32."""
@@ -107,6 +126,7 @@ class Engine:
     def drop_context(self) -> None:
         """Let go of the context, which must be before the engine."""
         self._context = None
+        self._config = None
 
     def drop(self) -> None:
         """Let go of the engine."""

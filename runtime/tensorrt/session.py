@@ -17,9 +17,9 @@ from runtime.graph.facts import graph_facts
 from runtime.machine import driver
 from runtime.machine.tf32 import settle_tf32
 from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
-from runtime.tensorrt.api import load_tensorrt
 from runtime.tensorrt.cuda_memory import open_memory
 from runtime.tensorrt.engine import Engine
+from runtime.tensorrt.library import load_library
 from runtime.tensorrt.memory import BufferPool
 from runtime.tensorrt.store import EngineKey, EngineStore
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from runtime.machine.driver import CudaDevice
     from runtime.session import LossSpec
-    from runtime.tensorrt.api import CudaEngine, Library
+    from runtime.tensorrt.api import CudaEngine
+    from runtime.tensorrt.library import Library
     from runtime.tensorrt.memory import Memory
     from runtime.tensorrt.store import Built, Profile
 
@@ -49,15 +50,19 @@ class Accelerator:
     memory: Memory
 
 
-def open_accelerator() -> Accelerator:
+def open_accelerator(edition: str) -> Accelerator:
     """Find the GPU and what is needed to use it; the driver first, since TensorRT dies without.
 
+    Args:
+        edition: one of `library.EDITIONS`.
+
     Raises:
-        MissingEnvironment: driver, GPU, TensorRT, or both cuda-bindings and PyCUDA are missing, or too old.
+        MissingEnvironment: driver, GPU, TensorRT, or both cuda-bindings and PyCUDA are missing, or too old; or this
+            edition does not serve the GPU.
 
     """
-    driver.probe()
-    library = load_tensorrt()
+    gpu = driver.probe()
+    library = load_library(edition, gpu)
     memory = open_memory()
     with memory.active():
         return Accelerator(driver.current(), library, memory)
@@ -134,7 +139,7 @@ class TrtSession(Session):
             sha256(forward),
             precision,
             "tensorrt",
-            "tensorrt",
+            self._library.edition.name,
             device=accelerator.gpu.name,
             engine_sha256=self._forward.sha256,
             gradient_sha256=sha256(gradient) if gradient else None,

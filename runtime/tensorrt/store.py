@@ -47,7 +47,10 @@ class Profile(Frozen):
 
 
 class EngineKey(Frozen):
-    """All that decides what an engine computes and where it runs. Precision is in the graph."""
+    """All that decides what an engine computes and where it runs. Precision is in the graph.
+
+    `tensorrt` is `Library.version`: 10.3.0, or RTX 1.7.1.116.
+    """
 
     graph_sha256: Digest
     tensorrt: Text

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from runtime.verdict.paired import Finished
 
 
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime")
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a verdict is about.
@@ -60,7 +63,7 @@ class Subject:
     expected_clean: float | None = None
     bundle_version: int | None = None
     authenticated: bool = False
-    libraries: tuple[str, ...] = ("edgeproof", "numpy", "onnxruntime")
+    libraries: tuple[str, ...] = LIBRARIES
     to_device: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None
     lender: Session | None = None

@@ -16,6 +16,7 @@ from export.graph.passes import to_bytes
 from export.network.to_onnx import to_onnx
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
+from runtime.backends.table import provider_of
 from runtime.bundle.manifest import InputShape
 from runtime.errors import MissingEnvironment
 from runtime.images.image_set import ImageSet
@@ -26,7 +27,11 @@ from tests.export.precision.test_precision import CALIBRATION
 from tests.paths import ROOT
 
 N, CLASSES = 1024, 10
-ENGINES = {"tensorrt": ("tensorrt", "tensorrt"), "ort-cuda": ("ort", "cuda"), "ort-tensorrt": ("ort", "tensorrt")}
+ENGINES = {
+    "tensorrt": ("tensorrt", provider_of("tensorrt", None)),
+    "ort-cuda": ("ort", "cuda"),
+    "ort-tensorrt": ("ort", "tensorrt"),
+}
 """Backend and provider, by the check of `gpu-check` that compares them."""
 MISSING = 4
 """The exit code of what is not there."""

@@ -91,13 +91,13 @@ def driver(tmp_path_factory):
 @pytest.fixture(scope="session")
 def libraries(tmp_path_factory):
     """Return a Python path with the stand-in of TensorRT, in which memory is cuda-bindings'."""
-    return make_libraries(tmp_path_factory.mktemp("libraries"))
+    return make_libraries(tmp_path_factory.mktemp("libraries"), "tensorrt")
 
 
 @pytest.fixture(scope="session")
 def pycuda_libraries(tmp_path_factory):
     """Return a Python path with the stand-ins of TensorRT and PyCUDA, and without cuda-bindings."""
-    return make_libraries(tmp_path_factory.mktemp("libraries"), pycuda=True)
+    return make_libraries(tmp_path_factory.mktemp("libraries"), "tensorrt", pycuda=True)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from export.graph.passes import to_bytes
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
 from export.tensorrt import build
-from runtime.tensorrt.api import library_of
+from runtime.tensorrt.library import TENSORRT_RTX, library_of
 from tests.export.precision.test_precision import CALIBRATION
 from tests.export.rules.cases import model_of
 from tests.export.rules.operations import CASES
@@ -70,13 +70,12 @@ def test_gradient_of_every_operation_is_parsed(name: str) -> None:
     parse(gradient_graph(model_of(CASES[name], np.float32)))
 
 
-@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_classifier_and_gradient_graph_of_every_precision_are_parsed_and_built(
     precision: str, exported: Exported
 ) -> None:
     library, candidate = (
-        library_of(tensorrt_rtx),
+        library_of(tensorrt_rtx, TENSORRT_RTX),
         PRECISIONS[precision].make(Candidate(exported.forward), CALIBRATION)[0],
     )
     for graph in (to_bytes(candidate.forward.model), to_bytes(candidate.gradient)):

@@ -18,7 +18,7 @@ from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, margin, one_hot
 from runtime.backends.ort import OrtSession
 from runtime.machine.driver import CudaDevice
-from runtime.tensorrt.api import library_of
+from runtime.tensorrt.library import library_of
 from runtime.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.tensorrt.store import EngineStore, Profile
 from tests.export.classifiers import classifier

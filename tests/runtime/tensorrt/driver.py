@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("fake_driver.c")
-TENSORRT = "import sys; from tests.runtime.tensorrt import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
+STAND_IN = "import sys; from tests.runtime.tensorrt import fake_{0}; sys.modules[__name__] = fake_{0}"
 
 
 def compiler():
@@ -41,10 +41,11 @@ def make_driver(place, headers=(), text=str):
     return place
 
 
-def make_libraries(place, pycuda=False):
-    """Make a Python path with the stand-in of TensorRT; `pycuda`: that of PyCUDA too, and cuda-bindings hidden."""
-    (place / "tensorrt").mkdir(parents=True)
-    (place / "tensorrt/__init__.py").write_text(TENSORRT)
+def make_libraries(place, *names, pycuda=False):
+    """Make a Python path with stand-ins of TensorRT's editions; `pycuda`: PyCUDA's too, and no cuda-bindings."""
+    for name in names:
+        (place / name).mkdir(parents=True)
+        (place / name / "__init__.py").write_text(STAND_IN.format(name))
     if pycuda:
         shutil.copytree(SOURCE.with_name("fake_pycuda"), place / "pycuda")
         hide_bindings(place)

@@ -1,6 +1,6 @@
 /* A CUDA driver of one device, as far as edgeproof asks it, and cuda-bindings and PyCUDA for it: memory is the host's,
-   streams do nothing. FAKE_DEVICES is how many devices it knows, FAKE_INIT what cuInit returns, FAKE_CONTEXT what making
-   a context does, FAKE_MEMORY how many bytes there are. */
+   streams do nothing. FAKE_DEVICES is how many devices it knows, FAKE_SM their compute capability (87 for 8.7), FAKE_INIT
+   what cuInit returns, FAKE_CONTEXT what making a context does, FAKE_MEMORY how many bytes there are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ R cuDeviceGetCount(int *count) { *count = number("FAKE_DEVICES", 1); return 0; }
 R cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal < number("FAKE_DEVICES", 1) ? 0 : 101; }
 R cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake Orin", size); return 0; }
 R cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, 0xab, 16); return 0; }
-R cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 8 : attribute == 76 ? 7 : 1; return 0; }
+R cuDeviceGetAttribute(int *value, int attribute, int device) { int sm = number("FAKE_SM", 87); *value = attribute == 75 ? sm / 10 : attribute == 76 ? sm % 10 : 1; return 0; }
 R cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)0x1000; return number("FAKE_CONTEXT", 0); }
 R cuDevicePrimaryCtxRelease_v2(int device) { return 0; }
 R cuCtxPushCurrent_v2(void *context) { current[depth++] = context; return 0; }

@@ -16,7 +16,7 @@ from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, Usa
 from runtime.files import sha256
 from runtime.machine.driver import CudaDevice
 from runtime.suite.batch_halving import BatchHalving
-from runtime.tensorrt.api import library_of
+from runtime.tensorrt.library import library_of
 from runtime.tensorrt.memory import ALIGNMENT
 from runtime.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.tensorrt.store import EngineStore, Profile, profile_for

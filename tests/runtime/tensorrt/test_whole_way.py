@@ -69,7 +69,7 @@ def verify(out, *options, **environment):
     )  # fmt: skip
 
 
-def check_the_whole_way(tmp_path, **environment):
+def check_the_whole_way(tmp_path, provider="tensorrt", **environment):
     """TensorRT's verdict is ONNX Runtime's, image by image; a second run loads the engines of the first."""
     state = ("--state", tmp_path / "state")
     ours = verify(tmp_path / "trt", "--backend", "tensorrt", *state, **environment)
@@ -81,10 +81,11 @@ def check_the_whole_way(tmp_path, **environment):
         np.testing.assert_array_equal(first, second)
     report = json.loads((tmp_path / "trt/report.json").read_text())
     artifact = report["artifact"]
-    assert (artifact["backend"], artifact["provider"], artifact["tf32"]) == ("tensorrt", "tensorrt", False)
+    assert (artifact["backend"], artifact["provider"], artifact["tf32"]) == ("tensorrt", provider, False)
     assert re.fullmatch("[0-9a-f]{64}", artifact["engine_sha256"])
     assert report["device"]["accelerator"] == "Fake Orin"
-    assert "--backend tensorrt --provider tensorrt" in report["request"]["command"]
+    assert f"--backend tensorrt --provider {provider} " in report["request"]["command"]
+    assert report["request"]["provider"] == provider
     again = verify(tmp_path / "again", "--backend", "tensorrt", *state, **environment)
     assert again.returncode == 0
     assert "building it" not in again.stderr
