@@ -11,10 +11,12 @@ import pytest
 from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.ort import OrtSession
+from runtime.machine.card import software
 from runtime.machine.driver import CudaDevice
 from runtime.tensorrt.library import TENSORRT_RTX, library_of
 from runtime.tensorrt.session import Accelerator, EngineFactory, TrtSession
 from runtime.tensorrt.store import EngineStore, Profile
+from runtime.verdict.subject import LIBRARIES
 from tests.runtime.tensorrt import fake_tensorrt, fake_tensorrt_rtx
 from tests.runtime.tensorrt.driver import make_libraries
 from tests.runtime.tensorrt.fake_memory import FakeMemory
@@ -105,6 +107,8 @@ def card(driver):
 
 def test_a_verdict_is_the_one_on_onnx_runtime(tmp_path, card, alone):
     check_the_whole_way(tmp_path, provider="tensorrt-rtx", **card, PYTHONPATH=str(alone))
+    packages = json.loads((tmp_path / "trt/report.json").read_text())["software"]
+    assert packages == software((*LIBRARIES, "tensorrt", "tensorrt-rtx"))
 
 
 def test_the_library_that_is_asked_for_runs_where_both_are_there(tmp_path, card, both):
