@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.backends.batching import on_gpu
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, left_out, load_onnxruntime, options_of
 from runtime.bundle.graph_facts import differentiates_itself, graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
 from runtime.machine.card import cores
-from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
+from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Batching, Session, SessionCard
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class OrtSession(Session):
     ) -> None:
         kind = PROVIDERS[provider]
         check_tf32(provider, tf32)
-        options, device = options_of(kind, state, tf32)
+        options, self._gpu = options_of(kind, state, tf32)
         threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
         try:
             facts = graph_facts(forward)
@@ -91,7 +92,7 @@ class OrtSession(Session):
             precision,
             "ort",
             provider,
-            device=device,
+            device=self._gpu.name if self._gpu else "cpu",
             gradient_sha256=sha256(gradient) if gradient is not None else None,
             differentiable=gradient is not None,
             tf32=tf32,
@@ -124,6 +125,10 @@ class OrtSession(Session):
         feeds = {INPUT: x, **vars(loss)}
         z, value, gradient = self._gradient.run(feeds, GRADIENT_OUTPUTS)
         return z, value, gradient
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return how it is best asked for images of one shape."""
+        return on_gpu(self._gpu.memory, image) if self._gpu else Batching()
 
     def unoptimised(self) -> Callable[[], Session] | None:
         """Return what opens the forward graph as it is written; None on a provider that compiles it anyway."""

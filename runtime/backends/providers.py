@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runtime.machine.driver import CudaDevice
     from runtime.session import GraphFacts
 
 NOT_ON_GPU = ["WeightBiasQuantization"]
@@ -81,8 +82,10 @@ def check_tf32(provider: str, tf32: bool) -> None:
         raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 
-def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:
-    """Return what makes a provider's options of a graph's digest, and the name of the device that it uses.
+def options_of(
+    kind: Provider, state: Path | None, tf32: bool
+) -> tuple[Callable[[str], dict[str, str]], CudaDevice | None]:
+    """Return what makes a provider's options of a graph's digest, and the GPU that it uses; None for the CPU.
 
     Raises:
         MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
@@ -90,14 +93,14 @@ def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable
 
     """
     if kind.options is None:
-        return lambda graph: {}, "cpu"
+        return lambda graph: {}, None
     runtime = load_onnxruntime()
     find(runtime, kind)
     gpu = driver.probe()
     settle_tf32(tf32)
     # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
     device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
-    return partial(kind.options, tf32, engines_directory(state) / f"onnxruntime-{device}"), gpu.name
+    return partial(kind.options, tf32, engines_directory(state) / f"onnxruntime-{device}"), gpu
 
 
 def find(runtime: Any, kind: Provider) -> None:
