@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,15 @@ This one quantises float biases of an int8 graph to int32, which is dequantised 
 """
 NOT_IN_HALF = ["NchwcTransformer"]
 """An optimizer for the CPU that ends the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
+CAPTURES = {"enable_cuda_graph": "1"}
+"""Lets a session capture CUDA graphs; it is refused where a part of the graph would run elsewhere."""
 FATAL = 4
 """Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
+
+NO_MEMORY = re.compile(
+    "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
+)
+"""What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,13 @@ class Provider:
         name: as ONNX Runtime calls it.
         options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
             CPU.
+        captures: whether it can replay a whole graph as a CUDA graph.
 
     """
 
     name: str
     options: Callable[[bool, Path, str], dict[str, str]] | None = None
+    captures: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -71,7 +81,7 @@ def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
 
 PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider"),
-    "cuda": Provider("CUDAExecutionProvider", _cuda),
+    "cuda": Provider("CUDAExecutionProvider", _cuda, captures=True),
     "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
 }
 
@@ -124,6 +134,11 @@ def load_onnxruntime() -> Any:
         raise MissingEnvironment(f"ONNX Runtime is missing: {error}", hint="pip install onnxruntime") from None
     onnxruntime.set_default_logger_severity(FATAL)
     return onnxruntime
+
+
+def is_memory(error: Exception) -> bool:
+    """Return whether ONNX Runtime says that memory ran out."""
+    return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def left_out(facts: GraphFacts, *, on_gpu: bool) -> list[str]:

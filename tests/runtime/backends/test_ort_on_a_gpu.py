@@ -3,9 +3,6 @@
 The stand-in does what onnxruntime-gpu does without a word: it lists providers that do not work, and falls back.
 """
 
-import os
-import sys
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,66 +13,11 @@ import pytest
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import MissingEnvironment, OutOfMemory, UsageFault
-from runtime.machine.driver import CudaDevice
 from runtime.machine.tf32 import SWITCH
+from tests.runtime.backends.fake_onnxruntime import CPU, GPU, open_
 from tests.tiny import FORWARD, GRADIENT, graph
 
-GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
-CPU = "CPUExecutionProvider"
 ON_GPU = ["cuda", "tensorrt"]
-
-
-class FakeRuntime(types.ModuleType):
-    """onnxruntime-gpu on the CPU: strict in what it is given.
-
-    `works`: providers that do; `leaves`: whether single nodes stay on the CPU.
-    """
-
-    SessionOptions = onnxruntime.SessionOptions
-
-    def __init__(self, works, leaves=False):
-        super().__init__("onnxruntime")
-        self.works, self.leaves, self.opened = works, leaves, []
-
-    def set_default_logger_severity(self, severity):
-        assert severity == 4
-
-    def get_available_providers(self):
-        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
-
-    def InferenceSession(self, graph, sess_options, providers, disabled_optimizers, enable_fallback):
-        [(name, options)] = providers
-        assert all(isinstance(value, str) for value in options.values())
-        assert disabled_optimizers == (None if name == CPU else ["WeightBiasQuantization"])
-        self.opened.append((name, options, os.environ.get(SWITCH)))
-        strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-        works = name in self.works
-        if strict and (self.leaves or not works):
-            if works:
-                raise RuntimeError("This session contains graph nodes that are assigned to the default CPU EP")
-            strict = False  # a provider that cannot even be made is dropped before this is looked at
-        session = onnxruntime.InferenceSession(graph, providers=[CPU])
-        listed = [name, CPU] if works else [CPU]
-        session.get_providers = lambda: listed
-        return session
-
-
-@pytest.fixture
-def runtime(monkeypatch):
-    """Return a function that puts a stand-in in ONNX Runtime's place."""
-
-    def install(*works, **changes):
-        fake = FakeRuntime(works, **changes)
-        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-        return fake
-
-    monkeypatch.setattr("runtime.machine.driver.probe", lambda: GPU)
-    return install
-
-
-def open_(files, provider, place, **changes):
-    graphs = files["model.fp32.onnx"], files["model.fp32.grad.onnx"]
-    return OrtSession(*graphs, precision="fp32", provider=provider, state=place, **changes)
 
 
 @pytest.mark.parametrize("provider", ON_GPU)
