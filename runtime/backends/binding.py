@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
 from runtime.backends.providers import is_memory, load_onnxruntime
-from runtime.errors import EngineFault, first_line
+from runtime.errors import BadModel, first_line
 from runtime.session import INPUT
 from runtime.terminal.log import log
 
@@ -56,7 +56,7 @@ class Bound:
             options: of the run; by default those that the size was captured with.
 
         Raises:
-            EngineFault: a replay answers otherwise than the run without it.
+            BadModel: a replay answers otherwise than the run without it.
 
         """
         size = tuple(tuple(array.shape) for array in feeds.values())
@@ -69,9 +69,9 @@ class Bound:
         buffers, captured = self._buffers[size]
         answer = buffers.ask(feeds, options or captured)
         if self._captures and buffers.asked % HELD == 0 and not _same(answer, buffers.ask(feeds, self._plain)):
-            raise EngineFault(
-                f"a CUDA graph of the {self._role} answers otherwise than its kernels",
-                hint="--provider cpu runs it without; please report the GPU, its driver and ONNX Runtime's version",
+            raise BadModel(
+                f"a CUDA graph of the {self._role} answers otherwise than its kernels: what was found is in doubt",
+                hint="begin again in another --out with --provider cpu; please report GPU, driver and ONNX Runtime",
             )
         return answer
 

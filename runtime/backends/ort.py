@@ -185,7 +185,7 @@ class _Graph:
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
             parts = self._side_by_side(outputs, pieces)
-        except EngineFault:
+        except BadModel:
             raise
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
             if is_memory(error):

@@ -15,7 +15,7 @@ from runtime.backends import binding
 from runtime.backends.binding import Bound
 from runtime.backends.ort import OrtSession
 from runtime.batches.fixed_sizes import FixedSizes
-from runtime.errors import BadModel, EngineFault, OutOfMemory
+from runtime.errors import BadModel, OutOfMemory
 from runtime.session import GRADIENT_OUTPUTS, INPUT
 from tests.runtime.backends.fake_onnxruntime import CPU, open_
 from tests.tiny import EPS
@@ -111,7 +111,7 @@ def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(runtime, fi
 
     ask(30)
     fake.sessions[0].graphs = "stale"
-    with pytest.raises(EngineFault, match="a CUDA graph of the forward graph answers otherwise"):
+    with pytest.raises(BadModel, match="a CUDA graph of the forward graph answers otherwise"):
         ask(20)
 
 
