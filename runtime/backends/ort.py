@@ -13,9 +13,9 @@ from runtime.backends.batching import on_gpu
 from runtime.backends.binding import GRAPH, NO_GRAPH, Bound
 from runtime.backends.loading import load
 from runtime.backends.providers import PROVIDERS, check_tf32, is_memory, load_onnxruntime, options_of
-from runtime.bundle.graph_facts import differentiates_itself, graph_facts
 from runtime.errors import BadModel, EngineFault, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.graph.facts import differentiates_itself, graph_facts
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Batching, Session, SessionCard
 

@@ -1,20 +1,22 @@
-"""A stand-in of onnxruntime-gpu."""
+"""A stand-in of a card."""
 
-import sys
-
+import onnxruntime
 import pytest
 
-from tests.runtime.backends.fake_onnxruntime import GPU, FakeRuntime
+from runtime.backends.providers import PROVIDERS
+from tests.runtime.backends.fake_onnxruntime import GPU, FakeCard
 
 
 @pytest.fixture
-def runtime(monkeypatch):
-    """Return a function that puts a stand-in in ONNX Runtime's place."""
+def card(monkeypatch):
+    """Return a function that puts a card in this machine."""
 
-    def install(*works, **changes):
-        fake = FakeRuntime(works, **changes)
-        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    def install(**changes):
+        fake = FakeCard(**changes)
+        monkeypatch.setattr("runtime.machine.driver.probe", lambda: GPU)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [kind.name for kind in PROVIDERS.values()])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", fake.open)
+        monkeypatch.setattr(onnxruntime, "OrtValue", fake.values)
         return fake
 
-    monkeypatch.setattr("runtime.machine.driver.probe", lambda: GPU)
     return install

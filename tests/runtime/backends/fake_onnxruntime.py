@@ -1,68 +1,50 @@
 """onnxruntime-gpu on the CPU: its providers, its buffers and its CUDA graphs."""
 
-import os
-import types
-
 import onnxruntime
 
 from runtime.backends.binding import GRAPH, NO_GRAPH
 from runtime.backends.ort import OrtSession
 from runtime.machine.driver import CudaDevice
-from runtime.machine.tf32 import SWITCH
 
 GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6", memory=64 * 2**30)
 CPU = "CPUExecutionProvider"
 
 
-class FakeRuntime(types.ModuleType):
-    """onnxruntime-gpu on the CPU: strict in what it is given.
+class FakeCard:
+    """ONNX Runtime's CUDA and TensorRT providers, over its CPU provider.
 
-    `works`: providers that do; `leaves`: whether single nodes stay on the CPU; `graphs`: how it is with CUDA graphs,
-    of which `sessions` keep what they were asked.
+    `graphs`: how it is with CUDA graphs, see `FakeSession`; "refused" where no session takes them. `opened` holds the
+    options of every session, `sessions` what keeps what it was asked.
     """
 
-    SessionOptions, RunOptions = onnxruntime.SessionOptions, onnxruntime.RunOptions
+    def __init__(self, graphs="sound"):
+        self.graphs, self.opened, self.sessions, self.values = graphs, [], [], FakeValues()
+        self._real = onnxruntime.InferenceSession
 
-    def __init__(self, works, leaves=False, graphs="sound"):
-        super().__init__("onnxruntime")
-        self.works, self.leaves, self.graphs, self.opened, self.sessions = works, leaves, graphs, [], []
-        self.OrtValue = FakeValues()
-
-    def set_default_logger_severity(self, severity):
-        assert severity == 4
-
-    def get_available_providers(self):
-        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", CPU]
-
-    def InferenceSession(self, graph, sess_options, providers, disabled_optimizers, enable_fallback):
+    def open(self, model, settings, providers, **named):
         [(name, options)] = providers
+        if name == CPU:
+            return self._real(model, settings, providers=providers, **named)
         assert all(isinstance(value, str) for value in options.values())
-        assert disabled_optimizers == (None if name == CPU else ["WeightBiasQuantization"])
-        self.opened.append((name, options, os.environ.get(SWITCH)))
-        strict = sess_options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
-        works = name in self.works
-        if strict and (self.leaves or not works):
-            if works:
-                raise RuntimeError("This session contains graph nodes that are assigned to the default CPU EP")
-            strict = False  # a provider that cannot even be made is dropped before this is looked at
+        self.opened.append(options)
         captures = options.get("enable_cuda_graph") == "1"
         if captures and self.graphs == "refused":
             raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
-        session = onnxruntime.InferenceSession(graph, providers=[CPU])
-        self.sessions.append(FakeSession(session, [name, CPU] if works else [CPU], self.graphs if captures else None))
+        session = self._real(model, providers=[CPU])
+        self.sessions.append(FakeSession(session, [name, CPU], self.graphs if captures else None))
         return self.sessions[-1]
 
 
 class FakeValues:
-    """OrtValue: what is made on the GPU lies in the CPU's memory; how many are alive is counted by size."""
+    """OrtValue: what is made on the GPU lies in the CPU's memory."""
 
     def __init__(self):
         self.made = []
+        self._real = onnxruntime.OrtValue
 
     def ortvalue_from_shape_and_type(self, shape, element_type, device_type):
-        assert device_type == "cuda"
         self.made.append(tuple(shape))
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, element_type, "cpu")
+        return self._real.ortvalue_from_shape_and_type(shape, element_type, "cpu")
 
 
 class FakeBinding:

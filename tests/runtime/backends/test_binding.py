@@ -25,7 +25,7 @@ PLACES = {"numpy": lambda array: array, "torch": torch.from_numpy}
 
 @pytest.fixture
 def here(files):
-    """The session on the CPU, opened before a stand-in takes ONNX Runtime's place."""
+    """The session on the CPU."""
     return OrtSession(files["model.fp32.onnx"], files["model.fp32.grad.onnx"], precision="fp32", threads=1)
 
 
@@ -64,8 +64,8 @@ def test_what_is_bound_answers_to_the_bit_what_is_copied(task, files, place):
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_an_answer_stays_what_it_was_when_the_next_is_asked(runtime, files, task, tmp_path, place):
-    runtime("CUDAExecutionProvider")
+def test_an_answer_stays_what_it_was_when_the_next_is_asked(card, files, task, tmp_path, place):
+    card()
     session = open_(files, "cuda", tmp_path)
     x, loss = asked(task, 20, place)
     first = answers(session, x, loss)
@@ -77,9 +77,9 @@ def test_an_answer_stays_what_it_was_when_the_next_is_asked(runtime, files, task
 @pytest.mark.parametrize("graphs", ["sound", "stale", "fails", "refused"])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_gpu_answers_what_its_kernels_do_however_it_is_with_cuda_graphs(
-    here, runtime, files, task, tmp_path, graphs, place, told
+    here, card, files, task, tmp_path, graphs, place, told
 ):
-    fake = runtime("CUDAExecutionProvider", graphs=graphs)
+    fake = card(graphs=graphs)
     session = open_(files, "cuda", tmp_path)
     for shift in (0.0, 0.1, 0.2):
         for n in (32, 7, 60, 32):
@@ -99,9 +99,9 @@ def test_a_gpu_answers_what_its_kernels_do_however_it_is_with_cuda_graphs(
         assert [sorted(each.captured) for each in fake.sessions] == [["1", "2", "3"]] * 2
 
 
-def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(runtime, files, task, tmp_path, monkeypatch):
+def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(card, files, task, tmp_path, monkeypatch):
     monkeypatch.setattr(binding, "HELD", 20)
-    fake = runtime("CUDAExecutionProvider")
+    fake = card()
     session = open_(files, "cuda", tmp_path)
     random = np.random.default_rng(0)
 
@@ -115,8 +115,8 @@ def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(runtime, fi
         ask(20)
 
 
-def test_kernels_that_do_not_answer_twice_alike_are_not_captured(runtime, files, task, tmp_path, told):
-    fake = runtime("CUDAExecutionProvider", graphs="shaky")
+def test_kernels_that_do_not_answer_twice_alike_are_not_captured(card, files, task, tmp_path, told):
+    fake = card(graphs="shaky")
     session = open_(files, "cuda", tmp_path)
     session.logits(task[2])
     assert "without CUDA graphs: its kernels do not answer twice alike" in told.text
@@ -125,31 +125,31 @@ def test_kernels_that_do_not_answer_twice_alike_are_not_captured(runtime, files,
     assert fake.sessions[0].asked == ["-1"]
 
 
-def test_a_size_is_captured_once_and_replayed_from_then_on(runtime, files, task, tmp_path):
-    fake = runtime("CUDAExecutionProvider")
+def test_a_size_is_captured_once_and_replayed_from_then_on(card, files, task, tmp_path):
+    fake = card()
     session = open_(files, "cuda", tmp_path)
     for _ in range(5):
         for n in (16, 48):
             session.logits(task[2][:n])
     forward = fake.sessions[0]
     assert [forward.asked.count(graph) for graph in ("-1", "1", "2")] == [6, 7, 7]  # two to try it, five as asked
-    made = len(fake.OrtValue.made)
+    made = len(fake.values.made)
     session.logits(task[2][:48])
-    assert len(fake.OrtValue.made) == made == 4  # an input and an output of each size
+    assert len(fake.values.made) == made == 4  # an input and an output of each size
 
 
-def test_sizes_without_buffers_are_answered_too_and_are_not_captured(here, runtime, files, task, tmp_path, monkeypatch):
+def test_sizes_without_buffers_are_answered_too_and_are_not_captured(here, card, files, task, tmp_path, monkeypatch):
     monkeypatch.setattr(binding, "MOST_SIZES", 2)
-    fake = runtime("CUDAExecutionProvider")
+    fake = card()
     session = open_(files, "cuda", tmp_path)
     for n in (1, 2, 3, 4, 3):
         assert session.logits(task[2][:n]).tobytes() == here.logits(task[2][:n]).tobytes()
     assert sorted(fake.sessions[0].captured) == ["1", "2"]
 
 
-def test_no_graph_is_replayed_once_memory_ran_out(here, runtime, files, task, tmp_path):
+def test_no_graph_is_replayed_once_memory_ran_out(here, card, files, task, tmp_path):
     """What gives memory back after each run may give back what a captured graph works in."""
-    fake = runtime("CUDAExecutionProvider")
+    fake = card()
     session = open_(files, "cuda", tmp_path)
     session.logits(task[2][:16])
     forward = fake.sessions[0]
@@ -162,19 +162,19 @@ def test_no_graph_is_replayed_once_memory_ran_out(here, runtime, files, task, tm
     assert set(forward.asked[before:]) == {"-1"}
 
 
-def test_what_else_fails_on_a_gpu_is_a_bad_model(runtime, files, tmp_path):
-    runtime("CUDAExecutionProvider")
+def test_what_else_fails_on_a_gpu_is_a_bad_model(card, files, tmp_path):
+    card()
     with pytest.raises(BadModel, match="the forward graph failed"):
         open_(files, "cuda", tmp_path).logits(np.zeros((2, 1, 5, 5), np.float32))
 
 
-def test_the_tensorrt_provider_is_bound_and_captures_nothing(here, runtime, files, task, tmp_path):
-    fake = runtime("TensorrtExecutionProvider")
+def test_the_tensorrt_provider_is_bound_and_captures_nothing(here, card, files, task, tmp_path):
+    fake = card()
     session = open_(files, "tensorrt", tmp_path)
     assert session.logits(task[2]).tobytes() == here.logits(task[2]).tobytes()
-    assert all("enable_cuda_graph" not in options for _, options, _ in fake.opened)
+    assert all("enable_cuda_graph" not in options for options in fake.opened)
     assert set(fake.sessions[0].asked) == {None}
-    assert fake.OrtValue.made
+    assert fake.values.made
 
 
 def test_the_cpu_is_never_bound_nor_captured(here, task, monkeypatch):
@@ -184,10 +184,10 @@ def test_the_cpu_is_never_bound_nor_captured(here, task, monkeypatch):
 
 @pytest.mark.parametrize("provider", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce", "cw", "fab-t", "square"])
-def test_an_attack_on_tensors_finds_what_it_finds_on_arrays(here, runtime, files, task, tmp_path, provider, name):
+def test_an_attack_on_tensors_finds_what_it_finds_on_arrays(here, card, files, task, tmp_path, provider, name):
     """The arithmetic of an attack stays where its session's arrays are; the points are the same to the bit."""
     if provider == "cuda":
-        runtime("CUDAExecutionProvider")
+        card()
     session = open_(files, "cuda", tmp_path) if provider == "cuda" else here
     attack = ATTACKS[name].fitted(3)
     short = {"steps": 10, "queries": 30}
@@ -203,8 +203,8 @@ def test_an_attack_on_tensors_finds_what_it_finds_on_arrays(here, runtime, files
     assert same([ours.x, ours.broken, ours.margin], [theirs.x, theirs.broken, theirs.margin])
 
 
-def test_nothing_is_copied_to_the_host_between_an_attack_and_a_gpu(runtime, files, task, tmp_path, monkeypatch):
-    runtime("CUDAExecutionProvider")
+def test_nothing_is_copied_to_the_host_between_an_attack_and_a_gpu(card, files, task, tmp_path, monkeypatch):
+    card()
     session = open_(files, "cuda", tmp_path)
     x, loss = asked(task, 30, torch.from_numpy)
     monkeypatch.setattr(torch.Tensor, "__array__", lambda *given, **named: pytest.fail("copied to the host"))
