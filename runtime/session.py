@@ -102,6 +102,20 @@ class SessionCard:
     facts: GraphFacts = GraphFacts()
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How a session is best asked.
+
+    Args:
+        largest: images at once.
+        fixed: whether what it runs is made anew for every size of a batch, so that sizes should be few.
+
+    """
+
+    largest: int = 64
+    fixed: bool = False
+
+
 Self = TypeVar("Self", bound="Session")
 
 
@@ -119,6 +133,10 @@ class Session(Protocol):
 
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return how it is best asked for images of one shape."""
+        return Batching()
 
     def unoptimised(self) -> Callable[[], Session] | None:
         """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""

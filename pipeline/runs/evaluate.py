@@ -13,9 +13,9 @@ from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
+from runtime.batches.halving import BatchHalving
 from runtime.images.image_set import ImageSet
 from runtime.session import GraphFacts, LossSpec, Session, SessionCard
-from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject

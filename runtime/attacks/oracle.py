@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
+from array_api_compat import array_namespace, device, is_cupy_array, is_torch_array
 
 from runtime.attacks.geometry import TOLERANCE, linf
 from runtime.attacks.losses import CROSS_ENTROPY, margin
@@ -250,6 +250,8 @@ def choose(mask: Any, yes: Any, no: Any) -> Any:
 
 def to_numpy(array: Any) -> Any:
     """Return an array of any framework and device as numpy."""
+    if is_cupy_array(array):
+        return array.get()
     return np.asarray(array.cpu() if is_torch_array(array) else array)
 
 

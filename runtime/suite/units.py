@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import UNIT
+from runtime.attacks import SMALL_UNIT, UNIT
 from runtime.attacks.geometry import linf
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
+from runtime.batches.side_by_side import Asking, side_by_side
 from runtime.errors import BadModel
 from runtime.images.uint8_grid import to_lattice
 from runtime.suite.journal import Work
 from runtime.suite.plan import BorrowedGradient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from runtime.attacks import Attack
     from runtime.images.image_set import ImageSet
@@ -99,6 +102,35 @@ def measure(target: Target, index: Any, job: Job) -> Work:
     oracle, began = Oracle(target.session, target.batch), time.perf_counter()
     arrays = job(oracle, target, target.points(index))
     return Work(arrays, time.perf_counter() - began, oracle.forwards, oracle.gradients)
+
+
+def measure_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
+    """Yield what `measure` returns for each chunk."""
+    yield from (measure(target, chunk, job) for chunk in chunks)
+
+
+def search_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
+    """Yield what `measure` returns for each chunk, where a job is `search`; close it to stop what runs.
+
+    Where a batch takes several small units, parts of the chunks are done side by side, so that the points of one take
+    the place of those that another broke. The seconds are then those that a chunk was waited for.
+    """
+    if target.batch < 2 * SMALL_UNIT:
+        yield from measure_all(target, chunks, job)
+        return
+    parts = [np.split(chunk, range(SMALL_UNIT, len(chunk), SMALL_UNIT)) for chunk in chunks]
+    jobs = [Asking(len(part), partial(_measure_alone, target, part, job)) for each in parts for part in each]
+    with closing(side_by_side(target.session, jobs, target.batch)) as works:
+        for each in parts:
+            began = time.perf_counter()
+            done = [next(works) for _ in each]
+            arrays = {name: np.concatenate([work.arrays[name] for work in done]) for name in done[0].arrays}
+            forwards, gradients = (sum(getattr(work, cost) for work in done) for cost in ("forwards", "gradients"))
+            yield Work(arrays, time.perf_counter() - began, forwards, gradients)
+
+
+def _measure_alone(target: Target, index: Any, job: Job, session: Session) -> Work:
+    return measure(replace(target, session=session), index, job)
 
 
 def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks.noise import shuffled
+from runtime.batches.fixed_sizes import FixedSizes
+from runtime.batches.halving import BatchHalving
 from runtime.errors import BadData
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
-from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.outcome import Outcome
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.records.report import Paired, Report
     from runtime.records.request import Request
+    from runtime.session import Session
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
     from runtime.suite.outcome import Held
@@ -144,10 +146,8 @@ class Case:
         began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
-        session, lender = (
-            BatchHalving(subject.session),
-            BatchHalving(subject.lender) if subject.lender else None,
-        )
+        session = self._batched(subject.session)
+        lender = self._batched(subject.lender) if subject.lender else None
         opening = subject.session.unoptimised()
         with ExitStack() as opened:
             plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
@@ -191,6 +191,11 @@ class Case:
             return verdict == "failed"
         found = Outcome(seen, (), **held()._asdict()).settled
         return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
+
+    def _batched(self, session: Session) -> BatchHalving:
+        """Return a session that is asked in batches that fit it, of few sizes where it is made anew for each."""
+        fixed = session.batching(self.subject.shape).fixed
+        return BatchHalving(FixedSizes(session, self.request.batch) if fixed else session)
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

@@ -87,9 +87,9 @@ def test_another_provider_never_takes_the_place_of_one_that_is_missing(files, tm
 
 
 @pytest.mark.parametrize("provider", ON_GPU)
-def test_a_session_names_its_provider_and_device_and_rounds_apart(files, task, tmp_path, provider, monkeypatch):
+def test_a_session_names_its_provider_and_device_and_rounds_apart(files, task, tmp_path, provider, card):
     by_itself = onnxruntime.InferenceSession(files["model.fp32.onnx"], providers=[CPU])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", OnTheGpu)
+    card()
     with open_(files, provider, tmp_path) as session:
         card = session.card()
         assert (card.backend, card.provider, card.device, card.tf32) == ("ort", provider, "Orin", False)
