@@ -14,6 +14,8 @@ from runtime.terminal.log import log
 Tensors = tuple[Tensor, ...]
 Function = Callable[..., Tensors]
 """Pure: it answers the same to the same, changes nothing, and never waits for the device."""
+Key = tuple[Function, tuple[tuple[torch.Size, torch.dtype], ...]]
+"""What a capture is for: a function, and the shapes and types of what it is asked."""
 Recorder = Callable[[Callable[[], Tensors]], tuple[Tensors, Callable[[], object]]]
 """Takes work without arguments; returns where its results lie, and what does it again and leaves them there."""
 
@@ -60,8 +62,8 @@ class FixedSizes:
 
     def __init__(self, recorder: Callable[[], Recorder]) -> None:
         self._recorder, self._record = recorder, recorder()
-        self._asked: set[tuple[Function, int]] = set()
-        self._captured: dict[tuple[Function, int], Captured] = {}
+        self._asked: set[Key] = set()
+        self._captured: dict[Key, Captured] = {}
         self._refused = False
 
     def ask(self, function: Function, *inputs: Tensor) -> Tensors:
@@ -85,7 +87,7 @@ class FixedSizes:
         torch.cuda.empty_cache()
 
     def _ask(self, function: Function, inputs: Tensors) -> Tensors:
-        key = function, len(inputs[0])
+        key = function, tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         if key in self._captured:
             return self._captured[key](*inputs)
         answer = function(*inputs)
@@ -94,7 +96,7 @@ class FixedSizes:
         self._asked.add(key)
         return answer
 
-    def _capture(self, key: tuple[Function, int], inputs: Tensors, answer: Tensors) -> None:
+    def _capture(self, key: Key, inputs: Tensors, answer: Tensors) -> None:
         try:
             captured = Captured(key[0], inputs, self._record)
             if not alike(captured(*inputs), answer):
@@ -106,7 +108,7 @@ class FixedSizes:
             return
         self._refused = True
         self.clear()
-        log.info(f"no CUDA graph of {key[1]} images, so that kernels are started one by one: {reason}")
+        log.info(f"no CUDA graph of {len(inputs[0])} images, so that kernels are started one by one: {reason}")
 
 
 def fixed_size(rows: int) -> int:

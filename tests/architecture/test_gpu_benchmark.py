@@ -141,7 +141,6 @@ def test_ideal_is_what_the_passes_cost_by_themselves():
     ]
     assert beside(rows, {"forward": 1.0, "gradient": 2.0}) == {
         "seconds": 5.0, "forwards": 400, "gradients": 1000, "ideal_seconds": 2.4, "of_ideal": 0.48,
-        "seconds_a_gradient": 0.005,
     }  # fmt: skip
     assert beside(rows, {"forward": 1.0, "gradient": 2.0}, cascade=True)["ideal_seconds"] == 0.3
 
@@ -164,10 +163,10 @@ def test_the_network_answers_every_image_right_and_half_of_them_stand():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_the_whole_script_runs_on_a_cpu_and_leaves_every_part(tmp_path):
     out = tmp_path / "gpu.json"
-    words = ["--device", "cpu", "--tiny", "--seconds", "600", "--out", out]
+    words = ["--device", "cpu", "--tiny", "--seconds", "1500", "--out", out]
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", *map(str, words)],
         cwd=ROOT,

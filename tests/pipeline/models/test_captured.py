@@ -97,6 +97,16 @@ def test_a_size_is_captured_when_it_is_asked_for_again_and_each_function_by_itse
     assert len(recorded) == 2
 
 
+def test_images_of_another_size_or_type_are_another_capture():
+    sizes = FixedSizes(recorder)
+    asked = [torch.rand(20, 3), torch.rand(20, 1), torch.rand(20, 3, dtype=torch.float64)]
+    for x in 3 * asked:
+        answer = sizes.ask(squares, x)
+        assert same(answer, squares(x))
+        assert answer[0].dtype == x.dtype
+    assert len(sizes._captured) == 3
+
+
 def test_a_capture_that_fails_is_said_once_and_tried_no_more(said):
     tried = []
 
