@@ -147,7 +147,8 @@ def main() -> int:
             return 4
         two_cores(sheet, work / "bundle")
         if sheet.left > 10:
-            batch, n = sheet.figures["fp32"]["batch"], affordable(sheet.left / 2, cost, size.images)
+            batch = sheet.figures["fp32"]["batch"]
+            n = affordable(sheet.left / 2, cost, 2 if asked.tiny else size.images)
             words = ("--precision", "fp32", "--provider", provider, "--batch", batch, "--attacks", "aa", "--n", n)
             code, rows = verify(work / "bundle", work / "aa", *words)
             sheet.note(autoattack={"exit_code": code, "n": n, "rows": rows, **beside(rows, cost, cascade=True)})

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.sheet import Sheet, parser
 from benchmarks.gpu.subject import CLASSES, FULL, TINY, half_stand, images_of, network
+from pipeline.models.layers import frozen
 from pipeline.runs.evaluate import TorchSession, forward, gradient, placement
 from pipeline.training.precision import arithmetic
 from runtime.attacks.losses import cross_entropy, one_hot
@@ -47,8 +48,9 @@ def seconds(action: Callable[[], Any], device: torch.device, rounds: int) -> flo
 
 
 def passes(made: nn.Module, side: int, batch: int, device: torch.device, rounds: int) -> dict[str, float]:
-    """Return milliseconds an image: forward and gradient, eager and as the session runs them."""
+    """Return milliseconds an image, forward and gradient: eager, as the session runs them, and of a folded copy."""
     session = TorchSession(made, sha256="", device=device)
+    folded = TorchSession(frozen(made), sha256="", device=device)
     x = torch.rand(batch, 3, side, side, device=device)
     loss = cross_entropy(one_hot(torch.arange(batch, device=device) % CLASSES, CLASSES))
     actions: dict[str, Callable[[], Any]] = {
@@ -56,6 +58,8 @@ def passes(made: nn.Module, side: int, batch: int, device: torch.device, rounds:
         "forward": lambda: session.logits(x),
         "gradient_eager": lambda: gradient(made, x, *vars(loss).values()),
         "gradient": lambda: session.loss_gradient(x, loss),
+        "forward_folded": lambda: folded.logits(x),
+        "gradient_folded": lambda: folded.loss_gradient(x, loss),
     }
     return {name: 1e3 * seconds(action, device, rounds) / batch for name, action in actions.items()}
 
@@ -106,10 +110,18 @@ def croce(made: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 def torchattacks(made: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Attack by torchattacks, which has the same four."""
-    from torchattacks import AutoAttack
+    """Attack by torchattacks' four, each on what the earlier ones left, at the settings of standard AutoAttack."""
+    from torchattacks import APGD, APGDT, FAB, MultiAttack, Square
 
-    attack = AutoAttack(made, norm="Linf", eps=eps, version="standard", n_classes=CLASSES, seed=0)
+    steps = {"steps": 100, "seed": 0}
+    attack = MultiAttack(
+        [
+            APGD(made, eps=eps, loss="ce", **steps),
+            APGDT(made, eps=eps, n_classes=CLASSES, **steps),
+            FAB(made, eps=eps, multi_targeted=True, n_classes=CLASSES, **steps),
+            Square(made, eps=eps, n_queries=5000, resc_schedule=False, seed=0),
+        ]
+    )
     return torch.cat([attack(x[rows : rows + BATCH], y[rows : rows + BATCH]) for rows in range(0, len(x), BATCH)])
 
 

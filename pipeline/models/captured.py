@@ -1,4 +1,4 @@
-"""Functions of tensors asked in a few fixed sizes, each replayed as one CUDA graph where that can be."""
+"""Functions of tensors, replayed as CUDA graphs where that can be; batches in few sizes, for each is one graph."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Captured:
         return tuple(result.clone() for result in self._results)
 
 
-class FixedSizes:
-    """Asks functions whose arguments and results have a row an image, in few sizes: the last row is repeated.
+class Replays:
+    """Asks functions, each captured for the shapes that it is asked with a second time.
 
-    A size that is asked for a second time is captured. Where that fails, or a replay answers otherwise than the
-    function does, the reason is logged, and functions are called as they are from then on.
+    Where that fails, or a replay answers otherwise than the function does, the reason is logged, and functions are
+    called as they are from then on.
 
     Args:
         recorder: makes what captures; anew after `clear`.
@@ -67,17 +67,20 @@ class FixedSizes:
         self._refused = False
 
     def ask(self, function: Function, *inputs: Tensor) -> Tensors:
-        """Return what `function` answers to `inputs`, each [B, ...].
+        """Return what `function` answers to `inputs`.
 
         Raises:
             RuntimeError: what `function` raises.
 
         """
-        rows = len(inputs[0])
-        if self._refused or rows == 0:
-            return function(*inputs)
-        padded = tuple(padded_to(fixed_size(rows), tensor) for tensor in inputs)
-        return tuple(result[:rows] for result in self._ask(function, padded))
+        key = function, tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        if key in self._captured:
+            return self._captured[key](*inputs)
+        answer = function(*inputs)
+        if key in self._asked and not self._refused:
+            self._capture(key, inputs, answer)
+        self._asked.add(key)
+        return answer
 
     def clear(self) -> None:
         """Let go of every graph and its memory."""
@@ -85,16 +88,6 @@ class FixedSizes:
         self._captured.clear()
         self._record = self._recorder()  # the memory that graphs shared went with the last of them
         torch.cuda.empty_cache()
-
-    def _ask(self, function: Function, inputs: Tensors) -> Tensors:
-        key = function, tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        if key in self._captured:
-            return self._captured[key](*inputs)
-        answer = function(*inputs)
-        if key in self._asked:
-            self._capture(key, inputs, answer)
-        self._asked.add(key)
-        return answer
 
     def _capture(self, key: Key, inputs: Tensors, answer: Tensors) -> None:
         try:

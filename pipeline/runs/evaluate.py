@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.memory import keep_freed_memory, running_out
-from pipeline.models.captured import FixedSizes, Function, Recorder, Tensors, cuda_graphs
+from pipeline.models.captured import Function, Recorder, Replays, Tensors, cuda_graphs, fixed_size, padded_to
 from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
@@ -58,7 +58,7 @@ class TorchSession(Session):
         self._forward, self._gradient = partial(forward, self.network), partial(gradient, self.network)
         if recorder is None and device.type == "cuda":
             recorder = partial(cuda_graphs, device)
-        self._sizes = FixedSizes(recorder) if recorder else None
+        self._replays = Replays(recorder) if recorder else None
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits [B, K].
@@ -82,16 +82,23 @@ class TorchSession(Session):
 
     def close(self) -> None:
         """Let go of what was captured."""
-        if self._sizes:
-            self._sizes.clear()
+        if self._replays:
+            self._replays.clear()
 
     def _ask(self, function: Function, *inputs: Tensor) -> Tensors:
         try:
             with running_out():
-                return self._sizes.ask(function, *inputs) if self._sizes else function(*inputs)
+                return self._replayed(function, *inputs) if self._replays else function(*inputs)
         except OutOfMemory:
             self.close()  # fewer images at a time need the memory
             raise
+
+    def _replayed(self, function: Function, *inputs: Tensor) -> Tensors:
+        """Ask in a fixed size, so that there are few graphs; the rows that fill it up are cut off again."""
+        assert self._replays is not None
+        rows = len(inputs[0])
+        padded = (padded_to(fixed_size(rows), tensor) for tensor in inputs)
+        return tuple(result[:rows] for result in self._replays.ask(function, *padded))
 
 
 def forward(network: nn.Module, x: Tensor) -> Tensors:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.models import build_network
-from pipeline.models.captured import FixedSizes, alike, cuda_graphs
+from pipeline.models.captured import Replays, alike, cuda_graphs
 from pipeline.runs.evaluate import TorchSession, forward, gradient, placement
 from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot, targeted_dlr
@@ -62,7 +62,7 @@ def test_passes_of_any_size_in_any_order_answer_as_eager_ones(network, device, s
             assert alike(session.loss_gradient(x, loss), gradient(network, x, *vars(loss).values()))
             assert alike((session.logits(x),), forward(network, x))
     assert not said.messages
-    assert len(session._sizes._captured) == 2 * 4  # 16, 20, 40 and 64 images
+    assert len(session._replays._captured) == 2 * 4  # 16, 20, 40 and 64 images
 
 
 def test_an_answer_stays_what_it_is_when_other_graphs_of_the_same_memory_are_replayed(network, device):
@@ -107,17 +107,17 @@ def test_a_function_that_waits_for_the_device_falls_back_and_the_card_still_work
     def waiting(x):
         return (x * x.sum().item(),)
 
-    sizes = FixedSizes(lambda: cuda_graphs(device))
+    replays = Replays(lambda: cuda_graphs(device))
     for _ in range(4):
         x = torch.rand(20, 3, device=device)
-        assert alike(sizes.ask(waiting, x), waiting(x))
+        assert alike(replays.ask(waiting, x), waiting(x))
     (message,) = said.messages
     assert "captur" in message
 
     def square(x):
         return (x.square(),)
 
-    again = FixedSizes(lambda: cuda_graphs(device))
+    again = Replays(lambda: cuda_graphs(device))
     for _ in range(4):
         x = torch.rand(20, 3, device=device)
         assert alike(again.ask(square, x), square(x))

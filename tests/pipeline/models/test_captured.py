@@ -1,11 +1,11 @@
-"""Functions asked in fixed sizes over buffers that keep their place; a card's own replay is tested in tests/gpu."""
+"""Functions over buffers that keep their place; a card's own replay of them is tested in tests/gpu."""
 
 import logging
 
 import pytest
 import torch
 
-from pipeline.models.captured import Captured, FixedSizes, alike, fixed_size, padded_to, uncaptured
+from pipeline.models.captured import Captured, Replays, alike, fixed_size, padded_to, uncaptured
 
 
 def squares(x):
@@ -57,15 +57,6 @@ def test_inputs_that_change_afterwards_change_no_buffer():
     assert same(captured(kept), squares(kept))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 16, 17, 40, 41, 100])
-def test_rows_are_padded_to_a_fixed_size_and_answered_each_as_by_itself(rows):
-    counting, sizes = Counting(), FixedSizes(recorder)
-    for _ in range(4):
-        x = torch.rand(rows, 3)
-        assert same(sizes.ask(counting, x), squares(x))
-    assert set(counting.sizes) == {fixed_size(rows)}
-
-
 def test_sizes_are_few_and_from_sixteen_on_at_most_a_quarter_is_added():
     asked = {rows: fixed_size(rows) for rows in range(1, 1025)}
     assert len(set(asked.values())) == 27
@@ -88,23 +79,23 @@ def test_a_size_is_captured_when_it_is_asked_for_again_and_each_function_by_itse
         recorded.append(work)
         return uncaptured(work)
 
-    sizes, first, second = FixedSizes(lambda: recording), Counting(), Counting()
+    replays, first, second = Replays(lambda: recording), Counting(), Counting()
     for function, expected in ((first, 0), (second, 0), (first, 1), (second, 2), (first, 2), (second, 2)):
-        sizes.ask(function, torch.rand(20, 3))
+        replays.ask(function, torch.rand(20, 3))
         assert len(recorded) == expected
-    sizes.clear()
-    sizes.ask(first, torch.rand(20, 3))
+    replays.clear()
+    replays.ask(first, torch.rand(20, 3))
     assert len(recorded) == 2
 
 
 def test_images_of_another_size_or_type_are_another_capture():
-    sizes = FixedSizes(recorder)
+    replays = Replays(recorder)
     asked = [torch.rand(20, 3), torch.rand(20, 1), torch.rand(20, 3, dtype=torch.float64)]
     for x in 3 * asked:
-        answer = sizes.ask(squares, x)
+        answer = replays.ask(squares, x)
         assert same(answer, squares(x))
         assert answer[0].dtype == x.dtype
-    assert len(sizes._captured) == 3
+    assert len(replays._captured) == 3
 
 
 def test_a_capture_that_fails_is_said_once_and_tried_no_more(said):
@@ -114,12 +105,12 @@ def test_a_capture_that_fails_is_said_once_and_tried_no_more(said):
         tried.append(work)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    counting, sizes = Counting(), FixedSizes(lambda: failing)
+    counting, replays = Counting(), Replays(lambda: failing)
     for _ in range(4):
         x = torch.rand(17, 3)
-        assert same(sizes.ask(counting, x), squares(x))
+        assert same(replays.ask(counting, x), squares(x))
     assert len(tried) == 1
-    assert counting.sizes == [20, 20, 17, 17]
+    assert counting.sizes == [17, 17, 17, 17]
     (message,) = said.messages
     assert "not permitted when stream is capturing" in message
     assert "and more" not in message
@@ -131,12 +122,12 @@ def test_a_replay_that_answers_otherwise_is_never_used(said):
     def moody(x):
         return (x * next(calls),)
 
-    sizes = FixedSizes(recorder)
+    replays = Replays(recorder)
     x = torch.ones(4, 1)
-    assert [sizes.ask(moody, x)[0][0].item() for _ in range(2)] == [0, 1]
+    assert [replays.ask(moody, x)[0][0].item() for _ in range(2)] == [0, 1]
     assert "answers otherwise" in said.text
     ahead = next(calls)
-    assert sizes.ask(moody, x)[0][0].item() == ahead + 1
+    assert replays.ask(moody, x)[0][0].item() == ahead + 1
 
 
 def test_what_a_function_raises_is_raised():
@@ -144,11 +135,7 @@ def test_what_a_function_raises_is_raised():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        FixedSizes(recorder).ask(full, torch.rand(3, 3))
-
-
-def test_no_rows_are_nobodys_size():
-    assert same(FixedSizes(recorder).ask(squares, torch.rand(0, 3)), squares(torch.rand(0, 3)))
+        Replays(recorder).ask(full, torch.rand(3, 3))
 
 
 def test_rounding_is_alike_and_a_part_in_a_hundred_or_no_number_is_not():

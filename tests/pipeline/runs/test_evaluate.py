@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.captured import uncaptured
+from pipeline.models.captured import fixed_size, uncaptured
 from pipeline.models.layers import Folded
 from pipeline.runs.evaluate import TorchSession, holdout_accuracy, placement
 from runtime.attacks import PGD
@@ -100,6 +100,17 @@ def test_a_suite_over_such_buffers_ends_in_the_same_evidence():
     assert 0 < found[0].robust.sum() < 40
     np.testing.assert_array_equal(found[0].broken_by, found[1].broken_by)
     np.testing.assert_allclose(found[0].margin, found[1].margin, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16, 17, 40, 41])
+def test_batches_are_filled_up_to_few_sizes_and_each_image_is_answered_as_by_itself(rows):
+    network = Roomy(300)
+    session = TorchSession(network, sha256="", device=torch.device("cpu"), recorder=lambda: uncaptured)
+    for _ in range(4):
+        x = torch.rand(rows, 1, 2, 2)
+        level = x.mean(dim=(1, 2, 3))
+        torch.testing.assert_close(session.logits(x), torch.stack([0.5 - level, level - 0.5], dim=1))
+    assert set(network.seen) == {fixed_size(rows)}
 
 
 def test_on_a_cpu_nothing_is_captured_and_a_batch_is_passed_as_it_is():
