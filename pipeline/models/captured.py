@@ -29,17 +29,18 @@ class Captured:
     """A function over buffers that keep their place.
 
     Inputs are copied in and results copied out, so that an answer stays what it is when the next one is asked for, and
-    graphs that share their memory can be replayed in any order, on one stream.
+    graphs that share their memory can be replayed in any order, on one stream. It is recorded on zeros: an answer to
+    anything else then shows that a replay reads its buffers.
 
     Args:
         function: what is asked.
-        inputs: tensors of the shapes that it is asked with from then on.
+        inputs: tensors of the shapes and types that it is asked with from then on.
         record: makes its replay.
 
     """
 
     def __init__(self, function: Function, inputs: Tensors, record: Recorder) -> None:
-        self._inputs = tuple(tensor.detach().clone() for tensor in inputs)
+        self._inputs = tuple(torch.zeros_like(tensor) for tensor in inputs)
         self._results, self._replay = record(partial(function, *self._inputs))
 
     def __call__(self, *inputs: Tensor) -> Tensors:

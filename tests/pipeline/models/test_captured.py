@@ -49,6 +49,17 @@ def test_a_captured_function_answers_as_it_does_itself_and_an_answer_stays_what_
     assert same(captured(second), squares(second))
 
 
+def test_a_replay_that_keeps_what_it_was_recorded_with_is_found(said):
+    def stuck(work):
+        return work(), lambda: None
+
+    replays = Replays(lambda: stuck)
+    for _ in range(4):
+        x = torch.rand(4, 3)
+        assert same(replays.ask(squares, x), squares(x))
+    assert "answers otherwise" in said.text
+
+
 def test_inputs_that_change_afterwards_change_no_buffer():
     given = torch.rand(4, 3)
     captured = Captured(squares, (given,), uncaptured)
