@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.memory import keep_freed_memory, running_out
+from pipeline.models.captured import Function, Recorder, Replays, Tensors, cuda_graphs, fixed_size, padded_to
 from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
 from runtime.batches.halving import BatchHalving
+from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet
 from runtime.session import GraphFacts, LossSpec, Session, SessionCard
 from runtime.suite.campaign import Campaign, Target, clean_pass
@@ -31,12 +34,31 @@ class TorchSession(Session):
 
     The cross-entropy is seeded as in the exported gradient graph, so that both sides attack confident images with
     the same gradient.
+
+    Args:
+        network: what is attacked; its answers to an image depend on nothing else.
+        sha256: of the checkpoint.
+        device: where it runs.
+        recorder: makes what captures a pass, for batches in fixed sizes; by default CUDA graphs on a GPU, and nothing
+            elsewhere, where passes are run as they are.
+
     """
 
-    def __init__(self, network: nn.Module, *, sha256: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        sha256: str,
+        device: torch.device,
+        recorder: Callable[[], Recorder] | None = None,
+    ) -> None:
         self.network = network.to(device).eval()
         self.device = device
         self._sha256 = sha256
+        self._forward, self._gradient = partial(forward, self.network), partial(gradient, self.network)
+        if recorder is None and device.type == "cuda":
+            recorder = partial(cuda_graphs, device)
+        self._replays = Replays(recorder) if recorder else None
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits [B, K].
@@ -45,22 +67,54 @@ class TorchSession(Session):
             OutOfMemory: so many images do not fit.
 
         """
-        with running_out(), torch.no_grad(), arithmetic("fp32", self.device):
-            return self.network(x)  # type: ignore[no-any-return]
+        (logits,) = self._ask(self._forward, x)
+        return logits
 
     def loss_gradient(self, x: Tensor, loss: LossSpec) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits [B, K], values [B] and gradients [B, C, H, W]; raises as `logits` does."""
-        with running_out(), torch.enable_grad(), arithmetic("fp32", self.device):
-            points = x.detach().requires_grad_()
-            logits = self.network(points)
-            value, cotangent = value_and_cotangent(logits.detach(), loss)
-            (gradient,) = torch.autograd.grad(logits, points, cotangent)
-        return logits.detach(), value, gradient
+        logits, value, gradient = self._ask(self._gradient, x, *vars(loss).values())
+        return logits, value, gradient
 
     def card(self) -> SessionCard:
         """Return what this session attacks."""
         name = device_name(self.device)
         return SessionCard(self._sha256, "fp32", "torch", self.device.type, name, facts=FLOAT)
+
+    def close(self) -> None:
+        """Let go of what was captured."""
+        if self._replays:
+            self._replays.clear()
+
+    def _ask(self, function: Function, *inputs: Tensor) -> Tensors:
+        try:
+            with running_out():
+                return self._replayed(function, *inputs) if self._replays else function(*inputs)
+        except OutOfMemory:
+            self.close()  # fewer images at a time need the memory
+            raise
+
+    def _replayed(self, function: Function, *inputs: Tensor) -> Tensors:
+        """Ask in a fixed size, so that there are few graphs; the rows that fill it up are cut off again."""
+        assert self._replays is not None
+        rows = len(inputs[0])
+        padded = (padded_to(fixed_size(rows), tensor) for tensor in inputs)
+        return tuple(result[:rows] for result in self._replays.ask(function, *padded))
+
+
+def forward(network: nn.Module, x: Tensor) -> Tensors:
+    """Return (logits [B, K],) in fp32."""
+    with torch.no_grad(), arithmetic("fp32", x.device):
+        return (network(x),)
+
+
+def gradient(network: nn.Module, x: Tensor, *loss: Tensor) -> Tensors:
+    """Return logits [B, K], values [B] and gradients [B, C, H, W] in fp32, of the loss of these fields of LossSpec."""
+    with torch.enable_grad(), arithmetic("fp32", x.device):
+        points = x.detach().requires_grad_()
+        logits = network(points)
+        value, cotangent = value_and_cotangent(logits.detach(), LossSpec(*loss))
+        (slope,) = torch.autograd.grad(logits, points, cotangent)
+    return logits.detach(), value, slope
 
 
 def run_subject(trained: TrainedRun, images: ImageSet, *, device: torch.device) -> Subject:

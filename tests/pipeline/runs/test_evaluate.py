@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.models.captured import fixed_size, uncaptured
 from pipeline.models.layers import Folded
-from pipeline.runs.evaluate import TorchSession, holdout_accuracy
+from pipeline.runs.evaluate import TorchSession, holdout_accuracy, placement
+from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot
-from runtime.errors import MissingEnvironment
+from runtime.errors import MissingEnvironment, OutOfMemory
 from runtime.images.image_set import ImageSet
+from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.terminal.progress import Silent
 
 
 def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
@@ -66,3 +70,67 @@ def test_the_torch_session_gives_the_gradient_of_autograd_and_of_the_folded_netw
         assert value.shape == (5,)
         error = (gradient - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
         assert error.median() < 1e-4
+
+
+def test_passes_over_buffers_that_keep_their_place_answer_as_eager_ones_to_the_bit(trained_like):
+    cpu = torch.device("cpu")
+    eager = TorchSession(trained_like, sha256="", device=cpu)
+    static = TorchSession(trained_like, sha256="", device=cpu, recorder=lambda: uncaptured)
+    for asked in range(3):
+        x = torch.rand(20, 1, 28, 28)
+        loss = cross_entropy(one_hot((torch.arange(20) + asked) % 10, 10))
+        ours, theirs = static.loss_gradient(x, loss), eager.loss_gradient(x, loss)
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+        assert torch.equal(static.logits(x), eager.logits(x))
+
+
+def test_a_suite_over_such_buffers_ends_in_the_same_evidence():
+    """Batches of 30 of 40 images: broken ones leave, and rows are padded."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6)).astype(np.uint8)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5))
+    labels = network(torch.from_numpy(pixels / np.float32(255))).argmax(dim=1).numpy()
+    images, cpu = ImageSet("noise", pixels, labels, np.arange(40)), torch.device("cpu")
+    found = []
+    for recorder in (None, lambda: uncaptured):
+        session = TorchSession(network, sha256="", device=cpu, recorder=recorder)
+        target = Target(session, images, 5, 30, placement(cpu))
+        evidence = clean_pass(target, 0, Silent())
+        Campaign(target, evidence, 4 / 255, 0, Silent()).attack(PGD, 0)
+        found.append(evidence)
+    assert 0 < found[0].robust.sum() < 40
+    np.testing.assert_array_equal(found[0].broken_by, found[1].broken_by)
+    np.testing.assert_allclose(found[0].margin, found[1].margin, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 16, 17, 40, 41])
+def test_batches_are_filled_up_to_few_sizes_and_each_image_is_answered_as_by_itself(rows):
+    network = Roomy(300)
+    session = TorchSession(network, sha256="", device=torch.device("cpu"), recorder=lambda: uncaptured)
+    for _ in range(4):
+        x = torch.rand(rows, 1, 2, 2)
+        level = x.mean(dim=(1, 2, 3))
+        torch.testing.assert_close(session.logits(x), torch.stack([0.5 - level, level - 0.5], dim=1))
+    assert set(network.seen) == {fixed_size(rows)}
+
+
+def test_on_a_cpu_nothing_is_captured_and_a_batch_is_passed_as_it_is():
+    network = Roomy(300)
+    session = TorchSession(network, sha256="", device=torch.device("cpu"))
+    for _ in range(3):
+        session.logits(torch.rand(17, 1, 2, 2))
+    assert network.seen == [17, 17, 17]
+
+
+def test_what_was_captured_makes_room_where_memory_runs_out():
+    made = []
+
+    def recorder():
+        made.append(len(made))
+        return uncaptured
+
+    session = TorchSession(Roomy(20), sha256="", device=torch.device("cpu"), recorder=recorder)
+    session.logits(torch.rand(20, 1, 2, 2))
+    with pytest.raises(OutOfMemory):
+        session.logits(torch.rand(21, 1, 2, 2))
+    assert made == [0, 1]
+    assert session.logits(torch.rand(10, 1, 2, 2)).shape == (10, 2)

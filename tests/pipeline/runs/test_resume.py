@@ -4,10 +4,8 @@ import errno
 import json
 import signal
 import subprocess
-import sys
 import time
 from itertools import count
-from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
@@ -20,6 +18,7 @@ from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from tests.command_line import edgeproof
 from tests.modes import UMASKS, left, under
+from tests.paths import PROGRAM
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
 
 STEP = "pipeline.training.trainer.Trainer.step"
@@ -247,8 +246,7 @@ def test_all_that_a_training_run_leaves_keeps_the_umask(tmp_path, umask):
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.check), 2])
 def test_sigterm_ends_a_run_after_the_step_with_its_state_saved(tmp_path, devices):
     recipe, run = write_small(tmp_path), tmp_path / "run"
-    program = Path(sys.executable).parent / "edgeproof"
-    command = [program, "distill", recipe, "--out", run, "--set", "train.epochs=200", "--devices", str(devices)]
+    command = [*PROGRAM, "distill", recipe, "--out", run, "--set", "train.epochs=200", "--devices", str(devices)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and logged(run) < 4:
             time.sleep(0.002)
@@ -273,8 +271,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path):
     recipe, run = write_small(tmp_path), tmp_path / "run"
     settings = ("--set", "train.epochs=36", "--set", "train.milestones=[20, 30]", "--set", "train.ema=0.9")
     edgeproof("distill", recipe, "--out", tmp_path / "whole", *settings)
-    program = Path(sys.executable).parent / "edgeproof"
-    command = [program, "distill", recipe, "--out", run, *settings, "--resume", "--save-every", "0.02"]
+    command = [*PROGRAM, "distill", recipe, "--out", run, *settings, "--resume", "--save-every", "0.02"]
     random = np.random.default_rng()
     reached = []
     for kill in range(20):

@@ -5,9 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +22,7 @@ from runtime.errors import MissingEnvironment
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT
 from runtime.records.report import load_report
+from tests.paths import PROGRAM
 
 
 def run(*arguments):
@@ -89,9 +88,9 @@ def test_the_table_can_be_written_again_without_running_anything(finished, tmp_p
 def test_a_study_that_is_interrupted_says_how_the_study_goes_on(study_file, tmp_path):
     recipe = study_file.with_name("recipe.toml")
     recipe.write_text(recipe.read_text().replace("epochs = 1\nmax_steps = 2", "epochs = 10000"))
-    program, out = Path(sys.executable).parent / "edgeproof", tmp_path / "out"
+    out = tmp_path / "out"
     with subprocess.Popen(
-        [program, "study", study_file, "--out", out],
+        [*PROGRAM, "study", study_file, "--out", out],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,9 +15,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from pipeline.runs.distill import distill
 from pipeline.training.devices import launch
 from runtime.errors import BadRecipe, MissingEnvironment, NonFinite, UsageFault
+from tests.paths import PROGRAM
 from tests.pipeline.runs.small_runs import metrics, small, weights, write_small
-
-PROGRAM = Path(sys.executable).parent / "edgeproof"
 
 
 def test_a_test_sees_no_gpu_nor_does_a_process_that_it_starts():
@@ -119,7 +118,7 @@ def workers(parent):
 def test_a_killed_process_ends_the_run_and_another_number_of_devices_can_take_it_on(rank, tmp_path):
     recipe, run = write_small(tmp_path), tmp_path / "run"
     settings = ("train.epochs=6",)
-    command = [PROGRAM, "distill", recipe, "--out", run, "--save-every", "0", "--devices", "2"]
+    command = [*PROGRAM, "distill", recipe, "--out", run, "--save-every", "0", "--devices", "2"]
     command += [word for setting in settings for word in ("--set", setting)]
     with (tmp_path / "stderr").open("w") as stderr, subprocess.Popen(command, stderr=stderr) as process:
         while process.poll() is None and not (run / "state" / "training.safetensors").exists():
@@ -143,7 +142,7 @@ def torchrun(node, port, *command):
     place = ["--nnodes", "2", "--node-rank", node, "--master-addr", "127.0.0.1", "--master-port", port]
     launcher = [sys.executable, "-m", "torch.distributed.run", *place, "--nproc-per-node", "1", "--no-python"]
     return subprocess.Popen(
-        [str(word) for word in (*launcher, PROGRAM, *command)],
+        [str(word) for word in (*launcher, *PROGRAM, *command)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 

@@ -81,6 +81,7 @@ def test_an_empty_machine_has_a_card_all_the_same(tmp_path):
     assert "memory" not in card
 
 
+@pytest.mark.skipif(first_gpu() is not None, reason="NVML, which hides no GPU, finds one here")
 def test_without_a_driver_there_is_no_gpu():
     with pytest.raises(pynvml.NVMLError):
         pynvml.nvmlInit()

@@ -1,0 +1,60 @@
+"""The tests that need a card, or those of tests/pipeline beside one: how many pass, which fail, and why."""
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from benchmarks.gpu.machine import ROOT
+from benchmarks.gpu.sheet import Sheet, parser
+
+WHICH = {"gpu": ("-m", "gpu", "tests/gpu"), "pipeline": ("tests/pipeline",)}
+TINY = {"gpu": ("-m", "gpu", "tests/gpu"), "pipeline": ("tests/pipeline/methods/test_losses.py",)}
+NOTHING_RAN = 5
+"""pytest's exit code."""
+
+
+def counted(report: Path) -> dict[str, Any]:
+    """Return the counts of a JUnit report, the first line of every failure, and how often which reason skipped."""
+    counts = Counter(passed=0, failed=0, skipped=0)
+    failures, reasons = {}, Counter[str]()
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        broken = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
+        skip = case.find("skipped")
+        if broken is not None:
+            failures[name] = first_line(broken)
+        elif skip is not None:
+            reasons[first_line(skip)] += 1
+        counts["failed" if broken is not None else "skipped" if skip is not None else "passed"] += 1
+    return {**counts, "failures": failures, "skipped_because": dict(reasons)}
+
+
+def first_line(of: ElementTree.Element) -> str:
+    """Return the first line of a message, at most 300 characters."""
+    return (of.get("message") or of.text or "").strip().partition("\n")[0][:300]
+
+
+def main() -> int:
+    """Run them, end by itself when its time is up, and note what was run until then."""
+    options = parser(__doc__)
+    options.add_argument("which", choices=list(WHICH))
+    asked = options.parse_args()
+    sheet, words = Sheet(asked.out, asked.seconds), (TINY if asked.tiny else WHICH)[asked.which]
+    several = asked.which == "pipeline" and not asked.tiny and importlib.util.find_spec("xdist")
+    with tempfile.TemporaryDirectory() as place:
+        report = Path(place) / "junit.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command += [f"--session-timeout={asked.seconds:.0f}", *(["-n", "8"] if several else []), *words]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if report.is_file():
+            sheet.note(**counted(report))
+    return 0 if code == NOTHING_RAN and sheet.figures.get("skipped") else code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

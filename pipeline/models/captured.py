@@ -1,0 +1,166 @@
+"""Functions of tensors, replayed as CUDA graphs where that can be; batches in few sizes, for each is one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from runtime.errors import first_line
+from runtime.terminal.log import log
+
+Tensors = tuple[Tensor, ...]
+Function = Callable[..., Tensors]
+"""Pure: it answers the same to the same, changes nothing, and never waits for the device."""
+Key = tuple[Function, tuple[tuple[torch.Size, torch.dtype], ...]]
+"""What a capture is for: a function, and the shapes and types of what it is asked."""
+Recorder = Callable[[Callable[[], Tensors]], tuple[Tensors, Callable[[], object]]]
+"""Takes work without arguments; returns where its results lie, and what does it again and leaves them there."""
+
+WARM_UP = 3
+"""Runs before a capture, in which libraries choose kernels and take their work space; as many as PyTorch's own."""
+APART = 1e-3
+"""How far a replay may be from the function, as a part of the largest value: kernels may add in another order."""
+
+
+class Captured:
+    """A function over buffers that keep their place.
+
+    Inputs are copied in and results copied out, so that an answer stays what it is when the next one is asked for, and
+    graphs that share their memory can be replayed in any order, on one stream. It is recorded on zeros: an answer to
+    anything else then shows that a replay reads its buffers.
+
+    Args:
+        function: what is asked.
+        inputs: tensors of the shapes and types that it is asked with from then on.
+        record: makes its replay.
+
+    """
+
+    def __init__(self, function: Function, inputs: Tensors, record: Recorder) -> None:
+        self._inputs = tuple(torch.zeros_like(tensor) for tensor in inputs)
+        self._results, self._replay = record(partial(function, *self._inputs))
+
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._replay()
+        return tuple(result.clone() for result in self._results)
+
+
+class Replays:
+    """Asks functions, each captured for the shapes that it is asked with a second time.
+
+    Where that fails, or a replay answers otherwise than the function does, the reason is logged, and functions are
+    called as they are from then on.
+
+    Args:
+        recorder: makes what captures; anew after `clear`.
+
+    """
+
+    def __init__(self, recorder: Callable[[], Recorder]) -> None:
+        self._recorder, self._record = recorder, recorder()
+        self._asked: set[Key] = set()
+        self._captured: dict[Key, Captured] = {}
+        self._refused = False
+
+    def ask(self, function: Function, *inputs: Tensor) -> Tensors:
+        """Return what `function` answers to `inputs`.
+
+        Raises:
+            RuntimeError: what `function` raises.
+
+        """
+        key = function, tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        if key in self._captured:
+            return self._captured[key](*inputs)
+        answer = function(*inputs)
+        if key in self._asked and not self._refused:
+            self._capture(key, inputs, answer)
+        self._asked.add(key)
+        return answer
+
+    def clear(self) -> None:
+        """Let go of every graph and its memory."""
+        self._asked.clear()
+        self._captured.clear()
+        self._record = self._recorder()  # the memory that graphs shared went with the last of them
+        torch.cuda.empty_cache()
+
+    def _capture(self, key: Key, inputs: Tensors, answer: Tensors) -> None:
+        try:
+            captured = Captured(key[0], inputs, self._record)
+            if not alike(captured(*inputs), answer):
+                raise RuntimeError("a replay answers otherwise")
+        except RuntimeError as error:  # PyTorch's errors have no type that says more
+            reason = first_line(error)
+        else:
+            self._captured[key] = captured
+            return
+        self._refused = True
+        self.clear()
+        log.info(f"no CUDA graph of {len(inputs[0])} images, so that kernels are started one by one: {reason}")
+
+
+def fixed_size(rows: int) -> int:
+    """Return the size in which so many rows are asked for, at least one: 1, 4, 16, then 20, 24, 28, 32, 40, 48, ...
+
+    From 16 on at most a quarter is added. Few rows wait for the starts of kernels whatever they are.
+    """
+    if rows <= 16:
+        return next(size for size in (1, 4, 16) if rows <= size)
+    step = (1 << (rows - 1).bit_length()) // 8
+    return -(-rows // step) * step
+
+
+def padded_to(size: int, tensor: Tensor) -> Tensor:
+    """Return [size, ...] of [B, ...]: the last row repeated, so that what is added is as finite as the rest."""
+    missing = size - len(tensor)
+    return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) if missing else tensor
+
+
+def alike(ours: Tensors, theirs: Tensors) -> bool:
+    """Whether each tensor is the other but for rounding; nothing is like NaN."""
+    pairs = zip(ours, theirs, strict=True)
+    return all(bool((one - other).abs().max() <= APART * other.abs().max()) for one, other in pairs)
+
+
+def uncaptured(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], object]]:
+    """Record work as what does it anew, kernel by kernel, into the same buffers: a `Recorder` for any device."""
+    results = tuple(result.clone() for result in work())
+
+    def again() -> None:
+        for own, new in zip(results, work(), strict=True):
+            own.copy_(new)
+
+    return results, again
+
+
+def cuda_graphs(device: torch.device) -> Recorder:
+    """Return what records on a CUDA device. Its graphs share their memory, for as long as there is one of them."""
+    pool, aside = torch.cuda.graph_pool_handle(), _aside(device)
+
+    def record(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], object]]:
+        with torch.cuda.device(device):
+            here = torch.cuda.current_stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    work()
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            # Of this thread alone is anything else refused meanwhile: others may load images.
+            with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+                results = work()
+        return results, graph.replay
+
+    return record
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for captures: one a device, since cuBLAS keeps its work space of every stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

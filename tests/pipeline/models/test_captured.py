@@ -1,0 +1,156 @@
+"""Functions over buffers that keep their place; a card's own replay of them is tested in tests/gpu."""
+
+import logging
+
+import pytest
+import torch
+
+from pipeline.models.captured import Captured, Replays, alike, fixed_size, padded_to, uncaptured
+
+
+def squares(x):
+    return x.square(), x.sum(dim=1)
+
+
+class Counting:
+    """The squares, and the sizes that they were asked in."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, x):
+        self.sizes.append(len(x))
+        return squares(x)
+
+
+@pytest.fixture
+def said(caplog):
+    logger = logging.getLogger("edgeproof")
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO, "edgeproof")
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def recorder():
+    return uncaptured
+
+
+def same(ours, theirs):
+    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_captured_function_answers_as_it_does_itself_and_an_answer_stays_what_it_is():
+    first, second = torch.rand(4, 3), torch.rand(4, 3)
+    captured = Captured(squares, (torch.rand(4, 3),), uncaptured)
+    answer = captured(first)
+    captured(second)
+    assert same(answer, squares(first))
+    assert same(captured(second), squares(second))
+
+
+def test_a_replay_that_keeps_what_it_was_recorded_with_is_found(said):
+    def stuck(work):
+        return work(), lambda: None
+
+    replays = Replays(lambda: stuck)
+    for _ in range(4):
+        x = torch.rand(4, 3)
+        assert same(replays.ask(squares, x), squares(x))
+    assert "answers otherwise" in said.text
+
+
+def test_inputs_that_change_afterwards_change_no_buffer():
+    given = torch.rand(4, 3)
+    captured = Captured(squares, (given,), uncaptured)
+    kept = given.clone()
+    given.zero_()
+    assert same(captured(kept), squares(kept))
+
+
+def test_sizes_are_few_and_from_sixteen_on_at_most_a_quarter_is_added():
+    asked = {rows: fixed_size(rows) for rows in range(1, 1025)}
+    assert len(set(asked.values())) == 27
+    assert all(rows <= size for rows, size in asked.items())
+    assert all(size <= 1.25 * rows for rows, size in asked.items() if rows >= 16)
+    assert all(asked[size] == size for size in set(asked.values()))
+    assert {asked[batch] for batch in (64, 128, 256, 512, 1024)} == {64, 128, 256, 512, 1024}
+
+
+def test_padding_repeats_the_last_row_and_copies_nothing_where_none_is_missing():
+    x = torch.arange(6.0).view(3, 2)
+    assert padded_to(5, x).tolist() == [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]]
+    assert padded_to(3, x) is x
+
+
+def test_a_size_is_captured_when_it_is_asked_for_again_and_each_function_by_itself():
+    recorded = []
+
+    def recording(work):
+        recorded.append(work)
+        return uncaptured(work)
+
+    replays, first, second = Replays(lambda: recording), Counting(), Counting()
+    for function, expected in ((first, 0), (second, 0), (first, 1), (second, 2), (first, 2), (second, 2)):
+        replays.ask(function, torch.rand(20, 3))
+        assert len(recorded) == expected
+    replays.clear()
+    replays.ask(first, torch.rand(20, 3))
+    assert len(recorded) == 2
+
+
+def test_images_of_another_size_or_type_are_another_capture():
+    replays = Replays(recorder)
+    asked = [torch.rand(20, 3), torch.rand(20, 1), torch.rand(20, 3, dtype=torch.float64)]
+    for x in 3 * asked:
+        answer = replays.ask(squares, x)
+        assert same(answer, squares(x))
+        assert answer[0].dtype == x.dtype
+    assert len(replays._captured) == 3
+
+
+def test_a_capture_that_fails_is_said_once_and_tried_no_more(said):
+    tried = []
+
+    def failing(work):
+        tried.append(work)
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    counting, replays = Counting(), Replays(lambda: failing)
+    for _ in range(4):
+        x = torch.rand(17, 3)
+        assert same(replays.ask(counting, x), squares(x))
+    assert len(tried) == 1
+    assert counting.sizes == [17, 17, 17, 17]
+    (message,) = said.messages
+    assert "not permitted when stream is capturing" in message
+    assert "and more" not in message
+
+
+def test_a_replay_that_answers_otherwise_is_never_used(said):
+    calls = iter(range(100))
+
+    def moody(x):
+        return (x * next(calls),)
+
+    replays = Replays(recorder)
+    x = torch.ones(4, 1)
+    assert [replays.ask(moody, x)[0][0].item() for _ in range(2)] == [0, 1]
+    assert "answers otherwise" in said.text
+    ahead = next(calls)
+    assert replays.ask(moody, x)[0][0].item() == ahead + 1
+
+
+def test_what_a_function_raises_is_raised():
+    def full(x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Replays(recorder).ask(full, torch.rand(3, 3))
+
+
+def test_rounding_is_alike_and_a_part_in_a_hundred_or_no_number_is_not():
+    x = torch.rand(5, 3) + 0.5
+    assert alike((x,), (x * (1 + 1e-6),))
+    assert not alike((x,), (x * 1.01,))
+    assert not alike((x * torch.nan,), (x * torch.nan,))
