@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from pipeline.runs.directory import STATE, sole_writer
 from pipeline.runs.distill import distill
+from pipeline.runs.loop import READ_EVERY
 from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from tests.command_line import edgeproof
@@ -107,6 +108,20 @@ def test_what_was_done_after_the_last_saved_state_is_done_again_and_logged_once(
     assert len(metrics(tmp_path / "run")) == STEPS_PER_EPOCH + 1 + 3
     with safe_open(tmp_path / "run" / STATE, framework="pt") as file:
         assert json.loads(file.metadata()["edgeproof"])["steps"] == STEPS_PER_EPOCH
+    distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(run))
+    assert metrics(tmp_path / "run") == metrics(run)
+
+
+@pytest.mark.parametrize("at", [3, STEPS_PER_EPOCH + 3])
+def test_losses_that_are_read_every_few_steps_are_logged_alike_and_a_stopped_run_goes_on(
+    whole, at, tmp_path, monkeypatch
+):
+    recipe, run = whole
+    monkeypatch.setitem(READ_EVERY, "cpu", 3)
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, at, save_seconds=1e9)
+    logged = len(metrics(tmp_path / "run"))
+    assert logged == at + at // STEPS_PER_EPOCH if at % STEPS_PER_EPOCH % 3 == 0 else logged < at
     distill(recipe, tmp_path / "run", resume=True)
     assert_equal_bits(weights(tmp_path / "run"), weights(run))
     assert metrics(tmp_path / "run") == metrics(run)
