@@ -60,7 +60,7 @@ class Batches:
         if len(images) < size:
             raise BadData(f"{len(images)} training images do not fill one batch of {size}")
         self.place = resolve_place(place, images, device)
-        self._fetch = FETCHES[self.place](images, device, sharing)
+        self._fetch, self._device = FETCHES[self.place](images, device, sharing), device
         self._count, self.size, self.crop, self.flip, self.seed = len(images), size, crop, flip, seed
 
     def __len__(self) -> int:
@@ -71,8 +71,12 @@ class Batches:
         """Yield (images float32 [B, C, H, W] in [0, 1], labels int64 [B]) for one epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(self._count, generator=generator)[: len(self) * self.size]
-        for images, labels in self._fetch(order.view(-1, self.size)):
-            yield augment(images, self.crop, self.flip, generator), labels
+        draws = [draw(self.size, self.crop, self.flip, generator) for _ in range(len(self))]
+        shifts, mirrors = (torch.stack(drawn).to(self._device) for drawn in zip(*draws, strict=True))
+        for (images, labels), shift, mirror in zip(
+            self._fetch(order.view(-1, self.size)), shifts, mirrors, strict=True
+        ):
+            yield augment(images, self.crop, shift, mirror), labels
 
 
 def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place:
@@ -175,29 +179,43 @@ def _unless_a_worker_dies(loader: DataLoader[Any]) -> Iterator[Any]:
 FETCHES: dict[Place, Callable[[ImageSet, torch.device, int], Fetch]] = {"device": _held, "stream": _streamed}
 
 
-def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to `crop` pixels over zeros, mirror half of them: one gather for the whole batch.
+def draw(count: int, crop: int, flip: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw how far each of so many images is shifted, and whether it is mirrored: on the CPU, alike for every device.
+
+    Returns:
+        pixels down and right, int64 [2, B, 1], from 0 to 2 crop; and bool [B, 1], half of them true, none without
+        `flip`.
+
+    """
+    shift = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator)
+    return shift, torch.rand(count, 1, generator=generator) < (0.5 if flip else 0.0)
+
+
+def augment(images: Tensor, crop: int, shift: Tensor, mirror: Tensor) -> Tensor:
+    """Shift every image over zeros and mirror some: one gather for the whole batch, where the images are.
 
     Args:
         images: [B, C, H, W], uint8 or float32 in [0, 1].
         crop: padding in pixels; 0 leaves the place as it is.
-        flip: whether to mirror.
-        generator: on the CPU; draws the same for every device.
+        shift: int64 [2, B, 1], as `draw` drew it, on the device of the images.
+        mirror: bool [B, 1], likewise.
 
     Returns:
         float32 [B, C, H, W] in [0, 1].
 
     """
-    count, _, height, width = images.shape
-    down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator)
-    mirror = torch.rand(count, 1, generator=generator) < (0.5 if flip else 0.0)
-    rows = (torch.arange(height) + down)[:, None, :, None]
-    across = torch.arange(width)
+    count, channels, height, width = images.shape
+    down, right = shift
+    rows = (_range(height, images) + down)[:, None, :, None]
+    across = _range(width, images)
     columns = (torch.where(mirror, across.flip(0), across) + right)[:, None, None, :]
     padded = F.pad(images, (crop, crop, crop, crop))
-    device = images.device
-    batch, channel = torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[None, :, None, None]
-    return as_float(padded[batch.to(device), channel.to(device), rows.to(device), columns.to(device)])
+    batch, channel = _range(count, images)[:, None, None, None], _range(channels, images)[None, :, None, None]
+    return as_float(padded[batch, channel, rows, columns])
+
+
+def _range(count: int, beside: Tensor) -> Tensor:
+    return torch.arange(count, device=beside.device)
 
 
 def as_float(images: Tensor) -> Tensor:

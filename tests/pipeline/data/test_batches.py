@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.batches import Batches, augment, decoders, resolve_place
+from pipeline.data.batches import Batches, as_float, augment, decoders, draw, resolve_place
 from runtime.errors import BadData, MissingEnvironment
 from runtime.images.decode import Pictures
 from runtime.images.folder import read_folder
@@ -135,6 +135,19 @@ def test_epochs_differ_from_one_another_and_are_repeated_by_the_seed():
     assert not torch.equal(first[0], other)
 
 
+def test_an_epoch_draws_in_an_order_that_stays_so_that_runs_go_on_to_equal_bits():
+    """The order of all images; then of every batch the shifts down, those to the right, and the mirrors."""
+    generator, images = torch.Generator().manual_seed(3 * 1_000_003 + 2), torch.from_numpy(image_set().images)
+    order = torch.randperm(20, generator=generator)[:18].view(3, 6)
+    for (shown, _), rows in zip(batches().epoch(2), order, strict=True):
+        down, right = torch.randint(0, 5, (2, 6), generator=generator)
+        mirrored = torch.rand(6, generator=generator) < 0.5
+        for image, row, *draws in zip(shown, rows, down, right, mirrored, strict=True):
+            y, x, mirror = (int(value) for value in draws)
+            window = torch.nn.functional.pad(images[row], (2,) * 4)[:, y : y + 8, x : x + 8]
+            assert torch.equal(image, as_float((window.flip(2) if mirror else window)[None])[0])
+
+
 def test_labels_stay_with_their_images():
     images = image_set()
     images.images[:] = images.labels[:, None, None, None]
@@ -147,7 +160,7 @@ def test_labels_stay_with_their_images():
 @given(crop=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 99), channels=st.integers(1, 3))
 def test_augmented_images_are_shifts_and_mirrors_of_their_originals(crop, flip, seed, channels):
     images = torch.from_numpy(image_set(6, channels, 5).images)
-    shown = augment(images, crop, flip, torch.Generator().manual_seed(seed))
+    shown = augment(images, crop, *draw(6, crop, flip, torch.Generator().manual_seed(seed)))
     padded = torch.nn.functional.pad(images, (crop,) * 4).float() / 255
     for image, original in zip(shown, padded, strict=True):
         windows = [
@@ -164,7 +177,7 @@ def test_augmentation_mirrors_about_half_and_uses_every_shift():
     images = torch.zeros(2000, 1, 5, 5, dtype=torch.uint8)
     images[:, :, 2, 2] = 255
     images[:, :, 2, 0] = 128
-    shown = augment(images, 1, True, torch.Generator().manual_seed(0))
+    shown = augment(images, 1, *draw(2000, 1, True, torch.Generator().manual_seed(0)))
     place = shown.eq(1.0).flatten(1).float().argmax(dim=1)
     assert place.unique().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
     unshifted = shown[place == 12]

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from pipeline.runs.directory import STATE, sole_writer
 from pipeline.runs.distill import distill
+from pipeline.runs.loop import READ_EVERY
 from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from tests.command_line import edgeproof
@@ -25,6 +26,7 @@ STEP = "pipeline.training.trainer.Trainer.step"
 VARIANTS = {
     "plain": (),
     "averaged, in parts, searched in train mode": ("train.ema=0.9", "train.micro_batches=2", "method.name=iad"),
+    "one cycle": ("train.schedule=one-cycle", "train.nesterov=true", "train.warmup=0.5", "train.label_smoothing=0.1"),
 }
 LAST = 2 * STEPS_PER_EPOCH
 
@@ -86,12 +88,39 @@ def test_a_stopped_run_goes_on_to_equal_bits_and_an_equal_log(whole, where, at, 
     assert summary.steps == LAST
 
 
+def test_a_run_that_began_before_there_were_schedules_goes_on_to_equal_bits(tmp_path, monkeypatch):
+    recipe = small(tmp_path)
+    distill(recipe, tmp_path / "whole")
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, STEPS_PER_EPOCH + 2)
+    begun = tmp_path / "run" / "recipe.toml"
+    new = ("nesterov", "schedule", "warmup", "label_smoothing")
+    old = [line for line in begun.read_text().splitlines() if not line.startswith(new)]
+    assert len(old) == len(begun.read_text().splitlines()) - len(new)
+    begun.write_text("\n".join(old))
+    distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
 def test_what_was_done_after_the_last_saved_state_is_done_again_and_logged_once(whole, tmp_path, monkeypatch):
     recipe, run = whole
     stopped(recipe, tmp_path / "run", monkeypatch, STEP, STEPS_PER_EPOCH + 3, save_seconds=1e9)
     assert len(metrics(tmp_path / "run")) == STEPS_PER_EPOCH + 1 + 3
     with safe_open(tmp_path / "run" / STATE, framework="pt") as file:
         assert json.loads(file.metadata()["edgeproof"])["steps"] == STEPS_PER_EPOCH
+    distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(run))
+    assert metrics(tmp_path / "run") == metrics(run)
+
+
+@pytest.mark.parametrize("at", [3, STEPS_PER_EPOCH + 3])
+def test_losses_that_are_read_every_few_steps_are_logged_alike_and_a_stopped_run_goes_on(
+    whole, at, tmp_path, monkeypatch
+):
+    recipe, run = whole
+    monkeypatch.setitem(READ_EVERY, "cpu", 3)
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, at, save_seconds=1e9)
+    logged = len(metrics(tmp_path / "run"))
+    assert logged == at + at // STEPS_PER_EPOCH if at % STEPS_PER_EPOCH % 3 == 0 else logged < at
     distill(recipe, tmp_path / "run", resume=True)
     assert_equal_bits(weights(tmp_path / "run"), weights(run))
     assert metrics(tmp_path / "run") == metrics(run)
