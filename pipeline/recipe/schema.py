@@ -19,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.data.augment import Augment, Switch
 from pipeline.data.batches import Place
+from pipeline.data.extra import extra_of
 from pipeline.methods import METHODS, Method
 from pipeline.methods.losses import Reduction
 from pipeline.methods.search import Precision, SearchSpec
@@ -34,8 +36,18 @@ USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
 
 
+class ExtraTable(Frozen):
+    """[data.extra]: an .npz of further training images of the same shape and classes, and their share of each batch."""
+
+    path: Path
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
 class DataTable(Frozen):
-    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint.
+
+    `augment` says how training images are changed, and `augment_switch` after how many epochs another way takes over.
+    `crop` is of 'pad-crop' alone; `flip` mirrors half of the images in each way.
 
     `size` is what the pictures of a folder are resized and cropped to, before training and at every evaluation.
     `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
@@ -48,7 +60,10 @@ class DataTable(Frozen):
     holdout: Annotated[int, Field(gt=0)] = 1000
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    augment: Augment = "pad-crop"
+    augment_switch: Switch | None = None
     place: Place = "auto"
+    extra: ExtraTable | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataTable:
@@ -203,6 +218,15 @@ class Recipe(Frozen):
         if teacher is None and method is not None and METHODS[method.name].needs_teacher:
             raise ValueError(f"the method {method.name} needs a [teacher]")
         return teacher
+
+    @model_validator(mode="after")
+    def _data_fit_training(self) -> Recipe:
+        switch, extra, train = self.data.augment_switch, self.data.extra, self.train
+        if switch is not None and switch[0] >= train.epochs:
+            raise ValueError(f"data.augment_switch comes after {switch[0]} epochs, the run ends after {train.epochs}")
+        if extra is not None and not 0 < extra_of(train.batch, extra.share) < train.batch:
+            raise ValueError(f"data.extra.share of {extra.share:g} leaves none or all of a batch of {train.batch}")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe as TOML has it: every default filled in, nothing that is None, no [resources]."""
