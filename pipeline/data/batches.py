@@ -25,7 +25,8 @@ HELD_SHARE = 0.5
 """Of the device's free memory, what a training set may fill; the rest is for networks and activations."""
 WORKERS = 8
 """At most so many processes decode pictures; fewer on fewer cores."""
-Fetch = Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]
+Batched = Iterable[tuple[Tensor, Tensor]]
+Fetch = Callable[[Tensor], Batched]
 """Row numbers [batches, size] to (images as stored [size, C, H, W], labels [size]) on the device, one batch a time."""
 
 
@@ -85,22 +86,26 @@ class Batches:
         """Yield (images float32 [B, C, H, W] in [0, 1], labels int64 [B]) for one epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         kind = self.switch[1] if self.switch and number >= self.switch[0] else self.kind
-        for images, labels in self._drawn(generator):
-            draws = AUGMENTATIONS[kind].draw(self.size, self.crop, self.flip, generator)
-            yield augment(kind, images, draws.to(self.device)), labels
+        drawn = self._drawn(generator)
+        draws = [AUGMENTATIONS[kind].draw(self.size, self.crop, self.flip, generator) for _ in range(len(self))]
+        for (images, labels), numbers in zip(drawn, torch.stack(draws).to(self.device), strict=True):
+            yield augment(kind, images, numbers), labels
 
     def _drawn(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of one epoch, not yet augmented; all that is random is drawn before the first."""
+        """Draw which images an epoch shows, and return its batches, not yet augmented."""
         own = self.size - (self._extra[2] if self._extra else 0)
         order = torch.randperm(self._count, generator=generator)[: len(self) * own].view(-1, own)
         if self._extra is None:
-            yield from self._fetch(order)
-            return
+            return iter(self._fetch(order))
         fetch, count, each = self._extra
         others = torch.randint(count, (len(self), each), generator=generator)
-        places = spread(own, each).to(self.device)
-        for (images, labels), (more, their) in zip(self._fetch(order), fetch(others), strict=True):
-            yield torch.cat((as_float(images), as_float(more)))[places], torch.cat((labels, their))[places]
+        return _mixed(self._fetch(order), fetch(others), spread(own, each).to(self.device))
+
+
+def _mixed(own: Batched, extra: Batched, places: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield two epochs as one: of each batch the own images, then the extra ones, taken in the order of `places`."""
+    for (images, labels), (more, their) in zip(own, extra, strict=True):
+        yield torch.cat((as_float(images), as_float(more)))[places], torch.cat((labels, their))[places]
 
 
 def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place:

@@ -56,5 +56,6 @@ ADAAD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=5e-4),
     options=AdaAdOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Huang et al., CVPR 2023; direction and start as in the published code",
 )

@@ -44,5 +44,6 @@ ADAIAD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=5e-4),
     options=AdaIadOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Huang et al., CVPR 2023; direction, temperature and second phase as in the published code",
 )

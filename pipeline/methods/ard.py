@@ -35,5 +35,6 @@ ARD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=2e-4),
     options=ArdOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Goldblum et al., AAAI 2020, at alpha = 1; as in the published code, but with its second learning-rate drop",
 )

@@ -30,5 +30,6 @@ IAD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=2e-4),
     options=IadOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Zhu et al., ICLR 2022, IAD-I; as in the published code, but with its second learning-rate drop",
 )

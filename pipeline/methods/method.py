@@ -29,15 +29,23 @@ class View:
         teacher: likewise; a method that needs none gets None.
         options: the method's own table of the recipe.
         progress: the fraction of all epochs that lies behind, from 0 to 1.
+        smoothing: of the labels in the outer loss; the search never smooths.
 
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, student: Logits, teacher: Logits | None, options: Any, progress: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        student: Logits,
+        teacher: Logits | None,
+        options: Any,
+        progress: float,
+        smoothing: float = 0.0,
     ) -> None:
         self.images, self.labels = images, labels
         self.student, self._teacher = student, teacher
-        self.options, self.progress = options, progress
+        self.options, self.progress, self.smoothing = options, progress, smoothing
 
     def teacher(self, images: Tensor) -> Tensor:
         """Return the teacher's logits; a method that is not marked as needing a teacher must not ask."""
@@ -57,7 +65,7 @@ class View:
 
     def with_student(self, student: Logits, *, keep_teacher: bool = True) -> View:
         """Return the same batch seen with another student; `keep_teacher`: what is known of the teacher stays known."""
-        view = View(self.images, self.labels, student, self._teacher, self.options, self.progress)
+        view = View(self.images, self.labels, student, self._teacher, self.options, self.progress, self.smoothing)
         if keep_teacher and "teacher_clean" in self.__dict__:
             view.__dict__["teacher_clean"] = self.teacher_clean
         return view
@@ -96,6 +104,7 @@ class Method:
         schedule: likewise, its epochs, milestones and weight decay.
         options: the fields of `[method.<name>]`.
         needs_teacher: whether a recipe must name one.
+        has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing is of.
         source: the paper, and which of paper or code is followed where they differ.
 
     """
@@ -108,4 +117,5 @@ class Method:
     schedule: Schedule
     options: type[Frozen]
     needs_teacher: bool
+    has_labels: bool
     source: str

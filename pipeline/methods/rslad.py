@@ -44,5 +44,6 @@ RSLAD = Method(
     schedule=Schedule(epochs=300, milestones=(215, 260, 285), weight_decay=2e-4),
     options=RsladOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Zi et al., ICCV 2021, eq. 5; weights, reduction and schedule as in the published code",
 )

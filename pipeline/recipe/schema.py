@@ -26,12 +26,15 @@ from pipeline.methods import METHODS, Method
 from pipeline.methods.losses import Reduction
 from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
-from pipeline.recipe.file import in_place, read_recipe
+from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
 from pipeline.recipe.problems import keys, message, path
 from runtime.errors import BadRecipe
 from runtime.images.preprocessing import Size
 from runtime.spec import Digest, Frozen, Gate, Name, Text, ThreatModel
 
+RateSchedule = Literal["steps", "one-cycle", "cosine"]
+RISES = {"one-cycle": 0.25}
+"""The fraction of all epochs in which the learning rate rises, where a recipe names no warm-up; else none."""
 USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
 
@@ -110,7 +113,11 @@ class TeacherTable(Frozen):
 
 
 class TrainTable(Frozen):
-    """[train]: SGD with momentum; the learning rate falls tenfold at each milestone (in epochs, fractions allowed).
+    """[train]: SGD with momentum, also Nesterov's; the learning rate rises in the first `warmup` epochs, then falls.
+
+    It falls tenfold at each milestone (`steps`; in epochs, fractions allowed), in a straight line to zero at the last
+    epoch (`one-cycle`), or along half a cosine (`cosine`). A one-cycle rises for a quarter of the epochs where no
+    warm-up is named.
 
     Epochs, milestones, weight decay and reduction are the method's published ones where the recipe names none; such
     milestones keep their place in another number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
@@ -124,13 +131,40 @@ class TrainTable(Frozen):
     batch: Annotated[int, Field(gt=1)] = 128
     lr: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)]
+    schedule: RateSchedule = USUAL_SCHEDULE
+    warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     milestones: tuple[float, ...]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     reduction: Reduction
     precision: Precision = "auto"
     micro_batches: Annotated[int, Field(gt=0)] = 1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     compile: bool = False
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("it is a kind of momentum, which is 0")
+        return nesterov
+
+    @field_validator("warmup")
+    @classmethod
+    def _ends(cls, warmup: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs")
+        if epochs is not None and warmup >= epochs:
+            raise ValueError(f"{warmup:g} of {epochs} epochs leave none to train in")
+        return warmup
+
+    @field_validator("milestones")
+    @classmethod
+    def _fall(cls, milestones: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        schedule = info.data.get("schedule", USUAL_SCHEDULE)
+        if milestones and schedule != USUAL_SCHEDULE:
+            raise ValueError(f"they belong to schedule = {USUAL_SCHEDULE!r}, not to {schedule!r}")
+        return milestones
 
     @field_validator("ema", mode="before")
     @classmethod
@@ -208,7 +242,7 @@ class Recipe(Frozen):
         return {
             **recipe,
             "method": {key: value for key, value in method.items() if key == name or key not in METHODS},
-            "train": {**_published(METHODS[name], train.get("epochs")), **train},
+            "train": {**_published(METHODS[name], train.get("epochs"), train.get("schedule", USUAL_SCHEDULE)), **train},
         }
 
     @field_validator("teacher")
@@ -228,6 +262,15 @@ class Recipe(Frozen):
             raise ValueError(f"data.extra.share of {extra.share:g} leaves none or all of a batch of {train.batch}")
         return self
 
+    @field_validator("train")
+    @classmethod
+    def _labels_to_smooth(cls, train: TrainTable, info: ValidationInfo) -> TrainTable:
+        method = info.data.get("method")
+        if train.label_smoothing and method is not None and not METHODS[method.name].has_labels:
+            named = ", ".join(name for name, known in METHODS.items() if known.has_labels)
+            raise ValueError(f"label_smoothing: no label is in the loss of {method.name}; of {named} one is")
+        return train
+
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe as TOML has it: every default filled in, nothing that is None, no [resources]."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -237,14 +280,16 @@ class Recipe(Frozen):
         return tomli_w.dumps(self.to_dict())
 
 
-def _published(method: Method, epochs: Any) -> dict[str, Any]:
-    """Return the [train] keys of the method's own code, the milestones for a run of so many epochs."""
-    schedule = method.schedule
-    total = epochs if isinstance(epochs, int | float) else schedule.epochs
+def _published(method: Method, epochs: Any, schedule: Any) -> dict[str, Any]:
+    """Return the [train] keys of the method's own code: the milestones, or the warm-up, for so many epochs."""
+    own = method.schedule
+    total = epochs if isinstance(epochs, int | float) else own.epochs
+    falls = schedule == USUAL_SCHEDULE
     return {
-        "epochs": schedule.epochs,
-        "milestones": in_place(schedule.milestones, schedule.epochs, total),
-        "weight_decay": schedule.weight_decay,
+        "epochs": own.epochs,
+        "milestones": in_place(own.milestones, own.epochs, total) if falls else (),
+        "warmup": total * RISES.get(schedule, 0.0) if isinstance(schedule, str) else 0.0,
+        "weight_decay": own.weight_decay,
         "reduction": method.reduction,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable
 
 import torch
@@ -15,9 +14,10 @@ from pipeline.methods import METHODS, View
 from pipeline.methods.losses import reduce
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded
-from pipeline.recipe.schema import Recipe, TrainTable
+from pipeline.recipe.schema import Recipe
 from pipeline.training.devices import one_device, share_buffers
 from pipeline.training.precision import arithmetic, products, resolve
+from pipeline.training.schedule import learning_rate
 from runtime.errors import BadRecipe, MissingEnvironment
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -65,7 +65,11 @@ class Trainer:
         train = recipe.train
         self.average = averaged(student, train.ema) if train.ema is not None else None
         self.optimiser = torch.optim.SGD(
-            student.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+            student.parameters(),
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            nesterov=train.nesterov,
         )
         self.fabric = fabric or one_device(device)
         self.divide(self.fabric.world_size * train.micro_batches)
@@ -155,7 +159,8 @@ class Trainer:
     def _loss(self, searched: nn.Module, part: Batch, progress: float) -> Tensor:
         """Search the points of one part, and return the method's loss there, reduced."""
         images, labels, noise = part
-        view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress)
+        smoothing = self.recipe.train.label_smoothing
+        view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress, smoothing)
         with arithmetic(self.search_precision, images.device):
             points = search(self.method.objective, view, noise, self.recipe.search)
         with arithmetic(self.precision, images.device):
@@ -187,11 +192,6 @@ def averaged(student: nn.Module, decay: float) -> AveragedModel:
     (Izmailov et al., UAI 2018).
     """
     return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-
-def learning_rate(train: TrainTable, epoch: float) -> float:
-    """Return the learning rate at a point in time, in epochs: divided by ten at each milestone passed."""
-    return train.lr * 0.1 ** bisect.bisect_right(sorted(train.milestones), epoch)
 
 
 def _buffers(network: nn.Module) -> list[Tensor]:

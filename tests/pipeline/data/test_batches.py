@@ -7,6 +7,7 @@ from PIL import Image
 
 from pipeline.data.augment import AUGMENTATIONS
 from pipeline.data.batches import Batches, decoders, resolve_place
+from pipeline.data.shifts import as_float
 from runtime.errors import BadData, MissingEnvironment
 from runtime.images.decode import Pictures
 from runtime.images.folder import read_folder
@@ -132,6 +133,19 @@ def test_epochs_differ_from_one_another_and_are_repeated_by_the_seed():
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     other = next(iter(batches().epoch(1)))[0]
     assert not torch.equal(first[0], other)
+
+
+def test_an_epoch_draws_in_an_order_that_stays_so_that_runs_go_on_to_equal_bits():
+    """The order of all images; then of every batch the shifts down, those to the right, and the mirrors."""
+    generator, images = torch.Generator().manual_seed(3 * 1_000_003 + 2), torch.from_numpy(image_set().images)
+    order = torch.randperm(20, generator=generator)[:18].view(3, 6)
+    for (shown, _), rows in zip(batches().epoch(2), order, strict=True):
+        down, right = torch.randint(0, 5, (2, 6), generator=generator)
+        mirrored = torch.rand(6, generator=generator) < 0.5
+        for image, row, *draws in zip(shown, rows, down, right, mirrored, strict=True):
+            y, x, mirror = (int(value) for value in draws)
+            window = torch.nn.functional.pad(images[row], (2,) * 4)[:, y : y + 8, x : x + 8]
+            assert torch.equal(image, as_float((window.flip(2) if mirror else window)[None])[0])
 
 
 def test_labels_stay_with_their_images():

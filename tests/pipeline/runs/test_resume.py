@@ -33,6 +33,7 @@ VARIANTS = {
         "data.extra.path={data}/extra.npz",
         "data.extra.share=0.3",
     ),
+    "one cycle": ("train.schedule=one-cycle", "train.nesterov=true", "train.warmup=0.5", "train.label_smoothing=0.1"),
 }
 LAST = 2 * STEPS_PER_EPOCH
 
@@ -92,6 +93,19 @@ def test_a_stopped_run_goes_on_to_equal_bits_and_an_equal_log(whole, where, at, 
         assert_equal_bits(weights(tmp_path / "run", which), weights(run, which))
     assert metrics(tmp_path / "run") == metrics(run)
     assert summary.steps == LAST
+
+
+def test_a_run_that_began_before_there_were_schedules_goes_on_to_equal_bits(tmp_path, monkeypatch):
+    recipe = small(tmp_path)
+    distill(recipe, tmp_path / "whole")
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, STEPS_PER_EPOCH + 2)
+    begun = tmp_path / "run" / "recipe.toml"
+    new = ("nesterov", "schedule", "warmup", "label_smoothing")
+    old = [line for line in begun.read_text().splitlines() if not line.startswith(new)]
+    assert len(old) == len(begun.read_text().splitlines()) - len(new)
+    begun.write_text("\n".join(old))
+    distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_what_was_done_after_the_last_saved_state_is_done_again_and_logged_once(whole, tmp_path, monkeypatch):
