@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pipeline.methods import METHODS, View
+from pipeline.methods.published import started
 from pipeline.methods.search import search
 from pipeline.models import Blueprint, build_network
 from pipeline.models.layers import Folded, frozen
@@ -56,7 +57,7 @@ def operations(recipe: Recipe, teacher: Blueprint | None = None) -> int:
         teacher: the teacher's network.
 
     """
-    method = METHODS[recipe.method.name]
+    method = started(METHODS[recipe.method.name], recipe.method.start)
     with torch.device("meta"):
         student = built(recipe.student).train()
         teaching = frozen(built(teacher or known_teacher(recipe))) if method.needs_teacher else None
@@ -64,7 +65,9 @@ def operations(recipe: Recipe, teacher: Blueprint | None = None) -> int:
         images, labels = torch.empty(BATCH, 3, SIDE, SIDE), torch.empty(BATCH, dtype=torch.long)
         with Operations() as counted:
             view = View(images, labels, folded, teaching, recipe.method.options, 1.0)
-            points: Tensor = search(method.objective, view, torch.empty_like(images), recipe.search)
+            points: Tensor = search(
+                method.objective, view, torch.empty_like(images), recipe.search, clamped=method.clamped
+            )
             method.loss(view.with_student(student), points).sum().backward()
     return counted.total // BATCH
 

@@ -24,6 +24,7 @@ from pipeline.data.batches import Place
 from pipeline.data.extra import extra_of
 from pipeline.methods import METHODS, Method
 from pipeline.methods.losses import Reduction
+from pipeline.methods.published import Start
 from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
@@ -184,10 +185,21 @@ class ResourcesTable(Frozen):
 
 
 class MethodTable(Frozen):
-    """[method]: its name, and its own fields in the table of that name."""
+    """[method]: its name, its own fields in the table of that name, and its `start`.
+
+    'published' is the step of the method's published code: the first gradient of the search may be taken outside of the
+    ball and of [0, 1], and clean images are forwarded for the running statistics alone.
+    """
 
     name: Text
+    start: Start = "clamped"
     options: Any
+
+    @model_validator(mode="after")
+    def _published_where_there_is_a_code(self) -> MethodTable:
+        if self.start == "published" and METHODS[self.name].published is None:
+            raise ValueError(f"{self.name} has no published code to start as: leave start at clamped")
+        return self
 
 
 def _method_table(name: str) -> type[BaseModel]:
@@ -314,7 +326,7 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
 def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
     """Return the keys of the table that a location of pydantic's lies in."""
     if location[:1] == ("method",):  # then the branch of the union, then what TOML has
-        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", *METHODS)
+        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", "start", *METHODS)
     return keys(Recipe, location)
 
 

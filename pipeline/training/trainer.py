@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from pipeline.memory import ran_out
 from pipeline.methods import METHODS, View
 from pipeline.methods.losses import reduce
+from pipeline.methods.published import started
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded
 from pipeline.recipe.schema import Recipe
@@ -58,7 +59,7 @@ class Trainer:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
-        self.method = METHODS[recipe.method.name]
+        self.method = started(METHODS[recipe.method.name], recipe.method.start)
         self.student = student.train()
         self.folded = Folded(student)
         self.teacher = teacher
@@ -162,7 +163,7 @@ class Trainer:
         smoothing = self.recipe.train.label_smoothing
         view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress, smoothing)
         with arithmetic(self.search_precision, images.device):
-            points = search(self.method.objective, view, noise, self.recipe.search)
+            points = search(self.method.objective, view, noise, self.recipe.search, self.method.clamped)
         with arithmetic(self.precision, images.device):
             learning = view.with_student(self.learning, keep_teacher=self.search_precision == self.precision)
             values = self.method.loss(learning, points)
