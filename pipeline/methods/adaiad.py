@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.methods.introspection import IntrospectionOptions, in_second_phase, introspection
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 
 
 class AdaIadOptions(IntrospectionOptions):
@@ -47,4 +47,5 @@ ADAIAD = Method(
     has_labels=False,
     source="Huang et al., CVPR 2023; direction, temperature and second phase as in the published code",
     phase=in_second_phase,
+    published=Published(clean_first=True, clean=2, second_phase=1),
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pipeline.methods.introspection import IntrospectionOptions, in_second_phase, introspection
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 
 
@@ -37,4 +37,5 @@ IAD = Method(
     has_labels=False,
     source="Zhu et al., ICLR 2022, IAD-I; as in the published code, but with its second learning-rate drop",
     phase=in_second_phase,
+    published=Published(second_phase=1),
 )

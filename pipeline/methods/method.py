@@ -90,6 +90,24 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What the published code of a method does in a step where ours does otherwise; see pipeline/methods/published.py.
+
+    Args:
+        clamped: whether it takes the first gradient at a start that lies in the ball and in [0, 1].
+        clean_first: whether the student, as it learns, sees the clean images before the searched ones.
+        clean: how often it sees the clean images; each time moves its running statistics.
+        second_phase: how much more often once introspection has joined.
+
+    """
+
+    clamped: bool = False
+    clean_first: bool = False
+    clean: int = 1
+    second_phase: int = 0
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the table of methods.
 
@@ -105,6 +123,8 @@ class Method:
         has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing is of.
         source: the paper, and which of paper or code is followed where they differ.
         phase: of (options, progress): what the loss depends on of the progress; it is the same within one.
+        published: the step of its published code; None where there is no code.
+        clamped: whether the search starts in the ball and in [0, 1].
 
     """
 
@@ -119,3 +139,5 @@ class Method:
     has_labels: bool
     source: str
     phase: Callable[[Any, float], bool] = lambda options, progress: False
+    published: Published | None = None
+    clamped: bool = True

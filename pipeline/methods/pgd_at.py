@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.methods.losses import cross_entropy
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -34,4 +34,5 @@ PGD_AT = Method(
     needs_teacher=False,
     has_labels=True,
     source="Madry et al., ICLR 2018, eq. 2.1; start and batch-norm mode as in the TRADES and AdaAD code",
+    published=Published(clamped=True),
 )

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.methods.losses import cross_entropy, kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -41,4 +41,5 @@ TRADES = Method(
     needs_teacher=False,
     has_labels=True,
     source="Zhang et al., ICML 2019, eq. 5; direction, beta and schedule as in the published code",
+    published=Published(clean_first=True, clean=2),
 )

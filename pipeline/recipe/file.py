@@ -14,7 +14,7 @@ from pipeline.recipe.source import read_source
 from runtime.errors import BadRecipe
 
 BASE, FOR = "base", "for"
-SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path"), "teacher": None}
+SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path", "extra"), "teacher": None}
 """Tables that say, by name or path, where something comes from; the keys that go when that is said anew (None: all)."""
 USUAL_SCHEDULE: Final = "steps"
 """Of the learning rate: the one that has milestones."""

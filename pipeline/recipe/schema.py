@@ -19,9 +19,12 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.data.augment import Augment, Switch
 from pipeline.data.batches import Place
+from pipeline.data.extra import extra_of
 from pipeline.methods import METHODS, Method
 from pipeline.methods.losses import Reduction
+from pipeline.methods.published import Start
 from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
@@ -37,8 +40,18 @@ USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
 
 
+class ExtraTable(Frozen):
+    """[data.extra]: an .npz of further training images of the same shape and classes, and their share of each batch."""
+
+    path: Path
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
 class DataTable(Frozen):
-    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint.
+
+    `augment` says how training images are changed, and `augment_switch` after how many epochs another way takes over.
+    `crop` is of 'pad-crop' alone; `flip` mirrors half of the images in each way.
 
     `size` is what the pictures of a folder are resized and cropped to, before training and at every evaluation.
     `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
@@ -51,7 +64,10 @@ class DataTable(Frozen):
     holdout: Annotated[int, Field(gt=0)] = 1000
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    augment: Augment = "pad-crop"
+    augment_switch: Switch | None = None
     place: Place = "auto"
+    extra: ExtraTable | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataTable:
@@ -169,10 +185,21 @@ class ResourcesTable(Frozen):
 
 
 class MethodTable(Frozen):
-    """[method]: its name, and its own fields in the table of that name."""
+    """[method]: its name, its own fields in the table of that name, and its `start`.
+
+    'published' is the step of the method's published code: the first gradient of the search may be taken outside of the
+    ball and of [0, 1], and clean images are forwarded for the running statistics alone.
+    """
 
     name: Text
+    start: Start = "clamped"
     options: Any
+
+    @model_validator(mode="after")
+    def _published_where_there_is_a_code(self) -> MethodTable:
+        if self.start == "published" and METHODS[self.name].published is None:
+            raise ValueError(f"{self.name} has no published code to start as: leave start at clamped")
+        return self
 
 
 def _method_table(name: str) -> type[BaseModel]:
@@ -238,6 +265,15 @@ class Recipe(Frozen):
             raise ValueError(f"the method {method.name} needs a [teacher]")
         return teacher
 
+    @model_validator(mode="after")
+    def _data_fit_training(self) -> Recipe:
+        switch, extra, train = self.data.augment_switch, self.data.extra, self.train
+        if switch is not None and switch[0] >= train.epochs:
+            raise ValueError(f"data.augment_switch comes after {switch[0]} epochs, the run ends after {train.epochs}")
+        if extra is not None and not 0 < extra_of(train.batch, extra.share) < train.batch:
+            raise ValueError(f"data.extra.share of {extra.share:g} leaves none or all of a batch of {train.batch}")
+        return self
+
     @field_validator("train")
     @classmethod
     def _labels_to_smooth(cls, train: TrainTable, info: ValidationInfo) -> TrainTable:
@@ -290,7 +326,7 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
 def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
     """Return the keys of the table that a location of pydantic's lies in."""
     if location[:1] == ("method",):  # then the branch of the union, then what TOML has
-        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", *METHODS)
+        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", "start", *METHODS)
     return keys(Recipe, location)
 
 

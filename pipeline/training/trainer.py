@@ -14,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 from pipeline.memory import ran_out
 from pipeline.methods import METHODS, View
 from pipeline.methods.losses import reduce
+from pipeline.methods.published import started
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded, keep_in
 from pipeline.recipe.schema import Recipe
@@ -69,7 +70,7 @@ class Trainer:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
-        self.method = METHODS[recipe.method.name]
+        self.method = started(METHODS[recipe.method.name], recipe.method.start)
         self.student = student.train()
         kept = torch.bfloat16 if self.search_precision == "bf16" else torch.float32
         self.folded = Folded(student, kept)
@@ -200,7 +201,7 @@ class Trainer:
         view = self._view(images, labels, self.folded if folded else self.student, self.searched_teacher, progress)
         context = products(self.search_precision) if folded else arithmetic(self.search_precision, images.device)
         with context:
-            points = search(self.method.objective, view, noise, self.recipe.search)
+            points = search(self.method.objective, view, noise, self.recipe.search, self.method.clamped)
         known = view.known_teacher if self.search_precision == self.precision else None
         return (points,) if known is None else (points, known)
 

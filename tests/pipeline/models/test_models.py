@@ -25,6 +25,13 @@ def test_the_published_wide_networks_have_the_published_number_of_parameters(wid
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
+def test_deepminds_network_has_the_published_number_of_parameters():
+    """Of the teacher Bartoldson2024Adversarial_WRN-94-16."""
+    with torch.device("meta"):
+        network = build_network("dm_wideresnet", channels=3, classes=10, width=16, depth=94)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 365_915_610
+
+
 def test_a_wide_network_has_the_published_key_names():
     names = build_network("wideresnet", channels=3, classes=10, width=2, depth=16).state_dict()
     weights = {name for name in names if name.endswith("weight")}
@@ -75,7 +82,7 @@ def test_a_depth_is_the_usual_one_where_nobody_names_one():
     assert Blueprint(arch="resnet18").depth is None
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "wideresnet"])
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "wideresnet", "dm_wideresnet"])
 @pytest.mark.parametrize(
     ("channels", "size", "classes", "width"), [(1, 28, 10, 0.25), (3, 32, 7, 0.5), (4, 17, 2, 0.1)]
 )
