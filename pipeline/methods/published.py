@@ -1,4 +1,4 @@
-"""`[method] start`: where the search starts, and what moves the running statistics beside it (ADR 47)."""
+"""`[method] start`: where the search starts, and what moves the running statistics beside it (ADR 50)."""
 
 from __future__ import annotations
 
