@@ -108,12 +108,13 @@ class Batching:
 
     Args:
         largest: images at once.
-        fixed: whether what it runs is made anew for every size of a batch, so that sizes should be few.
+        full: whether batches should be of few sizes and full: where what it runs is made anew for each size, and
+            starting it takes long beside an image. On a CPU neither is so.
 
     """
 
     largest: int = 64
-    fixed: bool = False
+    full: bool = False
 
 
 Self = TypeVar("Self", bound="Session")

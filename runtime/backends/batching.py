@@ -29,4 +29,4 @@ def on_gpu(memory: int, image: tuple[int, ...]) -> Batching:
     largest = usual
     while 2 * largest <= min(LARGEST, fitting):
         largest *= 2
-    return Batching(largest, fixed=True)
+    return Batching(largest, full=True)

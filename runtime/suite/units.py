@@ -59,6 +59,7 @@ class Target:
         to_device: turns numpy float32 or int64 into the session's arrays, on its device.
         lender: another session, whose gradient attacks follow too; None where there is none.
         plain: opens the artifact without the engine's optimisations; None where that cannot be.
+        full: whether attacks on several units run side by side, so that batches are full.
 
     """
 
@@ -69,6 +70,7 @@ class Target:
     to_device: Callable[[Any], Any] = np.asarray
     lender: Session | None = None
     plain: Callable[[], Session] | None = None
+    full: bool = False
 
     def following(self, gradient_from: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
@@ -112,10 +114,10 @@ def measure_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Wo
 def search_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
     """Yield what `measure` returns for each chunk, where a job is `search`; close it to stop what runs.
 
-    Where a batch takes several small units, parts of the chunks are done side by side, so that the points of one take
-    the place of those that another broke. The seconds are then those that a chunk was waited for.
+    Where batches are to be full and take several small units, parts of the chunks are done side by side, so that the
+    points of one take the place of those that another broke. The seconds are then those that a chunk was waited for.
     """
-    if target.batch < 2 * SMALL_UNIT:
+    if not target.full or target.batch < 2 * SMALL_UNIT:
         yield from measure_all(target, chunks, job)
         return
     parts = [np.split(chunk, range(SMALL_UNIT, len(chunk), SMALL_UNIT)) for chunk in chunks]

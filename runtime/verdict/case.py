@@ -128,6 +128,11 @@ class Case:
         """What a journal says of the sample, where it is not all: before it was drawn at random, it was the first."""
         return {"sample": "random"} if len(self.images) > SAMPLE else {}
 
+    @property
+    def full(self) -> bool:
+        """Whether the session is asked in batches of few sizes that are kept full."""
+        return self.subject.session.batching(self.subject.shape).full
+
     def attack(self, progress: Progress, ledger: Ledger | None = None, *, started: str = "") -> Findings:
         """Run the suite.
 
@@ -152,7 +157,16 @@ class Case:
         with ExitStack() as opened:
             plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
             outcome = run_suite(
-                Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender, plain),
+                Target(
+                    session,
+                    self.images,
+                    len(subject.classes),
+                    request.batch,
+                    subject.to_device,
+                    lender,
+                    plain,
+                    self.full,
+                ),
                 self.plan,
                 eps=request.threat_model.eps,
                 seed=request.seed,
@@ -193,9 +207,8 @@ class Case:
         return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
 
     def _batched(self, session: Session) -> BatchHalving:
-        """Return a session that is asked in batches that fit it, of few sizes where it is made anew for each."""
-        fixed = session.batching(self.subject.shape).fixed
-        return BatchHalving(FixedSizes(session, self.request.batch) if fixed else session)
+        """Return a session that is asked in batches that fit it, and of few sizes where they should be full."""
+        return BatchHalving(FixedSizes(session, self.request.batch) if self.full else session)
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

@@ -24,7 +24,7 @@ GIB = 2**30
     ],
 )
 def test_a_larger_gpu_is_asked_for_more_images_at_once(memory, image, largest):
-    assert on_gpu(memory, image) == Batching(largest, fixed=True)
+    assert on_gpu(memory, image) == Batching(largest, full=True)
 
 
 @given(st.integers(0, 200 * GIB), st.integers(1, 2**24))
@@ -36,4 +36,4 @@ def test_a_batch_of_a_gpu_fits_half_its_memory_or_is_a_cpus(memory, values):
 
 
 def test_a_session_that_says_nothing_is_asked_as_a_cpu():
-    assert LinearSession(np.zeros((3, 4)), np.zeros(3)).batching((1, 2, 2)) == Batching(64, fixed=False)
+    assert LinearSession(np.zeros((3, 4)), np.zeros(3)).batching((1, 2, 2)) == Batching(64, full=False)

@@ -107,13 +107,14 @@ def test_a_job_that_fails_fails_in_its_place_and_the_others_are_stopped():
     assert threading.active_count() == before
 
 
-def test_a_session_that_fails_ends_every_job():
+@pytest.mark.parametrize("error", [OutOfMemory("no"), KeyboardInterrupt()])
+def test_a_session_that_fails_and_an_interrupt_end_every_job(error):
     class Full(LinearSession):
         def logits(self, x):
-            raise OutOfMemory("no")
+            raise error
 
     before = threading.active_count()
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(type(error)):
         list(side_by_side(Full(WEIGHT, BIAS), jobs(64), 256))
     assert threading.active_count() == before
 

@@ -58,11 +58,11 @@ class Counting(LinearSession):
         return super().logits(x)
 
     def batching(self, image):
-        return Batching(self.largest, fixed=True)
+        return Batching(self.largest, full=True)
 
 
 def suite(case, session, batch):
-    target = Target(session, case[2], CLASSES, batch)
+    target = Target(session, case[2], CLASSES, batch, full=True)
     plan = planned(target, ("fgsm", "pgd", "cw", "cw-l2", "aa"))
     return run_suite(
         target, plan, eps=EPS, seed=3, keep_all=True, progress=Silent(), lattice=True, searched=np.arange(N)
