@@ -1,6 +1,6 @@
 """Everything that a GPU alone can tell, within a budget of time, into one JSON file.
 
-    python -m benchmarks.gpu --seconds 480 --out benchmarks/results/gpu_NAME.json
+    python -m benchmarks.gpu --seconds 480 --out gpu.json
 
 The parts run in the order of their worth, each in a process of its own; one that fails or takes too long does not stop
 the next. The file is written after every part: who ends the run loses nothing. `--device cpu --tiny` tries the script
