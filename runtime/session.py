@@ -46,7 +46,7 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What an artifact's graph says of itself, whatever it is called (`runtime.bundle.graph_facts`).
+    """What an artifact's graph says of itself, whatever it is called (`runtime.graph.facts`).
 
     Args:
         quantised: it rounds to integers, or computes in them.
@@ -102,6 +102,21 @@ class SessionCard:
     facts: GraphFacts = GraphFacts()
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How a session is best asked.
+
+    Args:
+        largest: images at once.
+        full: whether batches should be of few sizes and full: where what it runs is made anew for each size, and
+            starting it takes long beside an image. On a CPU neither is so.
+
+    """
+
+    largest: int = 64
+    full: bool = False
+
+
 Self = TypeVar("Self", bound="Session")
 
 
@@ -119,6 +134,10 @@ class Session(Protocol):
 
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return how it is best asked for images of one shape."""
+        return Batching()
 
     def unoptimised(self) -> Callable[[], Session] | None:
         """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""

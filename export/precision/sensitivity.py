@@ -11,7 +11,7 @@ from export.graph.passes import classes_of
 from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
-from runtime.suite.batch_halving import BatchHalving
+from runtime.batches.halving import BatchHalving
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.terminal.log import log
 from runtime.terminal.progress import Silent, progress_on_stderr

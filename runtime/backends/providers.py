@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runtime.machine.driver import CudaDevice
     from runtime.session import GraphFacts
 
 NOT_ON_GPU = ["WeightBiasQuantization"]
@@ -25,8 +27,15 @@ This one quantises float biases of an int8 graph to int32, which is dequantised 
 """
 NOT_IN_HALF = ["NchwcTransformer"]
 """An optimizer for the CPU that ends the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
+CAPTURES = {"enable_cuda_graph": "1"}
+"""Lets a session capture CUDA graphs; it is refused where a part of the graph would run elsewhere."""
 FATAL = 4
 """Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
+
+NO_MEMORY = re.compile(
+    "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
+)
+"""What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,13 @@ class Provider:
         name: as ONNX Runtime calls it.
         options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
             CPU.
+        captures: whether it can replay a whole graph as a CUDA graph.
 
     """
 
     name: str
     options: Callable[[bool, Path, str], dict[str, str]] | None = None
+    captures: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -70,7 +81,7 @@ def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
 
 PROVIDERS = {
     "cpu": Provider("CPUExecutionProvider"),
-    "cuda": Provider("CUDAExecutionProvider", _cuda),
+    "cuda": Provider("CUDAExecutionProvider", _cuda, captures=True),
     "tensorrt": Provider("TensorrtExecutionProvider", _tensorrt),
 }
 
@@ -81,8 +92,10 @@ def check_tf32(provider: str, tf32: bool) -> None:
         raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 
-def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable[[str], dict[str, str]], str]:
-    """Return what makes a provider's options of a graph's digest, and the name of the device that it uses.
+def options_of(
+    kind: Provider, state: Path | None, tf32: bool
+) -> tuple[Callable[[str], dict[str, str]], CudaDevice | None]:
+    """Return what makes a provider's options of a graph's digest, and the GPU that it uses; None for the CPU.
 
     Raises:
         MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
@@ -90,14 +103,14 @@ def options_of(kind: Provider, state: Path | None, tf32: bool) -> tuple[Callable
 
     """
     if kind.options is None:
-        return lambda graph: {}, "cpu"
+        return lambda graph: {}, None
     runtime = load_onnxruntime()
     find(runtime, kind)
     gpu = driver.probe()
     settle_tf32(tf32)
     # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
     device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
-    return partial(kind.options, tf32, engines_directory(state) / f"onnxruntime-{device}"), gpu.name
+    return partial(kind.options, tf32, engines_directory(state) / f"onnxruntime-{device}"), gpu
 
 
 def find(runtime: Any, kind: Provider) -> None:
@@ -121,6 +134,11 @@ def load_onnxruntime() -> Any:
         raise MissingEnvironment(f"ONNX Runtime is missing: {error}", hint="pip install onnxruntime") from None
     onnxruntime.set_default_logger_severity(FATAL)
     return onnxruntime
+
+
+def is_memory(error: Exception) -> bool:
+    """Return whether ONNX Runtime says that memory ran out."""
+    return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def left_out(facts: GraphFacts, *, on_gpu: bool) -> list[str]:

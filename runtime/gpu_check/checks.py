@@ -18,13 +18,13 @@ import numpy as np
 from runtime.attacks import ATTACKS
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.table import open_session
+from runtime.batches.halving import BatchHalving
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
 from runtime.files import npz_of, write_atomic
 from runtime.records.gpu_check import EngineComparison, Result, Spread, State, Tolerances
 from runtime.spec import to_json
-from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import STANDS, Evidence
 from runtime.suite.units import Target

@@ -29,6 +29,7 @@ class CudaDevice:
         uuid: in hexadecimal.
         compute_capability: as 8.7.
         cuda: the newest CUDA that the driver speaks, as 12.6.
+        memory: bytes, used or not.
 
     """
 
@@ -36,6 +37,7 @@ class CudaDevice:
     uuid: str
     compute_capability: str
     cuda: str
+    memory: int = 0
 
     def identity(self) -> str:
         """Return a digest that another GPU, or the same kind in another machine, does not have."""
@@ -84,12 +86,13 @@ def _driver() -> ctypes.CDLL:
 
 
 def _describe(driver: ctypes.CDLL, ordinal: int) -> CudaDevice:
-    device, version, value = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    device, version, value, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
     name, uuid = ctypes.create_string_buffer(NAME_BYTES), ctypes.create_string_buffer(UUID_BYTES)
     _check(driver, "cuDeviceGet", ctypes.byref(device), ctypes.c_int(ordinal))
     _check(driver, "cuDeviceGetName", name, ctypes.c_int(NAME_BYTES), device)
     _check(driver, "cuDeviceGetUuid_v2", uuid, device)
     _check(driver, "cuDriverGetVersion", ctypes.byref(version))
+    _check(driver, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     capability = []
     for attribute in (MAJOR, MINOR):
         _check(driver, "cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(attribute), device)
@@ -99,6 +102,7 @@ def _describe(driver: ctypes.CDLL, ordinal: int) -> CudaDevice:
         uuid=uuid.raw.hex(),
         compute_capability=".".join(map(str, capability)),
         cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        memory=memory.value,
     )
 
 

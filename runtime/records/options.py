@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import click
 from pydantic import Field
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydantic.fields import FieldInfo
+
+AUTO: Final = "auto"
+"""Asks for the batch that the device is worth; a run records the number that came of it."""
+BatchSize = Annotated[int, Field(gt=0)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,16 @@ def without_option(command: str, record: type[Frozen], name: str) -> str:
     return shlex.join([*words[:at], *words[at + 2 :]])
 
 
+class BatchRange(click.IntRange):
+    """A number of images, or AUTO."""
+
+    name = f"integer range|{AUTO}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or AUTO."""
+        return value if value == AUTO else super().convert(value, param, ctx)
+
+
 class RecordedOptions(Frozen):
     """What a run is asked for that needs nothing else to be known: run.json records it as it is."""
 
@@ -87,12 +101,13 @@ class RecordedOptions(Frozen):
         Option("Seed of the attacks' noise.", type=click.IntRange(0, 2**64 - 1), always=True),
     ] = 0
     batch: Annotated[
-        int,
-        Field(gt=0),
+        BatchSize,
         Option(
-            "Images in one pass; changes memory and speed, never a verdict.", type=click.IntRange(min=1), always=True
+            "Images in one pass; changes memory and speed, never a verdict. 'auto' is what the device is worth.",
+            type=BatchRange(min=1),
+            always=True,
         ),
-    ] = 64
+    ] = AUTO
     lattice: Annotated[
         Literal["uint8"] | None,
         Option("Judge each point found rounded to bytes too; reported beside the score."),

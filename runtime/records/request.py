@@ -50,12 +50,14 @@ class Request(RecordedOptions):
     """Everything that decides the figures and the verdict, resolved.
 
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
-    run compared with; `shard` is the part of the images that a run takes, as 2/5. `attacks` are those asked for, run
-    by each of `gradients` in turn; `added` are run besides (`runtime.suite.plan`). `claim` is what the subject
-    says of itself; None in runs of version 0.1. `expect_clean` is the least clean accuracy that is expected of the
-    images, by whoever asks or by the subject's training; None where nobody says.
+    run compared with; `batch` is what was asked for or, where nothing was, what the device is worth; `shard` is the
+    part of the images that a run takes, as 2/5. `attacks` are those asked for, run by each of `gradients` in turn;
+    `added` are run besides (`runtime.suite.plan`). `claim` is what the subject says of itself; None in runs of version
+    0.1. `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks or by the subject's
+    training; None where nobody says.
     """
 
+    batch: Annotated[int, Field(gt=0)] = 64
     command: Command
     artifact_sha256: Digest
     gradient_sha256: Digest | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,12 @@ from runtime.suite.journal import NoJournal
 from runtime.suite.outcome import Held, Outcome
 from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
-from runtime.suite.units import Target, agree, classify, measure, repeat, search
+from runtime.suite.units import Target, agree, classify, measure_all, repeat, search, search_all
 from runtime.terminal.progress import Silent
 from runtime.words import radius
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from runtime.records.report import GradientTest
     from runtime.records.request import GradientSource
@@ -244,7 +245,7 @@ class Campaign:
 
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""
-        counts = {"randomised": 0, "probabilities": 0}
+        counts = {"randomised": 0, "probabilities": 0, "otherwise_alone": 0}
         for _, work in self.units("repeated passes", sample, repeat):
             counts = {name: count + int(work.arrays[name].sum()) for name, count in counts.items()}
         return Probe(n=len(sample), **counts)
@@ -267,7 +268,7 @@ class Campaign:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
             self.evidence.began(label, gradient_from)
         for chunk, work in self.units(
-            label, index, job, prefix=f"{row}-", most=attack.unit, gradient_from=gradient_from
+            label, index, job, prefix=f"{row}-", most=attack.unit, gradient_from=gradient_from, do=search_all
         ):
             if attack.bounded:
                 self.evidence.update(row, label, gradient_from, chunk, work.arrays)
@@ -288,12 +289,18 @@ class Campaign:
         prefix: str = "",
         most: int = UNIT,
         gradient_from: GradientSource = "own",
+        do: Callable[[Target, Sequence[Any], Job], Generator[Work]] = measure_all,
     ) -> Iterator[tuple[Any, Work]]:
         """Yield the chunks of `index`, each with what the unit on it left; `prefix` tells stages of one name apart."""
         self.progress.stage(stage, len(index))
-        target = self.target.following(gradient_from)
-        for number, chunk in enumerate(target.chunks(index, most)):
-            name = f"{self.prefix}{prefix}{stage}-{number}".replace(" ", "-").replace("/", "-")
-            held = self.ledger.holds(name)
-            yield chunk, self.ledger.unit(name, chunk, partial(measure, target, chunk, job))
-            self.progress.advance(len(chunk), fresh=not held)
+        target, name = self.target.following(gradient_from), f"{self.prefix}{prefix}{stage}"
+        units = [
+            (f"{name}-{number}".replace(" ", "-").replace("/", "-"), chunk)
+            for number, chunk in enumerate(target.chunks(index, most))
+        ]
+        missing = [chunk for name, chunk in units if not self.ledger.holds(name)]
+        with closing(do(target, missing, job)) as works:
+            for name, chunk in units:
+                held = self.ledger.holds(name)
+                yield chunk, self.ledger.unit(name, chunk, partial(next, works))
+                self.progress.advance(len(chunk), fresh=not held)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import AGAIN, CONTROLS, SMOOTHED, UNIT
+from runtime.attacks import AGAIN, CONTROLS, SMOOTHED
 from runtime.records.report import Fusion, GradientTest, Searched
 from runtime.records.request import labelled
 from runtime.statistics import fewest_beyond
 from runtime.suite.gradient_tests import SCALES, cross, hold, steady
-from runtime.suite.units import classify_plainly, search
+from runtime.suite.units import classify_plainly, search, search_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -168,7 +168,8 @@ class Scrutiny:
         """Return the indices of the images that an attack breaks, and add what it cost."""
         job, found = partial(search, attack=attack, eps=self.eps, seed=self.seed), [index[:0]]
         stage = labelled(attack.name, gradient_from)
-        for chunk, work in self.units(stage, index, job, prefix=f"{prefix}-", most=UNIT, gradient_from=gradient_from):
+        units = self.units(stage, index, job, prefix=f"{prefix}-", gradient_from=gradient_from, do=search_all)
+        for chunk, work in units:
             found.append(chunk[work.arrays["broken"]])
             for cost in costs:
                 costs[cost] += getattr(work, cost)

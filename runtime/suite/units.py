@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.attacks import UNIT
+from runtime.attacks import SMALL_UNIT, UNIT
 from runtime.attacks.geometry import linf
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
+from runtime.batches.side_by_side import Asking, side_by_side
 from runtime.errors import BadModel
 from runtime.images.uint8_grid import to_lattice
 from runtime.suite.journal import Work
 from runtime.suite.plan import BorrowedGradient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from runtime.attacks import Attack
     from runtime.images.image_set import ImageSet
@@ -33,7 +36,9 @@ UNIT_VALUES = 2**24
 PASSES = 5
 """Answers to the same image, which must be the same."""
 SAME = 1e-4
-"""How far two answers may be apart and still be the same, as a part of the image's largest logit."""
+"""How far two answers may be apart and still be the same, as a part of the image's largest logit about their mean."""
+SAME_ALONE = 0.1
+"""The same of an answer in a batch and one by itself: other kernels round otherwise, before a rounding by a step."""
 PROBABILITY = 1e-3
 """How far from 1 the sum of an image's probabilities may be."""
 
@@ -54,6 +59,7 @@ class Target:
         to_device: turns numpy float32 or int64 into the session's arrays, on its device.
         lender: another session, whose gradient attacks follow too; None where there is none.
         plain: opens the artifact without the engine's optimisations; None where that cannot be.
+        full: whether attacks on several units run side by side, so that batches are full.
 
     """
 
@@ -64,6 +70,7 @@ class Target:
     to_device: Callable[[Any], Any] = np.asarray
     lender: Session | None = None
     plain: Callable[[], Session] | None = None
+    full: bool = False
 
     def following(self, gradient_from: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
@@ -97,6 +104,35 @@ def measure(target: Target, index: Any, job: Job) -> Work:
     oracle, began = Oracle(target.session, target.batch), time.perf_counter()
     arrays = job(oracle, target, target.points(index))
     return Work(arrays, time.perf_counter() - began, oracle.forwards, oracle.gradients)
+
+
+def measure_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
+    """Yield what `measure` returns for each chunk."""
+    yield from (measure(target, chunk, job) for chunk in chunks)
+
+
+def search_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
+    """Yield what `measure` returns for each chunk, where a job is `search`; close it to stop what runs.
+
+    Where batches are to be full and take several small units, parts of the chunks are done side by side, so that the
+    points of one take the place of those that another broke. The seconds are then those that a chunk was waited for.
+    """
+    if not target.full or target.batch < 2 * SMALL_UNIT:
+        yield from measure_all(target, chunks, job)
+        return
+    parts = [np.split(chunk, range(SMALL_UNIT, len(chunk), SMALL_UNIT)) for chunk in chunks]
+    jobs = [Asking(len(part), partial(_measure_alone, target, part, job)) for each in parts for part in each]
+    with closing(side_by_side(target.session, jobs, target.batch)) as works:
+        for each in parts:
+            began = time.perf_counter()
+            done = [next(works) for _ in each]
+            arrays = {name: np.concatenate([work.arrays[name] for work in done]) for name in done[0].arrays}
+            forwards, gradients = (sum(getattr(work, cost) for work in done) for cost in ("forwards", "gradients"))
+            yield Work(arrays, time.perf_counter() - began, forwards, gradients)
+
+
+def _measure_alone(target: Target, index: Any, job: Job, session: Session) -> Work:
+    return measure(replace(target, session=session), index, job)
 
 
 def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
@@ -159,16 +195,26 @@ def search(
 
 
 def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
-    """Ask for the same answers PASSES times.
+    """Ask for the same answers PASSES times, and once more image by image, as a device may.
 
-    Returns `randomised` bool [B]: they differ in class or by more than SAME; and `probabilities` bool [B]: they are
-    non-negative and sum to one.
+    Returns `randomised` bool [B]: they differ in class or by more than SAME; `probabilities` bool [B]: they are
+    non-negative and sum to one; and `otherwise_alone` bool [B]: that by itself differs in class or by more than
+    SAME_ALONE.
     """
     answers = np.stack([oracle.logits(points, points.x) for _ in range(PASSES)])
-    apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * np.abs(answers[0]).max(axis=1)
+    singly = (points.rows(np.arange(len(points)) == row) for row in range(len(points)))
+    alone = np.concatenate([oracle.logits(one, one.x) for one in singly])
+    largest = np.abs(answers[0] - answers[0].mean(axis=1, keepdims=True)).max(axis=1)
+    apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * largest
+    otherwise = np.abs(alone - answers[0]).max(axis=1) > SAME_ALONE * largest
+    otherwise |= predictions(alone) != predictions(answers[0])
     other_class = (answers.argmax(axis=2) != answers[0].argmax(axis=1)).any(axis=0)
     whole = np.abs(answers[0].sum(axis=1) - 1) <= PROBABILITY
-    return {"randomised": apart | other_class, "probabilities": whole & (answers[0] >= 0).all(axis=1)}
+    return {
+        "randomised": apart | other_class,
+        "probabilities": whole & (answers[0] >= 0).all(axis=1),
+        "otherwise_alone": otherwise,
+    }
 
 
 def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence) -> Arrays:

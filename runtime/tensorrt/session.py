@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
+from runtime.graph.facts import graph_facts
 from runtime.machine import driver
 from runtime.machine.tf32 import settle_tf32
 from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks.noise import shuffled
+from runtime.batches.fixed_sizes import FixedSizes
+from runtime.batches.halving import BatchHalving
 from runtime.errors import BadData
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
-from runtime.suite.batch_halving import BatchHalving
 from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.outcome import Outcome
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.records.report import Paired, Report
     from runtime.records.request import Request
+    from runtime.session import Session
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Ledger
     from runtime.suite.outcome import Held
@@ -126,6 +128,11 @@ class Case:
         """What a journal says of the sample, where it is not all: before it was drawn at random, it was the first."""
         return {"sample": "random"} if len(self.images) > SAMPLE else {}
 
+    @property
+    def full(self) -> bool:
+        """Whether the session is asked in batches of few sizes that are kept full."""
+        return self.subject.session.batching(self.subject.shape).full
+
     def attack(self, progress: Progress, ledger: Ledger | None = None, *, started: str = "") -> Findings:
         """Run the suite.
 
@@ -144,15 +151,22 @@ class Case:
         began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
-        session, lender = (
-            BatchHalving(subject.session),
-            BatchHalving(subject.lender) if subject.lender else None,
-        )
+        session = self._batched(subject.session)
+        lender = self._batched(subject.lender) if subject.lender else None
         opening = subject.session.unoptimised()
         with ExitStack() as opened:
             plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
             outcome = run_suite(
-                Target(session, self.images, len(subject.classes), request.batch, subject.to_device, lender, plain),
+                Target(
+                    session,
+                    self.images,
+                    len(subject.classes),
+                    request.batch,
+                    subject.to_device,
+                    lender,
+                    plain,
+                    self.full,
+                ),
                 self.plan,
                 eps=request.threat_model.eps,
                 seed=request.seed,
@@ -191,6 +205,10 @@ class Case:
             return verdict == "failed"
         found = Outcome(seen, (), **held()._asdict()).settled
         return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
+
+    def _batched(self, session: Session) -> BatchHalving:
+        """Return a session that is asked in batches that fit it, and of few sizes where they should be full."""
+        return BatchHalving(FixedSizes(session, self.request.batch) if self.full else session)
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

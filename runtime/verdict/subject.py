@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import CASCADES
-from runtime.records.options import RecordedOptions, command_words
+from runtime.records.options import AUTO, RecordedOptions, command_words
 from runtime.records.request import AttackRequest, Claim, Request
 from runtime.spec import DataRecord, Gate, ThreatModel
 
@@ -87,7 +87,8 @@ def resolve(
     """
     card, threat_model = subject.session.card(), options.threat_model_or(subject.threat_model)
     expected = expected_clean(subject, options)
-    options = options.model_copy(update={"expect_clean": expected})
+    batch = subject.session.batching(subject.shape).largest if options.batch == AUTO else options.batch
+    options = options.model_copy(update={"expect_clean": expected, "batch": batch})
     return Request(
         **{name: getattr(options, name) for name in RecordedOptions.model_fields},
         command=f"{subject.command} {shlex.join(command_words(stated(options, threat_model, gate, n)))}",

@@ -88,6 +88,17 @@ main(command, prog_name="edgeproof")
 """
 )
 
+KEPT = (
+    OPEN
+    + """
+with on_card() as session:
+    session.logits(x[:1])
+    session.loss_gradient(x[:1], cross_entropy(label[:1]))
+    card = session.card()
+print(json.dumps([card.backend, card.provider, card.device, card.rounds_apart, card.sha256, card.gradient_sha256]))
+"""
+)
+
 LEFT_OPEN = (
     OPEN
     + """
@@ -96,6 +107,65 @@ session.logits(x)
 print("null")
 """
 )
+
+
+SIZES = (
+    OPEN
+    + """
+from runtime.batches.fixed_sizes import FixedSizes
+from runtime.session import LossSpec
+
+def filled(session, n, size, rest):
+    \"\"\"Answers to n images in a batch of a size whose other rows are others.\"\"\"
+    rows = np.concatenate([np.arange(n), rest[: size - n]])
+    return [array[:n] for array in (session.logits(x[rows]), *session.loss_gradient(x[rows], loss.rows(rows)))]
+
+loss, apart = cross_entropy(label), 0
+with on_card() as session:
+    for n, size in ((1, 16), (20, 24), (100, 128), (500, 512)):
+        for _ in range(3):  # plain, captured, replayed
+            ours, theirs = filled(session, n, size, np.arange(512, 1024)), filled(session, n, size, np.arange(n))
+            apart += sum(int((one != other).sum()) for one, other in zip(ours, theirs))
+            first = FixedSizes(session, 512).logits(x[:n])
+            apart += int((first != ours[0]).sum())
+print(json.dumps(apart))
+"""
+)
+
+TENSORS = (
+    OPEN
+    + """
+from runtime.attacks import ATTACKS
+from runtime.attacks.oracle import Oracle, Points, to_numpy
+libraries = {"numpy": np.asarray}
+try:
+    import cupy
+    libraries["cupy"] = cupy.asarray
+except ImportError:
+    pass
+try:
+    import torch
+    libraries["torch"] = lambda array: torch.from_numpy(array).cuda()
+except ImportError:
+    pass
+found = {}
+with on_card() as session:
+    for name, place in libraries.items():
+        index = np.arange(256)
+        points = Points(place(x[:256]), one_hot(place(images.labels[:256]), 10), images.labels[:256], index, index)
+        attack = ATTACKS["pgd"]
+        found[name] = attack.run(Oracle(session, 256), points, 1 / 255, 0).broken
+print(json.dumps({name: int((broken != found["numpy"]).sum()) for name, broken in found.items()}))
+"""
+)
+
+
+@pytest.fixture
+def on_cuda(engine, placed):
+    """The same of ONNX Runtime's CUDA provider alone."""
+    if engine[0] != "ort-cuda":
+        pytest.skip("of the CUDA provider")
+    return placed
 
 
 @pytest.fixture
@@ -122,6 +192,19 @@ def test_products_are_rounded_to_tf32_only_where_the_card_says_so(card, placed):
         assert rounded["apart"] > 5 * exact["apart"]
 
 
+def test_a_session_names_its_provider_and_the_card_and_rounds_apart(card, placed):
+    _, _, backend, provider = placed
+    assert answer(KEPT, *placed)[:4] == [backend, provider, card.name, True]
+
+
+def test_the_tensorrt_provider_keeps_the_engine_of_each_graph_apart(engine, placed, tmp_path):
+    if engine[0] != "ort-tensorrt":
+        pytest.skip("of ONNX Runtime's TensorRT provider alone")
+    bundle, _, *rest = placed
+    *_, forward, gradient = answer(KEPT, bundle, tmp_path, *rest)
+    assert {path.parent.name for path in tmp_path.glob("engines/*/*/*.engine")} == {forward, gradient}
+
+
 def test_a_session_that_is_closed_gives_its_memory_back(placed):
     left = answer(ROUNDS, *placed)
     assert min(left[1:]) >= left[0] - 2**24, left  # what a library keeps, it keeps from the first time on
@@ -146,6 +229,32 @@ def test_memory_that_runs_out_halves_the_batch_to_the_same_verdict(engine, place
             first, second = (np.load(run / "evidence.npz")[name] for run in (tmp_path / "whole", out))
             assert (first == second).mean() > 0.99  # kernels differ by the size of a batch
     assert halved, "no size of memory was scarce: give the bundle more images"
+
+
+def test_what_fills_a_batch_up_changes_no_bit_of_an_answer(on_cuda):
+    assert answer(SIZES, *on_cuda) == 0
+
+
+def test_tensors_on_the_card_are_attacked_as_arrays_of_the_host_are(on_cuda):
+    apart = answer(TENSORS, *on_cuda)
+    if len(apart) == 1:
+        pytest.skip("neither CuPy nor PyTorch with CUDA is here")
+    assert max(apart.values()) <= 2, apart  # of 256: a library's sums may round otherwise
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_run_that_is_repeated_leaves_the_same_evidence_and_replays_cuda_graphs(
+    on_cuda, bundle, state, tmp_path, precision
+):
+    asked = ("verify", bundle, "--backend", "ort", "--provider", "cuda", "--state", state, "--precision", precision)
+    asked += ("--attacks", "pgd,cw", "--no-gate", "--save-adversarial")
+    evidence = []
+    for name in ("first", "second"):
+        result = edgeproof(*asked, "--out", tmp_path / name)
+        assert result.returncode in (0, INCONCLUSIVE), result.stderr
+        assert "without CUDA graphs" not in result.stderr
+        evidence.append((tmp_path / name / "evidence.npz").read_bytes())
+    assert evidence[0] == evidence[1]
 
 
 def test_a_process_that_ends_with_a_session_open_ends_well(placed):

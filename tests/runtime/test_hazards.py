@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from runtime import words
+from runtime.batches.halving import BatchHalving
 from runtime.bundle.manifest import EVALUATION
 from runtime.errors import OutOfMemory
 from runtime.records.report import load_report
-from runtime.suite.batch_halving import BatchHalving
 from runtime.verdict.case import LARGEST_BATCH
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession

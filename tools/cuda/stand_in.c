@@ -18,6 +18,7 @@ int cuDeviceGetName(char *name, int bytes, int device) { strncpy(name, "stand-in
 int cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, 0, 16); return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) { return attribute(value, which); }
 int cuDriverGetVersion(int *version) { return set(version, 13000); }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = MEMORY; return 0; }
 
 int cudaGetDeviceCount(int *n) { return set(n, 1); }
 int cudaGetDevice(int *device) { return set(device, 0); }

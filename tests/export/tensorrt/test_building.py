@@ -45,10 +45,16 @@ NOT_IN_TENSORRT = {
 """A dilated window at all; a size given in pixels beside a dynamic batch; a zero point that is not zero."""
 THAT_ADD = {
     "GatherElements where TopK says",
+    "GatherND in each channel, from the end too",
+    "GatherND in each image",
+    "GatherND of the image by its number",
     "GatherND, one of them twice",
     "GridSample",
     "GridSample at constant places",
     "GridSample at the border",
+    "GridSample at the nearest",
+    "GridSample cubic",
+    "GridSample in a mirror",
     "ScatterElements",
     "ScatterElements that adds",
     "ScatterND",

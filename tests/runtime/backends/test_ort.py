@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.attacks.losses import cross_entropy, linear, margin, one_hot
+from runtime.backends import loading
 from runtime.backends import ort as module
 from runtime.backends.ort import OrtSession
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory
@@ -40,14 +41,14 @@ def test_logits_values_and_gradients_are_those_of_the_model(task, files):
 
 def test_a_session_that_is_closed_has_let_go_of_onnx_runtime_and_its_threads(task, files, monkeypatch):
     monkeypatch.setattr(module, "cores", lambda: 3)
-    loaded, load = [], module._load
+    loaded, load = [], module.load
 
     def watched(*given, **named):
-        session = load(*given, **named)
+        session, captures = load(*given, **named)
         loaded.append(weakref.ref(session))
-        return session
+        return session, captures
 
-    monkeypatch.setattr(module, "_load", watched)
+    monkeypatch.setattr(module, "load", watched)
     before = threading.active_count()
     with OrtSession(files["model.fp32.onnx"], files["model.fp32.grad.onnx"], precision="fp32") as session:
         session.logits(task[2])
@@ -135,7 +136,7 @@ def test_an_arena_that_another_user_shares_already_is_taken(task, files, monkeyp
     def registered(*_):
         raise RuntimeError("An allocator for this device has already been registered for sharing.")
 
-    module._share_arena.cache_clear()
+    loading.share_arena.cache_clear()
     monkeypatch.setattr(onnxruntime, "create_and_register_allocator", registered)
     assert ort(files).logits(task[2]).shape == (60, 3)
 

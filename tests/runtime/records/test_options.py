@@ -42,7 +42,7 @@ def test_a_field_is_all_that_a_flag_needs():
     assert asked_for(More) == More()
     asked = asked_for(More, "--strict", "--least", 3, "--seed", 2)
     assert (asked.strict, asked.least, asked.seed) == (True, 3, 2)
-    assert shlex.join(command_words(asked)) == "--seed 2 --batch 64 --least 3 --strict"
+    assert shlex.join(command_words(asked)) == "--seed 2 --batch auto --least 3 --strict"
     assert asked_for(More, *command_words(asked)) == asked
 
 

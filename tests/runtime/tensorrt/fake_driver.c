@@ -13,6 +13,7 @@ R cuInit(unsigned flags) { return number("FAKE_INIT", 0); }
 R cuGetErrorString(int code, const char **text) { *text = code == 100 ? "no CUDA-capable device is detected" : "unknown"; return 0; }
 R cuGetErrorName(int code, const char **text) { *text = "CUDA_ERROR"; return 0; }
 R cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+R cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 64ULL << 30; return 0; }
 R cuDeviceGetCount(int *count) { *count = number("FAKE_DEVICES", 1); return 0; }
 R cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
 R cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake Orin", size); return 0; }

@@ -120,5 +120,7 @@ def test_a_gpu_that_is_full_is_told_from_one_that_is_not_there(tmp_path, driver,
 
 def test_what_the_driver_says_of_its_device_is_read_right(driver):
     result = python("-c", PROBE, LD_LIBRARY_PATH=str(driver))
-    words = f"CudaDevice(name='Fake Orin', uuid='{'ab' * 16}', compute_capability='8.7', cuda='12.6')"
+    words = (
+        f"CudaDevice(name='Fake Orin', uuid='{'ab' * 16}', compute_capability='8.7', cuda='12.6', memory={64 * 2**30})"
+    )
     assert result.stdout.strip() == words, result.stderr

@@ -11,11 +11,11 @@ import pytest
 from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
 from runtime.backends.ort import OrtSession
+from runtime.batches.halving import BatchHalving
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.machine.driver import CudaDevice
-from runtime.suite.batch_halving import BatchHalving
 from runtime.tensorrt.api import library_of
 from runtime.tensorrt.memory import ALIGNMENT
 from runtime.tensorrt.session import Accelerator, EngineFactory, TrtSession

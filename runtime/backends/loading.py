@@ -1,0 +1,100 @@
+"""Opening a graph in ONNX Runtime: whole on the provider that is asked for, or not at all."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from runtime.backends.providers import CAPTURES, FATAL, find, is_memory, left_out, load_onnxruntime
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory, first_line
+from runtime.files import sha256
+from runtime.terminal.log import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.backends.providers import Provider
+    from runtime.session import GraphFacts
+
+SAME_AS_REQUESTED = 1
+"""ONNX Runtime's kSameAsRequested."""
+
+
+def load(
+    role: str,
+    graph: bytes,
+    *,
+    kind: Provider,
+    options: Callable[[str], dict[str, str]],
+    threads: int,
+    optimised: bool,
+    facts: GraphFacts,
+) -> tuple[Any, bool]:
+    """Return ONNX Runtime's session of a graph, and whether it captures CUDA graphs."""
+    runtime = load_onnxruntime()
+    find(runtime, kind)
+    chosen, settings = options(sha256(graph)), runtime.SessionOptions()
+    settings.log_severity_level = FATAL
+    settings.intra_op_num_threads = threads
+    settings.use_deterministic_compute = True
+    if not optimised:
+        settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
+    if kind.on_gpu:  # else single nodes that the provider does not take would run on the CPU without a word
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    else:
+        share_arena()
+        settings.add_session_config_entry("session.use_env_allocators", "1")
+    without = left_out(facts, on_gpu=kind.on_gpu)  # and its own fall-back, which would print to stdout and try again
+    opening = partial(runtime.InferenceSession, graph, settings, disabled_optimizers=without, enable_fallback=0)
+    try:
+        session, captures = _opened(
+            role, opening, kind.name, chosen, captures=kind.captures and not facts.ranges_of_batch
+        )
+    except Exception as error:  # ONNX Runtime's own errors share no base but this one
+        if is_memory(error):
+            raise OutOfMemory(
+                f"the {role} does not fit the memory: {first_line(error)}", hint="end what else uses it"
+            ) from None
+        if kind.on_gpu:
+            raise MissingEnvironment(
+                f"{kind.name} does not take the {role}: {first_line(error)}",
+                hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
+            ) from None
+        raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
+    if session.get_providers()[0] != kind.name:
+        raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+    log.debug(f"{role} {sha256(graph)[:12]}: {kind.name}, {threads or 'all'} threads")
+    return session, captures
+
+
+def _opened(
+    role: str, opening: Callable[..., Any], provider: str, options: dict[str, str], *, captures: bool
+) -> tuple[Any, bool]:
+    """Open a session that captures CUDA graphs where one is asked for and can be had."""
+    if captures:
+        try:
+            return opening(providers=[(provider, options | CAPTURES)]), True
+        except Exception as error:
+            if is_memory(error):
+                raise
+            reason = first_line(error)
+    session = opening(providers=[(provider, options)])
+    if captures:
+        log.info(f"the {role} runs without CUDA graphs: {reason}")
+    return session, False
+
+
+@cache
+def share_arena() -> None:
+    """Let the sessions on the CPU draw from one arena, which grows by what is asked for and can be emptied.
+
+    An arena of ONNX Runtime's own grows by powers of two, and never gives its first region back: what the forward
+    graph was done with would stay out of the gradient graph's reach. Sessions opened later use its memory again, but
+    closing one gives none back to the system.
+    """
+    runtime = load_onnxruntime()
+    memory = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    with suppress(RuntimeError):  # another user of ONNX Runtime in this process was first: its arena is shared then
+        runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))

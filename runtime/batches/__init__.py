@@ -1,0 +1,1 @@
+"""How a session is asked: in batches that fit its memory, of few sizes, and kept full."""

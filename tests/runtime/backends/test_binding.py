@@ -1,0 +1,214 @@
+"""Buffers that stay on the device, and CUDA graphs: the same answers to the bit, or none."""
+
+import logging
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from runtime.attacks import ATTACKS
+from runtime.attacks.losses import cross_entropy, margin, one_hot
+from runtime.attacks.noise import Noise
+from runtime.attacks.oracle import Oracle, Points
+from runtime.backends import binding
+from runtime.backends.binding import Bound
+from runtime.backends.ort import OrtSession
+from runtime.batches.fixed_sizes import FixedSizes
+from runtime.errors import BadModel, OutOfMemory
+from runtime.session import GRADIENT_OUTPUTS, INPUT
+from tests.runtime.backends.fake_onnxruntime import CPU, open_
+from tests.tiny import EPS
+
+PLACES = {"numpy": lambda array: array, "torch": torch.from_numpy}
+
+
+@pytest.fixture
+def here(files):
+    """The session on the CPU."""
+    return OrtSession(files["model.fp32.onnx"], files["model.fp32.grad.onnx"], precision="fp32", threads=1)
+
+
+def asked(task, n, place=PLACES["numpy"], loss=cross_entropy):
+    label = one_hot(place(task[3][:n]), 3)
+    return place(task[2][:n]), loss(label)
+
+
+def answers(session, x, loss):
+    return [np.asarray(array) for array in (session.logits(x), *session.loss_gradient(x, loss))]
+
+
+def same(ours, theirs):
+    return [array.tobytes() for array in ours] == [array.tobytes() for array in theirs]
+
+
+@pytest.fixture
+def told(caplog):
+    caplog.set_level(logging.INFO, logger="edgeproof")
+    return caplog
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_what_is_bound_answers_to_the_bit_what_is_copied(task, files, place):
+    session = onnxruntime.InferenceSession(files["model.fp32.grad.onnx"], providers=[CPU])
+    bound = Bound("gradient graph", session, "cpu", captures=False)
+    names = {entry.name for entry in session.get_inputs()}
+    for n in (5, 60, 5, 1, 17, 60):
+        for loss in (cross_entropy, margin):
+            x, spec = asked(task, n, place, loss)
+            feeds = {name: array for name, array in {INPUT: x, **vars(spec)}.items() if name in names}
+            expected = session.run(list(GRADIENT_OUTPUTS), {name: np.asarray(array) for name, array in feeds.items()})
+            found = bound.run(GRADIENT_OUTPUTS, feeds)
+            assert {type(array) for array in found} == {type(x)}
+            assert same([np.asarray(array) for array in found], expected)
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_an_answer_stays_what_it_was_when_the_next_is_asked(card, files, task, tmp_path, place):
+    card()
+    session = open_(files, "cuda", tmp_path)
+    x, loss = asked(task, 20, place)
+    first = answers(session, x, loss)
+    kept = [array.copy() for array in first]
+    answers(session, 1 - x, loss)
+    assert same(first, kept)
+
+
+@pytest.mark.parametrize("graphs", ["sound", "stale", "fails", "refused"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_gpu_answers_what_its_kernels_do_however_it_is_with_cuda_graphs(
+    here, card, files, task, tmp_path, graphs, place, told
+):
+    fake = card(graphs=graphs)
+    session = open_(files, "cuda", tmp_path)
+    for shift in (0.0, 0.1, 0.2):
+        for n in (32, 7, 60, 32):
+            x, loss = asked(task, n, place)
+            x = (x + shift) % 1
+            assert same(answers(session, x, loss), answers(here, np.asarray(x), asked(task, n)[1]))
+    said = [record.getMessage() for record in told.records if "without CUDA graphs" in record.getMessage()]
+    reason = {
+        "sound": None,
+        "stale": "a replay answers otherwise",
+        "fails": "operation not permitted when stream is capturing",
+        "refused": "cannot use the graph capture feature",
+    }[graphs]
+    assert len(said) == (2 if reason else 0)  # a forward and a gradient graph
+    assert all(reason in line for line in said)
+    if graphs == "sound":
+        assert [sorted(each.captured) for each in fake.sessions] == [["1", "2", "3"]] * 2
+
+
+def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(card, files, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(binding, "HELD", 20)
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    random = np.random.default_rng(0)
+
+    def ask(times):
+        for _ in range(times):
+            session.logits(random.random((16, 1, 4, 4), np.float32))
+
+    ask(30)
+    fake.sessions[0].graphs = "stale"
+    with pytest.raises(BadModel, match="a CUDA graph of the forward graph answers otherwise"):
+        ask(20)
+
+
+def test_kernels_that_do_not_answer_twice_alike_are_not_captured(card, files, task, tmp_path, told):
+    fake = card(graphs="shaky")
+    session = open_(files, "cuda", tmp_path)
+    session.logits(task[2])
+    assert "without CUDA graphs: its kernels do not answer twice alike" in told.text
+    fake.sessions[0].asked.clear()
+    session.logits(task[2])
+    assert fake.sessions[0].asked == ["-1"]
+
+
+def test_a_size_is_captured_once_and_replayed_from_then_on(card, files, task, tmp_path):
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    for _ in range(5):
+        for n in (16, 48):
+            session.logits(task[2][:n])
+    forward = fake.sessions[0]
+    assert [forward.asked.count(graph) for graph in ("-1", "1", "2")] == [6, 7, 7]  # two to try it, five as asked
+    made = len(fake.values.made)
+    session.logits(task[2][:48])
+    assert len(fake.values.made) == made == 4  # an input and an output of each size
+
+
+def test_sizes_without_buffers_are_answered_too_and_are_not_captured(here, card, files, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(binding, "MOST_SIZES", 2)
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    for n in (1, 2, 3, 4, 3):
+        assert session.logits(task[2][:n]).tobytes() == here.logits(task[2][:n]).tobytes()
+    assert sorted(fake.sessions[0].captured) == ["1", "2"]
+
+
+def test_no_graph_is_replayed_once_memory_ran_out(here, card, files, task, tmp_path):
+    """What gives memory back after each run may give back what a captured graph works in."""
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    session.logits(task[2][:16])
+    forward = fake.sessions[0]
+    forward.full = True
+    with pytest.raises(OutOfMemory):
+        session.logits(task[2][:32])
+    forward.full, before = False, len(forward.asked)
+    for n in (16, 32, 16):
+        assert session.logits(task[2][:n]).tobytes() == here.logits(task[2][:n]).tobytes()
+    assert set(forward.asked[before:]) == {"-1"}
+
+
+def test_what_else_fails_on_a_gpu_is_a_bad_model(card, files, tmp_path):
+    card()
+    with pytest.raises(BadModel, match="the forward graph failed"):
+        open_(files, "cuda", tmp_path).logits(np.zeros((2, 1, 5, 5), np.float32))
+
+
+def test_the_tensorrt_provider_is_bound_and_captures_nothing(here, card, files, task, tmp_path):
+    fake = card()
+    session = open_(files, "tensorrt", tmp_path)
+    assert session.logits(task[2]).tobytes() == here.logits(task[2]).tobytes()
+    assert all("enable_cuda_graph" not in options for options in fake.opened)
+    assert set(fake.sessions[0].asked) == {None}
+    assert fake.values.made
+
+
+def test_the_cpu_is_never_bound_nor_captured(here, task, monkeypatch):
+    monkeypatch.setattr(binding, "_Buffers", lambda *given: pytest.fail("bound"))
+    answers(here, *asked(task, 30))
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "cw", "fab-t", "square"])
+def test_an_attack_on_tensors_finds_what_it_finds_on_arrays(here, card, files, task, tmp_path, provider, name):
+    """The arithmetic of an attack stays where its session's arrays are; the points are the same to the bit."""
+    if provider == "cuda":
+        card()
+    session = open_(files, "cuda", tmp_path) if provider == "cuda" else here
+    attack = ATTACKS[name].fitted(3)
+    short = {"steps": 10, "queries": 30}
+    found = []
+    for place in PLACES.values():
+        n = np.arange(40)
+        points = Points(place(task[2][:40]), one_hot(place(task[3][:40]), 3), task[3][:40], n, n)
+        settings = {key: short.get(key, value) for key, value in attack.defaults.items()}
+        oracle = Oracle(FixedSizes(session, 64), 64)
+        found.append(attack.search(oracle, points, EPS, Noise(0, name), **settings))
+    ours, theirs = found
+    assert ours.broken.any()
+    assert same([ours.x, ours.broken, ours.margin], [theirs.x, theirs.broken, theirs.margin])
+
+
+def test_nothing_is_copied_to_the_host_between_an_attack_and_a_gpu(card, files, task, tmp_path, monkeypatch):
+    card()
+    session = open_(files, "cuda", tmp_path)
+    x, loss = asked(task, 30, torch.from_numpy)
+    monkeypatch.setattr(torch.Tensor, "__array__", lambda *given, **named: pytest.fail("copied to the host"))
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda *given, **named: pytest.fail("copied to the host"))
+    for _ in range(2):
+        assert isinstance(session.logits(x), torch.Tensor)
+        assert {type(array) for array in session.loss_gradient(x, loss)} == {torch.Tensor}

@@ -1,0 +1,63 @@
+"""`--batch auto`: what is asked at once is the device's choice; request and command say what came of it."""
+
+import shlex
+
+import numpy as np
+import pytest
+
+from runtime.records.report import load_report
+from runtime.records.request import Request
+from runtime.session import Batching
+from runtime.spec import ThreatModel
+from runtime.terminal.progress import Silent
+from runtime.verdict.case import prepare_case
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.subject import Subject
+from tests.command_line import edgeproof
+from tests.fakes import LinearSession
+from tests.tiny import EPS, SHAPE
+
+
+class Worth(LinearSession):
+    """Worth being asked for as many images at once as its images have values."""
+
+    def batching(self, image):
+        return Batching(int(np.prod(image)))
+
+
+def asked(linear, **options):
+    session, images = linear
+    worth = Worth(session.weight, session.bias)
+    subject = Subject(worth, "tiny", ("a", "b", "c"), SHAPE, images, "edgeproof it", ThreatModel(eps=EPS))
+    case = prepare_case(subject, VerifyOptions(attacks=("fgsm",), **options))
+    case.attack(Silent())
+    return case.request, worth
+
+
+def test_the_device_chooses_the_batch_unless_a_number_is_asked_for(linear):
+    for options, batch in (({}, int(np.prod(SHAPE))), ({"batch": "auto"}, int(np.prod(SHAPE))), ({"batch": 7}, 7)):
+        request, session = asked(linear, **options)
+        assert request.batch == batch
+        words = shlex.split(request.command)
+        assert words[words.index("--batch") + 1] == str(batch)
+        assert max(session.calls) == min(batch, 60)
+
+
+def test_on_the_cpu_a_run_that_asks_for_no_batch_is_the_same_as_ever(bundle, tmp_path):
+    for name, words in (("auto", []), ("number", ["--batch", 64])):
+        assert edgeproof("verify", bundle, "--attacks", "fgsm", "--out", tmp_path / name, *words).exit_code == 0
+    auto, number = (load_report(tmp_path / name) for name in ("auto", "number"))
+    assert auto.request.batch == number.request.batch == 64
+    assert auto.request_sha256 == number.request_sha256
+
+
+@pytest.mark.parametrize("batch", ["0", "many", "-3", "1.5"])
+def test_what_is_neither_a_number_of_images_nor_auto_is_a_usage_error(bundle, batch):
+    result = edgeproof("verify", bundle, "--batch", batch)
+    assert (result.exit_code, "--batch" in result.stderr) == (2, True), result.stderr
+
+
+def test_a_request_holds_a_number():
+    assert Request.model_json_schema()["properties"]["batch"] == {
+        "default": 64, "exclusiveMinimum": 0, "title": "Batch", "type": "integer",
+    }  # fmt: skip
