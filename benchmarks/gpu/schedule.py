@@ -77,7 +77,10 @@ def run_parts(
 
 
 def run_part(part: Part, limit: float) -> PartRecord:
-    """Run one part in a process of its own, and all that it starts; end it at its limit, and keep what it found."""
+    """Run one part in a process of its own, and all that it starts; end it at its limit, and keep what it found.
+
+    A figure that is no number becomes the word for it, which JSON has none for.
+    """
     with tempfile.TemporaryDirectory() as place:
         out, said = Path(place) / "figures.json", Path(place) / "said"
         began = time.monotonic()
@@ -96,7 +99,7 @@ def run_part(part: Part, limit: float) -> PartRecord:
             **told(code),
             seconds=round(time.monotonic() - began, 2),
             limit=round(limit, 2),
-            figures=json.loads(out.read_bytes()) if out.is_file() else {},
+            figures=json.loads(out.read_bytes(), parse_constant=str) if out.is_file() else {},
             tail=tuple(said.read_text(errors="replace").splitlines()[-LINES:]),
         )
 

@@ -19,6 +19,7 @@ from benchmarks.gpu.subject import TINY, half_stand, images_of, network
 from benchmarks.gpu.tests import counted
 from pipeline.runs.evaluate import holdout_accuracy
 from runtime.images.image_set import ImageSet
+from runtime.spec import to_json
 from tests.paths import ROOT
 
 CPU = torch.device("cpu")
@@ -61,6 +62,13 @@ def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started_and_keeps_
     assert time.monotonic() - began < 30
     time.sleep(4)
     assert not still.exists()
+
+
+def test_a_figure_that_is_no_number_becomes_a_word_that_json_can_hold():
+    code = "import sys; open(sys.argv[2], 'w').write('{\"loss\": NaN, \"all\": [Infinity, 1.5]}')"
+    found = run_part(python(code), 30)
+    assert found.figures == {"loss": "NaN", "all": ["Infinity", 1.5]}
+    assert to_json(found)
 
 
 def test_a_part_that_a_signal_ends_has_failed():
