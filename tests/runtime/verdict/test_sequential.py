@@ -10,7 +10,7 @@ from runtime.attacks.losses import value_and_cotangent
 from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
 from runtime.spec import ThreatModel
-from runtime.suite import campaign
+from runtime.suite import units
 from runtime.suite.campaign import SAMPLE
 from runtime.terminal.progress import Silent
 from runtime.verdict import sequential
@@ -182,7 +182,7 @@ def test_the_paired_gate_stops_early_too_and_claims_no_test(place, tmp_path):
 def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, monkeypatch):
     options = [*EARLY, "--fail-under", "30%"]
     assert edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "whole").exit_code == 0
-    calls, measure = itertools.count(), campaign.measure
+    calls, measure = itertools.count(), units.measure
 
     def interrupted(*arguments):
         if next(calls) == 6:
@@ -190,7 +190,7 @@ def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, 
         return measure(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(campaign, "measure", interrupted)
+        patch.setattr(units, "measure", interrupted)
         assert edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "run").exit_code == 130
     result = edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "run", "--resume")
     assert "resuming: 6 work units already done" in result.stderr
