@@ -105,17 +105,6 @@ class Replays:
         log.info(f"no CUDA graph of {len(inputs[0])} images, so that kernels are started one by one: {reason}")
 
 
-def fixed_size(rows: int) -> int:
-    """Return the size in which so many rows are asked for, at least one: 1, 4, 16, then 20, 24, 28, 32, 40, 48, ...
-
-    From 16 on at most a quarter is added. Few rows wait for the starts of kernels whatever they are.
-    """
-    if rows <= 16:
-        return next(size for size in (1, 4, 16) if rows <= size)
-    step = (1 << (rows - 1).bit_length()) // 8
-    return -(-rows // step) * step
-
-
 def padded_to(size: int, tensor: Tensor) -> Tensor:
     """Return [size, ...] of [B, ...]: the last row repeated, so that what is added is as finite as the rest."""
     missing = size - len(tensor)

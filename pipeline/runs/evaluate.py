@@ -10,15 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.memory import keep_freed_memory, running_out
-from pipeline.models.captured import Function, Recorder, Replays, Tensors, cuda_graphs, fixed_size, padded_to
+from pipeline.models.captured import Function, Recorder, Replays, Tensors, cuda_graphs, padded_to
 from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
+<<<<<<< HEAD
+=======
+from runtime.backends.batching import on_gpu
+from runtime.batches.fixed_sizes import fixed_size
+>>>>>>> gpu-fast
 from runtime.batches.halving import BatchHalving
 from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet
-from runtime.session import GraphFacts, LossSpec, Session, SessionCard
+from runtime.session import Batching, GraphFacts, LossSpec, Session, SessionCard
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject
@@ -74,6 +79,12 @@ class TorchSession(Session):
         """Return logits [B, K], values [B] and gradients [B, C, H, W]; raises as `logits` does."""
         logits, value, gradient = self._ask(self._gradient, x, *vars(loss).values())
         return logits, value, gradient
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return how many images it is best asked at once; it fills batches up by itself, to the same few sizes."""
+        if self.device.type != "cuda":
+            return Batching()
+        return Batching(on_gpu(torch.cuda.get_device_properties(self.device).total_memory, image).largest)
 
     def card(self) -> SessionCard:
         """Return what this session attacks."""

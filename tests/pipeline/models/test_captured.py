@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from pipeline.models.captured import Captured, Replays, alike, fixed_size, padded_to, uncaptured
+from pipeline.models.captured import Captured, Replays, alike, padded_to, uncaptured
 
 
 def squares(x):
@@ -66,15 +66,6 @@ def test_inputs_that_change_afterwards_change_no_buffer():
     kept = given.clone()
     given.zero_()
     assert same(captured(kept), squares(kept))
-
-
-def test_sizes_are_few_and_from_sixteen_on_at_most_a_quarter_is_added():
-    asked = {rows: fixed_size(rows) for rows in range(1, 1025)}
-    assert len(set(asked.values())) == 27
-    assert all(rows <= size for rows, size in asked.items())
-    assert all(size <= 1.25 * rows for rows, size in asked.items() if rows >= 16)
-    assert all(asked[size] == size for size in set(asked.values()))
-    assert {asked[batch] for batch in (64, 128, 256, 512, 1024)} == {64, 128, 256, 512, 1024}
 
 
 def test_padding_repeats_the_last_row_and_copies_nothing_where_none_is_missing():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models.captured import fixed_size, uncaptured
+from pipeline.models.captured import uncaptured
 from pipeline.models.layers import Folded
 from pipeline.runs.evaluate import TorchSession, holdout_accuracy, placement
 from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot
+from runtime.batches.fixed_sizes import fixed_size
 from runtime.errors import MissingEnvironment, OutOfMemory
 from runtime.images.image_set import ImageSet
 from runtime.suite.campaign import Campaign, Target, clean_pass
@@ -128,9 +129,9 @@ def test_what_was_captured_makes_room_where_memory_runs_out():
         made.append(len(made))
         return uncaptured
 
-    session = TorchSession(Roomy(20), sha256="", device=torch.device("cpu"), recorder=recorder)
-    session.logits(torch.rand(20, 1, 2, 2))
+    session = TorchSession(Roomy(24), sha256="", device=torch.device("cpu"), recorder=recorder)
+    session.logits(torch.rand(24, 1, 2, 2))
     with pytest.raises(OutOfMemory):
-        session.logits(torch.rand(21, 1, 2, 2))
+        session.logits(torch.rand(25, 1, 2, 2))
     assert made == [0, 1]
     assert session.logits(torch.rand(10, 1, 2, 2)).shape == (10, 2)
