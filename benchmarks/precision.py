@@ -31,8 +31,6 @@ from pipeline.data.sets import hold_out, load_dataset
 from pipeline.runs.directory import open_run
 from runtime.attacks import ATTACKS
 from runtime.backends.ort import OrtSession
-from runtime.backends.tensorrt.api import library_of
-from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT, ImageSet
@@ -40,6 +38,8 @@ from runtime.machine.card import machine_card, software
 from runtime.session import LossSpec, SessionCard
 from runtime.statistics import wilson
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.tensorrt.api import library_of
+from runtime.tensorrt.store import EngineKey, Profile
 from runtime.terminal.log import log
 from runtime.terminal.progress import Silent
 

@@ -11,6 +11,7 @@ from export.foreign.order import Label, Order, name_of
 from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
 from runtime.commands.engine_options import gradient_option
+from runtime.commands.option_groups import GroupedCommand
 from runtime.commands.preparers import Wanted, data_root_option, model_options
 from runtime.commands.record_options import NewDirectory, reader
 from runtime.commands.trust_options import key_option, version_option, written
@@ -36,7 +37,20 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return () if value is None else read_classes(value)
 
 
-@click.command()
+GROUPS = {
+    "Model": ("--mean", "--std", "--bgr", "--output", "--layout", "--classes"),
+    "Images": ("--data", "--data-root", "--size"),
+    "Precisions": (
+        "--precision", "--ships", "--calibration", "--calibration-method", "--calibration-images",
+        "--keep-fp16", "--gradient",
+    ),
+    "Bundle": ("--name", "--version", "--eps", "--key"),
+    "Output": ("--out", "--quiet", "--verbose", "--help"),
+}  # fmt: skip
+"""Options of `pack` in its --help."""
+
+
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--data", required=True, help="Evaluation images: an .npz with x and y, an image folder, or a set known by name."

@@ -11,7 +11,7 @@ from export.graph.graph import Emitter, Graph, Node
 from export.graph.passes import prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.rules import LED, OF_INTEGERS, OF_SHAPES, RULES, RULES_OF_MANY
-from export.standard import in_simple_operations
+from export.standard import in_simple_operations, is_written_out
 from runtime.errors import BadModel
 from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from export.graph.graph import Gradients
     from export.graph.passes import Prepared
 
-HINTS = {"com.microsoft.nchwc": "save it with graph_optimization_level ORT_ENABLE_EXTENDED, for any processor; "}
-"""What to do first about the operations of a domain."""
 _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
@@ -102,11 +100,10 @@ def _path(graph: Graph) -> list[Node]:
 def _check_has_rule(node: Node, wanted: set[str]) -> None:
     if node.op not in {**RULES, **RULES_OF_MANY} or node.proto.domain not in ("", "ai.onnx"):
         domain = node.proto.domain
+        use = "this use of " if is_written_out(node.proto) else ""
         raise BadModel(
-            f"{node}: edgeproof has no derivative of {node.op!r}" + (f" of the domain {domain}" if domain else ""),
-            hint=HINTS.get(domain, "")
-            + "--gradient none judges it by Square alone, which is weak evidence; or add a rule to "
-            "export/rules",
+            f"{node}: edgeproof has no derivative of {use}{node.op!r}" + (f" of the domain {domain}" if domain else ""),
+            hint="--gradient none judges it by Square alone, which is weak evidence; or add a rule to export/rules",
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.backends.tensorrt.store import Built
 from runtime.errors import GraphRefused
+from runtime.tensorrt.store import Built
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:
-    from runtime.backends.tensorrt.api import (
+    from runtime.tensorrt.api import (
         Builder,
         BuilderConfig,
         Library,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         ParserError,
         TimingCache,
     )
-    from runtime.backends.tensorrt.store import EngineKey
+    from runtime.tensorrt.store import EngineKey
 
 SMALLER = "RUNTIME_ACTIVATION_RESIZE_10_10"
 """Lets a batch that is smaller than the profile's largest work in less memory, from TensorRT 10.10 on."""

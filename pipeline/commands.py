@@ -28,6 +28,7 @@ from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
 from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
+from runtime.commands.option_groups import OF_A_VERDICT, GroupedCommand
 from runtime.commands.preparers import data_root_option
 from runtime.commands.record_options import NewDirectory, record_options
 from runtime.commands.trust_options import key_option, version_option, written
@@ -159,7 +160,7 @@ def _print_summary(summary: Summary, out: Path) -> None:
     click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {precision}: {out}")
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=OF_A_VERDICT)
 @run_argument
 @checkpoint_option
 @record_options(options=VerifyOptions, report=RunOptions)

@@ -46,7 +46,7 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What an artifact's graph says of itself, whatever it is called (`runtime.bundle.graph_facts`).
+    """What an artifact's graph says of itself, whatever it is called (`runtime.graph.facts`).
 
     Args:
         quantised: it rounds to integers, or computes in them.

@@ -80,6 +80,36 @@ class FlatFor(LinearSession):
         return z, value, xp.where(marked, xp.zeros_like(gradient), gradient)
 
 
+class OtherAlone(LinearSession):
+    """It answers an image by itself otherwise than the same image in a batch."""
+
+    def _logits(self, x):
+        return super()._logits(x) * (0.5 if x.shape[0] == 1 else 1)
+
+
+class OtherAloneBeside(OtherAlone):
+    """The same beside a number that is added to every logit, which changes no answer and no attack."""
+
+    def _logits(self, x):
+        return super()._logits(x) + 1000
+
+
+class OtherClassAlone(LinearSession):
+    """It answers an image by itself with another class, beside a class that no image is of, far below all others."""
+
+    def _logits(self, x):
+        z = super()._logits(x)
+        return np.concatenate([z[:, ::-1] if x.shape[0] == 1 else z, np.full((len(z), 1), -1e4, np.float32)], axis=1)
+
+
+class FlatAtTheEnds(LinearSession):
+    """Its gradient is 0 in each pixel that is black or white, as behind a ReLU of x and of 1 - x."""
+
+    def loss_gradient(self, x, loss):
+        z, value, gradient = super().loss_gradient(x, loss)
+        return z, value, gradient * (x > 0) * (x < 1)
+
+
 def planned(target, names):
     """Return what the attacks of these names run on a target."""
     return plan_suite(names, target.classes, target.session.card(), lends=target.lender is not None)

@@ -17,8 +17,8 @@ from export.adapt.softmax import CUTS, OF_ONE_NUMBER, TYING, before_softmax
 from export.adapt.unbatched import behind_batch, give_batch
 from export.graph.floating import REAL
 from export.graph.passes import to_bytes
-from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadData
+from runtime.graph.facts import graph_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import NodeProto, helper
 
+from runtime.errors import BadModel
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -138,8 +140,22 @@ def _resize(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _recurrent(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Leave out first states of zeros, which name a batch: they are what is taken where none is given."""
-    inputs = list(node.input)
+    """Leave out what names a batch and says what is taken without: lengths of the whole, first states of zeros.
+
+    Raises:
+        BadModel: its sequences are shorter, each by a number of its own.
+
+    """
+    inputs, sizes = list(node.input), graph.sizes(node.input[0])
+    lengths = graph.value(inputs[4]) if len(inputs) > 4 else None
+    if lengths is not None and sizes:
+        if graph.batch_axis(node.input[0]) == 0 or not np.all(lengths == sizes[0]):
+            name = node.name or node.output[0]
+            raise BadModel(
+                f"node {name!r} ({node.op_type}) reads sequences of {sizes[0]} up to the lengths {lengths.tolist()}",
+                hint="export it without lengths: every image has the same number of rows",
+            )
+        inputs[4] = ""
     for position in (5, 6):
         given = graph.value(inputs[position]) if len(inputs) > position else None
         if given is not None and not given.any():

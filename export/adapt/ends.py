@@ -46,7 +46,7 @@ class Tied:
 def attach_input(model: ModelProto, own: str, image: tuple[int, int, int], steps: Sequence[Step]) -> None:
     """Replace a model's input `own`, in place, by `input` [batch, C, H, W] float32, which goes through `steps`.
 
-    Every other value called like an end of the graph is renamed.
+    Every other value or node called like an end of the graph is renamed: `export.graph.ties` knows its own by name.
     """
     graph = model.graph
     nodes = _chain(graph, INPUT, steps, FRONT)
@@ -54,6 +54,7 @@ def attach_input(model: ModelProto, own: str, image: tuple[int, int, int], steps
     for node in graph.node:
         node.input[:] = [entry if name == own else inner(name) for name in node.input]
         node.output[:] = [inner(name) for name in node.output]
+        node.name = inner(node.name)
     for tensor in graph.initializer:
         if not tensor.name.startswith(FRONT):
             tensor.name = inner(tensor.name)

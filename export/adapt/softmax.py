@@ -25,6 +25,10 @@ ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 ROUNDED = ("Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
 """Operations whose answers, rounded to integers, tie where their operands do not."""
 
+JOINING = ("Concat", "QLinearConcat", "Neg", "Unsqueeze")
+SHIFTING = ("Add", "Sub")
+"""What makes [1 - p, p] of p: these two with a constant."""
+
 
 def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, str | None]:
     """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
@@ -42,7 +46,7 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
 
     """
     makers = {name: node for node in graph.nodes for name in node.output}
-    _refuse_rounded(makers, output)
+    _refuse_rounded(graph, makers, output)
     name, maker = _behind_moving(makers, output)
     if classes == 1:
         if maker is not None and maker.op_type == "Sigmoid" and not maker.domain:
@@ -63,16 +67,37 @@ def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, s
     return output, None
 
 
-def _refuse_rounded(makers: Any, output: str) -> None:
+def _refuse_rounded(graph: FreedGraph, makers: Any, output: str) -> None:
     """Raise `BadModel` where a softmax or sigmoid at the end is quantised: its steps decide, and hide the gradient."""
-    name, maker = _behind_moving(makers, output, (*MOVING, *ROUNDING))
-    rounded = name != _behind_moving(makers, output)[0] or (maker is not None and maker.op_type.startswith("QLinear"))
-    if maker is not None and maker.op_type in ROUNDED and rounded:
-        kind = maker.op_type.removeprefix("QLinear")
+    kind = _rounded_end(graph, makers, output)
+    if kind is not None:
         raise BadModel(
             f"the model ends in a quantised {kind}: its steps decide between classes, and hide the gradient",
             hint=f"quantise the model without its {kind}, so that it ends at its logits",
         )
+
+
+def _rounded_end(graph: FreedGraph, makers: Any, name: str, *, rounded: bool = False) -> str | None:
+    """Return the softmax or sigmoid of which a value is made by rounding; also where it is joined, as [1 - p, p]."""
+    maker = makers.get(name)
+    if maker is None:
+        return None
+    rounded = rounded or maker.op_type in ROUNDING or maker.op_type.startswith("QLinear")
+    if maker.op_type in ROUNDED:
+        return maker.op_type.removeprefix("QLinear") if rounded else None
+    if maker.op_type in (*MOVING, *ROUNDING):
+        operands = maker.input[:1] if _keeps_numbers(maker) else []
+    elif maker.op_type in SHIFTING:
+        operands = maker.input if any(_is_stored(graph, makers, operand) for operand in maker.input) else []
+    else:
+        operands = maker.input if maker.op_type in JOINING else []
+    found = (_rounded_end(graph, makers, operand, rounded=rounded) for operand in operands)
+    return next(filter(None, found), None)
+
+
+def _is_stored(graph: FreedGraph, makers: Any, name: str) -> bool:
+    """Whether a value is a constant, or one that is stored as integers."""
+    return graph.value(_behind_moving(makers, name, ROUNDING)[0]) is not None
 
 
 def _refuse_other_ties(graph: FreedGraph, name: str) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.bundle.model_card import model_card
 from export.graph.passes import input_shape, opset_of, to_bytes
 from export.precision.table import shipping
-from runtime.bundle.graph_facts import staircases
 from runtime.bundle.manifest import (
     EVALUATION,
     MANIFEST,
@@ -29,9 +26,12 @@ from runtime.bundle.manifest import (
     Provenance,
     Reference,
 )
+from runtime.bundle.model_card import MODEL_CARD, model_card
 from runtime.bundle.signing import sign
 from runtime.files import new_directory, sha256, write_atomic
+from runtime.graph.facts import staircases
 from runtime.spec import DataRecord, Gate, ThreatModel
+from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +45,8 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.images.preprocessing import Preprocessing
 
-MODEL_CARD = "MODEL_CARD.md"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every member of an .npz, the earliest that zip knows: same arrays, same bytes."""
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class Claims:
     provenance: Provenance | None = None
     packed: Packed | None = None
     ships: str | None = None
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=timestamp)
 
 
 @dataclass(frozen=True)

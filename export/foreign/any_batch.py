@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.graph.passes import to_bytes
+from export.graph.passes import refuse_infinite, to_bytes
 from export.precision.table import PRECISIONS
-from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel
+from runtime.graph.facts import graph_facts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ MIXES = "its graph mixes the images of a batch, or fixes their number: export it
 
 
 def check_any_batch(name: str, graph: Prepared, images: ImageSet) -> tuple[str, ...]:
-    """Raise `BadModel` where what a graph answers to an image depends on the other images of the batch.
+    """Raise `BadModel` where what a graph answers to an image depends on the other images of the batch, or is infinite.
 
     The other images: in one and the same batch the kernels compute one and the same for an image, whatever lies beside
     it. So its logits stay to the bit when the others become black or white, or the graph mixes them, however little.
@@ -43,6 +43,7 @@ def check_any_batch(name: str, graph: Prepared, images: ImageSet) -> tuple[str, 
     """
     x = _all_different(images)
     alone = np.concatenate([graph.logits(x[row : row + 1]) for row in range(len(x))])
+    refuse_infinite(alone, "logits")
     most = _most(name, graph) * max(float(np.abs(alone).max()), float(np.finfo(np.float32).tiny))
     same = True
     for batch in BATCHES:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from export.adapt.interface import dims_of, image_input
 from runtime.errors import BadData
-from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates
+from runtime.images.classes import numbers, refuse_another_count, refuse_duplicates, refuse_two_orders
 from runtime.images.find import find_images
 from runtime.images.image_set import PLAIN_CHANNELS
 
@@ -58,12 +58,14 @@ def class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[
     """Return the names given, those that the images have, or numbers.
 
     Raises:
-        BadData: there are not as many as logits, or two are the same.
+        BadData: there are not as many as logits, or two are the same; or see `refuse_two_orders`.
 
     """
     refuse_duplicates(given, "--classes")
     names = given or images.classes or numbers(logits)
     refuse_another_count("--classes" if given else images.name, names, logits)
+    if not given:
+        refuse_two_orders(images.name, names)
     return names
 
 

@@ -10,9 +10,9 @@ from export.adapt.interface import BYTES, TAKEN
 from export.adapt.softmax import CUTS, ONE_LOGIT, ties
 from export.graph.passes import refuse_nan, to_bytes
 from runtime.backends.providers import open_plain
-from runtime.bundle.graph_facts import graph_facts
 from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
+from runtime.graph.facts import graph_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

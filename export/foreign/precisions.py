@@ -10,8 +10,8 @@ from export.graph.passes import prepare, to_bytes
 from export.graph.ties import without_ties
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
-from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel
+from runtime.graph.facts import graph_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

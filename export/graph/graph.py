@@ -219,11 +219,11 @@ class Emitter:
         So no constant is infinite: infinity times the 0 of a mask is no number.
         """
         largest = np.finfo(self.dtype).max
-        return self._constant(np.clip(np.asarray(value, np.float64), -largest, largest).astype(self.dtype))
+        return self.constant(np.clip(np.asarray(value, np.float64), -largest, largest).astype(self.dtype))
 
     def integers(self, value: Any) -> str:
         """Return an int64 constant: shapes, axes, indices."""
-        return self._constant(np.asarray(value, np.int64))
+        return self.constant(np.asarray(value, np.int64))
 
     def cast(self, value: str) -> str:
         """Turn a boolean or integer value into the present floating-point type."""
@@ -280,9 +280,10 @@ class Emitter:
             node.input[:] = [name if item == value else item for item in node.input]
             node.output[:] = [name if item == value else item for item in node.output]
 
-    def _constant(self, array: Array) -> str:
+    def constant(self, array: Array) -> str:
+        """Return a constant of its own type."""
         array = np.ascontiguousarray(array).reshape(np.shape(array))
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
             name = f"{self._prefix}/constant_{len(self._constants)}"
             self._constants[key] = name

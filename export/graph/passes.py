@@ -31,6 +31,8 @@ DETERMINISTIC = "look for dropout left on or random numbers in the graph: no ver
 
 NOT_A_NUMBER = "look for a NaN among its weights, an overflow, a division by zero or the root of a negative number"
 
+INFINITE = "look for an overflow, a division by zero, or a logarithm of 0, as of a softmax: LogSoftmax has none"
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -238,7 +240,9 @@ def _same_logits(before: ModelProto, after: ModelProto) -> Logits:
     if not np.array_equal(expected, again):
         raise BadModel("the graph answers the same image differently each time", hint=DETERMINISTIC)
     logits = _opened(after)
-    if np.abs(logits(images) - expected).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
+    answer = logits(images)
+    apart = np.subtract(answer, expected, out=np.zeros_like(expected), where=answer != expected)  # inf - inf is none
+    if np.abs(apart).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
         raise BadModel("cleaning up the graph changed its logits", hint="this is a defect of edgeproof: report it")
     return logits
 
@@ -247,6 +251,12 @@ def refuse_nan(answers: NDArray[Any], what: str) -> None:
     """Raise `BadModel` where a graph answers what is no number."""
     if np.isnan(answers).any():
         raise BadModel(f"the {what} of the graph are NaN", hint=NOT_A_NUMBER)
+
+
+def refuse_infinite(answers: NDArray[Any], what: str) -> None:
+    """Raise `BadModel` where a graph answers an infinite number: no attack can be led by it."""
+    if np.isinf(answers).any():
+        raise BadModel(f"the {what} of the graph are infinite", hint=INFINITE)
 
 
 def _opened(model: ModelProto) -> Logits:

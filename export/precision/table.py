@@ -26,7 +26,6 @@ class NumberFormat:
     """One precision.
 
     Args:
-        says: how it computes, in a few words.
         make: the model in it, of the model in fp32 and, where `calibrated`, of calibration images; and what set its
             ranges.
         limits: of its distance from the original.
@@ -34,7 +33,6 @@ class NumberFormat:
 
     """
 
-    says: str
     make: Callable[[Candidate, Calibration | None], tuple[Candidate, Calibrated | None]]
     limits: Limits
     calibrated: bool = False
@@ -65,14 +63,9 @@ def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
 
 
 PRECISIONS: dict[str, NumberFormat] = {
-    "fp32": NumberFormat("float32", _fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
-    "fp16": NumberFormat(
-        "float16 from the first weights on",
-        _fp16,
-        Limits(logit=1e-2, agreement=0.99, gradient=0.2),
-    ),
+    "fp32": NumberFormat(_fp32, Limits(logit=1e-3, agreement=0.995, gradient=1e-3)),
+    "fp16": NumberFormat(_fp16, Limits(logit=1e-2, agreement=0.99, gradient=0.2)),
     "int8": NumberFormat(
-        "int8 into convolutions and matrix products, float32 between, gradients straight through in float32",
         _int8,
         Limits(logit=0.3, agreement=0.9, gradient=1.0),
         calibrated=True,

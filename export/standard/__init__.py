@@ -15,6 +15,7 @@ from export.graph.graph import Emitter
 from export.graph.inference import infer_node
 from export.graph.passes import opset_of
 from export.standard import composed, dynamic, fused, integers, recurrent
+from export.standard.blocked import NCHWC, OF_BLOCKS
 from export.standard.bodies import body, has_body
 from export.standard.integers import MICROSOFT
 from export.standard.part import Part
@@ -70,6 +71,7 @@ OF_MICROSOFT: Mapping[str, Writing] = {
 WRITTEN: dict[tuple[str, str], Writing] = {
     **{("", op): writing for op, writing in OF_ONNX.items()},
     **{(MICROSOFT, op): writing for op, writing in OF_MICROSOFT.items()},
+    **{(NCHWC, op): writing for op, writing in OF_BLOCKS.items()},
 }
 """How an operation is written out, by its domain and its name."""
 
@@ -80,6 +82,11 @@ OF_NEWER_OPSETS: Mapping[str, Writing] = {
     "QuantizeLinear": integers.kept("QuantizeLinear"),
 }
 """What an older operator set has not, or not so."""
+
+
+def is_written_out(node: NodeProto) -> bool:
+    """Whether some uses of a node's operation are written out."""
+    return _key(node) in WRITTEN
 
 
 def in_simple_operations(model: ModelProto, known: Collection[str]) -> ModelProto:

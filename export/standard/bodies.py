@@ -22,7 +22,7 @@ def has_body(node: NodeProto, opset: int) -> bool:
 
 
 def body(emit: Emitter, part: Part) -> list[str] | None:
-    """Emit an operation's definition."""
+    """Emit an operation's definition; one by a loop, as Range's, is no simpler."""
     schema = _schema(part.proto, part.opset)
     types = [part.type(position) for position in range(len(part.inputs))]
     if schema is None or any(name and kind is None for name, kind in zip(part.inputs, types, strict=True)):
@@ -39,6 +39,8 @@ def body(emit: Emitter, part: Part) -> list[str] | None:
     try:
         inlined = inliner.inline_selected_functions(model, [("", node.op_type)], inline_schema_functions=True)
     except RuntimeError:  # of an assertion inside
+        return None
+    if any(inner.op_type == "Loop" for inner in inlined.graph.node):
         return None
     kept = set(kinds)
     for inner in inlined.graph.node:

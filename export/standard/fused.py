@@ -17,9 +17,10 @@ SIMPLE = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish")
 """Activations without parameters."""
 
 
-def convolution(emit: Emitter, part: Part) -> str | None:
-    """FusedConv: Conv, the sum with another value, an activation."""
-    y = emit("Conv", *_trimmed(part.inputs[:3]), **part.attributes(*CONVOLUTION))
+def convolution(emit: Emitter, part: Part, weight: str = "") -> str | None:
+    """FusedConv: Conv, by `weight` where that is given, the sum with another value, an activation."""
+    operands = (part.input(0), weight or part.input(1), part.input(2))
+    y = emit("Conv", *_trimmed(operands), **part.attributes(*CONVOLUTION))
     if part.input(3):
         y = emit("Add", y, part.input(3))
     return _activated(emit, y, part.attribute("activation", b""), part.attribute("activation_params", []))

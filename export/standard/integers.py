@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from export.graph.constants import DEQUANTIZE, QUANTIZE
+from export.standard import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,12 +70,18 @@ def quantize(emit: Emitter, part: Part) -> str | None:
 
 
 def kept(op: str) -> Writing:
-    """Q or DQ of 4 or 16 bits, which ONNX has from opset 21 on, as ONNX Runtime's own of the same name."""
+    """Q or DQ of 4 or 16 bits, which ONNX has from opset 21 on, as ONNX Runtime's own of the same name.
+
+    Weights in blocks are dequantised by rows (`export.standard.blocks`), of 8 bits too.
+    """
 
     def writing(emit: Emitter, part: Part) -> str | None:
         zero = part.kind(2) if part.input(2) else None
         kind = zero or part.attribute("output_dtype", 0) or (part.kind(0) if op == DEQUANTIZE else None)
-        if kind not in (*LIMITS, *FOUR_BITS) or part.attribute("block_size", 0):
+        own = kind in (*LIMITS, *FOUR_BITS)
+        if part.attribute("block_size", 0):
+            return blocks.dequantize(emit, part, MICROSOFT if own else "") if op == DEQUANTIZE else None
+        if not own:
             return None
         return emit(op, *_given(part, 0, 1, 2), domain=MICROSOFT, **part.attributes("axis"))
 

@@ -41,13 +41,14 @@ class Cell(NamedTuple):
 
 
 def lstm(emit: Emitter, part: Part) -> list[str] | None:
-    """LSTM without peepholes, clipping or lengths of its own: gates i, o, f, c."""
+    """LSTM without peepholes or lengths of its own: gates i, o, f, c."""
     if part.input(7) or part.attribute("input_forget", 0):
         return None
+    clipped = _clip(emit, part)
 
     def step(cell: Cell, x: str, state: list[str]) -> list[str]:
         h, c = state
-        gates = emit("Add", _affine(emit, x, cell.w, cell.wb), _affine(emit, h, cell.r, cell.rb))
+        gates = clipped(emit("Add", _affine(emit, x, cell.w, cell.wb), _affine(emit, h, cell.r, cell.rb)))
         i, o, f, new = emit.many("Split", [gates, emit.integers([len(cell.r)] * 4)], 4, axis=-1)
         i, o, f = (emit("Sigmoid", gate) for gate in (i, o, f))
         c = emit("Add", emit("Mul", f, c), emit("Mul", i, emit("Tanh", new)))
@@ -57,30 +58,32 @@ def lstm(emit: Emitter, part: Part) -> list[str] | None:
 
 
 def gru(emit: Emitter, part: Part) -> list[str] | None:
-    """GRU without clipping or lengths of its own: gates z, r, h."""
-    before = part.attribute("linear_before_reset", 0)
+    """GRU without lengths of its own: gates z, r, h."""
+    before, clipped = part.attribute("linear_before_reset", 0), _clip(emit, part)
 
     def step(cell: Cell, x: str, state: list[str]) -> list[str]:
         (h,), first = state, slice(2 * len(cell.r))
         last = slice(2 * len(cell.r), None)
         given = _affine(emit, x, cell.w[:, first], cell.wb[first])
-        both = emit("Sigmoid", emit("Add", given, _affine(emit, h, cell.r[:, first], cell.rb[first])))
+        both = emit("Sigmoid", clipped(emit("Add", given, _affine(emit, h, cell.r[:, first], cell.rb[first]))))
         z, r = emit.many("Split", [both, emit.integers([len(cell.r)] * 2)], 2, axis=-1)
         if before:
             recalled = emit("Mul", r, _affine(emit, h, cell.r[:, last], cell.rb[last]))
         else:
             recalled = _affine(emit, emit("Mul", r, h), cell.r[:, last], cell.rb[last])
-        new = emit("Tanh", emit("Add", _affine(emit, x, cell.w[:, last], cell.wb[last]), recalled))
+        new = emit("Tanh", clipped(emit("Add", _affine(emit, x, cell.w[:, last], cell.wb[last]), recalled)))
         return [emit("Add", new, emit("Mul", z, emit("Sub", h, new)))]
 
     return _unrolled(emit, part, step, gates=3, states=(5,), activations=GRU)
 
 
 def rnn(emit: Emitter, part: Part) -> list[str] | None:
-    """RNN without clipping or lengths of its own."""
+    """RNN without lengths of its own."""
+    clipped = _clip(emit, part)
 
     def step(cell: Cell, x: str, state: list[str]) -> list[str]:
-        return [emit("Tanh", emit("Add", _affine(emit, x, cell.w, cell.wb), _affine(emit, state[0], cell.r, cell.rb)))]
+        total = emit("Add", _affine(emit, x, cell.w, cell.wb), _affine(emit, state[0], cell.r, cell.rb))
+        return [emit("Tanh", clipped(total))]
 
     return _unrolled(emit, part, step, gates=1, states=(5,), activations=RNN)
 
@@ -97,7 +100,7 @@ def _unrolled(
     """Emit the steps of every direction; None where the cell is another one, or its length is not known."""
     sizes, cells = part.sizes(0), _cells(part, gates)
     own = tuple(part.attribute("activations", [])) or activations * len(cells)
-    another = part.input(4) or own != activations * len(cells) or any(part.attribute(n, 0) for n in ("layout", "clip"))
+    another = part.input(4) or own != activations * len(cells) or part.attribute("layout", 0)
     if not cells or sizes is None or sizes[0] is None or sizes[0] > LONGEST or another:
         return None
     apart = emit.many("Split", [part.input(0), emit.integers([1] * sizes[0])], sizes[0], axis=0)
@@ -113,6 +116,12 @@ def _unrolled(
         answers.append(_joined(emit, rows[::-1] if back else rows, 0))
         ends.append([emit("Unsqueeze", value, emit.integers([0])) for value in state])
     return [_joined(emit, answers, 1), *(_joined(emit, list(values), 0) for values in zip(*ends, strict=True))]
+
+
+def _clip(emit: Emitter, part: Part) -> Callable[[str], str]:
+    """Return what bounds the operands of a cell's activations, as its attribute `clip` says."""
+    bound = part.attribute("clip", 0.0)
+    return (lambda value: emit("Clip", value, emit.real(-bound), emit.real(bound))) if bound else lambda value: value
 
 
 def _cells(part: Part, gates: int) -> list[Cell]:

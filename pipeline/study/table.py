@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from math import isclose
 
@@ -14,6 +12,7 @@ from pipeline.study.published import Published, published
 from pipeline.study.results import CellResult, Group, columns, gather
 from pipeline.training.precision import in_words
 from runtime import markdown
+from runtime.csv_table import csv_table
 from runtime.words import radius
 
 ABSENT = "–"
@@ -188,20 +187,15 @@ def _circumstances(results: list[CellResult]) -> str:
 def to_csv(study: Study, results: list[CellResult]) -> str:
     """Return one line a row and column: mean and spread as fractions, seeds, images, the published value in percent."""
     beside = published()[study.published] if study.published else None
-    out = io.StringIO()
-    lines = csv.writer(out, lineterminator="\n")
-    lines.writerow(
-        ("student", "method", "search_eps", "column", "mean", "spread", "seeds", "images", "published_percent")
-    )
+    heading = ("student", "method", "search_eps", "column", "mean", "spread", "seeds", "images", "published_percent")
+    lines = []
     for group in gather(results):
         figures = beside.figures(group.student, group.method) if beside else {}
         for column, estimate in group.estimates.items():
             spread = "" if estimate.spread is None else f"{estimate.spread:.6f}"
             label = (group.student, group.method, f"{group.radius:.6f}", column)
-            lines.writerow(
-                (*label, f"{estimate.mean:.6f}", spread, estimate.n, estimate.images, figures.get(column, ""))
-            )
-    return out.getvalue()
+            lines.append((*label, f"{estimate.mean:.6f}", spread, estimate.n, estimate.images, figures.get(column, "")))
+    return csv_table(heading, lines)
 
 
 def to_markdown(table: Table, pictures: tuple[str, ...]) -> str:

@@ -19,6 +19,11 @@ Record = TypeVar("Record")
 
 FLAT = 1e-31
 """Slopes under this have lost digits to the end of float32's range, at 1e-38; those beside them are zero."""
+INSIDE = 2.0**-20
+"""Nearer to black and white no gradient is asked, for at an end of the box only the slope into it counts.
+
+Of a ReLU, an absolute value or a root at 0 a gradient is 0 by convention, and a pixel that came there would stay.
+"""
 GRADIENTS_IN = "float32"
 """What gradient graphs compute in, whatever the artifact does."""
 
@@ -89,7 +94,7 @@ class Oracle:
         return z
 
     def loss_gradient(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
-        """Return the gradient graph's logits [B, K] (numpy), the loss [B] and its gradient [B, C, H, W].
+        """Return the gradient graph's logits [B, K] (numpy), loss [B] and gradient [B, C, H, W], INSIDE the box.
 
         Where cross-entropy is flat in float32, as on large logits, the margin takes its place: see `_steepened`.
 
@@ -104,6 +109,7 @@ class Oracle:
     def _ask(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         self.gradients += len(points)
         xp = array_namespace(x)
+        x = xp.clip(x, INSIDE, 1 - INSIDE)
         parts = [self.session.loss_gradient(x[rows, ...], loss.rows(rows)) for rows in self._batches(points)]
         z, value, gradient = (part[0] if len(parts) == 1 else xp.concat(part) for part in zip(*parts, strict=True))
         z = to_numpy(z)
@@ -172,8 +178,8 @@ class Found:
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
         """Prove which of x are broken, keep the worst, and return which images still stand: bool [B], numpy.
 
-        To try hinted rows only misses nothing where the gradient graph computes as the artifact does; where it does not
-        (`Oracle.hints_hold`), all rows are tried.
+        To try hinted rows only misses what turns within INSIDE of an end of the box, no more, where the gradient graph
+        computes as the artifact does; where it does not (`Oracle.hints_hold`), all rows are tried.
 
         Args:
             oracle: asked for the proof.

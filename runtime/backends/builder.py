@@ -10,8 +10,8 @@ from runtime.errors import MissingEnvironment, install, missing_extra
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.backends.tensorrt.api import Library
-    from runtime.backends.tensorrt.store import Built, EngineKey
+    from runtime.tensorrt.api import Library
+    from runtime.tensorrt.store import Built, EngineKey
 
 PREPARERS_GROUP = "edgeproof.preparers"
 """The suffix of a file, to a function of (path, bundle to be made, Wanted, ThreatModel); and BUILDER."""

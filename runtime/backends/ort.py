@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.backends.providers import FATAL, PROVIDERS, check_tf32, find, left_out, load_onnxruntime, options_of
-from runtime.bundle.graph_facts import differentiates_itself, graph_facts
 from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory, first_line
 from runtime.files import sha256
+from runtime.graph.facts import differentiates_itself, graph_facts
 from runtime.machine.card import cores
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Session, SessionCard
 from runtime.terminal.log import log

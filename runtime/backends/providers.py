@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends.tensorrt.store import WORKSPACE, engines_directory, private_directory
-from runtime.backends.tf32 import settle_tf32
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import sha256
 from runtime.machine import driver
+from runtime.machine.tf32 import settle_tf32
+from runtime.tensorrt.store import WORKSPACE, engines_directory, private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

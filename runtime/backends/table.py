@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
-from runtime.backends.tensorrt.session import EngineFactory, TrtSession, open_accelerator
-from runtime.backends.tensorrt.store import EngineStore, engines_directory, profile_for
 from runtime.errors import BadBundle, UsageFault
+from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
+from runtime.tensorrt.store import EngineStore, engines_directory, profile_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import Bundle, open_bundle
-from runtime.bundle.rollback import accept, check_authenticated, check_not_older, read_state, state_lock
+from runtime.bundle.rollback import accept, check_acceptable, state_lock
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import new_directory, sha256, sync_directory, write_atomic
 from runtime.locks import wait_for_lock
@@ -52,11 +52,7 @@ def install(
         before = _linked(to / CURRENT)
         if before is not None and before.rsplit("-", 2)[0] != name:
             raise BadInput(f"{to} is the place of another model, {before}", hint="give every model a --to of its own")
-        accepted = read_state(state)
-        if not allow_unsigned:
-            check_authenticated(accepted, bundle, to)
-        if not allow_rollback:
-            check_not_older(accepted, bundle)
+        check_acceptable(state, bundle, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
         target = to / VERSIONS / f"{name}-{bundle.manifest.version}-{sha256(bundle.read(MANIFEST))[:12]}"
         _write(bundle, target)
         accept(state, bundle, allow_rollback=allow_rollback)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from runtime.bundle.graph_facts import graph_facts
-from runtime.bundle.graph_scan import refuse_outside_data
 from runtime.bundle.manifest import EVALUATION, MANIFEST, OTHER_MAKE, SIGNATURE, FileEntry, Manifest
 from runtime.bundle.signing import SIGN_AGAIN, Trust, authenticate
 from runtime.errors import BadBundle, BadSignature
 from runtime.files import open_plain
+from runtime.graph.facts import graph_facts
+from runtime.graph.scan import refuse_outside_data
 from runtime.images.unlinked_file import LARGE, Copy, copied
 from runtime.spec import first_fault
 

@@ -63,6 +63,24 @@ def read_state(directory: Path) -> State:
         ) from None
 
 
+def check_acceptable(
+    directory: Path, bundle: Bundle, *, allow_rollback: bool = False, allow_unsigned: bool = False
+) -> None:
+    """Refuse a bundle that may not follow the one accepted last of its name.
+
+    Raises:
+        BadSignature: see `check_authenticated`; not with `allow_unsigned`.
+        Rollback: see `check_not_older`; not with `allow_rollback`.
+        BadInput: see `read_state`.
+
+    """
+    state = read_state(directory)
+    if not allow_unsigned:
+        check_authenticated(state, bundle)
+    if not allow_rollback:
+        check_not_older(state, bundle)
+
+
 def check_not_older(state: State, bundle: Bundle) -> None:
     """Refuse a bundle that would take the device back.
 
@@ -87,8 +105,8 @@ def check_not_older(state: State, bundle: Bundle) -> None:
         )
 
 
-def check_authenticated(state: State, bundle: Bundle, to: Path) -> None:
-    """Refuse a bundle whose signature was not checked in the place `to` of a model whose signature was.
+def check_authenticated(state: State, bundle: Bundle) -> None:
+    """Refuse a bundle whose signature was not checked in the place of one whose signature was.
 
     Raises:
         BadSignature: the bundle accepted last of the name was authenticated, and this one was not.
@@ -97,7 +115,7 @@ def check_authenticated(state: State, bundle: Bundle, to: Path) -> None:
     last = state.accepted.get(bundle.manifest.name)
     if last is not None and last.authenticated and not bundle.signed_by:
         raise BadSignature(
-            f"{to} holds a signed model, and {bundle.path} was not authenticated",
+            f"a signed {bundle.manifest.name} was accepted here, and {bundle.path} was not authenticated",
             hint="--trust PUBLIC.pem checks its signature; --allow-unsigned takes it all the same",
         )
 

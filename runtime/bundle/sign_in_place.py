@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from runtime.bundle.manifest import SIGNATURE, Manifest
+from runtime.bundle.model_card import MODEL_CARD, model_card
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import Trust, fingerprint, named_key, sign
-from runtime.errors import BadSignature
+from runtime.errors import BadBundle, BadSignature
 from runtime.files import write_atomic
 from runtime.terminal.log import log
 
@@ -34,6 +36,7 @@ def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None 
 
     Raises:
         BadSignature: it is signed with another key, which `trust` does not name, or a signature does not hold.
+        BadBundle: its card is not what its manifest says in words.
         BadBundle, BadModel: it is damaged, or none; see `open_bundle`.
 
     """
@@ -43,9 +46,25 @@ def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None 
     if _signed_already(bundle, key, trust):
         log.info(f"{path} is signed with this key already")
     else:
+        _check_card(bundle)
         digests = {name: copy.sha256 for name, copy in bundle.contents.items() if name != SIGNATURE}
         write_atomic(path / SIGNATURE, sign(bundle.manifest.name, digests, key))
     return bundle.manifest
+
+
+def _check_card(bundle: Bundle) -> None:
+    """Raise `BadBundle` where the card that stands is not what the manifest says in words."""
+    if MODEL_CARD not in bundle.contents:
+        return
+    card, own = bundle.read(MODEL_CARD), model_card(bundle.manifest).encode()
+    if card == own:
+        return
+    lines = zip_longest(card.split(b"\n"), own.split(b"\n"))
+    line = next(number for number, (stands, ours) in enumerate(lines, 1) if stands != ours)
+    raise BadBundle(
+        f"{bundle.path / MODEL_CARD} is not what this manifest says in words, from line {line} on",
+        hint="it was edited, or written by another version; `export --key` or `pack --key` writes and signs it anew",
+    )
 
 
 def _signed_already(bundle: Bundle, key: EllipticCurvePrivateKey, trust: Trust | None) -> bool:

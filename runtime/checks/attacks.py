@@ -7,7 +7,7 @@ import numpy as np
 from runtime.checks.facts import Facts, Seen, not_run, seen
 from runtime.records.request import labelled
 from runtime.statistics import Pairs, mcnemar, wilson
-from runtime.words import percent, radius
+from runtime.words import percent, points, radius
 
 SIGNIFICANT = 0.01
 """Of McNemar's test between FGSM and PGD."""
@@ -51,7 +51,7 @@ def pgd_over_autoattack(facts: Facts) -> Seen:
         return not_run("pgd and aa")
     by_pgd, by_standard = (int(np.any([fell[name] for name in names], axis=0).sum()) for names in (pgd, standard))
     above = (by_standard - by_pgd) / facts.n
-    return seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {100 * above:.1f} points above that under aa")
+    return seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {points(above)} above that under aa")
 
 
 def black_box(facts: Facts) -> Seen:

@@ -54,17 +54,18 @@ class Facts(NamedTuple):
 class Seen(NamedTuple):
     """How a check went, and what it saw; a message is one sentence without its full stop.
 
-    `blocking`: in place of what the check's table says.
+    `blocking` and `hint`: in place of what the check's table says.
     """
 
     state: Literal["quiet", "found", "not run"]
     message: str
     blocking: bool | None = None
+    hint: str | None = None
 
 
-def seen(found: bool, message: str, *, blocking: bool | None = None) -> Seen:
+def seen(found: bool, message: str, *, blocking: bool | None = None, hint: str | None = None) -> Seen:
     """Return what a check that ran saw."""
-    return Seen("found" if found else "quiet", message, blocking)
+    return Seen("found" if found else "quiet", message, blocking, hint)
 
 
 def not_run(needs: str) -> Seen:

@@ -21,6 +21,11 @@ COARSEST, COARSEST_OF_A_SURROGATE = 0.5, 0.9
 """A gate does not pass where a lie on this share of the images could have gone unseen; a surrogate's lies on all."""
 LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
 """Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
+OF_BYTES = (
+    "no parent is missing: a gradient that goes straight through that rounding is the one of the model without it; "
+    "--attacks aa finds more"
+)
+"""What is said of a float model of bytes without other staircases than those that `pack` puts before it."""
 
 
 def zero_gradient(facts: Facts) -> Seen:
@@ -144,5 +149,10 @@ def parentless(facts: Facts) -> Seen:
         return not_run("an attack within eps")
     alone = "parent" not in facts.gradient_from
     led = "its own straight-through gradient and by Square" if "own" in facts.gradient_from else "Square"
-    message = f"no fp32 parent lent its gradient: {facts.called} was attacked by {led} alone"
-    return seen(alone, message if alone else "the gradient of its fp32 parent led attacks too")
+    if not alone:
+        return seen(False, "the gradient of its fp32 parent led attacks too")
+    attacked = f"{facts.called} was attacked by {led} alone"
+    kind = facts.artifact.facts
+    if kind.takes_bytes and not kind.quantised and set(kind.staircases) <= {"Cast", "Round"}:
+        return seen(True, f"each pixel is rounded to the byte that the model takes: {attacked}", hint=OF_BYTES)
+    return seen(True, f"no fp32 parent lent its gradient: {attacked}")

@@ -38,9 +38,9 @@ class Check:
 
     def run(self, facts: Facts) -> CheckResult:
         """Return how it went."""
-        state, message, blocking = self.look(facts)
+        state, message, blocking, hint = self.look(facts)
         blocking = self.blocking if blocking is None else blocking
-        return CheckResult(check=self.name, blocking=blocking, state=state, message=message, hint=self.hint)
+        return CheckResult(check=self.name, blocking=blocking, state=state, message=message, hint=hint or self.hint)
 
 
 def check(
@@ -59,8 +59,8 @@ def check(
 CHECKS = (
     Check(
         "randomised", True, randomised,
-        "make the graph deterministic (no dropout, no random resizing) and export it again: "
-        "an attack on one draw says nothing of the next",
+        "make the graph deterministic (no dropout, no random resizing, nothing by the size of the batch) and export it "
+        "again: an attack on one draw says nothing of the next",
     ),
     Check(
         "softmax", True, softmax,

@@ -16,6 +16,7 @@ from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import (
     allow_rollback_option,
+    allow_unsigned_option,
     needed_key_option,
     state_option,
     trust_before_option,
@@ -54,9 +55,9 @@ def new(out: Path) -> None:
 def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
     """Sign an existing bundle in place.
 
-    Prints what the bundle claims, which the signature then stands for. Only a whole bundle is signed, and only its
-    signature.json is written: version and manifest stay. One that another key has signed needs --trust: its signature
-    is checked before the new one takes its place.
+    Prints what the bundle claims, which the signature then stands for. Only a whole bundle is signed, whose card is its
+    manifest in words, and only its signature.json is written: version and manifest stay. One that another key has
+    signed needs --trust: its signature is checked before the new one takes its place.
     """
     for line in _claimed(sign_in_place(bundle, key, trust)):
         click.echo(line)
@@ -81,7 +82,7 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
 @trust_option
 @state_option
 @allow_rollback_option
-@click.option("--allow-unsigned", is_flag=True, help="Replace a signed model by one whose signature is not checked.")
+@allow_unsigned_option
 def install(
     bundle: Path, to: Path, trust: Trust | None, state: Path | None, allow_rollback: bool, allow_unsigned: bool
 ) -> None:

@@ -37,7 +37,6 @@ from runtime.verdict.run_directory import (
 
 if TYPE_CHECKING:
     from runtime.records.report import Report
-    from runtime.records.request import Request
     from runtime.verdict.case import Case, Run
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
@@ -195,7 +194,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     if resume and finished(out, case.request):
         log.info(f"{out} is finished already")
         return None if shard else load_report(out)
-    warn_of_gate(case.request)
+    warn_of_gate(case)
     where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device} | case.sampled
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
@@ -211,11 +210,14 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
     return run.report
 
 
-def warn_of_gate(request: Request) -> None:
+def warn_of_gate(case: Case) -> None:
     """Say before the first attack what will keep the gate from passing, whatever the attacks find."""
-    for each in check_claim(request):
-        if each.state == "found" and each.blocking:
-            log.warning(f"this run can fail its gate and cannot pass it: {each.message}; --no-gate measures")
+    request = case.request
+    short = [each.message for each in check_claim(request) if each.state == "found" and each.blocking]
+    if request.gate != Gate() and not case.plan.searches_by_gradient and not request.accept_blind_evidence:
+        short.append("no attack follows a gradient, which is weak evidence; --accept-blind-evidence lets it pass")
+    for message in short:
+        log.warning(f"this run can fail its gate and cannot pass it: {message}; --no-gate measures")
 
 
 def fresh_directory(name: str, precision: str) -> Path:

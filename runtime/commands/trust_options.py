@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.bundle.rollback import accept, check_not_older, read_state, state_lock
+from runtime.bundle.rollback import accept, state_lock
 from runtime.bundle.signing import Trust, fingerprint, load_private_key, load_trust
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ state_option = click.option(
 allow_rollback_option = click.option(
     "--allow-rollback", is_flag=True, help="Take an older version than the one accepted last."
 )
+allow_unsigned_option = click.option(
+    "--allow-unsigned",
+    is_flag=True,
+    help="Take a bundle whose signature is not checked where a signed one was accepted last.",
+)
 
 
 def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
@@ -66,27 +71,22 @@ def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
 
 
 @contextlib.contextmanager
-def enforce_no_rollback(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> Iterator[None]:
-    """Refuse a bundle older than what was accepted; put it on record if the block exits the command with 0.
+def accept_what_passes(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> Iterator[None]:
+    """Put a bundle on record if the block, which judges it, exits the command with 0.
 
     Args:
-        bundle: the one that the block judges.
+        bundle: the one that is judged; `check_acceptable` took it.
         state: where is kept what was accepted; None keeps nothing.
         allow_rollback: take an older one.
 
     Raises:
-        Rollback: a newer one was accepted, before or meanwhile.
+        Rollback: a newer one was accepted meanwhile.
 
     """
-    if state is None:
-        yield
-        return
-    if not allow_rollback:
-        check_not_older(read_state(state), bundle)
     try:
         yield
     except click.exceptions.Exit as done:
-        if done.exit_code == 0:
+        if state is not None and done.exit_code == 0:
             with state_lock(state):
                 accept(state, bundle, allow_rollback=allow_rollback)
         raise

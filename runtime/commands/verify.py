@@ -14,6 +14,7 @@ import click
 from runtime.backends.table import check_precision
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
+from runtime.bundle.rollback import check_acceptable
 from runtime.checks.clean import least_expected
 from runtime.commands.engine_options import EngineOptions, command_session
 from runtime.commands.judging import (
@@ -26,9 +27,16 @@ from runtime.commands.judging import (
     show,
     write_all,
 )
+from runtime.commands.option_groups import OF_A_VERDICT, GroupedCommand
 from runtime.commands.preparers import ModelOptions, Wanted, pack_first
 from runtime.commands.record_options import record_options
-from runtime.commands.trust_options import allow_rollback_option, enforce_no_rollback, state_option, trust_option
+from runtime.commands.trust_options import (
+    accept_what_passes,
+    allow_rollback_option,
+    allow_unsigned_option,
+    state_option,
+    trust_option,
+)
 from runtime.errors import UsageFault
 from runtime.files import new_directory
 from runtime.images.find import find_images
@@ -46,12 +54,13 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=OF_A_VERDICT)
 @click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
 @record_options(engine=EngineOptions)
 @trust_option
 @state_option
 @allow_rollback_option
+@allow_unsigned_option
 @record_options(model=ModelOptions, options=VerifyOptions, run=RunOptions)
 def verify(
     artifact: Path,
@@ -59,6 +68,7 @@ def verify(
     trust: Trust | None,
     state: Path | None,
     allow_rollback: bool,
+    allow_unsigned: bool,
     model: ModelOptions,
     options: VerifyOptions,
     run: RunOptions,
@@ -71,6 +81,9 @@ def verify(
     options = options if engine.uses_gradient else options.gradient_free()
     check_asked(options, run)
     opened = _opened(artifact, engine, model, options, trust)
+    accepted = None if artifact.is_file() else state  # a model file has no version to remember
+    if accepted is not None:
+        check_acceptable(accepted, opened, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     manifest = opened.manifest
     precision = engine.precision or manifest.ships
     check_precision(opened, precision)
@@ -105,8 +118,7 @@ def verify(
             parent=lambda: _parent(subject, lender(), engine),
             lender=lender() if lends else None,
         )
-    # A model file has no version to remember.
-    with enforce_no_rollback(opened, None if artifact.is_file() else state, allow_rollback=allow_rollback):
+    with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
         judge_subject(subject, options, run, directories)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from runtime import markdown
+from runtime.csv_table import csv_table
 from runtime.errors import MissingEnvironment
 from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
@@ -126,16 +126,13 @@ def as_json(comparison: Comparison) -> str:
 
 def as_csv(comparison: Comparison) -> str:
     """Return a line for every figure of every run; fractions, and counts of the images that both runs attacked."""
-    buffer = io.StringIO()
-    lines = csv.writer(buffer, lineterminator="\n")
-    lines.writerow((*IDENTITY, "figure", "value", "low", "high", "n"))
+    lines: list[tuple[str | float | None, ...]] = []
     for run in comparison.runs:
         who = [getattr(run, name) for name in IDENTITY]
-        for figure in run.figures:
-            lines.writerow((*who, figure.name, figure.value, *figure.ci95, run.data.n))
+        lines += [(*who, figure.name, figure.value, *figure.ci95, run.data.n) for figure in run.figures]
         if run.against:
-            lines.writerows((*who, *line, run.against.images) for line in _against_lines(run.against))
-    return buffer.getvalue()
+            lines += [(*who, *line, run.against.images) for line in _against_lines(run.against)]
+    return csv_table((*IDENTITY, "figure", "value", "low", "high", "n"), lines)
 
 
 def _against_lines(against: Against) -> list[tuple[str | float, ...]]:

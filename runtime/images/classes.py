@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+WITHIN = re.compile(r"(^-?[0-9]+|[0-9]+)")
 LISTED = 8
 """Names that a message lists before it stops."""
 
@@ -115,7 +117,8 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
         int [len(names)].
 
     Raises:
-        BadData: only some are names of classes; or none is, and there are not as many of both.
+        BadData: only some are names of classes; or none is, and there are not as many of both, or numbers within
+            the names come in another order than the names.
 
     """
     if tuple(classes) != numbers(len(classes)):
@@ -130,10 +133,35 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
                 hint=f"name the folders as the classes ({listed(classes)}), or give an .npz",
             )
     refuse_another_count(where, names, len(classes))
+    refuse_two_orders(where, names)
     if numbers(len(classes)) not in (tuple(names), tuple(classes)):
         pairs = [f"{name} = {meant}" for name, meant in zip(names, classes, strict=True)]
         log.warning(f"{where}: the model knows none of the names; they are taken in their order: {listed(pairs)}")
     return np.arange(len(names))
+
+
+def refuse_two_orders(where: str, names: Sequence[str]) -> None:
+    """Raise `BadData` where class10 comes before class2, as in the order of names it does, and -1 before -2.
+
+    A set that is not ordered by name has an order of its own.
+    """
+    if all(map(_is_number, names)) or list(names) != sorted(names):
+        return
+    if list(names) != sorted(names, key=_natural):
+        raise BadData(
+            f"{where}: the order of its classes is not plain: by name it is {listed(names)}, by number another, "
+            "and the model knows none of the names",
+            hint="--classes FILE lists the names of the model's classes, one a line, in the order of its logits",
+        )
+
+
+def _natural(name: str) -> list[tuple[int, int]]:
+    """Return what orders names by the numbers within them, which stand where digits do, one at the start signed."""
+    ordered: list[tuple[int, int]] = []
+    for part in WITHIN.split(name):
+        number = part.removeprefix("-").isdecimal()
+        ordered += [(ord("0"), int(part))] if number else [(ord(sign), 0) for sign in part]
+    return ordered
 
 
 def _comparable(*lists: Sequence[str]) -> list[list[str]]:

@@ -32,6 +32,8 @@ GREY = ("1", "L", "LA", "I")
 PLAIN = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 CLEAR = ("LA", "P", "PA", "RGBA", "RGBa")
 """Modes that may be transparent."""
+BITS, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1
+"""Tags of TIFF, and what the second one says of a grey picture whose white is the largest number."""
 UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 """What Pillow raises for a damaged file."""
 LAYOUT = "one folder of images a class: SET/CLASS/*.png"
@@ -186,13 +188,19 @@ def _refuse_frames(path: str, image: Image) -> None:
         raise BadData(f"{path} has {frames} frames: which one is the picture is not plain", hint="save one of them")
 
 
+def _is_of_16_bits(image: Image) -> bool:
+    """Whether black is 0 and white 65535, as Pillow scales others to it; of a TIFF its tags say."""
+    tags = getattr(image, "tag_v2", {})
+    return (tags.get(BITS), tags.get(PHOTOMETRIC)) in ((None, None), ((16,), BLACK_IS_ZERO))
+
+
 def _as_seen(path: str, image: Image) -> Image:
     """Return a picture upright, opaque, in 8 bits."""
     from PIL import Image as Module
     from PIL import ImageOps
 
     mode, plain, _ = image.mode.partition(";")
-    sixteen = mode == "I" and (plain or image.format in ("PNG", "PPM"))  # which Pillow scales to 16 bits
+    sixteen = mode == "I" and (plain or image.format in ("PNG", "PPM")) and _is_of_16_bits(image)
     if (not sixteen and mode not in PLAIN + CLEAR) or (sixteen and "transparency" in image.info):
         raise BadData(
             f"{path} is of Pillow's mode {image.mode}: which of its numbers is white is not known",

@@ -130,11 +130,15 @@ class Agreement(Frozen):
 
 
 class Probe(Frozen):
-    """The sample asked several times: images whose answers differ, and images answered with probabilities."""
+    """The sample asked several times: images whose answers differ, and images answered with probabilities.
+
+    `otherwise_alone`: images that are answered otherwise in a batch than by themselves.
+    """
 
     n: Count
     randomised: Count
     probabilities: Count
+    otherwise_alone: Count = 0
 
 
 class GradientTest(Frozen):

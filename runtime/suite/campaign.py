@@ -244,7 +244,7 @@ class Campaign:
 
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""
-        counts = {"randomised": 0, "probabilities": 0}
+        counts = {"randomised": 0, "probabilities": 0, "otherwise_alone": 0}
         for _, work in self.units("repeated passes", sample, repeat):
             counts = {name: count + int(work.arrays[name].sum()) for name, count in counts.items()}
         return Probe(n=len(sample), **counts)

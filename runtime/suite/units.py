@@ -33,7 +33,9 @@ UNIT_VALUES = 2**24
 PASSES = 5
 """Answers to the same image, which must be the same."""
 SAME = 1e-4
-"""How far two answers may be apart and still be the same, as a part of the image's largest logit."""
+"""How far two answers may be apart and still be the same, as a part of the image's largest logit about their mean."""
+SAME_ALONE = 0.1
+"""The same of an answer in a batch and one by itself: other kernels round otherwise, before a rounding by a step."""
 PROBABILITY = 1e-3
 """How far from 1 the sum of an image's probabilities may be."""
 
@@ -159,16 +161,26 @@ def search(
 
 
 def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
-    """Ask for the same answers PASSES times.
+    """Ask for the same answers PASSES times, and once more image by image, as a device may.
 
-    Returns `randomised` bool [B]: they differ in class or by more than SAME; and `probabilities` bool [B]: they are
-    non-negative and sum to one.
+    Returns `randomised` bool [B]: they differ in class or by more than SAME; `probabilities` bool [B]: they are
+    non-negative and sum to one; and `otherwise_alone` bool [B]: that by itself differs in class or by more than
+    SAME_ALONE.
     """
     answers = np.stack([oracle.logits(points, points.x) for _ in range(PASSES)])
-    apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * np.abs(answers[0]).max(axis=1)
+    singly = (points.rows(np.arange(len(points)) == row) for row in range(len(points)))
+    alone = np.concatenate([oracle.logits(one, one.x) for one in singly])
+    largest = np.abs(answers[0] - answers[0].mean(axis=1, keepdims=True)).max(axis=1)
+    apart = np.abs(answers - answers[0]).max(axis=(0, 2)) > SAME * largest
+    otherwise = np.abs(alone - answers[0]).max(axis=1) > SAME_ALONE * largest
+    otherwise |= predictions(alone) != predictions(answers[0])
     other_class = (answers.argmax(axis=2) != answers[0].argmax(axis=1)).any(axis=0)
     whole = np.abs(answers[0].sum(axis=1) - 1) <= PROBABILITY
-    return {"randomised": apart | other_class, "probabilities": whole & (answers[0] >= 0).all(axis=1)}
+    return {
+        "randomised": apart | other_class,
+        "probabilities": whole & (answers[0] >= 0).all(axis=1),
+        "otherwise_alone": otherwise,
+    }
 
 
 def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence) -> Arrays:

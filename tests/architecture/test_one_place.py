@@ -13,14 +13,17 @@ PLACES = {
     r"fcntl": {"runtime/locks.py"},
     r"O_NOFOLLOW": {"runtime/files.py"},
     r"np\.savez\(": {"runtime/files.py"},
-    r"\"---\"": {"runtime/markdown.py", "export/bundle/model_card.py"},  # a table of Markdown; metadata of a model card
+    # A table of Markdown; the metadata of a model card.
+    r"\"---\"": {"runtime/markdown.py", "runtime/bundle/model_card.py"},
     r"stderr\.write": {"runtime/terminal/log.py"},
     r"splitlines\(\)\[0\]|partition\(\"\\n\"\)|chr\(10\)": {"runtime/errors.py"},  # an error's first line
     r"external_data_helper\._": set(),
     r"%Y-%m-%dT": {"runtime/words.py"},
+    r"isoformat\(": set(),  # a time is runtime.words.timestamp
+    r":\.\df\} points": {"runtime/words.py"},
     r"FATAL = ": {"runtime/backends/providers.py"},
     r"pip install \'": {"runtime/errors.py"},
-    r"\"--data-root\"": set(),  # a field of VerifyOptions
+    r"option\(\s*\"--data-root\"": set(),  # a field of VerifyOptions
 }
 
 

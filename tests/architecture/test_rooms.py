@@ -14,6 +14,7 @@ ROOTS = "runtime|export|pipeline|edgeproof|tests|tools|benchmarks|docker|docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SPARE = 100
 """Lines by which a room may have changed since it was drawn, so that not every change draws the picture again."""
+MOST_LOOSE = 12
 COUNT = re.compile(r"(?:(\d+) files · )?([\d,]+) lines(?=</text>)|(?<=dx=\"4\">)(\d+)(?=</tspan>)")
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="reads TOML")
@@ -37,6 +38,15 @@ def test_the_page_has_every_room_on_its_floor(package):
     assert [name for _, name in rows] == [name for floor in known.floors for name in floor]
     ground = re.search(r"^The ground.*", text, re.MULTILINE)
     assert (re.findall(r"`(\w+)`", ground[0]) if ground else []) == list(known.ground)
+
+
+@pytest.mark.parametrize("package", ["runtime", "export", "pipeline"])
+def test_no_room_is_too_large_and_few_modules_lie_beside_them(package):
+    from tools.draw_rooms import LONGEST
+
+    known = rooms()[package].rooms
+    assert {name: room.lines for name, room in known.items() if room.lines > LONGEST} == {}
+    assert sum(room.loose for room in known.values()) + len(["__init__"]) <= MOST_LOOSE
 
 
 def without_counts(picture):

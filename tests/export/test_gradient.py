@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper
 
 from export.gradient import gradient_graph
 from export.graph.passes import prepare, to_bytes
-from runtime.bundle.graph_facts import differentiates_itself
 from runtime.errors import BadModel
+from runtime.graph.facts import differentiates_itself
 from tests.export.classifiers import SIDE, attack_feeds, classifier, evaluate, torch_gradient
 
 if TYPE_CHECKING:

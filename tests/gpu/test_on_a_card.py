@@ -88,6 +88,17 @@ main(command, prog_name="edgeproof")
 """
 )
 
+KEPT = (
+    OPEN
+    + """
+with on_card() as session:
+    session.logits(x[:1])
+    session.loss_gradient(x[:1], cross_entropy(label[:1]))
+    card = session.card()
+print(json.dumps([card.backend, card.provider, card.device, card.rounds_apart, card.sha256, card.gradient_sha256]))
+"""
+)
+
 LEFT_OPEN = (
     OPEN
     + """
@@ -120,6 +131,19 @@ def test_products_are_rounded_to_tf32_only_where_the_card_says_so(card, placed):
     assert exact["apart"] < 1e-4
     if float(card.compute_capability) >= 8:
         assert rounded["apart"] > 5 * exact["apart"]
+
+
+def test_a_session_names_its_provider_and_the_card_and_rounds_apart(card, placed):
+    _, _, backend, provider = placed
+    assert answer(KEPT, *placed)[:4] == [backend, provider, card.name, True]
+
+
+def test_the_tensorrt_provider_keeps_the_engine_of_each_graph_apart(engine, placed, tmp_path):
+    if engine[0] != "ort-tensorrt":
+        pytest.skip("of ONNX Runtime's TensorRT provider alone")
+    bundle, _, *rest = placed
+    *_, forward, gradient = answer(KEPT, bundle, tmp_path, *rest)
+    assert {path.parent.name for path in tmp_path.glob("engines/*/*/*.engine")} == {forward, gradient}
 
 
 def test_a_session_that_is_closed_gives_its_memory_back(placed):

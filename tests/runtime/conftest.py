@@ -9,11 +9,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from runtime.bundle.signing import Trust, fingerprint
 from runtime.images.image_set import ImageSet
+from runtime.machine import tf32
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
-from tests.runtime.backends.tensorrt.driver import make_driver, make_libraries
 from tests.runtime.bundle.bundles import sign_bundle, write_bundle
+from tests.runtime.tensorrt.driver import make_driver, make_libraries
 from tests.tiny import bundle_files, linear_task
+
+
+@pytest.fixture(autouse=True)
+def gpu_not_used_yet(monkeypatch):
+    """Begin as a process that has not used a GPU yet; call it to begin anew within a test."""
+
+    def begin():
+        monkeypatch.setenv(tf32.SWITCH, "")
+        monkeypatch.setattr(tf32, "_settled", [])
+
+    begin()
+    return begin
 
 
 @pytest.fixture

@@ -17,16 +17,16 @@ import pytest
 
 from pipeline.recipe.schema import Recipe, load_recipe
 from runtime.bundle.evaluation import evaluation_images
-from runtime.bundle.graph_scan import refuse_outside_data
 from runtime.bundle.manifest import MANIFEST, SIGNATURE
 from runtime.bundle.opening import open_bundle
 from runtime.bundle.rollback import State, read_state
 from runtime.errors import BadModel
 from runtime.files import sha256
+from runtime.graph.scan import refuse_outside_data
 from runtime.images.npz import read_npz
 from runtime.suite.journal import JOURNAL, Journal, Work
 from tests.paths import ROOT
-from tests.runtime.bundle.test_graph_scan import inside_a_branch
+from tests.runtime.graph.test_scan import inside_a_branch
 from tests.runtime.mutation import TEXT, explore
 
 SHARE = 50

@@ -6,6 +6,7 @@ one, that alone counts.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,10 +22,40 @@ def gather_elements(emit: Emitter, node: Node, dy: str) -> Gradients:
 
 
 def gather_nd(emit: Emitter, node: Node, dy: str) -> Gradients:
-    """Add every slice to the place that it was taken from."""
-    if node.attribute("batch_dims", 0):
-        raise node.refused("it picks within each of several batches")
-    return {0: emit("ScatterND", _zeros_like(emit, node.inputs[0]), node.inputs[1], dy, reduction="add")}
+    """Add every slice to the place that it was taken from, by the number of that place in one row.
+
+    Not by ScatterND: ONNX Runtime's adds in several threads, and loses some of what falls on one place.
+    """
+    shape = node.shape()
+    axes = node.attribute("batch_dims", 0) + node.sizes(node.shape(1)[-1:], 0)[0]
+    places, slices = shape[:axes], shape[axes:]
+    if None in slices:
+        rows, count = math.prod(node.sizes(places, 0)), None
+        taken = math.prod(node.sizes(node.shape(1)[:-1], 0))
+    else:
+        rows, count, taken = None, math.prod(node.sizes(slices, 0)), None
+    flat = emit.regroup(dy, (taken, count))
+    number = emit("Expand", emit.regroup(_number(emit, node, axes), (None, 1)), emit("Shape", flat))
+    zeros = emit.regroup(_zeros_like(emit, node.inputs[0]), (rows, count))
+    back = emit("ScatterElements", zeros, number, flat, axis=0, reduction="add")
+    return {0: emit("Reshape", back, emit("Shape", node.inputs[0]))}
+
+
+def _number(emit: Emitter, node: Node, axes: int) -> str:
+    """Return GatherND's places, numbered along the first `axes` as one row; those of batches count themselves."""
+    batches, rank = node.attribute("batch_dims", 0), len(node.shape(1)) - 1
+    sizes, number = emit("Shape", node.inputs[0]), emit.integers(0)
+    for axis in range(axes):
+        size = emit("Gather", sizes, emit.integers(axis))
+        if axis < batches:
+            counted = emit("Range", emit.integers(0), size, emit.integers(1))
+            place = emit("Reshape", counted, emit.integers([-1 if each == axis else 1 for each in range(rank)]))
+        else:
+            given = emit("Gather", node.inputs[1], emit.integers(axis - batches), axis=-1)
+            from_end = emit("Less", given, emit.integers(0))
+            place = emit("Where", from_end, emit("Add", given, size), given)
+        number = emit("Add", emit("Mul", number, size), place)
+    return number
 
 
 def scatter_elements(emit: Emitter, node: Node, dy: str) -> Gradients:

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from runtime.bundle.graph_facts import graph_facts
+from runtime.graph.facts import graph_facts
 from tests.export.plain import PLAIN, WEIGHTS, X, check_as_torch, network, plain
 from tests.export.strangers import changes_of, command, packed, session_of
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from export.graph.ties import TIES
 from tests.export.plain import (
     BODY,
     LABELS,
@@ -72,3 +73,11 @@ def test_one_of_two_outputs_is_taken_where_only_it_fits(data: Path, save: Any, t
     check_as_torch(session_of(bundle))
     assert bundle.manifest.packed is not None
     assert "only scores kept" in " ".join(bundle.manifest.packed.changes)
+
+
+def test_a_node_that_is_called_as_ours_is_differentiated_as_any_other(data: Path, save: Any, tmp_path: Path) -> None:
+    model = plain([*BODY, "a = Add (m, b2)", "low = Mul (a, half)", "scores = Max (low, a)"],
+                  constants={**WEIGHTS, "half": np.float32(0.5)})  # fmt: skip
+    model.graph.node[-1].name = TIES
+    function = torch.nn.LeakyReLU(0.5)
+    check_as_torch(session_of(packed(save(model), data, tmp_path / "bundle")), function=lambda x: function(network(x)))

@@ -87,6 +87,48 @@ def test_gradient_of_a_saturated_probability_is_that_of_its_logit(
     np.testing.assert_allclose(gradient_of(session, X, cotangent), expected, rtol=0, atol=1e-5)
 
 
+ROUNDED = {
+    "p": [
+        "q = QuantizeLinear (p, step, none)", "d = DequantizeLinear (q, step, none)", "rest = Sub (whole, d)",
+        "scores = Concat <axis=1> (rest, d)",
+    ],
+    "p, its rest and both": [
+        "q = QuantizeLinear (p, step, none)", "d = DequantizeLinear (q, step, none)",
+        "w = DequantizeLinear (all, step, none)", "rest = Sub (w, d)", "rq = QuantizeLinear (rest, step, none)",
+        "rd = DequantizeLinear (rq, step, none)", "pair = Concat <axis=1> (rd, d)",
+        "cq = QuantizeLinear (pair, step, none)", "scores = DequantizeLinear (cq, step, none)",
+    ],
+    "the pair alone": [
+        "rest = Sub (whole, p)", "pair = Concat <axis=1> (p, rest)", "q = QuantizeLinear (pair, step, none)",
+        "scores = DequantizeLinear (q, step, none)",
+    ],
+    "p, whose rest is -p + 1": [
+        "q = QuantizeLinear (p, step, none)", "d = DequantizeLinear (q, step, none)", "m1 = Neg (d)",
+        "rest = Add (m1, whole)", "scores = Concat <axis=1> (rest, d)",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rounded", ROUNDED)
+def test_both_probabilities_of_a_quantised_sigmoid_are_refused(
+    rounded: str, two: Path, save: Any, tmp_path: Path
+) -> None:
+    steps = {"step": np.float32(1 / 255), "none": np.uint8(0), "all": np.uint8(255)}
+    nodes = [*ONE, "p = Sigmoid (z)", *ROUNDED[rounded]]
+    model = plain(nodes, out=[1, 2], constants={**CONSTANTS, **steps})
+    result = command("pack", save(model), "--data", two, "--out", tmp_path / "bundle")
+    assert result.exit_code == 3, result.output
+    assert "ends in a quantised Sigmoid" in result.stderr
+
+
+def test_both_probabilities_of_a_quantised_logit_are_those_of_the_logit(two: Path, save: Any, tmp_path: Path) -> None:
+    steps = {"step": np.float32(1 / 64), "none": np.int8(0)}
+    nodes = [*ONE, "q = QuantizeLinear (z, step, none)", "d = DequantizeLinear (q, step, none)", "p = Sigmoid (d)",
+             "rest = Sub (whole, p)", "scores = Concat <axis=1> (rest, p)"]  # fmt: skip
+    bundle = packed(save(plain(nodes, out=[1, 2], constants={**CONSTANTS, **steps})), two, tmp_path / "bundle")
+    assert "[1 - p, p]" in changes_of(bundle)
+
+
 @pytest.mark.parametrize(
     "end",
     [

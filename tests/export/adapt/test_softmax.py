@@ -14,7 +14,7 @@ from export.adapt.adapt import adapt
 from export.adapt.softmax import ties
 from export.gradient import gradient_graph
 from export.graph.passes import prepare, to_bytes
-from runtime.bundle.graph_facts import graph_facts
+from runtime.graph.facts import graph_facts
 from tests.export.classifiers import torch_gradient
 from tests.export.cuda.kernels import left_to_the_cpu
 from tests.export.plain import BODY, LABELS, WEIGHTS, X, network, plain

@@ -77,6 +77,17 @@ def test_one_folder_gets_one_answer_from_pack_verify_model_and_verify_bundle(
         assert (order in said) is ("--data" in words)
 
 
+def test_folders_in_another_order_by_number_than_by_name_are_refused_alike(save: Any, tmp_path: Path) -> None:
+    names = [f"class{number + 1}" for number in range(12)]
+    path, model = level_folders(tmp_path / "set", names), save(brightness_classes(12))
+    for words in (("pack", model, "--data", path, "--out", tmp_path / "b"), ("verify", model, "--data", path)):
+        result = command(*words)
+        assert result.exit_code == 3
+        assert "the order of its classes is not plain" in result.stderr
+        assert "--classes FILE" in result.stderr
+    assert clean_accuracy(tmp_path / "run", model, "--data", path, "--classes", ",".join(names))[0] == 1
+
+
 @pytest.mark.parametrize("count", [11, 13])
 def test_folders_that_are_not_as_many_as_logits_are_refused_alike(count: int, save: Any, tmp_path: Path) -> None:
     model, names = save(brightness_classes(12)), [str(number) for number in range(count)]

@@ -13,7 +13,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from export import standard
-from runtime.bundle.graph_facts import graph_facts
+from runtime.graph.facts import graph_facts
 from tests.export.classifiers import torch_gradient
 from tests.export.plain import BODY, PLAIN, WEIGHTS, X, check_as_torch, network, plain
 from tests.export.strangers import command, gradient_of, packed, session_of
@@ -192,26 +192,3 @@ def test_what_is_written_out_counts_as_quantised(data: Path, save: Any, tmp_path
     assert "QLinearConv" in operations(bundle)
     (graph,) = bundle.manifest.graphs.values()
     assert graph_facts(bundle.read(graph.forward)).quantised
-
-
-def test_a_model_saved_for_one_processor_runs_without_gradient_and_says_how_to_save_it(
-    data: Path, save: Any, tmp_path: Path
-) -> None:
-    nodes = [
-        "c = Conv (image, w)",
-        "r = Relu (c)",
-        "p = GlobalAveragePool (r)",
-        "f = Flatten (p)",
-        "scores = Gemm (f, h)",
-    ]
-    random = np.random.default_rng(0)
-    given = {"w": random.standard_normal((32, 3, 3, 3)), "h": random.standard_normal((32, 4))}
-    path = optimised(save(plain(nodes, constants=given)), "ALL")
-    if not any(node.domain == "com.microsoft.nchwc" for node in onnx.load(path).graph.node):
-        pytest.skip("ONNX Runtime has no layout of its own on this processor")
-    refused = command("pack", path, "--data", data, "--out", tmp_path / "bundle")
-    assert refused.exit_code == 3, refused.output
-    assert "of the domain com.microsoft.nchwc" in refused.stderr
-    assert "ORT_ENABLE_EXTENDED" in refused.stderr
-    accepted = command("pack", path, "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
-    assert accepted.exit_code == 0, accepted.output

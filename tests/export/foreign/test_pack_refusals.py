@@ -143,6 +143,14 @@ MIXED = [*BODY, "z = Add (m, b2)", "a = ReduceMax <keepdims=1> (z, zero)", "scor
 MIXING = {**WEIGHTS, "flat": np.asarray([-1, 96]), "zero": np.asarray([0])}
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_logits_are_said_to_be_infinite(data: Path, save: Any, tmp_path: Path) -> None:
+    nodes = [*BODY, "a = Add (m, b2)", "far = Mul (a, thousand)", "scores = Exp (far)"]
+    model = save(plain(nodes, constants={**WEIGHTS, "thousand": np.float32(1000)}))
+    result = command("pack", model, "--data", data, "--out", tmp_path / "bundle")
+    assert (result.exit_code, "logits of the graph are infinite" in result.stderr) == (3, True), result.output
+
+
 def test_model_that_mixes_the_images_of_a_batch_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
     model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")

@@ -13,8 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from export.bundle.model_card import model_card
-from export.bundle.write import MODEL_CARD, Claims, Precision, write_bundle
+from export.bundle.write import Claims, Precision, write_bundle
 from export.gradient import gradient_graph
 from export.graph.passes import to_bytes
 from export.limits import refuse_beyond_limits
@@ -24,7 +23,8 @@ from export.network.to_onnx import to_onnx
 from export.precision.calibrate import Calibration
 from export.precision.table import PRECISIONS
 from runtime.backends.ort import OrtSession
-from runtime.bundle.manifest import EVALUATION, REFERENCE, SIGNATURE, InputShape, Provenance, Reference
+from runtime.bundle.manifest import EVALUATION, REFERENCE, SIGNATURE, Graph, InputShape, Manifest, Provenance, Reference
+from runtime.bundle.model_card import MODEL_CARD, model_card
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import PRIVATE, PUBLIC, load_private_key, load_trust, new_key
 from runtime.errors import BadData, BadModel, UsageFault
@@ -141,6 +141,13 @@ def test_card_names_threat_figures_digests_and_the_command(bundle: Bundle) -> No
         assert words in card
     for name, entry in bundle.manifest.files.items():
         assert name == MODEL_CARD or entry.sha256 in card
+
+
+def test_card_is_its_manifest_in_words_also_when_that_is_read_back(bundle: Bundle) -> None:
+    assert bundle.read(MODEL_CARD).decode() == model_card(bundle.manifest)
+    more = {"int8": Graph(forward="model.fp32.onnx", gradient=None, opset=18), **bundle.manifest.graphs}
+    several = bundle.manifest.model_copy(update={"graphs": more})
+    assert model_card(several) == model_card(Manifest.model_validate_json(several.to_json()))
 
 
 def front_matter(card: str) -> Any:

@@ -5,8 +5,8 @@ import re
 import yaml
 from markdown_it import MarkdownIt
 
-from export.bundle.model_card import model_card
 from runtime.bundle.manifest import Calibrated, Graph, InputShape, Manifest, Packed, Provenance, Reference
+from runtime.bundle.model_card import model_card
 from runtime.spec import DataRecord, ThreatModel
 from tests.runtime.test_hostile_texts import HOSTILE, assert_harmless
 

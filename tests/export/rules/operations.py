@@ -45,13 +45,15 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
     return F.batch_norm(x, mean, var, scale, bias, False, 0.0, 1e-5)
 
 
-PLACES = {"start": np.asarray([0]), "two": np.asarray([2]), "axis": np.asarray([1]), "far": 1.3}
+CONSTANT_GRID = "s = Shape <end=1> (x)\nr = Concat <axis=0> (s, one)\ng = Expand (places, r)"
+SOMEWHERE = {"one": np.asarray([1, 1, 1]), "places": RANDOM.random((1, 3, 5, 2)) * 2.4 - 1.2}
+PLACES: dict[str, Any] = {"start": np.asarray([0]), "two": np.asarray([2]), "axis": np.asarray([1]), "far": 1.3}
 GRID = "p = Slice (x, start, two, axis)\nt = Transpose <perm=[0,2,3,1]> (p)\nh = Tanh (t)\ng = Mul (h, far)"
 
 
-def grid(x: Any) -> Any:
+def grid(x: Any, far: float = PLACES["far"]) -> Any:
     """Return the places that GRID makes of an image, some of them beyond its border."""
-    return 1.3 * x[:, :2].permute(0, 2, 3, 1).tanh()
+    return far * x[:, :2].permute(0, 2, 3, 1).tanh()
 
 
 def scattered(x: Any, places: Any, values: Any) -> Any:
@@ -485,6 +487,30 @@ CASES = {
         lambda x, i: x[:, i[:, 0], i[:, 1]].transpose(1, 2),
         {"i": np.asarray([[0, 1], [3, 6], [0, 1], [2, 5]])},
     ),
+    "GatherND in each image": Case(
+        "v, k = TopK <axis=1> (x, three)\nr = Reshape (k, rows)\ni = Unsqueeze (r, last)\n"
+        "t = Tanh (x)\ny = GatherND <batch_dims=1> (t, i)",
+        lambda x, *rest: x.tanh()[torch.arange(len(x))[:, None], x.topk(3, 1).indices.flatten(1)],
+        {"three": np.asarray([3]), "rows": np.asarray([0, -1]), "last": np.asarray([2])},
+    ),
+    "GatherND in each channel, from the end too": Case(
+        "s = Shape <end=1> (x)\nr = Concat <axis=0> (s, sizes)\ni = Expand (at, r)\ny = GatherND <batch_dims=2> (x, i)",
+        lambda x, sizes, at: x[:, torch.arange(4)[:, None], at[0, ..., 0], at[0, ..., 1]],
+        {"sizes": np.asarray([4, 5, 2]), "at": RANDOM.integers([-7, -6], [7, 6], (1, 4, 5, 2))},
+    ),
+    "GatherND of the image by its number": Case(
+        "s = Shape <end=1> (x)\nq = Squeeze (s)\nn = Range (zero, q, one)\nu = Reshape (n, column)\n"
+        "r = Concat <axis=0> (s, sizes)\na = Expand (u, r)\nb = Expand (at, r)\ni = Concat <axis=-1> (a, b)\n"
+        "y = GatherND (x, i)",
+        lambda x, *rest: x[:, rest[-1][0, :, 0]],
+        {
+            "zero": np.asarray(0),
+            "one": np.asarray(1),
+            "column": np.asarray([-1, 1, 1]),
+            "sizes": np.asarray([3, 1]),
+            "at": np.asarray([[[2], [-1], [2]]]),
+        },
+    ),
     "ScatterND": Case(
         "t = Transpose <perm=[1,2,3,0]> (x)\ng = GatherND (t, from)\nh = Tanh (g)\ns = ScatterND (t, i, h)\n"
         "y = Transpose <perm=[3,0,1,2]> (s)",
@@ -530,10 +556,25 @@ CASES = {
         lambda x, *rest: F.grid_sample(x, grid(x), padding_mode="border", align_corners=True),
         PLACES,
     ),
+    "GridSample in a mirror": Case(
+        f'{GRID}\ny = GridSample <padding_mode="reflection"> (x, g)',
+        lambda x, *rest: F.grid_sample(x, grid(x), padding_mode="reflection", align_corners=False),
+        PLACES,
+    ),
+    "GridSample cubic": Case(
+        f'{GRID}\ny = GridSample <mode="cubic", align_corners=1> (x, g)',
+        lambda x, *rest: F.grid_sample(x, grid(x), mode="bicubic", align_corners=True),
+        PLACES,
+    ),
     "GridSample at constant places": Case(
-        "m = GlobalAveragePool (x)\nz = Sub (m, m)\nn = ReduceSum (z, one)\ng = Add (n, places)\ny = GridSample (x, g)",
+        f"{CONSTANT_GRID}\ny = GridSample (x, g)",
         lambda x, one, places: F.grid_sample(x, places.expand(len(x), -1, -1, -1), align_corners=False),
-        {"one": np.asarray([1]), "places": RANDOM.random((1, 3, 5, 2)) * 2.4 - 1.2},
+        SOMEWHERE,
+    ),
+    "GridSample at the nearest": Case(
+        f'{CONSTANT_GRID}\ny = GridSample <mode="nearest"> (x, g)',
+        lambda x, one, places: F.grid_sample(x, places.expand(len(x), -1, -1, -1), mode="nearest", align_corners=False),
+        SOMEWHERE,
     ),
     "Attention": Case(
         "t = Transpose <perm=[0,1,3,2]> (x)\nq = MatMul (t, x)\np = Softmax (q)\ny = MatMul (x, p)",

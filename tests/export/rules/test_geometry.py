@@ -12,7 +12,7 @@ from onnx import helper
 
 from export.gradient import gradient_graph
 from tests.export.rules.cases import Case, gradient_of, model_of
-from tests.export.rules.operations import GRID, PLACES, grid
+from tests.export.rules.operations import CONSTANT_GRID, GRID, PLACES, SOMEWHERE, grid
 
 TRANSPOSED = "ConvTranspose"
 
@@ -75,21 +75,49 @@ def test_padding_of_any_kind_and_width_is_differentiated(
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11)
 
 
-@settings(max_examples=25, deadline=None)
+PADDINGS = st.sampled_from(["zeros", "border", "reflection"])
+SIDES = st.tuples(st.integers(2, 6), st.integers(2, 6))
+
+
+@settings(max_examples=40, deadline=None)
 @given(
-    padding=st.sampled_from(["zeros", "border"]),
+    mode=st.sampled_from(["bilinear", "bicubic"]),
+    padding=PADDINGS,
     aligned=st.booleans(),
-    sides=st.tuples(st.integers(2, 6), st.integers(2, 6)),
+    sides=SIDES,
+    far=st.sampled_from([0.9, 1.3, 4.7]),
 )
 def test_sampling_of_any_size_is_differentiated_by_image_and_places(
-    padding: str, aligned: bool, sides: tuple[int, int]
+    mode: str, padding: str, aligned: bool, sides: tuple[int, int], far: float
 ) -> None:
-    nodes = f'{GRID}\ny = GridSample <padding_mode="{padding}", align_corners={int(aligned)}> (x, g)'
+    nodes = (
+        f'{GRID}\ny = GridSample <mode="{mode.removeprefix("bi")}", padding_mode="{padding}", '
+        f"align_corners={int(aligned)}> (x, g)"
+    )
 
     def function(x: Any, *_: Any) -> Any:
-        return F.grid_sample(x, grid(x), padding_mode=padding, align_corners=aligned)
+        return F.grid_sample(x, grid(x, far), mode=mode, padding_mode=padding, align_corners=aligned)
 
-    ours, expected = gradient_of(Case(nodes, function, PLACES, (3, *sides)), np.float32)
+    ours, expected = gradient_of(Case(nodes, function, {**PLACES, "far": far}, (3, *sides)), np.float32)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(padding=PADDINGS, aligned=st.booleans(), sides=SIDES, far=st.sampled_from([0.9, 1.3, 4.7]))
+def test_sampling_of_the_nearest_pixel_is_differentiated_by_the_image(
+    padding: str, aligned: bool, sides: tuple[int, int], far: float
+) -> None:
+    nodes = (
+        f'{CONSTANT_GRID}\ny = GridSample <mode="nearest", padding_mode="{padding}", '
+        f"align_corners={int(aligned)}> (x, g)"
+    )
+
+    def function(x: Any, one: Any, places: Any) -> Any:
+        everywhere = places.expand(len(x), -1, -1, -1)
+        return F.grid_sample(x, everywhere, mode="nearest", padding_mode=padding, align_corners=aligned)
+
+    places = np.random.default_rng(0).uniform(-far, far, (1, 3, 5, 2))
+    ours, expected = gradient_of(Case(nodes, function, {**SOMEWHERE, "places": places}, (3, *sides)), np.float32)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
 
 

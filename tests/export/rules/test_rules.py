@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from export.gradient import gradient_graph
-from export.graph.passes import prepare
+from export.graph.passes import prepare, to_bytes
 from export.rules import RULES, RULES_OF_MANY
 from runtime.errors import BadModel
 from tests.export.classifiers import attack_feeds, classifier, evaluate
@@ -39,6 +40,30 @@ def test_gradient_of_every_operation_has_the_same_bits_wherever_the_row_is(name:
     check_same_bits_everywhere(CASES[name])
 
 
+def test_nothing_is_lost_of_what_was_gathered_often_from_one_place() -> None:
+    model = classifier(
+        [
+            "x = Flatten (input)",
+            "t = Transpose <perm=[1,0]> (x)",
+            "g = GatherND (t, often)",
+            "m = ReduceMean <keepdims=1> (g, first)",
+            "y = Transpose <perm=[1,0]> (m)",
+            "logits = MatMul (y, head)",
+        ],
+        image=(1, 1, 1),
+        classes=2,
+        constants={"often": np.zeros((200_000, 1), np.int64), "first": np.asarray([0]), "head": np.ones((1, 2))},
+        dtype=np.float32,
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 4
+    session = onnxruntime.InferenceSession(to_bytes(gradient_graph(prepare(model))), options)
+    images, cotangent = np.ones((8, 1, 1, 1), np.float32), np.ones((8, 2), np.float32)
+    for _ in range(3):
+        (found,) = session.run(["gradient"], attack_feeds(images, 2, cotangent=cotangent))
+        np.testing.assert_allclose(found, 2, rtol=1e-2)
+
+
 @pytest.mark.parametrize("nodes", ["y = Clip (x, low, high)", "a = Clip (x, low)\ny = Clip (a, , high)"])
 def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
     case = Case(nodes, lambda x, low, high: x.clamp(low, high), {"low": 0.0, "high": 1.0}, (1, 4, 4))
@@ -62,9 +87,13 @@ def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
             'y = Resize <mode="linear", coordinate_transformation_mode="tf_crop_and_resize"> (input, box, scales)',
             ("Resize", "crops"),
         ),
-        ('y = GridSample <mode="cubic"> (input, places)', ("GridSample", "sampled linearly")),
+        (
+            "t = Concat <axis=1> (input, input)\ng = Transpose <perm=[0,2,3,1]> (t)\n"
+            'y = GridSample <mode="nearest"> (input, g)',
+            ("GridSample", "places depend on the image"),
+        ),
+        ("space = Unsqueeze (input, two)\ny = GridSample (space, places_in_space)", ("GridSample", "two dimensions")),
         ("p = ArgMax <axis=2> (input)\ny = GatherElements <axis=2> (table, p)", ("GatherElements", "integers that")),
-        ("y = GatherND <batch_dims=1> (input, places_of_each)", ("GatherND", "several batches")),
         ('y = ScatterND <reduction="max"> (input, places_of_each, input)', ("ScatterND", "reduces by 'max'")),
         ("y = MatMul (input, v)", ("MatMul", "one dimension")),
         ("y = Softmax <axis=0> (input)", ("Softmax", "batch")),
@@ -87,7 +116,7 @@ def test_operation_that_cannot_be_differentiated_is_named(nodes: str, words: tup
             "b": np.ones(1),
             "v": np.ones(3),
             "rest": np.asarray([0, 2, 3]),
-            "places": np.ones((2, 1, 3, 2)),
+            "places_in_space": np.ones((2, 1, 1, 3, 3)),
             "table": np.ones((2, 1, 3, 3)),
             "places_of_each": np.asarray([[0], [0]]),
             "none": np.asarray([0]),

@@ -15,7 +15,7 @@ from export.adapt.batch import free_batch
 from export.gradient import gradient_graph
 from export.graph.passes import prepare
 from export.standard import in_older_operations
-from runtime.bundle.graph_facts import staircases
+from runtime.graph.facts import staircases
 from tests.export.classifiers import attack_feeds, classifier, evaluate, torch_gradient
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from export.graph.passes import prepare, to_bytes
 from export.precision.candidate import Candidate
 from export.rules import RULES, RULES_OF_MANY
 from export.standard import WRITTEN, in_simple_operations
+from export.standard.blocked import OF_BLOCKS
 from runtime.attacks.oracle import Oracle
 from tests.export.classifiers import attack_feeds
 from tests.export.standard.test_composed import CASES as COMPOSED
@@ -264,7 +265,7 @@ def test_the_hints_of_a_gradient_graph_hold_where_it_differentiates_the_graph_it
 
 def test_everything_that_is_written_out_has_a_case() -> None:
     used = {parser.parse_node(line).op_type for nodes, _ in CASES.values() for line in nodes}
-    elsewhere = {*COMPOSED, "RNN", "LSTM", "GRU"}  # the last ones in test_recurrent.py
+    elsewhere = {*COMPOSED, *OF_BLOCKS, "RNN", "LSTM", "GRU"}  # in test_blocked.py and test_recurrent.py
     assert {op for _, op in WRITTEN} <= used | elsewhere
 
 

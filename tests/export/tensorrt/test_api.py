@@ -11,9 +11,9 @@ import re
 
 import pytest
 
-from runtime.backends.tensorrt.api import CLASSES, VALUES, library_of
+from runtime.tensorrt.api import CLASSES, VALUES, library_of
 from tests.paths import ROOT
-from tests.runtime.backends.tensorrt import fake_tensorrt
+from tests.runtime.tensorrt import fake_tensorrt
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx")
 
@@ -109,7 +109,7 @@ def test_the_stand_in_has_nothing_that_the_real_one_has_not():
 
 def test_every_class_and_value_is_in_the_tables():
     """A name of TensorRT that the code uses and no test above looks at would go unchecked."""
-    for path in ("export/tensorrt.py", "runtime/backends/tensorrt/session.py", "runtime/backends/tensorrt/engine.py"):
+    for path in ("export/tensorrt.py", "runtime/tensorrt/session.py", "runtime/tensorrt/engine.py"):
         source = (ROOT / path).read_text()
         for name in re.findall(r"\b(?:trt|module)\.([A-Z]\w+)", source):
             assert name in CLASSES or name in VALUES or name == "ILogger", name

@@ -12,7 +12,7 @@ from export.graph.passes import to_bytes
 from export.precision.candidate import Candidate
 from export.precision.table import PRECISIONS
 from export.tensorrt import build
-from runtime.backends.tensorrt.api import library_of
+from runtime.tensorrt.api import library_of
 from tests.export.precision.test_precision import CALIBRATION
 from tests.export.rules.cases import model_of
 from tests.export.rules.operations import CASES
@@ -45,10 +45,16 @@ NOT_IN_TENSORRT = {
 """A dilated window at all; a size given in pixels beside a dynamic batch; a zero point that is not zero."""
 THAT_ADD = {
     "GatherElements where TopK says",
+    "GatherND in each channel, from the end too",
+    "GatherND in each image",
+    "GatherND of the image by its number",
     "GatherND, one of them twice",
     "GridSample",
     "GridSample at constant places",
     "GridSample at the border",
+    "GridSample at the nearest",
+    "GridSample cubic",
+    "GridSample in a mirror",
     "ScatterElements",
     "ScatterElements that adds",
     "ScatterND",

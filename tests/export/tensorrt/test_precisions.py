@@ -17,14 +17,14 @@ from export.precision.table import PRECISIONS
 from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, margin, one_hot
 from runtime.backends.ort import OrtSession
-from runtime.backends.tensorrt.api import library_of
-from runtime.backends.tensorrt.session import Accelerator, EngineFactory, TrtSession
-from runtime.backends.tensorrt.store import EngineStore, Profile
 from runtime.machine.driver import CudaDevice
+from runtime.tensorrt.api import library_of
+from runtime.tensorrt.session import Accelerator, EngineFactory, TrtSession
+from runtime.tensorrt.store import EngineStore, Profile
 from tests.export.classifiers import classifier
 from tests.export.precision.test_precision import some_images
-from tests.runtime.backends.tensorrt import fake_tensorrt
-from tests.runtime.backends.tensorrt.fake_memory import FakeMemory
+from tests.runtime.tensorrt import fake_tensorrt
+from tests.runtime.tensorrt.fake_memory import FakeMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def graphs(request: pytest.FixtureRequest, single: Prepared) -> tuple[ModelProto
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[TrtSession, FakeMemory]]]:
     monkeypatch.setattr(fake_tensorrt, "world", fake_tensorrt.World())
-    monkeypatch.setattr("tests.runtime.backends.tensorrt.fake_memory.world", fake_tensorrt.world)
+    monkeypatch.setattr("tests.runtime.tensorrt.fake_memory.world", fake_tensorrt.world)
     memory, sessions = FakeMemory(), []
     factory = EngineFactory(build, EngineStore(tmp_path / "engines", GPU.identity()), Profile(usual=8, most=8))
 

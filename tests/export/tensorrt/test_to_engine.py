@@ -9,11 +9,11 @@ import pytest
 
 from export.graph.passes import to_bytes
 from export.tensorrt import build
-from runtime.backends.tensorrt.api import library_of
-from runtime.backends.tensorrt.store import EngineKey, Profile
 from runtime.errors import EngineFault, GraphRefused, OutOfMemory
 from runtime.files import sha256
-from tests.runtime.backends.tensorrt import fake_tensorrt
+from runtime.tensorrt.api import library_of
+from runtime.tensorrt.store import EngineKey, Profile
+from tests.runtime.tensorrt import fake_tensorrt
 from tests.tiny import FORWARD, GRADIENT, graph, linear_task
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx")

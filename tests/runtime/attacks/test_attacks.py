@@ -15,7 +15,7 @@ from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
 from runtime.session import GraphFacts
 from runtime.suite.campaign import Target
-from tests.fakes import FlatFor, LinearSession, LyingGradients
+from tests.fakes import FlatAtTheEnds, FlatFor, LinearSession, LyingGradients
 from tests.tiny import EPS, linear_task
 
 
@@ -280,3 +280,15 @@ def test_large_logits_hide_nothing_from_cross_entropy(name, times):
     assert 15 < (least < 0.21).sum() < len(right) - 15
     assert (found.broken != (least < 0.21)).sum() <= 3  # the nearest class by logit is not always that by distance
     assert not oracle.zero_gradient
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "cw", "apgd-ce"])
+def test_pixels_at_the_ends_of_the_box_follow_the_slope_into_it(name):
+    weight, bias, images, labels = correct_task(CLASSES)
+    images = np.where(images < 0.5, 0, 1).astype(np.float32)
+    found = [
+        QUICK[name].run(Oracle(kind(weight, bias), 7), points_of(images, labels, CLASSES), 4 * EPS, 0)
+        for kind in (LinearSession, FlatAtTheEnds)
+    ]
+    assert found[0].margin.tolist() == found[1].margin.tolist()
+    assert found[0].broken.any()

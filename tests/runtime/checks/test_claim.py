@@ -60,6 +60,22 @@ def test_a_gate_that_cannot_pass_is_announced_before_the_first_attack(gated, opt
     assert "clean: " in said.partition("--no-gate measures")[2]
 
 
+BLIND = {"no gradient": ("--gradient", "none"), "Square alone": ("--attacks", "clean,square")}
+
+
+@pytest.mark.parametrize("options", BLIND.values(), ids=BLIND)
+def test_that_searches_without_gradients_pass_no_gate_is_said_before_the_first_attack(gated, options):
+    few = ("verify", gated, "--n", 4, *options)
+    said, _, later = edgeproof(*few, "--out", "run").stderr.partition(
+        "this run can fail its gate and cannot pass it: no attack follows a gradient, which is weak evidence; "
+        "--accept-blind-evidence lets it pass; --no-gate measures\n"
+    )
+    assert "clean: " not in said
+    assert "clean: " in later
+    for free in ("--accept-blind-evidence", "--no-gate"):
+        assert "follows a gradient" not in edgeproof(*few, free, "--out", free).stderr
+
+
 @pytest.mark.parametrize("options", [[], ["--n", 59, "--no-gate"]])
 def test_a_run_that_can_pass_or_has_no_gate_announces_nothing(gated, options):
     assert "cannot pass" not in edgeproof("verify", gated, *options, "--out", "run").stderr

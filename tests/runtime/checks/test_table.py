@@ -48,6 +48,12 @@ def test_one_image_with_two_answers_is_randomised(outcome, randomised, expected)
     assert state(replace(outcome, probe=Probe(n=256, randomised=randomised, probabilities=0)), "randomised") == expected
 
 
+@pytest.mark.parametrize(("alone", "expected"), [(37, "quiet"), (38, "found")])
+def test_images_that_are_answered_otherwise_alone_are_found_where_they_are_many(outcome, alone, expected):
+    probe = Probe(n=256, randomised=0, probabilities=0, otherwise_alone=alone)
+    assert state(replace(outcome, probe=probe), "randomised") == expected
+
+
 @pytest.mark.parametrize(("probabilities", "expected"), [(255, "quiet"), (256, "found")])
 def test_an_output_is_a_softmax_where_every_answer_is_a_distribution(outcome, probabilities, expected):
     assert state(replace(outcome, probe=Probe(n=256, randomised=0, probabilities=probabilities)), "softmax") == expected
@@ -247,6 +253,19 @@ def test_a_surrogate_gradient_is_named_with_the_staircases_it_goes_through(outco
         "no fp32 parent lent its gradient: fp32 with staircases (Round, Sign) was attacked by"
     )
     assert "straight-through gradient and by Square alone" in result.message
+
+
+@pytest.mark.parametrize(("quantised", "missing"), [(False, False), (True, True)])
+def test_a_float_model_of_bytes_misses_no_parent(outcome, quantised, missing):
+    facts = GraphFacts(quantised=quantised, staircases=("Cast", "Round"), takes_bytes=True)
+    results = check(outcome, classes=3, artifact=artifact(facts=facts))
+    (result,) = (each for each in results if each.check == "no-parent")
+    assert result.state == "found"
+    assert result.message.startswith("no fp32 parent" if missing else "each pixel is rounded to the byte")
+    assert ("quantised from a float model" in result.hint, "no parent is missing" in result.hint) == (
+        missing,
+        not missing,
+    )
 
 
 def test_a_gradient_is_zero_only_where_every_gradient_is(outcome):

@@ -88,6 +88,21 @@ def test_verify_remembers_what_passed_and_refuses_an_older_one(version, tmp_path
     assert verify(tmp_path / "v1", tmp_path / "d", *state).exit_code == 0
 
 
+def test_verify_refuses_what_nobody_checked_where_a_signed_bundle_is_on_record(version, keys, tmp_path, monkeypatch):
+    state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
+    assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
+    with monkeypatch.context() as closed:
+        closed.setattr("runtime.commands.verify.command_session", lambda *given, **named: pytest.fail("opened"))
+        result = verify(version(3), tmp_path / "b", *state)
+    assert result.exit_code == 3
+    assert f"a signed tiny was accepted here, and {tmp_path / 'v3'} was not authenticated" in result.stderr
+    assert "--allow-unsigned" in result.stderr
+    assert not (tmp_path / "b").exists()
+    assert verify(tmp_path / "v3", tmp_path / "c", *state, "--allow-unsigned").exit_code == 0
+    assert verify(tmp_path / "v3", tmp_path / "d", *state).exit_code == 3
+    assert verify(tmp_path / "v3", tmp_path / "e", *state, *trust).exit_code == 0
+
+
 def test_a_bundle_that_fails_its_gate_is_not_accepted(version, tmp_path):
     gate = ("--state", tmp_path / "state", "--attacks", "fgsm", "--fail-under", "100%", "--eps", "1", "--n", 20)
     assert verify(version(2), tmp_path / "a", *gate).exit_code == 1
@@ -192,7 +207,7 @@ def test_a_forgotten_trust_does_not_replace_a_signed_model(version, keys, tmp_pa
     before = (device / "current").readlink()
     result = edgeproof("install", version(4), "--to", device)
     assert result.exit_code == 3
-    assert f"{device} holds a signed model, and {tmp_path / 'v4'} was not authenticated" in result.stderr
+    assert f"a signed tiny was accepted here, and {tmp_path / 'v4'} was not authenticated" in result.stderr
     assert "--allow-unsigned" in result.stderr
     assert (device / "current").readlink() == before
     assert edgeproof("install", tmp_path / "v4", "--to", device, "--allow-unsigned").exit_code == 0

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from runtime.bundle.manifest import Reference
+from runtime.bundle.model_card import MODEL_CARD, model_card
 from runtime.bundle.opening import open_bundle
 from runtime.bundle.signing import load_private_key, load_trust
 from runtime.files import sha256
 from tests.command_line import edgeproof
-from tests.runtime.bundle.bundles import add_a_file, change_a_graph, sign_bundle
+from tests.runtime.bundle.bundles import add_a_file, change_a_graph, sign_bundle, write_bundle
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,53 @@ def test_a_bundle_that_is_not_whole_is_not_signed(bundle, keys, damage, message)
     result = sign(bundle, keys)
     assert (result.exit_code, message in result.stderr, "hint: " in result.stderr) == (3, True, True)
     assert snapshot(bundle) == before
+
+
+@pytest.fixture
+def with_card(files, tmp_path):
+    """Return a function that writes a bundle with its card, which it may edit first."""
+
+    def write(edit=lambda card: card):
+        reached = {"reference": Reference(checkpoint="best", n=60, clean=0.81, pgd=0.47)}
+        plain = write_bundle(tmp_path / "plain", files, n=60, **reached)
+        card = edit(model_card(open_bundle(plain).manifest)).encode()
+        return write_bundle(tmp_path / "carded", files | {MODEL_CARD: card}, n=60, **reached)
+
+    return write
+
+
+def test_a_bundle_whose_card_is_its_manifest_in_words_is_signed(with_card, keys):
+    bundle = with_card()
+    assert "47.0 %" in (bundle / MODEL_CARD).read_text()
+    assert sign(bundle, keys).exit_code == 0
+
+
+EDITS = {
+    "a figure": lambda card: card.replace("47.0 %", "74.0 %"),
+    "its metadata": lambda card: card.replace('"value": 0.47', '"value": 0.74'),
+    "a line more": lambda card: card + "Robust to everything.\n",
+    "a line less": lambda card: card.rpartition("\n|")[0],
+    "line ends": lambda card: card.replace("\n", "\r\n"),
+    "nothing left": lambda card: "",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_card_that_is_not_its_manifest_in_words_is_not_signed(with_card, keys, edit):
+    bundle = with_card(edit)
+    assert edgeproof("inspect", bundle).exit_code == 0
+    before = snapshot(bundle)
+    result = sign(bundle, keys)
+    assert result.exit_code == 3
+    assert f"{bundle / MODEL_CARD} is not what this manifest says in words" in result.stderr
+    assert "--key" in result.stderr
+    assert snapshot(bundle) == before
+
+
+def test_the_line_in_which_a_card_departs_from_its_manifest_is_named(with_card, keys):
+    bundle = with_card(EDITS["a figure"])
+    line = next(at for at, text in enumerate((bundle / MODEL_CARD).read_text().split("\n"), 1) if "74.0 %" in text)
+    assert f"from line {line} on" in sign(bundle, keys).stderr
 
 
 def test_a_file_is_no_bundle_and_a_key_is_needed(bundle, keys, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from dataclasses import replace
 from math import comb
@@ -222,6 +223,13 @@ def test_csv_and_json_hold_the_same_figures(runs, tmp_path):
     worst = record["runs"][1]["against"]["worst_case"]
     assert float(own["change of worst case"]["low"]) == worst["ci95"][0]
     assert int(own["only the first withstands"]["value"]) == len(record["runs"][1]["against"]["only_first"])
+
+
+def test_a_run_that_is_called_like_a_formula_is_none_in_a_spreadsheet(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs / "a", "=1+2")
+    first, *_ = csv.DictReader(io.StringIO(edgeproof("compare", "=1+2", runs / "b", "--format", "csv").stdout))
+    assert (first["run"], first["value"]) == ("'=1+2", str(float(first["value"])))
 
 
 def test_names_from_outside_are_shown_as_they_are(runs, tmp_path):

@@ -25,7 +25,7 @@ from runtime.gpu_check.checks import (
     compare_sessions,
 )
 from runtime.records.gpu_check import GpuCheck
-from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, needs_no_driver, python
+from tests.runtime.tensorrt.test_missing import BUNDLE, RUN, needs_no_driver, python
 
 
 def gpu_check(tmp_path, *options, **environment):

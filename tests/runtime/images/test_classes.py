@@ -6,7 +6,7 @@ from PIL import Image
 
 from runtime.errors import BadData, UsageFault
 from runtime.images import find as module
-from runtime.images.classes import read_classes
+from runtime.images.classes import class_numbers, read_classes
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
 from tests.tiny import npz
@@ -59,6 +59,32 @@ def test_a_model_with_its_classes_in_another_order_names_the_folders_labels(tmp_
     alphabetical = tuple(sorted(NUMBERS))
     images = find_images(folder_of(tmp_path / "set", NUMBERS), classes=alphabetical)
     assert label_by_colour(images) == {number: alphabetical.index(str(number)) for number in range(12)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[f"class{n + 1}" for n in range(10)], [f"{n}" for n in range(-5, 5)], ["2", "10", "cat"], ["v1.10", "v1.9"]],
+)
+def test_folders_whose_numbers_come_in_another_order_than_their_names_need_a_list_of_classes(tmp_path, names):
+    path = folder_of(tmp_path / "set", names)
+    with pytest.raises(BadData, match="not plain") as caught:
+        find_images(path, classes=tuple(NUMBERS[: len(names)]))
+    assert "--classes" in caught.value.hint
+    assert label_by_colour(find_images(path, classes=tuple(names))) == in_place(len(names))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["class1", "class2"], ["class01", "class10"], ["ant", "bee"], ["-1", "0", "1"], ["n01", "n02"], ["cat-x", "cat2"]],
+)
+def test_folders_in_one_order_by_name_and_by_number_are_taken_in_it(tmp_path, names):
+    images = find_images(folder_of(tmp_path / "set", names), classes=tuple(NUMBERS[: len(names)]))
+    assert label_by_colour(images) == in_place(len(names))
+
+
+def test_a_set_whose_order_is_its_own_is_taken_in_it():
+    names = ("trouser", "shirt", "coat 2", "coat 10")
+    assert class_numbers("clothes", names, NUMBERS[:4]).tolist() == [0, 1, 2, 3]
 
 
 def test_numbers_and_capitals_are_compared_as_people_do(tmp_path):

@@ -1,5 +1,6 @@
 """One decoding for training and evaluation: a picture as a person sees it, in bytes, or refused by name."""
 
+import struct
 import warnings
 
 import numpy as np
@@ -110,6 +111,18 @@ REFUSED = {
     "a.png": (Image.new("RGB", (2, 2), "red"), {"append_images": [Image.new("RGB", (2, 2))]}, "2 frames"),
     "a.tiff": (Image.new("RGB", (2, 2), "red"), {"append_images": [Image.new("RGB", (2, 2))]}, "2 frames"),
 }
+
+
+@pytest.mark.parametrize(("bits", "zero_is"), [(12, "black"), (16, "white")])
+def test_a_tiff_whose_numbers_pillow_leaves_as_they_are_is_refused(tmp_path, bits, zero_is):
+    """Pillow calls both 16 bits a pixel, black at 0."""
+    width, height, photometric, data = 4, 2, int(zero_is == "black"), b"\xff" * bits
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 110, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head + data)
+    with pytest.raises(BadData, match=r"a\.tif.*which of its numbers is white"):
+        decode(str(tmp_path / "a.tif"))
 
 
 @pytest.mark.parametrize("name", REFUSED)

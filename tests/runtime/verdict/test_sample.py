@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 
 from runtime.attacks import ATTACKS, CONTROLS, DEFAULT
+from runtime.attacks.oracle import Oracle
 from runtime.images.image_set import ImageSet
 from runtime.spec import Shard, ThreatModel
 from runtime.suite.campaign import SAMPLE
 from runtime.suite.journal import NoJournal
+from runtime.suite.units import Target, repeat
 from runtime.terminal.progress import Silent
-from runtime.verdict.case import SEARCHED, SEARCHED_SHARE, prepare_case
+from runtime.verdict.case import SEARCHED, SEARCHED_SHARE, prepare_case, verify
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject
-from tests.fakes import LinearSession
+from tests.fakes import LinearSession, OtherAlone, OtherAloneBeside, OtherClassAlone
 from tests.tiny import EPS, SHAPE, linear_task
 
 N = 600
@@ -86,3 +88,23 @@ def test_that_share_costs_at_most_a_fifth_of_the_default_suite():
     control = sum(attack.defaults["queries"] for attack in CONTROLS) + len(CONTROLS)
     assert SEARCHED_SHARE * control <= suite / 5
     assert SEARCHED <= 2000 * SEARCHED_SHARE
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [(LinearSession, "passed"), (OtherAlone, "inconclusive"), (OtherAloneBeside, "inconclusive")],
+)
+def test_no_gate_passes_on_what_a_batch_is_answered_and_an_image_alone_is_not(by_class, kind, verdict):
+    weight, bias, images = by_class
+    subject = Subject(kind(weight, bias), "tiny", ("a", "b", "c"), SHAPE, images, "", ThreatModel(eps=EPS))
+    report = verify(subject, VerifyOptions(attacks=("fgsm", "pgd"), fail_under=0.01), Silent()).report
+    assert report.verdict == verdict
+    found = [each.message for each in report.checks if each.state == "found" and each.check == "randomised"]
+    assert any("otherwise in a batch than alone" in message for message in found) == (kind is not LinearSession)
+
+
+def test_an_image_of_another_class_alone_is_answered_otherwise_however_large_the_logits(by_class):
+    weight, bias, images = by_class
+    target = Target(OtherClassAlone(weight, bias), images, 4, 64)
+    work = repeat(Oracle(target.session, 64), target, target.points(np.arange(32)))
+    assert work["otherwise_alone"].sum() > 16

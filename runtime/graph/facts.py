@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.bundle.wire import DEEPEST, WORD, fields_of
 from runtime.errors import BadModel
+from runtime.graph.wire import DEEPEST, WORD, fields_of
 from runtime.session import GraphFacts
 
 if TYPE_CHECKING:

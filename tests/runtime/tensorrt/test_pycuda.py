@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.backends.tensorrt.driver import compiler, make_driver
-from tests.runtime.backends.tensorrt.test_missing import BUNDLE, RUN, python, refused, without_driver
+from tests.runtime.tensorrt.driver import compiler, make_driver
+from tests.runtime.tensorrt.test_missing import BUNDLE, RUN, python, refused, without_driver
 
 HEADERS = ("cuda.h", "cudaProfiler.h", "curand.h")
 """That declare what PyCUDA links to."""
@@ -25,7 +25,7 @@ MEMORY = """
 import threading
 import numpy as np
 from runtime.machine import driver
-from runtime.backends.tensorrt.memory import PycudaMemory
+from runtime.tensorrt.memory import PycudaMemory
 
 memory = PycudaMemory()
 
@@ -157,7 +157,7 @@ def test_memory_is_used_from_the_thread_that_works(driver, libraries):
 
 
 def test_too_little_memory_of_the_gpu_is_said(driver, libraries):
-    more = "from runtime.backends.tensorrt.memory import PycudaMemory\nm = PycudaMemory()\nwith m.active(): m.{}"
+    more = "from runtime.tensorrt.memory import PycudaMemory\nm = PycudaMemory()\nwith m.active(): m.{}"
     for call, failed in (("allocate((2**27,))", "cuMemHostAlloc"), ("reserve(2**29)", "cuMemAlloc")):
         result = python("-c", more.format(call), LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(libraries))
         assert f"OutOfMemory: CUDA: {failed} failed: out of memory" in result.stderr
@@ -169,9 +169,7 @@ def test_pycuda_itself_works_up_to_the_driver(tmp_path, real_libraries):
     site, lib = real_libraries
     if without_driver():
         place = tmp_path / "state"
-        result = python(
-            "-c", "from runtime.backends.tensorrt.memory import PycudaMemory; PycudaMemory()", PYTHONPATH=str(site)
-        )
+        result = python("-c", "from runtime.tensorrt.memory import PycudaMemory; PycudaMemory()", PYTHONPATH=str(site))
         assert "MissingEnvironment: PyCUDA cannot be imported: libcuda.so.1: cannot open shared object" in result.stderr
         refused(
             verify(tmp_path / "no", "--backend", "tensorrt", "--state", place, PYTHONPATH=str(site)), "no CUDA driver"

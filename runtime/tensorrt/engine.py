@@ -11,9 +11,9 @@ from runtime.session import INPUT, LossSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from runtime.backends.tensorrt.api import CudaEngine, ExecutionContext, Library
-    from runtime.backends.tensorrt.memory import BufferPool, Memory
     from runtime.errors import EdgeproofError
+    from runtime.tensorrt.api import CudaEngine, ExecutionContext, Library
+    from runtime.tensorrt.memory import BufferPool, Memory
 
 FEEDS = {INPUT, *(field.name for field in fields(LossSpec))}
 SEE = "see docs/tensorrt.md"

@@ -12,8 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runtime.backends.tensorrt.memory import LESS
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
+from runtime.tensorrt.memory import LESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 
-from runtime.backends.tensorrt.memory import ALIGNMENT, Buffer
 from runtime.errors import EngineFault, OutOfMemory
-from tests.runtime.backends.tensorrt.fake_tensorrt import world
+from runtime.tensorrt.memory import ALIGNMENT, Buffer
+from tests.runtime.tensorrt.fake_tensorrt import world
 
 
 class FakeMemory:

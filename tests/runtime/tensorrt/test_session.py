@@ -11,18 +11,18 @@ import pytest
 from export.tensorrt import build
 from runtime.attacks.losses import cross_entropy, dlr, linear, margin, one_hot
 from runtime.backends.ort import OrtSession
-from runtime.backends.tensorrt.api import library_of
-from runtime.backends.tensorrt.memory import ALIGNMENT
-from runtime.backends.tensorrt.session import Accelerator, EngineFactory, TrtSession
-from runtime.backends.tensorrt.store import EngineStore, Profile, profile_for
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, EngineFault, GraphRefused, OutOfMemory, UsageFault
 from runtime.files import sha256
 from runtime.machine.driver import CudaDevice
 from runtime.suite.batch_halving import BatchHalving
+from runtime.tensorrt.api import library_of
+from runtime.tensorrt.memory import ALIGNMENT
+from runtime.tensorrt.session import Accelerator, EngineFactory, TrtSession
+from runtime.tensorrt.store import EngineStore, Profile, profile_for
 from tests.paths import ROOT
-from tests.runtime.backends.tensorrt import fake_tensorrt
-from tests.runtime.backends.tensorrt.fake_memory import FakeMemory
+from tests.runtime.tensorrt import fake_tensorrt
+from tests.runtime.tensorrt.fake_memory import FakeMemory
 from tests.tiny import FORWARD, GRADIENT, graph
 
 GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
@@ -31,7 +31,7 @@ GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6")
 @pytest.fixture
 def world(monkeypatch):
     monkeypatch.setattr(fake_tensorrt, "world", fake_tensorrt.World())
-    monkeypatch.setattr("tests.runtime.backends.tensorrt.fake_memory.world", fake_tensorrt.world)
+    monkeypatch.setattr("tests.runtime.tensorrt.fake_memory.world", fake_tensorrt.world)
     return fake_tensorrt.world
 
 
@@ -119,7 +119,7 @@ def test_everything_is_let_go_and_once(opened, world, accelerator, task):
 
 AT_THE_END = """
 import atexit
-from tests.runtime.backends.tensorrt.test_session import *
+from tests.runtime.tensorrt.test_session import *
 import tempfile
 from pathlib import Path
 from tests.tiny import linear_task

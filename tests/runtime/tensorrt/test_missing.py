@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.paths import ROOT
-from tests.runtime.backends.tensorrt.driver import make_driver
+from tests.runtime.tensorrt.driver import make_driver
 
 BUNDLE = ROOT / "tests/data/tiny-bundle"
 RUN = "import sys; from runtime.cli import main; sys.argv[0] = 'edgeproof'; main()"

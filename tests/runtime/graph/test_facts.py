@@ -5,10 +5,10 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from runtime.backends.ort import OrtSession
-from runtime.bundle.graph_facts import NUMBERS, graph_facts, staircases
 from runtime.bundle.manifest import Graph
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadBundle, BadModel
+from runtime.graph.facts import NUMBERS, graph_facts, staircases
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import FORWARD, HALVED, IN_BYTES, ROUNDED, graph
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from export.precision.table import PRECISIONS
 from runtime.bundle.manifest import EVALUATION, SIGNATURE
 from runtime.markdown import code, escape, table
 from runtime.words import percent, radius
@@ -17,12 +16,27 @@ from runtime.words import percent, radius
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.bundle.manifest import Calibrated, Manifest, Packed, Parity, Reference
+    from runtime.bundle.manifest import Calibrated, Graph, Manifest, Packed, Parity, Reference
+
+MODEL_CARD = "MODEL_CARD.md"
+COMPUTES_IN: dict[str, str] = {
+    "fp32": "float32",
+    "fp16": "float16 from the first weights on",
+    "int8": "int8 into convolutions and matrix products, float32 between, gradients straight through in float32",
+}
+"""How each precision computes, in a few words; cards name the precisions in this order."""
 
 
 def model_card(manifest: Manifest) -> str:
-    """Return the card of a bundle whose manifest lists every other file."""
-    return "\n".join(line for section in _sections(manifest) for line in [*section, ""])
+    """Return the card of a bundle: its manifest in words, but for the card's own digest."""
+    files = {name: entry for name, entry in manifest.files.items() if name != MODEL_CARD}
+    others = manifest.model_copy(update={"files": files})
+    return "\n".join(line for section in _sections(others) for line in [*section, ""])
+
+
+def _graphs(manifest: Manifest) -> dict[str, Graph]:
+    """Return the graphs by precision, in one order however a manifest lists them."""
+    return {name: graph for known in COMPUTES_IN for name, graph in manifest.graphs.items() if name == known}
 
 
 def _sections(manifest: Manifest) -> Iterator[list[str]]:
@@ -85,13 +99,13 @@ def _result(data: str, images: str, kind: str, figures: dict[str, float]) -> dic
 
 
 def _parities(manifest: Manifest) -> dict[str, Parity]:
-    return {name: graph.parity for name, graph in manifest.graphs.items() if graph.parity}
+    return {name: graph.parity for name, graph in _graphs(manifest).items() if graph.parity}
 
 
 def _what_it_is(manifest: Manifest) -> list[str]:
     image = manifest.input
     return [
-        f"An image classifier as an ONNX graph ({', '.join(manifest.graphs)}), exported {escape(manifest.created)}.",
+        f"An image classifier as an ONNX graph ({', '.join(_graphs(manifest))}), exported {escape(manifest.created)}.",
         f"Input: `input`, float32, [batch, {image.channels}, {image.height}, {image.width}] in [0, 1]; "
         "the normalisation is inside the graph.",
         *([f"Pictures were {manifest.preprocessing.in_words()}."] if manifest.preprocessing else []),
@@ -130,12 +144,12 @@ def _precisions(manifest: Manifest) -> list[str]:
     rows = [
         (
             name,
-            PRECISIONS[name].says if name in PRECISIONS else name,
+            COMPUTES_IN[name],
             _ranges(graph.calibration),
             str(manifest.files[graph.forward].size),
             "ships" if name == manifest.ships else "",
         )
-        for name, graph in manifest.graphs.items()
+        for name, graph in _graphs(manifest).items()
     ]
     return [
         "## Precisions",
@@ -149,7 +163,7 @@ def _precisions(manifest: Manifest) -> list[str]:
 
 def _staircases(manifest: Manifest) -> list[str]:
     """Say through which nodes the gradient is a surrogate."""
-    stepped = {name: graph.staircases for name, graph in manifest.graphs.items() if graph.staircases}
+    stepped = {name: graph.staircases for name, graph in _graphs(manifest).items() if graph.staircases}
     if not stepped:
         return []
     lines = (f"- {name}: {', '.join(map(code, nodes))}" for name, nodes in stepped.items())
@@ -220,7 +234,7 @@ def _origin(manifest: Manifest) -> list[str]:
 def _calibrations(manifest: Manifest) -> list[str]:
     return [
         f"- calibration of {name}: {escape(used.data.name)}, {used.data.n} images, sha256 `{used.data.sha256}`"
-        for name, graph in manifest.graphs.items()
+        for name, graph in _graphs(manifest).items()
         if (used := graph.calibration)
     ]
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("fake_driver.c")
-TENSORRT = (
-    "import sys; from tests.runtime.backends.tensorrt import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
-)
+TENSORRT = "import sys; from tests.runtime.tensorrt import fake_tensorrt; sys.modules[__name__] = fake_tensorrt"
 
 
 def compiler():

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.tensorrt.api import load_tensorrt
-from runtime.backends.tensorrt.engine import Engine
-from runtime.backends.tensorrt.memory import BufferPool, PycudaMemory
-from runtime.backends.tensorrt.store import EngineKey, EngineStore
-from runtime.backends.tf32 import settle_tf32
-from runtime.bundle.graph_facts import graph_facts
 from runtime.errors import BadModel, EngineFault, OutOfMemory
 from runtime.files import sha256
+from runtime.graph.facts import graph_facts
 from runtime.machine import driver
+from runtime.machine.tf32 import settle_tf32
 from runtime.session import FORWARD_OUTPUTS, GRADIENT, GRADIENT_OUTPUTS, INPUT, LOGITS, VALUE, Session, SessionCard
+from runtime.tensorrt.api import load_tensorrt
+from runtime.tensorrt.engine import Engine
+from runtime.tensorrt.memory import BufferPool, PycudaMemory
+from runtime.tensorrt.store import EngineKey, EngineStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.backends.tensorrt.api import CudaEngine, Library
-    from runtime.backends.tensorrt.memory import Memory
-    from runtime.backends.tensorrt.store import Built, Profile
     from runtime.machine.driver import CudaDevice
     from runtime.session import LossSpec
+    from runtime.tensorrt.api import CudaEngine, Library
+    from runtime.tensorrt.memory import Memory
+    from runtime.tensorrt.store import Built, Profile
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.bundle.wire import DEEPEST, WORD, fields_of
 from runtime.errors import BadModel
+from runtime.graph.wire import DEEPEST, WORD, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.backends.tensorrt.store import Built, EngineKey, EngineStore, Profile, Stale, engines_directory
 from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory
 from runtime.files import sha256
 from runtime.interrupt import sigterm_interrupts
 from runtime.machine.driver import CudaDevice
+from runtime.tensorrt.store import Built, EngineKey, EngineStore, Profile, Stale, engines_directory
 
 KEY = EngineKey(
     graph_sha256="1" * 64, tensorrt="10.3.0", cuda="12.6", gpu="Orin", compute_capability="8.7",

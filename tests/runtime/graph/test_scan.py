@@ -6,9 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.backends.ort import OrtSession
-from runtime.bundle.graph_scan import MESSAGES, refuse_outside_data
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadModel
+from runtime.graph.scan import MESSAGES, refuse_outside_data
 from tests.runtime.bundle.bundles import write_bundle
 
 

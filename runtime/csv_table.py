@@ -1,0 +1,31 @@
+"""CSV, in which a text from outside is no more than text: a spreadsheet computes what begins like a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from runtime.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Cell = str | float | None
+
+FORMULA = ("=", "+", "-", "@")
+"""How a cell begins that a spreadsheet computes (owasp.org/www-community/attacks/CSV_Injection)."""
+
+
+def csv_table(heading: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return a table as CSV; numbers stay numbers, a text is on one line, with an apostrophe before a formula."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(map(_plain, row) for row in (heading, *rows))
+    return buffer.getvalue()
+
+
+def _plain(cell: Cell) -> Cell:
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
