@@ -282,10 +282,11 @@ def main() -> None:
             break
         row = measure(case, peaks, names, device, end, options.eager)
         rows.append(row)
-        cells = [f"{row['images_per_second'].get('plain', math.nan):.1f}"]
+        per_second, speed_up = row["images_per_second"], row["speed_up"]
+        cells = [f"{per_second['plain']:.1f}" if "plain" in per_second else ""]
         for name in names:
-            faster = f"{row['speed_up'][name]:.2f}x" if name in row["speed_up"] else ""
-            cells += [f"{row['images_per_second'][name]:.1f}", faster, f"{row['of_peak'][name]:.0%}"]
+            faster = f"{speed_up[name]:.2f}x" if name in speed_up else ""
+            cells += [f"{per_second[name]:.1f}", faster, f"{row['of_peak'][name]:.0%}"]
         print(f"| {case} | {case.batch} | {' | '.join(cells)} |", flush=True)
     methods = {}
     for name in names:

@@ -15,11 +15,8 @@ from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD
 from runtime.attacks.losses import value_and_cotangent
-<<<<<<< HEAD
-=======
 from runtime.backends.batching import on_gpu
 from runtime.batches.fixed_sizes import fixed_size
->>>>>>> gpu-fast
 from runtime.batches.halving import BatchHalving
 from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet

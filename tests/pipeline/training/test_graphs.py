@@ -1,6 +1,7 @@
 """A captured step, replayed operator by operator, against the step as it is; and when a step stays as it is."""
 
 import contextlib
+import hashlib
 import itertools
 
 import pytest
@@ -11,9 +12,10 @@ from pipeline.methods import METHODS
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
 from pipeline.recipe.schema import load_recipe
+from pipeline.training.devices import launch
 from pipeline.training.graphs import MOST, Replayed, recorder_of
 from pipeline.training.trainer import Trainer
-from tests.pipeline.runs.small_runs import assert_equal_bits
+from tests.pipeline.runs.small_runs import assert_equal_bits, small
 from tests.pipeline.training.recorded import Recorded, Watching
 
 STEPS = 6
@@ -219,3 +221,25 @@ def test_the_stand_in_shows_what_a_work_reads_of_python_after_its_capture(told):
         with torch.no_grad():
             moved.add_(1)
     assert answers == [[1.0, 1.0], [2 * 2.0] * 2, [2 * 3.0] * 2]
+
+
+def in_each_process(fabric, directory, recorded):
+    """Return losses, a digest of the state and what was captured, of the first process: little, as a pipe takes."""
+    recorder = Recorded() if recorded else None
+    torch.manual_seed(0)
+    student = build_network("resnet18", channels=1, classes=4, width=0.0625)
+    teacher = build_network("resnet18", channels=1, classes=4, width=0.0625)
+    recipe = small(directory, "method.name=adaad", "train.batch=12")
+    run = Trainer(recipe, student, frozen(teacher), classes=4, precision="fp32", fabric=fabric, recorder=recorder)
+    losses = steps(run, 4)
+    digest = hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in state(run).values()))
+    return losses, digest.hexdigest(), recorder.asked if recorder else []
+
+
+@pytest.mark.slow
+def test_every_process_captures_its_search_and_the_gradients_meet_outside_of_it(tmp_path):
+    (eager, its, _), (replayed, ours, asked) = (
+        launch(in_each_process, tmp_path, recorded, devices=2) for recorded in (False, True)
+    )
+    assert (eager, its) == (replayed, ours)
+    assert asked == ["warm up"] * 2 + ["capture", "replay"] * 2 + ["replay"] * 4
