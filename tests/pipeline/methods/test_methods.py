@@ -102,10 +102,26 @@ def test_a_batch_costs_no_forward_pass_that_the_method_does_not_need(name, netwo
     method = METHODS[name]
     view = view_of((student, teacher), images, method.options(), progress=0.5)
     points = search(method.objective, view, torch.zeros_like(images), SearchSpec(steps=STEPS))
-    method.loss(view.with_student(student), points)
+    loss_view = View(images, view.labels, student, teacher, view.options, 0.5, known_teacher=view.known_teacher)
+    method.loss(loss_view, points)
     clean = [network.count(images) for network in (teacher, student)]
     searched = [len(network.asked) - count for network, count in zip((teacher, student), clean, strict=True)]
     assert (clean[0], searched[0], clean[1], searched[1]) == COST[name]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loss_depends_on_the_progress_by_its_phase_alone(name, networks, images):
+    """A step is captured once a phase, and replayed."""
+    method, values = METHODS[name], {}
+    for progress in (0.0, 0.1, 0.29, 0.31, 0.6, 1.0):
+        view = view_of(networks, images, method.options(), progress)
+        loss = method.loss(view, images + 0.01).detach()
+        assert torch.equal(values.setdefault(method.phase(view.options, progress), loss), loss)
+        torch.testing.assert_close(
+            method.objective(view, images + 0.01),
+            method.objective(view_of(networks, images, method.options()), images + 0.01),
+        )
+    assert len(values) == (2 if name in INTROSPECTIVE else 1)
 
 
 def test_iad_asks_the_teacher_about_the_searched_point_in_the_second_phase_only(networks, images):
