@@ -46,6 +46,6 @@ ADAIAD = Method(
     needs_teacher=True,
     has_labels=False,
     source="Huang et al., CVPR 2023; direction, temperature and second phase as in the published code",
-    phase=in_second_phase,
     published=Published(clean_first=True, clean=2, second_phase=1),
+    phase=in_second_phase,
 )

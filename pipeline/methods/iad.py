@@ -36,6 +36,6 @@ IAD = Method(
     needs_teacher=True,
     has_labels=False,
     source="Zhu et al., ICLR 2022, IAD-I; as in the published code, but with its second learning-rate drop",
-    phase=in_second_phase,
     published=Published(second_phase=1),
+    phase=in_second_phase,
 )

@@ -122,9 +122,9 @@ class Method:
         needs_teacher: whether a recipe must name one.
         has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing is of.
         source: the paper, and which of paper or code is followed where they differ.
-        phase: of (options, progress): what the loss depends on of the progress; it is the same within one.
         published: the step of its published code; None where there is no code.
         clamped: whether the search starts in the ball and in [0, 1].
+        phase: of (options, progress): what the loss depends on of the progress; it is the same within one.
 
     """
 
@@ -138,6 +138,6 @@ class Method:
     needs_teacher: bool
     has_labels: bool
     source: str
-    phase: Callable[[Any, float], bool] = lambda options, progress: False
     published: Published | None = None
     clamped: bool = True
+    phase: Callable[[Any, float], bool] = lambda options, progress: False

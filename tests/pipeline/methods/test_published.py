@@ -140,9 +140,10 @@ def ours(name, start, student, teacher, batch, progress):
     method = started(METHODS[name], start)
     student.train()
     searched = copy.deepcopy(student).eval() if method.search_mode == "eval" else student
-    view = View(images, labels, searched, teacher if method.needs_teacher else None, method.options(), progress)
+    known = teacher if method.needs_teacher else None
+    view, learning = (View(images, labels, net, known, method.options(), progress) for net in (searched, student))
     points = search(method.objective, view, noise[method.start], SPEC, clamped=method.clamped)
-    loss = reduce(method.loss(view.with_student(student), points), method.reduction, 5)
+    loss = reduce(method.loss(learning, points), method.reduction, 5)
     loss.backward()
     return points, loss
 
