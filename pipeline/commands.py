@@ -271,7 +271,7 @@ def _reference(trained: TrainedRun) -> Reference | None:
 def _provenance(trained: TrainedRun) -> Provenance:
     """Return where a student comes from; of a path in the recipe only the last part, which names no machine."""
     recipe = trained.recipe.to_dict()
-    for table in (recipe["data"], recipe.get("teacher", {})):
+    for table in (recipe["data"], recipe["data"].get("extra", {}), recipe.get("teacher", {})):
         if "path" in table:
             table["path"] = Path(table["path"]).name
     return Provenance(
@@ -280,5 +280,6 @@ def _provenance(trained: TrainedRun) -> Provenance:
         checkpoint_sha256=trained.checkpoint_sha256,
         teacher_sha256=trained.summary.teacher_sha256,
         training_data=trained.summary.training_data,
+        extra_data=trained.summary.extra_data,
         software=software(("edgeproof", "onnx", "onnxruntime", "onnxscript", "torch")),
     )

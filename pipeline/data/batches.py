@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.data.augment import AUGMENTATIONS, Augment, Switch, augment
+from pipeline.data.extra import Extra, extra_of, spread
+from pipeline.data.shifts import as_float
 from pipeline.memory import free_memory
 from runtime.errors import BadData, EdgeproofError, MissingEnvironment, first_line
 from runtime.images.decode import Pictures
@@ -23,7 +25,8 @@ HELD_SHARE = 0.5
 """Of the device's free memory, what a training set may fill; the rest is for networks and activations."""
 WORKERS = 8
 """At most so many processes decode pictures; fewer on fewer cores."""
-Fetch = Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]
+Batched = Iterable[tuple[Tensor, Tensor]]
+Fetch = Callable[[Tensor], Batched]
 """Row numbers [batches, size] to (images as stored [size, C, H, W], labels [size]) on the device, one batch a time."""
 
 
@@ -38,10 +41,14 @@ class Batches:
         size: images in a batch; the last, smaller batch of an epoch is left out.
         crop: padding in pixels before a random crop of the image's own size.
         flip: whether half of the images are mirrored left to right.
+        kind: how the images are augmented; `crop` is of 'pad-crop' alone.
+        switch: after how many epochs another kind takes over, and which.
         seed: of order and augmentation.
         device: where the batches are yielded.
         place: where the set is kept.
         sharing: processes of this run on this machine, which share its cores.
+        extra: further images, kept likewise. An epoch has as many batches as without them: of each the share is theirs,
+            spread evenly over it and drawn with replacement.
 
     """
 
@@ -52,16 +59,24 @@ class Batches:
         *,
         crop: int,
         flip: bool,
+        kind: Augment = "pad-crop",
+        switch: Switch | None = None,
         seed: int,
         device: torch.device,
         place: Place = "auto",
         sharing: int = 1,
+        extra: Extra | None = None,
     ) -> None:
         if len(images) < size:
             raise BadData(f"{len(images)} training images do not fill one batch of {size}")
         self.place = resolve_place(place, images, device)
         self._fetch = FETCHES[self.place](images, device, sharing)
         self._count, self.size, self.crop, self.flip, self.seed = len(images), size, crop, flip, seed
+        self.kind, self.switch, self.device = kind, switch, device
+        self._extra: tuple[Fetch, int, int] | None = None
+        if extra is not None:
+            fetch = FETCHES[resolve_place(place, extra.images, device)](extra.images, device, sharing)
+            self._extra = fetch, len(extra.images), extra_of(size, extra.share)
 
     def __len__(self) -> int:
         """Return the batches in one epoch."""
@@ -70,9 +85,27 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images float32 [B, C, H, W] in [0, 1], labels int64 [B]) for one epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = torch.randperm(self._count, generator=generator)[: len(self) * self.size]
-        for images, labels in self._fetch(order.view(-1, self.size)):
-            yield augment(images, self.crop, self.flip, generator), labels
+        kind = self.switch[1] if self.switch and number >= self.switch[0] else self.kind
+        drawn = self._drawn(generator)
+        draws = [AUGMENTATIONS[kind].draw(self.size, self.crop, self.flip, generator) for _ in range(len(self))]
+        for (images, labels), numbers in zip(drawn, torch.stack(draws).to(self.device), strict=True):
+            yield augment(kind, images, numbers), labels
+
+    def _drawn(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Draw which images an epoch shows, and return its batches, not yet augmented."""
+        own = self.size - (self._extra[2] if self._extra else 0)
+        order = torch.randperm(self._count, generator=generator)[: len(self) * own].view(-1, own)
+        if self._extra is None:
+            return iter(self._fetch(order))
+        fetch, count, each = self._extra
+        others = torch.randint(count, (len(self), each), generator=generator)
+        return _mixed(self._fetch(order), fetch(others), spread(own, each).to(self.device))
+
+
+def _mixed(own: Batched, extra: Batched, places: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield two epochs as one: of each batch the own images, then the extra ones, taken in the order of `places`."""
+    for (images, labels), (more, their) in zip(own, extra, strict=True):
+        yield torch.cat((as_float(images), as_float(more)))[places], torch.cat((labels, their))[places]
 
 
 def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place:
@@ -173,34 +206,3 @@ def _unless_a_worker_dies(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 FETCHES: dict[Place, Callable[[ImageSet, torch.device, int], Fetch]] = {"device": _held, "stream": _streamed}
-
-
-def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to `crop` pixels over zeros, mirror half of them: one gather for the whole batch.
-
-    Args:
-        images: [B, C, H, W], uint8 or float32 in [0, 1].
-        crop: padding in pixels; 0 leaves the place as it is.
-        flip: whether to mirror.
-        generator: on the CPU; draws the same for every device.
-
-    Returns:
-        float32 [B, C, H, W] in [0, 1].
-
-    """
-    count, _, height, width = images.shape
-    down, right = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=generator)
-    mirror = torch.rand(count, 1, generator=generator) < (0.5 if flip else 0.0)
-    rows = (torch.arange(height) + down)[:, None, :, None]
-    across = torch.arange(width)
-    columns = (torch.where(mirror, across.flip(0), across) + right)[:, None, None, :]
-    padded = F.pad(images, (crop, crop, crop, crop))
-    device = images.device
-    batch, channel = torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[None, :, None, None]
-    return as_float(padded[batch.to(device), channel.to(device), rows.to(device), columns.to(device)])
-
-
-def as_float(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1], in channels_last; float32 images as they are."""
-    scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-    return scaled.contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -37,7 +37,7 @@ def _loss(view: View, points: Tensor) -> Tensor:
     aligned = _disagreement(view, points.detach())
     if options.alpha == 1.0:
         if options.clean_statistics:
-            view.student(view.images)
+            _ = view.student_clean
         return aligned
     clean = _directed(options, view.teacher_clean, view.student_clean)
     return options.alpha * aligned + (1 - options.alpha) * clean
@@ -56,5 +56,7 @@ ADAAD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=5e-4),
     options=AdaAdOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Huang et al., CVPR 2023; direction and start as in the published code",
+    published=Published(clean_first=True),
 )

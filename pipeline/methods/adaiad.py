@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.methods.introspection import IntrospectionOptions, in_second_phase, introspection
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 
 
 class AdaIadOptions(IntrospectionOptions):
@@ -44,5 +44,7 @@ ADAIAD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=5e-4),
     options=AdaIadOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Huang et al., CVPR 2023; direction, temperature and second phase as in the published code",
+    published=Published(clean_first=True, clean=2, second_phase=1),
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.methods.losses import cross_entropy, probabilities
+from pipeline.methods.losses import cross_entropy, one_hot, probabilities
 from pipeline.methods.method import Method, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 from runtime.spec import Fraction, Frozen
@@ -21,7 +20,8 @@ def _loss(view: View, points: Tensor) -> Tensor:
     """CE(S(x'), k T(x') + (1 - k) onehot(y))."""
     options: AkdOptions = view.options
     teacher = probabilities(view.teacher(points).detach())
-    target = options.k * teacher + (1 - options.k) * F.one_hot(view.labels, teacher.shape[1])
+    label = one_hot(view.labels, teacher.shape[1], view.smoothing)
+    target = options.k * teacher + (1 - options.k) * label
     return cross_entropy(view.student(points), target)
 
 
@@ -34,5 +34,6 @@ AKD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=5e-4),
     options=AkdOptions,
     needs_teacher=True,
+    has_labels=True,
     source="our reading of Maroto et al., arXiv 2203.07159 (labels mixed with teacher outputs); schedule as AdaAD",
 )

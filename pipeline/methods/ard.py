@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 from runtime.spec import Frozen
 
@@ -35,5 +35,7 @@ ARD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=2e-4),
     options=ArdOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Goldblum et al., AAAI 2020, at alpha = 1; as in the published code, but with its second learning-rate drop",
+    published=Published(),
 )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pipeline.methods.introspection import IntrospectionOptions, in_second_phase, introspection
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from pipeline.methods.pgd_at import classification_error
 
 
@@ -30,5 +30,7 @@ IAD = Method(
     schedule=Schedule(epochs=200, milestones=(100, 150), weight_decay=2e-4),
     options=IadOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Zhu et al., ICLR 2022, IAD-I; as in the published code, but with its second learning-rate drop",
+    published=Published(second_phase=1),
 )

@@ -8,15 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Reduction = Literal["mean", "batchmean"]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return -log softmax(z)_y for int64 labels [B], or -sum_c p_c log softmax(z)_c for probabilities [B, K]."""
-    return F.cross_entropy(_at_least_float(logits), labels, reduction="none")
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return -log softmax(z)_y for int64 labels [B], or -sum_c p_c log softmax(z)_c for probabilities [B, K].
+
+    `smoothing` s takes (1 - s) of the target and spreads s evenly over all classes (Szegedy et al., CVPR 2016, 7).
+    """
+    return F.cross_entropy(_at_least_float(logits), labels, reduction="none", label_smoothing=smoothing)
+
+
+def one_hot(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
+    """Return labels [B] as float32 probabilities [B, K], smoothed as those of `cross_entropy`.
+
+    Unlike PyTorch's function it looks at no value: nothing waits for the device.
+    """
+    hard = (torch.arange(classes, device=labels.device) == labels[:, None]).float()
+    return (1 - smoothing) * hard + smoothing / classes
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -29,15 +29,23 @@ class View:
         teacher: likewise; a method that needs none gets None.
         options: the method's own table of the recipe.
         progress: the fraction of all epochs that lies behind, from 0 to 1.
+        smoothing: of the labels in the outer loss; the search never smooths.
 
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, student: Logits, teacher: Logits | None, options: Any, progress: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        student: Logits,
+        teacher: Logits | None,
+        options: Any,
+        progress: float,
+        smoothing: float = 0.0,
     ) -> None:
         self.images, self.labels = images, labels
         self.student, self._teacher = student, teacher
-        self.options, self.progress = options, progress
+        self.options, self.progress, self.smoothing = options, progress, smoothing
 
     def teacher(self, images: Tensor) -> Tensor:
         """Return the teacher's logits; a method that is not marked as needing a teacher must not ask."""
@@ -57,7 +65,7 @@ class View:
 
     def with_student(self, student: Logits, *, keep_teacher: bool = True) -> View:
         """Return the same batch seen with another student; `keep_teacher`: what is known of the teacher stays known."""
-        view = View(self.images, self.labels, student, self._teacher, self.options, self.progress)
+        view = View(self.images, self.labels, student, self._teacher, self.options, self.progress, self.smoothing)
         if keep_teacher and "teacher_clean" in self.__dict__:
             view.__dict__["teacher_clean"] = self.teacher_clean
         return view
@@ -84,6 +92,24 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What the published code of a method does in a step where ours does otherwise; see pipeline/methods/published.py.
+
+    Args:
+        clamped: whether it takes the first gradient at a start that lies in the ball and in [0, 1].
+        clean_first: whether the student, as it learns, sees the clean images before the searched ones.
+        clean: how often it sees the clean images; each time moves its running statistics.
+        second_phase: how much more often once introspection has joined.
+
+    """
+
+    clamped: bool = False
+    clean_first: bool = False
+    clean: int = 1
+    second_phase: int = 0
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the table of methods.
 
@@ -96,7 +122,10 @@ class Method:
         schedule: likewise, its epochs, milestones and weight decay.
         options: the fields of `[method.<name>]`.
         needs_teacher: whether a recipe must name one.
+        has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing is of.
         source: the paper, and which of paper or code is followed where they differ.
+        published: the step of its published code; None where there is no code.
+        clamped: whether the search starts in the ball and in [0, 1].
 
     """
 
@@ -108,4 +137,7 @@ class Method:
     schedule: Schedule
     options: type[Frozen]
     needs_teacher: bool
+    has_labels: bool
     source: str
+    published: Published | None = None
+    clamped: bool = True

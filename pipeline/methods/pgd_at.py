@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pipeline.methods.losses import cross_entropy
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -18,14 +18,21 @@ def classification_error(view: View, points: Tensor) -> Tensor:
     return cross_entropy(view.student(points), view.labels)
 
 
+def _loss(view: View, points: Tensor) -> Tensor:
+    """CE(S(x'), y), with the labels smoothed where the recipe asks for it."""
+    return cross_entropy(view.student(points), view.labels, view.smoothing)
+
+
 PGD_AT = Method(
     objective=classification_error,
-    loss=classification_error,
+    loss=_loss,
     start="gaussian",
     search_mode="eval",
     reduction="batchmean",
     schedule=Schedule(epochs=110, milestones=(100, 105), weight_decay=5e-4),
     options=PgdAtOptions,
     needs_teacher=False,
+    has_labels=True,
     source="Madry et al., ICLR 2018, eq. 2.1; start and batch-norm mode as in the TRADES and AdaAD code",
+    published=Published(clamped=True),
 )

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from pipeline.methods.losses import kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from runtime.spec import Frozen, parse_fraction
 
 Weight = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
@@ -44,5 +44,7 @@ RSLAD = Method(
     schedule=Schedule(epochs=300, milestones=(215, 260, 285), weight_decay=2e-4),
     options=RsladOptions,
     needs_teacher=True,
+    has_labels=False,
     source="Zi et al., ICCV 2021, eq. 5; weights, reduction and schedule as in the published code",
+    published=Published(),
 )

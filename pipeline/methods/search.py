@@ -39,7 +39,7 @@ def _uniform(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
 STARTS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {"gaussian": _gaussian, "uniform": _uniform}
 
 
-def search(objective: Objective, view: View, noise: Tensor, spec: SearchSpec) -> Tensor:
+def search(objective: Objective, view: View, noise: Tensor, spec: SearchSpec, clamped: bool = True) -> Tensor:
     """Return x' [B, C, H, W]: in the ball around the view's images, in [0, 1], detached.
 
     Only the gradient in x' is computed, and none is left anywhere: autograd prunes that of weights that learn.
@@ -49,11 +49,14 @@ def search(objective: Objective, view: View, noise: Tensor, spec: SearchSpec) ->
         view: the batch and the networks.
         noise: what the search begins with, added to the images: one of STARTS, [B, C, H, W].
         spec: the ball and the steps.
+        clamped: whether the first gradient is taken in the ball and in [0, 1] too, as all others are.
 
     """
     images = view.images
     low, high = (images - spec.eps).clamp_(0, 1), (images + spec.eps).clamp_(0, 1)
-    points = torch.clamp(images + noise, low, high)
+    points = images + noise
+    if clamped or spec.steps == 0:
+        points = torch.clamp(points, low, high)
     for _ in range(spec.steps):
         points.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(view, points).sum(), points)

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.methods.losses import cross_entropy, kl
-from pipeline.methods.method import Method, Schedule, View
+from pipeline.methods.method import Method, Published, Schedule, View
 from runtime.spec import Frozen
 
 
@@ -26,7 +26,8 @@ def _disagreement(view: View, points: Tensor) -> Tensor:
 def _loss(view: View, points: Tensor) -> Tensor:
     """CE(S(x), y) + beta KL(S(x) || S(x'))."""
     options: TradesOptions = view.options
-    return cross_entropy(view.student_clean, view.labels) + options.beta * _disagreement(view, points)
+    labelled = cross_entropy(view.student_clean, view.labels, view.smoothing)
+    return labelled + options.beta * _disagreement(view, points)
 
 
 TRADES = Method(
@@ -38,5 +39,7 @@ TRADES = Method(
     schedule=Schedule(epochs=76, milestones=(75,), weight_decay=2e-4),
     options=TradesOptions,
     needs_teacher=False,
+    has_labels=True,
     source="Zhang et al., ICML 2019, eq. 5; direction, beta and schedule as in the published code",
+    published=Published(clean_first=True, clean=2),
 )

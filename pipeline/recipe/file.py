@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline.methods import METHODS
 from pipeline.recipe.source import read_source
 from runtime.errors import BadRecipe
 
 BASE, FOR = "base", "for"
-SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path"), "teacher": None}
+SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path", "extra"), "teacher": None}
 """Tables that say, by name or path, where something comes from; the keys that go when that is said anew (None: all)."""
+USUAL_SCHEDULE: Final = "steps"
+"""Of the learning rate: the one that has milestones."""
 Table = dict[str, Any]
 
 
@@ -60,7 +62,7 @@ def _laid(files: tuple[_File, ...], method: str, asked: Table) -> Table:
             schedule = _train(own) if "epochs" in _train(own) else None
         elif "milestones" in _train(file.table):
             schedule = None
-    if schedule is not None:
+    if schedule is not None and "milestones" in _train(whole):
         of, epochs, milestones = schedule["epochs"], _train(whole).get("epochs"), schedule["milestones"]
         if isinstance(milestones, list) and all(isinstance(value, int | float) for value in (of, epochs, *milestones)):
             whole["train"] = whole["train"] | {"milestones": in_place(milestones, of, epochs)}
@@ -101,11 +103,17 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
 
 
 def _upon(beneath: Table, above: Table) -> Table:
-    """Return two recipes in one: where `above` names another source, what `beneath` says of its own is gone."""
+    """Return two recipes in one: where `above` names another source, what `beneath` says of its own is gone.
+
+    So are its milestones, where `above` names another schedule.
+    """
     for table, keys in SOURCES.items():
         old, new = beneath.get(table), above.get(table)
         if isinstance(old, dict) and isinstance(new, dict) and not {"name", "path"}.isdisjoint(new):
             beneath = beneath | {table: {key: old[key] for key in old if keys and key not in keys}}
+    schedule = _train(beneath).get("schedule", USUAL_SCHEDULE)
+    if _train(above).get("schedule", schedule) != schedule:
+        beneath = beneath | {"train": {key: value for key, value in _train(beneath).items() if key != "milestones"}}
     return _merged(beneath, above)
 
 

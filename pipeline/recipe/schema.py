@@ -19,23 +19,39 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.data.augment import Augment, Switch
 from pipeline.data.batches import Place
+from pipeline.data.extra import extra_of
 from pipeline.methods import METHODS, Method
 from pipeline.methods.losses import Reduction
+from pipeline.methods.published import Start
 from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
-from pipeline.recipe.file import in_place, read_recipe
+from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
 from pipeline.recipe.problems import keys, message, path
 from runtime.errors import BadRecipe
 from runtime.images.preprocessing import Size
 from runtime.spec import Digest, Frozen, Gate, Name, Text, ThreatModel
 
+RateSchedule = Literal["steps", "one-cycle", "cosine"]
+RISES = {"one-cycle": 0.25}
+"""The fraction of all epochs in which the learning rate rises, where a recipe names no warm-up; else none."""
 USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
 
 
+class ExtraTable(Frozen):
+    """[data.extra]: an .npz of further training images of the same shape and classes, and their share of each batch."""
+
+    path: Path
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
 class DataTable(Frozen):
-    """[data]: a data set by name or path; `holdout` training images choose the checkpoint; crop and flip augment.
+    """[data]: a data set by name or path; `holdout` training images choose the checkpoint.
+
+    `augment` says how training images are changed, and `augment_switch` after how many epochs another way takes over.
+    `crop` is of 'pad-crop' alone; `flip` mirrors half of the images in each way.
 
     `size` is what the pictures of a folder are resized and cropped to, before training and at every evaluation.
     `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
@@ -48,7 +64,10 @@ class DataTable(Frozen):
     holdout: Annotated[int, Field(gt=0)] = 1000
     crop: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    augment: Augment = "pad-crop"
+    augment_switch: Switch | None = None
     place: Place = "auto"
+    extra: ExtraTable | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> DataTable:
@@ -95,7 +114,11 @@ class TeacherTable(Frozen):
 
 
 class TrainTable(Frozen):
-    """[train]: SGD with momentum; the learning rate falls tenfold at each milestone (in epochs, fractions allowed).
+    """[train]: SGD with momentum, also Nesterov's; the learning rate rises in the first `warmup` epochs, then falls.
+
+    It falls tenfold at each milestone (`steps`; in epochs, fractions allowed), in a straight line to zero at the last
+    epoch (`one-cycle`), or along half a cosine (`cosine`). A one-cycle rises for a quarter of the epochs where no
+    warm-up is named.
 
     Epochs, milestones, weight decay and reduction are the method's published ones where the recipe names none; such
     milestones keep their place in another number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
@@ -109,13 +132,40 @@ class TrainTable(Frozen):
     batch: Annotated[int, Field(gt=1)] = 128
     lr: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)]
+    schedule: RateSchedule = USUAL_SCHEDULE
+    warmup: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     milestones: tuple[float, ...]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     reduction: Reduction
     precision: Precision = "auto"
     micro_batches: Annotated[int, Field(gt=0)] = 1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     compile: bool = False
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("it is a kind of momentum, which is 0")
+        return nesterov
+
+    @field_validator("warmup")
+    @classmethod
+    def _ends(cls, warmup: float, info: ValidationInfo) -> float:
+        epochs = info.data.get("epochs")
+        if epochs is not None and warmup >= epochs:
+            raise ValueError(f"{warmup:g} of {epochs} epochs leave none to train in")
+        return warmup
+
+    @field_validator("milestones")
+    @classmethod
+    def _fall(cls, milestones: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        schedule = info.data.get("schedule", USUAL_SCHEDULE)
+        if milestones and schedule != USUAL_SCHEDULE:
+            raise ValueError(f"they belong to schedule = {USUAL_SCHEDULE!r}, not to {schedule!r}")
+        return milestones
 
     @field_validator("ema", mode="before")
     @classmethod
@@ -135,10 +185,21 @@ class ResourcesTable(Frozen):
 
 
 class MethodTable(Frozen):
-    """[method]: its name, and its own fields in the table of that name."""
+    """[method]: its name, its own fields in the table of that name, and its `start`.
+
+    'published' is the step of the method's published code: the first gradient of the search may be taken outside of the
+    ball and of [0, 1], and clean images are forwarded for the running statistics alone.
+    """
 
     name: Text
+    start: Start = "clamped"
     options: Any
+
+    @model_validator(mode="after")
+    def _published_where_there_is_a_code(self) -> MethodTable:
+        if self.start == "published" and METHODS[self.name].published is None:
+            raise ValueError(f"{self.name} has no published code to start as: leave start at clamped")
+        return self
 
 
 def _method_table(name: str) -> type[BaseModel]:
@@ -193,7 +254,7 @@ class Recipe(Frozen):
         return {
             **recipe,
             "method": {key: value for key, value in method.items() if key == name or key not in METHODS},
-            "train": {**_published(METHODS[name], train.get("epochs")), **train},
+            "train": {**_published(METHODS[name], train.get("epochs"), train.get("schedule", USUAL_SCHEDULE)), **train},
         }
 
     @field_validator("teacher")
@@ -204,6 +265,24 @@ class Recipe(Frozen):
             raise ValueError(f"the method {method.name} needs a [teacher]")
         return teacher
 
+    @model_validator(mode="after")
+    def _data_fit_training(self) -> Recipe:
+        switch, extra, train = self.data.augment_switch, self.data.extra, self.train
+        if switch is not None and switch[0] >= train.epochs:
+            raise ValueError(f"data.augment_switch comes after {switch[0]} epochs, the run ends after {train.epochs}")
+        if extra is not None and not 0 < extra_of(train.batch, extra.share) < train.batch:
+            raise ValueError(f"data.extra.share of {extra.share:g} leaves none or all of a batch of {train.batch}")
+        return self
+
+    @field_validator("train")
+    @classmethod
+    def _labels_to_smooth(cls, train: TrainTable, info: ValidationInfo) -> TrainTable:
+        method = info.data.get("method")
+        if train.label_smoothing and method is not None and not METHODS[method.name].has_labels:
+            named = ", ".join(name for name, known in METHODS.items() if known.has_labels)
+            raise ValueError(f"label_smoothing: no label is in the loss of {method.name}; of {named} one is")
+        return train
+
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe as TOML has it: every default filled in, nothing that is None, no [resources]."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -213,14 +292,16 @@ class Recipe(Frozen):
         return tomli_w.dumps(self.to_dict())
 
 
-def _published(method: Method, epochs: Any) -> dict[str, Any]:
-    """Return the [train] keys of the method's own code, the milestones for a run of so many epochs."""
-    schedule = method.schedule
-    total = epochs if isinstance(epochs, int | float) else schedule.epochs
+def _published(method: Method, epochs: Any, schedule: Any) -> dict[str, Any]:
+    """Return the [train] keys of the method's own code: the milestones, or the warm-up, for so many epochs."""
+    own = method.schedule
+    total = epochs if isinstance(epochs, int | float) else own.epochs
+    falls = schedule == USUAL_SCHEDULE
     return {
-        "epochs": schedule.epochs,
-        "milestones": in_place(schedule.milestones, schedule.epochs, total),
-        "weight_decay": schedule.weight_decay,
+        "epochs": own.epochs,
+        "milestones": in_place(own.milestones, own.epochs, total) if falls else (),
+        "warmup": total * RISES.get(schedule, 0.0) if isinstance(schedule, str) else 0.0,
+        "weight_decay": own.weight_decay,
         "reduction": method.reduction,
     }
 
@@ -245,7 +326,7 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
 def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
     """Return the keys of the table that a location of pydantic's lies in."""
     if location[:1] == ("method",):  # then the branch of the union, then what TOML has
-        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", *METHODS)
+        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", "start", *METHODS)
     return keys(Recipe, location)
 
 

@@ -58,6 +58,7 @@ class Summary(Frozen):
     teacher_sha256: Digest | None
     teacher: TeacherFigures | None = None
     training_data: DataRecord
+    extra_data: DataRecord | None = None
     software: dict[Text, Text]
 
 

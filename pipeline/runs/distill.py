@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.data.batches import Batches
+from pipeline.data.extra import load_extra
 from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.memory import running_out
 from pipeline.methods import METHODS
@@ -114,6 +115,7 @@ def _trained(
     dataset = load_dataset(data.name, data.path, data_root, preprocessing=data.size, sharing=local_processes(fabric))
     if data.path is not None:
         tell(f"{data.path}: {order_in_words(dataset.classes)}")
+    extra = load_extra(data.extra.path, data.extra.share, dataset) if data.extra else None
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     _check_batch(recipe, training, holdout)
     card = network_card(recipe, dataset)
@@ -129,14 +131,23 @@ def _trained(
         recipe.train.batch,
         crop=data.crop,
         flip=data.flip,
+        kind=data.augment,
+        switch=data.augment_switch,
         seed=recipe.seed,
         device=device,
         place=data.place,
         sharing=local_processes(fabric),
+        extra=extra,
     )
     network, digest = (teacher.network, teacher.sha256) if teacher else (None, None)
     trainer = Trainer(recipe, student, network, classes=len(card.classes), precision=precision, fabric=fabric)
-    new = Standing(parts=trainer.parts, training_data=training.sha256, teacher=digest)
+    trained_on, also_on = _record(training), _record(extra.images) if extra else None
+    new = Standing(
+        parts=trainer.parts,
+        training_data=trained_on.sha256,
+        extra_data=also_on.sha256 if also_on else None,
+        teacher=digest,
+    )
     standing = restore_state(out, trainer, new)
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
@@ -162,11 +173,16 @@ def _trained(
         norm_batch=recipe.train.batch // trainer.parts,
         teacher_sha256=digest,
         teacher=teacher.figures if teacher else None,
-        training_data=DataRecord(name=training.name, n=len(training), sha256=training.sha256),
+        training_data=trained_on,
+        extra_data=also_on,
         software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
     )
     from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
     return summary
+
+
+def _record(images: ImageSet) -> DataRecord:
+    return DataRecord(name=images.name, n=len(images), sha256=images.sha256)
 
 
 def _check_batch(recipe: Recipe, training: ImageSet, holdout: ImageSet) -> None:

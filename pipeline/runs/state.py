@@ -33,7 +33,7 @@ class Standing(Frozen):
         parts: in which a batch is taken, all devices together.
         best, last: figures of the hold-out so far.
         seconds, busy_seconds: spent so far, in all and in steps.
-        training_data, teacher: digests.
+        training_data, extra_data, teacher: digests.
 
     """
 
@@ -45,6 +45,7 @@ class Standing(Frozen):
     seconds: float = 0.0
     busy_seconds: float = 0.0
     training_data: Digest
+    extra_data: Digest | None = None
     teacher: Digest | None
 
 
@@ -78,6 +79,7 @@ def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
         raise BadInput(f"{path} is damaged: {first_line(error)}", hint=START_ANEW) from None
     for what, now, then in (
         ("training data", new.training_data, standing.training_data),
+        ("extra training data", new.extra_data, standing.extra_data),
         ("teacher", new.teacher, standing.teacher),
     ):
         if now != then:

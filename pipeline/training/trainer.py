@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable
 
 import torch
@@ -13,11 +12,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from pipeline.memory import ran_out
 from pipeline.methods import METHODS, View
 from pipeline.methods.losses import reduce
+from pipeline.methods.published import started
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded
-from pipeline.recipe.schema import Recipe, TrainTable
+from pipeline.recipe.schema import Recipe
 from pipeline.training.devices import one_device, share_buffers
 from pipeline.training.precision import arithmetic, products, resolve
+from pipeline.training.schedule import learning_rate
 from runtime.errors import BadRecipe, MissingEnvironment
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -58,14 +59,18 @@ class Trainer:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
-        self.method = METHODS[recipe.method.name]
+        self.method = started(METHODS[recipe.method.name], recipe.method.start)
         self.student = student.train()
         self.folded = Folded(student)
         self.teacher = teacher
         train = recipe.train
         self.average = averaged(student, train.ema) if train.ema is not None else None
         self.optimiser = torch.optim.SGD(
-            student.parameters(), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay
+            student.parameters(),
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            nesterov=train.nesterov,
         )
         self.fabric = fabric or one_device(device)
         self.divide(self.fabric.world_size * train.micro_batches)
@@ -155,9 +160,10 @@ class Trainer:
     def _loss(self, searched: nn.Module, part: Batch, progress: float) -> Tensor:
         """Search the points of one part, and return the method's loss there, reduced."""
         images, labels, noise = part
-        view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress)
+        smoothing = self.recipe.train.label_smoothing
+        view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress, smoothing)
         with arithmetic(self.search_precision, images.device):
-            points = search(self.method.objective, view, noise, self.recipe.search)
+            points = search(self.method.objective, view, noise, self.recipe.search, self.method.clamped)
         with arithmetic(self.precision, images.device):
             learning = view.with_student(self.learning, keep_teacher=self.search_precision == self.precision)
             values = self.method.loss(learning, points)
@@ -187,11 +193,6 @@ def averaged(student: nn.Module, decay: float) -> AveragedModel:
     (Izmailov et al., UAI 2018).
     """
     return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-
-def learning_rate(train: TrainTable, epoch: float) -> float:
-    """Return the learning rate at a point in time, in epochs: divided by ten at each milestone passed."""
-    return train.lr * 0.1 ** bisect.bisect_right(sorted(train.milestones), epoch)
 
 
 def _buffers(network: nn.Module) -> list[Tensor]:

@@ -101,13 +101,17 @@ class Reference(Frozen):
 
 
 class Provenance(Frozen):
-    """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one."""
+    """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one.
+
+    `extra_data` are further training images, of which every batch had a share.
+    """
 
     recipe: Document
     recipe_sha256: Digest
     checkpoint_sha256: Digest
     teacher_sha256: Digest | None
     training_data: DataRecord
+    extra_data: DataRecord | None = None
     software: dict[Text, Text]
 
 

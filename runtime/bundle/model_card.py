@@ -218,11 +218,15 @@ def _packed(manifest: Manifest, packed: Packed) -> list[str]:
 def _origin(manifest: Manifest) -> list[str]:
     origin = manifest.provenance
     assert origin is not None
-    data = origin.training_data
+    trained_on = (("training data", origin.training_data), ("extra training data", origin.extra_data))
     return [
         "## Origin",
         "",
-        f"- training data: {escape(data.name)}, {data.n} images, sha256 `{data.sha256}`",
+        *(
+            f"- {what}: {escape(data.name)}, {data.n} images, sha256 `{data.sha256}`"
+            for what, data in trained_on
+            if data is not None
+        ),
         *_calibrations(manifest),
         f"- recipe: sha256 `{origin.recipe_sha256}` (resolved, in manifest.json)",
         f"- checkpoint: sha256 `{origin.checkpoint_sha256}`",

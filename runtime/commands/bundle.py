@@ -126,7 +126,8 @@ def _described(manifest: Manifest) -> Iterator[str]:
     if manifest.provenance:
         origin = manifest.provenance
         yield f"recipe: sha256 {origin.recipe_sha256}; teacher: {origin.teacher_sha256 or 'none'}"
-        yield f"trained on {origin.training_data.n} images of {origin.training_data.name}"
+        also = f", and on {origin.extra_data.n} of {origin.extra_data.name}" if origin.extra_data else ""
+        yield f"trained on {origin.training_data.n} images of {origin.training_data.name}{also}"
         yield f"made with {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}"
     if manifest.packed:
         packed = manifest.packed

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "test"]
 KEYS = (
     ("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"), ("data", "target"), ("data", "targets"),
-    ("data", "labels"), ("arr_0", "arr_1"),
+    ("data", "labels"), ("image", "label"), ("arr_0", "arr_1"),
 )  # fmt: skip
 """Names of images and labels inside an .npz, whatever part of a set it holds."""
 KEYS_OF = (

@@ -3,11 +3,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.batches import Batches, augment, decoders, resolve_place
+from pipeline.data.augment import AUGMENTATIONS
+from pipeline.data.batches import Batches, decoders, resolve_place
+from pipeline.data.shifts import as_float
 from runtime.errors import BadData, MissingEnvironment
 from runtime.images.decode import Pictures
 from runtime.images.folder import read_folder
@@ -135,6 +135,19 @@ def test_epochs_differ_from_one_another_and_are_repeated_by_the_seed():
     assert not torch.equal(first[0], other)
 
 
+def test_an_epoch_draws_in_an_order_that_stays_so_that_runs_go_on_to_equal_bits():
+    """The order of all images; then of every batch the shifts down, those to the right, and the mirrors."""
+    generator, images = torch.Generator().manual_seed(3 * 1_000_003 + 2), torch.from_numpy(image_set().images)
+    order = torch.randperm(20, generator=generator)[:18].view(3, 6)
+    for (shown, _), rows in zip(batches().epoch(2), order, strict=True):
+        down, right = torch.randint(0, 5, (2, 6), generator=generator)
+        mirrored = torch.rand(6, generator=generator) < 0.5
+        for image, row, *draws in zip(shown, rows, down, right, mirrored, strict=True):
+            y, x, mirror = (int(value) for value in draws)
+            window = torch.nn.functional.pad(images[row], (2,) * 4)[:, y : y + 8, x : x + 8]
+            assert torch.equal(image, as_float((window.flip(2) if mirror else window)[None])[0])
+
+
 def test_labels_stay_with_their_images():
     images = image_set()
     images.images[:] = images.labels[:, None, None, None]
@@ -143,31 +156,17 @@ def test_labels_stay_with_their_images():
         assert torch.equal((shown * 255).round().long()[:, 0, 0, 0], labels)
 
 
-@settings(deadline=None, max_examples=50)
-@given(crop=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 99), channels=st.integers(1, 3))
-def test_augmented_images_are_shifts_and_mirrors_of_their_originals(crop, flip, seed, channels):
-    images = torch.from_numpy(image_set(6, channels, 5).images)
-    shown = augment(images, crop, flip, torch.Generator().manual_seed(seed))
-    padded = torch.nn.functional.pad(images, (crop,) * 4).float() / 255
-    for image, original in zip(shown, padded, strict=True):
-        windows = [
-            window if not mirrored else window.flip(2)
-            for down in range(2 * crop + 1)
-            for right in range(2 * crop + 1)
-            for window in [original[:, down : down + 5, right : right + 5]]
-            for mirrored in ((False, True) if flip else (False,))
-        ]
-        assert any(torch.equal(image, window) for window in windows)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_every_augmentation_follows_from_seed_and_epoch_wherever_the_set_is_kept(folder, kind):
+    listed, decoded = folder
+    held = epoch(batches(images=decoded, place="device", kind=kind), 2)
+    assert equal(held, epoch(batches(images=listed, place="stream", kind=kind), 2))
+    assert not equal(held, epoch(batches(images=decoded, kind=kind), 3))
+    assert not equal(held, epoch(batches(images=decoded, kind=kind, seed=4), 2))
 
 
-def test_augmentation_mirrors_about_half_and_uses_every_shift():
-    images = torch.zeros(2000, 1, 5, 5, dtype=torch.uint8)
-    images[:, :, 2, 2] = 255
-    images[:, :, 2, 0] = 128
-    shown = augment(images, 1, True, torch.Generator().manual_seed(0))
-    place = shown.eq(1.0).flatten(1).float().argmax(dim=1)
-    assert place.unique().tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
-    unshifted = shown[place == 12]
-    mirrored = unshifted[:, 0, 2, 4].gt(0).float().mean()
-    assert 0.35 < mirrored < 0.65
-    assert len(unshifted) > 100
+def test_the_augmentation_changes_after_as_many_epochs_as_are_said():
+    switched = batches(kind="cropshift", switch=(2, "idbh-weak"))
+    for number, kind in enumerate(["cropshift", "cropshift", "idbh-weak", "idbh-weak"]):
+        assert equal(epoch(switched, number), epoch(batches(kind=kind), number))
+        assert not equal(epoch(switched, number), epoch(batches(kind="pad-crop"), number))

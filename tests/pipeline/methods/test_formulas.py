@@ -75,14 +75,14 @@ LOSSES = [
 class Case:
     """A batch of five images, two linear networks, and a method's functions on them beside a formula."""
 
-    def __init__(self, name, options, progress):
+    def __init__(self, name, options, progress, smoothing=0.0):
         self.student, self.teacher = Linear(1), Linear(2).requires_grad_(False)
         self.images = torch.rand(5, 1, 3, 4, dtype=torch.float64)
         self.points = (self.images + 0.1 * torch.rand_like(self.images)).requires_grad_()
         self.labels = torch.arange(5) % 4
         self.method = METHODS[name]
         options = self.method.options(**options)
-        self.view = View(self.images, self.labels, self.student, self.teacher, options, progress)
+        self.view = View(self.images, self.labels, self.student, self.teacher, options, progress, smoothing)
 
     def transcribed(self, formula):
         def S(x, t=1.0):
@@ -116,6 +116,30 @@ def test_loss_and_its_gradient_in_the_weights_are_the_formulas(name, options, pr
     case = Case(name, options, progress)
     found = case.method.loss(case.view, case.points.detach())
     assert_same(found, case.transcribed(formula), list(case.student.parameters()))
+
+
+SMOOTHED = {
+    "pgd-at": lambda S, T, y, x, x_: ce(S(x_), smooth(y)),
+    "trades": lambda S, T, y, x, x_: ce(S(x), smooth(y)) + 6 * kl(S(x), S(x_)),
+    "akd": lambda S, T, y, x, x_: ce(S(x_), 0.5 * T(x_) + 0.5 * smooth(y)),
+}
+
+
+def smooth(y):
+    """A tenth of a one-hot target spread over four classes."""
+    return 0.9 * y + 0.1 / 4
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_smoothed_labels_are_in_the_loss_by_the_formula_or_nowhere(name):
+    options, progress, plain = next(row for method, *row in LOSSES if method == name)
+    case = Case(name, options, progress, smoothing=0.1)
+    assert METHODS[name].has_labels == (name in SMOOTHED)
+    formula = SMOOTHED.get(name, plain)
+    found = case.method.loss(case.view, case.points.detach())
+    assert_same(found, case.transcribed(formula), list(case.student.parameters()))
+    found = case.method.objective(case.view, case.points)
+    assert_same(found, case.transcribed(SEARCHES[name]), [case.points])
 
 
 def test_every_method_has_a_transcription():

@@ -77,6 +77,21 @@ def test_the_search_radius_is_swept_by_overrides_and_leaves_the_threat_as_it_is(
     assert recipe.threat.eps == 8 / 255
 
 
+def test_the_best_known_setting_is_as_it_was_reported():
+    recipe, train = load_recipe("cifar10-best"), load_recipe("cifar10-best").train
+    data, method = recipe.data, recipe.method
+    assert (data.name, data.holdout, data.augment, data.augment_switch) == (
+        "cifar10", 5000, "cropshift", (100, "idbh-weak")
+    )  # fmt: skip
+    assert (method.name, method.options.searched, method.options.clean) == ("rslad", 5 / 6, 1 / 6)
+    assert (train.epochs, train.milestones, train.weight_decay, train.reduction) == (200, (100, 150), 5e-4, "batchmean")
+    assert (train.lr, train.momentum, train.batch) == (0.1, 0.9, 128)
+    assert recipe.search == SearchSpec(eps=8 / 255, step=2 / 255, steps=10)
+    assert recipe.teacher is not None
+    assert recipe.teacher.name == "cifar10/Linf/Chen2021LTD_WRN34_10"
+    assert (recipe.student.arch, recipe.student.width) == ("resnet18", 1.0)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A set and a teacher in RobustBench's layout, for 10 and for 100 classes: overrides by name of the recipe."""

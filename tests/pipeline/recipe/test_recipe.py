@@ -278,3 +278,38 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(BadRecipe, match=r"broken\.toml"):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["data.augment=mixup"], "'pad-crop', 'cropshift' or 'idbh-weak'"),
+        (['data.augment_switch=[0, "cropshift"]'], "greater than 0"),
+        (['data.augment_switch=[2, "mixup"]'], "'pad-crop', 'cropshift' or 'idbh-weak'"),
+        (['data.augment_switch=[4, "cropshift"]'], "comes after 4 epochs, the run ends after 4"),
+        (["data.extra.path=more.npz"], "data.extra.share"),
+        (["data.extra.path=more.npz", "data.extra.share=0"], "greater than 0"),
+        (["data.extra.path=more.npz", "data.extra.share=1.0"], "less than 1"),
+        (["data.extra.path=more.npz", "data.extra.share=0.003"], "leaves none or all of a batch of 128"),
+        (["data.extra.path=more.npz", "data.extra.share=0.999"], "leaves none or all of a batch of 128"),
+    ],
+)
+def test_an_augmentation_or_a_share_that_cannot_be_is_refused(overrides, says):
+    with pytest.raises(BadRecipe) as caught:
+        load_recipe("fashion-mini", overrides)
+    assert says in caught.value.message
+
+
+def test_an_augmentation_with_its_switch_is_written_and_read_again(tmp_path):
+    overrides = ["data.augment=cropshift", 'data.augment_switch=[3, "idbh-weak"]', "data.extra.path=more.npz"]
+    recipe = load_recipe("fashion-mini", [*overrides, "data.extra.share=0.7"])
+    (tmp_path / "again.toml").write_text(recipe.to_toml())
+    assert load_recipe(str(tmp_path / "again.toml")) == recipe
+    assert recipe.data.augment_switch == (3, "idbh-weak")
+    assert recipe.data.extra is not None
+
+
+def test_extra_images_belong_to_the_set_that_is_named_with_them(write):
+    path = str(write("more", 'base = "fashion-mini"\n[data.extra]\npath = "more.npz"\nshare = 0.5'))
+    assert load_recipe(path).data.extra is not None
+    assert load_recipe(path, ["data.path=my-images"]).data.extra is None

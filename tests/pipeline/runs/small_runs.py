@@ -52,6 +52,8 @@ def write_small(directory):
     """Write 120 training and 20 test images, a teacher and a recipe; return the recipe's path."""
     for split, (images, labels) in images_of_four_kinds().items():
         np.savez(directory / f"{split}.npz", x=images, y=labels)
+    images, labels = images_of_four_kinds()["train"]
+    np.savez(directory / "extra.npz", image=255 - images[:50], label=labels[:50])
     recipe = directory / "small.toml"
     recipe.write_text(SMALL.format(data=directory))
     save_checkpoint(directory / "teacher.safetensors", taught(), CARD)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from pipeline.runs.directory import STATE, sole_writer
+from pipeline.runs.directory import STATE, read_summary, sole_writer
 from pipeline.runs.distill import distill
 from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
+from runtime.images.npz import read_npz
 from tests.command_line import edgeproof
 from tests.modes import UMASKS, left, under
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
@@ -26,6 +27,13 @@ STEP = "pipeline.training.trainer.Trainer.step"
 VARIANTS = {
     "plain": (),
     "averaged, in parts, searched in train mode": ("train.ema=0.9", "train.micro_batches=2", "method.name=iad"),
+    "augmented, with extra images": (
+        "data.augment=cropshift",
+        'data.augment_switch=[1, "idbh-weak"]',
+        "data.extra.path={data}/extra.npz",
+        "data.extra.share=0.3",
+    ),
+    "one cycle": ("train.schedule=one-cycle", "train.nesterov=true", "train.warmup=0.5", "train.label_smoothing=0.1"),
 }
 LAST = 2 * STEPS_PER_EPOCH
 
@@ -34,7 +42,7 @@ LAST = 2 * STEPS_PER_EPOCH
 def whole(request, tmp_path_factory):
     """A recipe, and the directory of a run of it that nothing stopped."""
     directory = tmp_path_factory.mktemp("whole")
-    recipe = small(directory, *VARIANTS[request.param])
+    recipe = small(directory, *(override.format(data=directory) for override in VARIANTS[request.param]))
     distill(recipe, directory / "run")
     return recipe, directory / "run"
 
@@ -87,6 +95,19 @@ def test_a_stopped_run_goes_on_to_equal_bits_and_an_equal_log(whole, where, at, 
     assert summary.steps == LAST
 
 
+def test_a_run_that_began_before_there_were_schedules_goes_on_to_equal_bits(tmp_path, monkeypatch):
+    recipe = small(tmp_path)
+    distill(recipe, tmp_path / "whole")
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, STEPS_PER_EPOCH + 2)
+    begun = tmp_path / "run" / "recipe.toml"
+    new = ("nesterov", "schedule", "warmup", "label_smoothing")
+    old = [line for line in begun.read_text().splitlines() if not line.startswith(new)]
+    assert len(old) == len(begun.read_text().splitlines()) - len(new)
+    begun.write_text("\n".join(old))
+    distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
 def test_what_was_done_after_the_last_saved_state_is_done_again_and_logged_once(whole, tmp_path, monkeypatch):
     recipe, run = whole
     stopped(recipe, tmp_path / "run", monkeypatch, STEP, STEPS_PER_EPOCH + 3, save_seconds=1e9)
@@ -114,6 +135,23 @@ def test_another_recipe_is_refused_and_told_apart_key_by_key(finished):
     assert "train.lr: 0.05, now 0.2" in caught.value.message
     assert "train.ema: none, now 0.5" in caught.value.message
     assert "seed" not in caught.value.message
+
+
+def test_a_run_keeps_the_digest_of_its_extra_images_and_goes_on_with_no_others(tmp_path, monkeypatch):
+    extra = tmp_path / "extra.npz"
+    recipe = small(tmp_path, f"data.extra.path={extra}", "data.extra.share=0.3")
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, 2)
+    content = extra.read_bytes()
+    with np.load(extra) as file:
+        images, labels = file["image"], file["label"]
+    np.savez(extra, image=images, label=labels[::-1])
+    with pytest.raises(BadInput, match="extra training data changed"):
+        distill(recipe, tmp_path / "run", resume=True)
+    extra.write_bytes(content)
+    record = distill(recipe, tmp_path / "run", resume=True).extra_data
+    assert record is not None
+    assert (record.name, record.n, record.sha256) == ("extra", 50, read_npz(extra, split="train").sha256)
+    assert read_summary(tmp_path / "run").extra_data == record
 
 
 @pytest.fixture

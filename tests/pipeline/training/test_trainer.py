@@ -7,10 +7,10 @@ from pipeline.methods import METHODS
 from pipeline.methods.search import search
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
-from pipeline.recipe.schema import TrainTable, load_recipe
+from pipeline.recipe.schema import load_recipe
 from pipeline.training.precision import resolve
-from pipeline.training.trainer import Trainer, learning_rate
-from runtime.errors import MissingEnvironment
+from pipeline.training.trainer import Trainer
+from runtime.errors import BadRecipe, MissingEnvironment
 
 
 @pytest.fixture
@@ -218,7 +218,46 @@ def test_the_reduction_scales_the_loss(batch):
     assert batchmean == pytest.approx(10 * mean, rel=1e-5)
 
 
-def test_the_learning_rate_falls_tenfold_at_every_milestone():
-    train = TrainTable(epochs=4, lr=0.1, weight_decay=0, milestones=(3.5, 2.0), reduction="mean")
-    rates = [learning_rate(train, epoch) for epoch in (0, 1.99, 2.0, 3.49, 3.5)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+def test_every_step_takes_the_rate_of_its_beginning(batch):
+    run = trainer(overrides=["train.epochs=2", "train.schedule=one-cycle", "train.warmup=0.5", "train.lr=0.4"])
+    rates = []
+    for number in range(20):
+        run.step(*batch, number=number, steps_per_epoch=10, steps=20)
+        rates.append(run.optimiser.param_groups[0]["lr"])
+    assert rates[:7] == pytest.approx([0, 0.08, 0.16, 0.24, 0.32, 0.4, 0.4 * 14 / 15])
+    assert rates[-1] == pytest.approx(0.4 / 15)
+
+
+def test_nesterov_looks_ahead_by_the_momentum(batch):
+    """The first step: w - lr (g + m g), where plain momentum takes w - lr g."""
+    moved = []
+    for nesterov in ("false", "true"):
+        run = trainer(overrides=[f"train.nesterov={nesterov}", "train.weight_decay=0", "train.lr=0.5"])
+        before = [weight.detach().clone() for weight in run.student.parameters()]
+        steps(run, batch, 1)
+        moved.append([weight.detach() - old for weight, old in zip(run.student.parameters(), before, strict=True)])
+    for plain, ahead in zip(*moved, strict=True):
+        torch.testing.assert_close(ahead, 1.9 * plain, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_labels_are_smoothed_in_the_loss_and_never_in_the_search(method, batch, monkeypatch):
+    """The searched points are the same to the bit; the loss moves where a label is in it, and only there."""
+    overrides, known = [f"method.name={method}"], METHODS[method]
+    if not known.has_labels:
+        with pytest.raises(BadRecipe, match="label_smoothing: no label is in the loss"):
+            trainer(overrides=[*overrides, "train.label_smoothing=0.1"])
+        return
+    points = []
+
+    def kept(*arguments):
+        points.append(search(*arguments))
+        return points[-1]
+
+    monkeypatch.setattr("pipeline.training.trainer.search", kept)
+    hard, smooth = (
+        steps(trainer(overrides=[*overrides, f"train.label_smoothing={s}", "search.steps=3"]), batch, 1)[0]
+        for s in (0.0, 0.3)
+    )
+    assert torch.equal(*points)
+    assert abs(hard - smooth) > 1e-3

@@ -1,0 +1,56 @@
+"""The augmentations, by the names that recipes use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.data.idbh import draw_idbh_weak, idbh_weak
+from pipeline.data.shifts import as_float, cropshift, draw_cropshift, draw_pad_crop, pad_crop
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One row of the table of augmentations.
+
+    Args:
+        draw: (images in a batch, `crop`, `flip`, generator on the CPU) to the numbers that say what becomes of each
+            image: float32 [B, K].
+        change: (images [B, C, H, W], uint8 or float32 in [0, 1], those numbers on the same device) to images. A pure
+            function, which never waits for the device.
+
+    """
+
+    draw: Callable[[int, int, bool, torch.Generator], Tensor]
+    change: Callable[[Tensor, Tensor], Tensor]
+
+
+AUGMENTATIONS = {
+    "pad-crop": Augmentation(draw_pad_crop, pad_crop),
+    "cropshift": Augmentation(draw_cropshift, cropshift),
+    "idbh-weak": Augmentation(draw_idbh_weak, idbh_weak),
+}
+
+if TYPE_CHECKING:
+    Augment = str
+else:
+    Augment = Literal[tuple(AUGMENTATIONS)]
+Switch = tuple[Annotated[int, Field(gt=0)], Augment]
+"""How many epochs to train before another augmentation takes over, and which."""
+
+
+def augment(name: Augment, images: Tensor, draws: Tensor) -> Tensor:
+    """Return a batch as it is trained on: float32 [B, C, H, W] in [0, 1], in channels_last.
+
+    Args:
+        name: one of AUGMENTATIONS.
+        images: [B, C, H, W], uint8 or float32 in [0, 1].
+        draws: what its `draw` drew, on the device of the images.
+
+    """
+    return as_float(AUGMENTATIONS[name].change(images, draws))
