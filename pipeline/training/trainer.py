@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from pipeline.memory import ran_out
-from pipeline.methods import METHODS, View
+from pipeline.methods import View
 from pipeline.methods.losses import reduce
-from pipeline.methods.published import started
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded
 from pipeline.recipe.schema import Recipe
 from pipeline.training.devices import one_device, share_buffers
+from pipeline.training.mean_teacher import MeanTeacher
 from pipeline.training.precision import arithmetic, products, resolve
 from pipeline.training.schedule import learning_rate
 from runtime.errors import BadRecipe, MissingEnvironment
@@ -39,7 +39,7 @@ class Trainer:
     Args:
         recipe: what to do.
         student: learns; on the device.
-        teacher: `frozen`, on the device; None where the method needs none.
+        teacher: `frozen`, on the device; None where the method needs none. One that averages makes its own.
         classes: how many.
         precision: resolved; the search's where the recipe names none for it.
         fabric: the processes; by default this one alone.
@@ -59,10 +59,12 @@ class Trainer:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
-        self.method = started(METHODS[recipe.method.name], recipe.method.start)
+        self.method = recipe.method.resolved()
         self.student = student.train()
         self.folded = Folded(student)
-        self.teacher = teacher
+        self.mean_teacher = MeanTeacher(student, recipe.method.options.decay) if self.method.averages else None
+        self.teacher = teacher if self.mean_teacher is None else self.mean_teacher.network
+        self._elapsed = torch.zeros((), dtype=torch.float64, device=device)
         train = recipe.train
         self.average = averaged(student, train.ema) if train.ema is not None else None
         self.optimiser = torch.optim.SGD(
@@ -110,12 +112,15 @@ class Trainer:
         share_buffers(self.fabric, self.student)
         if self.average is not None:
             self.average.update_parameters(self.student)
+        if self.mean_teacher is not None:
+            self.mean_teacher.follow()
         mean = self.fabric.all_reduce(loss, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean.item()
 
     def differentiate(self, batch: Batch, progress: float) -> Tensor:
         """Leave the gradient of the loss in the student; of a batch that does not fit the device, in smaller parts."""
+        self._elapsed.fill_(progress)
         before = _buffers(self.student)
         while True:
             try:
@@ -161,7 +166,8 @@ class Trainer:
         """Search the points of one part, and return the method's loss there, reduced."""
         images, labels, noise = part
         smoothing = self.recipe.train.label_smoothing
-        view = View(images, labels, searched, self.teacher, self.recipe.method.options, progress, smoothing)
+        options = self.recipe.method.options
+        view = View(images, labels, searched, self.teacher, options, progress, smoothing, self._elapsed)
         with arithmetic(self.search_precision, images.device):
             points = search(self.method.objective, view, noise, self.recipe.search, self.method.clamped)
         with arithmetic(self.precision, images.device):

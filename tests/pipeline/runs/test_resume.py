@@ -33,6 +33,7 @@ VARIANTS = {
         "data.extra.path={data}/extra.npz",
         "data.extra.share=0.3",
     ),
+    "labels from its own average, in parts": ("method.name=adr", "method.adr.decay=0.9", "train.micro_batches=2"),
     "one cycle": ("train.schedule=one-cycle", "train.nesterov=true", "train.warmup=0.5", "train.label_smoothing=0.1"),
 }
 LAST = 2 * STEPS_PER_EPOCH
