@@ -81,7 +81,7 @@ def stopped(recipe, out, monkeypatch, where, at, save_seconds=0.0):
         (STEP, 0),
         (STEP, 3),
         (STEP, STEPS_PER_EPOCH + 2),
-        ("pipeline.runs.loop.holdout_accuracy", 0),
+        ("pipeline.runs.loop.attacked", 0),
         ("pipeline.runs.loop.save_checkpoint", 1),
         ("pipeline.runs.loop.save_state", STEPS_PER_EPOCH),
     ],
