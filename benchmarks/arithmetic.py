@@ -64,11 +64,13 @@ def operations(recipe: Recipe, teacher: Blueprint | None = None) -> int:
         folded: nn.Module = Folded(student) if method.search_mode == "eval" else student
         images, labels = torch.empty(BATCH, 3, SIDE, SIDE), torch.empty(BATCH, dtype=torch.long)
         with Operations() as counted:
-            view = View(images, labels, folded, teaching, recipe.method.options, 1.0)
+            options = recipe.method.options
+            view = View(images, labels, folded, teaching, options, 1.0)
             points: Tensor = search(
                 method.objective, view, torch.empty_like(images), recipe.search, clamped=method.clamped
             )
-            method.loss(view.with_student(student), points).sum().backward()
+            learning = View(images, labels, student, teaching, options, 1.0, known_teacher=view.known_teacher)
+            method.loss(learning, points).sum().backward()
     return counted.total // BATCH
 
 

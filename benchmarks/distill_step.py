@@ -1,25 +1,28 @@
-"""AdaAD's training step against a plain eager one, and the images per second of all eight methods.
+"""The training step on a CPU or a GPU: against a plain eager one, as a share of the machine's peak, and in images/s.
 
-    python -m benchmarks.distill_step [OUTPUT.json]
+    python -m benchmarks.distill_step [OUTPUT.json] [--device cuda] [--precision bf16 ...] [--seconds 120] [--eager]
 
-The plain step is written as the paper states it: fp32, PyTorch eager, networks as they are built (batch normalisation
-not folded, contiguous), student and teacher in eval mode for ten search steps, then S(x'), T(x'), S(x) and T(x), the
-loss, its backward pass and SGD. Ours is `Trainer.step`, in fp32 and, where the machine has instructions for it, with
-the search in bf16, and all in bf16.
-Student and teacher are of one architecture; images 32 x 32 x 3. All are timed alternately, `ROUNDS` times after a
-warm-up; a speed-up is the ratio of medians.
+The plain step is AdaAD's as the paper states it: PyTorch eager in its defaults (fp32; on CUDA TF32 convolutions),
+networks as they are built (batch normalisation not folded, contiguous), student and teacher in eval mode for ten search
+steps, then S(x'), T(x'), S(x) and T(x), the loss, its backward pass and SGD. Ours is `Trainer.step` in each precision
+that the device has, on CUDA captured (`--eager`: not). Images are 32 x 32 x 3. All of a case are timed alternately,
+`ROUNDS` times after a warm-up; a speed-up is the ratio of medians.
 
-`peak` is the share of the machine's own measured best that our step reaches: the multiply-adds of the plain step per
-second, against those of one large convolution's forward pass at the same precision; of a step that searches in another,
-the time that its two parts would take at the best of each, against the time it takes.
+`peak` is the share of the device's own measured best that our step reaches: the multiply-adds of a step per second,
+against those of one large matrix product in the same precision; of a step that searches in another, the time that its
+two parts would take at the best of each, against the time it takes.
+
+With `--seconds` no case begins after so many, and none takes further rounds: what was left out is not in the output.
 """
 
+import argparse
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +36,62 @@ from pipeline.methods.search import Precision
 from pipeline.models import build_network
 from pipeline.models.layers import frozen
 from pipeline.recipe.schema import load_recipe
-from pipeline.training.precision import arithmetic
+from pipeline.runs.evaluate import device_name
+from pipeline.training.devices import training_device
+from pipeline.training.graphs import recorder_of
+from pipeline.training.precision import AMPERE, arithmetic
 from pipeline.training.trainer import Trainer
 from runtime.machine.card import machine_card, software
 
-ROUNDS, WARM_UP = 5, 1
+ROUNDS, WARM_UP = 5, 3
+"""The first step of ours warms up and the second is captured."""
+AT_ONCE = {"cpu": 1, "cuda": 5}
+"""By device: so many steps are launched before their end is waited for, as a run does."""
 SETTINGS: dict[str, tuple[Precision, Precision]] = {
     "fp32": ("fp32", "fp32"),
+    "tf32": ("tf32", "tf32"),
     "bf16 search": ("fp32", "bf16"),
+    "tf32, bf16 search": ("tf32", "bf16"),
     "bf16": ("bf16", "bf16"),
 }
 """By name: the precision of the outer step and that of the search."""
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
-SEARCH, OUTER = 4 * STEPS, 6
-"""Passes of a network that a step takes."""
-CASES = (("resnet18", 1.0, 32), ("resnet18", 0.25, 128), ("mobilenet_v2", 1.0, 32), ("mobilenet_v2", 0.25, 128))
-"""Architecture, width and batch."""
-CPU = torch.device("cpu")
+SIDES = {"cpu": 2048, "cuda": 8192}
+"""By device: of the matrices whose product is the peak."""
+Steps = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: a method, its networks as (architecture, width, depth), and the batch."""
+
+    method: str
+    student: tuple[str, float, int | None]
+    teacher: tuple[str, float, int | None]
+    batch: int
+
+    def __str__(self) -> str:
+        """Return a row's title."""
+        names = [f"{arch} {width:g}" for arch, width, _ in (self.student, self.teacher)]
+        return f"{self.method} | {names[0]} | {names[1] if METHODS[self.method].needs_teacher else 'none'}"
+
+
+RESNET, MOBILENET, WIDE = ("resnet18", 1.0, None), ("mobilenet_v2", 1.0, None), ("wideresnet", 10.0, 34)
+CASES = {
+    "cpu": [
+        Case("adaad", network, network, batch)
+        for arch in ("resnet18", "mobilenet_v2")
+        for network, batch in (((arch, 1.0, None), 32), ((arch, 0.25, None), 128))
+    ],
+    "cuda": [
+        Case("adaad", RESNET, RESNET, 128),
+        Case("pgd-at", RESNET, RESNET, 512),
+        Case("adaad", RESNET, WIDE, 128),
+        Case("adaad", MOBILENET, RESNET, 128),
+        Case("adaad", MOBILENET, WIDE, 128),
+    ],
+}
+"""By device, in the order of their worth."""
 
 
 class PlainStep:
@@ -81,38 +123,49 @@ def disagreement(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(student, dim=1), F.softmax(teacher, dim=1), reduction="batchmean")
 
 
-def networks(arch: str, width: float) -> tuple[nn.Module, nn.Module]:
-    """Return a student and a teacher of one architecture."""
+def networks(case: Case) -> tuple[nn.Module, nn.Module]:
+    """Return the student and the teacher of a case, on the CPU."""
     torch.manual_seed(0)
-    student, teacher = (build_network(arch, channels=3, classes=10, width=width) for _ in range(2))
+    student, teacher = (
+        build_network(arch, channels=3, classes=10, width=width, depth=depth)
+        for arch, width, depth in (case.student, case.teacher)
+    )
     return student, teacher.eval()
 
 
-def our_step(arch: str, width: float, method: str, setting: str) -> Callable[[Tensor], object]:
-    """Return `Trainer.step` of a method as a function of the images."""
-    overrides = [f"student.arch={arch}", f"student.width={width}", f"method.name={method}", "train.epochs=200"]
-    overrides += [f"search.steps={STEPS}", "search.step=2/255", "method.adaad.clean_statistics=true"]
+def our_step(case: Case, setting: str, device: torch.device, *, eager: bool) -> Callable[[Tensor], object]:
+    """Return `Trainer.step` of a case as a function of the images."""
     precision, search = SETTINGS[setting]
-    overrides += [f"search.precision={search}"]
-    student, teacher = networks(arch, width)
-    student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = Trainer(load_recipe("fashion-mini", overrides), student, frozen(teacher), classes=10, precision=precision)
+    arch, width, _ = case.student
+    overrides = [f"student.arch={arch}", f"student.width={width}", f"method.name={case.method}", "train.epochs=200"]
+    overrides += [f"search.steps={STEPS}", "search.step=2/255", "method.adaad.clean_statistics=true"]
+    overrides += [f"search.precision={search}", f"train.batch={case.batch}"]
+    student, teacher = networks(case)
+    trainer = Trainer(
+        load_recipe("fashion-mini", overrides),
+        student.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        frozen(teacher).to(device) if METHODS[case.method].needs_teacher else None,
+        classes=10,
+        precision=precision,
+        recorder=None if eager else recorder_of(device),
+    )
+    labels = torch.arange(case.batch, device=device) % 10
+    return lambda x: trainer.step(x, labels, number=100 * 100, steps_per_epoch=100, steps=200 * 100)
 
-    def step(x: Tensor) -> object:
-        labels = torch.arange(len(x)) % 10
-        return trainer.step(x, labels, number=100 * 100, steps_per_epoch=100, steps=200 * 100)
 
-    return step
-
-
-def medians(actions: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
-    """Time the actions in turn, again and again: median and quartiles of each, in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(WARM_UP + rounds):
-        for name, action in actions.items():
+def medians(steps: Steps, device: torch.device, end: float, rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
+    """Time the steps in turn, again and again until `end`: median and quartiles of each, in seconds a step."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    count = AT_ONCE[device.type]
+    for number in range(WARM_UP + rounds):
+        if number > WARM_UP + 1 and time.monotonic() > end:  # two are the least that have quartiles
+            break
+        for name, step in steps.items():
             began = time.perf_counter()
-            action()
-            times[name].append(time.perf_counter() - began)
+            for _ in range(count):
+                step()
+            wait(device)
+            times[name].append((time.perf_counter() - began) / count)
     figures = {}
     for name, all_of in times.items():
         low, middle, high = statistics.quantiles(all_of[WARM_UP:], n=4)
@@ -120,89 +173,131 @@ def medians(actions: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> d
     return figures
 
 
-def multiply_adds(network: nn.Module, x: Tensor) -> int:
-    """Return the multiply-adds of the plain step, student and teacher alike, from those of a forward pass.
+def wait(device: torch.device) -> None:
+    """Wait for what was launched."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def multiply_adds(case: Case) -> tuple[int, int]:
+    """Return the multiply-adds of the search and of the outer step, from those of forward passes.
 
     A backward pass to the input costs as much as a forward pass, one to the weights as much again. A search step takes
-    both networks forward and back; the outer step S(x') forward and back twice, T(x'), S(x) and T(x) forward.
+    its networks forward and back; the outer step S(x') forward and back twice, and in AdaAD's T(x'), S(x) and T(x)
+    forward.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(x)
-    return (SEARCH + OUTER) * int(counter.get_total_flops()) // 2
+    forward = []
+    for network in networks(case):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.eval()(torch.rand(1, 3, 32, 32))
+        forward.append(case.batch * int(counter.get_total_flops()) // 2)
+    student, teacher = forward
+    if not METHODS[case.method].needs_teacher:
+        return 2 * STEPS * student, 3 * student
+    return 2 * STEPS * (student + teacher), 4 * student + 2 * teacher
 
 
-def peak(precision: Precision) -> float:
-    """Return multiply-adds per second of a large convolution's forward pass: the best of ten."""
-    layer = nn.Conv2d(256, 256, 3, padding=1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.randn(32, 256, 32, 32).to(memory_format=torch.channels_last)
-    best = math.inf
-    with torch.no_grad(), arithmetic(precision, CPU):
+def peak(precision: Precision, device: torch.device) -> float:
+    """Return multiply-adds per second of a large product of matrices: the best of ten."""
+    side, best = SIDES[device.type], math.inf
+    one, other = (torch.randn(side, side, device=device) for _ in range(2))
+    with torch.no_grad(), arithmetic(precision, device):
+        if precision == "bf16":
+            one, other = one.bfloat16(), other.bfloat16()
         for _ in range(10):
+            wait(device)
             began = time.perf_counter()
-            layer(x)
+            one @ other
+            wait(device)
             best = min(best, time.perf_counter() - began)
-    return 32 * 32 * 32 * 256 * 256 * 9 / best
+    return side**3 / best
 
 
-def measure(arch: str, width: float, batch: int, peaks: dict[Precision, float]) -> dict[str, Any]:
-    """Measure one network: the plain step and ours in every precision, in turn."""
-    x = torch.rand(batch, 3, 32, 32)
-    plain = PlainStep(*networks(arch, width))
-    ours = {name: our_step(arch, width, "adaad", name) for name in settings(peaks)}
-    times = medians({"plain": lambda: plain(x), **{name: lambda s=step: s(x) for name, step in ours.items()}})
-    work = multiply_adds(plain.student, x)
+def measure(
+    case: Case, peaks: dict[Precision, float], names: list[str], device: torch.device, end: float, eager: bool
+) -> dict[str, Any]:
+    """Measure one case: the plain step, where it is AdaAD's, and ours in every setting, in turn."""
+    x = torch.rand(case.batch, 3, 32, 32, device=device)
+    ours = x.to(memory_format=torch.channels_last)
+    steps: Steps = {}
+    if case.method == "adaad":
+        steps["plain"] = partial(PlainStep(*(network.to(device) for network in networks(case))), x)
+    for name in names:
+        steps[name] = partial(our_step(case, name, device, eager=eager), ours)
+    times = medians(steps, device, end)
+    search, outer = multiply_adds(case)
+    seconds = {name: figures["median"] for name, figures in times.items()}
+    best = {name: outer / peaks[SETTINGS[name][0]] + search / peaks[SETTINGS[name][1]] for name in names}
     return {
-        "network": arch,
-        "width": width,
-        "batch": batch,
+        **asdict(case),
         "seconds": times,
-        "multiply_adds": work,
-        "speed_up": {name: times["plain"]["median"] / times[name]["median"] for name in ours},
-        "of_peak": {name: work / times[name]["median"] * best_time(SETTINGS[name], peaks) for name in ours},
+        "multiply_adds": {"search": search, "outer": outer},
+        "images_per_second": {name: case.batch / median for name, median in seconds.items()},
+        "speed_up": {name: seconds["plain"] / seconds[name] for name in names if "plain" in seconds},
+        "of_peak": {name: best[name] / seconds[name] for name in names},
     }
 
 
-def settings(peaks: dict[Precision, float]) -> list[str]:
-    """Return the settings that the machine has the precisions for."""
-    return [name for name, precisions in SETTINGS.items() if set(precisions) <= set(peaks)]
+def available(device: torch.device) -> list[Precision]:
+    """Return the precisions that a device has instructions for."""
+    if device.type == "cuda":
+        new = torch.cuda.get_device_capability(device) >= AMPERE
+        return ["fp32", "tf32", "bf16"] if new else ["fp32"]
+    return ["fp32", "bf16"] if torch.cpu._is_avx512_bf16_supported() else ["fp32"]
 
 
-def best_time(precisions: tuple[Precision, Precision], peaks: dict[Precision, float]) -> float:
-    """Return the seconds that a multiply-add of a step would take at the peaks of its two parts."""
-    outer, search = precisions
-    return (OUTER / peaks[outer] + SEARCH / peaks[search]) / (OUTER + SEARCH)
-
-
-def rates(setting: str) -> dict[str, float]:
+def rates(setting: str, device: torch.device, end: float, *, eager: bool) -> dict[str, float]:
     """Return the images per second of every method, ResNet-18 at a quarter width, batch 128."""
-    x = torch.rand(128, 3, 32, 32)
-    steps = {method: our_step("resnet18", 0.25, method, setting) for method in METHODS}
-    times = medians({method: lambda s=step: s(x) for method, step in steps.items()}, rounds=3)
-    return {method: 128 / figures["median"] for method, figures in times.items()}
+    x = torch.rand(128, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    small = ("resnet18", 0.25, None)
+    steps = {name: our_step(Case(name, small, small, 128), setting, device, eager=eager) for name in METHODS}
+    times = medians({name: partial(step, x) for name, step in steps.items()}, device, end, rounds=3)
+    return {name: 128 / figures["median"] for name, figures in times.items()}
+
+
+def asked() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("output", nargs="?", type=Path, help="a JSON file for every figure")
+    parser.add_argument("--device", type=torch.device, default=training_device())
+    parser.add_argument("--precision", nargs="+", choices=SETTINGS, help="default: all that the device has")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after so many")
+    parser.add_argument("--eager", action="store_true", help="capture nothing")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Print the tables, and write every figure where a file is named."""
-    precisions: list[Precision] = ["fp32", *(["bf16"] if torch.cpu._is_avx512_bf16_supported() else [])]  # type: ignore[list-item]
-    peaks = {precision: peak(precision) for precision in precisions}
-    names = settings(peaks)
-    rows = [measure(*case, peaks) for case in CASES]
-    titles = " | ".join(f"{name} | of peak" for name in names)
-    print(f"| network | width | plain, images/s | {titles} |\n|{'---|' * (3 + 2 * len(names))}")
-    for row in rows:
-        plain = row["batch"] / row["seconds"]["plain"]["median"]
-        own = " | ".join(f"{row['speed_up'][name]:.2f}x | {row['of_peak'][name]:.0%}" for name in names)
-        print(f"| {row['network']} | {row['width']} | {plain:.1f} | {own} |", flush=True)
-    means = {name: statistics.geometric_mean(row["speed_up"][name] for row in rows) for name in names}
-    print("geometric mean:", ", ".join(f"{name} {mean:.2f}x" for name, mean in means.items()))
-    methods = {name: rates(name) for name in names}
-    print(f"| method | {' | '.join(f'{name}, images/s' for name in names)} |\n|{'---|' * (1 + len(names))}")
-    for method in METHODS:
-        print(f"| {method} | {' | '.join(f'{methods[name][method]:.0f}' for name in names)} |")
-    record = {"n": ROUNDS, "rows": rows, "geometric_mean": means, "images_per_second": methods, "peak": peaks}
-    record |= {"threads": torch.get_num_threads(), **machine_card(), "software": software(("torch",))}
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(record, indent=2) + "\n")
+    options = asked()
+    device, end = options.device, time.monotonic() + options.seconds
+    peaks = {precision: peak(precision, device) for precision in available(device)}
+    names = [name for name, both in SETTINGS.items() if set(both) <= set(peaks)]
+    names = [name for name in names if name in (options.precision or names)]
+    print("peak, T multiply-adds/s:", ", ".join(f"{name} {value / 1e12:.3g}" for name, value in peaks.items()))
+    titles = " | ".join(f"{name}, images/s | times faster | of peak" for name in names)
+    print(f"| method | student | teacher | batch | plain, images/s | {titles} |\n|{'---|' * (5 + 3 * len(names))}")
+    rows: list[dict[str, Any]] = []
+    for case in CASES[device.type]:
+        if rows and time.monotonic() > end:
+            break
+        row = measure(case, peaks, names, device, end, options.eager)
+        rows.append(row)
+        per_second, speed_up = row["images_per_second"], row["speed_up"]
+        cells = [f"{per_second['plain']:.1f}" if "plain" in per_second else ""]
+        for name in names:
+            faster = f"{speed_up[name]:.2f}x" if name in speed_up else ""
+            cells += [f"{per_second[name]:.1f}", faster, f"{row['of_peak'][name]:.0%}"]
+        print(f"| {case} | {case.batch} | {' | '.join(cells)} |", flush=True)
+    methods = {}
+    for name in names:
+        if time.monotonic() <= end:
+            methods[name] = rates(name, device, end, eager=options.eager)
+            print(f"{name}, images/s:", ", ".join(f"{method} {rate:.0f}" for method, rate in methods[name].items()))
+    record = {"n": ROUNDS, "captured": device.type == "cuda" and not options.eager, "rows": rows, "peak": peaks}
+    record |= {"images_per_second": methods, "device": device_name(device), "threads": torch.get_num_threads()}
+    record |= {**machine_card(), "software": software(("torch",))}
+    if options.output:
+        options.output.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

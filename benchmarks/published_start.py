@@ -2,8 +2,8 @@
 
     python -m benchmarks.published_start [IMAGES]
 
-On the first test images of fashion-mini, whose ground is black. The teacher is the shipped one; the student a ResNet-18
-at quarter width after `TRAINED` steps of PGD-AT by the recipe fashion-mini. Ten steps of 2/255, noise of seed 0. For
+On the first test images of fashion-mini, whose ground is black. The teacher is the shipped one; the student is the
+teacher with 5 % of noise on every weight, as one that has come close to it. Ten steps of 2/255, noise of seed 0. For
 each method whose published code starts elsewhere: the share of pixels of x' that differ, the mean of its objective,
 which the search raises, at the points of a clamped start, and how much higher it is at the others, with the standard
 error over images.
@@ -13,32 +13,29 @@ import sys
 
 import torch
 
-from pipeline.data.batches import Batches
 from pipeline.data.sets import load_dataset
 from pipeline.methods import METHODS, View
 from pipeline.methods.search import STARTS, SearchSpec, search
-from pipeline.models.layers import Folded, frozen
+from pipeline.models.layers import frozen
 from pipeline.recipe.schema import load_recipe
 from pipeline.runs.distill import network_card
 from pipeline.runs.teacher import load_teacher
-from pipeline.training.trainer import Trainer
 
-IMAGES, TRAINED, BATCH = 512, 100, 128
+IMAGES, NOISE = 256, 0.05
 
 
 def main() -> None:
     """Print a line for each method."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     torch.manual_seed(0)
-    recipe, dataset = load_recipe("fashion-mini", ["method.name=pgd-at"]), load_dataset("fashion-mini", None)
-    card, device = network_card(recipe, dataset), torch.device("cpu")
+    recipe, dataset = load_recipe("fashion-mini"), load_dataset("fashion-mini", None)
     assert recipe.teacher is not None
-    teacher = frozen(load_teacher(recipe.teacher, card)[0])
-    trainer = Trainer(recipe, card.build(), None, classes=len(card.classes), precision="fp32")
-    batches = Batches(dataset.train, BATCH, crop=4, flip=True, seed=0, device=device)
-    for number, (x, y) in zip(range(min(TRAINED, len(batches))), batches.epoch(0), strict=False):
-        trainer.step(x, y, number=number, steps_per_epoch=len(batches), steps=TRAINED)
-    student = Folded(trainer.student)
+    network, _, _ = load_teacher(recipe.teacher, network_card(recipe, dataset))
+    teacher = frozen(network)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1 + NOISE * torch.randn_like(weight))
+    student = frozen(network)
     images = torch.from_numpy(dataset.test.as_float(slice(0, count)))
     labels = torch.from_numpy(dataset.test.labels[:count])
     for name, method in METHODS.items():

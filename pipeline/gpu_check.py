@@ -99,7 +99,7 @@ def stepped(
     began = time.perf_counter()
     for number in range(STEPS):
         loss = trainer.step(images, labels, number=number + 1, steps_per_epoch=100, steps=100)
-    return loss, (time.perf_counter() - began) / STEPS
+    return loss.item(), (time.perf_counter() - began) / STEPS
 
 
 def on(recipe: Recipe, student: nn.Module, teacher: nn.Module, device: torch.device, precision: Precision) -> Trainer:

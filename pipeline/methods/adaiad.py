@@ -32,7 +32,7 @@ def _loss(view: View, points: Tensor) -> Tensor:
     t = options.temperature
     teacher, student = view.teacher(points).detach(), view.student(points)
     aligned = t**2 * kl(teacher, student, t)
-    return aligned + introspection(view, student, teacher) if in_second_phase(view) else aligned
+    return aligned + introspection(view, student, teacher) if in_second_phase(view.options, view.progress) else aligned
 
 
 ADAIAD = Method(
@@ -47,4 +47,5 @@ ADAIAD = Method(
     has_labels=False,
     source="Huang et al., CVPR 2023; direction, temperature and second phase as in the published code",
     published=Published(clean_first=True, clean=2, second_phase=1),
+    phase=in_second_phase,
 )

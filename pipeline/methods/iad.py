@@ -18,7 +18,11 @@ def _loss(view: View, points: Tensor) -> Tensor:
     """KL(T(x) || S(x')), and from the second phase on + (1 - w) KL(S(x) || S(x'))."""
     student = view.student(points)
     aligned = kl(view.teacher_clean, student)
-    return aligned + introspection(view, student, view.teacher(points)) if in_second_phase(view) else aligned
+    return (
+        aligned + introspection(view, student, view.teacher(points))
+        if in_second_phase(view.options, view.progress)
+        else aligned
+    )
 
 
 IAD = Method(
@@ -33,4 +37,5 @@ IAD = Method(
     has_labels=False,
     source="Zhu et al., ICLR 2022, IAD-I; as in the published code, but with its second learning-rate drop",
     published=Published(second_phase=1),
+    phase=in_second_phase,
 )

@@ -23,10 +23,9 @@ class IntrospectionOptions(Frozen):
     b: Annotated[float, Field(ge=0)] = 0.1
 
 
-def in_second_phase(view: View) -> bool:
+def in_second_phase(options: IntrospectionOptions, progress: float) -> bool:
     """Whether introspection has joined."""
-    options: IntrospectionOptions = view.options
-    return view.progress >= options.second_phase
+    return progress >= options.second_phase
 
 
 def introspection(view: View, student: Tensor, teacher: Tensor) -> Tensor:

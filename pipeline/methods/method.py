@@ -31,6 +31,7 @@ class View:
         options: the method's own table of the recipe.
         progress: the fraction of all epochs that lies behind, from 0 to 1.
         smoothing: of the labels in the outer loss; the search never smooths.
+        known_teacher: T(x) where it is known already, else None until it is asked for.
         elapsed: the progress as a float64 number on the device, for what changes with every step: a captured step
             reads it anew, where it would keep the `progress` of its capture. None makes one.
 
@@ -45,11 +46,13 @@ class View:
         options: Any,
         progress: float,
         smoothing: float = 0.0,
+        known_teacher: Tensor | None = None,
         elapsed: Tensor | None = None,
     ) -> None:
         self.images, self.labels = images, labels
         self.student, self._teacher = student, teacher
         self.options, self.progress, self.smoothing = options, progress, smoothing
+        self.known_teacher = known_teacher
         self.elapsed = (
             torch.full((), progress, dtype=torch.float64, device=images.device) if elapsed is None else elapsed
         )
@@ -59,32 +62,18 @@ class View:
         assert self._teacher is not None
         return self._teacher(images)
 
-    @cached_property
+    @property
     def teacher_clean(self) -> Tensor:
         """T(x) without gradient: computed at the first use, once a batch."""
-        with torch.no_grad():
-            return self.teacher(self.images)
+        if self.known_teacher is None:
+            with torch.no_grad():
+                self.known_teacher = self.teacher(self.images)
+        return self.known_teacher
 
     @cached_property
     def student_clean(self) -> Tensor:
         """S(x), computed at the first use, once for each student: a constant in the search, not in the outer loss."""
         return self.student(self.images)
-
-    def with_student(self, student: Logits, *, keep_teacher: bool = True) -> View:
-        """Return the same batch seen with another student; `keep_teacher`: what is known of the teacher stays known."""
-        view = View(
-            self.images,
-            self.labels,
-            student,
-            self._teacher,
-            self.options,
-            self.progress,
-            self.smoothing,
-            self.elapsed,
-        )
-        if keep_teacher and "teacher_clean" in self.__dict__:
-            view.__dict__["teacher_clean"] = self.teacher_clean
-        return view
 
     def once_at(self, points: Tensor) -> View:
         """Return the same batch, whose networks compute their answers at `points` once, however often asked."""
@@ -164,6 +153,7 @@ class Method:
         source: the paper, and which of paper or code is followed where they differ.
         published: the step of its published code; None where there is no code.
         clamped: whether the search starts in the ball and in [0, 1].
+        phase: of (options, progress): what the loss depends on of the progress; it is the same within one.
 
     """
 
@@ -180,3 +170,4 @@ class Method:
     published: Published | None = None
     clamped: bool = True
     averages: bool = False
+    phase: Callable[[Any, float], bool] = lambda options, progress: False

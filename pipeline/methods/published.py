@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.methods.introspection import in_second_phase
 from pipeline.methods.method import Method, Published, View
 
 Start = Literal["clamped", "published"]
@@ -33,7 +32,7 @@ def _loss(method: Method, published: Published, view: View, points: Tensor) -> T
         _ = view.student_clean
     values = method.loss(view, points)
     seen = "student_clean" in view.__dict__
-    more = published.second_phase if published.second_phase and in_second_phase(view) else 0
+    more = published.second_phase if method.phase(view.options, view.progress) else 0
     with torch.no_grad():
         for _ in range(published.clean + more - seen):
             view.student(view.images)

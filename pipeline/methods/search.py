@@ -60,5 +60,5 @@ def search(objective: Objective, view: View, noise: Tensor, spec: SearchSpec, cl
     for _ in range(spec.steps):
         points.requires_grad_()
         (gradient,) = torch.autograd.grad(objective(view, points).sum(), points)
-        points = torch.clamp(points.detach() + spec.step * gradient.sign(), low, high)
+        points = torch.clamp(torch.add(points.detach(), gradient.sign(), alpha=spec.step), low, high)
     return points

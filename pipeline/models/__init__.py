@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from pipeline.models import wideresnet
+from pipeline.models import dm_wideresnet, wideresnet
+from pipeline.models.dm_wideresnet import DmWideResNet
 from pipeline.models.mobilenet_v2 import MobileNetV2
 from pipeline.models.resnet import ResNet18
 from pipeline.models.wideresnet import WideResNet
@@ -48,6 +49,13 @@ NETWORKS = {
         depth=34,
         unused="sub_block1.",
         measure=wideresnet.measure,
+    ),
+    "dm_wideresnet": Architecture(
+        DmWideResNet,
+        head="logits",
+        depths=wideresnet.DEPTHS,
+        depth=28,
+        measure=dm_wideresnet.measure,
     ),
 }
 

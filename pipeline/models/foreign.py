@@ -22,10 +22,12 @@ WRAPPERS = (
 """Keys under which checkpoints of whole trainings keep the weights, or an average of them."""
 PREFIX = re.compile(r"^((_orig_mod|module|model|net|network|ema|ema_model)\.)+")
 """What compilation, DataParallel, averaging and wrapping modules put before every name."""
-NORMALISATION = ("mu", "sigma")
-"""RobustBench's names for the mean and standard deviation that a checkpoint brings along."""
+NORMALISATION = (("mu", "mean"), ("sigma", "std"))
+"""RobustBench's names, and DeepMind's, for the mean and standard deviation that a checkpoint brings along."""
 AVERAGED = "n_averaged"
 """PyTorch's own count beside weights that it averages."""
+Normalisation = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
+"""Mean and standard deviation, each per channel."""
 COUNTER = "num_batches_tracked"
 """Of a batch norm, which nothing here uses; checkpoints from before PyTorch 0.4.1 have none."""
 REFUSALS = ("Unsupported global", "Unsupported class", "Trying to instantiate", "Trying to call reduce")
@@ -41,6 +43,7 @@ def load_foreign(
     classes: int,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    usual: Normalisation = (None, None),
 ) -> nn.Module:
     """Build a network and give it the weights of a PyTorch file, on the CPU, in eval mode.
 
@@ -49,8 +52,9 @@ def load_foreign(
         blueprint: the network that the weights belong to.
         channels: of the data.
         classes: likewise.
-        mean: per channel, where the images of its training were normalised; by default the file's own, else 0.
-        std: likewise; by default the file's own, else 1.
+        mean: per channel, where the images of its training were normalised; by default the file's own.
+        std: likewise.
+        usual: mean and std where neither is named, nor in the file; by default 0 and 1.
 
     Raises:
         BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, or other classes.
@@ -62,21 +66,27 @@ def load_foreign(
         for name, tensor in _read(path).items()
         if architecture.unused is None or not name.startswith(architecture.unused)
     }
-    own = [tuple(weights.pop(name).flatten().tolist()) if name in weights else None for name in NORMALISATION]
+    own = [_taken(weights, names) for names in NORMALISATION]
     network = build_network(
         blueprint.arch,
         channels=channels,
         classes=classes,
         width=blueprint.width,
         depth=blueprint.depth,
-        mean=_per_channel(path, "mean", mean or own[0], channels),
-        std=_per_channel(path, "std", std or own[1], channels),
+        mean=_per_channel(path, "mean", mean or own[0] or usual[0], channels),
+        std=_per_channel(path, "std", std or own[1] or usual[1], channels),
     )
     counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
     weights = counters | weights
     _check_fits(path, blueprint, network.state_dict(), weights, classes)
     network.load_state_dict(weights)
     return network.eval()
+
+
+def _taken(weights: dict[str, Tensor], names: Iterable[str]) -> tuple[float, ...] | None:
+    """Take a normalisation out of the weights, under whichever of its names it is there."""
+    found = [weights.pop(name) for name in names if name in weights]
+    return tuple(found[0].flatten().tolist()) if found else None
 
 
 def refuse_web_page(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,16 @@ class Convolution(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        slow = self.groups == self.in_channels > 1 and self.stride != (1, 1)
-        autocast = x.dtype == torch.bfloat16 and self.weight.dtype == torch.float32
-        if slow and autocast and x.device.type == "cpu":
+        if x.dtype == torch.bfloat16 and self.weight.dtype == torch.float32 and self.slow_in_bf16:
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float()).to(x.dtype)
         return super().forward(x)
+
+    @property
+    def slow_in_bf16(self) -> bool:
+        """Whether it is in fp32 between bf16."""
+        depthwise = self.groups == self.in_channels > 1
+        return depthwise and self.stride != (1, 1) and self.weight.device.type == "cpu"
 
 
 class ConvNorm(nn.Module):
@@ -55,9 +60,11 @@ class Normalize(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.answers_in: torch.dtype | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        normalized = (x - self.mean) / self.std
+        return normalized if self.answers_in is None else normalized.to(self.answers_in)
 
 
 class Affine(nn.Module):
@@ -74,8 +81,11 @@ class Affine(nn.Module):
         super().__init__()
         for name in ("scale", "shift"):
             self.register_buffer(name, torch.empty_like(like.weight.detach()).view(-1, 1, 1))
+        self.answers_alike = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.answers_alike:
+            return _Alike.apply(x, self.scale, self.shift)  # type: ignore[no-any-return]
         return torch.addcmul(self.shift, x, self.scale)
 
     def take(self, norm: nn.BatchNorm2d) -> None:
@@ -87,15 +97,34 @@ class Affine(nn.Module):
         self.shift.copy_((norm.bias - norm.running_mean * scale).view(-1, 1, 1))
 
 
+class _Alike(torch.autograd.Function):
+    """x scale + shift, computed in float32 and answered in the type of x: one kernel, where casts would be two more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        return torch.addcmul(shift, x, scale, out=torch.empty_like(x))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (scale,) = ctx.saved_tensors
+        return torch.mul(gradient, scale, out=torch.empty_like(gradient)), None, None
+
+
 class Folded(nn.Module):
     """A frozen copy of a network in eval mode: batch normalisations folded into convolutions, the rest affine.
 
     The copy answers as `network.eval()` does, up to rounding, needs no gradient for its weights, and is kept in
     channels_last. After the network has learned, `refresh` copies its weights over without allocating. Which
     normalisations can be folded is said by the modules of the network, in `folds`.
+
+    Args:
+        network: what is copied.
+        dtype: what the weights of the copy are kept in; see `keep_in`.
+
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self._source = [network]  # in a list, so that it is not registered as a submodule
         self.copy = copy.deepcopy(network).eval().requires_grad_(False)
@@ -108,6 +137,7 @@ class Folded(nn.Module):
         for name, norm in norms:
             self.copy.set_submodule(name, Affine(norm))
         self.copy.to(memory_format=torch.channels_last)
+        keep_in(self.copy, dtype)
         self.refresh()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,6 +158,24 @@ class Folded(nn.Module):
             assert isinstance(norm, nn.BatchNorm2d)
             affine.take(norm)
         return self
+
+
+def keep_in(folded: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Keep the weights of a folded network in `dtype`, which it computes in then without autocast; return it.
+
+    Its input is normalised in float32, and so are the batch normalisations that are left: what autocast computes, from
+    weights that are cast once and not at every pass.
+    """
+    if dtype == torch.float32:
+        return folded
+    for module in folded.modules():
+        if isinstance(module, Normalize):
+            module.answers_in = dtype
+        elif isinstance(module, Affine):
+            module.answers_alike = True
+        elif isinstance(module, nn.Conv2d | nn.Linear) and not getattr(module, "slow_in_bf16", False):
+            module.to(dtype)
+    return folded
 
 
 def frozen(network: nn.Module) -> nn.Module:

@@ -25,6 +25,7 @@ from pipeline.runs.loop import TrainingLoop
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
 from pipeline.training.devices import from_first, launch, local_processes
+from pipeline.training.graphs import recorder_of
 from pipeline.training.precision import in_words, resolve
 from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
@@ -141,7 +142,15 @@ def _trained(
         extra=extra,
     )
     network, digest = (teacher.network, teacher.sha256) if teacher else (None, None)
-    trainer = Trainer(recipe, student, network, classes=len(card.classes), precision=precision, fabric=fabric)
+    trainer = Trainer(
+        recipe,
+        student,
+        network,
+        classes=len(card.classes),
+        precision=precision,
+        fabric=fabric,
+        recorder=recorder_of(device),
+    )
     trained_on, also_on = _record(training), _record(extra.images) if extra else None
     new = Standing(
         parts=trainer.parts,

@@ -11,7 +11,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from pipeline.data.batches import Batches
 from pipeline.models.checkpoint import Figures, NetworkCard, save_checkpoint
@@ -26,6 +28,9 @@ from pipeline.training.trainer import Trainer
 from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
 from runtime.interrupt import defer_signals
+
+READ_EVERY = {"cpu": 1, "cuda": 20}
+"""By device: so many steps are taken before their losses are read, which waits for the device."""
 
 
 @dataclass
@@ -99,18 +104,35 @@ class TrainingLoop:
         """
         taken = self.standing.steps - epoch * len(self.batches)
         left = islice(self.batches.epoch(epoch), taken, None)
+        unread: list[Tensor] = []
+        began = None
         for number, (images, labels) in zip(range(self.standing.steps, self.steps), left, strict=False):
-            began = time.monotonic()
+            began = began or time.monotonic()
             loss = self.trainer.step(images, labels, number=number, steps_per_epoch=len(self.batches), steps=self.steps)
-            if not math.isfinite(loss):
-                raise NonFinite(f"the loss is {loss} at step {number + 1}", hint="lower train.lr")
-            log.step(number + 1, loss=loss, seconds=time.monotonic() - began)
-            self._move(log, steps=number + 1)
+            unread.append(loss)
             ending = asked() and self.fabric.is_global_zero
-            if ending or time.monotonic() - self._saved >= self.save_seconds:
+            saving = ending or time.monotonic() - self._saved >= self.save_seconds
+            if saving or len(unread) == READ_EVERY[loss.device.type]:
+                self._read(unread, began, log)
+                unread, began = [], None
+            if saving:
                 self._save(log)
             if ending:
                 raise KeyboardInterrupt
+        if unread:
+            assert began is not None
+            self._read(unread, began, log)
+
+    def _read(self, losses: list[Tensor], began: float, log: TrainingLog | SilentLog) -> None:
+        """Wait for the steps whose losses were not read yet, and log them; each took an equal part of the time."""
+        values: list[float] = torch.stack(losses).tolist()
+        seconds = (time.monotonic() - began) / len(values)
+        for loss in values:
+            number = self.standing.steps + 1
+            if not math.isfinite(loss):
+                raise NonFinite(f"the loss is {loss} at step {number}", hint="lower train.lr")
+            log.step(number, loss=loss, seconds=seconds)
+            self._move(log, steps=number)
 
     def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
         """Measure the student on the hold-out and save it; return the best figures so far, and these."""

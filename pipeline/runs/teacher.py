@@ -13,7 +13,7 @@ from pipeline.data.sets import EMBEDDED
 from pipeline.methods import METHODS
 from pipeline.models import Blueprint
 from pipeline.models.checkpoint import NetworkCard, load_checkpoint
-from pipeline.models.foreign import load_foreign, refuse_web_page
+from pipeline.models.foreign import Normalisation, load_foreign, refuse_web_page
 from pipeline.models.layers import frozen
 from pipeline.recipe.schema import Recipe, TeacherTable
 from pipeline.runs.directory import CHECKPOINTS, TeacherFigures
@@ -36,12 +36,14 @@ class KnownTeacher:
         path: where its file lies if the recipe does not say.
         sha256: the digest that the file must have; None where nobody has published one.
         foreign: the network, for a file that does not say it itself.
+        normalised: how its images were, where its file may not say it.
 
     """
 
     path: Path
     sha256: str | None
     foreign: Blueprint | None = None
+    normalised: Normalisation = (None, None)
 
 
 LTD = (
@@ -55,6 +57,25 @@ The digests were published by users of RobustBench, of files of 738,377,702 and 
 has published one that we know of.
 """
 
+CIFAR10: Normalisation = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
+"""As in RobustBench's code, for files without it."""
+DEEPMIND = (
+    ("Gowal2020Uncovering_34_20", 34, 20, None),
+    ("Gowal2020Uncovering_28_10_extra", 28, 10, None),
+    ("Rebuffi2021Fixing_28_10_cutmix_ddpm", 28, 10, None),
+    ("Gowal2021Improving_28_10_ddpm_100m", 28, 10, None),
+    ("Wang2023Better_WRN-28-10", 28, 10, None),
+    ("Wang2023Better_WRN-70-16", 70, 16, None),
+    (
+        "Bartoldson2024Adversarial_WRN-94-16", 94, 16,
+        "56bbad8ad748df86e67c24dba4f59a9e7d285e583251460b2ed154017a18cb0b",
+    ),
+)  # fmt: skip
+"""RobustBench's entries for CIFAR-10 at 8/255 that are DeepMind's WideResNet: name, depth, width, digest.
+
+The digest was published by a user of RobustBench, of a file of 1,464,289,203 bytes; of the others we know of none.
+"""
+
 TEACHERS = {
     "fashion-mini": KnownTeacher(
         EMBEDDED / "fashion-mini-teacher.safetensors",
@@ -63,6 +84,15 @@ TEACHERS = {
     **{
         name: KnownTeacher(MODELS / f"{name}.pt", digest, Blueprint(arch="wideresnet", depth=34, width=width))
         for name, width, digest in LTD
+    },
+    **{
+        f"cifar10/Linf/{name}": KnownTeacher(
+            MODELS / f"cifar10/Linf/{name}.pt",
+            digest,
+            Blueprint(arch="dm_wideresnet", depth=depth, width=width),
+            CIFAR10,
+        )
+        for name, depth, width, digest in DEEPMIND
     },
 }
 
@@ -152,6 +182,7 @@ def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str
         classes=len(card.classes),
         mean=table.mean,
         std=table.std,
+        usual=TEACHERS[table.name].normalised if table.name else (None, None),
     )
     return network, digest, expected is not None
 

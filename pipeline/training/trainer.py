@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import update_bn
 
 from pipeline.memory import ran_out
 from pipeline.methods import View
 from pipeline.methods.losses import reduce
 from pipeline.methods.search import STARTS, Precision, search
-from pipeline.models.layers import Folded
+from pipeline.models.layers import Folded, keep_in
 from pipeline.recipe.schema import Recipe
+from pipeline.training.average import Statistics, averaged, follow
 from pipeline.training.devices import one_device, share_buffers
+from pipeline.training.graphs import Recorder, Replayed
 from pipeline.training.mean_teacher import MeanTeacher
 from pipeline.training.precision import arithmetic, products, resolve
 from pipeline.training.schedule import learning_rate
 from runtime.errors import BadRecipe, MissingEnvironment
+from runtime.terminal.log import log
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images [B, C, H, W], labels [B], noise [B, C, H, W]."""
@@ -30,7 +35,11 @@ class Trainer:
 
     The student is in training mode throughout. A method that searches in eval mode sees `folded`, so that nothing
     in the search can move the student's running statistics; one that searches in train mode sees the student, whose
-    running statistics then move with every step of the search.
+    running statistics then move with every step of the search. Folded student and teacher are kept in the search's
+    precision, so that weights are cast once a step.
+
+    Folding, search and outer step are functions of tensors. Where there is a recorder each is captured and replayed:
+    the outer step of one process that takes a batch whole, the other two always.
 
     A batch is taken in `parts` equal ones, each searched and normalised by itself; every process has its share of
     them. The gradient is that of the whole batch. The running statistics are those of the first part, so that one
@@ -43,6 +52,7 @@ class Trainer:
         classes: how many.
         precision: resolved; the search's where the recipe names none for it.
         fabric: the processes; by default this one alone.
+        recorder: what captures the work of a step; by default every step runs as it is.
 
     """
 
@@ -55,18 +65,26 @@ class Trainer:
         classes: int,
         precision: Precision,
         fabric: Fabric | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
         self.method = recipe.method.resolved()
         self.student = student.train()
-        self.folded = Folded(student)
+        kept = torch.bfloat16 if self.search_precision == "bf16" else torch.float32
+        self.folded = Folded(student, kept)
+        self.searched_teacher = teacher
+        if teacher is not None and kept == torch.bfloat16:
+            self.searched_teacher = keep_in(copy.deepcopy(teacher), kept)
+        self.teacher = self.searched_teacher if self.search_precision == precision else teacher
         self.mean_teacher = MeanTeacher(student, recipe.method.options.decay) if self.method.averages else None
-        self.teacher = teacher if self.mean_teacher is None else self.mean_teacher.network
+        if self.mean_teacher is not None:
+            self.teacher = self.searched_teacher = self.mean_teacher.network
         self._elapsed = torch.zeros((), dtype=torch.float64, device=device)
         train = recipe.train
-        self.average = averaged(student, train.ema) if train.ema is not None else None
+        self.average = averaged(student) if train.ema is not None else None
+        self._before, self._first = Statistics(student), Statistics(student)
         self.optimiser = torch.optim.SGD(
             student.parameters(),
             lr=train.lr,
@@ -75,9 +93,15 @@ class Trainer:
             nesterov=train.nesterov,
         )
         self.fabric = fabric or one_device(device)
+        tell = log.info if self.fabric.is_global_zero else log.debug
+        self._folding, self._searching, self._learning = (
+            Replayed(name, recorder, tell) for name in ("the folding", "the search", "the outer step")
+        )
+        if self.fabric.world_size > 1:
+            self._learning.give_up("the gradients of several processes meet in it")
         self.divide(self.fabric.world_size * train.micro_batches)
         if train.compile:
-            for network in (self.student, self.folded, self.teacher):
+            for network in {self.student, self.folded, self.teacher, self.searched_teacher}:
                 if network is not None:
                     network.compile()
         # What the outer loss sees: the gradients of all processes meet there. The search never goes through it.
@@ -96,10 +120,13 @@ class Trainer:
         if parts % processes:
             raise BadRecipe(f"{processes} devices cannot share {parts} parts of a batch", hint="change --devices")
         self.parts = parts
+        if parts > processes:
+            self._learning.give_up("the gradients of several parts add up in it")
 
-    def step(self, images: Tensor, labels: Tensor, *, number: int, steps_per_epoch: int, steps: int) -> float:
-        """Take optimiser step `number` (from 0) of `steps` on one batch, and return the loss before it.
+    def step(self, images: Tensor, labels: Tensor, *, number: int, steps_per_epoch: int, steps: int) -> Tensor:
+        """Take optimiser step `number` (from 0) of `steps` on one batch, and return the loss before it, on the device.
 
+        Nothing in a step waits for the device: whoever reads the loss does.
         Every process gets the whole batch. The noise of an image follows from (seed, number) and its place in the
         batch, however the batch is divided.
         """
@@ -111,17 +138,18 @@ class Trainer:
         self.optimiser.step()
         share_buffers(self.fabric, self.student)
         if self.average is not None:
-            self.average.update_parameters(self.student)
+            assert self.recipe.train.ema is not None
+            follow(self.average, self.student, self.recipe.train.ema)
         if self.mean_teacher is not None:
             self.mean_teacher.follow()
         mean = self.fabric.all_reduce(loss, reduce_op="mean")
         assert isinstance(mean, Tensor)
-        return mean.item()
+        return mean
 
     def differentiate(self, batch: Batch, progress: float) -> Tensor:
         """Leave the gradient of the loss in the student; of a batch that does not fit the device, in smaller parts."""
         self._elapsed.fill_(progress)
-        before = _buffers(self.student)
+        self._before.take()
         while True:
             try:
                 return self._accumulate(batch, progress)
@@ -129,8 +157,10 @@ class Trainer:
                 if not ran_out(error):
                     raise
                 self._divide_further(error)
-            _restore(self.student, before)
+            self._before.put_back()
             self.optimiser.zero_grad(set_to_none=True)
+            for work in (self._folding, self._searching, self._learning):
+                work.release()
             torch.cuda.empty_cache()
 
     def _divide_further(self, error: RuntimeError) -> None:
@@ -145,35 +175,68 @@ class Trainer:
 
     def _accumulate(self, batch: Batch, progress: float) -> Tensor:
         """Sum the gradients of this process's parts, and return its share of the loss."""
-        self.optimiser.zero_grad(set_to_none=True)
-        searched: nn.Module = self.folded.refresh() if self.method.search_mode == "eval" else self.student
         loss = torch.zeros((), device=batch[0].device)
+        phase = self.method.phase(self.recipe.method.options, progress)
+        if self.method.search_mode == "eval":
+            self._folding(self._fold, ())
         parts = self._own_parts(batch)
         for index, part in enumerate(parts):
+            images, labels, _ = part
+            points, *known = self._searching(partial(self._search, progress), part, phase)
+            share = len(images) * self.fabric.world_size / len(batch[0])  # DDP takes the mean over processes
+            learn = partial(self._learn, progress, share, index == 0)
             with self.fabric.no_backward_sync(self.learning, enabled=index < len(parts) - 1):
-                share = len(part[0]) * self.fabric.world_size / len(batch[0])  # DDP takes the mean over processes
-                value = share * self._loss(searched, part, progress)
-                with products(self.precision):
-                    self.fabric.backward(value)
-            loss += value.detach()
-            if index == 0:
-                statistics = _buffers(self.student)
+                value, *gradients = self._learning(learn, (images, labels, points, *known), phase)
+            loss += value
+            if index == 0 < len(parts) - 1:
+                self._first.take()
+        for weight, gradient in zip(self.student.parameters(), gradients, strict=True):
+            weight.grad = gradient
         if len(parts) > 1:
-            _restore(self.student, statistics)
+            self._first.put_back()
         return loss
 
-    def _loss(self, searched: nn.Module, part: Batch, progress: float) -> Tensor:
-        """Search the points of one part, and return the method's loss there, reduced."""
-        images, labels, noise = part
-        smoothing = self.recipe.train.label_smoothing
-        options = self.recipe.method.options
-        view = View(images, labels, searched, self.teacher, options, progress, smoothing, self._elapsed)
-        with arithmetic(self.search_precision, images.device):
+    def _fold(self) -> tuple[Tensor, ...]:
+        """Bring the present weights to the copy that is searched."""
+        self.folded.refresh()
+        return ()
+
+    def _search(self, progress: float, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Return the points of one part, and what is known of the teacher that holds for the loss: T(x), or nothing."""
+        # Folded copies are kept in the search's precision; the student itself needs autocast.
+        folded = self.method.search_mode == "eval"
+        view = self._view(images, labels, self.folded if folded else self.student, self.searched_teacher, progress)
+        context = products(self.search_precision) if folded else arithmetic(self.search_precision, images.device)
+        with context:
             points = search(self.method.objective, view, noise, self.recipe.search, self.method.clamped)
+        known = view.known_teacher if self.search_precision == self.precision else None
+        return (points,) if known is None else (points, known)
+
+    def _learn(
+        self, progress: float, share: float, first: bool, images: Tensor, labels: Tensor, points: Tensor, *known: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Add the gradient of this share of the loss; return the loss and the sums so far."""
+        if first:
+            self.optimiser.zero_grad(set_to_none=True)
+        view = self._view(images, labels, self.learning, self.teacher, progress, *known)
         with arithmetic(self.precision, images.device):
-            learning = view.with_student(self.learning, keep_teacher=self.search_precision == self.precision)
-            values = self.method.loss(learning, points)
-        return reduce(values, self.recipe.train.reduction, self.classes)
+            values = self.method.loss(view, points)
+        loss = share * reduce(values, self.recipe.train.reduction, self.classes)
+        with products(self.precision):
+            self.fabric.backward(loss)
+        return loss.detach(), *(weight.grad for weight in self.student.parameters() if weight.grad is not None)
+
+    def _view(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        progress: float,
+        known: Tensor | None = None,
+    ) -> View:
+        options, smoothing = self.recipe.method.options, self.recipe.train.label_smoothing
+        return View(images, labels, student, teacher, options, progress, smoothing, known, self._elapsed)
 
     def _own_parts(self, batch: Batch) -> list[Batch]:
         """Return this process's parts of a batch."""
@@ -190,21 +253,3 @@ class Trainer:
         with arithmetic("fp32", device):
             update_bn(batches, self.average.module, device)
         return self.average.module
-
-
-def averaged(student: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of the student for `update_parameters`: w <- decay w + (1 - decay) w_student.
-
-    The first update copies. Running statistics are not averaged but copied, until `update_bn` computes them anew
-    (Izmailov et al., UAI 2018).
-    """
-    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-
-
-def _buffers(network: nn.Module) -> list[Tensor]:
-    return [buffer.clone() for buffer in network.buffers()]
-
-
-def _restore(network: nn.Module, values: list[Tensor]) -> None:
-    for buffer, value in zip(network.buffers(), values, strict=True):
-        buffer.copy_(value)

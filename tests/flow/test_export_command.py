@@ -3,9 +3,11 @@ import shutil
 
 import pytest
 
+from pipeline.runs.distill import distill
 from runtime.bundle.opening import open_bundle
 from runtime.files import sha256
 from tests.command_line import edgeproof
+from tests.pipeline.runs.small_runs import small
 
 
 def test_the_bundle_says_where_it_comes_from_and_what_was_measured(bundle, trained_run):
@@ -49,6 +51,20 @@ def test_the_manifest_keeps_no_path_of_the_training_machine(trained_run, tmp_pat
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert manifest.provenance is not None
     assert manifest.provenance.recipe["teacher"] == {"path": "teacher.safetensors"}
+
+
+def test_a_bundle_says_which_extra_images_its_student_saw_and_no_path_of_theirs(tmp_path):
+    recipe = small(tmp_path, f"data.extra.path={tmp_path}/extra.npz", "data.extra.share=0.3", "train.epochs=1")
+    summary = distill(recipe, tmp_path / "run")
+    result = edgeproof("export", tmp_path / "run", "--out", tmp_path / "bundle", "--precision", "fp32")
+    assert result.exit_code == 0, result.output
+    origin = open_bundle(tmp_path / "bundle").manifest.provenance
+    assert origin is not None
+    assert origin.extra_data == summary.extra_data
+    assert origin.recipe["data"]["extra"] == {"path": "extra.npz", "share": 0.3}
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert f"- extra training data: extra, 50 images, sha256 `{summary.extra_data.sha256}`" in card
+    assert "and on 50 of extra" in edgeproof("inspect", tmp_path / "bundle").stdout
 
 
 def test_an_export_with_a_key_is_trusted_by_its_public_half_alone(bundle, keys):

@@ -12,11 +12,17 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=[("resnet18", None), ("mobilenet_v2", None), ("wideresnet", 10), ("wideresnet", 16)], ids=str)
+NETWORKS = [
+    ("resnet18", None), ("mobilenet_v2", None), ("wideresnet", 10), ("wideresnet", 16), ("dm_wideresnet", 16)
+]  # fmt: skip
+
+
+@pytest.fixture(params=NETWORKS, ids=str)
 def trained_like(request):
     """A tiny network whose batch-norm statistics and scales are not those of a fresh one, in eval mode."""
     arch, depth = request.param
-    width = {"wideresnet": 1.0 if depth == 10 else 1.5}.get(arch, 0.125)  # width 1 cannot fold the stem, 1.5 can
+    wide = 1.0 if depth == 10 else 1.5  # width 1 cannot fold the stem, 1.5 can
+    width = wide if arch.endswith("wideresnet") else 0.125
     network = build_network(arch, channels=1, classes=10, width=width, depth=depth, mean=[0.3], std=[0.4])
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

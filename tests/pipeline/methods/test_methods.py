@@ -24,9 +24,9 @@ def images():
     return torch.rand(5, 1, 3, 4, dtype=torch.float64)
 
 
-def view_of(networks, images, options, progress=0.0):
+def view_of(networks, images, options, progress=0.0, elapsed=None):
     student, teacher = networks
-    return View(images, torch.arange(len(images)) % 4, student, teacher, options, progress)
+    return View(images, torch.arange(len(images)) % 4, student, teacher, options, progress, elapsed=elapsed)
 
 
 def gradient(objective, view, points):
@@ -101,7 +101,8 @@ def cost_of(method, networks, images):
     student, teacher = (Counting(network) for network in networks)
     view = view_of((student, teacher), images, method.options(), progress=0.5)
     points = search(method.objective, view, torch.zeros_like(images), SearchSpec(steps=STEPS))
-    method.loss(view.with_student(student), points)
+    loss_view = View(images, view.labels, student, teacher, view.options, 0.5, known_teacher=view.known_teacher)
+    method.loss(loss_view, points)
     clean = [network.count(images) for network in (teacher, student)]
     searched = [len(network.asked) - count for network, count in zip((teacher, student), clean, strict=True)]
     return clean[0], searched[0], clean[1], searched[1]
@@ -121,6 +122,21 @@ def test_igdm_costs_a_pass_at_x_minus_d_through_both_and_t_at_x_plus_d_where_the
     asked = name in ("adaad", "adaiad", "akd", "iad")  # about the points found
     expected = (at_x, at_points + (1 if asked else 2), student[0], student[1] + 1)
     assert cost_of(with_igdm(METHODS[name], 1.0), networks, images) == expected
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loss_depends_on_the_progress_by_its_phase_alone(name, networks, images):
+    """A step is captured once a phase, and replayed: what else changes is read from a number in one place."""
+    method, values, elapsed = METHODS[name], {}, torch.full((), 0.4, dtype=torch.float64)
+    for progress in (0.0, 0.1, 0.29, 0.31, 0.6, 1.0):
+        view = view_of(networks, images, method.options(), progress, elapsed)
+        loss = method.loss(view, images + 0.01).detach()
+        assert torch.equal(values.setdefault(method.phase(view.options, progress), loss), loss)
+        torch.testing.assert_close(
+            method.objective(view, images + 0.01),
+            method.objective(view_of(networks, images, method.options(), elapsed=elapsed), images + 0.01),
+        )
+    assert len(values) == (2 if name in INTROSPECTIVE else 1)
 
 
 def test_iad_asks_the_teacher_about_the_searched_point_in_the_second_phase_only(networks, images):

@@ -5,6 +5,7 @@ The search, the loss, its gradient and the running statistics are those of one s
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -155,9 +156,10 @@ def ours(name, start, student, teacher, batch, progress):
     student.train()
     searched = copy.deepcopy(student).eval() if method.search_mode == "eval" else student
     own = teacher if method.needs_teacher or method.averages else None
-    view = View(images, labels, searched, own, method.options(), progress)
+    seen = partial(View, images, labels, teacher=own, options=method.options(), progress=progress)
+    view = seen(student=searched)
     points = search(method.objective, view, noise[method.start], SPEC, clamped=method.clamped)
-    loss = reduce(method.loss(view.with_student(student), points), method.reduction, 5)
+    loss = reduce(method.loss(seen(student=student, known_teacher=view.known_teacher), points), method.reduction, 5)
     loss.backward()
     return points, loss
 

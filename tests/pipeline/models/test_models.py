@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.models import Blueprint, build_network
-from pipeline.models.layers import Affine, Convolution, Folded, frozen
+from pipeline.models.layers import Affine, Convolution, Folded, frozen, keep_in
 
 
 @pytest.mark.parametrize(("arch", "parameters"), [("resnet18", 11_173_962), ("mobilenet_v2", 2_296_922)])
@@ -23,6 +23,13 @@ def test_the_published_wide_networks_have_the_published_number_of_parameters(wid
     with torch.device("meta"):
         network = build_network("wideresnet", channels=3, classes=10, width=width, depth=34)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_deepminds_network_has_the_published_number_of_parameters():
+    """Of the teacher Bartoldson2024Adversarial_WRN-94-16."""
+    with torch.device("meta"):
+        network = build_network("dm_wideresnet", channels=3, classes=10, width=16, depth=94)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 365_915_610
 
 
 def test_a_wide_network_has_the_published_key_names():
@@ -75,7 +82,7 @@ def test_a_depth_is_the_usual_one_where_nobody_names_one():
     assert Blueprint(arch="resnet18").depth is None
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "wideresnet"])
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "wideresnet", "dm_wideresnet"])
 @pytest.mark.parametrize(
     ("channels", "size", "classes", "width"), [(1, 28, 10, 0.25), (3, 32, 7, 0.5), (4, 17, 2, 0.1)]
 )
@@ -147,6 +154,66 @@ def test_a_strided_depthwise_convolution_is_in_single_precision_between_bf16(gro
     assert torch.equal(y, exact.bfloat16()) == single  # bf16 would have rounded the weights
     torch.testing.assert_close(y.float(), exact, atol=0.02, rtol=0.02)
     assert torch.equal(conv(x.float()), exact)
+
+
+def answer_and_gradient(network, x, **autocast):
+    points = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, **autocast):
+        logits = network(points)
+        (gradient,) = torch.autograd.grad((logits.float() ** 2).sum(), points)
+    return logits, gradient
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2"])
+def test_a_copy_that_is_kept_in_bf16_answers_as_autocast_does_bit_for_bit(arch):
+    torch.manual_seed(0)
+    network, x = build_network(arch, channels=3, classes=5, width=0.125), torch.rand(4, 3, 16, 16)
+    network(x)  # running statistics of their own
+    cast, kept = Folded(network), Folded(network, torch.bfloat16)
+    for found, expected in zip(answer_and_gradient(kept, x, enabled=False), answer_and_gradient(cast, x), strict=True):
+        assert torch.equal(found, expected)
+    assert found.dtype == torch.float32
+
+
+def test_a_wide_network_that_is_kept_in_bf16_answers_as_autocast_does_up_to_the_rounding_before_its_head():
+    torch.manual_seed(0)
+    network, x = build_network("wideresnet", channels=3, classes=5, width=1, depth=10), torch.rand(8, 3, 16, 16)
+    network(x)
+    cast, kept = Folded(network), Folded(network, torch.bfloat16)
+    (logits, gradient), (expected, its) = answer_and_gradient(kept, x, enabled=False), answer_and_gradient(cast, x)
+    torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.02)
+    assert nn.functional.cosine_similarity(gradient.flatten(1), its.flatten(1)).min() > 0.999
+
+
+def test_a_copy_that_is_kept_in_bf16_follows_the_network_and_normalises_in_single_precision(trained_like):
+    kept, x = Folded(trained_like, torch.bfloat16), torch.rand(4, 1, 28, 28)
+    with torch.no_grad():
+        for parameter in trained_like.parameters():
+            parameter.mul_(1.1)
+    before = kept(x)
+    assert torch.equal(kept.refresh()(x), Folded(trained_like, torch.bfloat16)(x))
+    assert not torch.equal(kept(x), before)
+    for module in kept.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            slow = isinstance(module, Convolution) and module.slow_in_bf16
+            assert module.weight.dtype == (torch.float32 if slow else torch.bfloat16)
+    assert {buffer.dtype for buffer in kept.copy.normalize.buffers()} == {torch.float32}
+
+
+def test_a_scale_that_answers_alike_computes_in_single_precision_and_rounds_once():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8).eval()
+    norm.running_mean.uniform_(5, 9)
+    norm.running_var.uniform_(1, 2)
+    affine = Affine(norm).requires_grad_(False)
+    affine.take(norm)
+    x = (7 + torch.randn(4, 8, 3, 3)).bfloat16().requires_grad_()
+    exact = affine(x.detach().float())
+    (slope,) = torch.autograd.grad(affine(x).sum(), x)
+    keep_in(affine, torch.bfloat16)
+    answer = affine(x)
+    assert torch.equal(answer, exact.bfloat16())
+    assert torch.equal(torch.autograd.grad(answer.float().sum(), x)[0], slope)
 
 
 def test_folding_keeps_the_kind_of_a_convolution():

@@ -16,12 +16,14 @@ from safetensors import safe_open
 
 from pipeline.runs.directory import STATE, read_summary, sole_writer
 from pipeline.runs.distill import distill
+from pipeline.runs.loop import READ_EVERY
 from pipeline.study.cell import claimed
 from runtime.errors import BadInput, BadRecipe, MissingEnvironment, UsageFault
 from runtime.images.npz import read_npz
 from tests.command_line import edgeproof
 from tests.modes import UMASKS, left, under
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
+from tests.pipeline.training.recorded import Recorded
 
 STEP = "pipeline.training.trainer.Trainer.step"
 VARIANTS = {
@@ -116,6 +118,33 @@ def test_what_was_done_after_the_last_saved_state_is_done_again_and_logged_once(
     with safe_open(tmp_path / "run" / STATE, framework="pt") as file:
         assert json.loads(file.metadata()["edgeproof"])["steps"] == STEPS_PER_EPOCH
     distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(run))
+    assert metrics(tmp_path / "run") == metrics(run)
+
+
+@pytest.mark.parametrize("at", [3, STEPS_PER_EPOCH + 3])
+def test_losses_that_are_read_every_few_steps_are_logged_alike_and_a_stopped_run_goes_on(
+    whole, at, tmp_path, monkeypatch
+):
+    recipe, run = whole
+    monkeypatch.setitem(READ_EVERY, "cpu", 3)
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, at, save_seconds=1e9)
+    logged = len(metrics(tmp_path / "run"))
+    assert logged == at + at // STEPS_PER_EPOCH if at % STEPS_PER_EPOCH % 3 == 0 else logged < at
+    distill(recipe, tmp_path / "run", resume=True)
+    assert_equal_bits(weights(tmp_path / "run"), weights(run))
+    assert metrics(tmp_path / "run") == metrics(run)
+
+
+def test_a_captured_run_that_was_stopped_goes_on_to_the_bits_of_one_that_is_not_captured(whole, tmp_path, monkeypatch):
+    recipe, run = whole
+    recorders = []
+    monkeypatch.setattr(
+        "pipeline.runs.distill.recorder_of", lambda device: recorders.append(Recorded()) or recorders[-1]
+    )
+    stopped(recipe, tmp_path / "run", monkeypatch, STEP, STEPS_PER_EPOCH + 2)
+    distill(recipe, tmp_path / "run", resume=True)
+    assert [recorder.asked.count("replay") > 3 for recorder in recorders] == [True, True]
     assert_equal_bits(weights(tmp_path / "run"), weights(run))
     assert metrics(tmp_path / "run") == metrics(run)
 

@@ -1,14 +1,17 @@
 """Teachers as users have them: checkpoints in the layouts of RobustBench and of people's own code, and broken ones."""
 
+import re
 from collections import OrderedDict
 
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 
 from pipeline.models import Blueprint, build_network
 from pipeline.models.checkpoint import NetworkCard
 from pipeline.models.foreign import load_foreign
+from pipeline.models.layers import frozen
 from pipeline.recipe.schema import TeacherTable
 from pipeline.runs import teacher as teachers
 from pipeline.runs.directory import TeacherFigures
@@ -240,13 +243,121 @@ def test_a_teacher_known_by_name_lies_where_robustbench_puts_it_or_at_the_path(n
 
 
 def test_the_published_teachers_are_known_with_their_networks():
-    published = {name: known for name, known in TEACHERS.items() if known.foreign}
+    published = {name: known for name, known in TEACHERS.items() if "Chen2021LTD" in name}
     assert {name: known.foreign.width for name, known in published.items()} == {
         "cifar10/Linf/Chen2021LTD_WRN34_20": 20,
         "cifar10/Linf/Chen2021LTD_WRN34_10": 10,
         "cifar100/Linf/Chen2021LTD_WRN34_10": 10,
     }
     assert {(known.foreign.arch, known.foreign.depth) for known in published.values()} == {("wideresnet", 34)}
+
+
+def test_deepminds_teachers_are_known_by_the_depth_and_width_in_their_names():
+    deepmind = {
+        name: known for name, known in TEACHERS.items() if known.foreign and known.foreign.arch.startswith("dm")
+    }
+    assert len(deepmind) == 7
+    for name, known in deepmind.items():
+        depth, width = map(int, re.findall(r"_(?:WRN-)?(\d+)[_-](\d+)", name)[0])
+        assert (known.foreign.depth, known.foreign.width) == (depth, width)
+        assert known.path == teachers.MODELS / f"{name}.pt"
+        assert known.normalised == ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
+
+
+DM = Blueprint(arch="dm_wideresnet", depth=16, width=1.5)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Weights in the published layout, by name and shape, made without our network."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    def norm(name, channels):
+        return {
+            f"{name}.weight": 1 + normal(channels), f"{name}.bias": normal(channels),
+            f"{name}.running_mean": normal(channels), f"{name}.running_var": 1 + normal(channels).abs(),
+            f"{name}.num_batches_tracked": torch.tensor(7),
+        }  # fmt: skip
+
+    weights = {"mean": torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), "std": torch.tensor([0.25, 0.2, 0.3]).view(3, 1, 1)}
+    weights["init_conv.weight"] = normal(16, 3, 3, 3)
+    inputs = 16
+    for group, outputs in enumerate((24, 48, 96)):
+        for block in range(2):
+            name = f"layer.{group}.block.{block}"
+            weights |= norm(f"{name}.batchnorm_0", inputs) | norm(f"{name}.batchnorm_1", outputs)
+            weights[f"{name}.conv_0.weight"] = normal(outputs, inputs, 3, 3)
+            weights[f"{name}.conv_1.weight"] = normal(outputs, outputs, 3, 3)
+            if block == 0:
+                weights[f"{name}.shortcut.weight"] = normal(outputs, inputs, 1, 1)
+            inputs = outputs
+    return weights | norm("batchnorm", 96) | {"logits.weight": normal(5, 96), "logits.bias": normal(5)}
+
+
+def as_published(weights, x, mean, std):
+    """The published network, written from its paper's code by the names of its weights alone."""
+
+    def normed(name, x):
+        statistics = (weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        x = F.batch_norm(x, *statistics)
+        return x * torch.sigmoid(x)
+
+    x = F.conv2d((x - mean) / std, weights["init_conv.weight"], padding=1)
+    for group in range(3):
+        for block in range(2):
+            name, stride = f"layer.{group}.block.{block}", 2 if group and not block else 1
+            active = normed(f"{name}.batchnorm_0", x)
+            padded = F.pad(active, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1))
+            branch = normed(f"{name}.batchnorm_1", F.conv2d(padded, weights[f"{name}.conv_0.weight"], stride=stride))
+            branch = F.conv2d(branch, weights[f"{name}.conv_1.weight"], padding=1)
+            x = branch + (x if block else F.conv2d(active, weights[f"{name}.shortcut.weight"], stride=stride))
+    x = F.avg_pool2d(normed("batchnorm", x), 8).flatten(1)
+    return F.linear(x, weights["logits.weight"], weights["logits.bias"])
+
+
+@pytest.mark.parametrize("layout", [lambda weights: weights, lambda weights: prefixed("module.", weights)])
+def test_deepminds_layout_answers_as_published_with_the_normalisation_of_its_file(layout, published, tmp_path):
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    network = load_foreign(write(tmp_path / "dm.pt", layout(published)), DM, channels=3, classes=5)
+    expected = as_published(published, x, published["mean"], published["std"])
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(frozen(network)(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_normalisation_is_the_recipes_else_the_files_else_the_known_teachers(published, tmp_path, monkeypatch):
+    plain = {name: tensor for name, tensor in published.items() if name not in ("mean", "std")}
+    x = torch.rand(2, 3, 32, 32)
+    usual = ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    monkeypatch.setitem(TEACHERS, "dm", KnownTeacher(tmp_path / "dm.pt", None, DM, usual))
+    card = CARD.model_copy(update={"input": InputShape(channels=3, height=32, width=32)})
+    for weights, table, (mean, std) in (
+        (plain, {}, usual),
+        (published, {}, (published["mean"], published["std"])),
+        (published, {"path": tmp_path / "dm.pt"}, (published["mean"], published["std"])),
+    ):
+        write(tmp_path / "dm.pt", weights)
+        network = load_teacher(TeacherTable(name="dm", **table), card)[0]
+        mean, std = (torch.as_tensor(value).view(3, 1, 1) for value in (mean, std))
+        torch.testing.assert_close(network(x), as_published(published, x, mean, std), rtol=1e-4, atol=1e-4)
+    named = TeacherTable(path=tmp_path / "dm.pt", **DM.model_dump(), mean=(0.2,) * 3, std=(0.4,) * 3)
+    expected = as_published(published, x, 0.2, 0.4)
+    torch.testing.assert_close(load_teacher(named, card)[0](x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_another_wide_network_is_told_by_its_keys(published, network, tmp_path):
+    with pytest.raises(BadModel) as caught:
+        load_foreign(write(tmp_path / "dm.pt", published), TINY, channels=3, classes=5)
+    assert "not those of a WideResNet" in caught.value.hint
+    with pytest.raises(BadModel) as caught:
+        load_foreign(write(tmp_path / "other.pt", network.state_dict()), DM, channels=3, classes=5)
+    assert "DeepMind's" in caught.value.hint
+    wider = DM.model_copy(update={"width": 2.0})
+    with pytest.raises(BadModel) as caught:
+        load_foreign(write(tmp_path / "dm.pt", published), wider, channels=3, classes=5)
+    assert "depth 16 and width 1.5" in caught.value.hint
 
 
 def test_a_directory_is_no_known_teacher_and_the_hint_says_how_to_name_a_run(tmp_path):

@@ -27,7 +27,7 @@ def trainer(directory, *overrides):
 
 
 def steps(trainer, batch, count):
-    return [trainer.step(*batch, number=number, steps_per_epoch=5, steps=10) for number in range(count)]
+    return [trainer.step(*batch, number=number, steps_per_epoch=5, steps=10).item() for number in range(count)]
 
 
 def test_a_step_in_two_parts_goes_down_the_mean_of_their_gradients(tmp_path, batch):
@@ -85,16 +85,15 @@ CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cubl
 
 def without_room(monkeypatch, most, error=TORCHS):
     """Let a part of more than `most` images fail as CUDA does, half-way: statistics moved, a gradient there."""
-    original = Trainer._loss
+    original = Trainer._learn
 
-    def _loss(self, searched, part, progress):
-        loss = original(self, searched, part, progress)
-        if len(part[0]) > most:
-            loss.backward()
+    def _learn(self, progress, share, first, images, *rest):
+        learned = original(self, progress, share, first, images, *rest)
+        if len(images) > most:
             raise error
-        return loss
+        return learned
 
-    monkeypatch.setattr(Trainer, "_loss", _loss)
+    monkeypatch.setattr(Trainer, "_learn", _learn)
 
 
 @pytest.mark.parametrize(("most", "parts", "error"), [(10, 2, TORCHS), (5, 4, TORCHS), (10, 2, CUBLAS)])

@@ -28,7 +28,7 @@ def trainer(seed=0, overrides=(), precision="fp32"):
 
 
 def steps(trainer, batch, count):
-    return [trainer.step(*batch, number=number, steps_per_epoch=10, steps=20) for number in range(count)]
+    return [trainer.step(*batch, number=number, steps_per_epoch=10, steps=20).item() for number in range(count)]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -73,7 +73,7 @@ def test_the_search_has_a_precision_of_its_own(batch, overrides, precision, sear
     run = trainer(overrides=["method.name=adaad", *overrides], precision=precision)
     seen = {"search": set(), "loss": set()}
     for name, network in (("search", run.folded), ("loss", run.student)):
-        network.register_forward_hook(lambda *_, of=name: seen[of].add(torch.is_autocast_enabled("cpu")))
+        network.register_forward_hook(lambda _, __, logits, of=name: seen[of].add(logits.dtype == torch.bfloat16))
     steps(run, batch, 1)
     assert seen == {"search": {searched}, "loss": {learned}}
     assert run.search_precision == ("bf16" if searched else "fp32")
