@@ -90,7 +90,7 @@ def test_every_study_that_ships_is_resolved(name):
 def test_the_papers_table_has_its_sixteen_rows_with_each_methods_published_schedule():
     cells = expand(load_study("paper-cifar10"))
     assert {(cell.student, cell.method) for cell in cells} == {
-        (student, method) for student in ("resnet18", "mobilenet_v2") for method in METHODS
+        (student, method) for student in ("resnet18", "mobilenet_v2") for method in METHODS if method != "adr"
     }
     for cell in cells:
         assert cell.recipe.train.weight_decay == METHODS[cell.method].schedule.weight_decay
