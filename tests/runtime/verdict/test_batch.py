@@ -83,7 +83,14 @@ def test_on_the_cpu_a_run_that_asks_for_no_batch_is_the_same_as_ever(bundle, tmp
 @pytest.mark.parametrize("batch", ["0", "many", "-3", "1.5"])
 def test_what_is_neither_a_number_of_images_nor_auto_is_a_usage_error(bundle, batch):
     result = edgeproof("verify", bundle, "--batch", batch)
-    assert (result.exit_code, "--batch" in result.stderr) == (2, True), result.stderr
+    assert (result.exit_code, "'--batch': " in result.stderr) == (2, True), result.stderr
+    assert batch in ("0", "-3") or f"'{batch}' is not a valid number of images, nor auto" in result.stderr
+
+
+def test_the_help_shows_how_auto_is_written():
+    shown = " ".join(edgeproof("verify", "--help").stdout.split())
+    assert "--batch [N|auto] Images in one pass; on a CPU no figure" in shown
+    assert "default: auto" in shown
 
 
 def test_a_request_holds_a_number():
