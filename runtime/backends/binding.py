@@ -166,9 +166,9 @@ def _shared(value: Any, like: Any) -> Any:
 
 
 def _others(name: str, array: Any) -> Any:
-    """Return what another batch might feed: other images, and the rest of their neighbours'."""
-    rolled = array_namespace(array).roll(array, 1, axis=0)
-    return 1 - rolled if name == INPUT else rolled
+    """Return what another batch might feed: other images, classes and loss, also where all rows are alike."""
+    xp = array_namespace(array)
+    return 1 - xp.roll(array, 1, axis=0) if name == INPUT else xp.roll(array, (1, 1), axis=(0, -1))
 
 
 def _options(graph: int) -> Any:

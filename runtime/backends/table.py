@@ -49,7 +49,7 @@ class Backend:
         open: makes a session.
         providers: what it can run on.
         default: which of them it runs on where none is asked for.
-        libraries: packages that decide its answers beside NumPy and ONNX Runtime.
+        libraries: packages that decide its answers, beside NumPy and the ONNX Runtime that is called onnxruntime.
 
     """
 
@@ -86,7 +86,7 @@ def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
 
 
 BACKENDS = {
-    "ort": Backend(_open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS))),
+    "ort": Backend(_open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), libraries=("onnxruntime-gpu",)),
     "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
 }
 

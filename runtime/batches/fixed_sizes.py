@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from runtime.session import SessionCard
 
 LEAST = 16
-"""Images in the smallest batch: on a GPU fewer take as long."""
+"""Images in the smallest batch of several: on a GPU fewer take as long."""
 
 
 def fixed_size(n: int) -> int:
-    """Return the size that n images are asked in: the next power of two or three quarters of one, at least LEAST."""
+    """Return the size that n images are asked in: the next power of two or three quarters of one, at least LEAST.
+
+    A single image is asked by itself, as a device in use is: a graph may answer it otherwise than in any batch.
+    """
+    if n == 1:
+        return 1
     power = 1 << (n - 1).bit_length()
     return max(3 * power // 4 if n <= 3 * power // 4 else power, LEAST)
 

@@ -79,7 +79,8 @@ class _Question(NamedTuple):
     x: Any
     loss: LossSpec | None
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
         return int(self.x.shape[0])
 
 
@@ -132,7 +133,7 @@ class _Running(Session, Generic[Result]):
             self.ended = True
             self._thread.join()
         else:
-            self._sizes.append(len(self.question))
+            self._sizes.append(self.question.rows)
 
     def answer(self, answer: Any) -> None:
         """Let it go on."""
@@ -180,7 +181,7 @@ def _answer(session: Session, group: Sequence[_Running[Any]], rows: int) -> None
             answers = _ask(session, questions)
             start = 0
             for each, question in zip(part, questions, strict=True):
-                stop = start + len(question)
+                stop = start + question.rows
                 mine = tuple(array[start:stop, ...] for array in answers)
                 each.answer(mine if with_loss else mine[0])
                 start = stop
@@ -191,7 +192,7 @@ def _parts(asking: Sequence[_Running[Any]], rows: int) -> Iterator[list[_Running
     part: list[_Running[Any]] = []
     n = 0
     for each in asking:
-        size = len(each.question or ())
+        size = each.question.rows if each.question else 0
         if part and n + size > rows:
             yield part
             part, n = [], 0

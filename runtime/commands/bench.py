@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
 
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", *EDITIONS)
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
 HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
 NO_POWER = "power was not measured: "
 

@@ -85,7 +85,11 @@ def without_option(command: str, record: type[Frozen], name: str) -> str:
 class BatchRange(click.IntRange):
     """A number of images, or AUTO."""
 
-    name = f"integer range|{AUTO}"
+    name = f"number of images, nor {AUTO}"
+
+    def get_metavar(self, *given: Any, **named: Any) -> str:
+        """Return how it is written, for the help; click 8.1 gives less than 8.2."""
+        return f"[N|{AUTO}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or AUTO."""
@@ -103,7 +107,7 @@ class RecordedOptions(Frozen):
     batch: Annotated[
         BatchSize,
         Option(
-            "Images in one pass; changes memory and speed, never a verdict. 'auto' is what the device is worth.",
+            "Images in one pass; on a CPU no figure depends on it. 'auto' is what the device is worth.",
             type=BatchRange(min=1),
             always=True,
         ),

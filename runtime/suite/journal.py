@@ -1,8 +1,9 @@
-"""What a run has done, unit by unit, on disk before the next begins: killed, it loses the unit in flight alone.
+"""What a run has done, unit by unit, on disk before the next begins: killed, it loses what is in flight alone.
 
 A unit is one attack on one chunk of images. It leaves units/NAME.npz, written whole or not at all, and then a line in
 journal.jsonl with that file's digest. Every line carries a checksum over itself and the line before, so that none can
 be changed, moved or lost in the middle unseen. A run that goes on takes from here what is done, and does the rest.
+Where a GPU's batches are kept full, parts of several units are in flight, and all of those are lost.
 """
 
 from __future__ import annotations

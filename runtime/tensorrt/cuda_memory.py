@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory, first_line, install
+from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, OutOfMemory, first_line, install
 from runtime.tensorrt.memory import LESS, Buffer
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class BindingsMemory:
         release = partial(self._call, "cuMemFreeHost", host)
         try:
             address = int(self._call("cuMemHostGetDevicePointer", host, 0))
-        except EngineFault:
+        except EdgeproofError:
             release()
             raise
         array = np.ctypeslib.as_array((ctypes.c_float * n).from_address(host)).reshape(shape)

@@ -151,19 +151,19 @@ class Case:
         began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
-        session = self._batched(subject.session)
-        lender = self._batched(subject.lender) if subject.lender else None
+        session = BatchHalving(subject.session)
+        lender = BatchHalving(subject.lender) if subject.lender else None
         opening = subject.session.unoptimised()
         with ExitStack() as opened:
             plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
             outcome = run_suite(
                 Target(
-                    session,
+                    self._sized(session),
                     self.images,
                     len(subject.classes),
                     request.batch,
                     subject.to_device,
-                    lender,
+                    self._sized(lender) if lender else None,
                     plain,
                     self.full,
                 ),
@@ -206,9 +206,9 @@ class Case:
         found = Outcome(seen, (), **held()._asdict()).settled
         return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
 
-    def _batched(self, session: Session) -> BatchHalving:
-        """Return a session that is asked in batches that fit it, and of few sizes where they should be full."""
-        return BatchHalving(FixedSizes(session, self.request.batch) if self.full else session)
+    def _sized(self, session: Session) -> Session:
+        """Return a session that is asked in few sizes of a batch where they should be full."""
+        return FixedSizes(session, self.request.batch) if self.full else session
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
         subject, card = self.subject, self.subject.session.card()

@@ -72,8 +72,8 @@ class FakeBinding:
 class FakeSession:
     """A session that replays CUDA graphs as ONNX Runtime does: into the buffers that they were captured with.
 
-    `graphs`: None, "sound", "stale" (a replay answers what was captured), "fails" (nothing can be captured) or "shaky"
-    (nothing answers twice alike).
+    `graphs`: None, "sound", "stale" (a replay answers what was captured), "stale labels" (it reads the labels that were
+    captured), "fails" (nothing can be captured) or "shaky" (nothing answers twice alike).
     """
 
     def __init__(self, session, providers, graphs):
@@ -107,12 +107,14 @@ class FakeSession:
             raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
         if graph not in self.captured:
             self.real.run_with_iobinding(binding.real)
-            self.captured[graph] = binding, {name: value.numpy().copy() for name, value in binding.outputs.items()}
+            self.captured[graph] = binding, copied(binding.outputs), copied(binding.inputs)
             return None
-        at, answer = self.captured[graph]
+        at, answer, fed = self.captured[graph]
         assert at is binding, "a graph writes to where it was captured"
         if self.graphs == "stale":
             return [binding.outputs[name].update_inplace(array) for name, array in answer.items()]
+        if self.graphs == "stale labels" and "label" in fed:
+            binding.inputs["label"].update_inplace(fed["label"])
         return self.real.run_with_iobinding(binding.real)
 
     def _note(self, options):
@@ -121,6 +123,11 @@ class FakeSession:
         if self.full:
             raise RuntimeError("Available memory of 0 is smaller than requested bytes: failed to allocate memory")
         return graph
+
+
+def copied(values):
+    """Return what OrtValues hold, by name, as arrays of their own."""
+    return {name: value.numpy().copy() for name, value in values.items()}
 
 
 def setting(options, name):

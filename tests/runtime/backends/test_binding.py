@@ -99,6 +99,19 @@ def test_a_gpu_answers_what_its_kernels_do_however_it_is_with_cuda_graphs(
         assert [sorted(each.captured) for each in fake.sessions] == [["1", "2", "3"]] * 2
 
 
+@pytest.mark.parametrize("rows", [[0], [0] * 16], ids=["one image", "copies of one"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_graph_that_keeps_the_labels_of_its_capture_is_found_though_all_images_have_the_same(
+    here, card, files, task, tmp_path, rows, place
+):
+    card(graphs="stale labels")
+    session = open_(files, "cuda", tmp_path)
+    for label in task[3][rows], (task[3][rows] + 1) % 3:
+        x, ours = place(task[2][rows]), cross_entropy(one_hot(place(label), 3))
+        theirs = cross_entropy(one_hot(label, 3))
+        assert same(answers(session, x, ours), answers(here, task[2][rows], theirs))
+
+
 def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(card, files, task, tmp_path, monkeypatch):
     monkeypatch.setattr(binding, "HELD", 20)
     fake = card()

@@ -33,9 +33,9 @@ def test_a_batch_is_filled_up_by_less_than_half_and_sizes_are_few(n):
     assert fixed_size(size) == size
 
 
-def test_up_to_512_images_there_are_eleven_sizes():
+def test_a_single_image_is_asked_by_itself_and_up_to_512_there_are_eleven_sizes_more():
     sizes = sorted({fixed_size(n) for n in range(1, 513)})
-    assert sizes == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+    assert sizes == [1, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 
 
 SESSIONS = {

@@ -133,6 +133,13 @@ def test_jobs_that_ask_nothing_end_too_and_no_job_is_no_result():
     assert list(side_by_side(LinearSession(WEIGHT, BIAS), [], 20)) == []
 
 
+def test_a_job_that_asks_about_no_image_is_answered_too():
+    none = Asking(1, lambda session: session.logits(IMAGES[:0]).shape)
+    results = side_by_side(LinearSession(WEIGHT, BIAS), [none, *jobs(200)], 256)
+    assert next(results) == (0, 3)
+    assert len(list(results)) == 3
+
+
 def test_threads_are_bounded_however_small_the_jobs_are():
     most = 0
 

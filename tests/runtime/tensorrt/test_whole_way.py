@@ -156,8 +156,11 @@ def bindings(libraries):
     return {"PYTHONPATH": str(libraries)}
 
 
-def test_memory_that_the_device_does_not_map_is_given_back(tmp_path, bindings):
-    mapped, not_mapped = "(unsigned long long)memory; return 0", "0; return 1"
+@pytest.mark.parametrize(
+    ("code", "error", "reason"), [(1, "EngineFault", "invalid argument"), (2, "OutOfMemory", "out of memory")]
+)
+def test_memory_that_the_device_does_not_map_is_given_back(tmp_path, bindings, code, error, reason):
+    mapped, not_mapped = "(unsigned long long)memory; return 0", f"0; return {code}"
     lib = make_driver(tmp_path / "lib", text=lambda source: source.replace(mapped, not_mapped))
     lines = (
         "for _ in range(3):",
@@ -165,7 +168,7 @@ def test_memory_that_the_device_does_not_map_is_given_back(tmp_path, bindings):
         "    except Exception as e: print(repr(e))",
     )
     result = use_memory(*lines, LD_LIBRARY_PATH=str(lib), FAKE_MEMORY="1000", **bindings)
-    said = "EngineFault('CUDA: cuMemHostGetDevicePointer failed: invalid argument')"
+    said = f"{error}('CUDA: cuMemHostGetDevicePointer failed: {reason}')"
     assert result.stdout.splitlines() == [said] * 3, result.stderr
 
 

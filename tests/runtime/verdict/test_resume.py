@@ -145,12 +145,13 @@ def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_pa
     assert (half / "journal.jsonl").read_bytes() == kept
 
 
-def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, monkeypatch):
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxruntime-gpu"])
+def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, package, monkeypatch):
     real = card.version
-    monkeypatch.setattr(card, "version", lambda name: "0.0" if name == "onnxruntime" else real(name))
+    monkeypatch.setattr(card, "version", lambda name: "0.0" if name == package else real(name))
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3, result.stderr
-    assert "begun with onnxruntime" in result.stderr
+    assert f"begun with {package} " in result.stderr
 
 
 def test_a_run_that_looked_at_the_first_images_does_not_go_on_with_others(place, half):

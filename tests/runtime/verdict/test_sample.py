@@ -6,6 +6,7 @@ import pytest
 from runtime.attacks import ATTACKS, CONTROLS, DEFAULT
 from runtime.attacks.oracle import Oracle
 from runtime.images.image_set import ImageSet
+from runtime.session import Batching
 from runtime.spec import Shard, ThreatModel
 from runtime.suite.campaign import SAMPLE
 from runtime.suite.journal import NoJournal
@@ -90,11 +91,15 @@ def test_that_share_costs_at_most_a_fifth_of_the_default_suite():
     assert SEARCHED <= 2000 * SEARCHED_SHARE
 
 
+@pytest.mark.parametrize("batching", [Batching(), Batching(512, full=True)], ids=["cpu", "gpu"])
 @pytest.mark.parametrize(
     ("kind", "verdict"),
     [(LinearSession, "passed"), (OtherAlone, "inconclusive"), (OtherAloneBeside, "inconclusive")],
 )
-def test_no_gate_passes_on_what_a_batch_is_answered_and_an_image_alone_is_not(by_class, kind, verdict):
+def test_no_gate_passes_on_what_a_batch_is_answered_and_an_image_alone_is_not(
+    by_class, kind, verdict, batching, monkeypatch
+):
+    monkeypatch.setattr(kind, "batching", lambda self, image: batching)
     weight, bias, images = by_class
     subject = Subject(kind(weight, bias), "tiny", ("a", "b", "c"), SHAPE, images, "", ThreatModel(eps=EPS))
     report = verify(subject, VerifyOptions(attacks=("fgsm", "pgd"), fail_under=0.01), Silent()).report
