@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pipeline.methods import METHODS, View
-from pipeline.methods.published import started
+from pipeline.methods import View
 from pipeline.methods.search import search
 from pipeline.models import Blueprint, build_network
 from pipeline.models.layers import Folded, frozen
@@ -57,10 +56,11 @@ def operations(recipe: Recipe, teacher: Blueprint | None = None) -> int:
         teacher: the teacher's network.
 
     """
-    method = started(METHODS[recipe.method.name], recipe.method.start)
+    method = recipe.method.resolved()
     with torch.device("meta"):
         student = built(recipe.student).train()
-        teaching = frozen(built(teacher or known_teacher(recipe))) if method.needs_teacher else None
+        own = built(recipe.student).eval() if method.averages else None
+        teaching = frozen(built(teacher or known_teacher(recipe))) if method.needs_teacher else own
         folded: nn.Module = Folded(student) if method.search_mode == "eval" else student
         images, labels = torch.empty(BATCH, 3, SIDE, SIDE), torch.empty(BATCH, dtype=torch.long)
         with Operations() as counted:

@@ -156,6 +156,8 @@ def _print_summary(summary: Summary, out: Path) -> None:
             f"{which}: epoch {figures.epoch}, on {figures.n} hold-out images: "
             f"clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}"
         )
+    if summary.judged is not None:
+        click.echo(str(summary.judged))
     precision = in_words(summary.precision, summary.search_precision)
     click.echo(f"{summary.seconds:.0f} s, {summary.images_per_second:.0f} images/s, {precision}: {out}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.methods.adaad import ADAAD
 from pipeline.methods.adaiad import ADAIAD
+from pipeline.methods.adr import ADR
 from pipeline.methods.akd import AKD
 from pipeline.methods.ard import ARD
 from pipeline.methods.iad import IAD
@@ -21,6 +22,7 @@ METHODS: dict[str, Method] = {
     "akd": AKD,
     "adaad": ADAAD,
     "adaiad": ADAIAD,
+    "adr": ADR,
 }
 
 __all__ = ["METHODS", "Method", "Schedule", "View"]

@@ -34,7 +34,7 @@ def _disagreement(view: View, points: Tensor) -> Tensor:
 def _loss(view: View, points: Tensor) -> Tensor:
     """Alpha KL(T(x') || S(x')) + (1 - alpha) KL(T(x) || S(x))."""
     options: AdaAdOptions = view.options
-    aligned = _disagreement(view, points.detach())
+    aligned = _disagreement(view, points)
     if options.alpha == 1.0:
         if options.clean_statistics:
             _ = view.student_clean

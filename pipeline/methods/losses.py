@@ -32,9 +32,9 @@ def one_hot(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     return (1 - smoothing) * hard + smoothing / classes
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Return softmax(z), [B, K]."""
-    return F.softmax(_at_least_float(logits), dim=1)
+def probabilities(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """Return softmax(z / t), [B, K]."""
+    return F.softmax(_at_least_float(logits) / temperature, dim=1)
 
 
 def kl(p_logits: Tensor, q_logits: Tensor, temperature: float = 1.0) -> Tensor:

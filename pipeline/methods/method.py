@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,11 +27,13 @@ class View:
         images: float32 [B, C, H, W] in [0, 1].
         labels: int64 [B].
         student: images to logits [B, K].
-        teacher: likewise; a method that needs none gets None.
+        teacher: likewise; a method that has none gets None.
         options: the method's own table of the recipe.
         progress: the fraction of all epochs that lies behind, from 0 to 1.
         smoothing: of the labels in the outer loss; the search never smooths.
         known_teacher: T(x) where it is known already, else None until it is asked for.
+        elapsed: the progress as a float64 number on the device, for what changes with every step: a captured step
+            reads it anew, where it would keep the `progress` of its capture. None makes one.
 
     """
 
@@ -44,14 +47,18 @@ class View:
         progress: float,
         smoothing: float = 0.0,
         known_teacher: Tensor | None = None,
+        elapsed: Tensor | None = None,
     ) -> None:
         self.images, self.labels = images, labels
         self.student, self._teacher = student, teacher
         self.options, self.progress, self.smoothing = options, progress, smoothing
         self.known_teacher = known_teacher
+        self.elapsed = (
+            torch.full((), progress, dtype=torch.float64, device=images.device) if elapsed is None else elapsed
+        )
 
     def teacher(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits; a method that is not marked as needing a teacher must not ask."""
+        """Return the teacher's logits; a method that neither needs one nor averages its own must not ask."""
         assert self._teacher is not None
         return self._teacher(images)
 
@@ -67,6 +74,27 @@ class View:
     def student_clean(self) -> Tensor:
         """S(x), computed at the first use, once for each student: a constant in the search, not in the outer loss."""
         return self.student(self.images)
+
+    def once_at(self, points: Tensor) -> View:
+        """Return the same batch, whose networks compute their answers at `points` once, however often asked."""
+        view = copy.copy(self)
+        view.student = _OnceAt(points, self.student)
+        view._teacher = None if self._teacher is None else _OnceAt(points, self._teacher)
+        return view
+
+
+class _OnceAt:
+    """A network that keeps its answer at one tensor."""
+
+    def __init__(self, points: Tensor, network: Logits) -> None:
+        self.points, self.network = points, network
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.answer if images is self.points else self.network(images)
+
+    @cached_property
+    def answer(self) -> Tensor:
+        return self.network(self.points)
 
 
 Objective = Callable[[View, Tensor], Tensor]
@@ -120,6 +148,7 @@ class Method:
         schedule: likewise, its epochs, milestones and weight decay.
         options: the fields of `[method.<name>]`.
         needs_teacher: whether a recipe must name one.
+        averages: whether the teacher is an average of the student's own weights, which `options.decay` is of.
         has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing is of.
         source: the paper, and which of paper or code is followed where they differ.
         published: the step of its published code; None where there is no code.
@@ -140,4 +169,5 @@ class Method:
     source: str
     published: Published | None = None
     clamped: bool = True
+    averages: bool = False
     phase: Callable[[Any, float], bool] = lambda options, progress: False

@@ -20,12 +20,17 @@ METADATA_KEY = "edgeproof"
 
 
 class Figures(Frozen):
-    """Clean and PGD-10 accuracy on `n` hold-out images, as fractions, after `epoch` epochs."""
+    """Clean and PGD-10 accuracy on `n` hold-out images, as fractions, after `epoch` epochs.
+
+    `teacher_entropy` is the mean entropy, in nats, of the teacher's answer where the student errs; None without a
+    teacher, or where the student errs nowhere.
+    """
 
     epoch: int
     n: int
     clean: float
     pgd: float
+    teacher_entropy: float | None = None
 
 
 class NetworkCard(Blueprint):

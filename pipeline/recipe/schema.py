@@ -23,8 +23,9 @@ from pipeline.data.augment import Augment, Switch
 from pipeline.data.batches import Place
 from pipeline.data.extra import extra_of
 from pipeline.methods import METHODS, Method
+from pipeline.methods.igdm import with_igdm
 from pipeline.methods.losses import Reduction
-from pipeline.methods.published import Start
+from pipeline.methods.published import Start, started
 from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
@@ -185,14 +186,16 @@ class ResourcesTable(Frozen):
 
 
 class MethodTable(Frozen):
-    """[method]: its name, its own fields in the table of that name, and its `start`.
+    """[method]: its name, its own fields in the table of that name, its `start`, and `igdm`.
 
     'published' is the step of the method's published code: the first gradient of the search may be taken outside of the
-    ball and of [0, 1], and clean images are forwarded for the running statistics alone.
+    ball and of [0, 1], and clean images are forwarded for the running statistics alone. `igdm` is the weight that IGDM
+    has at the end of the run, beside the loss of a method with a teacher.
     """
 
     name: Text
     start: Start = "clamped"
+    igdm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     options: Any
 
     @model_validator(mode="after")
@@ -200,6 +203,18 @@ class MethodTable(Frozen):
         if self.start == "published" and METHODS[self.name].published is None:
             raise ValueError(f"{self.name} has no published code to start as: leave start at clamped")
         return self
+
+    @field_validator("igdm")
+    @classmethod
+    def _igdm_where_there_is_a_teacher(cls, igdm: float | None, info: ValidationInfo) -> float | None:
+        name = info.data.get("name")
+        if igdm is not None and name is not None and not METHODS[name].needs_teacher:
+            raise ValueError(f"it matches the gradient of a teacher, and {name} has none")
+        return igdm
+
+    def resolved(self) -> Method:
+        """Return the method as it is to be run."""
+        return with_igdm(started(METHODS[self.name], self.start), self.igdm)
 
 
 def _method_table(name: str) -> type[BaseModel]:
@@ -326,7 +341,9 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
 def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
     """Return the keys of the table that a location of pydantic's lies in."""
     if location[:1] == ("method",):  # then the branch of the union, then what TOML has
-        return METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", "start", *METHODS)
+        return (
+            METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", "start", "igdm", *METHODS)
+        )
     return keys(Recipe, location)
 
 

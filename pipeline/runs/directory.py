@@ -18,6 +18,7 @@ from runtime.errors import BadInput, BadRecipe, UsageFault
 from runtime.files import check_new_directory, sha256
 from runtime.locks import lock_if_free
 from runtime.spec import DataRecord, Digest, Frozen, Name, Text, first_fault
+from runtime.words import percent, points
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
 METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
@@ -32,13 +33,33 @@ class TeacherFigures(Frozen):
     pgd: float
 
 
+class Judged(Frozen):
+    """Accuracy of both checkpoints under one attack, which chose neither, on the `n` hold-out images; as fractions.
+
+    `overfitting` is what the last has lost against the best: robust overfitting (Rice et al., ICML 2020). The best was
+    chosen on these images, by a shorter attack: among equals the difference is above 0 by chance.
+    """
+
+    attack: Text
+    n: int
+    best: float
+    last: float
+    overfitting: float
+
+    def __str__(self) -> str:
+        """Return what a user should read of it."""
+        lost = f"robust overfitting of {points(self.overfitting)}" if self.overfitting > 0 else "no robust overfitting"
+        return f"{self.attack.upper()}: best {percent(self.best)}, last {percent(self.last)}: {lost}"
+
+
 class Summary(Frozen):
     """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images.
 
     `search_precision` is None where the recipe names none: the search is in `precision`, too.
 
     Every batch norm saw `norm_batch` images: the batch of a run on one device that divides none; less on several,
-    with micro-batches, or where a batch did not fit the device's memory.
+    with micro-batches, or where a batch did not fit the device's memory. `judged` is None in a run of an earlier
+    version.
     """
 
     name: Name
@@ -46,6 +67,7 @@ class Summary(Frozen):
     seed: int
     best: Figures
     last: Figures
+    judged: Judged | None = None
     steps: int
     seconds: float
     images_per_second: float

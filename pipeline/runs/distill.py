@@ -20,6 +20,7 @@ from pipeline.models.checkpoint import NetworkCard
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
+from pipeline.runs.judge import judge
 from pipeline.runs.loop import TrainingLoop
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
@@ -165,12 +166,15 @@ def _trained(
     standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
     assert standing.best is not None
     assert standing.last is not None
+    tell("judging the best and the last checkpoint")
+    judged = from_first(fabric, lambda: judge(out, holdout, eps=recipe.threat.eps, device=device))
     summary = Summary(
         name=recipe.name,
         method=recipe.method.name,
         seed=recipe.seed,
         best=standing.best,
         last=standing.last,
+        judged=judged,
         steps=standing.steps,
         seconds=round(standing.seconds, 1),
         images_per_second=round(standing.steps * batches.size / max(standing.busy_seconds, 1e-9), 1),

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.memory import keep_freed_memory, running_out
+from pipeline.methods.losses import probabilities
 from pipeline.models.captured import Function, Recorder, Replays, Tensors, cuda_graphs, padded_to
 from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
-from runtime.attacks import PGD
+from runtime.attacks import PGD, Attack
 from runtime.attacks.losses import value_and_cotangent
 from runtime.backends.batching import on_gpu
 from runtime.batches.fixed_sizes import fixed_size
@@ -22,6 +23,7 @@ from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet
 from runtime.session import Batching, GraphFacts, LossSpec, Session, SessionCard
 from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.evidence import Evidence
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject
 
@@ -151,7 +153,22 @@ def placement(device: torch.device) -> Callable[[Any], Tensor]:
 def holdout_accuracy(
     network: nn.Module, images: ImageSet, *, classes: int, eps: float, device: torch.device
 ) -> tuple[float, float]:
-    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images.
+    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images; raises as `attacked` does."""
+    evidence = attacked(network, images, classes=classes, eps=eps, device=device)
+    return float(evidence.correct.mean()), float(evidence.robust.mean())
+
+
+def attacked(
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    classes: int,
+    eps: float,
+    device: torch.device,
+    attack: Attack = PGD,
+    keep: bool = False,
+) -> Evidence:
+    """Return what a frozen network answers before and under one attack; with `keep`, also the points found.
 
     Raises:
         OutOfMemory: not even one image fits the device's memory.
@@ -159,9 +176,33 @@ def holdout_accuracy(
     """
     session = BatchHalving(TorchSession(network, sha256="", device=device))
     target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
-    evidence = clean_pass(target, 0, Silent())
-    under_pgd = Campaign(target, evidence, eps, 0, Silent()).attack(PGD, 0)
-    return float(evidence.correct.mean()), under_pgd.accuracy
+    evidence = clean_pass(target, len(images) if keep else 0, Silent())
+    Campaign(target, evidence, eps, 0, Silent()).attack(attack, 0)
+    return evidence
+
+
+def teacher_entropy(teacher: nn.Module, evidence: Evidence, device: torch.device) -> float | None:
+    """Return the mean entropy of T(x'), in nats, over the images that the student gets wrong; None where there is none.
+
+    x' is where it gets them wrong: the image itself, or the point that the attack found. A teacher that is sure where a
+    student cannot follow makes it learn noise (Lee and Chung, ICML 2026, arXiv 2605.21999). They ask that of training
+    images that students keep failing on; here it is asked of hold-out images, and of the student as it is.
+
+    Args:
+        teacher: frozen.
+        evidence: of the student, by `attacked` with the points kept.
+        device: where the teacher is.
+
+    """
+    points = evidence.adversarial[~evidence.robust]
+    if not len(points):
+        return None
+    session, place = BatchHalving(TorchSession(teacher, sha256="", device=device)), placement(device)
+    total = 0.0
+    for start in range(0, len(points), HOLDOUT_BATCH):
+        answer = probabilities(session.logits(place(points[start : start + HOLDOUT_BATCH])))
+        total += float(torch.special.entr(answer).sum())
+    return total / len(points)
 
 
 def device_name(device: torch.device) -> str:

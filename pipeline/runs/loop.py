@@ -20,7 +20,7 @@ from pipeline.models.checkpoint import Figures, NetworkCard, save_checkpoint
 from pipeline.models.layers import Folded
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import CHECKPOINTS
-from pipeline.runs.evaluate import holdout_accuracy
+from pipeline.runs.evaluate import attacked, teacher_entropy
 from pipeline.runs.progress import SilentLog, TrainingLog, cut_metrics
 from pipeline.runs.state import Standing, save_state
 from pipeline.training.devices import from_first
@@ -137,14 +137,22 @@ class TrainingLoop:
     def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
         """Measure the student on the hold-out and save it; return the best figures so far, and these."""
         network = self.trainer.result(self.batches.epoch(epoch))
-        clean, pgd = holdout_accuracy(
+        teacher = self.trainer.teacher if self.trainer.method.needs_teacher else None
+        evidence = attacked(
             Folded(network),
             self.holdout,
             classes=len(self.card.classes),
             eps=self.recipe.threat.eps,
             device=self.fabric.device,
+            keep=teacher is not None,
         )
-        last = Figures(epoch=epoch + 1, n=len(self.holdout.labels), clean=clean, pgd=pgd)
+        last = Figures(
+            epoch=epoch + 1,
+            n=len(evidence),
+            clean=float(evidence.correct.mean()),
+            pgd=float(evidence.robust.mean()),
+            teacher_entropy=None if teacher is None else teacher_entropy(teacher, evidence, self.fabric.device),
+        )
         best = self.standing.best
         log.figures(last)
         card = self.card.model_copy(update={"figures": last})

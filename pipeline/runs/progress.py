@@ -86,11 +86,16 @@ class TrainingLog:
             self.say(f"epoch {epoch} step {number}/{self.steps}{reached}, {left} left")
 
     def figures(self, figures: Figures) -> None:
-        """Record the hold-out accuracies after an epoch."""
-        self._write({"epoch": figures.epoch, "holdout_clean": figures.clean, "holdout_pgd": figures.pgd})
-        self._board.add_scalar("holdout/clean", figures.clean, figures.epoch)
-        self._board.add_scalar("holdout/pgd", figures.pgd, figures.epoch)
-        self.say(f"epoch {figures.epoch}: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}")
+        """Record the figures of the hold-out after an epoch."""
+        measured = {"clean": figures.clean, "pgd": figures.pgd}
+        line = f"epoch {figures.epoch}: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}"
+        if figures.teacher_entropy is not None:
+            measured["teacher_entropy"] = figures.teacher_entropy
+            line += f"; where it errs the teacher's entropy is {figures.teacher_entropy:.2f} nats"
+        self._write({"epoch": figures.epoch} | {f"holdout_{name}": value for name, value in measured.items()})
+        for name, value in measured.items():
+            self._board.add_scalar(f"holdout/{name}", value, figures.epoch)
+        self.say(line)
 
     def say(self, line: str) -> None:
         """Log one line."""

@@ -89,7 +89,7 @@ def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
-    """Return all that a step changes: weights, statistics, momentum, the average."""
+    """Return all that a step changes: weights, statistics, momentum, the averages."""
     found = {f"student.{name}": tensor for name, tensor in trainer.student.state_dict().items()}
     for name, parameter in trainer.student.named_parameters():
         momentum = trainer.optimiser.state[parameter].get("momentum_buffer")
@@ -97,18 +97,22 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
             found[f"momentum.{name}"] = momentum
     if trainer.average is not None:
         found |= {f"average.{name}": tensor for name, tensor in trainer.average.state_dict().items()}
+    if trainer.mean_teacher is not None:
+        found |= {f"teacher.{name}": tensor for name, tensor in trainer.mean_teacher.network.state_dict().items()}
     return found
 
 
 def _put(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
     """Put back what `_tensors` returned."""
-    parts: dict[str, dict[str, Tensor]] = {"student": {}, "momentum": {}, "average": {}}
+    parts: dict[str, dict[str, Tensor]] = {"student": {}, "momentum": {}, "average": {}, "teacher": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     trainer.student.load_state_dict(parts["student"])
     if trainer.average is not None:
         trainer.average.load_state_dict(parts["average"])
+    if trainer.mean_teacher is not None:
+        trainer.mean_teacher.network.load_state_dict(parts["teacher"])
     for name, parameter in trainer.student.named_parameters():
         if name in parts["momentum"]:
             momentum = torch.empty_like(parameter, requires_grad=False).copy_(parts["momentum"][name])

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pipeline.memory import ran_out
-from pipeline.methods import METHODS, View
+from pipeline.methods import View
 from pipeline.methods.losses import reduce
-from pipeline.methods.published import started
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded, keep_in
 from pipeline.recipe.schema import Recipe
 from pipeline.training.average import Statistics, averaged, follow
 from pipeline.training.devices import one_device, share_buffers
 from pipeline.training.graphs import Recorder, Replayed
+from pipeline.training.mean_teacher import MeanTeacher
 from pipeline.training.precision import arithmetic, products, resolve
 from pipeline.training.schedule import learning_rate
 from runtime.errors import BadRecipe, MissingEnvironment
@@ -48,7 +48,7 @@ class Trainer:
     Args:
         recipe: what to do.
         student: learns; on the device.
-        teacher: `frozen`, on the device; None where the method needs none.
+        teacher: `frozen`, on the device; None where the method needs none. One that averages makes its own.
         classes: how many.
         precision: resolved; the search's where the recipe names none for it.
         fabric: the processes; by default this one alone.
@@ -70,7 +70,7 @@ class Trainer:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
-        self.method = started(METHODS[recipe.method.name], recipe.method.start)
+        self.method = recipe.method.resolved()
         self.student = student.train()
         kept = torch.bfloat16 if self.search_precision == "bf16" else torch.float32
         self.folded = Folded(student, kept)
@@ -78,6 +78,10 @@ class Trainer:
         if teacher is not None and kept == torch.bfloat16:
             self.searched_teacher = keep_in(copy.deepcopy(teacher), kept)
         self.teacher = self.searched_teacher if self.search_precision == precision else teacher
+        self.mean_teacher = MeanTeacher(student, recipe.method.options.decay) if self.method.averages else None
+        if self.mean_teacher is not None:
+            self.teacher = self.searched_teacher = self.mean_teacher.network
+        self._elapsed = torch.zeros((), dtype=torch.float64, device=device)
         train = recipe.train
         self.average = averaged(student) if train.ema is not None else None
         self._before, self._first = Statistics(student), Statistics(student)
@@ -136,12 +140,15 @@ class Trainer:
         if self.average is not None:
             assert self.recipe.train.ema is not None
             follow(self.average, self.student, self.recipe.train.ema)
+        if self.mean_teacher is not None:
+            self.mean_teacher.follow()
         mean = self.fabric.all_reduce(loss, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
 
     def differentiate(self, batch: Batch, progress: float) -> Tensor:
         """Leave the gradient of the loss in the student; of a batch that does not fit the device, in smaller parts."""
+        self._elapsed.fill_(progress)
         self._before.take()
         while True:
             try:
@@ -229,7 +236,7 @@ class Trainer:
         known: Tensor | None = None,
     ) -> View:
         options, smoothing = self.recipe.method.options, self.recipe.train.label_smoothing
-        return View(images, labels, student, teacher, options, progress, smoothing, known)
+        return View(images, labels, student, teacher, options, progress, smoothing, known, self._elapsed)
 
     def _own_parts(self, batch: Batch) -> list[Batch]:
         """Return this process's parts of a batch."""

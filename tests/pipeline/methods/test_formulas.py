@@ -1,9 +1,12 @@
 """Every search objective and every loss against its formula, written a second time from softmax and log alone."""
 
+import math
+
 import pytest
 import torch
 
 from pipeline.methods import METHODS, View
+from pipeline.methods.igdm import with_igdm
 from tests.pipeline.conftest import Linear
 
 
@@ -25,6 +28,21 @@ def w(T, y, x_):
     return ((T(x_) * y).sum(dim=1) ** 0.1).detach()
 
 
+def cosine(first, last, progress):
+    """As the published code of ADR has it, of iteration i of n where i / n is the progress."""
+    return last + 0.5 * (first - last) * (1 + math.cos(math.pi * progress))
+
+
+def softened(T, y, x, progress, temperature=(2.5, 2.0), interpolation=(0.7, 0.95)):
+    """ADR's label, image by image; T is the average of the student's weights."""
+    rows = []
+    for p, label in zip(T(x, cosine(*temperature, progress)), y, strict=True):
+        share = cosine(*interpolation, progress) - (max(p) - p[label.argmax()])
+        share = min(max(share, 0.0), 1.0)
+        rows.append(share * p + (1 - share) * label)
+    return torch.stack(rows)
+
+
 # S and T are probabilities at a temperature, y is one-hot, x_ is the searched point.
 SEARCHES = {
     "pgd-at": lambda S, T, y, x, x_: ce(S(x_), y),
@@ -35,6 +53,7 @@ SEARCHES = {
     "akd": lambda S, T, y, x, x_: ce(S(x_), y),
     "adaad": lambda S, T, y, x, x_: kl(T(x_), S(x_)),
     "adaiad": lambda S, T, y, x, x_: kl(T(x_), S(x_)),
+    "adr": lambda S, T, y, x, x_: ce(S(x_), softened(T, y, x, SECOND)),
 }
 FIRST, SECOND = 0.29, 0.3
 LOSSES = [
@@ -68,6 +87,14 @@ LOSSES = [
         {"temperature": 2},
         SECOND,
         lambda S, T, y, x, x_: 4 * kl(T(x_, 2), S(x_, 2)) + (1 - w(T, y, x_)) * kl(S(x), S(x_)),
+    ),
+    ("adr", {}, SECOND, lambda S, T, y, x, x_: ce(S(x_), softened(T, y, x, SECOND))),
+    ("adr", {}, 1.0, lambda S, T, y, x, x_: ce(S(x_), softened(T, y, x, 1.0))),
+    (
+        "adr",
+        {"temperature": [1.5, 1], "interpolation": [0.2, 0.4]},
+        FIRST,
+        lambda S, T, y, x, x_: ce(S(x_), softened(T, y, x, FIRST, (1.5, 1), (0.2, 0.4))),
     ),
 ]
 
@@ -116,6 +143,20 @@ def test_loss_and_its_gradient_in_the_weights_are_the_formulas(name, options, pr
     case = Case(name, options, progress)
     found = case.method.loss(case.view, case.points.detach())
     assert_same(found, case.transcribed(formula), list(case.student.parameters()))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].needs_teacher])
+def test_igdm_adds_its_formula_to_the_loss_of_every_method_with_a_teacher(name):
+    """On logits: KL between the softmax of what both differ by between x + d and x - d, d = x' - x."""
+    options, progress, plain = next(row for method, *row in LOSSES if method == name)
+    case = Case(name, options, progress)
+    z, t = case.student, case.teacher
+    d = case.points.detach() - case.images
+    match = kl(softmax(t(case.images + d) - t(case.images - d)), softmax(z(case.images + d) - z(case.images - d)))
+    found = with_igdm(case.method, 20.0).loss(case.view, case.points.detach())
+    assert_same(found, case.transcribed(plain) + 20.0 * progress * match, list(case.student.parameters()))
+    assert with_igdm(case.method, 20.0).objective is case.method.objective
+    assert with_igdm(case.method, None) is case.method
 
 
 SMOOTHED = {

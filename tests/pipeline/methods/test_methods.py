@@ -5,6 +5,7 @@ import torch
 
 from pipeline.methods import METHODS, View
 from pipeline.methods.adaad import AdaAdOptions
+from pipeline.methods.igdm import with_igdm
 from pipeline.methods.pgd_at import PgdAtOptions
 from pipeline.methods.search import SearchSpec, search
 from tests.pipeline.conftest import Linear
@@ -23,9 +24,9 @@ def images():
     return torch.rand(5, 1, 3, 4, dtype=torch.float64)
 
 
-def view_of(networks, images, options, progress=0.0):
+def view_of(networks, images, options, progress=0.0, elapsed=None):
     student, teacher = networks
-    return View(images, torch.arange(len(images)) % 4, student, teacher, options, progress)
+    return View(images, torch.arange(len(images)) % 4, student, teacher, options, progress, elapsed=elapsed)
 
 
 def gradient(objective, view, points):
@@ -92,34 +93,48 @@ COST = {  # forwards of (T(x), T(x'), S(x), S(x')) in a search of three steps an
     "akd": (0, 1, 0, STEPS + 1),
     "adaad": (0, STEPS + 1, 0, STEPS + 1),
     "adaiad": (0, STEPS + 1, 1, STEPS + 1),
+    "adr": (1, 0, 0, STEPS + 1),
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_batch_costs_no_forward_pass_that_the_method_does_not_need(name, networks, images):
-    """T(x) once a batch, S(x) once in the search and once in the loss, each only where it is used."""
+def cost_of(method, networks, images):
     student, teacher = (Counting(network) for network in networks)
-    method = METHODS[name]
     view = view_of((student, teacher), images, method.options(), progress=0.5)
     points = search(method.objective, view, torch.zeros_like(images), SearchSpec(steps=STEPS))
     loss_view = View(images, view.labels, student, teacher, view.options, 0.5, known_teacher=view.known_teacher)
     method.loss(loss_view, points)
     clean = [network.count(images) for network in (teacher, student)]
     searched = [len(network.asked) - count for network, count in zip((teacher, student), clean, strict=True)]
-    assert (clean[0], searched[0], clean[1], searched[1]) == COST[name]
+    return clean[0], searched[0], clean[1], searched[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_costs_no_forward_pass_that_the_method_does_not_need(name, networks, images):
+    """T(x) once a batch, S(x) once in the search and once in the loss, each only where it is used."""
+    assert cost_of(METHODS[name], networks, images) == COST[name]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].needs_teacher])
+def test_igdm_costs_a_pass_at_x_minus_d_through_both_and_t_at_x_plus_d_where_the_method_has_none(
+    name, networks, images
+):
+    at_x, at_points, *student = COST[name]
+    asked = name in ("adaad", "adaiad", "akd", "iad")  # about the points found
+    expected = (at_x, at_points + (1 if asked else 2), student[0], student[1] + 1)
+    assert cost_of(with_igdm(METHODS[name], 1.0), networks, images) == expected
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_loss_depends_on_the_progress_by_its_phase_alone(name, networks, images):
-    """A step is captured once a phase, and replayed."""
-    method, values = METHODS[name], {}
+    """A step is captured once a phase, and replayed: what else changes is read from a number in one place."""
+    method, values, elapsed = METHODS[name], {}, torch.full((), 0.4, dtype=torch.float64)
     for progress in (0.0, 0.1, 0.29, 0.31, 0.6, 1.0):
-        view = view_of(networks, images, method.options(), progress)
+        view = view_of(networks, images, method.options(), progress, elapsed)
         loss = method.loss(view, images + 0.01).detach()
         assert torch.equal(values.setdefault(method.phase(view.options, progress), loss), loss)
         torch.testing.assert_close(
             method.objective(view, images + 0.01),
-            method.objective(view_of(networks, images, method.options()), images + 0.01),
+            method.objective(view_of(networks, images, method.options(), elapsed=elapsed), images + 0.01),
         )
     assert len(values) == (2 if name in INTROSPECTIVE else 1)
 
@@ -189,6 +204,7 @@ PUBLISHED = {  # start, mode of the student in the search, reduction, weight dec
     "akd": ("gaussian", "eval", "batchmean", 5e-4, 200, (100, 150)),
     "adaad": ("gaussian", "eval", "mean", 5e-4, 200, (100, 150)),
     "adaiad": ("gaussian", "eval", "batchmean", 5e-4, 200, (100, 150)),
+    "adr": ("uniform", "train", "batchmean", 5e-4, 200, (100, 150)),
 }
 
 
@@ -199,6 +215,18 @@ def test_the_defaults_of_every_method_are_the_published_ones():
     }
     assert found == PUBLISHED
     assert list(METHODS) == list(PUBLISHED)
+
+
+def test_adr_labels_have_no_gradient_and_trust_the_average_less_where_it_is_wrong(networks, images):
+    student, average = networks
+    method, points = METHODS["adr"], (images + 0.05).clamp(0, 1)
+    view = view_of((student, average), images, method.options())
+    assert torch.autograd.grad(method.loss(view, points).sum(), average.W, allow_unused=True) == (None,)
+    sure = torch.zeros(5, 4, dtype=torch.float64)
+    sure[:, 0] = 400.0
+    view = view_of((student, lambda x: sure), images, method.options())
+    hard = METHODS["pgd-at"].loss(view_of((student, None), images, PgdAtOptions()), points)
+    torch.testing.assert_close(method.loss(view, points), hard)  # right and sure, or wrong and sure: the label alone
 
 
 def test_clean_statistics_forward_the_clean_images_and_change_no_loss(networks, images):

@@ -4,6 +4,8 @@ The search, the loss, its gradient and the running statistics are those of one s
 """
 
 import copy
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -129,8 +131,21 @@ def adaiad(student, teacher, x, y, noise, second):
     return point, loss
 
 
+def adr(student, average, x, y, noise, second):
+    """The student stays in train mode in the search, which raises the loss on the softened labels too."""
+    half = 0.5 * (1 + math.cos(math.pi * (0.5 if second else 0.0)))
+    with torch.no_grad():
+        soft = (average(x) / (2.0 + 0.5 * half)).softmax(1)
+        share = (0.95 - 0.25 * half - (soft.max(1).values - soft[torch.arange(len(x)), y])).clamp(0, 1)[:, None]
+        label = share * soft + (1 - share) * F.one_hot(y, 5)
+    student.train()
+    point = ascend(x, (x + noise["uniform"]).clamp(0, 1), lambda p: F.cross_entropy(student(p), label))
+    return point, F.cross_entropy(student(point), label)
+
+
 STEPS_OF = {
     "pgd-at": pgd_at, "trades": trades, "ard": ard, "iad": iad, "rslad": rslad, "adaad": adaad, "adaiad": adaiad,
+    "adr": adr,
 }  # fmt: skip
 
 
@@ -140,10 +155,11 @@ def ours(name, start, student, teacher, batch, progress):
     method = started(METHODS[name], start)
     student.train()
     searched = copy.deepcopy(student).eval() if method.search_mode == "eval" else student
-    known = teacher if method.needs_teacher else None
-    view, learning = (View(images, labels, net, known, method.options(), progress) for net in (searched, student))
+    own = teacher if method.needs_teacher or method.averages else None
+    seen = partial(View, images, labels, teacher=own, options=method.options(), progress=progress)
+    view = seen(student=searched)
     points = search(method.objective, view, noise[method.start], SPEC, clamped=method.clamped)
-    loss = reduce(method.loss(learning, points), method.reduction, 5)
+    loss = reduce(method.loss(seen(student=student, known_teacher=view.known_teacher), points), method.reduction, 5)
     loss.backward()
     return points, loss
 
@@ -193,9 +209,9 @@ def recipe(name, **method):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_run_takes_the_start_that_its_recipe_names(name):
-    """Batch normalisation counts the passes that move its statistics; ARD and IAD move them in the search too."""
+    """Batch normalisation counts the passes that move its statistics; ARD, IAD and ADR move them in the search too."""
     published = METHODS[name].published
-    passes = {"clamped": {"trades": 2, "rslad": 2, "ard": 3, "iad": 3}.get(name, 1)}
+    passes = {"clamped": {"trades": 2, "rslad": 2, "ard": 3, "iad": 3, "adr": 3}.get(name, 1)}
     passes["published"] = 1 + published.clean + (2 if METHODS[name].search_mode == "train" else 0)
     images, labels = torch.rand(8, 1, 8, 8), torch.arange(8) % 4
     for start, count in passes.items():

@@ -33,6 +33,7 @@ PUBLISHED = {
     "akd": (200, (100, 150), 5e-4, "batchmean", "batchmean"),
     "adaad": (200, (100, 150), 5e-4, "mean", "batchmean"),
     "adaiad": (200, (100, 150), 5e-4, "batchmean", "batchmean"),
+    "adr": (200, (100, 150), 5e-4, "batchmean", "batchmean"),
 }
 OPTIONS = {
     ("cifar10", "rslad"): {"searched": 5 / 6, "clean": 1 / 6},
@@ -60,6 +61,12 @@ def test_every_row_resolves_to_the_published_setting(data, student, teacher, met
     assert recipe.threat.eps == 8 / 255
     expected = OPTIONS.get((data, method), {})
     assert {key: getattr(recipe.method.options, key) for key in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("data", "temperature"), [("cifar10", (2.5, 2.0)), ("cifar100", (1.5, 1.0))])
+def test_adr_softens_as_its_published_code_does_on_each_set(data, temperature):
+    options = load_recipe(data, ["method.name=adr"]).method.options
+    assert (options.decay, options.temperature, options.interpolation) == (0.995, temperature, (0.7, 0.95))
 
 
 @pytest.mark.parametrize("data", SETS)
@@ -119,6 +126,7 @@ RUN = [
     ("cifar100", "mobilenet_v2", "adaad"),
     ("cifar100", "resnet18", "rslad"),
     ("cifar100", "resnet18", "pgd-at"),
+    ("cifar10", "resnet18", "adr"),
 ]
 
 

@@ -31,7 +31,7 @@ def test_all_errors_come_at_once_each_with_its_path():
 def test_only_the_chosen_methods_table_is_validated_and_kept():
     overrides = ["method.name=pgd-at", "method.adaad.alpha=nonsense"]
     resolved = load_recipe("fashion-mini", overrides).to_dict()
-    assert resolved["method"] == {"name": "pgd-at", "pgd-at": {}}
+    assert resolved["method"] == {"name": "pgd-at", "start": "clamped", "pgd-at": {}}
 
 
 def test_reduction_is_the_methods_own_where_the_recipe_names_none(tmp_path):
@@ -207,8 +207,8 @@ def test_a_wrong_override_is_refused_and_says_why(overrides, says):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("method.nmae=adaad", "method.nmae: no such key; known: name, pgd-at, trades, ard"),
-        ("method.adadd.alpha=1", "method.adadd: no such key; known: name, pgd-at"),
+        ("method.nmae=adaad", "method.nmae: no such key; known: name, start, igdm, pgd-at, trades, ard"),
+        ("method.adadd.alpha=1", "method.adadd: no such key; known: name, start, igdm, pgd-at"),
         ("method.adaad.alpah=1", "method.adaad.alpah: no such key; known: alpha, direction"),
         ("train.lrr=1", "train.lrr: no such key; known: epochs, max_steps"),
         ("teacher.arhc=resnet18", "teacher.arhc: no such key; known: name, path, arch"),
@@ -245,6 +245,19 @@ def test_a_method_that_distils_needs_a_teacher(tmp_path):
     path.write_text(load_recipe("fashion-teacher").to_toml())
     with pytest.raises(BadRecipe, match=r"needs a \[teacher\]"):
         load_recipe(str(path), ["method.name=adaad", "train.lr=-1"])
+
+
+def test_igdm_is_an_option_of_every_method_that_has_a_teacher_and_of_no_other():
+    for name, method in METHODS.items():
+        asked = [f"method.name={name}", "method.igdm=20"]
+        if method.needs_teacher:
+            recipe = load_recipe("fashion-mini", asked)
+            assert recipe.to_dict()["method"]["igdm"] == 20.0
+            assert recipe.method.resolved().loss != method.loss
+        else:
+            with pytest.raises(BadRecipe, match=rf"method\.igdm: .* {name} has none"):
+                load_recipe("fashion-mini", asked)
+    assert "igdm" not in load_recipe("fashion-mini").to_dict()["method"]
 
 
 def test_an_unknown_recipe_names_those_there_are():

@@ -92,9 +92,14 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
     shown = capsys.readouterr()
     assert shown.out == ""
     figures = summary.last
-    assert (
-        shown.err.splitlines()[-1] == f"epoch 1: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}"
-    )
+    assert figures.teacher_entropy is not None
+    assert [line["holdout_teacher_entropy"] for line in lines if "holdout_pgd" in line] == [figures.teacher_entropy]
+    assert 0 < figures.teacher_entropy < np.log(10)
+    assert shown.err.splitlines()[-2:] == [
+        f"epoch 1: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}; where it errs the teacher's "
+        f"entropy is {figures.teacher_entropy:.2f} nats",
+        "judging the best and the last checkpoint",
+    ]
 
 
 def test_the_summary_says_in_what_was_searched_where_the_recipe_does(recipe, tmp_path, capsys):

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.models.captured import uncaptured
 from pipeline.models.layers import Folded
-from pipeline.runs.evaluate import TorchSession, holdout_accuracy, placement
+from pipeline.runs.evaluate import TorchSession, attacked, holdout_accuracy, placement, teacher_entropy
 from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.batches.fixed_sizes import fixed_size
@@ -28,6 +28,39 @@ def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
     images = ImageSet("levels", pixels, np.array([0, 0, 1, 0]), np.arange(4))
     clean, pgd = holdout_accuracy(Brightness(), images, classes=2, eps=0.1, device=torch.device("cpu"))
     assert (clean, pgd) == (0.75, 0.25)
+
+
+class Bright(torch.nn.Module):
+    """Brighter or darker than the middle, so surely."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        level = self.scale * (x.mean(dim=(1, 2, 3)) - 0.5)
+        return torch.stack([-level, level], dim=1)
+
+
+def test_the_teachers_entropy_is_asked_where_the_student_errs_and_nowhere_else():
+    """Wrong before any attack: at the image; broken by it: at the point found; else not at all."""
+    pixels = np.repeat(np.array([255, 120, 0, 0, 255], np.uint8), 4).reshape(5, 1, 2, 2)
+    images = ImageSet("levels", pixels, np.array([0, 0, 0, 0, 1]), np.arange(5))
+    device = torch.device("cpu")
+    evidence = attacked(Bright(), images, classes=2, eps=0.1, device=device, keep=True)
+    assert evidence.robust.tolist() == [False, False, True, True, True]
+    points = evidence.adversarial[:2].astype(np.float64)
+    assert (points[0] == 1).all()
+    assert abs(points[1] - 120 / 255).max() > 0.02
+    level = 3.0 * (points.mean(axis=(1, 2, 3)) - 0.5)
+    p = 1 / (1 + np.exp(-2 * level))
+    expected = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean()
+    assert teacher_entropy(Bright(3.0), evidence, device) == pytest.approx(expected, rel=1e-5)
+    right = ImageSet("dark", pixels[2:4], np.array([0, 0]), np.arange(2))
+    assert (
+        teacher_entropy(Bright(), attacked(Bright(), right, classes=2, eps=0.1, device=device, keep=True), device)
+        is None
+    )
 
 
 class Roomy(torch.nn.Module):

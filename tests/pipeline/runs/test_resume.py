@@ -34,6 +34,7 @@ VARIANTS = {
         "data.extra.path={data}/extra.npz",
         "data.extra.share=0.3",
     ),
+    "labels from its own average, in parts": ("method.name=adr", "method.adr.decay=0.9", "train.micro_batches=2"),
     "one cycle": ("train.schedule=one-cycle", "train.nesterov=true", "train.warmup=0.5", "train.label_smoothing=0.1"),
 }
 LAST = 2 * STEPS_PER_EPOCH
@@ -81,7 +82,7 @@ def stopped(recipe, out, monkeypatch, where, at, save_seconds=0.0):
         (STEP, 0),
         (STEP, 3),
         (STEP, STEPS_PER_EPOCH + 2),
-        ("pipeline.runs.loop.holdout_accuracy", 0),
+        ("pipeline.runs.loop.attacked", 0),
         ("pipeline.runs.loop.save_checkpoint", 1),
         ("pipeline.runs.loop.save_state", STEPS_PER_EPOCH),
     ],

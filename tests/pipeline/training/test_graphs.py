@@ -83,6 +83,12 @@ def test_a_replayed_step_is_the_step_as_it_is_bit_for_bit_through_both_phases(me
     assert recorder.asked.count("replay") == STEPS * (2 + folds) - phased - folds
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].needs_teacher])
+def test_a_replayed_step_with_igdm_is_the_step_as_it_is_bit_for_bit(method):
+    """Its weight grows with every step, and must not stay at that of the capture."""
+    assert_replays_to_the_same_bits(Recorded(), f"method.name={method}", "method.igdm=20")
+
+
 @pytest.mark.parametrize(
     ("arch", "method", "search"),
     [("resnet18", "rslad", "bf16"), ("resnet18", "iad", "fp32"), ("mobilenet_v2", "adaad", "bf16")],

@@ -65,7 +65,7 @@ def test_the_noise_of_an_image_is_that_of_its_place_in_the_batch_however_it_is_d
         found = seen.setdefault(parts, [])
         monkeypatch.setattr(
             "pipeline.training.trainer.search",
-            lambda _, view, noise, __, found=found: found.append(noise) or view.images,
+            lambda _, view, noise, __, clamped, found=found: found.append(noise) or view.images,
         )
         steps(trainer(tmp_path, f"train.micro_batches={parts}"), batch, 1)
         assert len(found) == parts

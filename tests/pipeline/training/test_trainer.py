@@ -33,7 +33,8 @@ def steps(trainer, batch, count):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_on_one_batch_falls(method, batch):
-    losses = steps(trainer(overrides=[f"method.name={method}", "train.lr=0.02"]), batch, 12)
+    labels = "method.adr.interpolation=[0.1, 0.1]"  # softer ones have more entropy than a loss can fall below
+    losses = steps(trainer(overrides=[f"method.name={method}", "train.lr=0.02", labels]), batch, 12)
     assert losses[-1] < 0.75 * losses[0]
 
 
@@ -84,14 +85,14 @@ def test_what_the_loss_knows_of_the_teacher_is_in_its_own_precision(method, batc
     run, seen = trainer(overrides=[f"method.name={method}", "search.precision=bf16"]), []
 
     def loss(view, points):
-        if run.method.needs_teacher:
+        if run.teacher is not None:
             seen.append(view.teacher_clean.dtype)
         return METHODS[method].loss(view, points)
 
     run.method = replace(run.method, loss=loss)
     steps(run, batch, 1)
     assert set(seen) <= {torch.float32}
-    assert bool(seen) == run.method.needs_teacher
+    assert bool(seen) == (run.method.needs_teacher or run.method.averages)
 
 
 def of_products():

@@ -1,0 +1,35 @@
+"""A mean teacher (Tarvainen and Valpola, NeurIPS 2017): a network whose weights are an average of the student's."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class MeanTeacher:
+    """A copy of the student in eval mode that follows it: w <- decay w + (1 - decay) w_student.
+
+    Running statistics are averaged as weights are. Nothing in it waits for the device, and all is changed in place.
+
+    Args:
+        student: on its device; what it is now is what the average begins with.
+        decay: what the average keeps of itself in a step.
+
+    """
+
+    def __init__(self, student: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(student).eval().requires_grad_(False)
+        self.decay = decay
+        self._kept, self._now = _numbers(self.network), _numbers(student)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take one step towards the student."""
+        torch._foreach_lerp_(self._kept, self._now, 1 - self.decay)
+
+
+def _numbers(network: nn.Module) -> list[Tensor]:
+    """Return weights and running statistics; in eval mode nothing reads the counts of batches."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
