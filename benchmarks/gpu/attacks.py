@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 
 from benchmarks.gpu.machine import ROOT
@@ -24,7 +25,7 @@ from benchmarks.gpu.subject import CLASSES, FULL, TINY, Size, bundle, half_stand
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.table import open_session
 from runtime.bundle.opening import open_bundle
-from runtime.errors import EdgeproofError, OutOfMemory
+from runtime.errors import EdgeproofError, MissingEnvironment, OutOfMemory
 from runtime.session import Session
 
 SUITE = "fgsm,pgd,cw"
@@ -40,6 +41,8 @@ print(json.dumps(bare_costs(Path(sys.argv[1]), "fp32", "cpu", (32,), rounds=3)[3
 """
 """Prints the bare cost of a pass on two cores, of the bundle in sys.argv."""
 COSTS = ("seconds", "forwards", "gradients")
+FAILED, JUDGED = 1, (0, 5)
+"""Exit codes: of a part, and of `verify` where it came to a verdict."""
 
 
 def bare(session: Session, images: np.ndarray, labels: np.ndarray, rounds: int) -> dict[str, float]:
@@ -118,7 +121,7 @@ def attacked(
     try:
         costs = bare_costs(place, precision, provider, batches)
     except EdgeproofError as error:
-        sheet.note(**{precision: {"error": error.message}})
+        sheet.note(**{precision: {"error": error.message, "exit_code": stopped(provider)}})
         return None
     batch = min(costs, key=lambda each: costs[each]["gradient"])
     asked = ("--precision", precision, "--provider", provider, "--batch", batch)
@@ -144,7 +147,7 @@ def main() -> int:
         bundle(made, images, size, ("fp32",), eps, work / "bundle")
         cost = attacked(sheet, work / "bundle", "fp32", provider, size, batches, work)
         if cost is None:
-            return 4
+            return worst(sheet.figures)
         two_cores(sheet, work / "bundle")
         if sheet.left > 10:
             batch = sheet.figures["fp32"]["batch"]
@@ -156,7 +159,22 @@ def main() -> int:
             bundle(made, images, size, ("fp32", "fp16", "int8"), eps, work / "all")
             for precision in ("fp16", "int8"):
                 attacked(sheet, work / "all", precision, provider, size, batches, work)
-    return 0 if sheet.figures["fp32"]["exit_code"] in (0, 5) else 1
+    return worst(sheet.figures)
+
+
+def stopped(provider: str) -> int:
+    """Return the exit code of a session that an error ended: 4 where ONNX Runtime lacks the provider, else 1.
+
+    A provider that is there and refuses our graphs is what this part is to find.
+    """
+    there = f"{provider.upper()}ExecutionProvider" in onnxruntime.get_available_providers()
+    return FAILED if there else MissingEnvironment.exit_code
+
+
+def worst(figures: dict[str, Any]) -> int:
+    """Return the first exit code of a run that ended neither with a verdict n; 0 if none did."""
+    codes = (run["exit_code"] for run in figures.values() if isinstance(run, dict) and "exit_code" in run)
+    return next((code for code in codes if code not in JUDGED), 0)
 
 
 def two_cores(sheet: Sheet, place: Path) -> None:

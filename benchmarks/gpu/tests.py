@@ -14,8 +14,8 @@ from benchmarks.gpu.sheet import Sheet, parser
 
 WHICH = {"gpu": ("-m", "gpu", "tests/gpu"), "pipeline": ("tests/pipeline",)}
 TINY = {"gpu": ("-m", "gpu", "tests/gpu"), "pipeline": ("tests/pipeline/methods/test_losses.py",)}
-NOTHING_RAN = 5
-"""pytest's exit code."""
+FAILED, NO_START, NOTHING_RAN = 1, 4, 5
+"""pytest's exit codes; `NO_START` as where a conftest cannot be imported. Of a part that number says: not there."""
 
 
 def counted(report: Path) -> dict[str, Any]:
@@ -39,6 +39,13 @@ def first_line(of: ElementTree.Element) -> str:
     return (of.get("message") or of.text or "").strip().partition("\n")[0][:300]
 
 
+def ended(code: int, figures: dict[str, Any]) -> int:
+    """Return the part's exit code: pytest's, but that nothing is missing where it could not start."""
+    if code == NO_START:
+        return FAILED
+    return 0 if code == NOTHING_RAN and figures.get("skipped") else code
+
+
 def main() -> int:
     """Run them, end by itself when its time is up, and note what was run until then."""
     options = parser(__doc__)
@@ -53,7 +60,7 @@ def main() -> int:
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         if report.is_file():
             sheet.note(**counted(report))
-    return 0 if code == NOTHING_RAN and sheet.figures.get("skipped") else code
+    return ended(code, sheet.figures)
 
 
 if __name__ == "__main__":

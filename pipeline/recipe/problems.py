@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+OURS = "Value error, "
+"""What pydantic puts before the words of our own checks."""
+
+
 def path(location: Iterable[int | str]) -> str:
     r"""Return where a problem is, as TOML writes a key: `search."\u0000"`. Nothing in it moves a terminal's cursor."""
     return ".".join(part if _bare(part) else json.dumps(part).replace("\x7f", r"\u007f") for part in map(str, location))
@@ -20,7 +24,7 @@ def path(location: Iterable[int | str]) -> str:
 def message(problem: ErrorDetails, known: Iterable[str]) -> str:
     """Return one problem in words; `known` are the keys of the table it lies in."""
     if problem["type"] != "extra_forbidden":
-        return problem["msg"]
+        return problem["msg"].removeprefix(OURS)
     return f"no such key; known: {', '.join(known) or 'none'}"
 
 

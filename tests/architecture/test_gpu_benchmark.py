@@ -11,12 +11,12 @@ import torch
 
 from benchmarks.gpu import __main__ as script
 from benchmarks.gpu import autoattack
-from benchmarks.gpu.attacks import affordable, beside
+from benchmarks.gpu.attacks import affordable, beside, stopped, worst
 from benchmarks.gpu.machine import commit
 from benchmarks.gpu.record import GpuRecord, PartRecord
 from benchmarks.gpu.schedule import Part, allotted, run_part, run_parts
 from benchmarks.gpu.subject import TINY, half_stand, images_of, network
-from benchmarks.gpu.tests import counted
+from benchmarks.gpu.tests import counted, ended
 from pipeline.runs.evaluate import holdout_accuracy
 from runtime.images.image_set import ImageSet
 from runtime.spec import to_json
@@ -143,6 +143,32 @@ def test_tests_are_counted_with_their_failures_and_reasons(tmp_path):
     assert found["skipped_because"] == {"no card": 1}
     assert "assert 1 == 2" in found["failures"]["test_three::test_fails"]
     assert "gone" in found["failures"]["test_three::test_errs"]
+
+
+@pytest.mark.parametrize(("code", "ours"), [(0, 0), (1, 1), (3, 3)])
+def test_the_part_ends_as_its_tests_do(code, ours):
+    assert ended(code, {"passed": 3}) == ours
+
+
+def test_tests_that_cannot_be_collected_have_failed_and_are_not_what_is_not_there():
+    assert ended(pytest.ExitCode.USAGE_ERROR, {}) == 1
+
+
+def test_no_test_at_all_is_a_failure_but_where_all_are_skipped():
+    assert ended(pytest.ExitCode.NO_TESTS_COLLECTED, {"skipped": 2}) == 0
+    assert ended(pytest.ExitCode.NO_TESTS_COLLECTED, {}) == 5
+
+
+def test_a_run_that_crashes_fails_the_attacks_whichever_it_is():
+    stood, fell, crashed = ({"exit_code": code} for code in (0, 5, 1))
+    assert worst({"eps": 0.1, "fp32": stood, "autoattack": fell}) == 0
+    assert worst({"eps": 0.1, "fp32": stood, "autoattack": crashed}) == 1
+    assert worst({"fp32": fell, "fp16": {"error": "no such graph", "exit_code": 3}}) == 3
+
+
+def test_a_provider_that_is_there_and_refuses_a_graph_has_failed_and_one_that_is_not_is_not_there():
+    assert stopped("cpu") == 1
+    assert stopped("nobodys") == 4
 
 
 def test_ideal_is_what_the_passes_cost_by_themselves():

@@ -234,6 +234,12 @@ def test_of_a_method_without_fields_none_is_known():
         load_recipe("fashion-mini", ["method.name=pgd-at", "method.pgd-at.x=1"])
 
 
+def test_our_own_checks_speak_in_their_own_words_alone():
+    with pytest.raises(BadRecipe) as refused:
+        load_recipe("fashion-mini", ["train.warmup=9"])
+    assert refused.value.message.endswith("train.warmup: 9 of 4 epochs leave none to train in")
+
+
 def test_a_method_that_distils_needs_a_teacher(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(load_recipe("fashion-teacher").to_toml())
