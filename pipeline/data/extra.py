@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.data.sets import Dataset
+from runtime.errors import BadData
 from runtime.images.image_set import ImageSet
 from runtime.images.npz import read_npz
 
@@ -32,6 +34,33 @@ def load_extra(path: Path, share: float, dataset: Dataset) -> Extra:
     channels, height, width = dataset.train.images.shape[1:]
     images.check_fits((channels, height, width), dataset.classes)
     return Extra(images, share)
+
+
+def refuse_judged(extra: Extra, judged: ImageSet, role: str) -> None:
+    """Refuse extra images that a network will be judged on, compared in steps of 1/255.
+
+    Args:
+        extra: what is trained on besides.
+        judged: hold-out or test images.
+        role: what they are, in words.
+
+    Raises:
+        BadData: an image is one of both.
+
+    """
+    seen = np.isin(_in_bytes(extra.images).pixels, _in_bytes(judged).pixels)
+    if seen.any():
+        first = int(np.flatnonzero(seen)[0])
+        raise BadData(
+            f"{int(seen.sum())} of the {len(seen)} extra images are {role} images, such as image {first}",
+            hint="leave them out of data.extra: a network that has trained on them looks better than it is",
+        )
+
+
+def _in_bytes(images: ImageSet) -> ImageSet:
+    if images.images.dtype == np.uint8:
+        return images
+    return replace(images, images=np.rint(255 * np.asarray(images.images)).astype(np.uint8))
 
 
 def extra_of(size: int, share: float) -> int:

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.data.batches import Batches
-from pipeline.data.extra import load_extra
+from pipeline.data.extra import load_extra, refuse_judged
 from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.memory import running_out
 from pipeline.methods import METHODS
@@ -120,6 +120,9 @@ def _trained(
     extra = load_extra(data.extra.path, data.extra.share, dataset) if data.extra else None
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     _check_batch(recipe, training, holdout)
+    if extra is not None:
+        refuse_judged(extra, holdout, "hold-out")
+        refuse_judged(extra, dataset.test, "test")
     card = network_card(recipe, dataset)
     if METHODS[recipe.method.name].needs_teacher:
         tell(f"trying the teacher on {len(holdout)} hold-out images")

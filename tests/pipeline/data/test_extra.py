@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.data.batches import Batches
-from pipeline.data.extra import Extra, load_extra, spread
+from pipeline.data.extra import Extra, load_extra, refuse_judged, spread
 from pipeline.data.sets import Dataset
 from runtime.errors import BadData
 from runtime.images.image_set import ImageSet
@@ -113,3 +113,14 @@ def test_other_classes_shapes_and_types_are_refused(images, labels, says, datase
 def test_a_file_that_is_not_there_is_refused_by_name(dataset, tmp_path):
     with pytest.raises(BadData, match=r"more\.npz"):
         load_extra(tmp_path / "more.npz", 0.3, dataset)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_images_that_a_network_is_judged_on_are_no_extra_ones(kind):
+    judged = ImageSet("judged", np.arange(2 * 16, dtype=np.uint8).reshape(2, 1, 4, 4), np.zeros(2, int), np.arange(2))
+    more = np.concatenate([judged.images[1:], np.zeros((2, 1, 4, 4), np.uint8)])
+    more = more if kind == np.uint8 else (more / 255).astype(kind)
+    extra = Extra(ImageSet("more", more, np.zeros(3, int), np.arange(3)), 0.5)
+    with pytest.raises(BadData, match="1 of the 3 extra images are hold-out images, such as image 0"):
+        refuse_judged(extra, judged, "hold-out")
+    refuse_judged(Extra(extra.images.rows(slice(1, 3)), 0.5), judged, "hold-out")
