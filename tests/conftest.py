@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
+import logging
 import os
 
+import pytest
 from hypothesis import settings
 
 # A deadline would make a busy machine fail them: no test here is timed.
@@ -16,3 +18,13 @@ def pytest_configure(config):
     """
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture
+def said(caplog):
+    """Keep the log lines of the project, which do not reach the root logger that pytest listens to."""
+    logger = logging.getLogger("edgeproof")
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO, "edgeproof")
+    yield caplog
+    logger.removeHandler(caplog.handler)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from pipeline.cuda_graphs import CudaRecorder, Tensors
 from runtime.errors import first_line
 from runtime.terminal.log import log
 
-Tensors = tuple[Tensor, ...]
 Function = Callable[..., Tensors]
 """Pure: it answers the same to the same, changes nothing, and never waits for the device."""
 Key = tuple[Function, tuple[tuple[torch.Size, torch.dtype], ...]]
@@ -105,12 +105,6 @@ class Replays:
         log.info(f"no CUDA graph of {len(inputs[0])} images, so that kernels are started one by one: {reason}")
 
 
-def padded_to(size: int, tensor: Tensor) -> Tensor:
-    """Return [size, ...] of [B, ...]: the last row repeated, so that what is added is as finite as the rest."""
-    missing = size - len(tensor)
-    return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) if missing else tensor
-
-
 def alike(ours: Tensors, theirs: Tensors) -> bool:
     """Whether each tensor is the other but for rounding; nothing is like NaN."""
     pairs = zip(ours, theirs, strict=True)
@@ -129,27 +123,12 @@ def uncaptured(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], objec
 
 
 def cuda_graphs(device: torch.device) -> Recorder:
-    """Return what records on a CUDA device. Its graphs share their memory, for as long as there is one of them."""
-    pool, aside = torch.cuda.graph_pool_handle(), _aside(device)
+    """Return what records on a CUDA device."""
+    recorder = CudaRecorder(device)
 
     def record(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], object]]:
-        with torch.cuda.device(device):
-            here = torch.cuda.current_stream()
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UP):
-                    work()
-            here.wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            # Of this thread alone is anything else refused meanwhile: others may load images.
-            with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
-                results = work()
-        return results, graph.replay
+        for _ in range(WARM_UP):
+            recorder.warm_up(work)
+        return recorder.capture(work)
 
     return record
-
-
-@cache
-def _aside(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream for captures: one a device, since cuBLAS keeps its work space of every stream."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.cuda_graphs import Tensors
 from pipeline.memory import keep_freed_memory, running_out
 from pipeline.methods.losses import probabilities
-from pipeline.models.captured import Function, Recorder, Replays, Tensors, cuda_graphs, padded_to
+from pipeline.models.captured import Function, Recorder, Replays, cuda_graphs
 from pipeline.runs.directory import TrainedRun
 from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD, Attack
 from runtime.attacks.losses import value_and_cotangent
 from runtime.backends.batching import on_gpu
-from runtime.batches.fixed_sizes import fixed_size
+from runtime.batches.fixed_sizes import filled, fixed_size
 from runtime.batches.halving import BatchHalving
 from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet
@@ -107,7 +108,7 @@ class TorchSession(Session):
         """Ask in a fixed size, so that there are few graphs; the rows that fill it up are cut off again."""
         assert self._replays is not None
         rows = len(inputs[0])
-        padded = (padded_to(fixed_size(rows), tensor) for tensor in inputs)
+        padded = (filled(tensor, fixed_size(rows)) for tensor in inputs)
         return tuple(result[:rows] for result in self._replays.ask(function, *padded))
 
 

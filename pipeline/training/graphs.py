@@ -7,13 +7,12 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from pipeline.cuda_graphs import CudaRecorder, Tensors
 from pipeline.memory import ran_out
 from runtime.errors import first_line
 from runtime.terminal.log import log
 
-Tensors = tuple[Tensor, ...]
 MOST = 8
 """Captures of one work, each of other shapes or of another phase, before it runs as it is for good."""
 
@@ -34,33 +33,6 @@ class Recorder(Protocol):
             RuntimeError: it cannot be captured.
 
         """
-
-
-class CudaRecorder:
-    """CUDA graphs of one process, in memory that they share, since they are replayed in the order of their capture.
-
-    Other threads, as NCCL's, may go on while a graph is captured: hence `thread_local`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def warm_up(self, work: Callable[[], Tensors]) -> Tensors:
-        """Run the work on the stream that it will be captured on."""
-        here = torch.cuda.current_stream()
-        self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            outputs = work()
-        here.wait_stream(self._stream)
-        return outputs
-
-    def capture(self, work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
-        """Capture the work as one graph."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            outputs = work()
-        return outputs, graph.replay
 
 
 def recorder_of(device: torch.device) -> Recorder | None:

@@ -46,13 +46,13 @@ class FixedSizes(Session):
     def logits(self, x: Any) -> Any:
         """Return the logits of the artifact: float32 [B, K]."""
         n = x.shape[0]
-        return self.session.logits(_filled(x, self._size(n)))[:n, ...]
+        return self.session.logits(filled(x, self._size(n)))[:n, ...]
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return (logits, value, gradient)."""
         n, size = x.shape[0], self._size(x.shape[0])
-        filled = LossSpec(*(_filled(getattr(loss, field.name), size) for field in fields(loss)))
-        z, value, gradient = self.session.loss_gradient(_filled(x, size), filled)
+        filled_up = LossSpec(*(filled(getattr(loss, field.name), size) for field in fields(loss)))
+        z, value, gradient = self.session.loss_gradient(filled(x, size), filled_up)
         return z[:n, ...], value[:n], gradient[:n, ...]
 
     def card(self) -> SessionCard:
@@ -67,7 +67,8 @@ class FixedSizes(Session):
         return max(n, min(fixed_size(n), self.most)) if n else 0
 
 
-def _filled(rows: Any, size: int) -> Any:
+def filled(rows: Any, size: int) -> Any:
+    """Return rows [B, ...] as [size, ...], filled up with copies of them: so what is added is as finite as the rest."""
     if rows.shape[0] == size:
         return rows
     xp = array_namespace(rows)

@@ -1,7 +1,6 @@
 """Passes of a PyTorch network as CUDA graphs: they answer as eager ones do, wait for nothing, and give memory back."""
 
 import gc
-import logging
 
 import numpy as np
 import pytest
@@ -37,15 +36,6 @@ def network(request, device):
     with torch.no_grad():
         built.train()(torch.rand(256, 3, 32, 32))  # statistics that are not those of a fresh network
     return built.to(device).eval()
-
-
-@pytest.fixture
-def said(caplog):
-    logger = logging.getLogger("edgeproof")
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO, "edgeproof")
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def asked(size, device, loss=cross_entropy):

@@ -1,11 +1,9 @@
 """Functions over buffers that keep their place; a card's own replay of them is tested in tests/gpu."""
 
-import logging
-
 import pytest
 import torch
 
-from pipeline.models.captured import Captured, Replays, alike, padded_to, uncaptured
+from pipeline.models.captured import Captured, Replays, alike, uncaptured
 
 
 def squares(x):
@@ -21,15 +19,6 @@ class Counting:
     def __call__(self, x):
         self.sizes.append(len(x))
         return squares(x)
-
-
-@pytest.fixture
-def said(caplog):
-    logger = logging.getLogger("edgeproof")
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO, "edgeproof")
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def recorder():
@@ -66,12 +55,6 @@ def test_inputs_that_change_afterwards_change_no_buffer():
     kept = given.clone()
     given.zero_()
     assert same(captured(kept), squares(kept))
-
-
-def test_padding_repeats_the_last_row_and_copies_nothing_where_none_is_missing():
-    x = torch.arange(6.0).view(3, 2)
-    assert padded_to(5, x).tolist() == [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]]
-    assert padded_to(3, x) is x
 
 
 def test_a_size_is_captured_when_it_is_asked_for_again_and_each_function_by_itself():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.ort import OrtSession
-from runtime.batches.fixed_sizes import LEAST, FixedSizes, fixed_size
+from runtime.batches.fixed_sizes import LEAST, FixedSizes, filled, fixed_size
 from tests.fakes import LinearSession
 from tests.tiny import bundle_files, linear_task
 
@@ -31,6 +31,12 @@ def test_a_batch_is_filled_up_by_less_than_half_and_sizes_are_few(n):
     assert size >= n
     assert size == LEAST or 2 * size < 3 * n
     assert fixed_size(size) == size
+
+
+def test_rows_are_filled_up_by_copies_of_them_and_nothing_is_copied_where_none_is_missing():
+    x = np.arange(6.0).reshape(3, 2)
+    assert filled(x, 5).tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]
+    assert filled(x, 3) is x
 
 
 def test_a_single_image_is_asked_by_itself_and_up_to_512_there_are_eleven_sizes_more():

@@ -1,0 +1,57 @@
+"""CUDA graphs: the kernels that work on tensors launches, captured once and launched at once from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+Work = Callable[[], Tensors]
+
+
+class CudaRecorder:
+    """What captures work on one device. Its graphs share their memory, for as long as there is one of them.
+
+    Other threads, as NCCL's or those that load images, may go on while a graph is captured: hence `thread_local`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, work: Work) -> Tensors:
+        """Run the work on the stream that it will be captured on: libraries settle what a first call settles."""
+        with torch.cuda.device(self._device):
+            here, aside = torch.cuda.current_stream(), _aside(self._device)
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                outputs = work()
+            here.wait_stream(aside)
+        return outputs
+
+    def capture(self, work: Work) -> tuple[Tensors, Callable[[], None]]:
+        """Record the work as one graph without running it.
+
+        Returns:
+            Its outputs, and the function that computes them anew in place.
+
+        Raises:
+            RuntimeError: it cannot be captured.
+
+        """
+        graph = torch.cuda.CUDAGraph()
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, pool=self._pool, stream=_aside(self._device), capture_error_mode="thread_local"),
+        ):
+            outputs = work()
+        return outputs, graph.replay
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream for captures: one a device, since cuBLAS keeps its work space of every stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
