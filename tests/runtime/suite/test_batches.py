@@ -113,9 +113,9 @@ def filled_with_nan(rows, size):
     return np.concatenate([rows, np.full((size - len(rows), *rows.shape[1:]), np.nan, np.float32)])
 
 
-@pytest.mark.parametrize("filled", [fixed_sizes._filled, filled_with_nan])
+@pytest.mark.parametrize("filled", [fixed_sizes.filled, filled_with_nan])
 def test_a_verdict_on_a_gpu_is_drawn_in_its_batch_and_its_sizes_and_no_copy_is_judged(case, filled, monkeypatch):
-    monkeypatch.setattr(fixed_sizes, "_filled", filled)
+    monkeypatch.setattr(fixed_sizes, "filled", filled)
     found = {}
     for name, session in (("cpu", LinearSession(*case[:2])), ("gpu", Counting(*case[:2], largest=256))):
         subject = Subject(session, "many", tuple("abcde"), (3, 4, 4), case[2], "edgeproof it", ThreatModel(eps=EPS))
