@@ -1,13 +1,25 @@
-"""The door to edgeproof's packages: whoever imports it finds ours, wherever the process was started.
+"""Distil, export and judge robust image classifiers, from Python: the names in `__all__`, each loaded when it is used.
+
+It is also the door to edgeproof's packages: whoever imports it finds ours, wherever the process was started.
 
 `runtime`, `export` and `pipeline` are words that users name their own files and folders by. A finder before all others
 looks for those three beside this package and nowhere else; nothing changes for any other name.
 """
 
+from __future__ import annotations
+
 import sys
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from edgeproof import methods
+
+__all__ = ["methods"]
 
 HOME = str(Path(__file__).resolve().parents[1])
 """Where the packages lie: the environment's site-packages, or a checkout."""
@@ -37,3 +49,13 @@ def strangers() -> list[str]:
 
 
 find_ours_first()
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return import_module(f"edgeproof.{name}")
+    raise AttributeError(f"module 'edgeproof' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

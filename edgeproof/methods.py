@@ -1,0 +1,257 @@
+"""The training methods, for a training loop of your own: each gives the loss of one batch.
+
+    method = edgeproof.methods.AdaAD(student, teacher, eps=8 / 255, steps=10)
+    for images, labels in loader:
+        optimizer.zero_grad()
+        method.loss(images, labels).backward()
+        optimizer.step()
+
+Networks take images in [0, 1], float32 [B, C, H, W], to logits [B, K]: a normalisation belongs inside them, as a first
+layer, so that eps means the same for student, teacher and the verdict. `edgeproof distill` trains by the same methods.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pipeline.methods import METHODS, View
+from pipeline.methods.adr import AdrOptions
+from pipeline.methods.igdm import with_igdm
+from pipeline.methods.losses import Reduction, reduce
+from pipeline.methods.published import Start, started
+from pipeline.methods.search import STARTS, SearchSpec, search
+from pipeline.training.mean_teacher import MeanTeacher
+from runtime.errors import BadData, UsageFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.methods.method import Method
+
+__all__ = ["ADR", "AKD", "ARD", "IAD", "PGDAT", "RSLAD", "TRADES", "AdaAD", "AdaIAD", "TrainingMethod"]
+
+
+class TrainingMethod:
+    """What all methods share: search x' within eps of each image, and return the loss there.
+
+    Args:
+        student: learns. It stays in the mode that you put it into; a search in evaluation mode puts it back.
+        teacher: of the methods that have one. It is put into evaluation mode, and its weights are frozen.
+        eps: L-infinity radius of the search, on images in [0, 1].
+        step: of the search; a quarter of eps by default, as 2/255 is of 8/255.
+        steps: of the search.
+        reduction: 'batchmean' or 'mean', which divides by the number of classes too; by default the published code's.
+        start: 'clamped', or 'published' for the step of the published code (docs/recipes.md).
+        igdm: weight of IGDM's term (Lee et al., ICLR 2025), for methods with a teacher; None adds none.
+        seed: of the noise that each search starts with.
+        options: the method's own, as in `[method.<name>]` of a recipe: `alpha` of AdaAD, `beta` of TRADES.
+
+    Raises:
+        UsageFault: an option is unknown or out of range.
+
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None = None,
+        *,
+        eps: float = 8 / 255,
+        step: float | None = None,
+        steps: int = 10,
+        reduction: Reduction | None = None,
+        start: Start = "clamped",
+        igdm: float | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        method = METHODS[self.name]
+        if method.needs_teacher != (teacher is not None):
+            raise UsageFault(f"{self.name} takes {'a' if method.needs_teacher else 'no'} teacher")
+        if igdm is not None and not method.needs_teacher:
+            raise UsageFault(f"igdm matches the gradient of a teacher, and {self.name} has none", hint="leave igdm out")
+        if start == "published" and method.published is None:
+            raise UsageFault(f"{self.name} has no published code to start as", hint="leave start at 'clamped'")
+        self.method: Method = with_igdm(started(method, start), igdm)
+        self.student, self.teacher = student, teacher
+        try:
+            self.options = method.options(**options)
+            self.spec = SearchSpec(eps=eps, step=eps / 4 if step is None else step, steps=steps)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UsageFault(f"{self.name}: {place}: {first['msg']}", hint=_known(method)) from None
+        self.reduction: Reduction = reduction or method.reduction
+        self._changes = self.method.phase(self.options, 1.0) or self.method.averages or igdm is not None
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+        self._checked = False
+        if teacher is not None:
+            teacher.eval().requires_grad_(False)
+
+    def loss(self, images: Tensor, labels: Tensor, *, progress: float | None = None) -> Tensor:
+        """Search x' for a batch, and return the loss there: a number whose gradient is the student's.
+
+        Args:
+            images: float32 [B, C, H, W] in [0, 1], on the student's device.
+            labels: int64 [B].
+            progress: the fraction of all training that lies behind, from 0 to 1. Methods that change as training
+                goes on need it: IAD and AdaIAD (introspection joins at 0.3), ADR, and any method with `igdm`.
+
+        Raises:
+            BadData: the first batch is no batch of images in [0, 1].
+            UsageFault: the method needs `progress`.
+
+        """
+        view, points = self._searched(images, labels, progress)
+        student = _Counted(self.student)
+        view.student = student
+        values = self.method.loss(view, points)
+        return reduce(values, self.reduction, student.classes)
+
+    def search(self, images: Tensor, labels: Tensor, *, progress: float | None = None) -> Tensor:
+        """Return the points x' [B, C, H, W] that `loss` would lower the loss at; arguments and errors are its own."""
+        return self._searched(images, labels, progress)[1]
+
+    def _searched(self, images: Tensor, labels: Tensor, progress: float | None) -> tuple[View, Tensor]:
+        """Return the batch as the search sees it, and the points x' found."""
+        self._check(images, labels, progress)
+        view = self._view(images, labels, progress)
+        noise = STARTS[self.method.start](images, self.spec.eps, self._noise(images.device))
+        with in_eval_mode(self.student) if self.method.search_mode == "eval" else nullcontext():
+            points = search(self.method.objective, view, noise, self.spec, self.method.clamped)
+        # What the student answered in the search is not what it answers as it learns; the frozen teacher's T(x) is.
+        return self._view(images, labels, progress, view.known_teacher), points
+
+    def _view(self, images: Tensor, labels: Tensor, progress: float | None, known: Tensor | None = None) -> View:
+        return View(images, labels, self.student, self.teacher, self.options, progress or 0.0, known_teacher=known)
+
+    def _check(self, images: Tensor, labels: Tensor, progress: float | None) -> None:
+        if self._changes and progress is None:
+            raise UsageFault(
+                f"{self.name} changes as training goes on", hint="loss(images, labels, progress=epoch / epochs)"
+            )
+        if progress is not None and not 0 <= progress <= 1:
+            raise UsageFault(f"progress is {progress}", hint="the fraction of all training that lies behind: 0 to 1")
+        if self._checked:
+            return
+        if images.ndim != 4 or not images.is_floating_point() or labels.shape != images.shape[:1]:
+            raise BadData(
+                f"images are {images.dtype} of shape {tuple(images.shape)}, labels of shape {tuple(labels.shape)}",
+                hint="float32 [B, C, H, W] and int64 [B]",
+            )
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise BadData(
+                f"images have values from {float(images.min()):g} to {float(images.max()):g}, or NaN",
+                hint="scale them to [0, 1], and put the normalisation into the network",
+            )
+        self._checked = True
+
+    def _noise(self, device: torch.device) -> torch.Generator:
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device).manual_seed(self._seed)
+        return self._generator
+
+
+class AdaAD(TrainingMethod):
+    """Search where student and teacher disagree most, and align them there (Huang et al., CVPR 2023)."""
+
+    name = "adaad"
+
+
+class AdaIAD(TrainingMethod):
+    """AdaAD with introspection from 0.3 of the training on (Huang et al., CVPR 2023)."""
+
+    name = "adaiad"
+
+
+class ARD(TrainingMethod):
+    """The student at x' learns the teacher's answer at x (Goldblum et al., AAAI 2020)."""
+
+    name = "ard"
+
+
+class IAD(TrainingMethod):
+    """The student trusts the teacher by how well it answers at x' (Zhu et al., ICLR 2022)."""
+
+    name = "iad"
+
+
+class RSLAD(TrainingMethod):
+    """The teacher's soft labels in search and loss (Zi et al., ICCV 2021)."""
+
+    name = "rslad"
+
+
+class AKD(TrainingMethod):
+    """Labels mixed with the teacher's answer at x' (Maroto et al., 2022)."""
+
+    name = "akd"
+
+
+class PGDAT(TrainingMethod):
+    """PGD adversarial training (Madry et al., ICLR 2018); it takes no teacher."""
+
+    name = "pgd-at"
+
+
+class TRADES(TrainingMethod):
+    """Cross-entropy at x, and agreement of x and x' (Zhang et al., ICML 2019); it takes no teacher."""
+
+    name = "trades"
+
+
+class ADR(TrainingMethod):
+    """PGD adversarial training on labels that an average of the student's weights softens (Wu et al., ICLR 2024).
+
+    Args:
+        student: learns.
+        optimizer: after each of its steps the average follows the student.
+        settings: see `TrainingMethod`.
+
+    """
+
+    name = "adr"
+
+    def __init__(self, student: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        super().__init__(student, **settings)
+        assert isinstance(self.options, AdrOptions)
+        average = MeanTeacher(student, self.options.decay)
+        self.teacher = average.network
+        optimizer.register_step_post_hook(lambda *_: average.follow())
+
+
+class _Counted:
+    """A network that remembers how many logits it gave."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.classes = network, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        self.classes = logits.shape[1]
+        return logits
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own; also after an error."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _known(method: Method) -> str:
+    own = ", ".join(method.options.model_fields)
+    return f"its options: {own}" if own else "it has no options of its own"
