@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from edgeproof import methods
+    from edgeproof.exporting import export
 
-__all__ = ["methods"]
+__all__ = ["export", "methods"]
+
+LIES_IN = {"export": "edgeproof.exporting"}
+"""The module of each public name that is none itself."""
 
 HOME = str(Path(__file__).resolve().parents[1])
 """Where the packages lie: the environment's site-packages, or a checkout."""
@@ -52,6 +56,8 @@ find_ours_first()
 
 
 def __getattr__(name: str) -> Any:
+    if name in LIES_IN:
+        return getattr(import_module(LIES_IN[name]), name)
     if name in __all__:
         return import_module(f"edgeproof.{name}")
     raise AttributeError(f"module 'edgeproof' has no attribute {name!r}")

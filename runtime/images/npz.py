@@ -60,8 +60,33 @@ def read_npz(
     """
     where = str(source) if isinstance(source, Path) else (name or "npz")
     name = name or (source.stem if isinstance(source, Path) else where)
-    images, labels, ids = _load(source, where, split)
-    images = _to_nchw(where, images, layout)
+    return from_arrays(name, *_load(source, where, split), layout=layout, where=where)
+
+
+def from_arrays(
+    name: str,
+    images: Any,
+    labels: Array,
+    ids: Array | None = None,
+    *,
+    layout: Layout | None = None,
+    where: str | None = None,
+) -> ImageSet:
+    """Return images and labels as a set, in the forms that `read_npz` takes.
+
+    Args:
+        name: what the report calls it.
+        images: uint8, or floats in [0, 1].
+        labels: integers [N] or [N, 1], or one-hot [N, K].
+        ids: each image's number in the set it comes from; by default counted from 0.
+        layout: of `images`; see `read_npz`.
+        where: what errors call it; its name by default.
+
+    Raises:
+        BadData: see `ImageSet`; or the axis of the channels is not plain.
+
+    """
+    images = _to_nchw(where or name, images, layout)
     return ImageSet(name, images, _class_labels(name, labels), np.arange(len(images)) if ids is None else ids)
 
 

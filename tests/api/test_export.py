@@ -1,0 +1,77 @@
+"""A network in memory becomes a bundle that commands judge."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgeproof as ep
+from runtime.errors import BadData, BadModel, UsageFault
+
+
+def network(classes=4):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes)
+    )
+
+
+def evaluation(n=24, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, 3, 8, 8), np.float32), rng.integers(0, 4, n)
+
+
+def test_a_network_becomes_a_bundle_of_three_precisions(tmp_path):
+    bundle = ep.export(
+        network(),
+        evaluation=evaluation(),
+        out=tmp_path / "bundle",
+        precisions=("fp32", "fp16", "int8"),
+        calibration=evaluation(64, 1)[0],
+        keep_fp16=(),
+        eps=4 / 255,
+        fail_under=0.4,
+        classes=("ant", "bee", "cat", "dog"),
+    )
+    manifest = bundle.manifest
+    assert set(manifest.graphs) == {"fp32", "fp16", "int8"}
+    assert (manifest.name, manifest.classes) == ("Sequential", ("ant", "bee", "cat", "dog"))
+    assert (manifest.threat_model.eps, manifest.gate.fail_under) == (4 / 255, 0.4)
+    assert bundle.path == tmp_path / "bundle"
+
+
+def test_tensors_channels_last_and_bytes_are_the_same_images(tmp_path):
+    x, y = evaluation()
+    bytes_ = np.round(255 * x).astype(np.uint8)
+    forms = {
+        "bytes": (bytes_, y),
+        "tensors": (torch.from_numpy(bytes_), torch.from_numpy(y)),
+        "last": (bytes_.transpose(0, 2, 3, 1), y[:, None]),
+    }
+    made = {name: ep.export(network(), evaluation=form, out=tmp_path / name) for name, form in forms.items()}
+    assert len({bundle.manifest.evaluation.sha256 for bundle in made.values()}) == 1
+    assert made["bytes"].manifest.classes == ("0", "1", "2", "3")
+
+
+def test_the_network_stays_as_it_was(tmp_path):
+    net = network().train()
+    ep.export(net, evaluation=evaluation(), out=tmp_path / "bundle")
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_a_label_beyond_the_logits_is_refused(tmp_path):
+    x, y = evaluation()
+    with pytest.raises(BadData):
+        ep.export(network(classes=3), evaluation=(x, np.full_like(y, 3)), out=tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_images_that_the_network_does_not_take_are_refused(tmp_path):
+    with pytest.raises(BadModel, match="does not take images"):
+        ep.export(network(), evaluation=(np.zeros((2, 1, 8, 8), np.uint8), [0, 1]), out=tmp_path / "bundle")
+
+
+def test_int8_asks_for_calibration_images(tmp_path):
+    with pytest.raises(UsageFault, match="calibration"):
+        ep.export(network(), evaluation=evaluation(), out=tmp_path / "bundle", precisions=("int8",))
