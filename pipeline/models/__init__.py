@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from pipeline.models import dm_wideresnet, wideresnet
 from pipeline.models.dm_wideresnet import DmWideResNet
+from pipeline.models.factory import Factory, made_by
 from pipeline.models.mobilenet_v2 import MobileNetV2
 from pipeline.models.resnet import ResNet18
 from pipeline.models.wideresnet import WideResNet
@@ -84,27 +85,53 @@ def known_depth(depth: int | None, info: ValidationInfo) -> int | None:
 
 
 class Blueprint(Frozen):
-    """Which network: its architecture, its width and, where it comes in several, its depth."""
+    """Which network: its architecture, its width and, where it comes in several, its depth; or who makes it.
 
-    arch: Arch
+    `factory` names a function of the user's own, in the place of an architecture; see `pipeline.models.factory`.
+    """
+
+    arch: Arch | None = None
     width: Width = 1.0
     depth: Depth = None
+    factory: Factory | None = None
 
     _known_depth = field_validator("depth")(known_depth)
 
+    @model_validator(mode="after")
+    def _one_network(self) -> Blueprint:
+        if (self.arch is None) == (self.factory is None):
+            raise ValueError(f"give either arch ({', '.join(NETWORKS)}) or factory")
+        if self.factory is not None and (self.width != 1.0 or self.depth is not None):
+            raise ValueError("width and depth are of an arch: a factory decides its own")
+        return self
+
+    @property
+    def architecture(self) -> Architecture:
+        """The row of the table of networks; of a factory one that knows nothing of its layers."""
+        return NETWORKS[self.arch] if self.arch else Architecture(made_by, head="")
+
 
 def build_network(
-    arch: str,
+    arch: str | None,
     *,
     channels: int,
     classes: int,
     width: float = 1.0,
     depth: int | None = None,
+    factory: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
-    """Build a freshly initialised network; `mean` and `std` (per channel) default to no normalisation."""
+    """Build a freshly initialised network; `mean` and `std` (per channel) default to no normalisation.
+
+    Raises:
+        BadRecipe: see `pipeline.models.factory.made_by`.
+
+    """
     mean = tuple(mean) if mean is not None else (0.0,) * channels
     std = tuple(std) if std is not None else (1.0,) * channels
+    if factory is not None:
+        return made_by(factory, channels=channels, classes=classes, mean=mean, std=std)
+    assert arch is not None
     deep = {} if depth is None else {"depth": depth}
     return NETWORKS[arch].build(channels=channels, classes=classes, width=width, mean=mean, std=std, **deep)

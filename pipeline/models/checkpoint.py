@@ -42,6 +42,11 @@ class NetworkCard(Blueprint):
     std: tuple[float, ...]
     figures: Figures | None = None
 
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The shape of one image, (C, H, W)."""
+        return self.input.channels, self.input.height, self.input.width
+
     def build(self) -> nn.Module:
         """Return the network that the card describes, freshly initialised."""
         return build_network(
@@ -50,6 +55,7 @@ class NetworkCard(Blueprint):
             classes=len(self.classes),
             width=self.width,
             depth=self.depth,
+            factory=self.factory,
             mean=self.mean,
             std=self.std,
         )
@@ -58,7 +64,9 @@ class NetworkCard(Blueprint):
 def save_checkpoint(path: Path, network: nn.Module, card: NetworkCard) -> None:
     """Write weights and card, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomic(path, safetensors.torch.save(tensors, metadata={METADATA_KEY: card.model_dump_json()}))
+    write_atomic(
+        path, safetensors.torch.save(tensors, metadata={METADATA_KEY: card.model_dump_json(exclude_none=True)})
+    )
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, NetworkCard]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import NETWORKS, Blueprint, build_network
+from pipeline.models import Blueprint, build_network
+from pipeline.models.factory import Made
 from runtime.errors import BadModel, first_line
 from runtime.terminal.log import log
 
@@ -60,12 +61,8 @@ def load_foreign(
         BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, or other classes.
 
     """
-    architecture = NETWORKS[blueprint.arch]
-    weights = {
-        name: tensor
-        for name, tensor in _read(path).items()
-        if architecture.unused is None or not name.startswith(architecture.unused)
-    }
+    unused = blueprint.architecture.unused
+    weights = {name: tensor for name, tensor in _read(path).items() if unused is None or not name.startswith(unused)}
     own = [_taken(weights, names) for names in NORMALISATION]
     network = build_network(
         blueprint.arch,
@@ -73,13 +70,19 @@ def load_foreign(
         classes=classes,
         width=blueprint.width,
         depth=blueprint.depth,
+        factory=blueprint.factory,
         mean=_per_channel(path, "mean", mean or own[0] or usual[0], channels),
         std=_per_channel(path, "std", std or own[1] or usual[1], channels),
     )
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
+    own_names = network
+    if isinstance(network, Made):  # the file is of the network alone, and its names have lost what `PREFIX` takes off
+        own_names = network.network
+        full = {PREFIX.sub("", name): name for name in own_names.state_dict()}
+        weights = {full.get(name, name): tensor for name, tensor in weights.items()}
+    counters = {name: value for name, value in own_names.state_dict().items() if name.endswith(COUNTER)}
     weights = counters | weights
-    _check_fits(path, blueprint, network.state_dict(), weights, classes)
-    network.load_state_dict(weights)
+    _check_fits(path, blueprint, own_names.state_dict(), weights, classes)
+    own_names.load_state_dict(weights)
     return network.eval()
 
 
@@ -186,7 +189,7 @@ def _check_fits(
     path: Path, blueprint: Blueprint, own: Mapping[str, Tensor], weights: Mapping[str, Tensor], classes: int
 ) -> None:
     """Raise `BadModel`, with what to do, unless the weights have the network's names and shapes."""
-    architecture = NETWORKS[blueprint.arch]
+    architecture = blueprint.architecture
     head = weights.get(f"{architecture.head}.weight")
     different = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
     surplus = [name for name in weights if name not in own]
@@ -196,13 +199,14 @@ def _check_fits(
         raise BadModel(
             f"{path} tells {len(head)} classes apart, the data has {classes}", hint="take a teacher of this data"
         )
-    what = f"{blueprint.arch} of width {blueprint.width:g}" + (
-        f" and depth {blueprint.depth}" if blueprint.depth else ""
-    )
+    what = f"network of {blueprint.factory}"
+    if blueprint.arch:
+        what = f"{blueprint.arch} of width {blueprint.width:g}"
+        what += f" and depth {blueprint.depth}" if blueprint.depth else ""
     lacks, brings = map(_listed, (different, surplus))
     said = architecture.measure(weights) if architecture.measure else "other networks keep other names"
     raise BadModel(
         f"{path} is no {what}: "
         + "; ".join(part for part in (lacks and f"{lacks} differ", brings and f"{brings} are not its own") if part),
-        hint=f"{said}; teacher.arch, width and depth say what to expect",
+        hint=f"{said}; teacher.arch, width and depth, or teacher.factory, say what to expect",
     )

@@ -132,9 +132,10 @@ class Folded(nn.Module):
         for conv, follower in self._folds:
             self.copy.set_submodule(conv, _with_bias(self.copy.get_submodule(conv)))
             self.copy.set_submodule(follower, nn.Identity())
-        norms = [(name, norm) for name, norm in self.copy.named_modules() if isinstance(norm, nn.BatchNorm2d)]
+        norms = [(name, norm) for name, norm in self.copy.named_modules() if _is_affine(norm)]
         self._affine = tuple(name for name, _ in norms)
         for name, norm in norms:
+            assert isinstance(norm, nn.BatchNorm2d)
             self.copy.set_submodule(name, Affine(norm))
         self.copy.to(memory_format=torch.channels_last)
         keep_in(self.copy, dtype)
@@ -181,6 +182,11 @@ def keep_in(folded: nn.Module, dtype: torch.dtype) -> nn.Module:
 def frozen(network: nn.Module) -> nn.Module:
     """Return the folded copy of a network that learns no more: unlike `Folded`, it does not keep the network."""
     return Folded(network).copy
+
+
+def _is_affine(module: nn.Module) -> bool:
+    """Whether a module is x scale + shift in evaluation mode: a batch normalisation with weights and statistics."""
+    return isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats
 
 
 def _folds(network: nn.Module) -> Iterator[tuple[str, str]]:

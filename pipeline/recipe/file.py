@@ -16,6 +16,8 @@ from runtime.errors import BadRecipe
 BASE, FOR = "base", "for"
 SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path", "extra"), "teacher": None}
 """Tables that say, by name or path, where something comes from; the keys that go when that is said anew (None: all)."""
+NETWORK: dict[str, tuple[str, ...]] = {"factory": ("arch", "width", "depth"), "arch": ("factory",)}
+"""In [student], what goes where one of these is said anew."""
 USUAL_SCHEDULE: Final = "steps"
 """Of the learning rate: the one that has milestones."""
 Table = dict[str, Any]
@@ -105,12 +107,16 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
 def _upon(beneath: Table, above: Table) -> Table:
     """Return two recipes in one: where `above` names another source, what `beneath` says of its own is gone.
 
-    So are its milestones, where `above` names another schedule.
+    So are its milestones, where `above` names another schedule, and its network, where `above` names another kind.
     """
     for table, keys in SOURCES.items():
         old, new = beneath.get(table), above.get(table)
         if isinstance(old, dict) and isinstance(new, dict) and not {"name", "path"}.isdisjoint(new):
             beneath = beneath | {table: {key: old[key] for key in old if keys and key not in keys}}
+    student, asked = (each["student"] if isinstance(each.get("student"), dict) else {} for each in (beneath, above))
+    gone = {key for said in NETWORK if said in asked for key in NETWORK[said]}
+    if not gone.isdisjoint(student):
+        beneath = beneath | {"student": {key: value for key, value in student.items() if key not in gone}}
     schedule = _train(beneath).get("schedule", USUAL_SCHEDULE)
     if _train(above).get("schedule", schedule) != schedule:
         beneath = beneath | {"train": {key: value for key, value in _train(beneath).items() if key != "milestones"}}

@@ -28,6 +28,7 @@ from pipeline.methods.losses import Reduction
 from pipeline.methods.published import Start, started
 from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
+from pipeline.models.factory import Factory
 from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
 from pipeline.recipe.problems import keys, message, path
 from runtime.errors import BadRecipe
@@ -88,7 +89,8 @@ class TeacherTable(Frozen):
 
     A name alone looks in the teacher's usual place; with a path beside it, there. A path alone is a run or a checkpoint
     of this project; with `arch` it is a foreign PyTorch checkpoint of that network, which may need `width`, `depth`,
-    and `mean` and `std` where its images were normalised outside of it. `sha256` is what the file must have.
+    and `mean` and `std` where its images were normalised outside of it; with `factory`, of the network that this
+    function makes. `sha256` is what the file must have.
     """
 
     name: Text | None = None
@@ -96,6 +98,7 @@ class TeacherTable(Frozen):
     arch: Arch | None = None
     width: Width | None = None
     depth: Depth = None
+    factory: Factory | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     sha256: Digest | None = None
@@ -106,11 +109,14 @@ class TeacherTable(Frozen):
     def _one_kind(self) -> TeacherTable:
         if self.name is None and self.path is None:
             raise ValueError("give a name or a path")
-        if self.arch is not None and (self.name is not None or self.path is None):
-            raise ValueError("arch is for a foreign checkpoint: give its path, and no name")
+        for kind in ("arch", "factory"):
+            if getattr(self, kind) is not None and (self.name is not None or self.path is None):
+                raise ValueError(f"{kind} is for a foreign checkpoint: give its path, and no name")
         described = [field for field in ("width", "depth", "mean", "std") if getattr(self, field) is not None]
-        if self.arch is None and described:
+        if self.arch is None and self.factory is None and described:
             raise ValueError(f"{described[0]} describes a foreign checkpoint: name its arch too")
+        if self.arch is not None and self.factory is not None:
+            raise ValueError("give either arch or factory")
         return self
 
 

@@ -17,6 +17,7 @@ from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.memory import running_out
 from pipeline.methods import METHODS
 from pipeline.models.checkpoint import NetworkCard
+from pipeline.models.factory import check_made
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
@@ -124,6 +125,7 @@ def _trained(
         refuse_judged(extra, holdout, "hold-out")
         refuse_judged(extra, dataset.test, "test")
     card = network_card(recipe, dataset)
+    _check_student(card)
     if METHODS[recipe.method.name].needs_teacher:
         tell(f"trying the teacher on {len(holdout)} hold-out images")
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
@@ -219,11 +221,19 @@ def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
         arch=recipe.student.arch,
         width=recipe.student.width,
         depth=recipe.student.depth,
+        factory=recipe.student.factory,
         input=InputShape(channels=channels, height=height, width=width),
         classes=dataset.classes,
         mean=mean,
         std=std,
     )
+
+
+def _check_student(card: NetworkCard) -> None:
+    """Look at the network of a user's own factory; see `check_made` for what is raised. No random number is used up."""
+    if card.factory is not None:
+        with torch.random.fork_rng(devices=[]):
+            check_made(card.factory, card.build(), card.image, len(card.classes))
 
 
 def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -13,6 +13,7 @@ from pipeline.data.sets import EMBEDDED
 from pipeline.methods import METHODS
 from pipeline.models import Blueprint
 from pipeline.models.checkpoint import NetworkCard, load_checkpoint
+from pipeline.models.factory import check_made
 from pipeline.models.foreign import Normalisation, load_foreign, refuse_web_page
 from pipeline.models.layers import frozen
 from pipeline.recipe.schema import Recipe, TeacherTable
@@ -184,6 +185,8 @@ def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str
         std=table.std,
         usual=TEACHERS[table.name].normalised if table.name else (None, None),
     )
+    if foreign.factory is not None:
+        check_made(foreign.factory, network, card.image, len(card.classes))
     return network, digest, expected is not None
 
 
@@ -239,8 +242,7 @@ def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]
     if table.name is None:
         assert table.path is not None
         path = table.path / CHECKPOINTS["best"] if table.path.is_dir() else table.path
-        foreign = table.arch and Blueprint(arch=table.arch, width=table.width or 1.0, depth=table.depth)
-        return path, table.sha256, foreign or None
+        return path, table.sha256, _blueprint(table)
     if table.name not in TEACHERS:
         raise BadRecipe(f"teacher.name: no teacher is called {table.name!r}", hint=f"known: {', '.join(TEACHERS)}")
     known = TEACHERS[table.name]
@@ -251,6 +253,13 @@ def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]
             hint="for a run of your own in its place leave the name out",
         )
     return path, table.sha256 or known.sha256, known.foreign
+
+
+def _blueprint(table: TeacherTable) -> Blueprint | None:
+    """Return the network of a foreign checkpoint; None of one that says it itself."""
+    if table.arch is None and table.factory is None:
+        return None
+    return Blueprint(arch=table.arch, width=table.width or 1.0, depth=table.depth, factory=table.factory)
 
 
 def _sha256(path: Path) -> str:

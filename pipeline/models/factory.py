@@ -1,0 +1,134 @@
+"""Networks of a user's own: a function by name, `package.module:function`, that makes one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import safetensors.torch
+import torch
+from pydantic import AfterValidator
+from torch import Tensor, nn
+
+from pipeline.models.layers import Folded, Normalize
+from runtime.errors import BadRecipe, first_line
+from runtime.spec import Text
+
+EXAMPLE = "my_package.nets:make"
+GIVES = "def make(channels: int, classes: int) -> nn.Module, from normalised images [B, C, H, W] to logits [B, K]"
+"""What a factory is, in a hint."""
+FOLDED = 1e-3
+"""How far a folded copy may answer from its network, relative to the largest logit."""
+
+
+def _named(factory: str) -> str:
+    module, colon, function = factory.partition(":")
+    if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(f"{factory!r} names no function, as {EXAMPLE}")
+    return factory
+
+
+Factory = Annotated[Text, AfterValidator(_named)]
+"""The name of a function; it is imported when the network is made, and not before."""
+
+
+class Made(nn.Module):
+    """A network behind the normalisation of its images: raw images in [0, 1] to logits.
+
+    Args:
+        network: from normalised images to logits.
+        mean: per channel.
+        std: likewise.
+
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.normalize(x))  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def made_by(factory: str, *, channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Return the network that a factory makes, freshly initialised, behind its normalisation.
+
+    The module is looked for in the working directory too, after all installed ones. Its code runs: name none that you
+    do not trust.
+
+    Raises:
+        BadRecipe: there is no such function, it cannot be called with `channels` and `classes`, or what it returns is
+            no network.
+
+    """
+    name, _, function = factory.partition(":")
+    try:
+        with _working_directory_last():
+            network = getattr(importlib.import_module(name), function)(channels=channels, classes=classes)
+    except Exception as error:  # of whatever kind a user's code raises
+        raise BadRecipe(f"{factory}: {type(error).__name__}: {first_line(error)}", hint=GIVES) from error
+    if not isinstance(network, nn.Module):
+        raise BadRecipe(f"{factory} returns {type(network).__name__}, no torch.nn.Module", hint=GIVES)
+    return Made(network, mean, std)
+
+
+def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], classes: int) -> None:
+    """Check, before it learns, that a network of a factory can be trained, kept and judged.
+
+    Args:
+        factory: for messages.
+        network: on the CPU.
+        image: (C, H, W).
+        classes: how many logits it must have.
+
+    Raises:
+        BadRecipe: it does not answer images with so many finite logits each, an image's answer depends on the others of
+            its batch in evaluation mode, nothing in it learns, its weights cannot be stored, or it is not the same
+            network once its batch normalisations are folded.
+
+    """
+    images = torch.rand(3, *image, generator=torch.Generator().manual_seed(0))
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(images)
+            if not isinstance(logits, Tensor) or logits.shape != (3, classes):
+                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise BadRecipe(f"{factory}: three images are answered with {shape}, not (3, {classes})", hint=GIVES)
+            if not bool(logits.isfinite().all()):
+                raise BadRecipe(f"{factory}: its logits are not finite", hint="look at how it is initialised")
+            _check_same(
+                factory, network(images[:1]), logits[:1], "an image is answered otherwise alone than in a batch"
+            )
+            _check_same(
+                factory, Folded(network)(images), logits, "a copy with folded batch normalisations is another network"
+            )
+        safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BadRecipe(f"{factory}: {first_line(error)}", hint=GIVES) from error
+    finally:
+        network.train(mode)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise BadRecipe(f"{factory}: nothing in it learns", hint="its weights are parameters that require a gradient")
+
+
+def _check_same(factory: str, one: Tensor, other: Tensor, fault: str) -> None:
+    if float((one - other).abs().max()) > FOLDED * max(float(other.abs().max()), 1e-6):
+        raise BadRecipe(f"{factory}: {fault}", hint="in evaluation mode it must be a function of the image alone")
+
+
+@contextmanager
+def _working_directory_last() -> Iterator[None]:
+    """Look for modules in the working directory too, where nothing that is installed has their name."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
