@@ -35,9 +35,16 @@ FULL = Way(
     "cifar10-short",
     500,
     "clean 40 to 80 %, PGD 26 to 47 %, AutoAttack below that. No run of this way is known yet: the ends are those of\n"
-    "two ResNet-18 by PGD-AT on CIFAR-10-JPEG, in 10 epochs (40.0, 26.3 %) and in 28 (79.2, 46.3 %); docs/gpu.md",
+    "two ResNet-18 by PGD-AT on CIFAR-10-JPEG, in 10 epochs (40.0, 26.3 %) and in 28 (79.2, 46.3 %);\n"
+    "docs/how-to/cifar10.md",
 )
-SMALL = Way("cifar10-small-teacher", "cifar10-small", 16, "SMALLTEXT")
+SMALL = Way(
+    "cifar10-small-teacher",
+    "cifar10-small",
+    16,
+    "far from trained: below clean 42.8 and worst case 24.6 %, which a network of this size reached in three epochs\n"
+    "on CIFAR-10-JPEG; docs/studies/cifar10-jpeg",
+)
 
 
 @dataclass(frozen=True)
