@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify bench gpu-check teacher study docs rooms test test-all gpu-test check aarch64 docker-jetson docker-train smoke
+.PHONY: help distill export verify cifar10 bench gpu-check teacher study docs rooms test test-all gpu-test check aarch64 docker-jetson docker-train smoke
 .PHONY: format clean
 
 help: ## list the targets
@@ -52,6 +52,16 @@ $(RUN)/summary.json: | $(VENV)/main-job
 $(BUNDLE)/manifest.json: $(RUN)/summary.json | $(VENV)/main-job
 	$(call set_aside,$(BUNDLE))
 	$(BIN)/edgeproof export $(RUN) --precision $(PRECISION) $(if $(SHIPS),--ships $(SHIPS)) --out $(BUNDLE)
+
+cifar10: $(VENV)/main-job ## the same for CIFAR-10 at full width, on a GPU (DATA=dir if you have it); SMALL=1 on a CPU
+	@! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || $(MAKE) --no-print-directory $(VENV)/ort-gpu
+	@$(BIN)/python -m tools.cifar10 $(if $(SMALL),--small) $(if $(DATA),--data '$(DATA)')
+
+# Both are the module onnxruntime: that for the CPU makes room.
+$(VENV)/ort-gpu: $(VENV)/main-job
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
+	$(BIN)/python -m pip install --quiet 'onnxruntime-gpu>=1.20,<2'
+	touch $@
 
 bench: $(BUNDLE)/manifest.json ## measure latency, throughput, power and heat of BUNDLE on this machine, into REPORT
 	$(BIN)/edgeproof bench $(BUNDLE) --out $(REPORT)

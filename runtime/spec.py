@@ -7,9 +7,18 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from runtime.words import printable
 
@@ -26,6 +35,20 @@ class Frozen(BaseModel):
         fields = type(self).model_fields
         values = {**{name: getattr(self, name) for name in self.model_fields_set}, **(update or {})}
         return self.model_validate({fields[name].alias or name: value for name, value in values.items()})
+
+
+class Grown(Frozen):
+    """A record with fields that its first version did not know, `later`: written only where they say something.
+
+    So a record that has no need of them is read by that version too, which refuses keys that it does not know.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_says_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        silent = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
+        return {key: value for key, value in write(self).items() if key not in silent}
 
 
 def first_fault(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ from pipeline.study.results import CellResult, Group, columns, gather
 from pipeline.training.precision import in_words
 from runtime import markdown
 from runtime.csv_table import csv_table
-from runtime.words import radius
+from runtime.words import radius, signed
 
 ABSENT = "–"
 
@@ -131,7 +131,7 @@ def compared(this: Estimate | None, that: Estimate | None) -> str:
 
 def _points(found: Difference) -> str:
     assert found.error is not None
-    return f"{100 * found.value:+.1f} (2 SE {200 * found.error:.1f})"
+    return f"{signed(found.value)} (2 SE {200 * found.error:.1f})"
 
 
 def notes(

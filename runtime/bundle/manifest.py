@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from runtime.images.preprocessing import Preprocessing
-from runtime.spec import DataRecord, Digest, Document, Frozen, Gate, Name, Precision, Text, ThreatModel, to_json
+from runtime.spec import DataRecord, Digest, Document, Frozen, Gate, Grown, Name, Precision, Text, ThreatModel, to_json
 
 MANIFEST = "manifest.json"
 EVALUATION = "evaluation.npz"
@@ -77,12 +77,13 @@ class Calibrated(Frozen):
     kept_fp16: tuple[Text, ...] = ()
 
 
-class Graph(Frozen):
+class Graph(Grown):
     """The files of one precision: the classifier, and the graph of its input gradient.
 
     `staircases` are the nodes through which that gradient is a surrogate; what decides anything is read from the graph.
     """
 
+    later: ClassVar = ("staircases",)
     forward: FileName
     gradient: FileName | None
     opset: int
@@ -100,12 +101,13 @@ class Reference(Frozen):
     pgd: float
 
 
-class Provenance(Frozen):
+class Provenance(Grown):
     """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one.
 
     `extra_data` are further training images, of which every batch had a share.
     """
 
+    later: ClassVar = ("extra_data",)
     recipe: Document
     recipe_sha256: Digest
     checkpoint_sha256: Digest
@@ -127,12 +129,13 @@ class Packed(Frozen):
     changes: tuple[Text, ...]
 
 
-class Manifest(Frozen):
+class Manifest(Grown):
     """manifest.json: what is in the bundle and what is claimed of it.
 
     `preprocessing` is what was done to the pictures of a folder; other folders are brought to their size by it.
     """
 
+    later: ClassVar = ("preprocessing",)
     schema_: Literal["edgeproof.bundle/1"] = Field(alias="schema", default="edgeproof.bundle/1")
     name: Name
     version: Annotated[int, Field(ge=1)] = 1

@@ -12,10 +12,9 @@ from rich.console import Console
 from runtime.backends.table import check_precision, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
-from runtime.bundle.opening import open_bundle
 from runtime.commands.engine_options import backend_option, provider_option, tf32_option
 from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import state_option, trust_option
+from runtime.commands.trust_options import acceptance_options, open_acceptable
 from runtime.errors import install
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software
@@ -61,8 +60,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @backend_option
 @provider_option
 @tf32_option
-@trust_option
-@state_option
+@acceptance_options
 @click.option("--json", "as_json", is_flag=True, help=f"Print {BENCH} instead of the table.")
 @click.option("--out", type=NewDirectory(), help=f"Write {BENCH} there, also beside a report.")
 def bench(
@@ -75,6 +73,8 @@ def bench(
     tf32: bool,
     trust: Trust | None,
     state: Path | None,
+    allow_rollback: bool,
+    allow_unsigned: bool,
     as_json: bool,
     out: Path | None,
 ) -> None:
@@ -85,7 +85,8 @@ def bench(
     if out is not None:
         check_writable(out)
     provider = provider_of(backend, provider)
-    opened, started = open_bundle(bundle, trust), timestamp()
+    opened = open_acceptable(bundle, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
+    started = timestamp()
     manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
     names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
     for name in names:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.bundle.manifest import MANIFEST
-from runtime.bundle.opening import open_bundle
 from runtime.commands.judging import REPORTS
 from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import state_option
+from runtime.commands.trust_options import acceptance_options, open_acceptable
 from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
@@ -30,6 +29,8 @@ from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from runtime.bundle.signing import Trust
 
 JSON, PAGE = "gpu-check.json", "gpu-check.md"
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS, "cuda-bindings", "pycuda", "torch")
@@ -49,9 +50,18 @@ main(sys.argv[1:])
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--n", type=click.IntRange(min=1), default=128, show_default=True, help="Images, at most.")
 @click.option("--only", multiple=True, help="Run only this check; may be given several times.  [default: all]")
-@state_option
+@acceptance_options
 @click.option("--out", type=NewDirectory(), help="Where the report goes, new.  [default: one in reports/]")
-def gpu_check(bundle: Path, n: int, only: tuple[str, ...], state: Path | None, out: Path | None) -> None:
+def gpu_check(
+    bundle: Path,
+    n: int,
+    only: tuple[str, ...],
+    trust: Trust | None,
+    state: Path | None,
+    allow_rollback: bool,
+    allow_unsigned: bool,
+    out: Path | None,
+) -> None:
     """Compare the engines of this machine's GPU with ONNX Runtime on the CPU, image by image.
 
     Logits, gradients and verdicts on TensorRT and on ONNX Runtime's GPU providers; a training step on PyTorch. Exit
@@ -62,7 +72,7 @@ def gpu_check(bundle: Path, n: int, only: tuple[str, ...], state: Path | None, o
         raise UsageFault(f"there is no check {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(names)}")
     started = timestamp()
     out = out or REPORTS / f"gpu-check-{started.replace(':', '')}"
-    opened = open_bundle(bundle)
+    opened = open_acceptable(bundle, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     check_new_directory(out)
     out.mkdir(parents=True, exist_ok=True)
     results = tuple(in_a_process(name, bundle, out, n, state) for name in only or names)

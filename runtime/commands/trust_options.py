@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.bundle.rollback import accept, state_lock
+from runtime.bundle.opening import Bundle, open_bundle
+from runtime.bundle.rollback import accept, check_acceptable, state_lock
 from runtime.bundle.signing import Trust, fingerprint, load_private_key, load_trust
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
-    from runtime.bundle.opening import Bundle
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -68,6 +67,29 @@ allow_unsigned_option = click.option(
 def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
     """Return in words where a bundle was written, and who signed it."""
     return f"bundle: {out}" + (f", signed with key {fingerprint(key.public_key())}" if key else "")
+
+
+def acceptance_options(command: Command) -> Command:
+    """Add what `open_acceptable` asks for: trust, state, allow_rollback, allow_unsigned."""
+    for option in (allow_unsigned_option, allow_rollback_option, state_option, trust_option):
+        command = option(command)
+    return command
+
+
+def open_acceptable(
+    path: Path, trust: Trust | None, state: Path | None, *, allow_rollback: bool, allow_unsigned: bool
+) -> Bundle:
+    """Open a bundle that this device may run after what it has accepted; nothing is put on record.
+
+    Raises:
+        BadBundle: see `open_bundle`.
+        BadSignature, Rollback, BadInput: see `check_acceptable`.
+
+    """
+    bundle = open_bundle(path, trust)
+    if state is not None:
+        check_acceptable(state, bundle, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
+    return bundle
 
 
 @contextlib.contextmanager

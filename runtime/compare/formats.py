@@ -15,7 +15,7 @@ from runtime.report.formats import INSTALL
 from runtime.report.phrases import BYTES, WORST
 from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
-from runtime.words import interval, percent, radius
+from runtime.words import interval, percent, radius, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +157,7 @@ def _change(against: Against) -> str:
     if worst is None:
         return ABSENT
     low, high = worst.ci95
-    return f"{100 * worst.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{signed(worst.difference)} points ({signed(low)} to {signed(high)})"
 
 
 def _mcnemar(against: Against) -> str:

@@ -118,7 +118,7 @@ def test_differences_are_to_the_reference_of_the_same_student(study):
     rows = {row[:2]: row[2:] for row in build_table(study, CELLS, {}).difference_rows}
     assert set(rows) == {("resnet18", "rslad"), ("resnet18", "iad")}
     # 60.5 less 70.0: standard error sqrt(0.02^2 / 3 + 0.00005 / 2) = 0.01258
-    assert rows["resnet18", "rslad"] == ("tie", "tie", "-9.5 (2 SE 2.5)", "–")
+    assert rows["resnet18", "rslad"] == ("tie", "tie", "−9.5 (2 SE 2.5)", "–")
     assert rows["resnet18", "iad"] == ("n = 1", "n = 1", "n = 1", "–")
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from runtime.bundle.manifest import Manifest
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadBundle
 
@@ -53,3 +54,54 @@ def test_a_manifest_without_a_schema_is_refused(bundle):
     (bundle / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(BadBundle, match="schema: it names none"):
         open_bundle(bundle)
+
+
+FIRST = {
+    "": "classes created evaluation files gate graphs input name packed provenance reference schema ships threat_model "
+    "version",
+    "gate": "fail_under max_drop",
+    "graphs.fp32": "calibration forward gradient opset parity",
+    "provenance": "checkpoint_sha256 recipe recipe_sha256 software teacher_sha256 training_data",
+}
+"""The keys that version 0.1.0 wrote and knew, by table; it refuses others."""
+LATER = {
+    "preprocessing": ("", {"resize": [64, 64], "crop": [64, 64], "interpolation": "bilinear"}),
+    "staircases": ("graphs.fp32", ["Round /act/Round"]),
+    "extra_data": ("provenance", {"name": "generated", "n": 1, "sha256": "0" * 64}),
+}
+"""What later versions added: the table, and a value that says something."""
+
+
+def table(record, path):
+    for key in filter(None, path.split(".")):
+        record = record[key]
+    return record
+
+
+@pytest.fixture
+def written(bundle):
+    """Return the record of a manifest with provenance and a calibrated graph."""
+    record = json.loads((bundle / "manifest.json").read_text())
+    images, digest = {"name": "train", "n": 1, "sha256": "0" * 64}, "0" * 64
+    record["provenance"] = {"recipe": {}, "software": {}, "training_data": images, "teacher_sha256": digest} | {
+        f"{what}_sha256": digest for what in ("recipe", "checkpoint")
+    }
+    return record
+
+
+def test_a_manifest_without_new_features_has_the_keys_that_its_first_readers_know(written):
+    again = json.loads(Manifest.model_validate(written).to_json())
+    assert {path: set(table(again, path)) for path in FIRST} == {
+        path: set(keys.split()) for path, keys in FIRST.items()
+    }
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_what_a_later_version_added_is_written_where_it_says_something(written, key):
+    path, value = LATER[key]
+    table(written, path)[key] = value
+    again = json.loads(Manifest.model_validate(written).to_json())
+    assert table(again, path)[key] == value
+    assert {path: set(table(again, path)) - {key} for path in FIRST} == {
+        path: set(keys.split()) for path, keys in FIRST.items()
+    }

@@ -103,6 +103,31 @@ def test_verify_refuses_what_nobody_checked_where_a_signed_bundle_is_on_record(v
     assert verify(tmp_path / "v3", tmp_path / "e", *state, *trust).exit_code == 0
 
 
+@pytest.mark.parametrize("command", ["bench", "gpu-check"])
+def test_what_runs_a_bundle_with_a_state_asks_what_verify_asks(version, keys, tmp_path, monkeypatch, command):
+    state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
+    assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
+    with monkeypatch.context() as closed:
+        closed.setattr("runtime.commands.bench.open_session", lambda *given, **named: pytest.fail("opened"))
+        closed.setattr("runtime.commands.gpu_check.in_a_process", lambda *given, **named: pytest.fail("opened"))
+        unchecked = edgeproof(command, version(3), *state, "--out", tmp_path / "b")
+        older = edgeproof(command, version(1), *state, *trust, "--out", tmp_path / "b")
+    assert (unchecked.exit_code, older.exit_code) == (3, 3)
+    assert f"a signed tiny was accepted here, and {tmp_path / 'v3'} was not authenticated" in unchecked.stderr
+    assert "version 2 was accepted here" in older.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_bench_goes_on_where_one_says_so_and_puts_nothing_on_record(version, keys, tmp_path):
+    state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
+    assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
+    before = (tmp_path / "state/accepted.json").read_bytes()
+    quick = ("--batch", "1", "--seconds", "0.01")
+    assert edgeproof("bench", version(3), *state, *quick, "--allow-unsigned").exit_code == 0
+    assert edgeproof("bench", version(1), *state, *trust, *quick, "--allow-rollback").exit_code == 0
+    assert (tmp_path / "state/accepted.json").read_bytes() == before
+
+
 def test_a_bundle_that_fails_its_gate_is_not_accepted(version, tmp_path):
     gate = ("--state", tmp_path / "state", "--attacks", "fgsm", "--fail-under", "100%", "--eps", "1", "--n", 20)
     assert verify(version(2), tmp_path / "a", *gate).exit_code == 1

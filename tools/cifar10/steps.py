@@ -1,0 +1,112 @@
+"""The steps of the way, each a command of edgeproof, and what is there when one is done."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import UsageFault
+from runtime.images.image_set import DATA_ROOT
+
+PRECISIONS = "fp32,fp16,int8"
+BATCHES = "cifar-10-batches-py"
+"""What torchvision calls the published files, unpacked."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One size of the way.
+
+    Args:
+        teacher: its recipe, of this package.
+        student: its recipe, of this package.
+        images: how many test images are attacked.
+        accuracy: what to expect, with its source.
+
+    """
+
+    teacher: str
+    student: str
+    images: int
+    accuracy: str
+
+
+FULL = Way(
+    "cifar10-short-teacher",
+    "cifar10-short",
+    500,
+    "clean 40 to 80 %, PGD 26 to 47 %, AutoAttack below that. No run of this way is known yet: the ends are those of\n"
+    "two ResNet-18 by PGD-AT on CIFAR-10-JPEG, in 10 epochs (40.0, 26.3 %) and in 28 (79.2, 46.3 %);\n"
+    "docs/how-to/cifar10.md",
+)
+SMALL = Way(
+    "cifar10-small-teacher",
+    "cifar10-small",
+    16,
+    "far from trained: below clean 42.8 and worst case 24.6 %, which a network of this size reached in three epochs\n"
+    "on CIFAR-10-JPEG; docs/studies/cifar10-jpeg",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images are: the published ones in `root`, downloaded where they are not there, or a set at `path`."""
+
+    root: Path = DATA_ROOT
+    path: Path | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What names a set of one's own to the commands that train."""
+        return () if self.path is None else ("--set", f"data.path={self.path}")
+
+
+def source_of(data: Path | None) -> Source:
+    """Return where the images are; by default they are downloaded.
+
+    Raises:
+        UsageFault: there is no such directory.
+
+    """
+    if data is None:
+        return Source()
+    if not data.is_dir():
+        raise UsageFault(f"DATA={data} is no directory", hint="unpack an archive first; docs/how-to/cifar10.md")
+    data = data.resolve()
+    return Source(root=data) if (data / BATCHES).is_dir() else Source(path=data)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command; `done` is there when it has ended."""
+
+    words: tuple[str, ...]
+    done: Path
+
+    @property
+    def left(self) -> bool:
+        """Whether it is still to be done."""
+        return not self.done.exists()
+
+
+def steps(way: Way, source: Source, provider: str) -> tuple[Step, ...]:
+    """Return the commands in their order. All but `export`, which takes little, go on where they were stopped."""
+    root = ("--data-root", str(source.root))
+    teacher, student = Path("runs", way.teacher), Path("runs", way.student)
+    bundle, report = Path("bundles", way.student), Path("reports", way.student)
+    attack = ("--attacks", "pgd,aa", "--n", str(way.images), "--no-gate", "--provider", provider)
+    return (
+        Step(("teach", way.teacher, "--out", str(teacher), *root, *source.words, "--resume"), teacher / "summary.json"),
+        Step(
+            ("distill", way.student, "--out", str(student), *root, *source.words, "--resume"), student / "summary.json"
+        ),
+        Step(
+            ("export", str(student), "--out", str(bundle), "--precision", PRECISIONS, "--ships", "fp32", *root),
+            bundle / "manifest.json",
+        ),
+        Step(("verify", str(bundle), *attack, "--out", str(report), "--resume"), report / "report.html"),
+    )
+
+
+def trains(steps: Iterable[Step]) -> bool:
+    """Return whether a network is still to be trained."""
+    return any(step.left and step.words[0] in ("teach", "distill") for step in steps)
