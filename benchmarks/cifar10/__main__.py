@@ -7,8 +7,6 @@
 `run` goes on where it was stopped, within a cell too, and leaves one record a cell in OUT/cells.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import subprocess

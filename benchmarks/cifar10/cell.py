@@ -1,7 +1,5 @@
 """One cell: trained, exported, and attacked as what was exported, by the commands that a user types."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,6 @@
 """What a cell reached, small enough to be kept beside the table: figures, every image's answers, machine and hours."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,7 +9,6 @@ from benchmarks.cifar10.study import Cell, Study
 from pipeline.recipe.schema import load_recipe
 from pipeline.runs.directory import Summary, read_summary
 from runtime.errors import BadData
-from runtime.records.report import Report
 from runtime.spec import Digest, Document, Frozen, Name, Text, first_fault
 from runtime.suite.evidence import STANDS
 from runtime.verdict.paired import read_reference
@@ -32,7 +30,7 @@ class Judged(Frozen):
 
 
 class Record(Frozen):
-    """record.json: one cell of the table. `a_class` training images of each class in the folder it was trained on."""
+    """record.json: one cell of the table; `judged` by attack."""
 
     row: Name
     method: Text
@@ -81,7 +79,7 @@ def record_of(study: Study, cell: Cell, place: Path) -> Record:
 def judged_in(directory: Path) -> Judged:
     """Read one run of `edgeproof verify` of one attack, with its evidence."""
     finished = read_reference(directory)
-    report: Report = finished.report
+    report = finished.report
     return Judged(
         artifact_sha256=report.artifact.sha256,
         clean=digits(finished.images["broken_by"] >= STANDS),
@@ -93,9 +91,9 @@ def judged_in(directory: Path) -> Judged:
     )
 
 
-def digits(flags: object) -> str:
+def digits(flags: Iterable[bool]) -> str:
     """Return flags [N] as N digits."""
-    return "".join(STOOD if flag else "0" for flag in flags)  # type: ignore[attr-defined]
+    return "".join(STOOD if flag else "0" for flag in flags)
 
 
 def read_records(directory: Path) -> list[Record]:

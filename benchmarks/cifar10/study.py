@@ -1,7 +1,5 @@
 """The study file: which cells there are, and the recipe of each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -76,10 +74,12 @@ def write_recipe(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Pa
     """Write a cell's recipe, every key filled in, and return it.
 
     Args:
-        study, scale, cell: which one.
+        study: the study.
+        scale: what is different on this machine.
+        cell: which one.
         data: the image folder.
         teacher: its checkpoint.
-        file: where the recipe goes; a file that says the same stays as it is.
+        file: where the recipe goes.
 
     Raises:
         BadRecipe: a key or value is wrong.

@@ -1,7 +1,5 @@
 """The table of the cells that are done: figures with n, seeds, machine and hours; pairs of rows, image by image."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -170,22 +168,18 @@ def notes(records: Sequence[Record], missing: Sequence[str]) -> list[str]:
     """Say what the figures are, of what, on which machine, and what is missing."""
     if not records:
         return ["No cell is done.", *(f"Missing: {name}." for name in missing)]
-    several = any(len({r.seed for r in records if (r.row, r.student) == key}) > 1 for key in _keys(records))
-    spread = "mean ± standard deviation over seeds, or of one seed the 95 % interval (Wilson)"
+    several = len({record.seed for record in records}) > 1
+    spread = "mean ± standard deviation over seeds; of one seed the 95 % interval" if several else "95 % intervals"
+    beyond = "over seeds too where both rows have several" if several else "one seed leaves out training again"
     lines = [
-        f"Accuracy of the exported artifact in percent: {spread if several else 'of one seed, with the 95 % interval'}.",
-        "Differences in points ± two standard errors, paired image by image: over test images"
-        + (", and over seeds where both rows have several" if several else "; of one seed they leave out training again")
-        + ". Under two standard errors it is a tie.",
+        f"Accuracy of the exported artifact in percent, {spread}.",
+        f"Differences in points ± two standard errors over test images, paired image by image; {beyond}. One under two "
+        "standard errors is a tie.",
         *_circumstances(records),
         *(f"In doubt: {r.training.name}, {name}: {doubt}." for r in records for name, j in r.judged.items()
           for doubt in j.doubts),
     ]  # fmt: skip
     return [*lines, *([f"Missing: {', '.join(missing)}."] if missing else [])]
-
-
-def _keys(records: Sequence[Record]) -> set[tuple[str, str]]:
-    return {(record.row, record.student) for record in records}
 
 
 def _circumstances(records: Sequence[Record]) -> list[str]:
