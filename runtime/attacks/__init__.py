@@ -81,6 +81,7 @@ ATTACKS: dict[str, Attack] = {
     for attack in (
         Attack("fgsm", fgsm),
         PGD,
+        Attack("pgd-20", pgd, {"steps": 20, "step": 1 / 4}),
         Attack("cw", cw, {"steps": 30, "step": 1 / 10}),
         Attack(
             "cw-l2",

@@ -292,3 +292,11 @@ def test_pixels_at_the_ends_of_the_box_follow_the_slope_into_it(name):
     ]
     assert found[0].margin.tolist() == found[1].margin.tolist()
     assert found[0].broken.any()
+
+
+def test_pgd_20_takes_twice_the_steps_of_pgd():
+    weight, bias, images, labels = correct_task(CLASSES)
+    oracles = [Oracle(LinearSession(weight, bias), 64) for _ in range(2)]
+    for name, oracle in zip(("pgd", "pgd-20"), oracles, strict=True):
+        ATTACKS[name].run(oracle, points_of(images, labels, CLASSES), 1e-6, 0)  # nothing is broken, nothing ends early
+    assert [oracle.gradients for oracle in oracles] == [10 * len(labels), 20 * len(labels)]

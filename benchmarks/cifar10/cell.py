@@ -1,0 +1,46 @@
+"""One cell: trained, exported, and attacked as what was exported, by the commands that a user types."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.cifar10.record import record_of
+from benchmarks.cifar10.study import Cell, Scale, Study, write_recipe
+from pipeline.runs.directory import SUMMARY
+from runtime.bundle.manifest import MANIFEST
+from runtime.files import write_atomic
+from runtime.records.report import REPORT
+from runtime.spec import to_json
+
+RECIPE, RUN, BUNDLE, RECORD = "recipe.toml", "run", "bundle", "record.json"
+IN_DOUBT = 5
+"""Exit code of a verify whose report holds reasons not to believe it: it is kept, and the table says them."""
+
+
+def run_cell(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path, place: Path) -> None:
+    """Do what is left of a cell in its directory `place`; what is finished is never repeated.
+
+    Raises:
+        CalledProcessError: a command failed; what was finished before stays.
+
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    run, bundle = place / RUN, place / BUNDLE
+    if not (run / SUMMARY).exists():
+        write_recipe(study, scale, cell, data, teacher, place / RECIPE)
+        edgeproof("distill", place / RECIPE, "--out", run, "--resume")
+    if not (bundle / MANIFEST).exists():
+        edgeproof("export", run, "--out", bundle)
+    for attack in study.attacks:
+        out = place / attack
+        if not (out / REPORT).exists():
+            options = ("--attacks", attack, "--n", study.n, "--no-gate", *scale.verify)
+            edgeproof("verify", bundle, *options, "--out", out, "--resume", may_doubt=True)
+    write_atomic(place / RECORD, to_json(record_of(study, cell, place)))
+
+
+def edgeproof(*arguments: object, may_doubt: bool = False) -> None:
+    """Run one command of edgeproof in a process of its own."""
+    done = subprocess.run([Path(sys.executable).with_name("edgeproof"), *map(str, arguments)], check=False)
+    if done.returncode and not (may_doubt and done.returncode == IN_DOUBT):
+        raise subprocess.CalledProcessError(done.returncode, done.args)

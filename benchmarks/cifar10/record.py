@@ -1,0 +1,112 @@
+"""What a cell reached, small enough to be kept beside the table: figures, every image's answers, machine and hours."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from benchmarks.cifar10.study import Cell, Study
+from pipeline.recipe.schema import load_recipe
+from pipeline.runs.directory import Summary, read_summary
+from runtime.errors import BadData
+from runtime.spec import Digest, Document, Frozen, Name, Text, first_fault
+from runtime.suite.evidence import STANDS
+from runtime.verdict.paired import read_reference
+
+STOOD = "1"
+"""Of an image's answers: it is classified correctly there. '0' says that it is not."""
+
+
+class Judged(Frozen):
+    """One attack on the exported artifact: `clean` and `stands` hold one digit an image, in the order of the set."""
+
+    artifact_sha256: Digest
+    clean: Text
+    stands: Text
+    doubts: tuple[Text, ...]
+    seconds: float
+    device: Document
+    software: dict[Text, Text]
+
+
+class Record(Frozen):
+    """record.json: one cell of the table; `judged` by attack."""
+
+    row: Name
+    method: Text
+    student: Name
+    seed: int
+    width: float
+    epochs: int
+    schedule: Text
+    search_steps: int
+    training: Summary
+    judged: dict[Name, Judged]
+
+    @property
+    def hours(self) -> float:
+        """Training and judging, by the clock."""
+        return (self.training.seconds + sum(judged.seconds for judged in self.judged.values())) / 3600
+
+
+def record_of(study: Study, cell: Cell, place: Path) -> Record:
+    """Read a finished cell from its directory.
+
+    Raises:
+        BadInput: a file is damaged, or the attacks were of two artifacts.
+
+    """
+    recipe, summary = load_recipe(str(place / "run" / "recipe.toml")), read_summary(place / "run")
+    if summary is None:
+        raise BadData(f"{place / 'run'} is not finished", hint="run the cell again")
+    judged = {attack: judged_in(place / attack) for attack in study.attacks}
+    if len({each.artifact_sha256 for each in judged.values()}) > 1:
+        raise BadData(f"{place}: its attacks were of two artifacts", hint="remove the older report")
+    return Record(
+        row=cell.row.name,
+        method=cell.row.method,
+        student=cell.student,
+        seed=cell.seed,
+        width=recipe.student.width,
+        epochs=recipe.train.epochs,
+        schedule=recipe.train.schedule,
+        search_steps=recipe.search.steps,
+        training=summary,
+        judged=judged,
+    )
+
+
+def judged_in(directory: Path) -> Judged:
+    """Read one run of `edgeproof verify` of one attack, with its evidence."""
+    finished = read_reference(directory)
+    report = finished.report
+    return Judged(
+        artifact_sha256=report.artifact.sha256,
+        clean=digits(finished.images["broken_by"] >= STANDS),
+        stands=digits(finished.robust),
+        doubts=tuple(warning.message for warning in report.warnings if warning.blocking),
+        seconds=report.seconds,
+        device=report.device,
+        software=report.software,
+    )
+
+
+def digits(flags: Iterable[bool]) -> str:
+    """Return flags [N] as N digits."""
+    return "".join(STOOD if flag else "0" for flag in flags)
+
+
+def read_records(directory: Path) -> list[Record]:
+    """Read every record of a directory, by name.
+
+    Raises:
+        BadData: one is damaged.
+
+    """
+    records = []
+    for file in sorted(directory.glob("*.json")):
+        try:
+            records.append(Record.model_validate_json(file.read_bytes()))
+        except ValidationError as error:
+            raise BadData(f"{file}: {first_fault(error)}", hint="make it again from its cell") from None
+    return records

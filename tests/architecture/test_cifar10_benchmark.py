@@ -1,0 +1,175 @@
+"""The table on CIFAR-10-JPEG: its cells, what is a tie in it, and one cell the whole way."""
+
+import io
+import json
+import zipfile
+from math import sqrt
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.cifar10 import __main__ as script
+from benchmarks.cifar10.record import Judged, Record, read_records
+from benchmarks.cifar10.study import Scale, cells, load_study, write_recipe
+from benchmarks.cifar10.table import agreement, difference, gather, ordering, to_markdown
+from pipeline.models.checkpoint import Figures
+from pipeline.runs.directory import Summary, TeacherFigures
+from runtime.spec import DataRecord
+
+STUDY = load_study()
+DIGEST = "0" * 64
+
+
+def record(row, aa, *, student="resnet18", seed=0, clean=None):
+    """Return the record of a cell whose images answer AutoAttack as the digits of `aa` say."""
+    method = next(own.method for own in STUDY.rows if own.name == row)
+    figures = Figures(epoch=1, n=4, clean=1.0, pgd=0.5)
+    judged = {
+        attack: Judged(
+            artifact_sha256=DIGEST,
+            clean=clean or "1" * len(aa),
+            stands=aa,
+            doubts=(),
+            seconds=1800.0,
+            device={"cpu": "a processor"},
+            software={},
+        )
+        for attack in STUDY.attacks
+    }
+    training = Summary(
+        name=f"{student}-{row}-seed{seed}",
+        method=method,
+        seed=seed,
+        best=figures,
+        last=figures,
+        steps=1,
+        seconds=3600.0,
+        images_per_second=1.0,
+        precision="bf16",
+        device="cpu",
+        threads=1,
+        teacher_sha256=DIGEST,
+        teacher=TeacherFigures(n=4, clean=0.75, pgd=0.5),
+        training_data=DataRecord(name="train", n=100, sha256=DIGEST),
+        software={"torch": "2"},
+    )
+    setting = {"width": 0.25, "epochs": 4, "schedule": "one-cycle", "search_steps": 2}
+    return Record(row=row, method=method, student=student, seed=seed, training=training, judged=judged, **setting)
+
+
+def groups(*records):
+    return gather(STUDY, records)
+
+
+@pytest.mark.parametrize("scale", STUDY.scale)
+def test_every_cell_of_a_scale_has_a_recipe_of_its_own(scale, tmp_path):
+    found = cells(STUDY, STUDY.scale[scale])
+    recipes = [
+        write_recipe(STUDY, STUDY.scale[scale], cell, tmp_path, tmp_path / "t.safetensors", tmp_path / "recipe.toml")
+        for cell in found
+    ]
+    assert len({recipe.to_toml() for recipe in recipes}) == len(found)
+    assert [recipe.name for recipe in recipes] == [cell.name for cell in found]
+
+
+def test_the_reference_and_the_pairs_are_rows():
+    names = {row.name for row in STUDY.rows}
+    assert {STUDY.reference, *(name for pair in STUDY.pairs for name in pair)} <= names
+
+
+def test_a_difference_is_paired_image_by_image():
+    this, that = groups(record("pgd-at", "1100"), record("adaad", "1000"))
+    found = difference(this, that, "aa")
+    assert found.value == pytest.approx(0.25)
+    assert found.error == pytest.approx(sqrt(0.25 / 4))  # of the differences 0, 1, 0, 0
+    assert found.tie
+
+
+def test_images_that_all_agree_are_no_certainty():
+    this, that = groups(record("pgd-at", "1100"), record("adaad", "1100"))
+    assert difference(this, that, "aa").error == 0.5 / 4
+
+
+def test_seeds_add_what_training_again_moves():
+    this, that = groups(
+        *(record("pgd-at", digits, seed=seed) for seed, digits in enumerate(("1111", "1001"))),
+        *(record("adaad", "1000", seed=seed) for seed in range(2)),
+    )
+    found = difference(this, that, "aa")
+    over_images = np.var([0, 0.5, 0.5, 1], ddof=1) / 4
+    over_seeds = np.var([1, 0.5], ddof=1) / 2
+    assert found.value == pytest.approx(0.5)
+    assert found.error == pytest.approx(sqrt(over_images + over_seeds))
+
+
+def test_the_published_ordering_is_held_to_what_was_measured():
+    stronger, weaker = "1" * 80 + "0" * 20, "1" * 20 + "0" * 80
+    pairs = ordering(STUDY, groups(record("pgd-at", stronger), record("adaad", weaker), record("trades", weaker)))
+    said = {(a.row, b.row): agreement(difference(a, b, "aa")) for a, b, _ in pairs}
+    assert said == {("adaad", "trades"): "tie", ("adaad", "pgd-at"): "opposes", ("trades", "pgd-at"): "opposes"}
+    swapped = ordering(STUDY, groups(record("pgd-at", weaker), record("adaad", stronger)))
+    assert [agreement(difference(a, b, "aa")) for a, b, _ in swapped] == ["agrees"]
+
+
+def test_what_was_never_published_and_another_student_have_no_published_ordering():
+    other = record("adaad", "1100", student="mobilenet_v2")
+    assert ordering(STUDY, groups(record("rslad-cropshift", "1100"), record("pgd-at", "1100"), other)) == []
+
+
+def test_the_page_says_n_seeds_hours_machine_and_what_is_missing():
+    page = to_markdown(STUDY, [record("adaad", "1100")], ["resnet18-trades-seed0"])
+    assert "| resnet18 | 0.25 | adaad | 1 | 4 | 100.0 (51.0 to 100.0) | 50.0 (15.0 to 85.0) |" in page
+    assert "| 2.00 |" in page  # an hour of training, twice half an hour of attacks
+    assert "a processor" in page
+    assert "Missing: resnet18-trades-seed0." in page
+
+
+def pictures(place, classes=4, train=12, test=6):
+    """Write an archive as the data set's, of 8 x 8 pictures that a network can tell apart by their colour."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(place, "w") as archive:
+        for split, count in (("train", train), ("test", test)):
+            for label in range(classes):
+                for number in range(count):
+                    shade = random.integers(0, 60, (8, 8, 3)) + 45 * np.array([label, 3 - label, label % 2])
+                    file = io.BytesIO()
+                    Image.fromarray(shade.astype(np.uint8)).save(file, "JPEG")
+                    archive.writestr(f"{split}/class{label}/{number:04}.jpg", file.getvalue())
+
+
+def test_the_images_of_a_scale_are_the_first_of_each_class(tmp_path):
+    pictures(tmp_path / "a.zip")
+    script.unpack(tmp_path / "a.zip", tmp_path / "data", 2)
+    names = [path.name for path in sorted((tmp_path / "data/train/class1").iterdir())]
+    assert names == ["0000.jpg", "0001.jpg"]
+    assert len(list((tmp_path / "data/test").rglob("*.jpg"))) == 24
+
+
+@pytest.mark.slow
+def test_a_cell_is_trained_exported_and_attacked_and_not_again(tmp_path, capfd):
+    pictures(tmp_path / "a.zip")
+    script.unpack(tmp_path / "a.zip", tmp_path / "data", None)
+    tiny = ["student.width=0.0625", "train.epochs=1", "train.batch=8", "data.holdout=8", "search.steps=1"]
+    study = STUDY.model_copy(update={"rows": STUDY.rows[:1], "students": STUDY.students[:1], "n": 8})
+    scale = Scale(seeds=(0,), set=(*tiny, "train.precision=fp32"))
+    asked = (study, scale, tmp_path / "data", tmp_path / "no-teacher.safetensors", tmp_path / "out")
+    assert script.run(*asked) == 0
+    (found,) = read_records(tmp_path / "out/cells")
+    assert len(found.judged["aa"].stands) == 8
+    manifest = json.loads((tmp_path / "out/resnet18-pgd-at-seed0/bundle/manifest.json").read_text())
+    assert found.judged["aa"].artifact_sha256 in json.dumps(manifest)
+    capfd.readouterr()
+    assert script.run(*asked) == 0
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
+    pictures(tmp_path / "a.zip")
+    script.unpack(tmp_path / "a.zip", tmp_path / "data", None)
+    rslad = STUDY.rows[1]  # its teacher is missing
+    study = STUDY.model_copy(update={"rows": (rslad,), "students": ("resnet18",)})
+    place = tmp_path / "out"
+    assert script.run(study, Scale(seeds=(0, 1)), tmp_path / "data", tmp_path / "none.safetensors", place) == 2
+    assert not (place / "cells").exists()
