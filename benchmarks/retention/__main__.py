@@ -3,18 +3,20 @@
     python -m benchmarks.retention RUN[@EPS]... --out DIR [--n 500] [--backend ort]
 
 RUN is what `edgeproof distill` or `teach` left, EPS a radius in 1/255. Each student is exported in every format, and
-every artifact is attacked by every route; then DIR holds table.md, rule.md, the pictures and retention.json. What is
-in DIR already is not done again: stopped, the same command goes on with the cell in which it was.
+every artifact is attacked by every route; then DIR/BACKEND holds table.md, rule.md, the pictures and retention.json.
+What is in DIR already is not done again: stopped, the same command goes on with the cell in which it was. Another
+backend judges the same bundles.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.retention.artifacts import Student, export_student
+from benchmarks.retention.artifacts import Student, export_student, kept_fp16, student_card
 from benchmarks.retention.cells import Engine, run_cells
 from benchmarks.retention.figures import rows, ruled
 from benchmarks.retention.page import pictures, table
-from benchmarks.retention.record import Measured, Record, student_card
+from benchmarks.retention.record import Measured, Record
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.files import write_atomic
 from runtime.images.image_set import DATA_ROOT
@@ -33,17 +35,17 @@ def parser() -> argparse.ArgumentParser:
     return asked
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Export, attack, and write what came of it after every student."""
-    asked = parser().parse_args()
+    asked = parser().parse_args(arguments)
     engine = Engine(asked.backend, provider_of(asked.backend, asked.provider))
     measured: list[Measured] = []
     for student in asked.students:
         directory = asked.out / student.run.name
         export_student(student, directory, asked.n, asked.data_root)
         cells = run_cells(directory, engine)
-        measured.append(Measured(card=student_card(directory), cells=cells))
-        write_results(asked.out, Record(students=tuple(measured)))
+        measured.append(Measured(card=student_card(directory), kept_fp16=kept_fp16(directory), cells=cells))
+        write_results(asked.out / asked.backend, Record(students=tuple(measured)))
 
 
 def write_results(out: Path, record: Record) -> None:

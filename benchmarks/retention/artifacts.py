@@ -1,6 +1,5 @@
 """The artifacts of one student: a bundle for each way of rounding, as `edgeproof export` writes it."""
 
-import json
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +16,15 @@ from export.precision.candidate import Candidate
 from pipeline.data.sets import hold_out, load_dataset
 from pipeline.runs.directory import TrainedRun, open_run
 from runtime.bundle.opening import Bundle, open_bundle
+from runtime.errors import UsageFault
 from runtime.files import write_atomic
-from runtime.spec import PARENT, ThreatModel
+from runtime.spec import PARENT, Digest, Frozen, Text, ThreatModel, to_json
 
 CALIBRATED = 512
 """Training images that set the ranges, and as many of the hold-out that say what int8 costs."""
 CLEAN_EPS = 1 / 255
 """Where a network that was trained on clean images is attacked: at 8/255 no format leaves anything to compare."""
+STUDENT = "student.json"
 ORDER_SEED = 0
 """Of the order in which test images are taken: those of a folder come class by class."""
 
@@ -54,6 +55,21 @@ FORMATS = (
 """The first is what the others are compared with, and lends them its gradient."""
 
 
+class StudentCard(Frozen):
+    """What a student is, and what is judged of it; `trained` is its method, or 'clean'."""
+
+    name: Text
+    arch: Text
+    width: float
+    trained: Text
+    epochs: int
+    data: Text
+    eps: float
+    n: int
+    checkpoint_sha256: Digest
+    recipe_sha256: Digest
+
+
 @dataclass(frozen=True)
 class Student:
     """A finished run of `edgeproof distill`, and how far its images may be moved.
@@ -75,9 +91,9 @@ class Student:
 
 
 def export_student(student: Student, out: Path, n: int, root: Path) -> None:
-    """Write the bundles of one student, and student.json; what is there already stays.
+    """Write student.json and the bundles of one student; what is there already stays.
 
-    Each holds the same `n` test images, drawn by a fixed seed.
+    Each bundle holds the same `n` test images, drawn by a fixed seed.
 
     Args:
         student: whose network it is.
@@ -85,17 +101,21 @@ def export_student(student: Student, out: Path, n: int, root: Path) -> None:
         n: images to judge.
         root: where data sets known by name lie.
 
+    Raises:
+        UsageFault: what is there is of another network, radius or number of images.
+
     """
     trained = open_run(student.run, "best")
     if not _searches(trained):
         trained = open_run(student.run, "last")  # the best is chosen by PGD, which would end clean training early
     recipe, card = trained.recipe, trained.card
+    eps = student.eps or (recipe.threat.eps if _searches(trained) else CLEAN_EPS)
+    _describe(out / STUDENT, _card(trained, eps, n))
     data = load_dataset(recipe.data.name, recipe.data.path, root, preprocessing=recipe.data.size).numbered(card.classes)
     order = np.random.Generator(np.random.Philox(ORDER_SEED)).permutation(len(data.test))
-    images = data.test.rows(np.sort(order[:n]))
+    images = data.test.rows(np.sort(order[: len(data.test.first(n))]))
     training, held = hold_out(data.train, recipe.data.holdout, recipe.seed)
     seen, _ = calibration_images(training, images, CALIBRATED, recipe.seed)
-    eps = student.eps or (recipe.threat.eps if _searches(trained) else CLEAN_EPS)
     claims = Claims(name=recipe.name, classes=card.classes, threat_model=ThreatModel(eps=eps))
     calibration = Calibration(seen, held=held, eps=eps)
     for name, precisions, keep in (("plain", (PARENT, "fp16", "int8"), ()), ("mixed", ("int8",), None)):
@@ -119,9 +139,17 @@ def export_student(student: Student, out: Path, n: int, root: Path) -> None:
                 reference_logits=reference_logits(trained.network, images),
                 claims=claims,
             )
-    kept = open_bundle(out / "mixed").manifest.graphs["int8"].calibration
-    described = {**_described(trained, eps, n), "kept_fp16": kept.kept_fp16 if kept else ()}
-    write_atomic(out / "student.json", json.dumps(described, indent=2).encode() + b"\n")
+
+
+def student_card(out: Path) -> StudentCard:
+    """Return what `export_student` says of the student whose bundles lie there."""
+    return StudentCard.model_validate_json((out / STUDENT).read_bytes())
+
+
+def kept_fp16(out: Path) -> tuple[str, ...]:
+    """Return the layers that stay in fp16 where int8 is as it ships."""
+    calibration = open_bundle(out / "mixed").manifest.graphs["int8"].calibration
+    return calibration.kept_fp16 if calibration else ()
 
 
 def opened(out: Path) -> dict[str, Bundle]:
@@ -133,17 +161,26 @@ def _searches(trained: TrainedRun) -> bool:
     return trained.recipe.search.steps > 0
 
 
-def _described(trained: TrainedRun, eps: float, n: int) -> dict[str, object]:
-    recipe, summary = trained.recipe, trained.summary
-    return {
-        "name": recipe.name,
-        "arch": recipe.student.arch,
-        "width": recipe.student.width,
-        "trained": summary.method if _searches(trained) else "clean",
-        "epochs": recipe.train.epochs,
-        "data": recipe.data.name or Path(str(recipe.data.path)).name,
-        "eps": eps,
-        "n": n,
-        "checkpoint_sha256": trained.checkpoint_sha256,
-        "recipe_sha256": trained.recipe_sha256,
-    }
+def _describe(path: Path, card: StudentCard) -> None:
+    described = to_json(card)
+    if path.exists() and path.read_bytes() != described:
+        raise UsageFault(
+            f"{path.parent} holds artifacts of another network, radius or number of images", hint="name another --out"
+        )
+    write_atomic(path, described)
+
+
+def _card(trained: TrainedRun, eps: float, n: int) -> StudentCard:
+    recipe = trained.recipe
+    return StudentCard(
+        name=recipe.name,
+        arch=recipe.student.arch,
+        width=recipe.student.width,
+        trained=trained.summary.method if _searches(trained) else "clean",
+        epochs=recipe.train.epochs,
+        data=recipe.data.name or Path(str(recipe.data.path)).name,
+        eps=eps,
+        n=n,
+        checkpoint_sha256=trained.checkpoint_sha256,
+        recipe_sha256=trained.recipe_sha256,
+    )

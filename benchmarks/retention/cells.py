@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -94,28 +93,27 @@ def run_cells(out: Path, engine: Engine) -> Cells:
 
     """
     bundles = opened(out)
-    images = evaluation_images(next(iter(bundles.values())))
-    found: dict[str, dict[GradientSource, Cell]] = {form.name: {} for form in FORMATS}
-    with ExitStack() as stack:
-        parent = stack.enter_context(engine.open(bundles[FORMATS[0].bundle], FORMATS[0]))
+    images = evaluation_images(bundles[FORMATS[0].bundle])
+    found: dict[str, dict[GradientSource, Cell]] = {}
+    with engine.open(bundles[FORMATS[0].bundle], FORMATS[0]) as parent:
         for form in FORMATS:
             bundle = bundles[form.bundle]
-            digest = bundle.manifest.files[bundle.manifest.graphs[form.precision].forward].sha256
-            for route in ROUTES:
-                if form is FORMATS[0] and route == "parent":
-                    found[form.name][route] = found[form.name]["own"]
-                    continue
-                path = out / "cells" / f"{engine.backend}-{digest[:16]}-{route}.json"
-                if not path.is_file():
-                    log.info(f"{out.name}: {form.name}, gradient {route}")
-                    with engine.open(bundle, form) as session:
-                        target = Target(
-                            BatchHalving(session), images, len(bundle.manifest.classes), BATCH, lender=parent
-                        )
-                        cell = attacked(target, route, bundle.manifest.threat_model.eps)
-                    write_atomic(path, to_json(cell))
-                found[form.name][route] = Cell.model_validate_json(path.read_bytes())
+            with engine.open(bundle, form) as session:
+                target = Target(BatchHalving(session), images, len(bundle.manifest.classes), BATCH, lender=parent)
+                own = [route for route in ROUTES if form is not FORMATS[0] or route != "parent"]
+                cells = {route: _cell(target, route, bundle.manifest.threat_model.eps, out) for route in own}
+            found[form.name] = {"parent": cells["own"], **cells}
     return found
+
+
+def _cell(target: Target, route: GradientSource, eps: float, out: Path) -> Cell:
+    """Return a cell that is done, else do it."""
+    card = target.session.card()
+    path = out / "cells" / f"{card.backend}-{card.provider}-{card.sha256[:16]}-{route}.json"
+    if not path.is_file():
+        log.info(f"{path.stem} of {out.name}: {card.precision}")
+        write_atomic(path, to_json(attacked(target, route, eps)))
+    return Cell.model_validate_json(path.read_bytes())
 
 
 def attacked(target: Target, route: GradientSource, eps: float) -> Cell:

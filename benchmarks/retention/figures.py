@@ -109,6 +109,7 @@ def ruled(found: list[Row]) -> list[str]:
     for form in FORMATS[1:]:
         own = [row for row in found if row.form == form.name and row.ratio is not None]
         if not own:
+            sentences.append(f"{form.name}: fp32 leaves nothing to compare it with.")
             continue
         least = min(own, key=lambda row: row.ratio or 0.0)
         assert least.ratio is not None
@@ -120,7 +121,7 @@ def ruled(found: list[Row]) -> list[str]:
             f"Gradient {route} alone misjudges {row.form} of {row.student}: it leaves {100 * gap:.1f} points more "
             f"standing than the union."
         )
-    return sentences or ["No format beside fp32 was measured."]
+    return sentences
 
 
 def _share(flags: Any) -> Share:

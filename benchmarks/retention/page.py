@@ -70,7 +70,8 @@ def ratio_plot(axes: Any, rows: Sequence[Row]) -> None:
     axes.axhline(FREE, linestyle="--", linewidth=1, color="C7")
     axes.set_xticks(list(places.values()), list(places))
     axes.set_ylabel("union of routes / fp32 (95 % intervals)")
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False)
 
 
 def route_plot(axes: Any, rows: Sequence[Row]) -> None:

@@ -1,35 +1,20 @@
 """retention.json: every cell of every student, image by image; what table and pictures are made of."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from benchmarks.retention.artifacts import StudentCard
 from benchmarks.retention.cells import Cell
 from runtime.records.request import GradientSource
-from runtime.spec import Digest, Frozen, Text
-
-
-class StudentCard(Frozen):
-    """What a student is; `trained` is its method, or 'clean'."""
-
-    name: Text
-    arch: Text
-    width: float
-    trained: Text
-    epochs: int
-    data: Text
-    eps: float
-    n: int
-    kept_fp16: tuple[Text, ...]
-    checkpoint_sha256: Digest
-    recipe_sha256: Digest
+from runtime.spec import Frozen, Text
 
 
 class Measured(Frozen):
-    """A student and its cells, by the name of the format and the route."""
+    """A student, the layers of its mixed int8 that stay in fp16, and its cells by the name of the format and route."""
 
     card: StudentCard
+    kept_fp16: tuple[Text, ...]
     cells: dict[Text, dict[GradientSource, Cell]]
 
 
@@ -38,8 +23,3 @@ class Record(Frozen):
 
     schema_: Literal["edgeproof.retention/1"] = Field(alias="schema", default="edgeproof.retention/1")
     students: tuple[Measured, ...]
-
-
-def student_card(directory: Path) -> StudentCard:
-    """Read what `export_student` wrote beside the bundles."""
-    return StudentCard.model_validate_json((directory / "student.json").read_bytes())

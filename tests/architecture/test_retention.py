@@ -5,16 +5,21 @@ import onnx
 import pytest
 from onnx import parser
 
+from benchmarks.retention.__main__ import main
 from benchmarks.retention.artifacts import FORMATS, Student
 from benchmarks.retention.cells import ROUTES, Cell, attacked, settings, standing, union
 from benchmarks.retention.figures import retained, rows, ruled
 from benchmarks.retention.int4 import in_int4, stored_in_int4
 from benchmarks.retention.page import pictures, table
+from benchmarks.retention.record import Record
 from export.graph.passes import prepare
 from export.precision.candidate import Candidate
 from runtime.backends.ort import OrtSession
+from runtime.errors import UsageFault
+from runtime.files import sha256
 from runtime.images.image_set import ImageSet
 from runtime.suite.campaign import Target
+from tests.paths import ROOT
 
 NET = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -174,3 +179,34 @@ def test_the_table_has_a_line_for_each_artifact_and_the_pictures_name_every_form
 def test_a_student_is_a_run_and_perhaps_a_radius(text, eps):
     student = Student.parse(text)
     assert (str(student.run), student.eps) == ("runs/a", eps)
+
+
+def test_one_command_goes_from_a_run_to_the_table_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT / "tests" / "data" / "stored-0.1")
+    command = ["trained", "--out", str(tmp_path), "--n", "16"]
+    main(command)
+    (measured,) = Record.model_validate_json((tmp_path / "ort" / "retention.json").read_bytes()).students
+    assert standing(measured.cells["fp32"]["own"], "clean").any()
+    assert set(measured.cells) == {form.name for form in FORMATS}
+    assert measured.cells["fp32"]["parent"] == measured.cells["fp32"]["own"]
+    for form in FORMATS:
+        digest = sha256((tmp_path / "trained" / form.bundle / f"model.{form.precision}.onnx").read_bytes())
+        assert {cell.sha256 for cell in measured.cells[form.name].values()} == {digest}
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "trained").rglob("*.onnx")}
+    (left, *others) = (tmp_path / "trained" / "cells").iterdir()
+    written |= {path: path.stat().st_mtime_ns for path in others}
+    first = left.read_bytes()
+    left.unlink()
+    main(command)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    again, before = (Cell.model_validate_json(data) for data in (left.read_bytes(), first))
+    assert again.robust == before.robust
+    with pytest.raises(UsageFault, match="another"):
+        main([*command[:-1], "12"])
+
+
+def test_where_fp32_leaves_nothing_no_format_is_called_free():
+    found = rows("student", cells("0000", "0000", "0000", "0000"))
+    assert {row.ratio for row in found} == {None}
+    assert all("leaves nothing" in sentence for sentence in ruled(found))
+    assert pictures(found)
