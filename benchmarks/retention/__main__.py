@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.retention.artifacts import Student, export_student, kept_fp16, student_card
+from benchmarks.retention.artifacts import FORMATS, Format, Student, export_student, kept_fp16, student_card
 from benchmarks.retention.cells import Engine, run_cells
 from benchmarks.retention.figures import rows, ruled
 from benchmarks.retention.page import pictures, table
@@ -31,8 +31,22 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--n", type=int, default=500, help="test images, drawn by a fixed seed")
     asked.add_argument("--backend", choices=list(BACKENDS), default="ort")
     asked.add_argument("--provider", help="of the backend; by default the one that it has here")
+    asked.add_argument(
+        "--formats",
+        type=_formats,
+        default=FORMATS,
+        help=f"of {', '.join(form.name for form in FORMATS)}; fp32 is always",
+    )
     asked.add_argument("--data-root", type=Path, default=DATA_ROOT)
     return asked
+
+
+def _formats(text: str) -> tuple[Format, ...]:
+    """Return the formats that are named, in the order of the table."""
+    named = {FORMATS[0].name, *(name.strip() for name in text.split(","))}
+    if unknown := named - {form.name for form in FORMATS}:
+        raise argparse.ArgumentTypeError(f"no format is called {', '.join(sorted(unknown))}")
+    return tuple(form for form in FORMATS if form.name in named)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for student in asked.students:
         directory = asked.out / student.run.name
         export_student(student, directory, asked.n, asked.data_root)
-        cells = run_cells(directory, engine)
+        cells = run_cells(directory, engine, asked.formats)
         measured.append(Measured(card=student_card(directory), kept_fp16=kept_fp16(directory), cells=cells))
         write_results(asked.out / asked.backend, Record(students=tuple(measured)))
 

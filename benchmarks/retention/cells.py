@@ -1,7 +1,7 @@
 """One cell: an artifact under the attacks of one route, image by image; and what is known of cells that are done."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +82,7 @@ class Engine:
         return open_session(bundle, precision=form.precision, backend=self.backend, provider=self.provider)
 
 
-def run_cells(out: Path, engine: Engine) -> Cells:
+def run_cells(out: Path, engine: Engine, formats: Sequence[Format] = FORMATS) -> Cells:
     """Run the cells of one student that are not done, and return all.
 
     A cell belongs to the bytes of an artifact: two formats whose graphs are the same share it. fp32 is its own parent.
@@ -90,13 +90,14 @@ def run_cells(out: Path, engine: Engine) -> Cells:
     Args:
         out: the directory of its bundles; cells lie in `cells`, a file each.
         engine: what runs them.
+        formats: fp32 first.
 
     """
     bundles = opened(out)
     images = evaluation_images(bundles[FORMATS[0].bundle])
     found: dict[str, dict[GradientSource, Cell]] = {}
     with engine.open(bundles[FORMATS[0].bundle], FORMATS[0]) as parent:
-        for form in FORMATS:
+        for form in formats:
             bundle = bundles[form.bundle]
             with engine.open(bundle, form) as session:
                 target = Target(BatchHalving(session), images, len(bundle.manifest.classes), BATCH, lender=parent)

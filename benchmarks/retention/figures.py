@@ -62,18 +62,18 @@ def rows(student: str, cells: Cells) -> list[Row]:
     """Return a row for each format of one student, fp32 first."""
     whole = union(cells, FORMATS[0].name)
     found = []
-    for form in FORMATS:
-        own, left = cells[form.name]["own"], union(cells, form.name)
+    for form in cells:
+        own, left = cells[form]["own"], union(cells, form)
         ratio, ends = retained(left, whole)
         found.append(
             Row(
                 student=student,
-                form=form.name,
+                form=form,
                 sha256=own.sha256,
                 eps=own.eps,
                 n=own.n,
                 clean=_share(standing(own, "clean")),
-                routes={route: _share(standing(cells[form.name][route])) for route in ROUTES},
+                routes={route: _share(standing(cells[form][route])) for route in ROUTES},
                 union=_share(left),
                 ratio=ratio,
                 ratio_ci95=ends,
@@ -106,15 +106,15 @@ def retained(left: Any, whole: Any) -> tuple[float | None, Interval | None]:
 def ruled(found: list[Row]) -> list[str]:
     """Return what the rule says of all rows, a sentence each."""
     sentences = []
-    for form in FORMATS[1:]:
-        own = [row for row in found if row.form == form.name and row.ratio is not None]
+    for form in dict.fromkeys(row.form for row in found if row.form != FORMATS[0].name):
+        own = [row for row in found if row.form == form and row.ratio is not None]
         if not own:
-            sentences.append(f"{form.name}: fp32 leaves nothing to compare it with.")
+            sentences.append(f"{form}: fp32 leaves nothing to compare it with.")
             continue
         least = min(own, key=lambda row: row.ratio or 0.0)
         assert least.ratio is not None
         free = "is free" if least.ratio >= FREE else "is not free"
-        sentences.append(f"{form.name} {free}: the least union ratio is {least.ratio:.3f} ({least.student}).")
+        sentences.append(f"{form} {free}: the least union ratio is {least.ratio:.3f} ({least.student}).")
     misjudged = [(row, route, gap) for row in found for route, gap in row.gaps.items() if gap > MISJUDGES]
     for row, route, gap in misjudged:
         sentences.append(

@@ -6,6 +6,7 @@ import pytest
 from onnx import parser
 
 from benchmarks.retention.__main__ import main
+from benchmarks.retention.__main__ import parser as main_parser
 from benchmarks.retention.artifacts import FORMATS, Student
 from benchmarks.retention.cells import ROUTES, Cell, attacked, settings, standing, union
 from benchmarks.retention.figures import retained, rows, ruled
@@ -210,3 +211,14 @@ def test_where_fp32_leaves_nothing_no_format_is_called_free():
     assert {row.ratio for row in found} == {None}
     assert all("leaves nothing" in sentence for sentence in ruled(found))
     assert pictures(found)
+
+
+def test_formats_can_be_left_for_later():
+    chosen = main_parser().parse_args(["run", "--out", "x", "--formats", "int8 plain"]).formats
+    assert [form.name for form in chosen] == ["fp32", "int8 plain"]
+    whole = cells("1111", "1110", "1111", "1111")
+    found = rows("student", {form.name: whole[form.name] for form in chosen})
+    assert [row.form for row in found] == ["fp32", "int8 plain"]
+    assert len(ruled(found)) == 2
+    with pytest.raises(SystemExit):
+        main_parser().parse_args(["run", "--out", "x", "--formats", "int3"])
