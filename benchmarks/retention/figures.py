@@ -1,0 +1,128 @@
+"""What the cells say: accuracies, what rounding leaves of them, and the rule that was set before any was run."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.retention.artifacts import FORMATS
+from benchmarks.retention.cells import ROUTES, Cells, standing, union
+from runtime.records.request import GradientSource
+from runtime.spec import Digest, Frozen, Text
+from runtime.statistics import Interval, wilson
+
+FREE = 0.95
+"""The rule: a format is free where its union keeps this share of fp32's in every student."""
+MISJUDGES = 0.05
+"""The rule: a route that leaves this much more standing than the union misjudges the artifact."""
+RESAMPLES, SEED = 10_000, 0
+
+
+class Share(Frozen):
+    """A fraction of the images, with its 95 % interval (Wilson)."""
+
+    accuracy: float
+    ci95: Interval
+
+
+class Row(Frozen):
+    """One artifact.
+
+    Args:
+        student: its name.
+        form: a format's name.
+        sha256: of its graph.
+        eps: radius.
+        n: images.
+        clean: before any attack.
+        routes: what stands each route alone.
+        union: what stands all.
+        ratio: its union over fp32's; None where fp32 leaves nothing.
+        ratio_ci95: paired bootstrap over the images.
+
+    """
+
+    student: Text
+    form: Text
+    sha256: Digest
+    eps: float
+    n: int
+    clean: Share
+    routes: dict[GradientSource, Share]
+    union: Share
+    ratio: float | None
+    ratio_ci95: Interval | None
+
+    @property
+    def gaps(self) -> dict[GradientSource, float]:
+        """What each route leaves standing beyond the union."""
+        return {route: share.accuracy - self.union.accuracy for route, share in self.routes.items()}
+
+
+def rows(student: str, cells: Cells) -> list[Row]:
+    """Return a row for each format of one student, fp32 first."""
+    whole = union(cells, FORMATS[0].name)
+    found = []
+    for form in cells:
+        own, left = cells[form]["own"], union(cells, form)
+        ratio, ends = retained(left, whole)
+        found.append(
+            Row(
+                student=student,
+                form=form,
+                sha256=own.sha256,
+                eps=own.eps,
+                n=own.n,
+                clean=_share(standing(own, "clean")),
+                routes={route: _share(standing(cells[form][route])) for route in ROUTES},
+                union=_share(left),
+                ratio=ratio,
+                ratio_ci95=ends,
+            )
+        )
+    return found
+
+
+def retained(left: Any, whole: Any) -> tuple[float | None, Interval | None]:
+    """Return the ratio of two fractions of the same images, and its 95 % interval by a paired bootstrap.
+
+    Args:
+        left: bool [N], what stands in one format.
+        whole: bool [N], what stands in fp32.
+
+    Returns:
+        (None, None) where nothing of `whole` stands.
+
+    """
+    if not whole.any():
+        return None, None
+    kinds = np.bincount(2 * left + whole, minlength=4)
+    drawn = np.random.Generator(np.random.Philox(SEED)).multinomial(len(left), kinds / len(left), RESAMPLES)
+    below = drawn[:, 1] + drawn[:, 3]
+    ratios = ((drawn[:, 2] + drawn[:, 3]) / np.maximum(below, 1))[below > 0]
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(left.sum() / whole.sum()), (float(low), float(high))
+
+
+def ruled(found: list[Row]) -> list[str]:
+    """Return what the rule says of all rows, a sentence each."""
+    sentences = []
+    for form in dict.fromkeys(row.form for row in found if row.form != FORMATS[0].name):
+        own = [row for row in found if row.form == form and row.ratio is not None]
+        if not own:
+            sentences.append(f"{form}: fp32 leaves nothing to compare it with.")
+            continue
+        least = min(own, key=lambda row: row.ratio or 0.0)
+        assert least.ratio is not None
+        free = "is free" if least.ratio >= FREE else "is not free"
+        sentences.append(f"{form} {free}: the least union ratio is {least.ratio:.3f} ({least.student}).")
+    misjudged = [(row, route, gap) for row in found for route, gap in row.gaps.items() if gap > MISJUDGES]
+    for row, route, gap in misjudged:
+        sentences.append(
+            f"Gradient {route} alone misjudges {row.form} of {row.student}: it leaves {100 * gap:.1f} points more "
+            f"standing than the union."
+        )
+    return sentences
+
+
+def _share(flags: Any) -> Share:
+    return Share(accuracy=float(flags.mean()), ci95=wilson(int(flags.sum()), len(flags)))
