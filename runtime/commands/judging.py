@@ -14,6 +14,7 @@ from runtime.commands.record_options import NewDirectory
 from runtime.errors import UsageFault
 from runtime.files import check_writable
 from runtime.machine.card import made_by
+from runtime.machine.cuda import accelerator
 from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account
@@ -195,7 +196,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
         log.info(f"{out} is finished already")
         return None if shard else load_report(out)
     warn_of_gate(case)
-    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device} | case.sampled
+    where = made_by(case.subject.libraries) | accelerator(case.subject.session.card().device) | case.sampled
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
             log.info(f"resuming: {len(journal)} work units already done")

@@ -16,6 +16,7 @@ from runtime.batches.halving import BatchHalving
 from runtime.errors import BadData
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
+from runtime.machine.cuda import accelerator
 from runtime.records.report import Artifact, Circumstances
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, run_suite
@@ -227,7 +228,7 @@ class Case:
                 facts=card.facts,
             ),
             classes=subject.classes,
-            device={**machine_card(), "accelerator": card.device, **fitted},
+            device={**machine_card(), **accelerator(card.device), **fitted},
             software=software(subject.libraries),
             started=started,
             seconds=seconds,
