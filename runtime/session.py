@@ -143,6 +143,10 @@ class Session(Protocol):
         """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
         return None
 
+    def confirm(self) -> None:
+        """Raise `BadModel` where what was answered since the last time is in doubt: a CUDA graph that went wrong."""
+        return
+
     def close(self) -> None:
         """Let go of what the session holds beside memory of Python's; a second time nothing happens."""
         return

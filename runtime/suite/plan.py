@@ -50,6 +50,11 @@ class BorrowedGradient(Session):
         """Return the artifact's card: the gradient rounds apart from it, so every point is put to it."""
         return replace(self._artifact.card(), rounds_apart=True)
 
+    def confirm(self) -> None:
+        """Confirm what both answered."""
+        self._artifact.confirm()
+        self._lender.confirm()
+
 
 @dataclass(frozen=True)
 class PlannedAttack:
