@@ -35,7 +35,7 @@ from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import machine_card, software
-from runtime.session import LossSpec, SessionCard
+from runtime.session import LossSpec, Session, SessionCard
 from runtime.statistics import wilson
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.tensorrt.library import TENSORRT_RTX, library_of
@@ -48,12 +48,15 @@ SHOWN = 8
 """Layers of the ranking that are written down."""
 
 
-class BorrowedGradient:
+class BorrowedGradient(Session):
     """A graph judged by its own logits, attacked with another's gradient."""
 
     def __init__(self, judge: OrtSession, attacker: OrtSession) -> None:
-        self.logits = judge.logits
         self._judge, self._attacker = judge, attacker
+
+    def logits(self, x: Any) -> Any:
+        """Return the judge's logits."""
+        return self._judge.logits(x)
 
     def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return the attacker's gradient, as an artifact in another precision than its gradient graph has it."""

@@ -141,6 +141,10 @@ class Opened(ABC):
         """Return how it is best asked for images of one shape."""
         return Batching()
 
+    def confirm(self) -> None:
+        """Raise `BadModel` where what was answered since the last time is in doubt: a CUDA graph that went wrong."""
+        return
+
     def close(self) -> None:
         """Let go of what the session holds beside memory of Python's; a second time nothing happens."""
         return
@@ -228,6 +232,12 @@ class BorrowedGradient(Session):
     def unoptimised(self) -> Callable[[], Judge] | None:
         """Return what opens the judge's artifact without its engine's optimisations."""
         return self._judge.unoptimised()
+
+    def confirm(self) -> None:
+        """Confirm what both answered."""
+        self._judge.confirm()
+        if self._lender is not None:
+            self._lender.confirm()
 
     def close(self) -> None:
         """Close both."""

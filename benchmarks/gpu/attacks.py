@@ -75,6 +75,7 @@ def bare_costs(
             x = np.random.default_rng(0).random((batch, channels, height, width), np.float32)
             try:
                 costs[batch] = bare(session, x, np.arange(batch) % CLASSES, rounds)
+                session.confirm()
             except OutOfMemory:
                 break
     return costs
@@ -159,6 +160,8 @@ def main() -> int:
             bundle(made, images, size, ("fp32", "fp16", "int8"), eps, work / "all")
             for precision in ("fp16", "int8"):
                 attacked(sheet, work / "all", precision, provider, size, batches, work)
+        if sheet.left > 20:
+            arithmetic(sheet, work / "bundle", provider, sheet.figures["fp32"]["batch"], size)
     return worst(sheet.figures)
 
 
@@ -187,6 +190,18 @@ def two_cores(sheet: Sheet, place: Path) -> None:
     there = at_cost(here["forwards"], here["gradients"], cost)
     slower = round(there / here["seconds"], 2) if here["seconds"] else None
     sheet.note(two_cores={"bare_ms": cost, "seconds": round(there, 3), "times_slower": slower})
+
+
+def arithmetic(sheet: Sheet, place: Path, provider: str, batch: int, size: Size) -> None:
+    """Note what the suite costs with the arithmetic of attacks in other libraries, in a process of its own."""
+    words = ["-m", "benchmarks.gpu.arithmetic", place, "--provider", provider, "--batch", batch]
+    command = [sys.executable, *map(str, words), "--n", str(min(512, size.images))]
+    try:
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False, timeout=sheet.left)
+    except subprocess.TimeoutExpired:
+        sheet.note(arithmetic={"exit_code": 0, "error": "no time left"})
+        return
+    sheet.note(arithmetic={"exit_code": done.returncode, **(json.loads(done.stdout) if done.returncode == 0 else {})})
 
 
 if __name__ == "__main__":

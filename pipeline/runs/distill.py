@@ -35,6 +35,7 @@ from runtime.files import write_atomic
 from runtime.images.classes import order_in_words
 from runtime.images.image_set import DATA_ROOT, ImageSet
 from runtime.machine.card import software
+from runtime.machine.cuda import gpu_software
 from runtime.spec import DataRecord, to_json
 from runtime.terminal.log import log
 
@@ -193,7 +194,8 @@ def _trained(
         teacher=teacher.figures if teacher else None,
         training_data=trained_on,
         extra_data=also_on,
-        software={"python": platform.python_version(), **software(("edgeproof", "torch"))},
+        software={"python": platform.python_version(), **software(("edgeproof", "torch"))}
+        | (gpu_software() if device.type == "cuda" else {}),
     )
     from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
     return summary

@@ -18,7 +18,7 @@ from pipeline.training.precision import arithmetic
 from runtime.attacks import PGD, Attack
 from runtime.attacks.losses import value_and_cotangent
 from runtime.backends.batching import on_gpu
-from runtime.batches.fixed_sizes import filled, fixed_size
+from runtime.batches.fixed_sizes import FixedSizes
 from runtime.batches.halving import BatchHalving
 from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet
@@ -44,7 +44,7 @@ class TorchSession(Session):
         network: what is attacked; its answers to an image depend on nothing else.
         sha256: of the checkpoint.
         device: where it runs.
-        recorder: makes what captures a pass, for batches in fixed sizes; by default CUDA graphs on a GPU, and nothing
+        recorder: makes what captures a pass, for each size of a batch; by default CUDA graphs on a GPU, and nothing
             elsewhere, where passes are run as they are.
 
     """
@@ -81,15 +81,20 @@ class TorchSession(Session):
         return logits, value, gradient
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return how many images it is best asked at once; it fills batches up by itself, to the same few sizes."""
+        """Return how it is best asked for images of one shape."""
         if self.device.type != "cuda":
             return Batching()
-        return Batching(on_gpu(torch.cuda.get_device_properties(self.device).total_memory, image).largest)
+        return on_gpu(torch.cuda.get_device_properties(self.device).total_memory, image)
 
     def card(self) -> SessionCard:
         """Return what this session attacks."""
         name = device_name(self.device)
         return SessionCard(self._sha256, "fp32", "torch", self.device.type, name, facts=FLOAT)
+
+    def confirm(self) -> None:
+        """Hold what was replayed since the last time to what is not; raises as `Replays.hold` does."""
+        if self._replays:
+            self._replays.hold()
 
     def close(self) -> None:
         """Let go of what was captured."""
@@ -99,17 +104,11 @@ class TorchSession(Session):
     def _ask(self, function: Function, *inputs: Tensor) -> Tensors:
         try:
             with running_out():
-                return self._replayed(function, *inputs) if self._replays else function(*inputs)
+                return self._replays.ask(function, *inputs) if self._replays else function(*inputs)
         except OutOfMemory:
+            self.confirm()
             self.close()  # fewer images at a time need the memory
             raise
-
-    def _replayed(self, function: Function, *inputs: Tensor) -> Tensors:
-        """Ask in a fixed size, so that there are few graphs; the rows that fill it up are cut off again."""
-        assert self._replays is not None
-        rows = len(inputs[0])
-        padded = (filled(tensor, fixed_size(rows)) for tensor in inputs)
-        return tuple(result[:rows] for result in self._replays.ask(function, *padded))
 
 
 def forward(network: nn.Module, x: Tensor) -> Tensors:
@@ -175,11 +174,17 @@ def attacked(
         OutOfMemory: not even one image fits the device's memory.
 
     """
-    session = BatchHalving(TorchSession(network, sha256="", device=device))
-    target = Target(session, images, classes, HOLDOUT_BATCH, placement(device))
+    session = TorchSession(network, sha256="", device=device)
+    full = session.batching(images.images.shape[1:]).full
+    target = Target(_sized(session, full), images, classes, HOLDOUT_BATCH, placement(device), full=full)
     evidence = clean_pass(target, len(images) if keep else 0, Silent())
     Campaign(target, evidence, eps, 0, Silent()).attack(attack, 0)
     return evidence
+
+
+def _sized(session: TorchSession, full: bool) -> Session:
+    """Return what is asked for at most HOLDOUT_BATCH images: of as many as fit, in few sizes where they are `full`."""
+    return FixedSizes(BatchHalving(session), HOLDOUT_BATCH) if full else BatchHalving(session)
 
 
 def teacher_entropy(teacher: nn.Module, evidence: Evidence, device: torch.device) -> float | None:
@@ -198,11 +203,13 @@ def teacher_entropy(teacher: nn.Module, evidence: Evidence, device: torch.device
     points = evidence.adversarial[~evidence.robust]
     if not len(points):
         return None
-    session, place = BatchHalving(TorchSession(teacher, sha256="", device=device)), placement(device)
+    network, place = TorchSession(teacher, sha256="", device=device), placement(device)
+    session = _sized(network, network.batching(points.shape[1:]).full)
     total = 0.0
     for start in range(0, len(points), HOLDOUT_BATCH):
         answer = probabilities(session.logits(place(points[start : start + HOLDOUT_BATCH])))
         total += float(torch.special.entr(answer).sum())
+    session.confirm()
     return total / len(points)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_SIZES = 32
-"""Sizes of a batch that have buffers; what comes in others is copied to and fro, as ONNX Runtime does."""
+"""Sizes of a batch that keep their buffers: what a CUDA graph was captured in is never another's."""
 GRAPH, NO_GRAPH = "gpu_graph_id", -1
 """The setting of a run that says which graph it captures or replays, and the one for none."""
 HELD = 256
@@ -29,7 +29,7 @@ class Bound:
 
     A CUDA graph replays what it captured, whatever happened since. So it is believed only once it has answered another
     batch than the captured one to the bit as a run without it does, which itself must answer twice alike; it is held to
-    such a run again every HELD passes, and never replayed again once memory ran out.
+    such a run again every HELD passes and whenever `hold` is called, and never replayed again once memory ran out.
 
     Args:
         role: of the graph, in log lines.
@@ -62,24 +62,61 @@ class Bound:
         size = tuple(tuple(array.shape) for array in feeds.values())
         if size not in self._buffers:
             if len(self._buffers) == MOST_SIZES:
-                found: list[Any] = self._session.run(list(outputs), feeds, options or self._plain)
-                return found
+                return self._run_once(outputs, feeds, options or self._plain)
             buffers = _Buffers(self._session, self._device, feeds, outputs, options or self._plain)
             self._buffers[size] = buffers, self._captured(buffers, feeds, len(self._buffers) + 1)
         buffers, captured = self._buffers[size]
         answer = buffers.ask(feeds, options or captured)
-        if self._captures and buffers.asked % HELD == 0 and not _same(answer, buffers.ask(feeds, self._plain)):
-            raise BadModel(
-                f"a CUDA graph of the {self._role} answers otherwise than its kernels: what was found is in doubt",
-                hint="begin again in another --out with --provider cpu; please report GPU, driver and ONNX Runtime",
-            )
+        if self._captures:
+            buffers.unheld = True
+            if buffers.asked % HELD == 0:
+                self._hold(buffers)
         return answer
 
+    def _run_once(self, outputs: Sequence[str], feeds: dict[str, Any], options: Any) -> list[Any]:
+        """Run without buffers that are kept: arrays of NumPy are copied to and fro, as ONNX Runtime does."""
+        if all(map(is_numpy_array, feeds.values())):
+            found: list[Any] = self._session.run(list(outputs), feeds, options)
+            return found
+        return _Buffers(self._session, self._device, feeds, outputs, options).ask(feeds, options)
+
+    def hold(self) -> None:
+        """Hold every size that was replayed since it last was to a run without a graph, on what it was last asked.
+
+        Raises:
+            BadModel: it answers otherwise, or cannot be asked, so that what it answered before is in doubt.
+
+        """
+        try:
+            for buffers, _ in self._buffers.values():
+                self._hold(buffers)
+        except BadModel:
+            raise
+        except Exception as error:  # ONNX Runtime's own errors share no base but this one
+            raise self._doubt(f"cannot be held to its kernels once more ({first_line(error)})") from None
+
     def let_go(self) -> None:
-        """Give the buffers back, and replay no graph again: the memory that it stands on may be another's now."""
+        """Give the buffers back, and replay no graph again: the memory that it stands on may be another's now.
+
+        Raises:
+            BadModel: see `hold`.
+
+        """
+        self.hold()
         self._buffers.clear()
         if self._captures:
             self._give_up("memory ran out")
+
+    def _hold(self, buffers: _Buffers) -> None:
+        if buffers.unheld and not _same(buffers.left(), buffers.again(self._plain)):
+            raise self._doubt("answers otherwise than its kernels")
+        buffers.unheld = False
+
+    def _doubt(self, what: str) -> BadModel:
+        return BadModel(
+            f"a CUDA graph of the {self._role} {what}: what was found is in doubt",
+            hint="begin again in another --out with --provider cpu; please report GPU, driver and ONNX Runtime",
+        )
 
     def _captured(self, buffers: _Buffers, feeds: dict[str, Any], number: int) -> Any:
         """Return the options of a run that replays a graph; those of a plain one where there is none to believe."""
@@ -106,13 +143,19 @@ class Bound:
 
 
 class _Buffers:
-    """What a batch of one size is read from and written to, at the same place every time; `asked` counts."""
+    """What a batch of one size is read from and written to, at the same place every time.
+
+    Attributes:
+        asked: how often.
+        unheld: whether a graph was replayed since it was last held to a run without one.
+
+    """
 
     def __init__(self, session: Any, device: str, feeds: dict[str, Any], outputs: Sequence[str], options: Any) -> None:
         made = partial(
             load_onnxruntime().OrtValue.ortvalue_from_shape_and_type, element_type=np.float32, device_type=device
         )
-        self.asked = 0
+        self.asked, self.unheld = 0, False
         self._session = session
         self._binding = session.io_binding()
         self._inputs = {name: made(list(array.shape)) for name, array in feeds.items()}
@@ -133,6 +176,15 @@ class _Buffers:
         self._session.run_with_iobinding(self._binding, options)
         like = feeds[INPUT]
         return [_copied(value, like) for value in self._outputs]
+
+    def left(self) -> list[Any]:
+        """Return what the last run wrote, as arrays of NumPy."""
+        return [value.numpy().copy() for value in self._outputs]
+
+    def again(self, options: Any) -> list[Any]:
+        """Run on what was last fed; return what it wrote, as arrays of NumPy."""
+        self._session.run_with_iobinding(self._binding, options)
+        return self.left()
 
     def _fill(self, feeds: dict[str, Any]) -> None:
         for name, value in self._inputs.items():

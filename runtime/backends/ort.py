@@ -132,6 +132,17 @@ class OrtSession(Session):
         """Return the artifact's digest, precision, backend, provider and device."""
         return self._card
 
+    def confirm(self) -> None:
+        """Hold the CUDA graphs that were replayed since the last time to runs without them.
+
+        Raises:
+            BadModel: see `Bound.hold`.
+
+        """
+        for graph in (self._forward, self._gradient):
+            if graph is not None:
+                graph.confirm()
+
     def close(self) -> None:
         """Let go of ONNX Runtime's sessions, their memory and threads."""
         for graph in (self._forward, self._gradient):
@@ -197,6 +208,11 @@ class _Graph:
                 ) from None
             raise BadModel(f"the {self.role} failed: {first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def confirm(self) -> None:
+        """Hold what was replayed to what is not."""
+        if self._bound:
+            self._bound.hold()
 
     def close(self) -> None:
         """Let go of ONNX Runtime's session and the threads."""

@@ -59,6 +59,10 @@ class FixedSizes(Session):
         """Return the card of the session behind."""
         return self.session.card()
 
+    def confirm(self) -> None:
+        """Confirm what the session behind answered."""
+        self.session.confirm()
+
     def close(self) -> None:
         """Close the session behind."""
         self.session.close()

@@ -18,6 +18,7 @@ from runtime.commands.trust_options import acceptance_options, open_acceptable
 from runtime.errors import install
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software
+from runtime.machine.cuda import accelerator
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
@@ -99,6 +100,7 @@ def bench(
             for batch in batches:
                 log.info(f"{name}, batch {batch}: {seconds:g} s")
                 runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
+                session.confirm()
                 result = Bench(
                     name=manifest.name,
                     bundle_version=manifest.version,
@@ -108,7 +110,7 @@ def bench(
                     provider=provider,
                     runs=tuple(runs),
                     warnings=warnings(runs, sensors),
-                    device={**machine_card(), "accelerator": session.card().device},
+                    device={**machine_card(), **accelerator(session.card().device)},
                     software=software(LIBRARIES),
                     started=started,
                 )

@@ -186,11 +186,13 @@ def answers(session: Session, given: CheckContext) -> Answers:
     parts = [slice(start, start + BATCH) for start in range(0, len(x), BATCH)]
     logits = np.concatenate([session.logits(x[rows]) for rows in parts])
     _refuse_non_finite("logits", logits)
+    session.confirm()
     if not session.card().differentiable:
         return Answers(logits, None, None)
     label = one_hot(images.labels, classes)
     gradient = np.concatenate([session.loss_gradient(x[rows], cross_entropy(label[rows]))[2] for rows in parts])
     _refuse_non_finite("gradients", gradient)
+    session.confirm()
     everything = np.arange(len(images))
     evidence = Evidence.blank(images, everything[:0])
     with progress_on_stderr() as progress:

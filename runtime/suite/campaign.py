@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from runtime.records.report import GradientTest
     from runtime.records.request import GradientSource
+    from runtime.session import Session
     from runtime.suite.journal import Ledger, Work
     from runtime.suite.plan import Plan, PlannedAttack
     from runtime.suite.units import Job
@@ -302,5 +303,12 @@ class Campaign:
         with closing(do(target, missing, job)) as works:
             for name, chunk in units:
                 held = self.ledger.holds(name)
-                yield chunk, self.ledger.unit(name, chunk, partial(next, works))
+                yield chunk, self.ledger.unit(name, chunk, partial(_confirmed, works, target.session))
                 self.progress.advance(len(chunk), fresh=not held)
+
+
+def _confirmed(works: Generator[Work], session: Session) -> Work:
+    """Return the next unit's work once the session stands by what it answered: what is in doubt is never recorded."""
+    work = next(works)
+    session.confirm()
+    return work

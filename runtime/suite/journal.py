@@ -21,6 +21,7 @@ from runtime.errors import BadRun, UsageFault
 from runtime.files import npz_of, sha256, write_atomic
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.locks import try_lock
+from runtime.machine.cuda import NAMES as GPU_SOFTWARE
 from runtime.terminal.log import log
 from runtime.words import timestamp
 
@@ -186,7 +187,8 @@ class Journal:
         return self.units / f"{name}.npz"
 
     def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:
-        for name in sorted(was.keys() | now.keys()):
+        unsaid = [name for name in GPU_SOFTWARE if name not in was]  # as before it was asked for
+        for name in sorted((was.keys() | now.keys()) - set(unsaid)):
             if was.get(name) != now.get(name):
                 before, after = (card.get(name, "not said") for card in (was, now))
                 raise BadRun(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import CASCADES
+from runtime.machine.cuda import accelerator
 from runtime.records.options import AUTO, RecordedOptions, command_words
 from runtime.records.request import AttackRequest, Claim, Request
 from runtime.spec import DataRecord, Gate, ThreatModel
@@ -82,8 +83,8 @@ class Subject:
     @property
     def accelerators(self) -> dict[str, str]:
         """The device that judges, and the one that lends the gradients where the judge does not."""
-        lender, device = self._lending, {"accelerator": self.session.card().device}
-        return {**device, "gradient_accelerator": lender[2]} if lender else device
+        lender, judge = self._lending, accelerator(self.session.card().device)
+        return {**accelerator(lender[2]), **judge, "gradient_accelerator": lender[2]} if lender else judge
 
     @property
     def _lending(self) -> tuple[str, str, str] | None:

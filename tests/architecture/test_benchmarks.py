@@ -7,7 +7,7 @@ import pytest
 from tests.paths import ROOT
 
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
-PARTS = ("tests", "check", "attacks", "training", "autoattack", "__main__", "prepare")
+PARTS = ("tests", "check", "attacks", "training", "autoattack", "arithmetic", "__main__", "prepare")
 """Of the benchmark of a GPU: what is started by itself."""
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as script
-from benchmarks.gpu import autoattack
+from benchmarks.gpu import arithmetic, autoattack
 from benchmarks.gpu.attacks import affordable, beside, stopped, worst
 from benchmarks.gpu.machine import commit
 from benchmarks.gpu.record import GpuRecord, PartRecord
 from benchmarks.gpu.schedule import Part, allotted, run_part, run_parts
-from benchmarks.gpu.subject import TINY, half_stand, images_of, network
+from benchmarks.gpu.subject import TINY, bundle, half_stand, images_of, network
 from benchmarks.gpu.tests import counted, ended
 from pipeline.runs.evaluate import holdout_accuracy
 from runtime.images.image_set import ImageSet
@@ -199,6 +199,21 @@ def test_the_network_answers_every_image_right_and_half_of_them_stand():
     assert 0.2 < stands < 0.8
 
 
+def test_the_suite_ends_alike_wherever_its_arithmetic_runs_and_a_library_that_fails_takes_no_figure(
+    tmp_path, monkeypatch
+):
+    made = network(TINY, CPU)
+    images = images_of(made, TINY, 150, CPU)
+    bundle(made, images, TINY, ("fp32",), half_stand(made, images, CPU), tmp_path / "bundle")
+    there = arithmetic.libraries("cpu")
+    monkeypatch.setattr(arithmetic, "libraries", lambda provider: {**there, "broken": (lambda array: 1 / 0, False)})
+    found = arithmetic.beside_numpy(tmp_path / "bundle", "cpu", 128, 150)
+    assert list(found) == ["n", "numpy side by side", "numpy", "torch", "broken"]
+    assert {name: found[name]["same"] for name in there} == dict.fromkeys(there, 150)
+    assert all(found[name]["seconds"] > 0 for name in there)
+    assert found["broken"] == {"error": "ZeroDivisionError: division by zero"}
+
+
 @pytest.mark.slow
 def test_both_implementations_of_autoattack_leave_the_same_images():
     torch.manual_seed(0)
@@ -239,6 +254,8 @@ def test_the_whole_script_runs_on_a_cpu_and_leaves_every_part(tmp_path):
     assert [row["name"] for row in attacks["fp32"]["rows"]] == ["fgsm", "pgd", "cw"]
     assert attacks["fp32"]["ideal_seconds"] > 0
     assert attacks["two_cores"]["times_slower"] > 0
+    if parts["attacks"].state == "done":
+        assert {attacks["arithmetic"][name]["same"] for name in ("numpy", "torch")} == {12}
     assert set(parts["autoattack"].figures["pass_ms"]["16"]) >= {"forward", "gradient", "gradient_eager"}
     for part in ("attacks", "autoattack"):  # on a busy machine their last and longest step may be ended
         assert parts[part].state in ("done", "timed out"), parts[part].tail

@@ -11,7 +11,7 @@ from pipeline.models.captured import Replays, alike, cuda_graphs
 from pipeline.runs.evaluate import TorchSession, forward, gradient, placement
 from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot, targeted_dlr
-from runtime.batches.fixed_sizes import fixed_size
+from runtime.batches.fixed_sizes import FixedSizes, fixed_size
 from runtime.images.image_set import ImageSet
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.terminal.progress import Silent
@@ -46,14 +46,16 @@ def asked(size, device, loss=cross_entropy):
 
 
 def test_passes_of_any_size_in_any_order_answer_as_eager_ones(network, device, said):
-    session = TorchSession(network, sha256="", device=device)
+    torch_session = TorchSession(network, sha256="", device=device)
+    session = FixedSizes(torch_session, 512)
     for _ in range(3):
         for size in SIZES:
             x, loss = asked(size, device, targeted_dlr if size % 2 else cross_entropy)
             assert alike(session.loss_gradient(x, loss), gradient(network, x, *vars(loss).values()))
             assert alike((session.logits(x),), forward(network, x))
+    session.confirm()
     assert not said.messages
-    assert len(session._replays._captured) == 2 * len(set(map(fixed_size, SIZES)))
+    assert len(torch_session._replays._captured) == 2 * len(set(map(fixed_size, SIZES)))
 
 
 def test_an_answer_stays_what_it_is_when_other_graphs_of_the_same_memory_are_replayed(network, device):
@@ -130,13 +132,16 @@ def test_a_session_that_goes_gives_its_memory_back(network, device):
     assert all(left() <= first for _ in range(3))
 
 
-def test_a_suite_on_the_card_ends_as_on_the_cpu(network, device):
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32)).astype(np.uint8)
+def test_a_suite_on_the_card_side_by_side_ends_as_on_the_cpu(network, device):
+    """Threads compute on tensors while passes are captured."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 3, 32, 32)).astype(np.uint8)
     evidence = []
     labels = forward(network, torch.from_numpy(pixels / np.float32(255)).to(device))[0].argmax(dim=1).cpu().numpy()
     for where in (device, torch.device("cpu")):
         session = TorchSession(network, sha256="", device=where)
-        target = Target(session, ImageSet("noise", pixels, labels, np.arange(100)), CLASSES, 64, placement(where))
+        full, images = session.batching((3, 32, 32)).full, ImageSet("noise", pixels, labels, np.arange(300))
+        sized = FixedSizes(session, 128) if full else session
+        target = Target(sized, images, CLASSES, 128, placement(where), full=full)
         found = clean_pass(target, 0, Silent())
         Campaign(target, found, 1 / 1020, 0, Silent()).attack(PGD, 0)
         evidence.append(found)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pipeline.models.captured import Captured, Replays, alike, uncaptured
+from pipeline.models.captured import Captured, Replays, alike, mostly_alike, uncaptured
+from runtime.errors import BadModel
 
 
 def squares(x):
@@ -115,6 +116,76 @@ def test_a_replay_that_answers_otherwise_is_never_used(said):
     assert replays.ask(moody, x)[0][0].item() == ahead + 1
 
 
+class Wearing:
+    """Records what answers right `good` times, and from then on as it did last."""
+
+    def __init__(self, good):
+        self.good = good
+
+    def __call__(self, work):
+        results, again = uncaptured(work)
+        left = iter(range(self.good))
+        return results, lambda: again() if next(left, None) is not None else None
+
+
+@pytest.mark.parametrize("good", [1, 2, 3])
+def test_what_was_replayed_is_held_to_the_function_once_more_and_what_went_wrong_is_in_doubt(good):
+    replays = Replays(lambda: Wearing(good))
+    for _ in range(5):  # as it is, captured, replayed
+        replays.ask(squares, torch.rand(20, 3))
+    with pytest.raises(BadModel, match="what a CUDA graph answered is in doubt: it answers otherwise") as caught:
+        replays.hold()
+    assert "another --out" in caught.value.hint
+
+
+def test_only_what_was_replayed_since_is_held():
+    counting, replays = Counting(), Replays(recorder)
+    for size in (20, 30, 20, 30, 20, 30):
+        replays.ask(counting, torch.rand(size, 3))
+    counting.sizes.clear()
+    replays.hold()
+    assert sorted(counting.sizes) == [20] * 2 + [30] * 2  # the stand-in's replay calls the function too
+    replays.ask(counting, torch.rand(20, 3))
+    counting.sizes.clear()
+    replays.hold()
+    assert counting.sizes == [20] * 2
+    replays.hold()
+    assert counting.sizes == [20] * 2
+
+
+def test_what_cannot_be_held_is_in_doubt():
+    full = []
+
+    def function(x):
+        if full:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return squares(x)
+
+    replays = Replays(recorder)
+    for _ in range(3):
+        replays.ask(function, torch.rand(20, 3))
+    full.append(True)
+    with pytest.raises(BadModel, match="in doubt: it cannot be held to its kernels once more, CUDA out of memory"):
+        replays.hold()
+
+
+def test_what_is_let_go_because_another_capture_failed_is_held_before():
+    made = []
+
+    def second_fails(work):
+        made.append(work)
+        if len(made) == 2:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return Wearing(1)(work)
+
+    replays = Replays(lambda: second_fails)
+    for _ in range(3):
+        replays.ask(squares, torch.rand(20, 3))
+    replays.ask(squares, torch.rand(30, 3))
+    with pytest.raises(BadModel, match="in doubt"):
+        replays.ask(squares, torch.rand(30, 3))
+
+
 def test_what_a_function_raises_is_raised():
     def full(x):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -128,3 +199,14 @@ def test_rounding_is_alike_and_a_part_in_a_hundred_or_no_number_is_not():
     assert alike((x,), (x * (1 + 1e-6),))
     assert not alike((x,), (x * 1.01,))
     assert not alike((x * torch.nan,), (x * torch.nan,))
+
+
+@pytest.mark.parametrize(("rows", "spared"), [(1, 0), (15, 0), (16, 1), (40, 2)])
+def test_later_one_row_in_sixteen_may_be_apart_and_no_more(rows, spared):
+    theirs = (torch.rand(rows, 3, 2) + 0.5, torch.rand(rows) + 0.5)
+    for wrong in range(spared + 2):
+        for other in (2.0, torch.nan):
+            ours = tuple(tensor.clone() for tensor in theirs)
+            for tensor in ours:
+                tensor[:wrong] *= other
+            assert mostly_alike(ours, theirs) == (wrong <= spared)

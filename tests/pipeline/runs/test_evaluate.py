@@ -8,14 +8,18 @@ import torch
 
 from pipeline.models.captured import uncaptured
 from pipeline.models.layers import Folded
+from pipeline.runs import evaluate
 from pipeline.runs.evaluate import TorchSession, attacked, holdout_accuracy, placement, teacher_entropy
-from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.batches.fixed_sizes import fixed_size
-from runtime.errors import MissingEnvironment, OutOfMemory
+from runtime.errors import BadModel, MissingEnvironment, OutOfMemory
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.session import Batching
+from runtime.spec import ThreatModel
 from runtime.terminal.progress import Silent
+from runtime.verdict.case import verify
+from runtime.verdict.options import VerifyOptions
+from runtime.verdict.subject import Subject
 
 
 def test_hold_out_accuracy_counts_what_the_network_gets_right_and_keeps():
@@ -118,33 +122,83 @@ def test_passes_over_buffers_that_keep_their_place_answer_as_eager_ones_to_the_b
         assert torch.equal(static.logits(x), eager.logits(x))
 
 
-def test_a_suite_over_such_buffers_ends_in_the_same_evidence():
-    """Batches of 30 of 40 images: broken ones leave, and rows are padded."""
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6)).astype(np.uint8)
+class OnAGpu(TorchSession):
+    """Asked as on a GPU, and captured by the stand-in."""
+
+    def __init__(self, network, **rest):
+        super().__init__(network, **rest, recorder=lambda: uncaptured)
+
+    def batching(self, image):
+        return Batching(512, full=True)
+
+
+def noise(n):
+    """Images [n, 1, 6, 6], labels and a network that answers them; PGD breaks a part of them."""
+    torch.manual_seed(0)
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 1, 6, 6)).astype(np.uint8)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5))
     labels = network(torch.from_numpy(pixels / np.float32(255))).argmax(dim=1).numpy()
-    images, cpu = ImageSet("noise", pixels, labels, np.arange(40)), torch.device("cpu")
-    found = []
-    for recorder in (None, lambda: uncaptured):
-        session = TorchSession(network, sha256="", device=cpu, recorder=recorder)
-        target = Target(session, images, 5, 30, placement(cpu))
-        evidence = clean_pass(target, 0, Silent())
-        Campaign(target, evidence, 4 / 255, 0, Silent()).attack(PGD, 0)
-        found.append(evidence)
-    assert 0 < found[0].robust.sum() < 40
+    return network, ImageSet("noise", pixels, labels, np.arange(n))
+
+
+@pytest.mark.parametrize("batch", [100, 150])
+def test_evaluate_on_a_gpu_attacks_units_side_by_side_in_few_sizes_to_the_same_evidence(batch):
+    network, images = noise(300)
+    network.seen = seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    found, sizes = [], []
+    for kind in (TorchSession, OnAGpu):
+        seen.clear()
+        with kind(network, sha256="0" * 64, device=torch.device("cpu")) as session:
+            subject = Subject(
+                session=session,
+                name="noise",
+                classes=tuple("abcde"),
+                shape=(1, 6, 6),
+                images=images,
+                command="edgeproof evaluate RUN",
+                threat_model=ThreatModel(eps=4 / 255),
+                to_device=placement(torch.device("cpu")),
+            )
+            options = VerifyOptions(attacks=("fgsm", "pgd"), no_gate=True, batch=batch)
+            found.append(verify(subject, options, Silent()).evidence)
+        sizes.append(set(seen))
+    assert 0 < found[0].robust.sum() < 300
     np.testing.assert_array_equal(found[0].broken_by, found[1].broken_by)
     np.testing.assert_allclose(found[0].margin, found[1].margin, rtol=1e-4, atol=1e-5)
+    assert sizes[1] <= {1, batch, *(fixed_size(n) for n in range(2, batch) if fixed_size(n) < batch)}
+    assert len(sizes[0]) > len(sizes[1])
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 16, 17, 40, 41])
-def test_batches_are_filled_up_to_few_sizes_and_each_image_is_answered_as_by_itself(rows):
-    network = Roomy(300)
-    session = TorchSession(network, sha256="", device=torch.device("cpu"), recorder=lambda: uncaptured)
-    for _ in range(4):
-        x = torch.rand(rows, 1, 2, 2)
-        level = x.mean(dim=(1, 2, 3))
-        torch.testing.assert_close(session.logits(x), torch.stack([0.5 - level, level - 0.5], dim=1))
-    assert set(network.seen) == {fixed_size(rows)}
+def test_a_hold_out_on_a_gpu_is_asked_the_same_way_to_the_same_figures(monkeypatch):
+    pixels = np.random.default_rng(0).integers(100, 156, (300, 1, 2, 2)).astype(np.uint8)
+    images = ImageSet("levels", pixels, (pixels.mean((1, 2, 3)) > 120).astype(np.int64), np.arange(300))
+    plain, full = Roomy(300), Roomy(300)
+    measure = partial(holdout_accuracy, images=images, classes=2, eps=0.02, device=torch.device("cpu"))
+    expected = measure(plain)
+    monkeypatch.setattr(evaluate, "TorchSession", OnAGpu)
+    assert measure(full) == expected
+    assert set(full.seen) <= {1, 250, *map(fixed_size, range(2, 193))}
+    assert set(plain.seen) - set(full.seen)
+
+
+def test_a_graph_that_goes_wrong_in_a_hold_out_gives_no_figure(monkeypatch):
+    """Later replays answer what the capture did: attacked points seem to stand."""
+
+    def stale_later(work):
+        results, again = uncaptured(work)
+        left = iter(range(3))
+        return results, lambda: again() if next(left, None) is not None else None
+
+    network, images = noise(300)
+    measure = partial(holdout_accuracy, network, images, classes=5, eps=4 / 255, device=torch.device("cpu"))
+    for recorder in (uncaptured, stale_later):
+        monkeypatch.setattr(evaluate, "TorchSession", partial(TorchSession, recorder=partial(lambda it: it, recorder)))
+        if recorder is uncaptured:
+            assert 0 < measure()[1] < 1
+            continue
+        with pytest.raises(BadModel, match="what a CUDA graph answered is in doubt: it answers otherwise"):
+            measure()
 
 
 def test_on_a_cpu_nothing_is_captured_and_a_batch_is_passed_as_it_is():

@@ -5,6 +5,7 @@ import onnxruntime
 from runtime.backends.binding import GRAPH, NO_GRAPH
 from runtime.backends.ort import OrtSession
 from runtime.machine.driver import CudaDevice
+from runtime.session import INPUT
 
 GPU = CudaDevice("Orin", "ab" * 16, "8.7", "12.6", memory=64 * 2**30)
 CPU = "CPUExecutionProvider"
@@ -73,12 +74,13 @@ class FakeSession:
     """A session that replays CUDA graphs as ONNX Runtime does: into the buffers that they were captured with.
 
     `graphs`: None, "sound", "stale" (a replay answers what was captured), "stale labels" (it reads the labels that were
-    captured), "fails" (nothing can be captured) or "shaky" (nothing answers twice alike).
+    captured), "fails" (nothing can be captured) or "shaky" (nothing answers twice alike). `fitting`: images that the
+    memory holds at once; None for any number.
     """
 
     def __init__(self, session, providers, graphs):
         self.real, self.providers, self.graphs = session, providers, graphs
-        self.captured, self.asked, self.full = {}, [], False
+        self.captured, self.asked, self.fitting = {}, [], None
 
     def __getattr__(self, name):
         assert name in ("get_inputs", "get_outputs")
@@ -92,11 +94,11 @@ class FakeSession:
 
     def run(self, outputs, feeds, options=None):
         assert self.graphs is None or setting(options, GRAPH) == str(NO_GRAPH), "buffers that move cannot be captured"
-        self._note(options)
+        self._note(options, len(feeds[INPUT]))
         return self.real.run(outputs, feeds)
 
     def run_with_iobinding(self, binding, options=None):
-        graph = self._note(options)
+        graph = self._note(options, binding.inputs[INPUT].shape()[0])
         if self.graphs == "shaky" and binding.outputs:
             self.real.run_with_iobinding(binding.real)
             return [value.update_inplace(value.numpy() + len(self.asked)) for value in binding.outputs.values()]
@@ -117,10 +119,10 @@ class FakeSession:
             binding.inputs["label"].update_inplace(fed["label"])
         return self.real.run_with_iobinding(binding.real)
 
-    def _note(self, options):
+    def _note(self, options, images):
         graph = setting(options, GRAPH)
         self.asked.append(graph)
-        if self.full:
+        if self.fitting is not None and images > self.fitting:
             raise RuntimeError("Available memory of 0 is smaller than requested bytes: failed to allocate memory")
         return graph
 

@@ -15,8 +15,14 @@ from runtime.backends import binding
 from runtime.backends.binding import Bound
 from runtime.backends.ort import OrtSession
 from runtime.batches.fixed_sizes import FixedSizes
+from runtime.batches.halving import BatchHalving
 from runtime.errors import BadModel, OutOfMemory
+from runtime.images.image_set import ImageSet
 from runtime.session import GRADIENT_OUTPUTS, INPUT
+from runtime.suite.campaign import Target, run_suite
+from runtime.suite.journal import Journal
+from runtime.terminal.progress import Silent
+from tests.fakes import planned
 from tests.runtime.backends.fake_onnxruntime import CPU, open_
 from tests.tiny import EPS
 
@@ -128,6 +134,99 @@ def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(card, files
         ask(20)
 
 
+def test_what_a_graph_answered_is_confirmed_by_one_pass_of_its_kernels_for_each_size_that_was_asked(
+    card, files, task, tmp_path
+):
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    for n in (16, 48, 16):
+        session.logits(task[2][:n])
+    forward = fake.sessions[0]
+    for expected in (["-1"] * 2, []):
+        forward.asked.clear()
+        session.confirm()
+        assert forward.asked == expected
+    session.logits(task[2][:48])
+    forward.asked.clear()
+    session.confirm()
+    assert forward.asked == ["-1"]
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("graph", ["forward", "gradient"])
+def test_what_a_graph_answered_that_went_wrong_since_is_not_confirmed(card, files, task, tmp_path, graph, place):
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    answers(session, *asked(task, 20, place))
+    session.confirm()
+    fake.sessions[graph == "gradient"].graphs = "stale"
+    x, loss = asked(task, 20, place)
+    answers(session, 1 - x, loss)
+    with pytest.raises(BadModel, match=f"a CUDA graph of the {graph} graph answers otherwise.* in doubt") as caught:
+        session.confirm()
+    assert "another --out" in caught.value.hint
+
+
+def test_what_a_graph_answered_before_memory_ran_out_is_held_to_its_kernels_too(card, files, task, tmp_path):
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    session.logits(task[2][:16])
+    fake.sessions[0].graphs, fake.sessions[0].fitting = "stale", 16
+    session.logits(1 - task[2][:16])
+    with pytest.raises(BadModel, match="in doubt"):
+        session.logits(task[2][:32])
+
+
+def test_what_a_graph_answered_is_in_doubt_where_its_kernels_find_no_memory(card, files, task, tmp_path):
+    fake = card()
+    session = open_(files, "cuda", tmp_path)
+    session.logits(task[2][:16])
+    fake.sessions[0].fitting = 0
+    with pytest.raises(BadModel, match=r"cannot be held to its kernels once more .*memory.* in doubt"):
+        session.confirm()
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["unit after unit", "side by side"])
+def test_a_graph_that_goes_wrong_within_an_attack_gives_no_verdict_and_leaves_no_unit_of_it(
+    card, files, task, tmp_path, full
+):
+    """Every attack finds nothing from then on, since its points are answered as others were: a false pass."""
+    fake = card()
+    images = ImageSet("all", task[2], task[3], np.arange(len(task[3])))
+
+    def suite(directory, stale_from):
+        session, random = open_(files, "cuda", tmp_path), np.random.default_rng(0)
+        went, original = iter(range(10_000)), session.loss_gradient
+        session.logits(random.random((128, 1, 4, 4), np.float32))
+
+        def counted(x, loss):
+            if next(went) == stale_from:
+                for each in fake.sessions[-2:]:
+                    each.graphs = "stale"
+            return original(x, loss)
+
+        session.loss_gradient = counted
+        target = Target(FixedSizes(BatchHalving(session), 128), images, 3, 128, full=full)
+        plan = planned(target, ("fgsm", "pgd"))
+        directory.mkdir()
+        journal = Journal(directory, "0" * 64)
+        try:
+            run_suite(target, plan, eps=EPS, seed=0, keep_all=False, progress=Silent(), ledger=journal)
+        finally:
+            journal.close()
+            session.close()
+        return next(went)
+
+    asked = suite(tmp_path / "sound", None)
+    assert asked > 10
+    with pytest.raises(BadModel, match="answers otherwise than its kernels: what was found is in doubt"):
+        suite(tmp_path / "stale", 4)
+    left = {path.name for path in (tmp_path / "stale" / "units").iterdir()}
+    assert "clean-0.npz" in left
+    assert not any("PGD" in name or "pgd" in name for name in left)
+    assert any("pgd" in path.name for path in (tmp_path / "sound" / "units").iterdir())
+
+
 def test_kernels_that_do_not_answer_twice_alike_are_not_captured(card, files, task, tmp_path, told):
     fake = card(graphs="shaky")
     session = open_(files, "cuda", tmp_path)
@@ -151,13 +250,20 @@ def test_a_size_is_captured_once_and_replayed_from_then_on(card, files, task, tm
     assert len(fake.values.made) == made == 4  # an input and an output of each size
 
 
-def test_sizes_without_buffers_are_answered_too_and_are_not_captured(here, card, files, task, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_sizes_without_buffers_are_answered_too_and_are_not_captured(
+    here, card, files, task, tmp_path, monkeypatch, place
+):
     monkeypatch.setattr(binding, "MOST_SIZES", 2)
     fake = card()
     session = open_(files, "cuda", tmp_path)
     for n in (1, 2, 3, 4, 3):
-        assert session.logits(task[2][:n]).tobytes() == here.logits(task[2][:n]).tobytes()
-    assert sorted(fake.sessions[0].captured) == ["1", "2"]
+        x, loss = asked(task, n, place)
+        answer = session.logits(x)
+        assert type(answer) is type(x)
+        assert same([np.asarray(answer)], [here.logits(task[2][:n])])
+        assert same(answers(session, x, loss), answers(here, *asked(task, n)))
+    assert [sorted(each.captured) for each in fake.sessions] == [["1", "2"]] * 2
 
 
 def test_no_graph_is_replayed_once_memory_ran_out(here, card, files, task, tmp_path):
@@ -166,10 +272,10 @@ def test_no_graph_is_replayed_once_memory_ran_out(here, card, files, task, tmp_p
     session = open_(files, "cuda", tmp_path)
     session.logits(task[2][:16])
     forward = fake.sessions[0]
-    forward.full = True
+    forward.fitting = 16
     with pytest.raises(OutOfMemory):
         session.logits(task[2][:32])
-    forward.full, before = False, len(forward.asked)
+    forward.fitting, before = None, len(forward.asked)
     for n in (16, 32, 16):
         assert session.logits(task[2][:n]).tobytes() == here.logits(task[2][:n]).tobytes()
     assert set(forward.asked[before:]) == {"-1"}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from runtime.backends.ort import OrtSession
 from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
 from runtime.commands.bench import print_bench, warnings
-from runtime.errors import BadData, OutOfMemory
+from runtime.errors import BadData, BadModel, OutOfMemory
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, load_bench
 from tests.command_line import edgeproof
@@ -172,6 +173,17 @@ def test_the_command_measures_every_precision_at_every_batch_and_keeps_it(bundle
     assert kept.device["cpu"]
     assert kept.software["onnxruntime"]
     assert kept.data == "tiny/test"
+
+
+def test_no_figure_is_kept_of_answers_that_a_session_does_not_stand_by(bundle, tmp_path, monkeypatch):
+    def confirm(session):
+        raise BadModel("a CUDA graph answers otherwise", hint="report it")
+
+    monkeypatch.setattr(OrtSession, "confirm", confirm)
+    result = edgeproof("bench", bundle, "--batch", "3", "--seconds", "0.01", "--out", tmp_path / "run")
+    assert result.exit_code == 3, result.stderr
+    assert "a CUDA graph answers otherwise" in result.stderr
+    assert not (tmp_path / "run" / BENCH).exists()
 
 
 def test_the_table_names_every_run_and_where_it_is_kept(bundle, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.errors import EngineFault, MissingEnvironment, NonFinite, OutOfMemory
+from runtime.errors import BadModel, EngineFault, MissingEnvironment, NonFinite, OutOfMemory
 from runtime.gpu_check.checks import (
     CHECKS_GROUP,
     LIMITS,
@@ -25,6 +25,7 @@ from runtime.gpu_check.checks import (
     compare_sessions,
 )
 from runtime.records.gpu_check import GpuCheck
+from runtime.session import Session
 from tests.runtime.tensorrt.test_missing import BUNDLE, RUN, needs_no_driver, python
 
 
@@ -151,12 +152,11 @@ def test_an_out_that_is_not_empty_is_refused(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 
-class Altered:
+class Altered(Session):
     """A session whose answers are changed."""
 
     def __init__(self, session, logits=lambda z: z, gradient=lambda g: g):
         self.session, self.change, self.bend = session, logits, gradient
-        self.card = session.card
 
     def logits(self, x):
         return self.change(self.session.logits(x))
@@ -164,6 +164,21 @@ class Altered:
     def loss_gradient(self, x, loss):
         z, value, gradient = self.session.loss_gradient(x, loss)
         return self.change(z), value, self.bend(gradient)
+
+    def card(self):
+        return self.session.card()
+
+
+class Doubtful(Altered):
+    """A session that does not stand by what it answered since `good` times before."""
+
+    def __init__(self, session, good):
+        super().__init__(session)
+        self.good = iter(range(good))
+
+    def confirm(self):
+        if next(self.good, None) is None:
+            raise BadModel("a CUDA graph answers otherwise", hint="report it")
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +250,13 @@ def test_what_was_seen_on_a_gpu_keeps_to_the_limits_and_what_lies_beyond_does_no
 def test_what_is_no_number_is_refused(session, given, what):
     with pytest.raises(NonFinite, match=what):
         compare_sessions(Altered(session, **{what: lambda array: array * np.nan}), session, given, "nan")
+
+
+@pytest.mark.parametrize("good", range(4))
+def test_what_a_session_does_not_stand_by_gives_no_comparison(session, given, good):
+    """Logits, gradients, the clean pass and the attack are each confirmed."""
+    with pytest.raises(BadModel, match="a CUDA graph answers otherwise"):
+        compare_sessions(Doubtful(session, good), session, given, "doubtful")
 
 
 def test_one_image_may_always_differ(session, given):

@@ -154,6 +154,36 @@ def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, pa
     assert f"begun with {package} " in result.stderr
 
 
+GPU = {"accelerator": "H200", "driver": "580.159", "cuda_runtime": "13.0", "cudnn": "9.10.2"}
+
+
+@pytest.fixture
+def begun_on_a_gpu(half, monkeypatch):
+    """Return a function that makes the half run one of a GPU, as its journal says, and this machine another."""
+    made_by = json.loads((half / "journal.jsonl").read_text().partition("\n")[0])["made_by"]
+
+    def put(was, now):
+        move_here(half, made_by | was)
+        monkeypatch.setattr("runtime.commands.judging.accelerator", lambda device: now)
+
+    return put
+
+
+@pytest.mark.parametrize("name", GPU)
+@pytest.mark.parametrize("now", ["another", None])
+def test_another_card_driver_cuda_or_cudnn_does_not_go_on_with_a_run(place, half, begun_on_a_gpu, name, now):
+    begun_on_a_gpu(GPU, {key: value for key, value in (GPU | {name: now}).items() if value})
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code == 3, result.stderr
+    assert f"begun with {name} {GPU[name]}, now {now or 'not said'}" in result.stderr
+
+
+def test_a_run_of_before_drivers_were_said_goes_on(place, half, begun_on_a_gpu):
+    begun_on_a_gpu({"accelerator": "H200"}, GPU)
+    result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
+    assert result.exit_code in (0, 5), result.stderr
+
+
 def test_a_run_that_looked_at_the_first_images_does_not_go_on_with_others(place, half):
     """Earlier versions sampled the first 256, which in a set sorted by class show few classes."""
     made_by = json.loads((half / "journal.jsonl").read_text().partition("\n")[0])["made_by"]
