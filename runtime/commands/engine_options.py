@@ -26,11 +26,21 @@ def _runner(value: Any) -> Any:
     return read_runner(value) if isinstance(value, str) else value
 
 
+def _runners(value: Any) -> Any:
+    """Return several of them in order, and once each."""
+    return tuple(dict.fromkeys(map(read_runner, _words(value)))) if isinstance(value, str) else value
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
 class EngineOptions(Frozen):
     """Which graph of a bundle is judged, by which engine, and whose gradient attacks follow."""
 
     precision: Annotated[
-        Text | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
+        Text | None,
+        Option("Which graph of the bundle, or several with commas.  [default: the one that ships]", always=True),
     ] = None
     backend: Annotated[
         Name,
@@ -50,6 +60,15 @@ class EngineOptions(Frozen):
             always=True,
         ),
     ] = None
+    on: Annotated[
+        tuple[Runner, ...],
+        BeforeValidator(_runners),
+        Option(
+            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code is "
+            "that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            write=lambda runners: ",".join(map(str, runners)),
+        ),
+    ] = ()
     gradient: Annotated[
         Literal["auto", "none"],
         Option(
@@ -86,11 +105,30 @@ class EngineOptions(Frozen):
                 no attack may follow.
 
         """
-        provider = provider_of(self.backend, self.provider)
+        if self.on and self.provider:
+            raise UsageFault("--on names the providers, and --provider another", hint="leave one of them out")
+        backend = self.on[0].backend if self.on else self.backend
+        provider = provider_of(backend, self.on[0].provider if self.on else self.provider)
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
-        return self.model_copy(update={"provider": provider})
+        return self.model_copy(update={"backend": backend, "provider": provider})
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one precision or runner is asked for."""
+        return len(self.on) > 1 or len(_words(self.precision or "")) > 1
+
+    def each(self, ships: str) -> tuple[EngineOptions, ...]:
+        """Return the options of every precision on every runner that is asked for; `ships` where none is."""
+        precisions = dict.fromkeys(_words(self.precision)) if self.precision else (ships,)
+        ways = [(runner, precision) for runner in self.on or (self.judge,) for precision in precisions]
+        return tuple(
+            self.model_copy(
+                update={"on": (), "backend": runner.backend, "provider": runner.provider, "precision": precision}
+            )
+            for runner, precision in ways
+        )
 
     def stating_lender(self, lender: Runner | None) -> EngineOptions:
         """Return the options that name what lends the gradients, where that is not the judge."""
