@@ -82,7 +82,10 @@ def main() -> None:
     if asked.wanted == "images":
         unpack(asked.archive, asked.data, scale.a_class)
     elif asked.wanted == "run":
-        sys.exit(min(run(study, scale, asked.data, asked.teacher, asked.out), 1))
+        try:
+            sys.exit(min(run(study, scale, asked.data, asked.teacher, asked.out), 1))
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on")
     else:
         records = read_records(asked.records)
         done = {(record.row, record.student, record.seed) for record in records}

@@ -41,6 +41,12 @@ def run_cell(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path, 
 
 def edgeproof(*arguments: object, may_doubt: bool = False) -> None:
     """Run one command of edgeproof in a process of its own."""
-    done = subprocess.run([Path(sys.executable).with_name("edgeproof"), *map(str, arguments)], check=False)
-    if done.returncode and not (may_doubt and done.returncode == IN_DOUBT):
-        raise subprocess.CalledProcessError(done.returncode, done.args)
+    command = [str(Path(sys.executable).with_name("edgeproof")), *map(str, arguments)]
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # it was told too, and is saving where it stands
+        process.wait()
+        raise
+    if code and not (may_doubt and code == IN_DOUBT):
+        raise subprocess.CalledProcessError(code, command)

@@ -191,7 +191,7 @@ def _circumstances(records: Sequence[Record]) -> list[str]:
     machines = sorted({f"{r.training.device}; {j.device.get('gpu', j.device['cpu'])}, {r.training.threads} threads"
                        for r in records for j in r.judged.values()})  # fmt: skip
     teachers = {(r.training.teacher_sha256, r.training.teacher) for r in records if r.training.teacher is not None}
-    versions = sorted({f"{name} {r.training.software[name]}" for r in records for name in ("torch",)})
+    versions = sorted({f"PyTorch {r.training.software['torch']}" for r in records})
     return [
         f"Trained: {'; '.join(trained)}.",
         *(f"Teacher {str(digest)[:12]}: clean {percent(reached.clean)}, PGD-10 {percent(reached.pgd)} on {reached.n} "

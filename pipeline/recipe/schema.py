@@ -172,6 +172,9 @@ class TrainTable(Frozen):
         schedule = info.data.get("schedule", USUAL_SCHEDULE)
         if milestones and schedule != USUAL_SCHEDULE:
             raise ValueError(f"they belong to schedule = {USUAL_SCHEDULE!r}, not to {schedule!r}")
+        warmup = info.data.get("warmup", 0.0)
+        if milestones and min(milestones) < warmup:
+            raise ValueError(f"{min(milestones):g} lies in the warm-up of {warmup:g} epochs")
         return milestones
 
     @field_validator("ema", mode="before")

@@ -100,6 +100,7 @@ def test_another_schedule_ends_the_milestones_of_the_recipe_beneath(tmp_path):
         (["train.schedule=3"], r"train\.schedule"),
         (["train.schedule=[1]"], r"train\.schedule"),
         (["train.schedule=cosine", "train.milestones=[2]"], r"train\.milestones: .*schedule = 'steps'"),
+        (["train.warmup=4", "train.milestones=[3, 6]"], r"train\.milestones: .*3 lies in the warm-up of 4 epochs"),
         (["train.warmup=8"], r"train\.warmup: .*8 of 8 epochs"),
         (["train.warmup=-1"], r"train\.warmup"),
         (["train.warmup=nan"], r"train\.warmup"),
@@ -116,3 +117,7 @@ def test_another_schedule_ends_the_milestones_of_the_recipe_beneath(tmp_path):
 def test_a_schedule_that_is_none_is_refused(overrides, says):
     with pytest.raises(BadRecipe, match=says):
         table(*overrides)
+
+
+def test_a_milestone_at_the_end_of_the_warm_up_is_one():
+    assert rates("train.warmup=2", "train.milestones=[2]")[10] == pytest.approx(LR / 10)
