@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured: list[Measured] = []
     for student in asked.students:
         directory = asked.out / student.run.name
-        export_student(student, directory, asked.n, asked.data_root)
+        export_student(student, directory, asked.n, asked.data_root, asked.formats)
         cells = run_cells(directory, engine, asked.formats)
         measured.append(Measured(card=student_card(directory), kept_fp16=kept_fp16(directory), cells=cells))
         write_results(asked.out / asked.backend, Record(students=tuple(measured)))

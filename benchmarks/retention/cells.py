@@ -97,7 +97,7 @@ def run_cells(out: Path, engine: Engine, formats: Sequence[Format] = FORMATS) ->
         formats: fp32 first.
 
     """
-    bundles = opened(out)
+    bundles = opened(out, formats)
     images = evaluation_images(bundles[FORMATS[0].bundle])
     found: dict[str, dict[GradientSource, Cell]] = {}
     with engine.open(bundles[FORMATS[0].bundle], FORMATS[0]) as parent:
