@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.retention.artifacts import FORMATS, Format, Student, export_student, kept_fp16, student_card
 from benchmarks.retention.cells import Engine, run_cells
-from benchmarks.retention.figures import rows, ruled
+from benchmarks.retention.figures import Row, rows, ruled
 from benchmarks.retention.page import pictures, table
 from benchmarks.retention.record import Measured, Record
 from runtime.backends.table import BACKENDS, provider_of
@@ -56,15 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured: list[Measured] = []
     for student in asked.students:
         directory = asked.out / student.run.name
-        export_student(student, directory, asked.n, asked.data_root)
+        export_student(student, directory, asked.n, asked.data_root, asked.formats)
         cells = run_cells(directory, engine, asked.formats)
         measured.append(Measured(card=student_card(directory), kept_fp16=kept_fp16(directory), cells=cells))
         write_results(asked.out / asked.backend, Record(students=tuple(measured)))
 
 
+def rows_of(record: Record) -> list[Row]:
+    """Return the rows of the table."""
+    return [row for each in record.students for row in rows(each.card.name, each.cells)]
+
+
 def write_results(out: Path, record: Record) -> None:
     """Write the record, and the table, the rule's words and the pictures of it."""
-    found = [row for each in record.students for row in rows(each.card.name, each.cells)]
+    found = rows_of(record)
     write_atomic(out / "retention.json", to_json(record))
     write_atomic(out / "table.md", table(found).encode())
     write_atomic(out / "rule.md", "".join(f"- {sentence}\n" for sentence in ruled(found)).encode())

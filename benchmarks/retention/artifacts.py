@@ -1,5 +1,6 @@
 """The artifacts of one student: a bundle for each way of rounding, as `edgeproof export` writes it."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ class Student:
         return cls(Path(path), float(eps) / 255 if eps else None)
 
 
-def export_student(student: Student, out: Path, n: int, root: Path) -> None:
+def export_student(student: Student, out: Path, n: int, root: Path, formats: Sequence[Format] = FORMATS) -> None:
     """Write student.json and the bundles of one student; what is there already stays.
 
     Each bundle holds the same `n` test images, drawn by a fixed seed.
@@ -100,6 +101,7 @@ def export_student(student: Student, out: Path, n: int, root: Path) -> None:
         out: the directory of the bundles.
         n: images to judge.
         root: where data sets known by name lie.
+        formats: the bundles of these are written.
 
     Raises:
         UsageFault: what is there is of another network, radius or number of images.
@@ -118,8 +120,9 @@ def export_student(student: Student, out: Path, n: int, root: Path) -> None:
     seen, _ = calibration_images(training, images, CALIBRATED, recipe.seed)
     claims = Claims(name=recipe.name, classes=card.classes, threat_model=ThreatModel(eps=eps))
     calibration = Calibration(seen, held=held, eps=eps)
+    missing = {form.bundle for form in formats if not (out / form.bundle).exists()}
     for name, precisions, keep in (("plain", (PARENT, "fp16", "int8"), ()), ("mixed", ("int8",), None)):
-        if not (out / name).exists():
+        if name in missing:
             export_network(
                 trained.network,
                 shape=card.input,
@@ -129,7 +132,7 @@ def export_student(student: Student, out: Path, n: int, root: Path) -> None:
                 precisions=precisions,
                 calibration=replace(calibration, keep=keep),
             )
-    if not (out / "int4").exists():
+    if "int4" in missing:
         with closing(Candidate(to_onnx(trained.network.eval(), card.input))) as single:
             four = Candidate(in_int4(single.forward))
             write_bundle(
@@ -146,15 +149,17 @@ def student_card(out: Path) -> StudentCard:
     return StudentCard.model_validate_json((out / STUDENT).read_bytes())
 
 
-def kept_fp16(out: Path) -> tuple[str, ...]:
-    """Return the layers that stay in fp16 where int8 is as it ships."""
+def kept_fp16(out: Path) -> tuple[str, ...] | None:
+    """Return the layers that stay in fp16 where int8 is as it ships; None where that was not exported."""
+    if not (out / "mixed").exists():
+        return None
     calibration = open_bundle(out / "mixed").manifest.graphs["int8"].calibration
     return calibration.kept_fp16 if calibration else ()
 
 
-def opened(out: Path) -> dict[str, Bundle]:
-    """Return the bundles of one student by name, every byte checked."""
-    return {name: open_bundle(out / name) for name in dict.fromkeys(each.bundle for each in FORMATS)}
+def opened(out: Path, formats: Sequence[Format]) -> dict[str, Bundle]:
+    """Return the bundles of these formats of one student by name, every byte checked."""
+    return {name: open_bundle(out / name) for name in dict.fromkeys(each.bundle for each in formats)}
 
 
 def _searches(trained: TrainedRun) -> bool:

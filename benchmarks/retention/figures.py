@@ -62,7 +62,7 @@ def rows(student: str, cells: Cells) -> list[Row]:
     """Return a row for each format of one student, fp32 first."""
     whole = union(cells, FORMATS[0].name)
     found = []
-    for form in cells:
+    for form in (form.name for form in FORMATS if form.name in cells):
         own, left = cells[form]["own"], union(cells, form)
         ratio, ends = retained(left, whole)
         found.append(

@@ -14,7 +14,7 @@ class Measured(Frozen):
     """A student, the layers of its mixed int8 that stay in fp16, and its cells by the name of the format and route."""
 
     card: StudentCard
-    kept_fp16: tuple[Text, ...]
+    kept_fp16: tuple[Text, ...] | None
     cells: dict[Text, dict[GradientSource, Cell]]
 
 
