@@ -67,6 +67,7 @@ def load_foreign(
         if architecture.unused is None or not name.startswith(architecture.unused)
     }
     own = [_taken(weights, names) for names in NORMALISATION]
+    weights = {architecture.ours(name): tensor for name, tensor in weights.items()}
     network = build_network(
         blueprint.arch,
         channels=channels,
