@@ -201,6 +201,7 @@ def test_the_network_answers_every_image_right_and_half_of_them_stand():
 
 @pytest.mark.slow
 def test_both_implementations_of_autoattack_leave_the_same_images():
+    pytest.importorskip("torchattacks", reason="`make test` installs it, without its dependencies")
     torch.manual_seed(0)
     made = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, autoattack.CLASSES)).requires_grad_(False)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4)).astype(np.uint8)
