@@ -143,6 +143,8 @@ $(VENV)/main-job: pyproject.toml | $(VENV)/python
 	$(BIN)/python -m pip install --quiet --editable '.[train]'
 	touch $@
 
+# torchattacks, which tests compare with, pins requests of 2020, which it never imports: it comes without dependencies.
 $(VENV)/develop: pyproject.toml | $(VENV)/main-job
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'torchattacks>=3.5.1,<4'
 	touch $@

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from pipeline.models import dm_wideresnet, wideresnet
-from pipeline.models.dm_wideresnet import DmWideResNet
+from pipeline.models import wideresnet
 from pipeline.models.factory import Factory, made_by
 from pipeline.models.mobilenet_v2 import MobileNetV2
 from pipeline.models.resnet import ResNet18
@@ -28,6 +28,7 @@ class Architecture:
         depths: those it comes in; none where there is one only.
         depth: the depth where nobody names one.
         unused: the beginning of keys that published checkpoints hold and the network never uses.
+        ours: from a weight's name in other files of this network to its name here.
         measure: says what the shapes of somebody's weights are, for a message.
 
     """
@@ -37,6 +38,7 @@ class Architecture:
     depths: Sequence[int] = ()
     depth: int | None = None
     unused: str | None = None
+    ours: Callable[[str], str] = str
     measure: Callable[[Mapping[str, Tensor]], str] | None = None
 
 
@@ -52,11 +54,12 @@ NETWORKS = {
         measure=wideresnet.measure,
     ),
     "dm_wideresnet": Architecture(
-        DmWideResNet,
-        head="logits",
+        partial(WideResNet, style=wideresnet.DEEPMIND),
+        head="fc",
         depths=wideresnet.DEPTHS,
         depth=28,
-        measure=dm_wideresnet.measure,
+        ours=wideresnet.from_deepmind,
+        measure=partial(wideresnet.measure, of="DeepMind's WideResNet"),
     ),
 }
 

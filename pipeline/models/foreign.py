@@ -64,6 +64,7 @@ def load_foreign(
     unused = blueprint.architecture.unused
     weights = {name: tensor for name, tensor in _read(path).items() if unused is None or not name.startswith(unused)}
     own = [_taken(weights, names) for names in NORMALISATION]
+    weights = {architecture.ours(name): tensor for name, tensor in weights.items()}
     network = build_network(
         blueprint.arch,
         channels=channels,

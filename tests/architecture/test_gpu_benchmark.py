@@ -216,6 +216,7 @@ def test_the_suite_ends_alike_wherever_its_arithmetic_runs_and_a_library_that_fa
 
 @pytest.mark.slow
 def test_both_implementations_of_autoattack_leave_the_same_images():
+    pytest.importorskip("torchattacks", reason="`make test` installs it, without its dependencies")
     torch.manual_seed(0)
     made = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, autoattack.CLASSES)).requires_grad_(False)
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4)).astype(np.uint8)

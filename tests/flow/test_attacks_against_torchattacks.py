@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchattacks
 from torch import nn
 
 from pipeline.data.sets import load_dataset
@@ -15,6 +14,7 @@ from runtime.attacks import ATTACKS, stages
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points, predictions
 
+torchattacks = pytest.importorskip("torchattacks", reason="`make test` installs it, without its dependencies")
 pytestmark = pytest.mark.slow
 
 N = 200

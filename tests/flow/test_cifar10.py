@@ -52,7 +52,7 @@ def test_a_cpu_is_told_how_long_the_full_size_would_take_and_asked_for_the_small
     assert "adaad, resnet18 of width 1, 16 steps of 128 images: about" in lines["distill"]
     assert "26 steps of 256 images" in lines["teach"]
     assert "AutoAttack on 500 test images, by ONNX Runtime on cpu: about" in lines["verify"]
-    assert "by steps that were timed just now" in lines["time"]
+    assert "steps that were timed just now" in lines["time"]
     assert "536.4 MB" in lines["disk"]
     assert "No run of this way is known yet" in lines["accuracy"]
     assert [path.name for path in tmp_path.iterdir()] == ["images"]

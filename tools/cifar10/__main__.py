@@ -74,7 +74,7 @@ def expectation(way: Way, left: Sequence[Step], images: int, device: torch.devic
         (
             f"{len(left)} steps are left, on {device_name(device)}, {images} training images:",
             *rows,
-            f"time     about {duration(whole)}, by steps that were timed just now; what runs beside is in it",
+            f"time     about {duration(whole)}, by the fastest of the steps that were timed just now",
             f"disk     about {file_size(BYTES_A_WEIGHT * weights)} in runs/, bundles/ and reports/",
             f"accuracy {way.accuracy.replace(chr(10), chr(10) + 9 * ' ')}",
         )

@@ -4,12 +4,13 @@ import re
 from collections import OrderedDict
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
 from pipeline.models import Blueprint, build_network
-from pipeline.models.checkpoint import NetworkCard
+from pipeline.models.checkpoint import METADATA_KEY, NetworkCard, load_checkpoint, save_checkpoint
 from pipeline.models.foreign import load_foreign
 from pipeline.models.layers import frozen
 from pipeline.recipe.schema import TeacherTable
@@ -358,6 +359,35 @@ def test_another_wide_network_is_told_by_its_keys(published, network, tmp_path):
     with pytest.raises(BadModel) as caught:
         load_foreign(write(tmp_path / "dm.pt", published), wider, channels=3, classes=5)
     assert "depth 16 and width 1.5" in caught.value.hint
+
+
+def test_weights_of_the_same_shapes_that_were_trained_with_relu_are_not_taken_for_deepminds(tmp_path):
+    relu = build_network("wideresnet", channels=3, classes=5, width=DM.width, depth=DM.depth)
+    assert relu.state_dict().keys() == build_network(**DM.model_dump(), channels=3, classes=5).state_dict().keys()
+    with pytest.raises(BadModel) as caught:
+        load_foreign(write(tmp_path / "relu.pt", relu.state_dict()), DM, channels=3, classes=5)
+    assert "not those of DeepMind's WideResNet" in caught.value.hint
+
+
+def test_a_checkpoint_of_ours_that_kept_deepminds_names_loads(published, tmp_path):
+    card = CARD.model_copy(
+        update=DM.model_dump()
+        | {"input": InputShape(channels=3, height=32, width=32), "mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.3)}
+    )
+    normal = {"normalize.mean": published["mean"], "normalize.std": published["std"]}
+    weights = {name: tensor for name, tensor in published.items() if name not in ("mean", "std")} | {
+        name: normal[name] for name in card.build().state_dict() if name in normal
+    }
+    metadata = {METADATA_KEY: card.model_dump_json()}
+    (tmp_path / "old.safetensors").write_bytes(safetensors.torch.save(weights, metadata=metadata))
+    x = torch.rand(2, 3, 32, 32)
+    loaded, _ = load_checkpoint(tmp_path / "old.safetensors")
+    expected = as_published(published, x, published["mean"], published["std"])
+    torch.testing.assert_close(loaded.eval()(x), expected, rtol=1e-4, atol=1e-4)
+    save_checkpoint(tmp_path / "new.safetensors", loaded, card)
+    torch.testing.assert_close(
+        load_checkpoint(tmp_path / "new.safetensors")[0].eval()(x), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_directory_is_no_known_teacher_and_the_hint_says_how_to_name_a_run(tmp_path):

@@ -13,7 +13,7 @@ from tests.runtime.bundle.bundles import add_a_file, change_a_graph, sign_bundle
 
 @pytest.fixture(scope="module")
 def model_signing(tmp_path_factory):
-    """Return the tool, in an environment of its own: it and torchattacks cannot agree on urllib3."""
+    """Return the tool, in an environment of its own."""
     environment = tmp_path_factory.mktemp("model-signing")
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"  # pyopenssl: it imports that without asking for it
