@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
+from runtime.backends.probe import with_true_gradient
 from runtime.errors import BadBundle, UsageFault
+from runtime.openvino.library import PROVIDERS as OPENVINO
+from runtime.openvino.session import OvSession
 from runtime.session import BorrowedGradient, Session
 from runtime.tensorrt.library import EDITIONS, installed_edition
 from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
@@ -86,9 +90,18 @@ def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     return TrtSession(forward, gradient, precision=how.precision, factory=factory, accelerator=accelerator)
 
 
+def _open_openvino(bundle: Bundle, how: Opening) -> Session:
+    forward, gradient = _graphs(bundle, how)
+    reference = partial(OrtSession, forward, gradient, precision=how.precision)
+    opening = partial(OvSession, forward, precision=how.precision, provider=how.provider)
+    image = bundle.manifest.input
+    return with_true_gradient(opening, gradient, reference, (image.channels, image.height, image.width))
+
+
 BACKENDS = {
     "ort": Backend(_open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), libraries=("onnxruntime-gpu",)),
     "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
+    "openvino": Backend(_open_openvino, tuple(OPENVINO), lambda: next(iter(OPENVINO)), libraries=("openvino",)),
 }
 
 
