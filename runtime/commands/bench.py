@@ -13,7 +13,13 @@ from runtime.backends.table import check_precision, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.commands.engine_options import backend_option, provider_option, tf32_option
+from runtime.commands.engine_options import (
+    backend_option,
+    choose_library,
+    library_option,
+    provider_option,
+    tf32_option,
+)
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import state_option, trust_option
 from runtime.errors import install
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
 
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", *EDITIONS)
 HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
 NO_POWER = "power was not measured: "
 
@@ -60,6 +66,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
 @backend_option
 @provider_option
+@library_option
 @tf32_option
 @trust_option
 @state_option
@@ -72,6 +79,7 @@ def bench(
     precisions: str | None,
     backend: str,
     provider: str | None,
+    provider_library: Path | None,
     tf32: bool,
     trust: Trust | None,
     state: Path | None,
@@ -85,6 +93,7 @@ def bench(
     if out is not None:
         check_writable(out)
     provider = provider_of(backend, provider)
+    choose_library(provider_library, provider)
     opened, started = open_bundle(bundle, trust), timestamp()
     manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
     names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)

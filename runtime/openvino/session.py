@@ -1,4 +1,4 @@
-"""OpenVINO behind the Session protocol: the artifact's graph compiled for a device, and its gradient graph there too."""
+"""OpenVINO behind the Session protocol: the artifact's graph compiled for a device, and its gradient graph with it."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ class _Compiled:
     ) -> None:
         self.role = role
         self.singly = singly or not kind.any_batch
+        self._requests: Any = None
         self._workers = cores() if kind.device == "CPU" else 1
         try:
             model = core.read_model(graph)
@@ -187,7 +188,12 @@ class _Compiled:
         asked = {"INFERENCE_PRECISION_HINT": kind.arithmetic.name, "EXECUTION_MODE_HINT": "ACCURACY"}
         if kind.device != "CPU":
             return asked
-        return {**asked, "NUM_STREAMS": self._workers, "INFERENCE_NUM_THREADS": self._workers, "ENABLE_CPU_PINNING": False}
+        return {
+            **asked,
+            "NUM_STREAMS": self._workers,
+            "INFERENCE_NUM_THREADS": self._workers,
+            "ENABLE_CPU_PINNING": False,
+        }
 
     def _types(self, kind: Provider) -> frozenset[str]:
         """Return the types that it computes in.
@@ -211,7 +217,7 @@ class _Compiled:
 
     def _renew(self) -> None:
         """Begin with new requests, which hold no memory yet: one for each piece that runs at a time."""
-        self._requests: Any = SimpleQueue()
+        self._requests = SimpleQueue()
         for _ in range(self._workers):
             self._requests.put(self._model.create_infer_request())
 
