@@ -86,6 +86,7 @@ class SessionCard:
     """What was attacked: goes into the report's `artifact`.
 
     `gradient_backend`, `gradient_provider` and `gradient_device`: what differentiates; None where it is what judges.
+    `library_sha256`: of the file of a plugin that runs it; it may load others.
     `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
     `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
     `written_out`: the gradient graph has other steps than the artifact, which answer the same but for rounding.
@@ -98,6 +99,7 @@ class SessionCard:
     provider: str
     device: str
     engine_sha256: str | None = None
+    library_sha256: str | None = None
     gradient_sha256: str | None = None
     gradient_backend: str | None = None
     gradient_provider: str | None = None

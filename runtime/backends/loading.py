@@ -33,7 +33,8 @@ def load(
 ) -> tuple[Any, bool]:
     """Return ONNX Runtime's session of a graph, and whether it captures CUDA graphs."""
     runtime = load_onnxruntime()
-    find(runtime, kind)
+    if kind.plugin is None:
+        find(runtime, kind)
     chosen, settings = options(sha256(graph)), runtime.SessionOptions()
     settings.log_severity_level = FATAL
     settings.intra_op_num_threads = threads
@@ -41,17 +42,22 @@ def load(
     if not optimised:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.add_session_config_entry("session.load_model_format", "ONNX")
-    if kind.on_gpu:  # else single nodes that the provider does not take would run on the CPU without a word
+    if not kind.is_default:  # else single nodes that the provider does not take would run on the CPU without a word
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     else:
         share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
-    without = left_out(facts, on_gpu=kind.on_gpu)  # and its own fall-back, which would print to stdout and try again
+    without = left_out(
+        facts, on_gpu=not kind.is_default
+    )  # and its own fall-back, which would print to stdout and try again
     opening = partial(runtime.InferenceSession, graph, settings, disabled_optimizers=without, enable_fallback=0)
     try:
-        session, captures = _opened(
-            role, opening, kind.name, chosen, captures=kind.captures and not facts.ranges_of_batch
-        )
+        if kind.plugin:
+            settings.add_provider_for_devices([kind.plugin.device], kind.plugin.options)
+            session, captures = opening(), False
+        else:
+            captures = kind.captures and not facts.ranges_of_batch
+            session, captures = _opened(role, opening, kind.name, chosen, captures=captures)
     except Exception as error:  # ONNX Runtime's own errors share no base but this one
         if is_memory(error):
             raise OutOfMemory(
@@ -62,9 +68,14 @@ def load(
                 f"{kind.name} does not take the {role}: {first_line(error)}",
                 hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
             ) from None
+        if kind.plugin:
+            raise MissingEnvironment(
+                f"{kind.name} does not take the {role} whole: {first_line(error)}",
+                hint="no node is left to the CPU; another --provider may take it",
+            ) from None
         raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:
-        raise MissingEnvironment(f"{kind.name} does not work here", hint="check the GPU's driver, CUDA and cuDNN")
+        raise MissingEnvironment(f"{kind.name} does not work here", hint="check the device's driver and libraries")
     log.debug(f"{role} {sha256(graph)[:12]}: {kind.name}, {threads or 'all'} threads")
     return session, captures
 

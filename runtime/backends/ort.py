@@ -12,6 +12,7 @@ from array_api_compat import array_namespace, is_numpy_array
 from runtime.backends.batching import on_gpu
 from runtime.backends.binding import GRAPH, NO_GRAPH, Bound
 from runtime.backends.loading import load
+from runtime.backends.plugins import provider_named
 from runtime.backends.providers import PROVIDERS, check_tf32, is_memory, load_onnxruntime, options_of
 from runtime.errors import BadModel, EngineFault, OutOfMemory, first_line
 from runtime.files import sha256
@@ -37,7 +38,7 @@ class OrtSession(Session):
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
         precision: what the graph is called, for the card; what it is, its bytes say.
-        provider: a key of PROVIDERS. Never another one in its place.
+        provider: a key of PROVIDERS, or plugin:NAME. Never another one in its place.
         state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
         threads: of one operator, on the whole batch. 0, on the CPU: a batch is cut into pieces that run side by side,
@@ -63,10 +64,10 @@ class OrtSession(Session):
         threads: int = 0,
         optimised: bool = True,
     ) -> None:
-        kind = PROVIDERS[provider]
+        kind = provider_named(provider)
         check_tf32(provider, tf32)
         options, self._gpu = options_of(kind, state, tf32)
-        threads, workers = (1, cores()) if not kind.on_gpu and threads == 0 else (threads, 1)
+        threads, workers = (1, cores()) if kind.is_default and threads == 0 else (threads, 1)
         try:
             facts = graph_facts(forward)
         except BadModel as error:
@@ -85,11 +86,12 @@ class OrtSession(Session):
             precision,
             "ort",
             provider,
-            device=self._gpu.name if self._gpu else "cpu",
+            device=self._gpu.name if self._gpu else kind.plugin.called if kind.plugin else "cpu",
+            library_sha256=kind.plugin.library_sha256 if kind.plugin else None,
             gradient_sha256=sha256(gradient) if gradient is not None else None,
             differentiable=gradient is not None,
             tf32=tf32,
-            rounds_apart=kind.on_gpu,
+            rounds_apart=not kind.is_default,
             written_out=gradient is not None and not differentiates_itself(gradient, forward),
             facts=facts,
         )
@@ -121,8 +123,9 @@ class OrtSession(Session):
 
     def batching(self, image: tuple[int, ...]) -> Batching:
         """Return how it is best asked for images of one shape."""
-        singly = self._card.facts.ranges_of_batch
-        return on_gpu(self._gpu.memory, image) if self._gpu and not singly else Batching()
+        if self._card.facts.ranges_of_batch:
+            return Batching()
+        return on_gpu(self._gpu.memory, image) if self._gpu else Batching(full=self._card.library_sha256 is not None)
 
     def unoptimised(self) -> Callable[[], Session] | None:
         """Return what opens the forward graph as it is written; None on a provider that compiles it anyway."""
@@ -261,7 +264,7 @@ def cut(n: int, workers: int, *, singly: bool = False) -> list[slice]:
 def _sparing(session: Any) -> Any:
     """Return the options of a run that gives memory back when it ends; without them ONNX Runtime keeps all it had."""
     options = load_onnxruntime().RunOptions()
-    on_gpu = session.get_providers()[0] != PROVIDERS["cpu"].name
+    on_gpu = session.get_providers()[0] in {kind.name for kind in PROVIDERS.values() if kind.on_gpu}
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0;gpu:0" if on_gpu else "cpu:0")
     if on_gpu:
         options.add_run_config_entry(GRAPH, str(NO_GRAPH))

@@ -39,25 +39,50 @@ NO_MEMORY = re.compile(
 
 
 @dataclass(frozen=True)
+class Plugin:
+    """What an execution provider is that a library of its own brings.
+
+    Args:
+        device: ONNX Runtime's OrtEpDevice.
+        options: of the provider.
+        library_sha256: digest of the file.
+        called: the device, in words.
+
+    """
+
+    device: Any
+    options: dict[str, str]
+    library_sha256: str
+    called: str
+
+
+@dataclass(frozen=True)
 class Provider:
     """An execution provider of ONNX Runtime.
 
     Args:
         name: as ONNX Runtime calls it.
         options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
-            CPU.
+            CPU and for a plugin.
         captures: whether it can replay a whole graph as a CUDA graph.
+        plugin: what brings it; None where ONNX Runtime does.
 
     """
 
     name: str
     options: Callable[[bool, Path, str], dict[str, str]] | None = None
     captures: bool = False
+    plugin: Plugin | None = None
 
     @property
     def on_gpu(self) -> bool:
-        """Return whether it needs one."""
+        """Return whether it is NVIDIA's, and needs a GPU."""
         return self.options is not None
+
+    @property
+    def is_default(self) -> bool:
+        """Return whether it is ONNX Runtime's own for the CPU, to which nothing else may leave a node."""
+        return self.options is None and self.plugin is None
 
 
 def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:

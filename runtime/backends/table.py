@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
+from runtime.backends.plugins import is_plugin
+from runtime.backends.probe import with_true_gradient
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
+from runtime.openvino.library import PROVIDERS as OPENVINO
+from runtime.openvino.session import OvSession
 from runtime.session import BorrowedGradient, Session
 from runtime.tensorrt.library import EDITIONS, installed_edition
 from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
@@ -50,6 +55,7 @@ class Backend:
         open: makes what judges; a session where it may differentiate too.
         providers: what it can run on.
         default: which of them it runs on where none is asked for.
+        plugins: whether it also has providers that are called plugin:NAME.
         libraries: packages that decide its answers, beside NumPy and the ONNX Runtime that is called onnxruntime.
 
     """
@@ -57,6 +63,7 @@ class Backend:
     open: Callable[[Bundle, Opening], Judge]
     providers: tuple[str, ...]
     default: Callable[[], str]
+    plugins: bool = False
     libraries: tuple[str, ...] = ()
 
 
@@ -67,14 +74,10 @@ def _graphs(bundle: Bundle, how: Opening) -> tuple[bytes, bytes | None]:
 
 def _open_ort(bundle: Bundle, how: Opening) -> Session:
     forward, gradient = _graphs(bundle, how)
-    return OrtSession(
-        forward,
-        gradient,
-        precision=how.precision,
-        provider=how.provider,
-        state=how.state,
-        tf32=how.tf32,
+    opening = partial(
+        OrtSession, forward, precision=how.precision, provider=how.provider, state=how.state, tf32=how.tf32
     )
+    return _held(opening, forward, gradient, bundle, how) if is_plugin(how.provider) else opening(gradient)
 
 
 def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
@@ -86,9 +89,26 @@ def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     return TrtSession(forward, gradient, precision=how.precision, factory=factory, accelerator=accelerator)
 
 
+def _open_openvino(bundle: Bundle, how: Opening) -> Session:
+    forward, gradient = _graphs(bundle, how)
+    opening = partial(OvSession, forward, precision=how.precision, provider=how.provider)
+    return _held(opening, forward, gradient, bundle, how)
+
+
+def _held(
+    opening: Callable[[bytes | None], Session], forward: bytes, gradient: bytes | None, bundle: Bundle, how: Opening
+) -> Session:
+    """Open a session whose gradients are held to those of ONNX Runtime's CPU."""
+    reference, image = partial(OrtSession, forward, gradient, precision=how.precision), bundle.manifest.input
+    return with_true_gradient(opening, gradient, reference, (image.channels, image.height, image.width))
+
+
 BACKENDS = {
-    "ort": Backend(_open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), libraries=("onnxruntime-gpu",)),
+    "ort": Backend(
+        _open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), plugins=True, libraries=("onnxruntime-gpu",)
+    ),
     "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
+    "openvino": Backend(_open_openvino, tuple(OPENVINO), lambda: next(iter(OPENVINO)), libraries=("openvino",)),
 }
 
 
@@ -100,6 +120,8 @@ def provider_of(backend: str, provider: str | None) -> str:
 
     """
     providers = BACKENDS[backend].providers
+    if provider is not None and BACKENDS[backend].plugins and is_plugin(provider):
+        return provider
     if provider is not None and provider not in providers:
         raise UsageFault(f"--backend {backend} has no provider {provider}", hint=f"it has: {', '.join(providers)}")
     return provider or BACKENDS[backend].default()

@@ -8,6 +8,7 @@ others leave room for it. What is asked when follows from the jobs alone, never 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from itertools import cycle
 from queue import SimpleQueue
 from threading import Thread
@@ -28,7 +29,8 @@ MOST = 16
 Result = TypeVar("Result")
 
 
-class Asking(NamedTuple, Generic[Result]):
+@dataclass(frozen=True)
+class Asking(Generic[Result]):
     """A job that asks a session.
 
     Args:

@@ -13,7 +13,13 @@ from runtime.backends.pairing import Runner
 from runtime.backends.table import BACKENDS, check_precision, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
-from runtime.commands.engine_options import backend_option, provider_option, tf32_option
+from runtime.commands.engine_options import (
+    backend_option,
+    choose_library,
+    library_option,
+    provider_option,
+    tf32_option,
+)
 from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import acceptance_options, open_acceptable
 from runtime.errors import install
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
     from runtime.machine.sensors import Sensors
     from runtime.session import SessionCard
 
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", *EDITIONS)
 HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
 NO_POWER = "power was not measured: "
 
@@ -65,6 +71,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
 @backend_option
 @provider_option
+@library_option
 @tf32_option
 @acceptance_options
 @click.option("--json", "as_json", is_flag=True, help=f"Print {BENCH} instead of the table.")
@@ -76,6 +83,7 @@ def bench(
     precisions: str | None,
     backend: str,
     provider: str | None,
+    provider_library: Path | None,
     tf32: bool,
     trust: Trust | None,
     state: Path | None,
@@ -91,6 +99,7 @@ def bench(
     if out is not None:
         check_writable(out)
     judge = Runner(backend, provider_of(backend, provider))
+    choose_library(provider_library, (judge.provider,))
     opened = open_acceptable(bundle, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     started = timestamp()
     images, sensors = evaluation_images(opened), find_sensors()

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 from pydantic import BeforeValidator
 
 from runtime.backends.pairing import Pairing, Runner, read_runner
-from runtime.backends.providers import PROVIDERS, check_tf32
+from runtime.backends.plugins import is_plugin, use_library
+from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
 from runtime.records.options import Option
-from runtime.spec import Frozen, Name, Text
-from runtime.tensorrt.library import EDITIONS
+from runtime.spec import Frozen, Name, ProviderName, Text
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from runtime.bundle.opening import Bundle
 
@@ -33,6 +34,14 @@ def _runners(value: Any) -> Any:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
+
+
+class ProviderType(click.Choice):  # type: ignore[type-arg]  # click 8.1 takes none
+    """One of the providers of the backends, or a plugin of ONNX Runtime's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what was given."""
+        return value if isinstance(value, str) and is_plugin(value) else super().convert(value, param, ctx)
 
 
 class EngineOptions(Frozen):
@@ -52,11 +61,11 @@ class EngineOptions(Frozen):
         ),
     ] = "ort"
     provider: Annotated[
-        Name | None,
+        ProviderName | None,
         Option(
-            "Execution provider of ONNX Runtime, or library of TensorRT. No fallback.  "
+            "Execution provider of ONNX Runtime, or plugin:NAME; device of OpenVINO; edition of TensorRT. No fallback. "
             "[default: cpu; tensorrt where it is installed, else tensorrt-rtx]",
-            type=click.Choice(list(dict.fromkeys((*PROVIDERS, *EDITIONS)))),
+            type=ProviderType(list(dict.fromkeys(name for each in BACKENDS.values() for name in each.providers))),
             always=True,
         ),
     ] = None
@@ -64,11 +73,19 @@ class EngineOptions(Frozen):
         tuple[Runner, ...],
         BeforeValidator(_runners),
         Option(
-            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code is "
-            "that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code "
+            "is that of the first, in the precision that ships; where that is not asked for, in the first that is.",
             write=lambda runners: ",".join(map(str, runners)),
         ),
     ] = ()
+    provider_library: Annotated[
+        Path | None,
+        Option(
+            "The file of plugin:NAME: native code, which may do all that you may.  "
+            "[default: that of the package onnxruntime-ep-NAME]",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        ),
+    ] = None
     gradient: Annotated[
         Literal["auto", "none"],
         Option(
@@ -112,6 +129,8 @@ class EngineOptions(Frozen):
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
+        lender = (self.gradient_backend,) if self.gradient_backend else ()
+        choose_library(self.provider_library, (provider, *(runner.provider for runner in (*self.on, *lender))))
         return self.model_copy(update={"backend": backend, "provider": provider})
 
     @property
@@ -135,8 +154,17 @@ class EngineOptions(Frozen):
         return self.model_copy(update={"gradient_backend": None if lender == self.judge else lender})
 
 
-backend_option, provider_option, tf32_option, gradient_option = (
-    field_option(EngineOptions, name) for name in ("backend", "provider", "tf32", "gradient")
+def choose_library(library: Path | None, providers: Iterable[str]) -> None:
+    """Use the file that --provider-library names, which is of a plugin; raise `UsageFault` where none is asked for."""
+    if library is None:
+        return
+    if not any(map(is_plugin, providers)):
+        raise UsageFault("--provider-library is the file of a plugin", hint="--provider plugin:NAME")
+    use_library(library)
+
+
+backend_option, provider_option, library_option, tf32_option, gradient_option = (
+    field_option(EngineOptions, name) for name in ("backend", "provider", "provider_library", "tf32", "gradient")
 )
 
 

@@ -10,7 +10,7 @@ from runtime.errors import BadData
 from runtime.records.bench import Latency
 from runtime.records.report import Count, Interval, Paired
 from runtime.report.phrases import accuracy_rows, verdict_of
-from runtime.spec import DataRecord, Digest, Fraction, Frozen, Name, Text, ThreatModel
+from runtime.spec import DataRecord, Digest, Fraction, Frozen, Name, ProviderName, Text, ThreatModel
 from runtime.statistics import Verdict
 from runtime.verdict.paired import Finished, compare_finished
 
@@ -51,9 +51,9 @@ class Side(Frozen):
     sha256: Digest
     precision: Name
     backend: Name
-    provider: Name
+    provider: ProviderName
     gradient_backend: Name | None = None
-    gradient_provider: Name | None = None
+    gradient_provider: ProviderName | None = None
     engines: Text
     latency_ms: Latency | None = None
     device: Text

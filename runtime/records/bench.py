@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationError
 
 from runtime.errors import BadData
-from runtime.spec import Digest, Document, Frozen, Name, Text, first_fault
+from runtime.spec import Digest, Document, Frozen, Name, ProviderName, Text, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ class Bench(Frozen):
     authenticated: bool
     data: Text
     backend: Name
-    provider: Name
+    provider: ProviderName
     runs: tuple[BenchRun, ...]
     warnings: tuple[Text, ...]
     device: Document

@@ -9,7 +9,19 @@ from pydantic import Field, ValidationError, model_validator
 from runtime.errors import BadData
 from runtime.records.request import GradientSource, Request, labelled
 from runtime.session import GraphFacts
-from runtime.spec import DataRecord, Digest, Document, Fraction, Frozen, Gate, Name, Text, ThreatModel, first_fault
+from runtime.spec import (
+    DataRecord,
+    Digest,
+    Document,
+    Fraction,
+    Frozen,
+    Gate,
+    Name,
+    ProviderName,
+    Text,
+    ThreatModel,
+    first_fault,
+)
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:
@@ -33,9 +45,10 @@ class Artifact(Frozen):
     engine_sha256: Digest | None
     precision: Name
     backend: Name
-    provider: Name
+    provider: ProviderName
+    provider_library_sha256: Digest | None = None
     gradient_backend: Name | None = None
-    gradient_provider: Name | None = None
+    gradient_provider: ProviderName | None = None
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool

@@ -240,6 +240,7 @@ def digests(report: Report) -> list[tuple[str, Any]]:
         ("bundle", f"{version}{'authenticated' if artifact.authenticated else 'not authenticated'}"),
         ("artifact", artifact.sha256),
         ("engine", artifact.engine_sha256),
+        ("library", artifact.provider_library_sha256),
         ("gradient graph", request.gradient_sha256),
         ("images", f"{request.data.sha256}, the first {request.n} of {request.data.name}"),
         ("compared with", request.against),

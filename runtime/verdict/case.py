@@ -226,6 +226,7 @@ class Case:
                 precision=card.precision,
                 backend=card.backend,
                 provider=card.provider,
+                provider_library_sha256=card.library_sha256,
                 **subject.lent_by,
                 tf32=card.tf32,
                 bundle_version=subject.bundle_version,

@@ -124,6 +124,7 @@ def resolve(
         precision=card.precision,
         backend=card.backend,
         provider=card.provider,
+        provider_library_sha256=card.library_sha256,
         **subject.lent_by,
         tf32=card.tf32,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),

@@ -1,0 +1,1 @@
+"""OpenVINO: its library, and a session of a graph that it compiles."""

@@ -1,0 +1,245 @@
+"""OpenVINO behind the Session protocol: the artifact's graph compiled for a device, and its gradient graph with it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
+
+from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemory
+from runtime.files import sha256
+from runtime.graph.facts import graph_facts
+from runtime.machine.card import cores
+from runtime.openvino.library import F32, NARROW, PROVIDERS, check_device, is_memory, load_core, said
+from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Batching, Session, SessionCard
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from runtime.openvino.library import Provider
+    from runtime.session import LossSpec
+
+PIECE = 16
+"""Rows of a batch that a worker runs at once, on the CPU."""
+REALS = ("f64", "f32", "f16", "bf16")
+INTEGERS = ("i8", "u8", "i4", "u4")
+"""Types of a compiled graph's operations that say how it computes; others are of shapes and indices."""
+
+
+class OvSession(Session):
+    """A classifier compiled by OpenVINO.
+
+    Nothing that was compiled before is taken: no model cache is kept.
+
+    Args:
+        forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
+        gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name, to `logits`, `value`,
+            `gradient`; it is computed in float32, and not at all on a device without. None: there is none.
+        precision: what the graph is called, for the card; what it is, its bytes say.
+        provider: a key of PROVIDERS. Never another one in its place.
+
+    Raises:
+        BadModel: a graph that OpenVINO cannot compile, or with other inputs and outputs.
+        MissingEnvironment: OpenVINO or the device is not there, or computes otherwise than it is asked to.
+        OutOfMemory: there is no memory to compile it.
+
+    """
+
+    def __init__(self, forward: bytes, gradient: bytes | None, *, precision: str, provider: str = "cpu") -> None:
+        kind, facts, core = PROVIDERS[provider], graph_facts(forward), load_core()
+        device, singly = check_device(core, kind), facts.ranges_of_batch
+        self._forward = _Compiled("forward graph", core, forward, kind, {INPUT}, FORWARD_OUTPUTS, singly=singly)
+        reals = self._forward.types & {each.name for each in NARROW}
+        computes_in = next((each.computes_in for each in NARROW if each.name in reals), F32.computes_in)
+        self._gradient = None
+        if gradient is not None and kind.any_batch:
+            exact = replace(kind, arithmetic=F32)
+            inputs = {INPUT, "label"}
+            self._gradient = _Compiled("gradient graph", core, gradient, exact, inputs, GRADIENT_OUTPUTS, singly=singly)
+        self._card = SessionCard(
+            sha256(forward),
+            precision,
+            "openvino",
+            provider,
+            device=f"{device}, computing in {', '.join(sorted(self._forward.types))}",
+            gradient_sha256=sha256(gradient) if gradient is not None and self._gradient else None,
+            differentiable=self._gradient is not None,
+            rounds_apart=True,
+            facts=replace(facts, computes_in=computes_in),
+        )
+
+    def logits(self, x: Any) -> Any:
+        """Return the logits of the artifact: float32 [B, K].
+
+        Raises:
+            BadModel: the graph does not take this shape, or fails.
+            OutOfMemory: so many images do not fit.
+
+        """
+        (z,) = self._forward.run({INPUT: x}, FORWARD_OUTPUTS)
+        return z
+
+    def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
+        """Return (logits, value, gradient) of the gradient graph.
+
+        Raises:
+            BadModel: there is no gradient graph, it does not take this shape, or fails.
+            OutOfMemory: so many images do not fit.
+
+        """
+        if self._gradient is None:
+            raise BadModel("no gradient graph runs here", hint="--gradient-backend ort lends one")
+        z, value, gradient = self._gradient.run({INPUT: x, **vars(loss)}, GRADIENT_OUTPUTS)
+        return z, value, gradient
+
+    def card(self) -> SessionCard:
+        """Return the artifact's digest, precision, backend, provider, device and what it computes in."""
+        return self._card
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return how it is best asked: in few sizes, since it prepares kernels anew for each."""
+        return Batching(full=not self._forward.singly)
+
+    def close(self) -> None:
+        """Let go of the compiled graphs, their memory and threads."""
+        for compiled in (self._forward, self._gradient):
+            if compiled is not None:
+                compiled.close()
+
+
+class _Compiled:
+    """One graph, compiled; on the CPU pieces of a batch run side by side, one a core.
+
+    Attributes:
+        types: of numbers that it computes in, by OpenVINO's own account of what it compiled.
+        singly: whether every image is run by itself.
+
+    """
+
+    def __init__(
+        self,
+        role: str,
+        core: Any,
+        graph: bytes,
+        kind: Provider,
+        inputs: set[str],
+        outputs: tuple[str, ...],
+        *,
+        singly: bool,
+    ) -> None:
+        self.role = role
+        self.singly = singly or not kind.any_batch
+        self._requests: Any = None
+        self._workers = cores() if kind.device == "CPU" else 1
+        try:
+            model = core.read_model(graph)
+            if not kind.any_batch:
+                model.reshape({port: [1, *list(port.get_partial_shape())[1:]] for port in model.inputs})
+            self._model = core.compile_model(model, kind.device, self._properties(kind))
+        except Exception as error:  # OpenVINO's own errors share no base but this one
+            if is_memory(error):
+                raise OutOfMemory(f"the {role} does not fit the memory", hint="end what else uses it") from None
+            raise BadModel(
+                f"OpenVINO does not compile the {role}: {said(error)}", hint="--backend ort may take it"
+            ) from None
+        self._inputs = {name for port in self._model.inputs for name in port.get_names()}
+        missing = (inputs - self._inputs) | (
+            set(outputs) - {name for port in self._model.outputs for name in port.get_names()}
+        )
+        if missing:
+            raise BadModel(f"the {role} has no {', '.join(sorted(missing))}", hint="inputs and outputs go by name")
+        self.types = self._types(kind)
+        self._pool = ThreadPoolExecutor(self._workers)
+        self._renew()
+
+    def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
+        """Feed what the graph asks for, as float32, and return the outputs named."""
+        if self._model is None:
+            raise EngineFault("this session is closed", hint="open it again")
+        like = feeds[INPUT]
+        wanted = {name: np.ascontiguousarray(feeds[name], np.float32) for name in self._inputs if name in feeds}
+        n = len(wanted[INPUT])
+        size = 1 if self.singly else max(1, min(PIECE, -(-n // self._workers)) if self._workers > 1 else n)
+        pieces = [{name: array[at : at + size] for name, array in wanted.items()} for at in range(0, max(n, 1), size)]
+        try:
+            parts = self._side_by_side(pieces, outputs)
+        except Exception as error:  # OpenVINO's own errors share no base but this one
+            if is_memory(error):
+                self._renew()  # what it holds would keep a smaller batch from fitting
+                raise OutOfMemory(
+                    f"the {self.role} does not fit the memory with {n} images at a time", hint="a smaller --batch"
+                ) from None
+            fed = ", ".join(f"{name} {list(array.shape)}" for name, array in wanted.items())
+            raise BadModel(f"the {self.role} failed: {said(error)}", hint=f"it was fed {fed}") from None
+        found = [arrays[0] if len(parts) == 1 else np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        return found if is_numpy_array(like) else [array_namespace(like).from_dlpack(array) for array in found]
+
+    def close(self) -> None:
+        """Let go of the compiled graph and the threads; a second time nothing happens."""
+        self._pool.shutdown()
+        self._model = self._requests = None
+
+    def _properties(self, kind: Provider) -> dict[str, Any]:
+        """Return what makes it compute as it is asked to: nothing narrower, and nothing quantised that is not so."""
+        asked = {"INFERENCE_PRECISION_HINT": kind.arithmetic.name, "EXECUTION_MODE_HINT": "ACCURACY"}
+        if kind.device != "CPU":
+            return asked
+        return {
+            **asked,
+            "NUM_STREAMS": self._workers,
+            "INFERENCE_NUM_THREADS": self._workers,
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def _types(self, kind: Provider) -> frozenset[str]:
+        """Return the types that it computes in.
+
+        Raises:
+            MissingEnvironment: one of them is narrower than what was asked.
+
+        """
+        try:
+            steps = [step.get_rt_info() for step in self._model.get_runtime_model().get_ops()]
+        except RuntimeError:  # a device need not tell: then it is believed
+            return frozenset({kind.arithmetic.name})
+        told = {step["runtimePrecision"].astype(str) for step in steps if "runtimePrecision" in step}
+        unasked = told & {each.name for each in NARROW} - {kind.arithmetic.name}
+        if unasked:
+            raise MissingEnvironment(
+                f"OpenVINO computes the {self.role} in {', '.join(sorted(unasked))}, not in {kind.arithmetic.name}",
+                hint="another --provider, or another version of OpenVINO",
+            )
+        return frozenset(told.intersection((*REALS, *INTEGERS)))
+
+    def _renew(self) -> None:
+        """Begin with new requests, which hold no memory yet: one for each piece that runs at a time."""
+        self._requests = SimpleQueue()
+        for _ in range(self._workers):
+            self._requests.put(self._model.create_infer_request())
+
+    def _side_by_side(self, pieces: list[dict[str, Any]], outputs: tuple[str, ...]) -> list[list[Any]]:
+        """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""
+        if len(pieces) == 1:
+            return [self._infer(pieces[0], outputs)]
+        runs: list[Future[list[Any]]] = []
+        try:
+            for piece in pieces:
+                runs.append(self._pool.submit(self._infer, piece, outputs))  # one may find no thread
+            return [run.result() for run in runs]
+        finally:
+            for run in runs:
+                run.cancel()
+            wait(runs)
+            runs.clear()  # an error's traceback holds this frame, and so what the others found
+
+    def _infer(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
+        request = self._requests.get()
+        try:
+            found = request.infer(feeds)
+            return [np.array(found[name], np.float32) for name in outputs]
+        finally:
+            self._requests.put(request)
