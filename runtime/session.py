@@ -1,9 +1,12 @@
-"""The seam between a model and everything that attacks it."""
+"""The seam between a model and everything that attacks it: what judges points, and what lends the gradient to them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +85,7 @@ class GraphFacts:
 class SessionCard:
     """What was attacked: goes into the report's `artifact`.
 
+    `gradient_backend`, `gradient_provider` and `gradient_device`: what differentiates; None where it is what judges.
     `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
     `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
     `written_out`: the gradient graph has other steps than the artifact, which answer the same but for rounding.
@@ -96,6 +100,9 @@ class SessionCard:
     device: str
     engine_sha256: str | None = None
     gradient_sha256: str | None = None
+    gradient_backend: str | None = None
+    gradient_provider: str | None = None
+    gradient_device: str | None = None
     differentiable: bool = True
     tf32: bool = False
     rounds_apart: bool = False
@@ -119,31 +126,22 @@ class Batching:
     full: bool = False
 
 
-Self = TypeVar("Self", bound="Session")
+Self = TypeVar("Self", bound="Opened")
 
 
-class Session(Protocol):
-    """A classifier as its attackers see it; whoever opens one closes it, by `with`.
+class Opened(ABC):
+    """A graph on an engine; whoever opens one closes it, by `with`.
 
     Images x are float32 [B, C, H, W] in [0, 1], logits float32 [B, K].
     """
 
-    def logits(self, x: Array) -> Array:
-        """Return the logits of the artifact itself: what the deployed model answers."""
-
-    def loss_gradient(self, x: Array, loss: LossSpec) -> tuple[Array, Array, Array]:
-        """Return (logits [B, K], loss value [B], its gradient [B, C, H, W]) in one pass, a row an image."""
-
+    @abstractmethod
     def card(self) -> SessionCard:
         """Return the artifact's digest, precision, backend, provider and device."""
 
     def batching(self, image: tuple[int, ...]) -> Batching:
         """Return how it is best asked for images of one shape."""
         return Batching()
-
-    def unoptimised(self) -> Callable[[], Session] | None:
-        """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
-        return None
 
     def close(self) -> None:
         """Let go of what the session holds beside memory of Python's; a second time nothing happens."""
@@ -154,3 +152,87 @@ class Session(Protocol):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class Judge(Opened):
+    """What decides whether a point breaks the artifact: the engine that ships, which needs a forward pass alone."""
+
+    @abstractmethod
+    def logits(self, x: Array) -> Array:
+        """Return the logits of the artifact itself: what the deployed model answers."""
+
+    def unoptimised(self) -> Callable[[], Judge] | None:
+        """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
+        return None
+
+
+class Differentiator(Opened):
+    """What lends attacks a gradient. Its logits say how far it can be believed; they decide of no point."""
+
+    @abstractmethod
+    def loss_gradient(self, x: Array, loss: LossSpec) -> tuple[Array, Array, Array]:
+        """Return (logits [B, K], loss value [B], its gradient [B, C, H, W]) in one pass, a row an image."""
+
+
+class Session(Judge, Differentiator):
+    """A classifier as its attackers see it: what judges, and the gradient that they follow."""
+
+
+class BorrowedGradient(Session):
+    """A judge whose attackers follow a gradient from elsewhere: the answers of the one, the slopes of the other.
+
+    Args:
+        judge: answers, and is what the card says.
+        lender: its gradient graph is followed; None where no attack follows any.
+
+    """
+
+    def __init__(self, judge: Judge, lender: Differentiator | None) -> None:
+        self._judge = judge
+        self._lender = lender
+
+    def logits(self, x: Array) -> Array:
+        """Return the judge's logits."""
+        return self._judge.logits(x)
+
+    def loss_gradient(self, x: Array, loss: LossSpec) -> tuple[Array, Array, Array]:
+        """Return the lender's logits, values and gradients.
+
+        Raises:
+            BadModel: nothing lends one.
+
+        """
+        if self._lender is None:
+            raise BadModel("nothing differentiates this artifact", hint="--gradient-backend ort, or --gradient none")
+        return self._lender.loss_gradient(x, loss)
+
+    def card(self) -> SessionCard:
+        """Return the judge's card, and who lends: the gradient rounds apart from it, so every point is put to it."""
+        mine = self._judge.card()
+        if self._lender is None:
+            return replace(mine, gradient_sha256=None, differentiable=False)
+        its = self._lender.card()
+        return replace(
+            mine,
+            gradient_sha256=its.gradient_sha256,
+            gradient_backend=its.backend,
+            gradient_provider=its.provider,
+            gradient_device=its.device,
+            differentiable=its.differentiable,
+            rounds_apart=True,
+        )
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return what suits both: full where one of them asks for it, and no larger than either takes."""
+        both = [each.batching(image) for each in (self._judge, self._lender) if each]
+        return Batching(min(each.largest for each in both), full=any(each.full for each in both))
+
+    def unoptimised(self) -> Callable[[], Judge] | None:
+        """Return what opens the judge's artifact without its engine's optimisations."""
+        return self._judge.unoptimised()
+
+    def close(self) -> None:
+        """Close both."""
+        self._judge.close()
+        if self._lender is not None:
+            self._lender.close()

@@ -8,47 +8,20 @@ stands them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runtime.attacks import CASCADES, Attack, any_bounded, stages
 from runtime.errors import BadModel
-from runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runtime.records.request import GradientSource
-    from runtime.session import GraphFacts, LossSpec, SessionCard
+    from runtime.session import GraphFacts, SessionCard
 
 BLIND = "square"
 """The attack that no gradient can mislead."""
-
-
-class BorrowedGradient(Session):
-    """An artifact whose attackers follow the gradient of another: the answers of the one, the slopes of the other.
-
-    Args:
-        artifact: answers, and is what the card says.
-        lender: its gradient graph is followed.
-
-    """
-
-    def __init__(self, artifact: Session, lender: Session) -> None:
-        self._artifact = artifact
-        self._lender = lender
-
-    def logits(self, x: Any) -> Any:
-        """Return the artifact's logits."""
-        return self._artifact.logits(x)
-
-    def loss_gradient(self, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
-        """Return the lender's logits, values and gradients."""
-        return self._lender.loss_gradient(x, loss)
-
-    def card(self) -> SessionCard:
-        """Return the artifact's card: the gradient rounds apart from it, so every point is put to it."""
-        return replace(self._artifact.card(), rounds_apart=True)
 
 
 @dataclass(frozen=True)

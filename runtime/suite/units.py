@@ -19,8 +19,8 @@ from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.batches.side_by_side import Asking, side_by_side
 from runtime.errors import BadModel
 from runtime.images.uint8_grid import to_lattice
+from runtime.session import BorrowedGradient
 from runtime.suite.journal import Work
-from runtime.suite.plan import BorrowedGradient
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runtime.attacks import Attack
     from runtime.images.image_set import ImageSet
     from runtime.records.request import GradientSource
-    from runtime.session import Session
+    from runtime.session import Differentiator, Session
     from runtime.suite.evidence import Evidence
 
 UNIT_VALUES = 2**24
@@ -68,7 +68,7 @@ class Target:
     classes: int
     batch: int
     to_device: Callable[[Any], Any] = np.asarray
-    lender: Session | None = None
+    lender: Differentiator | None = None
     plain: Callable[[], Session] | None = None
     full: bool = False
 

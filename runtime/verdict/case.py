@@ -17,6 +17,7 @@ from runtime.errors import BadData
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
+from runtime.session import BorrowedGradient
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
@@ -155,7 +156,11 @@ class Case:
         lender = BatchHalving(subject.lender) if subject.lender else None
         opening = subject.session.unoptimised()
         with ExitStack() as opened:
-            plain = cache(lambda: BatchHalving(opened.enter_context(opening()))) if opening else None
+            plain = (
+                cache(lambda: BatchHalving(BorrowedGradient(opened.enter_context(opening()), None)))
+                if opening
+                else None
+            )
             outcome = run_suite(
                 Target(
                     self._sized(session),
