@@ -90,7 +90,7 @@ class SessionCard:
     `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
     `written_out`: the gradient graph has other steps than the artifact, which answer the same but for rounding.
     `facts`: of the artifact's graph, or network; what decides how it is attacked.
-    `command`: the process that answers; None where an engine of ours does.
+    `judge_command`: the process that answers; None where an engine of ours does.
     """
 
     sha256: str
@@ -108,7 +108,7 @@ class SessionCard:
     rounds_apart: bool = False
     written_out: bool = False
     facts: GraphFacts = GraphFacts()
-    command: JudgeCommand | None = None
+    judge_command: JudgeCommand | None = None
 
 
 @dataclass(frozen=True)

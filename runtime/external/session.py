@@ -1,4 +1,4 @@
-"""A judge's process behind the Session protocol: it answers with logits, and has no gradient."""
+"""A judge's process behind the seam that attackers see: it answers with logits, and has no gradient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.errors import EngineFault, UsageFault
 from runtime.external.process import JudgeProcess
 from runtime.external.protocol import MOST_JSON, decode, encode, hello, most_bytes, read_handshake
 from runtime.files import sha256
-from runtime.session import Batching, Session, SessionCard
+from runtime.session import Batching, Judge, SessionCard
 from runtime.spec import JudgeCommand
 from runtime.terminal.log import log
 from runtime.words import printable
@@ -27,7 +27,7 @@ START = 300.0
 """Seconds in which a judge has to be ready: it may have to load a model onto its device, or to compile it."""
 
 
-class ExternalJudge(Session):
+class ExternalJudge(Judge):
     """A classifier run by a command.
 
     Args:
@@ -79,7 +79,7 @@ class ExternalJudge(Session):
             differentiable=False,
             rounds_apart=True,
             facts=replace(facts, quantised=facts.quantised or said.quantised),
-            command=JudgeCommand(
+            judge_command=JudgeCommand(
                 command=shlex.join(words), name=said.name, version=said.version, images=said.images, files=files
             ),
         )
@@ -102,9 +102,6 @@ class ExternalJudge(Session):
         question = encode(x, self._said.images)
         answer = self._process.exchange(question, most_bytes(len(x), self._classes), self._said.seconds)
         return decode(answer, len(x), self._classes)
-
-    def loss_gradient(self, x: Any, loss: Any) -> Any:
-        raise NotImplementedError
 
     def batching(self, image: tuple[int, ...]) -> Batching:
         """Return how many images it takes at once."""

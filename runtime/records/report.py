@@ -123,10 +123,14 @@ class Paired(Frozen):
 
 
 class Agreement(Frozen):
-    """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does."""
+    """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does.
+
+    `near`: on how many their logits are the same, but for rounding; null where an engine of ours judged.
+    """
 
     n: Count
     same_prediction: Count
+    near: Count | None = None
 
 
 class Probe(Frozen):

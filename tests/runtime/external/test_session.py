@@ -218,7 +218,7 @@ def test_the_card_names_program_script_and_model_by_their_digests(pids):
     with stranger("well", pids) as judge:
         card = judge.card()
     assert (card.backend, card.provider, card.differentiable) == ("command", "stranger", False)
-    assert card.command.command == shlex.join([sys.executable, "-S", str(STRANGER), "well", str(pids)])
-    assert card.command.files[str(STRANGER)] == sha256(STRANGER.read_bytes())
-    assert sys.executable in card.command.files
-    assert "well" not in card.command.files
+    assert card.judge_command.command == shlex.join([sys.executable, "-S", str(STRANGER), "well", str(pids)])
+    assert card.judge_command.files[str(STRANGER)] == sha256(STRANGER.read_bytes())
+    assert sys.executable in card.judge_command.files
+    assert "well" not in card.judge_command.files
