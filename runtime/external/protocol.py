@@ -130,9 +130,7 @@ def decode(answer: bytes, rows: int, classes: int) -> Any:
         )
     body = answer[file.tell() :]
     if len(body) != 4 * rows * classes:
-        raise BadAnswer(
-            f"the judge's npy array has {len(body)} bytes of logits, not {4 * rows * classes}", hint=SEE
-        )
+        raise BadAnswer(f"the judge's npy array has {len(body)} bytes of logits, not {4 * rows * classes}", hint=SEE)
     return np.frombuffer(body, "<f4").reshape(rows, classes).astype(np.float32)
 
 

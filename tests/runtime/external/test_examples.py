@@ -33,7 +33,9 @@ def write(name, task, folder):
     if name == "onnxruntime":
         model.write_bytes(graph(FORWARD, weight, bias))
         return command(name, model)
-    pytest.importorskip("ai_edge_litert" if name.startswith("litert") else "ncnn", reason="has no wheel for this Python")
+    pytest.importorskip(
+        "ai_edge_litert" if name.startswith("litert") else "ncnn", reason="has no wheel for this Python"
+    )
     from tests.runtime.external import models
 
     if name.startswith("litert"):

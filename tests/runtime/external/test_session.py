@@ -116,7 +116,7 @@ WHEN_ASKED = {
     "empty": (BadAnswer, "no npy array: ''"),
     "fails": (JudgeFault, "the judge failed: no link to the board"),
     "refuses otherwise": (BadAnswer, "refusal is wrong: error"),
-    "prints": (BadAnswer, "it begins \"done"),
+    "prints": (BadAnswer, 'it begins "done'),
     "answers unasked": (BadAnswer, "before it was asked"),
 }
 
