@@ -9,6 +9,7 @@ from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
+from runtime.session import BorrowedGradient, Session
 from runtime.tensorrt.library import EDITIONS, installed_edition
 from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
 from runtime.tensorrt.store import EngineStore, engines_directory, profile_for
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.bundle.opening import Bundle
-    from runtime.session import Session
+    from runtime.session import Judge
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Opening:
     Args:
         precision: a key of the manifest's graphs.
         provider: one of the backend's.
-        gradient: whether its gradient graph is opened too.
+        gradient: whether its gradient graph is opened too, where it runs there; the card says whether it does.
         tf32: let a GPU round the factors of float32 products to TF32.
         state: directory below which engines are kept; None for the user's cache.
 
@@ -46,14 +47,14 @@ class Backend:
     """What runs an artifact.
 
     Args:
-        open: makes a session.
+        open: makes what judges; a session where it may differentiate too.
         providers: what it can run on.
         default: which of them it runs on where none is asked for.
         libraries: packages that decide its answers, beside NumPy and the ONNX Runtime that is called onnxruntime.
 
     """
 
-    open: Callable[[Bundle, Opening], Session]
+    open: Callable[[Bundle, Opening], Judge]
     providers: tuple[str, ...]
     default: Callable[[], str]
     libraries: tuple[str, ...] = ()
@@ -121,7 +122,7 @@ def open_session(
     tf32: bool = False,
     state: Path | None = None,
 ) -> Session:
-    """Open one precision of a bundle on one backend.
+    """Open one precision of a bundle on one backend; what only judges has no gradient.
 
     Args:
         bundle: every byte of it checked.
@@ -139,4 +140,5 @@ def open_session(
 
     """
     check_precision(bundle, precision)
-    return BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
+    judge = BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
+    return judge if isinstance(judge, Session) else BorrowedGradient(judge, None)

@@ -21,6 +21,11 @@ COARSEST, COARSEST_OF_A_SURROGATE = 0.5, 0.9
 """A gate does not pass where a lie on this share of the images could have gone unseen; a surrogate's lies on all."""
 LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
 """Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
+APART = (
+    "{judge} judges and {lender} lends the gradient, and they answer otherwise: attacks miss what they aim at. Look "
+    "for another model, preprocessing or precision on the judge, or name another --gradient-backend"
+)
+"""What is said where judge and lender are two."""
 OF_BYTES = (
     "no parent is missing: a gradient that goes straight through that rounding is the one of the model without it; "
     "--attacks aa finds more"
@@ -126,10 +131,13 @@ def enough_images(facts: Facts) -> Seen:
 
 def agreement(facts: Facts) -> Seen:
     """A gradient graph that predicts something else is the gradient of something else."""
-    outcome, found, words = facts.outcome, False, []
+    outcome, found, words, lender = facts.outcome, False, [], facts.artifact.lender
+    the_graph, the_parents = (
+        f"{whose} gradient graph{f' on {lender}' if lender else ''}" for whose in ("the", "the parent's")
+    )
     graphs = (
-        ("the gradient graph predicts", outcome.agreement, LEAST_AGREEMENT),
-        ("the parent's gradient graph predicts", outcome.parent_agreement, LEAST_WITH_PARENT),
+        (f"{the_graph} predicts", outcome.agreement, LEAST_AGREEMENT),
+        (f"{the_parents} predicts", outcome.parent_agreement, LEAST_WITH_PARENT),
     )
     for whose, answers, least in graphs:
         if answers is not None:
@@ -138,7 +146,8 @@ def agreement(facts: Facts) -> Seen:
             words.append(f"{whose} as the artifact does on {answers.same_prediction} of {answers.n} points")
     if not words:
         return not_run("an attack that uses gradients")
-    return seen(found, "; ".join(words))
+    judge = f"{facts.artifact.backend}/{facts.artifact.provider}"
+    return seen(found, "; ".join(words), hint=APART.format(judge=judge, lender=lender) if lender else None)
 
 
 def parentless(facts: Facts) -> Seen:

@@ -1,4 +1,4 @@
-"""The options that say which engine runs an artifact, and the session that a command opens by them."""
+"""The options that say what judges an artifact and what lends its gradient, and the sessions opened by them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,37 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
+from runtime.backends.pairing import Pairing, Runner, read_runner
 from runtime.backends.providers import PROVIDERS, check_tf32
-from runtime.backends.table import BACKENDS, open_session, provider_of
+from runtime.backends.table import BACKENDS, provider_of
 from runtime.commands.record_options import field_option
+from runtime.errors import UsageFault
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runtime.bundle.opening import Bundle
-    from runtime.session import Session
+
+
+class RunnerType(click.ParamType):
+    """BACKEND or BACKEND:PROVIDER."""
+
+    name = "backend"
+
+    def get_metavar(self, *given: Any, **named: Any) -> str:
+        """Return how it is written, for the help; click 8.1 gives less than 8.2."""
+        return "BACKEND[:PROVIDER]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Runner:
+        """Return the runner."""
+        return value if isinstance(value, Runner) else read_runner(value)
 
 
 class EngineOptions(Frozen):
-    """Which graph of a bundle runs, by which engine, and whether its gradient is used."""
+    """Which graph of a bundle is judged, by which engine, and whose gradient attacks follow."""
 
     precision: Annotated[
         Text | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
@@ -27,7 +44,7 @@ class EngineOptions(Frozen):
     backend: Annotated[
         Name,
         Option(
-            "The engine that runs it. No fallback.",
+            "The engine that judges: it decides of every point, by a forward pass. No fallback.",
             type=click.Choice(list(BACKENDS)),
             always=True,
             envvar="EDGEPROOF_BACKEND",
@@ -49,6 +66,14 @@ class EngineOptions(Frozen):
             always=True,
         ),
     ] = "auto"
+    gradient_backend: Annotated[
+        Runner | None,
+        Option(
+            "What lends attacks the gradient, as ort or ort:cuda; it decides of no point.  "
+            "[default: the judge where it runs the gradient graph, else ort:cpu]",
+            type=RunnerType(),
+        ),
+    ] = None
     tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32; recorded.")] = False
 
     @property
@@ -56,16 +81,29 @@ class EngineOptions(Frozen):
         """Whether attacks may follow a gradient."""
         return self.gradient != "none"
 
+    @property
+    def judge(self) -> Runner:
+        """What judges, once `with_provider` has settled it."""
+        assert self.provider is not None
+        return Runner(self.backend, self.provider)
+
     def with_provider(self) -> EngineOptions:
         """Return the options with the provider that the backend runs on.
 
         Raises:
-            UsageFault: the backend has no such provider, or TF32 is let on a processor.
+            UsageFault: the backend has no such provider, TF32 is let on a processor, or a gradient is to be lent that
+                no attack may follow.
 
         """
         provider = provider_of(self.backend, self.provider)
         check_tf32(provider, self.tf32)
+        if self.gradient_backend and not self.uses_gradient:
+            raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
         return self.model_copy(update={"provider": provider})
+
+    def stating_lender(self, lender: Runner | None) -> EngineOptions:
+        """Return the options that name what lends the gradients, where that is not the judge."""
+        return self.model_copy(update={"gradient_backend": None if lender == self.judge else lender})
 
 
 backend_option, provider_option, tf32_option, gradient_option = (
@@ -73,16 +111,9 @@ backend_option, provider_option, tf32_option, gradient_option = (
 )
 
 
-def command_session(bundle: Bundle, engine: EngineOptions, precision: str, **where: Any) -> Session:
-    """Open a session, as `open_session` does; it is closed when the command ends, however it does."""
-    assert engine.provider is not None
-    session = open_session(
-        bundle,
-        precision=precision,
-        backend=engine.backend,
-        provider=engine.provider,
-        gradient=engine.uses_gradient,
-        tf32=engine.tf32,
-        **where,
+def command_pairing(bundle: Bundle, engine: EngineOptions, state: Path | None) -> Pairing:
+    """Return what opens a command's sessions; they are closed when it ends, however it does."""
+    keep = click.get_current_context().with_resource
+    return Pairing(
+        bundle, engine.judge, engine.gradient_backend, engine.uses_gradient, tf32=engine.tf32, state=state, keep=keep
     )
-    return click.get_current_context().with_resource(session)

@@ -195,7 +195,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
         log.info(f"{out} is finished already")
         return None if shard else load_report(out)
     warn_of_gate(case)
-    where = made_by(case.subject.libraries) | {"accelerator": case.subject.session.card().device} | case.sampled
+    where = made_by(case.subject.libraries) | case.subject.accelerators | case.sampled
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
             log.info(f"resuming: {len(journal)} work units already done")

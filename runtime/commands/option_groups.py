@@ -15,7 +15,7 @@ OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
         "--checkpoint", "--precision", "--backend", "--provider", "--tf32", "--trust", "--state",
         "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
     ),
-    "Attacks": ("--attacks", "--eps", "--gradient", "--lattice", "--seed"),
+    "Attacks": ("--attacks", "--eps", "--gradient", "--gradient-backend", "--lattice", "--seed"),
     "Images": ("--data", "--layout", "--size", "--classes", "--data-root", "--n"),
     "Gate": (
         "--fail-under", "--max-drop", "--against", "--expect-clean", "--no-gate",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import tempfile
 from dataclasses import replace
-from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.rollback import check_acceptable
 from runtime.checks.clean import least_expected
-from runtime.commands.engine_options import EngineOptions, command_session
+from runtime.commands.engine_options import EngineOptions, command_pairing
 from runtime.commands.judging import (
     ReportOptions,
     RunOptions,
@@ -95,14 +94,18 @@ def verify(
     # Before an engine takes memory: the images' file is let go.
     classes = options.class_names_or(manifest.classes)
     images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
-    opening = partial(command_session, opened, engine, state=state)
+    pairing = command_pairing(opened, engine, state)
+    session = pairing.session(precision)
+    lends = has_parent and engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
+    lender = pairing.lending(PARENT) if lends else None
+    engine = engine.stating_lender(pairing.lender)
     subject = Subject(
-        session=opening(precision),
+        session=session,
         name=manifest.name,
         classes=classes,
         shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
         images=images,
-        libraries=(*LIBRARIES, *BACKENDS[engine.backend].libraries),
+        libraries=_libraries(engine),
         command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
         threat_model=manifest.threat_model,
         gate=manifest.gate,
@@ -110,17 +113,18 @@ def verify(
         expected_clean=least_expected(manifest.reference.clean, manifest.reference.n) if manifest.reference else None,
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
+        lender=lender,
     )
     if has_parent:
-        lends = engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
-        lender = cache(partial(opening, PARENT))
-        subject = replace(
-            subject,
-            parent=lambda: _parent(subject, lender(), engine),
-            lender=lender() if lends else None,
-        )
+        subject = replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
     with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
         judge_subject(subject, options, run, directories)
+
+
+def _libraries(engine: EngineOptions) -> tuple[str, ...]:
+    """Return the packages that decide what the judge answers, and the gradient that attacks follow."""
+    backends = dict.fromkeys((engine.backend, *([engine.gradient_backend.backend] if engine.gradient_backend else [])))
+    return (*LIBRARIES, *(package for name in backends for package in BACKENDS[name].libraries))
 
 
 def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:

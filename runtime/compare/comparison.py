@@ -51,6 +51,9 @@ class Side(Frozen):
     precision: Name
     backend: Name
     provider: Name
+    gradient_backend: Name | None = None
+    gradient_provider: Name | None = None
+    engines: Text
     device: Text
     bundle_version: int | None
     edgeproof: Text | None
@@ -85,6 +88,9 @@ def _side(run: Finished) -> Side:
         precision=artifact.precision,
         backend=artifact.backend,
         provider=artifact.provider,
+        gradient_backend=artifact.gradient_backend,
+        gradient_provider=artifact.gradient_provider,
+        engines=artifact.engines,
         device=str(report.device.get("cpu", "unknown") if accelerator in ("", "cpu") else accelerator),
         bundle_version=artifact.bundle_version,
         edgeproof=report.software.get("edgeproof"),

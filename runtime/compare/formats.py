@@ -127,12 +127,14 @@ def as_json(comparison: Comparison) -> str:
 def as_csv(comparison: Comparison) -> str:
     """Return a line for every figure of every run; fractions, and counts of the images that both runs attacked."""
     lines: list[tuple[str | float | None, ...]] = []
+    lent = any(run.gradient_backend for run in comparison.runs)
+    identity = (*IDENTITY, *(LENDER if lent else ()))
     for run in comparison.runs:
-        who = [getattr(run, name) for name in IDENTITY]
+        who = [getattr(run, name) for name in identity]
         lines += [(*who, figure.name, figure.value, *figure.ci95, run.data.n) for figure in run.figures]
         if run.against:
             lines += [(*who, *line, run.against.images) for line in _against_lines(run.against)]
-    return csv_table((*IDENTITY, "figure", "value", "low", "high", "n"), lines)
+    return csv_table((*identity, "figure", "value", "low", "high", "n"), lines)
 
 
 def _against_lines(against: Against) -> list[tuple[str | float, ...]]:
@@ -174,9 +176,10 @@ EXPLAINED = (
     "the first both attacked"
 )
 IDENTITY = ("run", "name", "precision", "backend", "provider", "device", "bundle_version", "edgeproof")
+LENDER = ("gradient_backend", "gradient_provider")
 WHAT: dict[str, Callable[[Side], str]] = {
     "artifact": lambda run: f"{run.name} {run.precision}",
-    "engine": lambda run: f"{run.backend}/{run.provider}",
+    "engine": lambda run: run.engines,
     "device": lambda run: run.device,
     "version": _version,
     "images": lambda run: f"{run.data.n} of {run.data.name}",

@@ -22,7 +22,11 @@ Interval = tuple[float, float]
 
 
 class Artifact(Frozen):
-    """What was attacked; `facts` are what its graph says of itself, which decided how."""
+    """What was attacked; `facts` are what its graph says of itself, which decided how.
+
+    `backend` and `provider` judged every point; `gradient_backend` and `gradient_provider` lent the gradients that
+    attacks followed, None where the judge did.
+    """
 
     name: Name
     sha256: Digest
@@ -30,10 +34,23 @@ class Artifact(Frozen):
     precision: Name
     backend: Name
     provider: Name
+    gradient_backend: Name | None = None
+    gradient_provider: Name | None = None
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool
     facts: GraphFacts = GraphFacts()
+
+    @property
+    def lender(self) -> str | None:
+        """What lent the gradients, as ort/cpu, where it was not the judge."""
+        return f"{self.gradient_backend}/{self.gradient_provider}" if self.gradient_backend else None
+
+    @property
+    def engines(self) -> str:
+        """What judged, and what lent the gradients where that was another, in words."""
+        judge = f"{self.backend}/{self.provider}"
+        return f"{judge}, gradients by {self.lender}" if self.lender else judge
 
     @model_validator(mode="before")
     @classmethod

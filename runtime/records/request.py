@@ -52,9 +52,10 @@ class Request(RecordedOptions):
     `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
     run compared with; `batch` is what was asked for or, where nothing was, what the device is worth; `shard` is the
     part of the images that a run takes, as 2/5. `attacks` are those asked for, run by each of `gradients` in turn;
-    `added` are run besides (`runtime.suite.plan`). `claim` is what the subject says of itself; None in runs of version
-    0.1. `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks or by the subject's
-    training; None where nobody says.
+    `added` are run besides (`runtime.suite.plan`). `backend` and `provider` judge; `gradient_backend` and
+    `gradient_provider` lend the gradients, None where the judge does. `claim` is what the subject says of itself; None
+    in runs of version 0.1. `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks
+    or by the subject's training; None where nobody says.
     """
 
     batch: Annotated[int, Field(gt=0)] = 64
@@ -65,6 +66,8 @@ class Request(RecordedOptions):
     precision: Name
     backend: Name
     provider: Name
+    gradient_backend: Name | None = None
+    gradient_provider: Name | None = None
     tf32: bool = False
     data: DataRecord
     n: Annotated[int, Field(gt=0)]
@@ -90,6 +93,11 @@ class Request(RecordedOptions):
     def all_attacks(self) -> dict[str, dict[str, int | float]]:
         """Those asked for and those added, with their settings: what two runs must share to be compared."""
         return {attack.name: attack.settings for attack in (*self.attacks, *self.added)}
+
+    @property
+    def lender(self) -> str:
+        """What lent the gradients, as ort:cpu."""
+        return f"{self.gradient_backend or self.backend}:{self.gradient_provider or self.provider}"
 
     def digest(self) -> str:
         """SHA-256 of the request in canonical JSON."""

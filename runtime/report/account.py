@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadData, BadRun
+from runtime.gallery.store import GALLERY, read_gallery
 from runtime.records.bench import load_bench
 from runtime.suite.evidence import WRONG_BEFORE
-from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import compare_finished, read_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from runtime.gallery.store import Gallery
     from runtime.records.bench import Bench
     from runtime.records.report import Paired, Report
-    from runtime.verdict.gallery import Gallery
     from runtime.verdict.paired import Finished
 
 

@@ -44,7 +44,7 @@ def print_summary(report: Report, out: Path) -> None:
     if report.sequential:
         print_line(console, report.sequential.reason)
     artifact = report.artifact
-    what = f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}"
+    what = f"{artifact.name} {artifact.precision} on {artifact.engines}"
     print_line(console, f"{what}, {'' if artifact.authenticated else 'not '}authenticated")
     print_line(console, f"{report.data.n} images, eps {radius(report.threat_model.eps)}")
     print_line(console, f"report: {out}")

@@ -132,6 +132,6 @@ def _properties(report: Report) -> dict[str, str]:
         **figures,
         "artifact": artifact.sha256,
         "request": report.request_sha256,
-        "backend": f"{artifact.backend}/{artifact.provider}",
+        "backend": artifact.engines,
         **dict(sorted(report.software.items())),
     }

@@ -24,7 +24,7 @@ def render(account: Account) -> str:
         f"### {heading}: {escape(artifact.name)}, {escape(artifact.precision)}",
         "\n".join(f"- {escape(reason)}" for reason in reasons(report)),
         f"{report.data.n} images of {escape(report.data.name)}; perturbations of at most "
-        f"{radius(report.threat_model.eps)} in L-infinity, on {escape(artifact.backend)}/{escape(artifact.provider)}.",
+        f"{radius(report.threat_model.eps)} in L-infinity, on {escape(artifact.engines)}.",
         table(
             ("attack", "accuracy", "95 % interval"),
             [(escape(row.name), percent(row.accuracy), interval(row.ends)) for row in accuracy_rows(report)],
@@ -64,7 +64,7 @@ def _compared(account: Account) -> str:
     rows = [(escape(paired.against), _robust_there(paired), *_change(paired))] if paired else []
     for other in account.others:
         its, robust = other.report.artifact, other.report.robust_accuracy
-        name = f"{its.name} {its.precision} on {its.backend}/{its.provider}"
+        name = f"{its.name} {its.precision} on {its.engines}"
         change = _change(other.paired) if other.paired else ("not paired", escape(other.why))
         rows.append((escape(name), percent(robust.value) if robust else "none", *change))
     return table(heading, rows, left=1)

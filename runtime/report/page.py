@@ -224,7 +224,7 @@ def machine(report: Report) -> list[tuple[str, Any]]:
     rest = [
         ("not found", missing),
         ("software", ", ".join(f"{name} {version}" for name, version in sorted(report.software.items()))),
-        ("engine", f"{artifact.backend}, {artifact.provider}"),
+        ("engine", artifact.engines),
         ("gradient graph", _agreement(report.agreement)),
         ("parent's gradient graph", _agreement(report.parent_agreement)),
         ("started", f"{report.started}, took {duration(report.seconds)}"),

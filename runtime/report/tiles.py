@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.gallery.store import STEPS
 from runtime.report.phrases import outcome_words
 from runtime.suite.evidence import WRONG_BEFORE
-from runtime.verdict.gallery import STEPS
 
 if TYPE_CHECKING:
+    from runtime.gallery.store import Gallery
     from runtime.records.report import Report
     from runtime.report.account import Account
-    from runtime.verdict.gallery import Gallery
 
 HEAT = "00234f 053273 33426c 48526c 5f626e 727375 878479 9e9676 b5a86f cdbc64 e7d051 ffe732"
 """Cividis (Nunez, Anderton and Renslow 2018) in even steps: colours that the colour-blind read as others do."""

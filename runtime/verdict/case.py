@@ -14,6 +14,7 @@ from runtime.attacks.noise import shuffled
 from runtime.batches.fixed_sizes import FixedSizes
 from runtime.batches.halving import BatchHalving
 from runtime.errors import BadData
+from runtime.gallery.store import Gallery, gather
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
 from runtime.records.report import Artifact, Circumstances
@@ -26,7 +27,6 @@ from runtime.suite.plan import plan_suite
 from runtime.suite.units import Target
 from runtime.terminal.log import log
 from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, hidden_in
-from runtime.verdict.gallery import Gallery, gather
 from runtime.verdict.options import VerifyOptions, check_decidable
 from runtime.verdict.paired import (
     Finished,
@@ -226,13 +226,14 @@ class Case:
                 precision=card.precision,
                 backend=card.backend,
                 provider=card.provider,
+                **subject.lent_by,
                 tf32=card.tf32,
                 bundle_version=subject.bundle_version,
                 authenticated=subject.authenticated,
                 facts=card.facts,
             ),
             classes=subject.classes,
-            device={**machine_card(), "accelerator": card.device, **fitted},
+            device={**machine_card(), **subject.accelerators, **fitted},
             software=software(subject.libraries),
             started=started,
             seconds=seconds,

@@ -102,9 +102,19 @@ def obstacle(mine: Request, its: Request) -> Obstacle | None:
     here, there = mine.all_attacks, its.all_attacks
     if found := other_threat(mine.threat_model, its.threat_model) or other_attacks(here, there):
         return found
+    if found := other_lender(mine, its):
+        return found
     if otherwise := [name for name in here if here[name] != there[name]]:
         return Obstacle(f"the settings of {', '.join(otherwise)} differ", _again(here))
     return None
+
+
+def other_lender(mine: Request, its: Request) -> Obstacle | None:
+    """Return what keeps two runs apart that borrowed gradients from different engines: one may mislead more."""
+    if mine.lender == its.lender or mine.gradient_backend is its.gradient_backend is None:
+        return None
+    why = f"the attacks followed gradients of {mine.lender} and of {its.lender}"
+    return Obstacle(why, f"run it again with --gradient-backend {mine.lender}")
 
 
 def other_threat(mine: ThreatModel, its: ThreatModel) -> Obstacle | None:
@@ -250,7 +260,7 @@ def match_images(evidence: Evidence, reference: Finished) -> SharedImages:
 
 
 def _called(artifact: Artifact) -> str:
-    return f"{artifact.name} {artifact.precision} on {artifact.backend}/{artifact.provider}, {artifact.sha256[:12]}"
+    return f"{artifact.name} {artifact.precision} on {artifact.engines}, {artifact.sha256[:12]}"
 
 
 def pair_with_reference(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:

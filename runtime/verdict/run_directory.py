@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
 from runtime.files import check_new_directory, npz_of, write_atomic
+from runtime.gallery.store import GALLERY, read_gallery
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
@@ -18,7 +20,6 @@ from runtime.suite.journal import JOURNAL, Journal
 from runtime.suite.outcome import COUNTS
 from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
-from runtime.verdict.gallery import GALLERY, read_gallery
 from runtime.verdict.paired import EVIDENCE
 from runtime.verdict.shards import Part
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from runtime.records.report import Artifact
     from runtime.verdict.case import Findings, Run
 
 RUN = "run.json"
@@ -186,13 +188,20 @@ def finish_run(
     """
     if not (out / RUN).is_file():
         write_run_record(out, run.report.request)
-    write_atomic(out / EVIDENCE, npz_of(run.evidence.arrays(adversarial=run.report.request.save_adversarial)))
+    arrays = run.evidence.arrays(adversarial=run.report.request.save_adversarial)
+    write_atomic(out / EVIDENCE, npz_of({**arrays, **_engines(run.report.artifact)}))
     write_atomic(out / GALLERY, npz_of(run.gallery.arrays()))
     for line in formats(out, run):
         log.warning(line)
     write_atomic(out / REPORT, to_json(run.report))
     if journal:
         journal.drop_units()
+
+
+def _engines(artifact: Artifact) -> dict[str, Any]:
+    """Return what the evidence says of who judged it, where another lent the gradients: texts."""
+    names = {"judge": f"{artifact.backend}/{artifact.provider}", "gradients_by": artifact.lender}
+    return {name: np.array(text) for name, text in names.items()} if artifact.lender else {}
 
 
 def read_part(directory: Path) -> Part:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import BadRun
+from runtime.gallery import store as gallery
 from runtime.records.options import without_option
 from runtime.records.request import Request
 from runtime.spec import Shard
@@ -15,15 +16,14 @@ from runtime.statistics import Pairs
 from runtime.suite.evidence import Evidence
 from runtime.suite.outcome import COUNTS, Outcome
 from runtime.suite.totals import add_counts, add_curves, add_points, add_rows
-from runtime.verdict import gallery
 from runtime.verdict.figures import build_report
 from runtime.verdict.paired import paired_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.gallery.store import Gallery
     from runtime.records.report import Circumstances, Paired, Report, ShardRecord
-    from runtime.verdict.gallery import Gallery
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,28 @@ class Subject:
         """What it claims of itself, whatever is asked of it."""
         return Claim(threat_model=self.threat_model, gate=self.gate, n=self.claimed_images)
 
+    @property
+    def lent_by(self) -> dict[str, str]:
+        """`gradient_backend` and `gradient_provider` of what lends the gradients; empty where the judge does."""
+        lender = self._lending
+        return {"gradient_backend": lender[0], "gradient_provider": lender[1]} if lender else {}
+
+    @property
+    def accelerators(self) -> dict[str, str]:
+        """The device that judges, and the one that lends the gradients where the judge does not."""
+        lender, device = self._lending, {"accelerator": self.session.card().device}
+        return {**device, "gradient_accelerator": lender[2]} if lender else device
+
+    @property
+    def _lending(self) -> tuple[str, str, str] | None:
+        """Backend, provider and device that lend the artifact's gradient or its parent's, where they do not judge."""
+        card, lender = self.session.card(), self.lender.card() if self.lender else None
+        if card.gradient_backend and card.gradient_provider and card.gradient_device:
+            return card.gradient_backend, card.gradient_provider, card.gradient_device
+        if lender is None or (lender.backend, lender.provider) == (card.backend, card.provider):
+            return None
+        return lender.backend, lender.provider, lender.device
+
 
 def resolve(
     subject: Subject, options: VerifyOptions, plan: Plan, gate: Gate, n: int, reference: Finished | None
@@ -101,6 +123,7 @@ def resolve(
         precision=card.precision,
         backend=card.backend,
         provider=card.provider,
+        **subject.lent_by,
         tf32=card.tf32,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,

@@ -36,7 +36,7 @@ def work(monkeypatch):
         return noted
 
     monkeypatch.setattr("export.commands.prepare", note("packed"))
-    for name in ("find_images", "evaluation_images", "command_session"):
+    for name in ("find_images", "evaluation_images", "command_pairing"):
         monkeypatch.setattr(command, name, note(name))
     return done
 

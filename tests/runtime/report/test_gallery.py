@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from runtime.errors import BadRun
+from runtime.gallery import store as galleries
+from runtime.gallery.store import MOST, STEPS, merged, read_gallery
 from runtime.records.report import load_report
 from runtime.suite.evidence import STANDS, WRONG_BEFORE
-from runtime.verdict import gallery as galleries
-from runtime.verdict.gallery import MOST, STEPS, merged, read_gallery
 from tests.command_line import edgeproof
 from tests.tiny import EPS
 

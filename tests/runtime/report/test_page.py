@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from runtime.errors import BadRun
+from runtime.gallery.store import read_gallery
 from runtime.records.bench import Bench
 from runtime.records.report import Report, load_report
 from runtime.report import page, tiles
 from runtime.report.account import Account, read_account
 from runtime.report.phrases import accuracy_rows
 from runtime.report.tiles import data_url
-from runtime.verdict.gallery import read_gallery
 from runtime.words import percent
 from tests.command_line import edgeproof
 from tests.runtime.report.conftest import HOSTILE
