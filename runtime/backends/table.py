@@ -9,6 +9,11 @@ from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
+from runtime.external.session import BACKEND as COMMAND
+from runtime.external.session import PROVIDER as PROCESS
+from runtime.external.session import ExternalJudge
+from runtime.files import sha256
+from runtime.graph.facts import graph_facts
 from runtime.session import BorrowedGradient, Session
 from runtime.tensorrt.library import EDITIONS, installed_edition
 from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
@@ -32,6 +37,7 @@ class Opening:
         gradient: whether its gradient graph is opened too, where it runs there; the card says whether it does.
         tf32: let a GPU round the factors of float32 products to TF32.
         state: directory below which engines are kept; None for the user's cache.
+        command: what is started to judge; None where an engine of ours does.
 
     """
 
@@ -40,6 +46,7 @@ class Opening:
     gradient: bool = True
     tf32: bool = False
     state: Path | None = None
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,24 @@ def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     return TrtSession(forward, gradient, precision=how.precision, factory=factory, accelerator=accelerator)
 
 
+def _start_command(bundle: Bundle, how: Opening) -> Judge:
+    if how.command is None:
+        raise UsageFault(f"--backend {COMMAND} has no command", hint='--judge-command "CMD"')
+    forward, shape = bundle.read(bundle.manifest.graphs[how.precision].forward), bundle.manifest.input
+    return ExternalJudge(
+        how.command,
+        artifact=sha256(forward),
+        facts=graph_facts(forward),
+        precision=how.precision,
+        image=(shape.channels, shape.height, shape.width),
+        classes=len(bundle.manifest.classes),
+    )
+
+
 BACKENDS = {
     "ort": Backend(_open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), libraries=("onnxruntime-gpu",)),
     "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
+    COMMAND: Backend(_start_command, (PROCESS,), lambda: PROCESS),
 }
 
 
@@ -121,6 +143,7 @@ def open_session(
     gradient: bool = True,
     tf32: bool = False,
     state: Path | None = None,
+    command: str | None = None,
 ) -> Session:
     """Open one precision of a bundle on one backend; what only judges has no gradient.
 
@@ -132,6 +155,7 @@ def open_session(
         gradient: whether to open its gradient graph too.
         tf32: see `Opening`, as the next.
         state: where engines are kept.
+        command: see `Opening`.
 
     Raises:
         BadBundle: the bundle has no such precision.
@@ -140,5 +164,5 @@ def open_session(
 
     """
     check_precision(bundle, precision)
-    judge = BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
+    judge = BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state, command))
     return judge if isinstance(judge, Session) else BorrowedGradient(judge, None)

@@ -88,8 +88,9 @@ def verify(
     check_precision(opened, precision)
     engine = engine.model_copy(update={"precision": precision})
     has_parent = PARENT in manifest.graphs and precision != PARENT
+    judges_parent = has_parent and engine.judge_command is None  # a command runs one model
     directories = choose_directories(
-        options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=has_parent
+        options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=judges_parent
     )
     # Before an engine takes memory: the images' file is let go.
     classes = options.class_names_or(manifest.classes)
@@ -115,7 +116,7 @@ def verify(
         authenticated=opened.signed_by is not None,
         lender=lender,
     )
-    if has_parent:
+    if judges_parent:
         subject = replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
     with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
         judge_subject(subject, options, run, directories)

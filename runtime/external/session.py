@@ -22,7 +22,8 @@ from runtime.words import printable
 if TYPE_CHECKING:
     from runtime.session import GraphFacts
 
-BACKEND = "command"
+BACKEND, PROVIDER = "command", "process"
+"""How a judge's process is called where other backends and their providers are; its card has its own name."""
 START = 300.0
 """Seconds in which a judge has to be ready: it may have to load a model onto its device, or to compile it."""
 

@@ -9,7 +9,19 @@ from pydantic import Field, ValidationError, model_validator
 from runtime.errors import BadData
 from runtime.records.request import GradientSource, Request, labelled
 from runtime.session import GraphFacts
-from runtime.spec import DataRecord, Digest, Document, Fraction, Frozen, Gate, Name, Text, ThreatModel, first_fault
+from runtime.spec import (
+    DataRecord,
+    Digest,
+    Document,
+    Fraction,
+    Frozen,
+    Gate,
+    JudgeCommand,
+    Name,
+    Text,
+    ThreatModel,
+    first_fault,
+)
 from runtime.statistics import Verdict
 
 if TYPE_CHECKING:
@@ -25,7 +37,7 @@ class Artifact(Frozen):
     """What was attacked; `facts` are what its graph says of itself, which decided how.
 
     `backend` and `provider` judged every point; `gradient_backend` and `gradient_provider` lent the gradients that
-    attacks followed, None where the judge did.
+    attacks followed, None where the judge did. `judge_command` is a process that judged.
     """
 
     name: Name
@@ -36,6 +48,7 @@ class Artifact(Frozen):
     provider: Name
     gradient_backend: Name | None = None
     gradient_provider: Name | None = None
+    judge_command: JudgeCommand | None = None
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool

@@ -8,7 +8,19 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from runtime.files import sha256
 from runtime.records.options import RecordedOptions
-from runtime.spec import Command, DataRecord, Digest, Fraction, Frozen, Gate, Name, Text, ThreatModel, to_json
+from runtime.spec import (
+    Command,
+    DataRecord,
+    Digest,
+    Fraction,
+    Frozen,
+    Gate,
+    JudgeCommand,
+    Name,
+    Text,
+    ThreatModel,
+    to_json,
+)
 
 GradientSource = Literal["own", "parent", "none"]
 """Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
@@ -53,7 +65,7 @@ class Request(RecordedOptions):
     run compared with; `batch` is what was asked for or, where nothing was, what the device is worth; `shard` is the
     part of the images that a run takes, as 2/5. `attacks` are those asked for, run by each of `gradients` in turn;
     `added` are run besides (`runtime.suite.plan`). `backend` and `provider` judge; `gradient_backend` and
-    `gradient_provider` lend the gradients, None where the judge does. `claim` is what the subject says of itself; None
+    `gradient_provider` lend the gradients, None where the judge does; `judge_command` is a process that judges. `claim` is what the subject says of itself; None
     in runs of version 0.1. `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks
     or by the subject's training; None where nobody says.
     """
@@ -68,6 +80,7 @@ class Request(RecordedOptions):
     provider: Name
     gradient_backend: Name | None = None
     gradient_provider: Name | None = None
+    judge_command: JudgeCommand | None = None
     tf32: bool = False
     data: DataRecord
     n: Annotated[int, Field(gt=0)]

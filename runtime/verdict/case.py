@@ -227,6 +227,7 @@ class Case:
                 backend=card.backend,
                 provider=card.provider,
                 **subject.lent_by,
+                judge_command=card.judge_command,
                 tf32=card.tf32,
                 bundle_version=subject.bundle_version,
                 authenticated=subject.authenticated,

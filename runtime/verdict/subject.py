@@ -124,6 +124,7 @@ def resolve(
         backend=card.backend,
         provider=card.provider,
         **subject.lent_by,
+        judge_command=card.judge_command,
         tf32=card.tf32,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,
