@@ -85,7 +85,6 @@ Command = Annotated[Text, Field(pattern=r"""^([A-Za-z0-9_@%+=:,./ -]|'[^']*'|"'"
 """The words of one command as `shlex.join` writes them: who pastes it into a shell runs nothing else."""
 
 
-
 class JudgeCommand(Frozen):
     """Who judged in a process of its own (`--judge-command`).
 

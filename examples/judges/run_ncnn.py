@@ -11,6 +11,7 @@ def open_runner(image, classes):
     """Return what answers a batch: image by image, as ncnn does."""
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
+    net.opt.num_threads = 1  # small images are done before threads have met
     if net.load_param(sys.argv[1]) or net.load_model(sys.argv[2]):
         sys.exit(f"ncnn cannot load {sys.argv[1]} and {sys.argv[2]}")
 

@@ -59,8 +59,8 @@ class JudgeProcess:
                 f"--judge-command {printable(words[0])!r} cannot be started: {reason}",
                 hint="name a program that can be run, with its path or in PATH",
             ) from None
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        pipes = self._process.stdin, self._process.stdout, self._process.stderr
+        self._stdin, self._stdout, self._stderr = (pipe for pipe in pipes if pipe)
         self._tail = bytearray()
         self._usable = True
         self._selector = selectors.DefaultSelector()

@@ -65,9 +65,9 @@ class Request(RecordedOptions):
     run compared with; `batch` is what was asked for or, where nothing was, what the device is worth; `shard` is the
     part of the images that a run takes, as 2/5. `attacks` are those asked for, run by each of `gradients` in turn;
     `added` are run besides (`runtime.suite.plan`). `backend` and `provider` judge; `gradient_backend` and
-    `gradient_provider` lend the gradients, None where the judge does; `judge_command` is a process that judges. `claim` is what the subject says of itself; None
-    in runs of version 0.1. `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks
-    or by the subject's training; None where nobody says.
+    `gradient_provider` lend the gradients, None where the judge does; `judge_command` is a process that judges. `claim`
+    is what the subject says of itself; None in runs of version 0.1. `expect_clean` is the least clean accuracy that is
+    expected of the images, by whoever asks or by the subject's training; None where nobody says.
     """
 
     batch: Annotated[int, Field(gt=0)] = 64
