@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
+from pydantic import BeforeValidator
 
 from runtime.backends.pairing import DEFAULT_LENDER, Pairing, Runner, read_runner
 from runtime.backends.providers import PROVIDERS, check_tf32
@@ -22,18 +23,8 @@ if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle
 
 
-class RunnerType(click.ParamType):
-    """BACKEND or BACKEND:PROVIDER."""
-
-    name = "backend"
-
-    def get_metavar(self, *given: Any, **named: Any) -> str:
-        """Return how it is written, for the help; click 8.1 gives less than 8.2."""
-        return "BACKEND[:PROVIDER]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Runner:
-        """Return the runner."""
-        return value if isinstance(value, Runner) else read_runner(value)
+def _runner(value: Any) -> Any:
+    return read_runner(value) if isinstance(value, str) else value
 
 
 class EngineOptions(Frozen):
@@ -69,10 +60,10 @@ class EngineOptions(Frozen):
     ] = "auto"
     gradient_backend: Annotated[
         Runner | None,
+        BeforeValidator(_runner),
         Option(
             "What lends attacks the gradient, as ort or ort:cuda; it decides of no point.  "
             "[default: the judge where it runs the gradient graph, else ort:cpu]",
-            type=RunnerType(),
         ),
     ] = None
     tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32; recorded.")] = False
