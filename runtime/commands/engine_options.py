@@ -13,6 +13,7 @@ from runtime.backends.table import BACKENDS, provider_of
 from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
 from runtime.external.session import BACKEND as COMMAND
+from runtime.external.session import PROVIDER as PROCESS
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
@@ -47,7 +48,7 @@ class EngineOptions(Frozen):
         Option(
             "Execution provider of ONNX Runtime, or library of TensorRT. No fallback.  "
             "[default: cpu; tensorrt where it is installed, else tensorrt-rtx]",
-            type=click.Choice(list(dict.fromkeys((*PROVIDERS, *EDITIONS)))),
+            type=click.Choice(list(dict.fromkeys((*PROVIDERS, *EDITIONS, PROCESS)))),
             always=True,
         ),
     ] = None

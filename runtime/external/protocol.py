@@ -1,6 +1,7 @@
 """What a judge's process is asked and answers: frames of bytes, in protocol edgeproof-judge/1.
 
-docs/reference/judges.md defines it. A frame is its length, eight bytes little-endian, and so many bytes: JSON at first and for a refusal, else an npy array.
+docs/reference/judges.md defines it. A frame is its length, eight bytes little-endian, and so many bytes: JSON at first
+and for a refusal, else an npy array.
 """
 
 from __future__ import annotations

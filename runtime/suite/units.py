@@ -238,7 +238,7 @@ def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence)
 
 
 def near(ours: Any, theirs: Any, most: float) -> Any:
-    """Return where two answers [B, K], each about its mean, are apart by no more than a part of the largest: bool [B]."""
+    """Return where two answers [B, K], each about its mean, differ by at most a part of the largest: bool [B]."""
     ours, theirs = (
         np.asarray(z, np.float64) - np.mean(z, axis=1, keepdims=True, dtype=np.float64) for z in (ours, theirs)
     )
