@@ -7,17 +7,18 @@ import selectors
 import signal
 import subprocess
 import time
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadAnswer, JudgeFault, UsageFault
 from runtime.external.protocol import LENGTH, SEE, TO_STDERR, shown
+from runtime.interrupt import defer_signals
 from runtime.terminal.log import log
 from runtime.words import duration, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import IO
 
 PIECE = 2**16
 """Bytes that are read or written at once."""
@@ -44,21 +45,12 @@ class JudgeProcess:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - the user's own command, by no shell
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UsageFault(
-                f"--judge-command {printable(words[0])!r} cannot be started: {reason}",
-                hint="name a program that can be run, with its path or in PATH",
-            ) from None
+        with defer_signals(told=False) as asked_to_end:  # none may come when it runs and nobody knows its number yet
+            self._process = _started(words)
+            self._left = weakref.finalize(self, _kill, self._process)
+        if asked_to_end():
+            self._left()
+            raise KeyboardInterrupt
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         self._stdin, self._stdout, self._stderr = (pipe for pipe in pipes if pipe)
         self._tail = bytearray()
@@ -107,23 +99,18 @@ class JudgeProcess:
 
     def close(self) -> None:
         """End it and all that it started: by closing its stdin, else by signals. A second time nothing happens."""
-        if self._process.returncode is not None:
+        if not self._left.alive:
             return
         try:
-            self._close(self._stdin)
+            with suppress(OSError):
+                self._stdin.close()
             if self._usable and self._ends_within(FAREWELL):
                 return
-            self._signal(signal.SIGTERM)
+            _signal(self._process, signal.SIGTERM)
             self._ends_within(GRACE)
         finally:
             self._usable = False
-            self._signal(signal.SIGKILL)  # also what it started and left
-            try:
-                self._process.wait(DEATH)
-            except subprocess.TimeoutExpired:
-                log.warning(f"the judge's process {self._process.pid} does not end, not even by SIGKILL")
-            for pipe in (self._stdin, self._stdout, self._stderr):
-                self._close(pipe)
+            self._left()
             self._selector.close()
 
     def _send(self, *parts: bytes, deadline: float, seconds: float) -> None:
@@ -223,11 +210,34 @@ class JudgeProcess:
             self._keep_stderr()
         self._at_hand()
 
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
 
-    @staticmethod
-    def _close(pipe: IO[bytes]) -> None:
-        with suppress(OSError):
-            pipe.close()
+def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a command, by no shell, as the leader of a session."""
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)  # noqa: S603
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageFault(
+            f"--judge-command {printable(words[0])!r} cannot be started: {reason}",
+            hint="name a program that can be run, with its path or in PATH",
+        ) from None
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a process and all that it started; it is not reaped yet, so that its number is its own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it left, reap it and close its pipes: the last of a judge, also where nobody closed it."""
+    _signal(process, signal.SIGKILL)
+    try:
+        process.wait(DEATH)
+    except subprocess.TimeoutExpired:
+        log.warning(f"the judge's process {process.pid} does not end, not even by SIGKILL")
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            with suppress(OSError):
+                pipe.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,15 +64,21 @@ class ExternalJudge(Judge):
         self._classes = classes
         self._process: JudgeProcess | None = JudgeProcess(words)
         try:
-            said = read_handshake(self._process.exchange(hello(image, classes), MOST_JSON, start))
+            self._said = read_handshake(self._process.exchange(hello(image, classes), MOST_JSON, start))
+            self._card = self._described(words, files, artifact, facts, precision)
+            log.info(f"judge: {self._said.name} {self._said.version}, reads {self._said.images}")
         except BaseException:  # Ctrl-C, too
             self._process.close()
             raise
-        log.info(f"judge: {said.name} {said.version}, reads {said.images}, {said.batch} images at once")
-        self._said = said
+
+    def _described(
+        self, words: list[str], files: dict[str, str], artifact: str, facts: GraphFacts, precision: str
+    ) -> SessionCard:
+        """Return the card of what it says that it is."""
+        said = self._said
         if said.images == "uint8":
             facts = replace(facts, takes_bytes=True, staircases=tuple(dict.fromkeys((*facts.staircases, "Round"))))
-        self._card = SessionCard(
+        return SessionCard(
             artifact,
             precision,
             BACKEND,
@@ -142,6 +149,7 @@ def digests(words: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         path = Path(shutil.which(word) or word) if word is words[0] else Path(word)
-        if path.is_file():
-            found[word] = sha256(path.read_bytes())
+        with suppress(OSError):  # a word may be longer than any name, or name what cannot be read
+            if path.is_file():
+                found[word] = sha256(path.read_bytes())
     return found

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -189,6 +190,28 @@ def test_ctrl_c_while_it_loads_leaves_no_process(pids, monkeypatch):
     assert nothing_is_left(pids)
 
 
+def test_a_judge_that_nobody_closed_is_ended_with_what_held_it(pids):
+    judge = process.JudgeProcess(["sleep", "600"])
+    pids.write_text(str(judge._process.pid))
+    del judge
+    assert nothing_is_left(pids)
+
+
+def test_ctrl_c_while_it_is_started_leaves_no_process(pids, monkeypatch):
+    start = process._started
+
+    def interrupted_at_once(words):
+        started = start(words)
+        signal.raise_signal(signal.SIGINT)
+        pids.write_text(str(started.pid))
+        return started
+
+    monkeypatch.setattr(process, "_started", interrupted_at_once)
+    with pytest.raises(KeyboardInterrupt):
+        process.JudgeProcess(["sleep", "600"])
+    assert nothing_is_left(pids)
+
+
 def interrupted():
     time.sleep(0.1)
     raise KeyboardInterrupt
@@ -204,6 +227,7 @@ def interrupted():
         ("/etc/passwd", "cannot be started: Permission denied"),
         ("python a\x1bb", "signs that cannot be shown"),
         ("python a\x00b", "signs that cannot be shown"),
+        ("no-such-program-anywhere " + "x" * 5000, "cannot be started"),
     ],
 )
 def test_what_is_no_command_is_refused_as_the_command_line(command, words):
