@@ -137,30 +137,26 @@ class JudgeProcess:
         """Read so many bytes."""
         answer = bytearray()
         while len(answer) < length:
-            try:
-                data = os.read(self._stdout.fileno(), min(PIECE, length - len(answer)))
-            except BlockingIOError:
-                gone = self._has_ended()
-                data = self._last_data(length - len(answer)) if gone else None
-                if data is None:
-                    self._wait(deadline, seconds)
-                    continue
-            if not data:
+            gone = self._has_ended()  # before the look at what it left
+            data = self._read(length - len(answer))
+            if data:
+                answer += data
+            elif data is None and not gone:
+                self._wait(deadline, seconds)
+            else:
                 raise self._ended(f"broke off after {len(answer)} of {length} bytes" if answer else "did not answer")
-            answer += data
         return bytes(answer)
 
-    def _last_data(self, most: int) -> bytes:
-        """Return what a process that has ended left on its stdout; nothing where others hold that open, too."""
-        with suppress(BlockingIOError):
+    def _read(self, most: int) -> bytes | None:
+        """Return what lies on its stdout at the moment; nothing at its end, None while there may come more."""
+        try:
             return os.read(self._stdout.fileno(), min(PIECE, most))
-        return b""
+        except BlockingIOError:
+            return None
 
     def _at_hand(self) -> bytes:
-        """Return what lies on its stdout at the moment."""
-        with suppress(BlockingIOError):
-            return os.read(self._stdout.fileno(), PIECE)
-        return b""
+        """Return what lies on its stdout at the moment, if anything does."""
+        return self._read(PIECE) or b""
 
     def _wait(self, deadline: float, seconds: float) -> None:
         """Wait until a pipe is ready, LOOK seconds at most; keep what came on stderr."""
