@@ -80,6 +80,14 @@ class EngineFault(MissingEnvironment):
     """TensorRT builds, loads or runs no engine of a graph that it took, here and now."""
 
 
+class JudgeFault(MissingEnvironment):
+    """A judge's process ended, hung or failed: it answers nothing, here and now."""
+
+
+class BadAnswer(BadModel):
+    """A judge's process writes something else than its protocol says."""
+
+
 class OutOfMemory(MissingEnvironment):
     """What was asked for at once does not fit the memory, of the machine or of the GPU; less may."""
 

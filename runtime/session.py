@@ -11,7 +11,7 @@ from runtime.errors import BadModel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.spec import Precision
+    from runtime.spec import JudgeCommand, Precision
 
 Array = Any
 """An array of any namespace that array-api-compat knows; attacks never ask which."""
@@ -91,6 +91,7 @@ class SessionCard:
     `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
     `written_out`: the gradient graph has other steps than the artifact, which answer the same but for rounding.
     `facts`: of the artifact's graph, or network; what decides how it is attacked.
+    `judge_command`: the process that answers; None where an engine of ours does.
     """
 
     sha256: str
@@ -109,6 +110,7 @@ class SessionCard:
     rounds_apart: bool = False
     written_out: bool = False
     facts: GraphFacts = GraphFacts()
+    judge_command: JudgeCommand | None = None
 
 
 @dataclass(frozen=True)

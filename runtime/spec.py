@@ -109,6 +109,26 @@ Document = Annotated[dict[str, Any], BeforeValidator(_shown)]
 Command = Annotated[Text, Field(pattern=r"""^([A-Za-z0-9_@%+=:,./ -]|'[^']*'|"'")*$""")]
 """The words of one command as `shlex.join` writes them: who pastes it into a shell runs nothing else."""
 
+
+class JudgeCommand(Frozen):
+    """Who judged in a process of its own (`--judge-command`).
+
+    Args:
+        command: what was started.
+        name: of the runner, as it says.
+        version: as it says.
+        images: what it reads; points found are rounded to uint8 before it sees them.
+        files: digest of each word of the command that names a file: program, script, model.
+
+    """
+
+    command: Command
+    name: Name
+    version: Text
+    images: Literal["float32", "uint8"]
+    files: dict[Text, Digest]
+
+
 Precision = Literal["fp32", "fp16", "int8"]
 """What a graph may be called in a bundle; which one it is, its bytes say (`runtime.session.GraphFacts`)."""
 

@@ -60,6 +60,7 @@ class Pairing:
         gradient: whether attacks follow any.
         tf32: let a GPU that judges round the factors of float32 products to TF32.
         state: where engines are kept.
+        command: what is started to judge; None where an engine of ours does.
         keep: is handed every session, to close it, and returns it.
 
     """
@@ -70,6 +71,7 @@ class Pairing:
     gradient: bool = True
     tf32: bool = False
     state: Path | None = None
+    command: str | None = None
     keep: Callable[[Session], Session] = lambda session: session
     _opened: dict[Any, Session] = field(default_factory=dict)
 
@@ -118,6 +120,7 @@ class Pairing:
                 gradient=gradient,
                 tf32=self.tf32 and runner == self.judge,
                 state=self.state,
+                command=self.command if runner == self.judge else None,
             )
             self._opened[key] = self.keep(session)
         return self._opened[key]

@@ -12,6 +12,11 @@ from runtime.backends.plugins import is_plugin
 from runtime.backends.probe import with_true_gradient
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
+from runtime.external.session import BACKEND as COMMAND
+from runtime.external.session import PROVIDER as PROCESS
+from runtime.external.session import ExternalJudge
+from runtime.files import sha256
+from runtime.graph.facts import graph_facts
 from runtime.openvino.library import PROVIDERS as OPENVINO
 from runtime.openvino.session import OvSession
 from runtime.session import BorrowedGradient, Session
@@ -37,6 +42,7 @@ class Opening:
         gradient: whether its gradient graph is opened too, where it runs there; the card says whether it does.
         tf32: let a GPU round the factors of float32 products to TF32.
         state: directory below which engines are kept; None for the user's cache.
+        command: what is started to judge; None where an engine of ours does.
 
     """
 
@@ -45,6 +51,7 @@ class Opening:
     gradient: bool = True
     tf32: bool = False
     state: Path | None = None
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +110,27 @@ def _held(
     return with_true_gradient(opening, gradient, reference, (image.channels, image.height, image.width))
 
 
+def _start_command(bundle: Bundle, how: Opening) -> Judge:
+    if how.command is None:
+        raise UsageFault(f"--backend {COMMAND} has no command", hint='--judge-command "CMD"')
+    forward, shape = bundle.read(bundle.manifest.graphs[how.precision].forward), bundle.manifest.input
+    return ExternalJudge(
+        how.command,
+        artifact=sha256(forward),
+        facts=graph_facts(forward),
+        precision=how.precision,
+        image=(shape.channels, shape.height, shape.width),
+        classes=len(bundle.manifest.classes),
+    )
+
+
 BACKENDS = {
     "ort": Backend(
         _open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), plugins=True, libraries=("onnxruntime-gpu",)
     ),
     "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
     "openvino": Backend(_open_openvino, tuple(OPENVINO), lambda: next(iter(OPENVINO)), libraries=("openvino",)),
+    COMMAND: Backend(_start_command, (PROCESS,), lambda: PROCESS),
 }
 
 
@@ -143,6 +165,7 @@ def open_session(
     gradient: bool = True,
     tf32: bool = False,
     state: Path | None = None,
+    command: str | None = None,
 ) -> Session:
     """Open one precision of a bundle on one backend; what only judges has no gradient.
 
@@ -154,6 +177,7 @@ def open_session(
         gradient: whether to open its gradient graph too.
         tf32: see `Opening`, as the next.
         state: where engines are kept.
+        command: see `Opening`.
 
     Raises:
         BadBundle: the bundle has no such precision.
@@ -162,5 +186,5 @@ def open_session(
 
     """
     check_precision(bundle, precision)
-    judge = BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state))
+    judge = BACKENDS[backend].open(bundle, Opening(precision, provider, gradient, tf32, state, command))
     return judge if isinstance(judge, Session) else BorrowedGradient(judge, None)

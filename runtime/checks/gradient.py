@@ -144,6 +144,10 @@ def agreement(facts: Facts) -> Seen:
             _, high = wilson(answers.same_prediction, answers.n)
             found |= high < least
             words.append(f"{whose} as the artifact does on {answers.same_prediction} of {answers.n} points")
+            if answers.near is not None:
+                _, high = wilson(answers.near, answers.n)
+                found |= high < least
+                words.append(f"its logits are the judge's, but for rounding, on {answers.near}")
     if not words:
         return not_run("an attack that uses gradients")
     judge = f"{facts.artifact.backend}/{facts.artifact.provider}"

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 from pydantic import BeforeValidator
 
-from runtime.backends.pairing import Pairing, Runner, read_runner
+from runtime.backends.pairing import DEFAULT_LENDER, Pairing, Runner, read_runner
 from runtime.backends.plugins import is_plugin, use_library
 from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
+from runtime.external.session import BACKEND as COMMAND
 from runtime.records.options import Option
-from runtime.spec import Frozen, Name, ProviderName, Text
+from runtime.spec import PARENT, Frozen, Name, ProviderName, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runtime.bundle.manifest import Manifest
     from runtime.bundle.opening import Bundle
 
 
@@ -102,6 +104,10 @@ class EngineOptions(Frozen):
         ),
     ] = None
     tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32; recorded.")] = False
+    judge_command: Annotated[
+        Text | None,
+        Option("A process that judges in place of --backend: it reads images on stdin and writes logits to stdout."),
+    ] = None
 
     @property
     def uses_gradient(self) -> bool:
@@ -118,10 +124,12 @@ class EngineOptions(Frozen):
         """Return the options with the provider that the backend runs on.
 
         Raises:
-            UsageFault: the backend has no such provider, TF32 is let on a processor, or a gradient is to be lent that
-                no attack may follow.
+            UsageFault: the backend has no such provider, TF32 is let on a processor, a gradient is to be lent that
+                no attack may follow, or a command judges beside another backend, or is to lend.
 
         """
+        if self.judge_command is not None and self.backend != COMMAND:
+            return self._by_command().with_provider()
         if self.on and self.provider:
             raise UsageFault("--on names the providers, and --provider another", hint="leave one of them out")
         backend = self.on[0].backend if self.on else self.backend
@@ -129,9 +137,27 @@ class EngineOptions(Frozen):
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
-        lender = (self.gradient_backend,) if self.gradient_backend else ()
-        choose_library(self.provider_library, (provider, *(runner.provider for runner in (*self.on, *lender))))
-        return self.model_copy(update={"backend": backend, "provider": provider})
+        if self.gradient_backend and self.gradient_backend.backend == COMMAND:
+            raise UsageFault("a command judges, and lends no gradient", hint=f"--gradient-backend {DEFAULT_LENDER}")
+        lender = self.gradient_backend
+        if backend == COMMAND and self.uses_gradient:  # it has no gradient to try first
+            lender = lender or DEFAULT_LENDER
+        named = (*self.on, *((lender,) if lender else ()))
+        choose_library(self.provider_library, (provider, *(runner.provider for runner in named)))
+        return self.model_copy(update={"backend": backend, "provider": provider, "gradient_backend": lender})
+
+    def _by_command(self) -> EngineOptions:
+        """Return the options that let the command judge."""
+        if self.backend != EngineOptions.model_fields["backend"].default or self.provider or self.tf32:
+            raise UsageFault(
+                f"--judge-command judges in place of --backend {self.backend}",
+                hint="leave out --backend, --provider and --tf32, and unset EDGEPROOF_BACKEND",
+            )
+        if self.several or self.on:
+            raise UsageFault(
+                "--judge-command judges one precision of one model", hint="a run for each, and `edgeproof compare`"
+            )
+        return self.model_copy(update={"backend": COMMAND})
 
     @property
     def several(self) -> bool:
@@ -148,6 +174,11 @@ class EngineOptions(Frozen):
             )
             for runner, precision in ways
         )
+
+    def judges_in_parent(self, manifest: Manifest) -> bool:
+        """Whether what judges can judge the fp32 graph that a drop is measured from; a command runs one model."""
+        precision = self.precision or manifest.ships
+        return PARENT in manifest.graphs and precision != PARENT and self.judge_command is None
 
     def stating_lender(self, lender: Runner | None) -> EngineOptions:
         """Return the options that name what lends the gradients, where that is not the judge."""
@@ -172,5 +203,12 @@ def command_pairing(bundle: Bundle, engine: EngineOptions, state: Path | None) -
     """Return what opens a command's sessions; they are closed when it ends, however it does."""
     keep = click.get_current_context().with_resource
     return Pairing(
-        bundle, engine.judge, engine.gradient_backend, engine.uses_gradient, tf32=engine.tf32, state=state, keep=keep
+        bundle,
+        engine.judge,
+        engine.gradient_backend,
+        engine.uses_gradient,
+        tf32=engine.tf32,
+        state=state,
+        command=engine.judge_command,
+        keep=keep,
     )

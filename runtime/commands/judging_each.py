@@ -21,7 +21,7 @@ from runtime.graph.facts import graph_facts
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH
 from runtime.report.tables import print_line
-from runtime.spec import PARENT, to_json
+from runtime.spec import to_json
 from runtime.suite.plan import BLIND, mandatory_attacks
 from runtime.terminal.log import log
 from runtime.verdict.paired import read_finished
@@ -95,9 +95,13 @@ def shipping(each: Sequence[EngineOptions], ships: str) -> EngineOptions:
 def directories_of(opened: Bundle, engine: EngineOptions, options: VerifyOptions, run: RunOptions) -> Directories:
     """Return where the run of one goes, and that of its PARENT; raises as `choose_directories` does."""
     manifest, precision = opened.manifest, engine.precision or opened.manifest.ships
-    has_parent = PARENT in manifest.graphs and precision != PARENT
     return choose_directories(
-        options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=has_parent
+        options,
+        run,
+        name=manifest.name,
+        precision=precision,
+        gate=manifest.gate,
+        has_parent=engine.judges_in_parent(manifest),
     )
 
 

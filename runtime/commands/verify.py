@@ -130,7 +130,7 @@ def _subject(
         authenticated=opened.signed_by is not None,
         lender=lender,
     )
-    if not has_parent:
+    if not engine.judges_in_parent(manifest):
         return subject
     return replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
 

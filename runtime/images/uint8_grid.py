@@ -17,6 +17,11 @@ SLACK = 1e-4
 """Of a level, 4e-7 of the range: how far float32 may have brought an image of bytes off its level, and more."""
 
 
+def to_levels(x: Any) -> Any:
+    """Return the nearest level of each pixel of images in [0, 1]: float64 of whole numbers from 0 to 255."""
+    return np.clip(np.rint(LEVELS * np.asarray(x, np.float64)), 0, LEVELS)
+
+
 def to_lattice(x: Any, clean: Any, eps: float) -> Any:
     """Round each pixel to the nearest k/255 that lies within eps of the clean image and in [0, 1].
 
@@ -40,7 +45,7 @@ def to_lattice(x: Any, clean: Any, eps: float) -> Any:
             f"no point of the uint8 lattice lies within {eps} of every image",
             hint="--lattice needs images stored as uint8, or an eps of at least 1/510",
         )
-    level = np.clip(np.rint(LEVELS * np.asarray(x, np.float64)), low, high)
+    level = np.clip(to_levels(x), low, high)
     return np.asarray(level.astype(np.float32) / np.float32(LEVELS))
 
 

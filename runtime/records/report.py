@@ -16,6 +16,7 @@ from runtime.spec import (
     Fraction,
     Frozen,
     Gate,
+    JudgeCommand,
     Name,
     ProviderName,
     Text,
@@ -37,7 +38,7 @@ class Artifact(Frozen):
     """What was attacked; `facts` are what its graph says of itself, which decided how.
 
     `backend` and `provider` judged every point; `gradient_backend` and `gradient_provider` lent the gradients that
-    attacks followed, None where the judge did.
+    attacks followed, None where the judge did. `judge_command` is a process that judged.
     """
 
     name: Name
@@ -49,6 +50,7 @@ class Artifact(Frozen):
     provider_library_sha256: Digest | None = None
     gradient_backend: Name | None = None
     gradient_provider: ProviderName | None = None
+    judge_command: JudgeCommand | None = None
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool
@@ -153,10 +155,14 @@ class Paired(Frozen):
 
 
 class Agreement(Frozen):
-    """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does."""
+    """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does.
+
+    `near`: on how many their logits are the same, but for rounding; null where an engine of ours judged.
+    """
 
     n: Count
     same_prediction: Count
+    near: Count | None = None
 
 
 class Probe(Frozen):

@@ -15,6 +15,7 @@ from runtime.spec import (
     Fraction,
     Frozen,
     Gate,
+    JudgeCommand,
     Name,
     ProviderName,
     Text,
@@ -65,10 +66,10 @@ class Request(RecordedOptions):
     run compared with; `batch` is what was asked for or, where nothing was, what the device is worth; `shard` is the
     part of the images that a run takes, as 2/5. `attacks` are those asked for, run by each of `gradients` in turn;
     `added` are run besides (`runtime.suite.plan`). `backend` and `provider` judge, by a plugin's file of
-    `provider_library_sha256`; `gradient_backend` and
-    `gradient_provider` lend the gradients, None where the judge does. `claim` is what the subject says of itself; None
-    in runs of version 0.1. `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks
-    or by the subject's training; None where nobody says.
+    `provider_library_sha256`; `gradient_backend` and `gradient_provider` lend the gradients, None where the judge does;
+    `judge_command` is a process that judges. `claim` is what the subject says of itself; None in runs of version 0.1.
+    `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks or by the subject's
+    training; None where nobody says.
     """
 
     batch: Annotated[int, Field(gt=0)] = 64
@@ -82,6 +83,7 @@ class Request(RecordedOptions):
     provider_library_sha256: Digest | None = None
     gradient_backend: Name | None = None
     gradient_provider: ProviderName | None = None
+    judge_command: JudgeCommand | None = None
     tf32: bool = False
     data: DataRecord
     n: Annotated[int, Field(gt=0)]

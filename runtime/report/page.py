@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from runtime.records.report import Agreement, ClassRow, CurvePoint, Report
     from runtime.report.account import Account
+    from runtime.spec import JudgeCommand
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_CLASSES = 20
@@ -225,11 +226,20 @@ def machine(report: Report) -> list[tuple[str, Any]]:
         ("not found", missing),
         ("software", ", ".join(f"{name} {version}" for name, version in sorted(report.software.items()))),
         ("engine", artifact.engines),
+        *_judge(artifact.judge_command),
         ("gradient graph", _agreement(report.agreement)),
         ("parent's gradient graph", _agreement(report.parent_agreement)),
         ("started", f"{report.started}, took {duration(report.seconds)}"),
     ]
     return [*card, *((name, value) for name, value in rest if value)]
+
+
+def _judge(judge: JudgeCommand | None) -> list[tuple[str, str]]:
+    """Return what a process that judged said of itself, and how it was started."""
+    if judge is None:
+        return []
+    files = "".join(f"; {name} is {digest}" for name, digest in judge.files.items())
+    return [("judge", f"{judge.name} {judge.version}, reads {judge.images}: {judge.command}{files}")]
 
 
 def digests(report: Report) -> list[tuple[str, Any]]:

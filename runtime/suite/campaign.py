@@ -234,6 +234,7 @@ class Campaign:
     def agreement(self, sample: Any, gradient_from: GradientSource) -> Agreement:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
+        near: int | None = 0 if self.target.session.card().judge_command else None
         job = partial(agree, evidence=self.evidence)
         for chunk, work in self.units(
             labelled("gradient graph", gradient_from), sample, job, gradient_from=gradient_from
@@ -242,7 +243,9 @@ class Campaign:
             clean = work.arrays["clean"] == self.evidence.clean_prediction[chunk]
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
             n, same = n + len(clean) + len(worst), same + int(clean.sum() + worst.sum())
-        return Agreement(n=n, same_prediction=same)
+            if near is not None:
+                near += int(work.arrays["clean_near"].sum() + work.arrays["worst_near"][correct].sum())
+        return Agreement(n=n, same_prediction=same, near=near)
 
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""

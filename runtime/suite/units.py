@@ -39,6 +39,9 @@ SAME = 1e-4
 """How far two answers may be apart and still be the same, as a part of the image's largest logit about their mean."""
 SAME_ALONE = 0.1
 """The same of an answer in a batch and one by itself: other kernels round otherwise, before a rounding by a step."""
+NEAR, NEAR_QUANTISED = 0.1, 0.5
+"""How far a judge's logits may be from those of the graph that it says it runs, as a part of the largest of the two,
+each about its mean; and where it rounds to integers."""
 PROBABILITY = 1e-3
 """How far from 1 the sum of an image's probabilities may be."""
 
@@ -218,8 +221,25 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
 
 
 def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence) -> Arrays:
-    """Return what the gradient graph predicts on the `clean` images and at their `worst` points: int64 [B] each."""
+    """Return what the gradient graph predicts on the `clean` images and at their `worst` points: int64 [B] each.
+
+    Of a judge that is a process also `clean_near` and `worst_near`, bool [B]: its logits are those of the graph.
+    """
     worst = evidence.adversarial[np.searchsorted(evidence.kept, points.index)]
     loss = cross_entropy(points.one_hot)
     at = {"clean": points.x, "worst": target.to_device(worst)}
-    return {name: predictions(oracle.loss_gradient(points, x, loss)[0]) for name, x in at.items()}
+    lent = {name: oracle.loss_gradient(points, x, loss)[0] for name, x in at.items()}
+    arrays = {name: predictions(z) for name, z in lent.items()}
+    card = target.session.card()
+    if card.judge_command:
+        most = NEAR_QUANTISED if card.facts.quantised else NEAR
+        arrays |= {f"{name}_near": near(oracle.logits(points, at[name]), z, most) for name, z in lent.items()}
+    return arrays
+
+
+def near(ours: Any, theirs: Any, most: float) -> Any:
+    """Return where two answers [B, K], each about its mean, differ by at most a part of the largest: bool [B]."""
+    ours, theirs = (
+        np.asarray(z, np.float64) - np.mean(z, axis=1, keepdims=True, dtype=np.float64) for z in (ours, theirs)
+    )
+    return np.abs(ours - theirs).max(axis=1) <= most * np.maximum(np.abs(ours), np.abs(theirs)).max(axis=1)

@@ -228,6 +228,7 @@ class Case:
                 provider=card.provider,
                 provider_library_sha256=card.library_sha256,
                 **subject.lent_by,
+                judge_command=card.judge_command,
                 tf32=card.tf32,
                 bundle_version=subject.bundle_version,
                 authenticated=subject.authenticated,

@@ -199,9 +199,12 @@ def finish_run(
 
 
 def _engines(artifact: Artifact) -> dict[str, Any]:
-    """Return what the evidence says of who judged it, where another lent the gradients: texts."""
-    names = {"judge": f"{artifact.backend}/{artifact.provider}", "gradients_by": artifact.lender}
-    return {name: np.array(text) for name, text in names.items()} if artifact.lender else {}
+    """Return what the evidence says of who judged it, where another lent the gradients or a process judged: texts."""
+    judge, command = f"{artifact.backend}/{artifact.provider}", artifact.judge_command
+    names = {"judge": judge, "gradients_by": artifact.lender} if artifact.lender or command else {}
+    if command:
+        names |= {"judge_version": command.version, "judge_command": command.command}
+    return {name: np.array(text) for name, text in names.items() if text}
 
 
 def read_part(directory: Path) -> Part:

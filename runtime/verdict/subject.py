@@ -126,6 +126,7 @@ def resolve(
         provider=card.provider,
         provider_library_sha256=card.library_sha256,
         **subject.lent_by,
+        judge_command=card.judge_command,
         tf32=card.tf32,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,

@@ -1,0 +1,239 @@
+"""A judge's process: started, asked within a time limit, and ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from runtime.errors import BadAnswer, JudgeFault, UsageFault
+from runtime.external.protocol import LENGTH, SEE, TO_STDERR, shown
+from runtime.interrupt import defer_signals
+from runtime.terminal.log import log
+from runtime.words import duration, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PIECE = 2**16
+"""Bytes that are read or written at once."""
+TAIL, LINES, WIDEST = 4096, 5, 200
+"""Of stderr the last so many bytes are kept; of these so many lines are shown, each of so many signs at most."""
+LOOK = 0.1
+"""Seconds after which it is looked whether the process has ended: others may hold its stdout open."""
+FAREWELL, GRACE, DEATH = 5.0, 2.0, 5.0
+"""Seconds to end once stdin is closed, after SIGTERM, and after SIGKILL."""
+
+
+class JudgeProcess:
+    """A process that answers each frame on its stdin by one on its stdout.
+
+    It is the leader of a session: Ctrl-C in a terminal reaches this process alone, which ends it, and its children with
+    it. After an error within an exchange it is asked no more: nobody knows where in the stream it stands.
+
+    Args:
+        words: of the command, found by PATH.
+
+    Raises:
+        UsageFault: there is no such program.
+
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        with defer_signals(told=False) as asked_to_end:  # none may come when it runs and nobody knows its number yet
+            self._process = _started(words)
+            self._left = weakref.finalize(self, _kill, self._process)
+        if asked_to_end():
+            self._left()
+            raise KeyboardInterrupt
+        pipes = self._process.stdin, self._process.stdout, self._process.stderr
+        self._stdin, self._stdout, self._stderr = (pipe for pipe in pipes if pipe)
+        self._tail = bytearray()
+        self._usable = True
+        self._selector = selectors.DefaultSelector()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            os.set_blocking(pipe.fileno(), False)
+        for pipe in (self._stdout, self._stderr):
+            self._selector.register(pipe, selectors.EVENT_READ)
+
+    def exchange(self, question: bytes, most: int, seconds: float) -> bytes:
+        """Send a frame and return what the next one holds.
+
+        Args:
+            question: what the frame holds.
+            most: bytes that the answer has at most.
+            seconds: until it must be there.
+
+        Raises:
+            BadAnswer: it writes before it is asked, more than `most`, or less than it announced.
+            JudgeFault: it ends, closes a pipe, or takes longer.
+
+        """
+        if not self._usable:
+            raise JudgeFault("the judge's process has been given up", hint="begin again, or go on by --resume")
+        self._usable = False
+        deadline = time.monotonic() + seconds
+        self._send(LENGTH.pack(len(question)), question, deadline=deadline, seconds=seconds)
+        (length,) = LENGTH.unpack(prefix := self._receive(LENGTH.size, deadline, seconds))
+        if length > most:
+            beginning = prefix + self._at_hand()
+            raise BadAnswer(
+                f"the judge announces an answer of {length} bytes, {most} at most are due: it begins {shown(beginning)}"
+                + self.last_words(),
+                hint=TO_STDERR,
+            )
+        answer = self._receive(length, deadline, seconds)
+        self._usable = True
+        return answer
+
+    def last_words(self) -> str:
+        """Return the last lines of its stderr, to be put behind a message; nothing where it said none."""
+        lines = [printable(line.strip())[:WIDEST] for line in self._tail.decode("utf-8", "replace").splitlines()]
+        last = [line for line in lines if line][-LINES:]
+        return f"; its stderr ends: {' / '.join(last)}" if last else ""
+
+    def close(self) -> None:
+        """End it and all that it started: by closing its stdin, else by signals. A second time nothing happens."""
+        if not self._left.alive:
+            return
+        try:
+            with suppress(OSError):
+                self._stdin.close()
+            if self._usable and self._ends_within(FAREWELL):
+                return
+            _signal(self._process, signal.SIGTERM)
+            self._ends_within(GRACE)
+        finally:
+            self._usable = False
+            self._left()
+            self._selector.close()
+
+    def _send(self, *parts: bytes, deadline: float, seconds: float) -> None:
+        """Write the parts. Whatever it writes before it has been asked is no answer."""
+        self._selector.register(self._stdin, selectors.EVENT_WRITE)
+        try:
+            for part in parts:
+                left = memoryview(part)
+                while left:
+                    self._wait(deadline, seconds)
+                    if noise := self._at_hand():
+                        raise BadAnswer(
+                            f"the judge wrote to stdout before it was asked: {shown(noise)}{self.last_words()}",
+                            hint=TO_STDERR,
+                        )
+                    with suppress(BlockingIOError):
+                        left = left[os.write(self._stdin.fileno(), left[:PIECE]) :]
+        except BrokenPipeError:
+            raise self._ended("reads no more") from None
+        finally:
+            self._selector.unregister(self._stdin)
+
+    def _receive(self, length: int, deadline: float, seconds: float) -> bytes:
+        """Read so many bytes."""
+        answer = bytearray()
+        while len(answer) < length:
+            gone = self._has_ended()  # before the look at what it left
+            data = self._read(length - len(answer))
+            if data:
+                answer += data
+            elif data is None and not gone:
+                self._wait(deadline, seconds)
+            else:
+                raise self._ended(f"broke off after {len(answer)} of {length} bytes" if answer else "did not answer")
+        return bytes(answer)
+
+    def _read(self, most: int) -> bytes | None:
+        """Return what lies on its stdout at the moment; nothing at its end, None while there may come more."""
+        try:
+            return os.read(self._stdout.fileno(), min(PIECE, most))
+        except BlockingIOError:
+            return None
+
+    def _at_hand(self) -> bytes:
+        """Return what lies on its stdout at the moment, if anything does."""
+        return self._read(PIECE) or b""
+
+    def _wait(self, deadline: float, seconds: float) -> None:
+        """Wait until a pipe is ready, LOOK seconds at most; keep what came on stderr."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise JudgeFault(
+                f"the judge took more than {duration(seconds)} to answer{self.last_words()}",
+                hint=f"a slow one says in its handshake how many `seconds` an answer may take; {SEE}",
+            )
+        for key, _ in self._selector.select(min(left, LOOK)):
+            if key.fileobj is self._stderr:
+                self._keep_stderr()
+
+    def _keep_stderr(self) -> None:
+        with suppress(BlockingIOError):
+            data = os.read(self._stderr.fileno(), PIECE)
+            self._tail = (self._tail + data)[-TAIL:]
+            if not data:
+                self._selector.unregister(self._stderr)
+
+    def _ended(self, did: str) -> JudgeFault:
+        """Return the error that says how it ended, or that it closed a pipe."""
+        ended = self._ends_within(1.0)
+        how = f"the judge {did}"
+        if ended and ended.si_code == os.CLD_EXITED:
+            how += f": it ended with exit code {ended.si_status}"
+        elif ended:
+            how += f": it was ended by {signal.Signals(ended.si_status).name}"
+        return JudgeFault(how + self.last_words(), hint="run the command by itself to see why; then --resume goes on")
+
+    def _has_ended(self) -> os.waitid_result | None:
+        """Return how it ended, None while it runs; its number stays its own."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+    def _ends_within(self, seconds: float) -> os.waitid_result | None:
+        """Give it so long to end, reading all it writes; return how it ended."""
+        deadline = time.monotonic() + seconds
+        while (ended := self._has_ended()) is None and time.monotonic() < deadline:
+            self._drain()
+            time.sleep(LOOK / 10)
+        self._drain()
+        return ended
+
+    def _drain(self) -> None:
+        """Read what it writes, so that it can end."""
+        if self._stderr in self._selector.get_map():
+            self._keep_stderr()
+        self._at_hand()
+
+
+def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a command, by no shell, as the leader of a session."""
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)  # noqa: S603
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageFault(
+            f"--judge-command {printable(words[0])!r} cannot be started: {reason}",
+            hint="name a program that can be run, with its path or in PATH",
+        ) from None
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a process and all that it started; it is not reaped yet, so that its number is its own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it left, reap it and close its pipes: the last of a judge, also where nobody closed it."""
+    _signal(process, signal.SIGKILL)
+    try:
+        process.wait(DEATH)
+    except subprocess.TimeoutExpired:
+        log.warning(f"the judge's process {process.pid} does not end, not even by SIGKILL")
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            with suppress(OSError):
+                pipe.close()

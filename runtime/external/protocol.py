@@ -1,0 +1,151 @@
+"""What a judge's process is asked and answers: frames of bytes, in protocol edgeproof-judge/1.
+
+docs/reference/judges.md defines it. A frame is its length, eight bytes little-endian, and so many bytes: JSON at first
+and for a refusal, else an npy array.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from runtime.errors import BadAnswer, EdgeproofError, JudgeFault, OutOfMemory
+from runtime.images.uint8_grid import to_levels
+from runtime.session import Batching
+from runtime.spec import Frozen, Name, Text, first_fault
+from runtime.words import printable
+
+PROTOCOL: Literal["edgeproof-judge/1"] = "edgeproof-judge/1"
+LENGTH = struct.Struct("<Q")
+MOST_JSON = 4096
+"""Bytes of a handshake or refusal, at most. Whatever text comes in place of a length is a larger number."""
+NPY_HEADER = 4096
+"""Bytes of an npy header, at most."""
+SEE = "docs/reference/judges.md says what a judge writes"
+TO_STDERR = f"stdout is for answers alone: send all else to stderr; {SEE}"
+SHOWN = 80
+
+
+class Handshake(Frozen):
+    """What a judge says of itself before it is asked.
+
+    Args:
+        protocol: PROTOCOL.
+        name: of the runner.
+        version: of the runner and what else decides its answers.
+        images: what it reads: float32 in [0, 1], or uint8, to which points are rounded.
+        device: what it computes on.
+        quantised: whether its model rounds to integers, whatever the graph of the bundle does.
+        batch: images that it takes at once, at most.
+        seconds: that an answer may take.
+
+    """
+
+    protocol: Literal["edgeproof-judge/1"]
+    name: Name
+    version: Annotated[Text, Field(min_length=1, max_length=200)]
+    images: Literal["float32", "uint8"] = "float32"
+    device: Annotated[Text, Field(max_length=200)] = ""
+    quantised: bool = False
+    batch: Annotated[int, Field(gt=0, le=4096)] = Batching().largest
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+class Refusal(Frozen):
+    """An answer without logits; after 'memory' fewer images are asked for, 'failed' ends the run."""
+
+    error: Literal["memory", "failed"]
+    message: Annotated[Text, Field(max_length=1000)] = ""
+
+
+def hello(image: tuple[int, ...], classes: int) -> bytes:
+    """Return what a judge is sent first: the protocol, the shape of an image (C, H, W), and how many classes."""
+    return json.dumps({"protocol": PROTOCOL, "image": list(image), "classes": classes}).encode()
+
+
+def read_handshake(answer: bytes) -> Handshake:
+    """Read what a judge says of itself.
+
+    Raises:
+        BadAnswer: it is no handshake, or one of another version of the protocol.
+
+    """
+    try:
+        said = json.loads(answer)
+        spoken = said.get("protocol") if isinstance(said, dict) else None
+        if spoken != PROTOCOL and isinstance(spoken, str):
+            raise BadAnswer(f"the judge speaks {shown(spoken.encode())}, and this edgeproof {PROTOCOL}", hint=SEE)
+        return Handshake.model_validate(said)
+    except ValidationError as error:
+        raise BadAnswer(f"the judge's handshake is wrong: {first_fault(error)}", hint=SEE) from None
+    except (ValueError, RecursionError):
+        raise BadAnswer(f"the judge's handshake is no JSON: {shown(answer)}", hint=TO_STDERR) from None
+
+
+def encode(x: Any, images: Literal["float32", "uint8"]) -> bytes:
+    """Return images float32 [B, C, H, W] in [0, 1] as an npy array of what a judge reads."""
+    array = to_levels(x).astype(np.uint8) if images == "uint8" else np.asarray(x, "<f4")
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def most_bytes(rows: int, classes: int) -> int:
+    """Return how many bytes an answer to so many images has at most."""
+    return NPY_HEADER + 4 * rows * classes
+
+
+def decode(answer: bytes, rows: int, classes: int) -> Any:
+    """Return the logits of an answer: float32 [rows, classes].
+
+    Raises:
+        BadAnswer: it is no such array, or has too many or too few bytes.
+        OutOfMemory: the judge says so.
+        JudgeFault: the judge says that it failed.
+
+    """
+    if answer.startswith(b"{"):
+        raise _refused(answer)
+    file = io.BytesIO(answer)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise BadAnswer(f"the judge answers with npy {version[0]}.{version[1]}, not 1.0", hint=SEE)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except BadAnswer:
+        raise
+    except Exception:  # what a header may do is raise whatever literal_eval, struct and dtype do
+        raise BadAnswer(f"the judge's answer is no npy array: {shown(answer)}", hint=TO_STDERR) from None
+    if dtype != np.dtype("<f4") or (fortran and len(shape) > 1):
+        order = ", in Fortran's order" if fortran else ""
+        raise BadAnswer(f"the judge answers with {printable(str(dtype))}{order}, not float32 in C's order", hint=SEE)
+    if shape != (rows, classes):
+        raise BadAnswer(
+            f"the judge answers with logits of shape {shape} to {rows} images of {classes} classes",
+            hint=f"a row an image, a column a class; {SEE}",
+        )
+    body = answer[file.tell() :]
+    if len(body) != 4 * rows * classes:
+        raise BadAnswer(f"the judge's npy array has {len(body)} bytes of logits, not {4 * rows * classes}", hint=SEE)
+    return np.frombuffer(body, "<f4").reshape(rows, classes).astype(np.float32)
+
+
+def _refused(answer: bytes) -> EdgeproofError:
+    try:
+        refusal = Refusal.model_validate_json(answer)
+    except ValidationError as error:
+        return BadAnswer(f"the judge's refusal is wrong: {first_fault(error)}", hint=SEE)
+    if refusal.error == "memory":
+        return OutOfMemory(f"the judge ran out of memory: {refusal.message}", hint="a smaller --batch")
+    return JudgeFault(f"the judge failed: {refusal.message}", hint="see what it needs; then --resume goes on")
+
+
+def shown(data: bytes) -> str:
+    """Return the beginning of bytes that are something else than expected, as they may be shown."""
+    text = printable(data[:SHOWN].decode("ascii", "replace").replace("\ufffd", "?"))
+    return repr(text + ("..." if len(data) > SHOWN else ""))

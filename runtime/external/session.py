@@ -1,0 +1,155 @@
+"""A judge's process behind the seam that attackers see: it answers with logits, and has no gradient."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.errors import EngineFault, UsageFault
+from runtime.external.process import JudgeProcess
+from runtime.external.protocol import MOST_JSON, decode, encode, hello, most_bytes, read_handshake
+from runtime.files import sha256
+from runtime.session import Batching, Judge, SessionCard
+from runtime.spec import JudgeCommand
+from runtime.terminal.log import log
+from runtime.words import printable
+
+if TYPE_CHECKING:
+    from runtime.session import GraphFacts
+
+BACKEND, PROVIDER = "command", "process"
+"""How a judge's process is called where other backends and their providers are; its card has its own name."""
+START = 300.0
+"""Seconds in which a judge has to be ready: it may have to load a model onto its device, or to compile it."""
+
+
+class ExternalJudge(Judge):
+    """A classifier run by a command.
+
+    Args:
+        command: as a shell would split it into words; no shell sees it.
+        artifact: digest of the graph that it says it runs.
+        facts: of that graph.
+        precision: what that graph is called.
+        image: shape of one, (C, H, W).
+        classes: how many the model knows.
+        start: seconds in which it has to be ready.
+
+    Raises:
+        UsageFault: the command is none, or there is no such program.
+        BadAnswer: it writes something else than the protocol says.
+        JudgeFault: it ends, or is not ready in time.
+
+    """
+
+    def __init__(
+        self,
+        command: str,
+        *,
+        artifact: str,
+        facts: GraphFacts,
+        precision: str,
+        image: tuple[int, int, int],
+        classes: int,
+        start: float = START,
+    ) -> None:
+        words = command_words_of(command)
+        files = digests(words)
+        self._classes = classes
+        self._process: JudgeProcess | None = JudgeProcess(words)
+        try:
+            self._said = read_handshake(self._process.exchange(hello(image, classes), MOST_JSON, start))
+            self._card = self._described(words, files, artifact, facts, precision)
+            log.info(f"judge: {self._said.name} {self._said.version}, reads {self._said.images}")
+        except BaseException:  # Ctrl-C, too
+            self._process.close()
+            raise
+
+    def _described(
+        self, words: list[str], files: dict[str, str], artifact: str, facts: GraphFacts, precision: str
+    ) -> SessionCard:
+        """Return the card of what it says that it is."""
+        said = self._said
+        if said.images == "uint8":
+            facts = replace(facts, takes_bytes=True, staircases=tuple(dict.fromkeys((*facts.staircases, "Round"))))
+        return SessionCard(
+            artifact,
+            precision,
+            BACKEND,
+            said.name,
+            device=said.device or said.name,
+            differentiable=False,
+            rounds_apart=True,
+            facts=replace(facts, quantised=facts.quantised or said.quantised),
+            judge_command=JudgeCommand(
+                command=shlex.join(words), name=said.name, version=said.version, images=said.images, files=files
+            ),
+        )
+
+    def logits(self, x: Any) -> Any:
+        """Return what the judge answers: float32 [B, K]. Of bytes, to the points rounded to them.
+
+        Raises:
+            BadAnswer: it answers something else than logits.
+            JudgeFault: it ends, fails, or takes too long.
+            OutOfMemory: it says that so many images do not fit.
+
+        """
+        n, most = len(x), self._said.batch
+        return np.concatenate([self._ask(x[start : start + most]) for start in range(0, max(n, 1), most)])
+
+    def _ask(self, x: Any) -> Any:
+        if self._process is None:
+            raise EngineFault("this session is closed", hint="open it again")
+        question = encode(x, self._said.images)
+        answer = self._process.exchange(question, most_bytes(len(x), self._classes), self._said.seconds)
+        return decode(answer, len(x), self._classes)
+
+    def batching(self, image: tuple[int, ...]) -> Batching:
+        """Return how many images it takes at once."""
+        return Batching(self._said.batch)
+
+    def card(self) -> SessionCard:
+        """Return what it says that it runs, and who it says that it is."""
+        return self._card
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
+
+
+def command_words_of(command: str) -> list[str]:
+    """Return the words of a command.
+
+    Raises:
+        UsageFault: there are none, or a quotation does not end.
+
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageFault(f"--judge-command cannot be read: {error}", hint="quote it as for a shell") from None
+    if not words or not words[0]:
+        raise UsageFault("--judge-command names no program", hint='--judge-command "python judge.py model.tflite"')
+    if any(printable(word) != word for word in words):
+        raise UsageFault("--judge-command has signs that cannot be shown", hint="put it into a script")
+    return words
+
+
+def digests(words: list[str]) -> dict[str, str]:
+    """Return the SHA-256 of each word that names a file; the first is also looked for in PATH."""
+    found: dict[str, str] = {}
+    for word in words:
+        path = Path(shutil.which(word) or word) if word is words[0] else Path(word)
+        with suppress(OSError):  # a word may be longer than any name, or name what cannot be read
+            if path.is_file():
+                found[word] = sha256(path.read_bytes())
+    return found
