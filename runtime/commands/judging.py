@@ -36,6 +36,8 @@ from runtime.verdict.run_directory import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.records.report import Report
     from runtime.verdict.case import Case, Run
     from runtime.verdict.options import VerifyOptions
@@ -132,7 +134,13 @@ def choose_directories(
     return Directories(out, baseline)
 
 
-def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, directories: Directories) -> None:
+def judge_subject(
+    subject: Subject,
+    options: VerifyOptions,
+    run: RunOptions,
+    directories: Directories,
+    write: Callable[[Path, Run], list[str]] | None = None,
+) -> None:
     """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
 
     Args:
@@ -140,6 +148,7 @@ def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, dir
         options: what is asked of it.
         run: how the report is printed, and whether to go on with a run.
         directories: where it goes; PARENT is judged first where they say so.
+        write: writes what is made of the run's report, in the place of `write_all`.
 
     Raises:
         UsageFault: see `prepare_case` and `open_run`.
@@ -148,14 +157,21 @@ def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, dir
     """
     out = directories.out
     with resumable(out, directories.baseline):
-        report = _judged(subject, options, directories, resume=run.resume)
+        report = _judged(subject, options, directories, resume=run.resume, write=write or write_all)
     if report is None:
         log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {out}")
         return
     show(report, out, as_json=run.as_json)
 
 
-def _judged(subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool) -> Report | None:
+def _judged(
+    subject: Subject,
+    options: VerifyOptions,
+    directories: Directories,
+    *,
+    resume: bool,
+    write: Callable[[Path, Run], list[str]],
+) -> Report | None:
     """Return the report of a run, whose baseline is judged first; None for a shard."""
     baseline, plan = directories.baseline, plan_for(subject, options)
     if baseline:
@@ -166,7 +182,7 @@ def _judged(subject: Subject, options: VerifyOptions, directories: Directories, 
         same = {"attacks": tuple(parents_plan.asked), "fail_under": None, "max_drop": None, "no_gate": True}
         run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=resume)
         options = options.model_copy(update={"against": baseline})
-    return run_in(directories.out, prepare_case(subject, options, plan), resume=resume)
+    return run_in(directories.out, prepare_case(subject, options, plan), resume=resume, write=write)
 
 
 def write_all(out: Path, run: Run) -> list[str]:
@@ -183,7 +199,9 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
     click.get_current_context().exit(EXIT_CODES[report.verdict])
 
 
-def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
+def run_in(
+    out: Path, case: Case, *, resume: bool, write: Callable[[Path, Run], list[str]] = write_all
+) -> Report | None:
     """Run the suite in `out`, or go on there; return the report, None for a shard.
 
     Raises:
@@ -206,7 +224,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
             return None
         recorded = replace(case, request=read_request(out))  # the same but for what changes no figure
         run = recorded.conclude(findings)
-        finish_run(out, run, journal, formats=write_all)
+        finish_run(out, run, journal, formats=write)
     return run.report
 
 

@@ -22,7 +22,10 @@ Interval = tuple[float, float]
 
 
 class Artifact(Frozen):
-    """What was attacked; `facts` are what its graph says of itself, which decided how."""
+    """What was attacked; `facts` are what its graph says of itself, which decided how.
+
+    `origin` is where it was fetched from, with the commit.
+    """
 
     name: Name
     sha256: Digest
@@ -33,6 +36,7 @@ class Artifact(Frozen):
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool
+    origin: Text | None = None
     facts: GraphFacts = GraphFacts()
 
     @model_validator(mode="before")
