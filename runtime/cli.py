@@ -49,6 +49,7 @@ SUMMARIES = {
     "install": "Make a bundle the current one of a device; keep the one before.",
     "key": "Make the keys that sign bundles.",
     "sign": "Sign a bundle that is there, in place.",
+    "push": "Put a bundle on the Hugging Face Hub.",
     "study": "Train and judge a table of runs: methods, students, radii, seeds.",
 }
 """One line a command, for the list of commands, which imports none of them; in the order of the work."""

@@ -46,6 +46,10 @@ class BadSignature(BadBundle):
     """A bundle is unsigned where a signature is asked for, or its signature does not hold."""
 
 
+class BadAttestation(BadInput):
+    """An attestation does not hold, is of something else, or does not meet a policy."""
+
+
 class Rollback(BadBundle):
     """A bundle is older than what this device has accepted of its name, or another one of the same version."""
 

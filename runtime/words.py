@@ -27,6 +27,16 @@ def timestamp() -> str:
     return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def moment(text: str) -> datetime:
+    """Return the time that a `timestamp` says.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """Write a fraction as percent, by default with one decimal."""
     return f"{100 * fraction:.{digits}f} %"

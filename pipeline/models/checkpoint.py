@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pipeline.models import NETWORKS, Blueprint, build_network
+from pipeline.models import Blueprint, build_network
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel, first_line
 from runtime.files import write_atomic
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, NetworkCard]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         card = NetworkCard.model_validate_json(metadata[METADATA_KEY])
         network = card.build()
-        own, ours = network.state_dict(), NETWORKS[card.arch].ours  # an earlier version kept DeepMind's names
+        own, ours = network.state_dict(), card.architecture.ours  # an earlier version kept DeepMind's names
         network.load_state_dict({name if name in own else ours(name): tensor for name, tensor in tensors.items()})
     except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
         reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)

@@ -61,7 +61,8 @@ def load_foreign(
         BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, or other classes.
 
     """
-    unused = blueprint.architecture.unused
+    architecture = blueprint.architecture
+    unused = architecture.unused
     weights = {name: tensor for name, tensor in _read(path).items() if unused is None or not name.startswith(unused)}
     own = [_taken(weights, names) for names in NORMALISATION]
     weights = {architecture.ours(name): tensor for name, tensor in weights.items()}

@@ -6,16 +6,13 @@ in-toto statement that names every other file of the bundle with its SHA-256; do
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,13 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
+from runtime.bundle.dsse import Envelope, Exact, Foreign, StatementType, only, seal
 from runtime.bundle.manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature, UsageFault
 from runtime.files import new_directory, sha256, write_atomic
-from runtime.spec import LONGEST_TEXT, Digest, Text, first_fault
+from runtime.spec import Digest, Text, first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,10 +35,9 @@ if TYPE_CHECKING:
 
 PRIVATE, PUBLIC = "private.pem", "public.pem"
 BundleType = Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
-PayloadType = Literal["application/vnd.in-toto+json"]
-StatementType = Literal["https://in-toto.io/Statement/v1"]
 PredicateType = Literal["https://model_signing/signature/v1.0"]
 KEY_HINT = "`edgeproof key new --out DIR` makes a pair: private.pem signs, public.pem is trusted"
+Record = TypeVar("Record", bound=Foreign)
 SIGN_AGAIN = "ask whoever signed it for the bundle again; do not use this one"
 PEM_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
@@ -139,9 +135,9 @@ def sign(name: str, digests: Mapping[str, str], key: ec.EllipticCurvePrivateKey)
 
     """
     statement = {
-        "_type": _only(StatementType),
+        "_type": only(StatementType),
         "subject": [{"name": name, "digest": {"sha256": _root(digests)}}],
-        "predicateType": _only(PredicateType),
+        "predicateType": only(PredicateType),
         "predicate": {
             "serialization": {
                 "method": "files",
@@ -155,15 +151,10 @@ def sign(name: str, digests: Mapping[str, str], key: ec.EllipticCurvePrivateKey)
         },
     }
     payload = json.dumps(statement, indent=2).encode()
-    signature = key.sign(_encoded(payload), ec.ECDSA(SHA256()))
     bundle = {
-        "mediaType": _only(BundleType),
+        "mediaType": only(BundleType),
         "verificationMaterial": {"publicKey": {"hint": fingerprint(key.public_key())}, "tlogEntries": []},
-        "dsseEnvelope": {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": _only(PayloadType),
-            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
-        },
+        "dsseEnvelope": seal(payload, key),
     }
     return (json.dumps(bundle, indent=2) + "\n").encode()
 
@@ -190,7 +181,7 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
         )
     payload = bundle.dsse_envelope.payload
     try:
-        key.verify(bundle.dsse_envelope.signatures[0].sig, _encoded(payload), ec.ECDSA(SHA256()))
+        bundle.dsse_envelope.check(key)
     except InvalidSignature:
         raise BadSignature(f"{where}: the signature does not hold", hint=SIGN_AGAIN) from None
     statement = _parse(_Statement, payload, f"{where} signs something else than a model")
@@ -221,88 +212,46 @@ def _root(digests: Mapping[str, str]) -> str:
     return sha256(b"".join(bytes.fromhex(digest) for _, digest in sorted(digests.items())))
 
 
-def _encoded(payload: bytes) -> bytes:
-    """Return DSSE's pre-authentication encoding (github.com/secure-systems-lab/dsse, protocol.md, v1.0.0)."""
-    payload_type = _only(PayloadType).encode()
-    return b"DSSEv1 %d %s %d %s" % (len(payload_type), payload_type, len(payload), payload)
-
-
-def _only(literal: Any) -> str:
-    (value,) = get_args(literal)
-    return str(value)
-
-
-def _parse(record: type[Foreign], raw: bytes, fault: str) -> Foreign:
+def _parse(record: type[Record], raw: bytes, fault: str) -> Record:
     try:
         return record.model_validate_json(raw)
     except ValidationError as error:
         raise BadSignature(f"{fault}: {first_fault(error)}", hint=SIGN_AGAIN) from None
 
 
-def _base64(text: Any) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, TypeError, ValueError):
-        raise ValueError("not base64") from None
-
-
-Base64 = Annotated[bytes, BeforeValidator(_base64)]
-Exact = Annotated[str, Field(max_length=LONGEST_TEXT)]
-"""A text that is compared, sign by sign, and never shown."""
-
-
-class _Foreign(BaseModel):
-    """A record of the format; a reader ignores its other fields."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
-
-
-Foreign = TypeVar("Foreign", bound=_Foreign)
-
-
-class _PublicKey(_Foreign):
+class _PublicKey(Foreign):
     hint: Text
 
 
-class _VerificationMaterial(_Foreign):
+class _VerificationMaterial(Foreign):
     public_key: _PublicKey
 
 
-class _Signature(_Foreign):
-    sig: Base64
-
-
-class _Envelope(_Foreign):
-    payload: Base64
-    payload_type: PayloadType
-    signatures: Annotated[tuple[_Signature, ...], Field(min_length=1, max_length=1)]
-
-
-class _SigstoreBundle(_Foreign):
+class _SigstoreBundle(Foreign):
     media_type: BundleType
     verification_material: _VerificationMaterial
-    dsse_envelope: _Envelope
+    dsse_envelope: Envelope
 
 
-class _Digest(_Foreign):
+class _Digest(Foreign):
     sha256: Digest
 
 
-class _Subject(_Foreign):
+class _Subject(Foreign):
     digest: _Digest
 
 
-class _Resource(_Foreign):
+class _Resource(Foreign):
     name: Exact
     algorithm: Literal["sha256"]
     digest: Digest
 
 
-class _Predicate(_Foreign):
+class _Predicate(Foreign):
     resources: tuple[_Resource, ...]
 
 
-class _Statement(_Foreign):
+class _Statement(Foreign):
     type_: StatementType = Field(alias="_type")
     predicate_type: PredicateType
     subject: Annotated[tuple[_Subject, ...], Field(min_length=1, max_length=1)]

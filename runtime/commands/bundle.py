@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.attestation.description import described
+from runtime.attestation.policy import require
 from runtime.bundle.install import CURRENT
 from runtime.bundle.install import install as put_in_place
 from runtime.bundle.manifest import SIGNATURE, Manifest
@@ -17,12 +19,14 @@ from runtime.commands.record_options import NewDirectory
 from runtime.commands.trust_options import (
     allow_rollback_option,
     allow_unsigned_option,
+    attestation_option,
     needed_key_option,
     state_option,
     trust_before_option,
     trust_option,
     written,
 )
+from runtime.errors import UsageFault
 from runtime.words import file_size, percent, radius
 
 if TYPE_CHECKING:
@@ -65,11 +69,26 @@ def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> Non
 
 
 @click.command()
-@bundle_argument
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path), required=False)
+@attestation_option
 @trust_option
-def inspect(bundle: Path, trust: Trust | None) -> None:
-    """Say what is in a bundle, and whether it is whole."""
-    opened = open_bundle(bundle, trust)
+def inspect(bundle: Path | None, attestation: Path | None, trust: Trust | None) -> None:
+    """Say what is in a bundle, and whether it is whole.
+
+    --attestation also says what a signed verdict says, and whether it is of this bundle; it needs no BUNDLE. Each of
+    them must be signed with a key of --trust.
+    """
+    opened = open_bundle(bundle, trust) if bundle else None
+    if opened:
+        _show(opened)
+    if attestation:
+        for line in described(attestation, trust, opened):
+            click.echo(line)
+    if not (opened or attestation):
+        raise UsageFault("nothing is named to look into", hint="a BUNDLE, or --attestation FILE")
+
+
+def _show(opened: Bundle) -> None:
     for line in _described(opened.manifest):
         click.echo(line)
     click.echo(f"whole: {len(opened.manifest.files)} files have the size and digest that the manifest lists")
@@ -83,14 +102,36 @@ def inspect(bundle: Path, trust: Trust | None) -> None:
 @state_option
 @allow_rollback_option
 @allow_unsigned_option
+@attestation_option
+@click.option(
+    "--require-attestation",
+    "policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="POLICY",
+    help="Take the bundle only with an --attestation that meets this policy (TOML).",
+)
 def install(
-    bundle: Path, to: Path, trust: Trust | None, state: Path | None, allow_rollback: bool, allow_unsigned: bool
+    bundle: Path,
+    to: Path,
+    trust: Trust | None,
+    state: Path | None,
+    allow_rollback: bool,
+    allow_unsigned: bool,
+    attestation: Path | None,
+    policy: Path | None,
 ) -> None:
     """Make a bundle the current one of a device; keep the one before.
 
     Without --state what was accepted is remembered in the place itself.
     """
+    if (attestation is None) != (policy is None):
+        raise UsageFault(
+            "--attestation and --require-attestation are given together",
+            hint="the one is the signed verdict, the other says what is asked of it",
+        )
     opened = open_bundle(bundle, trust)
+    if attestation and policy:
+        require(attestation, policy, opened)
     target = put_in_place(opened, to, state=state or to, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     click.echo(f"{to / CURRENT} is {target.name}, {authenticity(opened)}")
 

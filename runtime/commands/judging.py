@@ -36,10 +36,15 @@ from runtime.verdict.run_directory import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.records.report import Report
     from runtime.verdict.case import Case, Run
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
+
+    Writing = Callable[[Path, Run], list[str]]
+    """Writes what is made of a run's report into its directory; returns a line for each file that failed."""
 
 REPORTS = Path("reports")
 EXIT_CODES = {"measured": 0, "passed": 0, "failed": 1, "inconclusive": 5}
@@ -132,7 +137,13 @@ def choose_directories(
     return Directories(out, baseline)
 
 
-def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, directories: Directories) -> None:
+def judge_subject(
+    subject: Subject,
+    options: VerifyOptions,
+    run: RunOptions,
+    directories: Directories,
+    write: Writing | None = None,
+) -> None:
     """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
 
     Args:
@@ -140,26 +151,36 @@ def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, dir
         options: what is asked of it.
         run: how the report is printed, and whether to go on with a run.
         directories: where it goes; PARENT is judged first where they say so.
+        write: writes what is made of the run's report, in the place of `write_all`.
 
     Raises:
         UsageFault: see `prepare_case` and `open_run`.
         EdgeproofError: see `prepare_case` and `Case.attack`; a directory in which nothing was done vanishes.
 
     """
-    report = judged(subject, options, directories, resume=run.resume)
+    report = judged(subject, options, directories, resume=run.resume, write=write or write_all)
     if report is None:
         log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {directories.out}")
         return
     show(report, directories.out, as_json=run.as_json)
 
 
-def judged(subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool) -> Report | None:
+def judged(
+    subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool, write: Writing | None = None
+) -> Report | None:
     """Run the suite in a run directory, and return its report; None for a shard. Raises as `judge_subject` does."""
     with resumable(directories.out, directories.baseline):
-        return _judged(subject, options, directories, resume=resume)
+        return _judged(subject, options, directories, resume=resume, write=write or write_all)
 
 
-def _judged(subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool) -> Report | None:
+def _judged(
+    subject: Subject,
+    options: VerifyOptions,
+    directories: Directories,
+    *,
+    resume: bool,
+    write: Writing,
+) -> Report | None:
     """Return the report of a run, whose baseline is judged first; None for a shard."""
     baseline, plan = directories.baseline, plan_for(subject, options)
     if baseline:
@@ -170,7 +191,7 @@ def _judged(subject: Subject, options: VerifyOptions, directories: Directories, 
         same = {"attacks": tuple(parents_plan.asked), "fail_under": None, "max_drop": None, "no_gate": True}
         run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=resume)
         options = options.model_copy(update={"against": baseline})
-    return run_in(directories.out, prepare_case(subject, options, plan), resume=resume)
+    return run_in(directories.out, prepare_case(subject, options, plan), resume=resume, write=write)
 
 
 def write_all(out: Path, run: Run) -> list[str]:
@@ -187,7 +208,7 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
     click.get_current_context().exit(EXIT_CODES[report.verdict])
 
 
-def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
+def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -> Report | None:
     """Run the suite in `out`, or go on there; return the report, None for a shard.
 
     Raises:
@@ -210,7 +231,7 @@ def run_in(out: Path, case: Case, *, resume: bool) -> Report | None:
             return None
         recorded = replace(case, request=read_request(out))  # the same but for what changes no figure
         run = recorded.conclude(findings)
-        finish_run(out, run, journal, formats=write_all)
+        finish_run(out, run, journal, formats=write)
     return run.report
 
 

@@ -22,7 +22,7 @@ OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
         "--until-decided", "--accept-blind-evidence",
     ),
     "Run": ("--batch", "--shard", "--resume"),
-    "Output": ("--out", "--json", "--save-adversarial", "--quiet", "--verbose", "--help"),
+    "Output": ("--out", "--attest", "--json", "--save-adversarial", "--quiet", "--verbose", "--help"),
 }  # fmt: skip
 """Options of commands that end in a verdict, by title: flags, each of which is in one group."""
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from runtime.bundle.opening import open_bundle
 from runtime.commands.compare import check_distinct
 from runtime.errors import MissingEnvironment
 from runtime.report.account import read_account
-from runtime.report.formats import FORMATS, INSTALL, write_formats
+from runtime.report.formats import ALL, FORMATS, INSTALL, write_formats
 
 
 def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
     """Return the FORMATS asked for, in order and once each; an unknown name is a usage error."""
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for name in names:
-        if name not in FORMATS:
-            raise click.BadParameter(f"{name!r} is not a format; known: {', '.join(FORMATS)}")
+        if name not in ALL:
+            raise click.BadParameter(f"{name!r} is not a format; known: {', '.join(ALL)}")
     return names
 
 
@@ -33,18 +35,25 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
     callback=_formats,
     default=",".join(FORMATS),
     show_default=True,
-    help="Which to write, comma-separated.",
+    help=f"Which to write, comma-separated: {', '.join(ALL)}.",
 )
-def report(run: Path, others: tuple[Path, ...], formats: tuple[str, ...]) -> None:
+@click.option(
+    "--bundle", type=click.Path(exists=True, path_type=Path), help="What was judged: cyclonedx lists its parts."
+)
+def report(run: Path, others: tuple[Path, ...], formats: tuple[str, ...], bundle: Path | None) -> None:
     """Write report.html, summary.md and junit.xml of the run in DIR, from its report.json, evidence and gallery.
 
     Every OTHER run is shown beside it, image by image where both attacked the same images in the same way. Nothing
     is attacked again, and the verdict stays what it was.
+
+    For other tools: cyclonedx writes bom.cdx.json, a bill of materials; robustbench writes robustbench.json of a run
+    that a leaderboard could take; annotations writes annotations.txt for a job of GitHub.
     """
     for name in formats:
-        if FORMATS[name].missing:
-            raise MissingEnvironment(f"{FORMATS[name].file} needs {FORMATS[name].missing}", hint=INSTALL)
+        if ALL[name].missing:
+            raise MissingEnvironment(f"{ALL[name].file} needs {ALL[name].missing}", hint=INSTALL)
     check_distinct((run, *others))
-    write_formats(run, read_account(run, others), formats)
+    account = read_account(run, others)
+    write_formats(run, replace(account, manifest=open_bundle(bundle).manifest) if bundle else account, formats)
     for name in formats:
-        click.echo(run / FORMATS[name].file)
+        click.echo(run / ALL[name].file)

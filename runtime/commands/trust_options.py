@@ -64,6 +64,18 @@ allow_unsigned_option = click.option(
 )
 
 
+attest_option = click.option(
+    "--attest",
+    "attest_key",
+    type=_PEM,
+    callback=_load_key,
+    help="Private key (PEM) that signs the verdict: attestation.json, an in-toto statement, in the run directory.",
+)
+attestation_option = click.option(
+    "--attestation", type=_PEM, help="A signed verdict, as `edgeproof verify --attest` leaves it."
+)
+
+
 def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
     """Return in words where a bundle was written, and who signed it."""
     return f"bundle: {out}" + (f", signed with key {fingerprint(key.public_key())}" if key else "")

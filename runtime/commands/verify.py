@@ -16,7 +16,9 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.rollback import check_acceptable
 from runtime.checks.clean import least_expected
+from runtime.commands.attesting import attested, check_attestable
 from runtime.commands.engine_options import EngineOptions, command_pairing
+from runtime.commands.hub import ArtifactType, on_disk
 from runtime.commands.judging import (
     ReportOptions,
     RunOptions,
@@ -34,6 +36,7 @@ from runtime.commands.trust_options import (
     accept_what_passes,
     allow_rollback_option,
     allow_unsigned_option,
+    attest_option,
     state_option,
     trust_option,
 )
@@ -49,54 +52,65 @@ from runtime.verdict.shards import merge as merge_parts
 from runtime.verdict.subject import LIBRARIES, Subject
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from runtime.bundle.signing import Trust
+    from runtime.hub.place import HubPlace
     from runtime.images.image_set import ImageSet
     from runtime.session import Session
 
 
 @click.command(cls=GroupedCommand, groups=OF_A_VERDICT)
-@click.argument("artifact", metavar="BUNDLE|MODEL.onnx", type=click.Path(exists=True, path_type=Path))
+@click.argument("artifact", metavar="BUNDLE|MODEL.onnx|hf://ORG/NAME", type=ArtifactType())
 @record_options(engine=EngineOptions)
 @trust_option
 @state_option
 @allow_rollback_option
 @allow_unsigned_option
+@attest_option
 @record_options(model=ModelOptions, options=VerifyOptions, run=RunOptions)
 def verify(
-    artifact: Path,
+    artifact: Path | HubPlace,
     engine: EngineOptions,
     trust: Trust | None,
     state: Path | None,
     allow_rollback: bool,
     allow_unsigned: bool,
+    attest_key: EllipticCurvePrivateKey | None,
     model: ModelOptions,
     options: VerifyOptions,
     run: RunOptions,
 ) -> None:
     """Attack the artifact that ships, on this machine, and judge it.
 
-    An ONNX file is packed into a bundle first, in a temporary place; it needs --data.
+    An ONNX file is packed into a bundle first, in a temporary place; it needs --data. A bundle of the Hugging Face Hub
+    is fetched first, as hf://ORG/NAME or hf://ORG/NAME@REVISION.
     """
     engine = engine.with_provider()
     options = options if engine.uses_gradient else options.gradient_free()
     check_asked(options, run, several=engine.several)
+    artifact, origin = on_disk(artifact)
     opened = _opened(artifact, engine, model, options, trust)
     accepted = None if artifact.is_file() else state  # a model file has no version to remember
     if accepted is not None:
         check_acceptable(accepted, opened, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
+    if attest_key:
+        check_attestable(opened, options, run, several=engine.several)
     each = engine.each(opened.manifest.ships)
     for one in each:
         check_precision(opened, one.precision or "")
+    subject_of = partial(_subject, artifact, origin, opened, model, options, state)
     with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
         if len(each) > 1:
-            judge_each(opened, each, partial(_subject, artifact, opened, model, options, state), options, run)
+            judge_each(opened, each, subject_of, options, run)
         directories = directories_of(opened, each[0], options, run)
-        subject = _subject(artifact, opened, model, options, state, each[0])
-        judge_subject(subject, options, run, directories)
+        write = attested(opened, attest_key) if attest_key else None
+        judge_subject(subject_of(each[0]), options, run, directories, write)
 
 
 def _subject(
     artifact: Path,
+    origin: str | None,
     opened: Bundle,
     model: ModelOptions,
     options: VerifyOptions,
@@ -129,6 +143,7 @@ def _subject(
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
         lender=lender,
+        origin=origin,
     )
     if not engine.judges_in_parent(manifest):
         return subject

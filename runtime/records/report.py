@@ -39,6 +39,7 @@ class Artifact(Frozen):
 
     `backend` and `provider` judged every point; `gradient_backend` and `gradient_provider` lent the gradients that
     attacks followed, None where the judge did. `judge_command` is a process that judged.
+    `origin` is where it was fetched from, with the commit.
     """
 
     name: Name
@@ -54,6 +55,7 @@ class Artifact(Frozen):
     tf32: bool = False
     bundle_version: int | None
     authenticated: bool
+    origin: Text | None = None
     facts: GraphFacts = GraphFacts()
 
     @property

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from runtime.bundle.manifest import Manifest
     from runtime.gallery.store import Gallery
     from runtime.records.bench import Bench
     from runtime.records.report import Paired, Report
@@ -39,6 +40,7 @@ class Account:
         gallery: a few images, where the run kept some.
         others: runs beside it.
         bench: how fast it is, where `edgeproof bench` was told of the run's directory.
+        manifest: of the bundle that was judged, where it is named.
 
     """
 
@@ -46,6 +48,7 @@ class Account:
     gallery: Gallery | None = None
     others: tuple[OtherRun, ...] = ()
     bench: Bench | None = None
+    manifest: Manifest | None = None
 
 
 def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import install
 from runtime.files import write_atomic
-from runtime.report import junit, markdown, page
+from runtime.report import cyclonedx, job_annotations, junit, markdown, page, robustbench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +43,13 @@ FORMATS = {
     "markdown": ReportFormat("summary.md", markdown.render),
     "junit": ReportFormat("junit.xml", junit.render),
 }
+EXCHANGED = {
+    "annotations": ReportFormat("annotations.txt", job_annotations.render),
+    "cyclonedx": ReportFormat("bom.cdx.json", cyclonedx.render),
+    "robustbench": ReportFormat("robustbench.json", robustbench.render),
+}
+"""What other tools read: written where it is asked for."""
+ALL = {**FORMATS, **EXCHANGED}
 INSTALL = install("report")
 
 
@@ -50,7 +57,7 @@ def write_formats(directory: Path, account: Account, names: Iterable[str] = FORM
     """Write the formats named, each whole or not at all; return a line for each that could not be, and why."""
     lines = []
     for name in names:
-        form = FORMATS[name]
+        form = ALL[name]
         if form.missing:
             lines.append(f"no {form.file}: {form.missing} is not installed ({INSTALL})")
         else:

@@ -76,10 +76,10 @@ def suite_cases(report: Report) -> list[TestCase]:
     """Return the cases: the gates, the checks, the attacks."""
     rows = zip(attack_names(report), report.attacks, strict=True)
     attacks = [TestCase("attack", name, seconds=row.seconds) for name, row in rows]
-    return [*_gate_cases(report), *map(_check_case, report.checks), *attacks]
+    return [*gate_cases(report), *map(_check_case, report.checks), *attacks]
 
 
-def _gate_cases(report: Report) -> list[TestCase]:
+def gate_cases(report: Report) -> list[TestCase]:
     """Judge each gate alone, as the verdict judged them together."""
     gates = [Gate(**{name: value}) for name, value in report.gate if value is not None]
     if not gates:

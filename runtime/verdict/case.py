@@ -232,6 +232,7 @@ class Case:
                 tf32=card.tf32,
                 bundle_version=subject.bundle_version,
                 authenticated=subject.authenticated,
+                origin=subject.origin,
                 facts=card.facts,
             ),
             classes=subject.classes,

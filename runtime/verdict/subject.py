@@ -45,6 +45,7 @@ class Subject:
         expected_clean: the clean accuracy that images should give at least; None where nobody says.
         bundle_version: None where there is no bundle.
         authenticated: whether a signature was asked for, and held.
+        origin: where it was fetched from; None where it lay on this disk.
         libraries: packages whose versions the report names.
         to_device: turns numpy arrays into the session's.
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
@@ -64,6 +65,7 @@ class Subject:
     expected_clean: float | None = None
     bundle_version: int | None = None
     authenticated: bool = False
+    origin: str | None = None
     libraries: tuple[str, ...] = LIBRARIES
     to_device: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None

@@ -14,8 +14,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import export
 import pipeline
 import runtime
+from runtime.bundle.dsse import Exact
 from runtime.bundle.manifest import FileName, KnownPrecision
-from runtime.bundle.signing import Exact
 from runtime.spec import LONGEST_TEXT, Command, Digest, Document, Name, Text
 
 KINDS = (Text, Name, Digest, Command, Document, FileName, KnownPrecision, Exact)

@@ -1,0 +1,165 @@
+"""What a device asks of an attestation before it takes a bundle: a TOML file, of which every key is known."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from runtime.attacks import NAMES, any_bounded, stages
+from runtime.attestation.statement import check_subjects, read_attestation
+from runtime.bundle.signing import load_trust
+from runtime.errors import BadAttestation, BadInput
+from runtime.spec import Digest, Fraction, Frozen, Name, Text, first_fault
+from runtime.verdict.subject import attack_request
+from runtime.words import moment, percent, radius
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runtime.attestation.figures import AttackFigure, Figures
+    from runtime.attestation.statement import Attestation
+    from runtime.bundle.opening import Bundle
+
+SKEW = timedelta(minutes=5)
+"""By which the clocks of two machines may differ."""
+KEYS_HINT = "docs/attestations.md lists the keys of a policy"
+
+
+def _bounded_attack(name: str) -> str:
+    """Accept the name of an attack that keeps to eps."""
+    if name not in NAMES or not any_bounded([name]):
+        raise ValueError(f"{name!r} is no attack within eps; known: {', '.join(n for n in NAMES if any_bounded([n]))}")
+    return name
+
+
+Some = Annotated[Fraction, Field(gt=0)]
+
+
+class Policy(Frozen):
+    """What must hold. A key that is left out asks for nothing; those without a default cannot be left out.
+
+    `keys` is a file of public keys beside the policy, one of which must have signed. `robust_accuracy` is what the low
+    end of the interval, less what may hide, must reach. `eps` is the least radius, `largest_eps` the largest.
+    `attacks` must each have run on every image that was right, with the settings that this edgeproof gives them.
+    `device` holds patterns by the names of facts. `data` are digests of image sets besides the bundle's own.
+    """
+
+    schema_: Literal["edgeproof.policy/1"] = Field(alias="schema", default="edgeproof.policy/1")
+    keys: Annotated[Text, Field(min_length=1)]
+    robust_accuracy: Some
+    eps: Some
+    largest_eps: Some | None = None
+    attacks: Annotated[tuple[Annotated[Text, AfterValidator(_bounded_attack)], ...], Field(min_length=1)]
+    images: Annotated[int, Field(ge=1)] = 1
+    max_age_days: Annotated[float, Field(gt=0, le=36500, allow_inf_nan=False)] | None = None
+    device: dict[Text, Text] = Field(default_factory=dict)
+    backends: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    data: tuple[Digest, ...] = ()
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy.
+
+    Raises:
+        BadInput: it is no TOML, or has a key or a value that is not known.
+
+    """
+    try:
+        return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise BadInput(f"{path}: {first_fault(error)}", hint=KEYS_HINT) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no TOML: {error}", hint=KEYS_HINT) from None
+
+
+def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None = None) -> Attestation:
+    """Return the attestation of a bundle that meets a policy.
+
+    Args:
+        path: of the attestation.
+        policy_path: of the policy.
+        bundle: what it must be of.
+        now: the time; by default what the clock says.
+
+    Raises:
+        BadAttestation: it does not hold, is of something else, or does not meet the policy: the message says in what.
+        BadInput: the policy cannot be read, or its keys cannot.
+
+    """
+    policy = load_policy(policy_path)
+    attestation = read_attestation(path, load_trust(policy_path.parent / policy.keys))
+    check_subjects(path, attestation, bundle)
+    fault = next(faults(policy, attestation, bundle, now or datetime.now(timezone.utc)), None)
+    if fault is not None:
+        raise BadAttestation(f"{path} does not meet {policy_path}: {fault}", hint="judge it anew, as the policy asks")
+    return attestation
+
+
+def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: datetime) -> Iterator[str]:
+    """Yield in what an attestation of this bundle does not meet a policy."""
+    figures = attestation.figures
+    if attestation.result == "FAILED":
+        yield f"the verdict is {figures.verdict}"
+    yield from _threat(policy, figures)
+    if figures.at_least < policy.robust_accuracy:
+        yield (
+            f"the run shows a robust accuracy of at least {percent(max(figures.at_least, 0.0))} (the low end of its "
+            f"interval is {percent(figures.low)}, up to {percent(figures.may_hide)} may hide), "
+            f"{percent(policy.robust_accuracy)} is asked for"
+        )
+    for name in policy.attacks:
+        yield from _attack(name, figures, len(bundle.manifest.classes))
+    if figures.data.n < policy.images:
+        yield f"it is of {figures.data.n} images, at least {policy.images} are asked for"
+    if figures.data.sha256 not in (bundle.manifest.evaluation.sha256, *policy.data):
+        yield f"it is of other images than the bundle's own: {figures.data.name}"
+    yield from _circumstances(policy, figures)
+    yield from _age(policy, figures, now)
+
+
+def _threat(policy: Policy, figures: Figures) -> Iterator[str]:
+    eps = figures.threat_model.eps
+    if eps < policy.eps:
+        yield f"eps is {radius(eps)}, at least {radius(policy.eps)} is asked for"
+    if policy.largest_eps is not None and eps > policy.largest_eps:
+        yield f"eps is {radius(eps)}, at most {radius(policy.largest_eps)} is allowed"
+
+
+def _attack(name: str, figures: Figures, classes: int) -> Iterator[str]:
+    """Yield what is wrong with the rows of one attack; a stage of a cascade, which saw a part, is none."""
+    rows: list[AttackFigure] = [row for row in figures.attacks if row.name == name and not row.cascade]
+    if not rows:
+        yield f"{name} did not run"
+    for row in rows:
+        if row.attacked < figures.correct:
+            yield f"{name} ran on {row.attacked} of {figures.correct} images that were right"
+        own = attack_request(name, stages(name, classes)).settings
+        if row.settings != own:
+            yield f"{name} ran with other settings than this edgeproof gives it"
+
+
+def _circumstances(policy: Policy, figures: Figures) -> Iterator[str]:
+    for fact, pattern in policy.device.items():
+        its = str(figures.device.get(fact, ""))
+        if not fnmatchcase(its, pattern):
+            yield f"the device's {fact} is {its or 'not known'}, {pattern} is asked for"
+    if policy.backends is not None and figures.backend not in policy.backends:
+        yield f"it ran on {figures.backend}, {' or '.join(policy.backends)} is asked for"
+
+
+def _age(policy: Policy, figures: Figures, now: datetime) -> Iterator[str]:
+    measured = moment(figures.measured)
+    if measured > now + SKEW:
+        yield f"it is of {figures.measured}, which is in the future; see whether this machine's clock is right"
+    elif policy.max_age_days is not None and now - measured > timedelta(days=policy.max_age_days):
+        yield f"it is of {figures.measured}, older than {policy.max_age_days:g} days"

@@ -1,0 +1,226 @@
+"""A verdict as an in-toto statement with the predicate test-result v0.1, in a DSSE envelope (docs/adr/0059).
+
+The subjects are files: the manifest of the bundle, the graph that was attacked and, of TensorRT, the engine. Tests are
+the gates and the checks. The figures are annotations of the descriptor of report.json, where the format has room.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cryptography.exceptions import InvalidSignature
+from pydantic import Field, ValidationError
+
+from runtime.attestation.figures import Figures, figures_of
+from runtime.bundle.dsse import Envelope, Exact, Foreign, StatementType, only, seal
+from runtime.bundle.manifest import MANIFEST
+from runtime.bundle.signing import fingerprint
+from runtime.errors import BadAttestation
+from runtime.files import sha256
+from runtime.records.report import REPORT
+from runtime.report.junit import gate_cases
+from runtime.spec import Digest, Text, first_fault, to_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from runtime.bundle.opening import Bundle
+    from runtime.bundle.signing import Trust
+    from runtime.records.report import Report
+
+ATTESTATION = "attestation.json"
+LARGEST = 2**20
+"""Bytes of an attestation."""
+PredicateType = Literal["https://in-toto.io/attestation/test-result/v0.1"]
+Result = Literal["PASSED", "WARNED", "FAILED"]
+ENGINE = "engine"
+JUDGE_AGAIN = "ask whoever judged it for the attestation again, or judge it yourself: edgeproof verify --attest KEY"
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What an attestation says: the key that signed it (None: not checked), digests by name, the tests, the figures."""
+
+    key: str | None
+    subjects: dict[str, str]
+    result: Result
+    failed: tuple[str, ...]
+    figures: Figures
+
+
+def attest(report: Report, bundle: Bundle, key: EllipticCurvePrivateKey) -> bytes:
+    """Return the bytes of an attestation of a run of a bundle.
+
+    Args:
+        report: of the run.
+        bundle: what was judged.
+        key: on the curve P-256.
+
+    Raises:
+        BadInput: there is no verdict; see `figures_of`.
+
+    """
+    figures, tests = figures_of(report), named_tests(report)
+    artifact, manifest = report.artifact, bundle.manifest
+    subjects = {
+        MANIFEST: sha256(bundle.read(MANIFEST)),
+        manifest.graphs[artifact.precision].forward: artifact.sha256,
+        **({ENGINE: artifact.engine_sha256} if artifact.engine_sha256 else {}),
+    }
+    statement = {
+        "_type": only(StatementType),
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
+        "predicateType": only(PredicateType),
+        "predicate": {
+            "result": result_of(report, tests["warnedTests"]),
+            "configuration": [
+                {
+                    "name": REPORT,
+                    "digest": {"sha256": sha256(to_json(report))},
+                    "mediaType": "application/json",
+                    "annotations": figures.model_dump(mode="json", by_alias=True),
+                },
+                {"name": report.data.name, "digest": {"sha256": report.data.sha256}},
+            ],
+            **tests,
+        },
+    }
+    payload = json.dumps(statement, indent=2, sort_keys=True, allow_nan=False).encode()
+    return (json.dumps(seal(payload, key, fingerprint(key.public_key())), indent=2) + "\n").encode()
+
+
+def named_tests(report: Report) -> dict[str, list[str]]:
+    """Return the names of gates and checks, as the predicate lists them.
+
+    A gate that is not decided has not passed, so that it is among the failed: to the predicate a warned test passed.
+    """
+    gates, checks = gate_cases(report), [check for check in report.checks if check.state != "not run"]
+    found = [check for check in checks if check.state == "found"]
+    return {
+        "passedTests": [
+            *(f"gate: {case.name}" for case in gates if not case.outcome),
+            *(f"check: {check.check}" for check in checks if check.state == "quiet"),
+        ],
+        "warnedTests": [f"check: {check.check}" for check in found if not check.blocking],
+        "failedTests": [
+            *(f"gate: {case.name}" for case in gates if case.outcome),
+            *(f"check: {check.check}" for check in found if check.blocking),
+        ],
+    }
+
+
+def result_of(report: Report, warned: list[str]) -> Result:
+    """Return the result: only a gate that is reached passes."""
+    if report.verdict != "passed":
+        return "FAILED"
+    return "WARNED" if warned else "PASSED"
+
+
+def read_attestation(path: Path, trust: Trust | None) -> Attestation:
+    """Read an attestation; under `trust` nothing that it says is parsed before its signature holds.
+
+    Args:
+        path: of the file.
+        trust: the keys, one of which must have signed it. None: the signature is not checked.
+
+    Raises:
+        BadAttestation: it is empty, too large or malformed, of another key, or its signature does not hold; it says
+            something else, or contradicts itself.
+
+    """
+    with path.open("rb") as file:
+        raw = file.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise BadAttestation(f"{path} has more than {LARGEST} bytes", hint=JUDGE_AGAIN)
+    envelope = _parse(Envelope, raw, f"{path} is no attestation")
+    key = None if trust is None else _signer(path, envelope, trust)
+    statement = _parse(_Statement, envelope.payload, f"{path} says something else than a verdict")
+    predicate = statement.predicate
+    figures = predicate.configuration[0].annotations
+    subjects = {subject.name: subject.digest.sha256 for subject in statement.subject}
+    if len(subjects) != len(statement.subject):
+        raise BadAttestation(f"{path} names a subject twice", hint=JUDGE_AGAIN)
+    if (figures.verdict == "passed") != (predicate.result != "FAILED") or (
+        predicate.failed_tests and predicate.result != "FAILED"
+    ):
+        raise BadAttestation(f"{path} contradicts itself: {predicate.result}, {figures.verdict}", hint=JUDGE_AGAIN)
+    return Attestation(key, subjects, predicate.result, predicate.failed_tests, figures)
+
+
+def _signer(path: Path, envelope: Envelope, trust: Trust) -> str:
+    """Return the fingerprint of the trusted key that signed; the envelope says which to try."""
+    named = envelope.signatures[0].keyid
+    key = trust.keys.get(named)
+    if key is None:
+        raise BadAttestation(
+            f"{path} is of another key than {trust.path} holds: {', '.join(known[:16] for known in trust.keys)}",
+            hint="trust that key only if you know whose it is",
+        )
+    try:
+        envelope.check(key)
+    except InvalidSignature:
+        raise BadAttestation(f"{path}: the signature does not hold", hint=JUDGE_AGAIN) from None
+    return named
+
+
+def check_subjects(path: Path, attestation: Attestation, bundle: Bundle) -> None:
+    """Check that an attestation is of this bundle, and of the graph that it ships.
+
+    Raises:
+        BadAttestation: it is of another bundle, another version of it, or another precision.
+
+    """
+    manifest, subjects, figures = bundle.manifest, attestation.subjects, attestation.figures
+    shipped = manifest.graphs[manifest.ships].forward
+    if subjects.get(MANIFEST) != sha256(bundle.read(MANIFEST)):
+        raise BadAttestation(
+            f"{path} is of another bundle than {bundle.path}: {figures.name} version {figures.version}",
+            hint=JUDGE_AGAIN,
+        )
+    if figures.precision != manifest.ships or subjects.get(shipped) != manifest.files[shipped].sha256:
+        raise BadAttestation(
+            f"{path} is of {figures.precision}, and {bundle.path} ships {manifest.ships}", hint=JUDGE_AGAIN
+        )
+
+
+def _parse(record: type[Any], raw: bytes, fault: str) -> Any:
+    try:
+        return record.model_validate_json(raw)
+    except ValidationError as error:
+        raise BadAttestation(f"{fault}: {first_fault(error)}", hint=JUDGE_AGAIN) from None
+
+
+class _Digests(Foreign):
+    sha256: Digest
+
+
+class _Subject(Foreign):
+    name: Exact
+    digest: _Digests
+
+
+class _Report(Foreign):
+    name: Literal["report.json"]
+    digest: _Digests
+    annotations: Figures
+
+
+class _Images(Foreign):
+    digest: _Digests
+
+
+class _Predicate(Foreign):
+    result: Result
+    configuration: tuple[_Report, _Images]
+    failed_tests: tuple[Text, ...]
+
+
+class _Statement(Foreign):
+    type_: StatementType = Field(alias="_type")
+    predicate_type: PredicateType
+    subject: Annotated[tuple[_Subject, ...], Field(min_length=2, max_length=3)]
+    predicate: _Predicate

@@ -1,0 +1,79 @@
+"""DSSE envelopes (github.com/secure-systems-lab/dsse, v1.0.2) around in-toto statements: one signature, ECDSA P-256."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from runtime.spec import LONGEST_TEXT
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+
+PayloadType = Literal["application/vnd.in-toto+json"]
+StatementType = Literal["https://in-toto.io/Statement/v1"]
+Exact = Annotated[str, Field(max_length=LONGEST_TEXT)]
+"""A text that is compared, sign by sign, and never shown."""
+
+
+def _base64(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ValueError("not base64") from None
+
+
+Base64 = Annotated[bytes, BeforeValidator(_base64)]
+
+
+class Foreign(BaseModel):
+    """A record of somebody else's format; a reader ignores its other fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+
+class Signature(Foreign):
+    """One signature; `keyid` only says which key to try."""
+
+    sig: Base64
+    keyid: Exact = ""
+
+
+class Envelope(Foreign):
+    """A payload with exactly one signature."""
+
+    payload: Base64
+    payload_type: PayloadType
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=1)]
+
+    def check(self, key: EllipticCurvePublicKey) -> None:
+        """Raise `InvalidSignature` unless the signature over the payload is of this key."""
+        key.verify(self.signatures[0].sig, _encoded(self.payload), ec.ECDSA(SHA256()))
+
+
+def seal(payload: bytes, key: EllipticCurvePrivateKey, keyid: str = "") -> dict[str, Any]:
+    """Return the envelope of a payload, signed with a key on the curve P-256."""
+    signature = key.sign(_encoded(payload), ec.ECDSA(SHA256()))
+    return {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": only(PayloadType),
+        "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": keyid}],
+    }
+
+
+def only(literal: Any) -> str:
+    """Return the one value that a Literal allows."""
+    (value,) = get_args(literal)
+    return str(value)
+
+
+def _encoded(payload: bytes) -> bytes:
+    """Return DSSE's pre-authentication encoding (protocol.md)."""
+    payload_type = only(PayloadType).encode()
+    return b"DSSEv1 %d %s %d %s" % (len(payload_type), payload_type, len(payload), payload)

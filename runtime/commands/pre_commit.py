@@ -1,0 +1,39 @@
+"""The hook of pre-commit: every bundle that a repository tracks is whole. Run as `python -m`, in the repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from runtime.bundle.manifest import MANIFEST
+from runtime.bundle.opening import open_bundle
+from runtime.errors import EdgeproofError
+from runtime.words import printable
+
+SCHEMA = b"edgeproof.bundle/"
+"""What tells a manifest of ours from others of that name, also where it is damaged."""
+
+
+def tracked_bundles() -> list[Path]:
+    """Return the directories below this one whose manifest, if it is still there, is ours, and is tracked by git."""
+    words = ["git", "ls-files", "-z", "--", MANIFEST, f"*/{MANIFEST}"]
+    listed = subprocess.run(words, check=True, capture_output=True)  # noqa: S603 - the git that runs the hook
+    manifests = [Path(name.decode(errors="surrogateescape")) for name in listed.stdout.split(b"\0") if name]
+    return [path.parent for path in manifests if not path.is_file() or SCHEMA in path.read_bytes()]
+
+
+def main() -> int:
+    """Check every bundle, say what is wrong, and return the exit code."""
+    faults = 0
+    for path in tracked_bundles():
+        try:
+            open_bundle(path)
+        except EdgeproofError as error:
+            faults += 1
+            sys.stderr.write(printable(error.message) + "\n")
+    return min(faults, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
