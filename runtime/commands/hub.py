@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.bundle.opening import open_bundle
-from runtime.commands.trust_options import trust_option
 from runtime.errors import UsageFault
 from runtime.hub import transfer
 from runtime.hub.place import SCHEME, HubPlace
+from runtime.options.trust import trust_option
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:

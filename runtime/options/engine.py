@@ -12,9 +12,9 @@ from runtime.backends.pairing import DEFAULT_LENDER, Pairing, Runner, read_runne
 from runtime.backends.plugins import is_plugin, use_library
 from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, provider_of
-from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
 from runtime.external.session import BACKEND as COMMAND
+from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import PARENT, Frozen, Name, ProviderName, Text
 
