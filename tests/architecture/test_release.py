@@ -1,4 +1,4 @@
-"""What a release says of itself is the same wherever it says it; and what holds developers at old packages stays out."""
+"""What a release says of itself is the same wherever it says it; what holds developers at old packages stays out."""
 
 import re
 import sys
