@@ -42,7 +42,7 @@ class Style:
 
 
 ORIGINAL, DEEPMIND = Style(), Style(F.silu, pads_below=True)
-KEYS_OF_DEEPMIND = (
+KEYS_OF_DEEPMIND: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^init_conv\.", "conv1."),
     (r"^batchnorm\.", "bn1."),
     (r"^logits\.", "fc."),
