@@ -64,8 +64,8 @@ class EngineOptions(Frozen):
         tuple[Runner, ...],
         BeforeValidator(_runners),
         Option(
-            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code is "
-            "that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code "
+            "is that of the first, in the precision that ships; where that is not asked for, in the first that is.",
             write=lambda runners: ",".join(map(str, runners)),
         ),
     ] = ()
@@ -135,8 +135,8 @@ class EngineOptions(Frozen):
         return self.model_copy(update={"gradient_backend": None if lender == self.judge else lender})
 
 
-backend_option, provider_option, tf32_option, gradient_option = (
-    field_option(EngineOptions, name) for name in ("backend", "provider", "tf32", "gradient")
+on_option, backend_option, provider_option, tf32_option, gradient_option = (
+    field_option(EngineOptions, name) for name in ("on", "backend", "provider", "tf32", "gradient")
 )
 
 
