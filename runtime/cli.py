@@ -41,6 +41,7 @@ SUMMARIES = {
     "verify": "Attack the artifact that ships, on this machine, and judge it.",
     "merge": "Put the shards of one run together, and judge it.",
     "compare": "Put finished runs side by side, image by image.",
+    "targets": "List what this machine can judge on.",
     "bench": "Measure speed, power and heat of the artifact on this machine.",
     "report": "Write the page, summary and JUnit file of a finished run again.",
     "gpu-check": "Compare this machine's GPU with its CPU, image by image.",

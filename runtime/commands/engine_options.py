@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
+from pydantic import BeforeValidator
 
 from runtime.backends.pairing import Pairing, Runner, read_runner
 from runtime.backends.plugins import is_plugin, use_library
@@ -20,18 +21,17 @@ if TYPE_CHECKING:
     from runtime.bundle.opening import Bundle
 
 
-class RunnerType(click.ParamType):
-    """BACKEND or BACKEND:PROVIDER."""
+def _runner(value: Any) -> Any:
+    return read_runner(value) if isinstance(value, str) else value
 
-    name = "backend"
 
-    def get_metavar(self, *given: Any, **named: Any) -> str:
-        """Return how it is written, for the help; click 8.1 gives less than 8.2."""
-        return "BACKEND[:PROVIDER]"
+def _runners(value: Any) -> Any:
+    """Return several of them in order, and once each."""
+    return tuple(dict.fromkeys(map(read_runner, _words(value)))) if isinstance(value, str) else value
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Runner:
-        """Return the runner."""
-        return value if isinstance(value, Runner) else read_runner(value)
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 class ProviderType(click.Choice):  # type: ignore[type-arg]  # click 8.1 takes none
@@ -46,7 +46,8 @@ class EngineOptions(Frozen):
     """Which graph of a bundle is judged, by which engine, and whose gradient attacks follow."""
 
     precision: Annotated[
-        Text | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
+        Text | None,
+        Option("Which graph of the bundle, or several with commas.  [default: the one that ships]", always=True),
     ] = None
     backend: Annotated[
         Name,
@@ -74,6 +75,15 @@ class EngineOptions(Frozen):
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
         ),
     ] = None
+    on: Annotated[
+        tuple[Runner, ...],
+        BeforeValidator(_runners),
+        Option(
+            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code "
+            "is that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            write=lambda runners: ",".join(map(str, runners)),
+        ),
+    ] = ()
     gradient: Annotated[
         Literal["auto", "none"],
         Option(
@@ -83,10 +93,10 @@ class EngineOptions(Frozen):
     ] = "auto"
     gradient_backend: Annotated[
         Runner | None,
+        BeforeValidator(_runner),
         Option(
             "What lends attacks the gradient, as ort or ort:cuda; it decides of no point.  "
             "[default: the judge where it runs the gradient graph, else ort:cpu]",
-            type=RunnerType(),
         ),
     ] = None
     tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32; recorded.")] = False
@@ -110,23 +120,42 @@ class EngineOptions(Frozen):
                 no attack may follow.
 
         """
-        provider = provider_of(self.backend, self.provider)
+        if self.on and self.provider:
+            raise UsageFault("--on names the providers, and --provider another", hint="leave one of them out")
+        backend = self.on[0].backend if self.on else self.backend
+        provider = provider_of(backend, self.on[0].provider if self.on else self.provider)
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
-        choose_library(self.provider_library, provider, self.gradient_backend)
-        return self.model_copy(update={"provider": provider})
+        choose_library(self.provider_library, provider, *self.on, *filter(None, [self.gradient_backend]))
+        return self.model_copy(update={"backend": backend, "provider": provider})
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one precision or runner is asked for."""
+        return len(self.on) > 1 or len(_words(self.precision or "")) > 1
+
+    def each(self, ships: str) -> tuple[EngineOptions, ...]:
+        """Return the options of every precision on every runner that is asked for; `ships` where none is."""
+        precisions = dict.fromkeys(_words(self.precision)) if self.precision else (ships,)
+        ways = [(runner, precision) for runner in self.on or (self.judge,) for precision in precisions]
+        return tuple(
+            self.model_copy(
+                update={"on": (), "backend": runner.backend, "provider": runner.provider, "precision": precision}
+            )
+            for runner, precision in ways
+        )
 
     def stating_lender(self, lender: Runner | None) -> EngineOptions:
         """Return the options that name what lends the gradients, where that is not the judge."""
         return self.model_copy(update={"gradient_backend": None if lender == self.judge else lender})
 
 
-def choose_library(library: Path | None, provider: str, lender: Runner | None = None) -> None:
+def choose_library(library: Path | None, provider: str, *others: Runner) -> None:
     """Use the file that --provider-library names, which is of a plugin; raise `UsageFault` where none is asked for."""
     if library is None:
         return
-    if not is_plugin(provider) and not (lender and is_plugin(lender.provider)):
+    if not any(map(is_plugin, (provider, *(runner.provider for runner in others)))):
         raise UsageFault("--provider-library is the file of a plugin", hint="--provider plugin:NAME")
     use_library(library)
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 REST = "Options"
 OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
     "What is attacked": (
-        "--checkpoint", "--precision", "--backend", "--provider", "--provider-library", "--tf32", "--trust", "--state",
+        "--checkpoint", "--precision", "--on", "--backend", "--provider", "--provider-library", "--tf32", "--trust",
+        "--state",
         "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
     ),
     "Attacks": ("--attacks", "--eps", "--gradient", "--gradient-backend", "--lattice", "--seed"),

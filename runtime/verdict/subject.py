@@ -74,7 +74,7 @@ class Subject:
         return Claim(threat_model=self.threat_model, gate=self.gate, n=self.claimed_images)
 
     @property
-    def lent_by(self) -> dict[str, str]:
+    def lent_by(self) -> dict[str, Any]:
         """`gradient_backend` and `gradient_provider` of what lends the gradients; empty where the judge does."""
         lender = self._lending
         return {"gradient_backend": lender[0], "gradient_provider": lender[1]} if lender else {}

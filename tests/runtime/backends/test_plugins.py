@@ -170,3 +170,8 @@ def test_a_library_without_a_plugin_is_a_usage_error(bundle, library):
         result = edgeproof(*command, "--provider-library", library)
         assert result.exit_code == 2
         assert "--provider plugin:NAME" in result.stderr
+
+
+def test_targets_lists_the_plugins_that_are_installed(library):
+    assert NAME in plugins.installed()
+    assert f"ort:{NAME}" in edgeproof("targets").stdout

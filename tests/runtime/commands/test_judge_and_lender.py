@@ -62,7 +62,7 @@ def test_every_record_of_a_run_says_who_judged_and_who_lent_the_gradients(bundle
     assert both in (out / "summary.md").read_text()
     assert both in (out / "junit.xml").read_text()
     shutil.copytree(out, tmp_path / "again")
-    assert both in edgeproof("compare", out, tmp_path / "again").stdout
+    assert both in edgeproof("compare", out, tmp_path / "again", "--format", "markdown").stdout
 
 
 def test_who_judges_alone_says_nothing_of_a_lender_and_its_request_is_that_of_before(bundle, tmp_path):
