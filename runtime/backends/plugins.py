@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +49,12 @@ def is_plugin(provider: str) -> bool:
     """Return whether a provider is called plugin:NAME or plugin:NAME:DEVICE."""
     name, _, device = provider.removeprefix(PREFIX).partition(":")
     return provider.startswith(PREFIX) and bool(name) and (not device or device in KINDS) and not provider.endswith(":")
+
+
+def installed() -> tuple[str, ...]:
+    """Return the plugins whose packages are installed, as plugin:openvino."""
+    names = (distribution.name for distribution in distributions())
+    return tuple(sorted({PREFIX + name.removeprefix(PACKAGES) for name in names if name.startswith(PACKAGES)}))
 
 
 def use_library(path: Path) -> None:

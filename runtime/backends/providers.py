@@ -11,6 +11,7 @@ from runtime.errors import MissingEnvironment, UsageFault
 from runtime.files import sha256
 from runtime.machine import driver
 from runtime.machine.tf32 import settle_tf32
+from runtime.tensorrt.library import EDITIONS
 from runtime.tensorrt.store import WORKSPACE, engines_directory, private_directory
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ PROVIDERS = {
 
 
 def check_tf32(provider: str, tf32: bool) -> None:
-    """Raise `UsageFault` where TF32 is let on what is no GPU; a provider of another backend is one."""
-    if tf32 and provider in PROVIDERS and not PROVIDERS[provider].on_gpu:
+    """Raise `UsageFault` where TF32 is let on what does not round to it."""
+    if tf32 and provider not in EDITIONS and not (provider in PROVIDERS and PROVIDERS[provider].on_gpu):
         raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
 
 

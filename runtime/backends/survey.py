@@ -16,7 +16,7 @@ from runtime.bundle.opening import Bundle
 from runtime.errors import EdgeproofError
 from runtime.files import sha256
 from runtime.machine.card import software
-from runtime.spec import DataRecord, Frozen, Name, Text, ThreatModel
+from runtime.spec import DataRecord, Frozen, Name, ProviderName, Text, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Surveyed(Frozen):
     """
 
     backend: Name
-    provider: Name
+    provider: ProviderName
     device: Text | None
     versions: dict[Text, Text]
     missing: Text = ""
@@ -67,9 +67,10 @@ class _Sample(Bundle):
 
 
 def runners() -> Iterator[Runner]:
-    """Yield every runner of the table."""
+    """Yield every runner of the table, with the plugins that are installed."""
     for name, backend in BACKENDS.items():
-        yield from (Runner(name, provider) for provider in backend.providers)
+        plugins = backend.plugins() if backend.plugins else ()
+        yield from (Runner(name, provider) for provider in (*backend.providers, *plugins))
 
 
 def survey(runner: Runner) -> Surveyed:

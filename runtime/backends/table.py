@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runtime.backends.builder import engine_builder
 from runtime.backends.ort import OrtSession
-from runtime.backends.plugins import is_plugin
+from runtime.backends.plugins import installed, is_plugin
 from runtime.backends.probe import with_true_gradient
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
@@ -62,7 +62,7 @@ class Backend:
         open: makes what judges; a session where it may differentiate too.
         providers: what it can run on.
         default: which of them it runs on where none is asked for.
-        plugins: whether it also has providers that are called plugin:NAME.
+        plugins: finds those that are installed, where it also runs on providers that are called plugin:NAME.
         libraries: packages that decide its answers, beside NumPy and the ONNX Runtime that is called onnxruntime.
 
     """
@@ -70,7 +70,7 @@ class Backend:
     open: Callable[[Bundle, Opening], Judge]
     providers: tuple[str, ...]
     default: Callable[[], str]
-    plugins: bool = False
+    plugins: Callable[[], tuple[str, ...]] | None = None
     libraries: tuple[str, ...] = ()
 
 
@@ -126,7 +126,7 @@ def _start_command(bundle: Bundle, how: Opening) -> Judge:
 
 BACKENDS = {
     "ort": Backend(
-        _open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), plugins=True, libraries=("onnxruntime-gpu",)
+        _open_ort, tuple(PROVIDERS), lambda: next(iter(PROVIDERS)), plugins=installed, libraries=("onnxruntime-gpu",)
     ),
     "tensorrt": Backend(_open_tensorrt, tuple(EDITIONS), installed_edition, libraries=tuple(EDITIONS)),
     "openvino": Backend(_open_openvino, tuple(OPENVINO), lambda: next(iter(OPENVINO)), libraries=("openvino",)),
