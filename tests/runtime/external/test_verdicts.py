@@ -88,6 +88,7 @@ def test_the_recorded_command_repeats_the_run(judged, liar, bundle, tmp_path):
 
 LIES = {
     "another model": "agreement",
+    "another model, said to be quantised": "agreement",
     "cached": "gradient-holds",
     "late": "agreement",
     "shifted": "agreement",
