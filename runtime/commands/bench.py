@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from runtime.backends.table import check_precision, open_session, provider_of
+from runtime.backends.pairing import Runner
+from runtime.backends.table import BACKENDS, check_precision, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
@@ -29,8 +30,12 @@ from runtime.terminal.log import log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.bundle.opening import Bundle
     from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
+    from runtime.session import SessionCard
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
 HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
@@ -84,33 +89,27 @@ def bench(
     """
     if out is not None:
         check_writable(out)
-    provider = provider_of(backend, provider)
+    judge = Runner(backend, provider_of(backend, provider))
     opened, started = open_bundle(bundle, trust), timestamp()
-    manifest, images, sensors = opened.manifest, evaluation_images(opened), find_sensors()
-    names = [word.strip() for word in precisions.split(",")] if precisions else list(manifest.graphs)
+    images, sensors = evaluation_images(opened), find_sensors()
+    names = [word.strip() for word in precisions.split(",")] if precisions else list(opened.manifest.graphs)
     for name in names:
         check_precision(opened, name)
     runs: list[BenchRun] = []
     for name in dict.fromkeys(names):
         with open_session(
-            opened, precision=name, backend=backend, provider=provider, gradient=False, tf32=tf32, state=state
+            opened,
+            precision=name,
+            backend=judge.backend,
+            provider=judge.provider,
+            gradient=False,
+            tf32=tf32,
+            state=state,
         ) as session:
             for batch in batches:
                 log.info(f"{name}, batch {batch}: {seconds:g} s")
                 runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
-                result = Bench(
-                    name=manifest.name,
-                    bundle_version=manifest.version,
-                    authenticated=opened.signed_by is not None,
-                    data=images.name,
-                    backend=backend,
-                    provider=provider,
-                    runs=tuple(runs),
-                    warnings=warnings(runs, sensors),
-                    device={**machine_card(), "accelerator": session.card().device},
-                    software=software(LIBRARIES),
-                    started=started,
-                )
+                result = bench_record(opened, judge, session.card(), images.name, runs, sensors, started)
                 if out is not None:  # after each, so that a later one that fails takes none with it
                     write_atomic(out / BENCH, to_json(result))
     if as_json:
@@ -123,7 +122,32 @@ def bench(
             click.echo(f"edgeproof report {out} shows it beside the run")
 
 
-def warnings(runs: list[BenchRun], sensors: Sensors) -> tuple[str, ...]:
+def bench_record(
+    bundle: Bundle,
+    judge: Runner,
+    card: SessionCard,
+    data: str,
+    runs: Sequence[BenchRun],
+    sensors: Sensors,
+    started: str,
+) -> Bench:
+    """Return bench.json of what was measured on one runner; `data` names the images, `card` says the device."""
+    return Bench(
+        name=bundle.manifest.name,
+        bundle_version=bundle.manifest.version,
+        authenticated=bundle.signed_by is not None,
+        data=data,
+        backend=judge.backend,
+        provider=judge.provider,
+        runs=tuple(runs),
+        warnings=warnings(runs, sensors),
+        device={**machine_card(), "accelerator": card.device},
+        software=software((*LIBRARIES, *BACKENDS[judge.backend].libraries)),
+        started=started,
+    )
+
+
+def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
     """Return what a reader must know before believing the figures."""
     found = tuple(
         f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "

@@ -28,11 +28,21 @@ def _runner(value: Any) -> Any:
     return read_runner(value) if isinstance(value, str) else value
 
 
+def _runners(value: Any) -> Any:
+    """Return several of them in order, and once each."""
+    return tuple(dict.fromkeys(map(read_runner, _words(value)))) if isinstance(value, str) else value
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
 class EngineOptions(Frozen):
     """Which graph of a bundle is judged, by which engine, and whose gradient attacks follow."""
 
     precision: Annotated[
-        Text | None, Option("Which graph of the bundle.  [default: the one that ships]", always=True)
+        Text | None,
+        Option("Which graph of the bundle, or several with commas.  [default: the one that ships]", always=True),
     ] = None
     backend: Annotated[
         Name,
@@ -52,6 +62,15 @@ class EngineOptions(Frozen):
             always=True,
         ),
     ] = None
+    on: Annotated[
+        tuple[Runner, ...],
+        BeforeValidator(_runners),
+        Option(
+            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code is "
+            "that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            write=lambda runners: ",".join(map(str, runners)),
+        ),
+    ] = ()
     gradient: Annotated[
         Literal["auto", "none"],
         Option(
@@ -92,27 +111,59 @@ class EngineOptions(Frozen):
                 no attack may follow, or a command judges beside another backend, or is to lend.
 
         """
-        if self.judge_command is not None and self.backend != COMMAND:
-            return self._by_command().with_provider()
-        provider = provider_of(self.backend, self.provider)
+        if self.on and self.provider:
+            raise UsageFault("--on names the providers, and --provider another", hint="leave one of them out")
+        if self.judge_command is not None:
+            self._check_command()
+        alone = self.backend if self.judge_command is None else COMMAND
+        backend = self.on[0].backend if self.on else alone
+        provider = provider_of(backend, self.on[0].provider if self.on else self.provider)
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
         if self.gradient_backend and self.gradient_backend.backend == COMMAND:
             raise UsageFault("a command judges, and lends no gradient", hint=f"--gradient-backend {DEFAULT_LENDER}")
-        lender = self.gradient_backend
-        if self.backend == COMMAND and self.uses_gradient:  # it has no gradient to try first
-            lender = lender or DEFAULT_LENDER
-        return self.model_copy(update={"provider": provider, "gradient_backend": lender})
+        return self.model_copy(update={"backend": backend, "provider": provider})
 
-    def _by_command(self) -> EngineOptions:
-        """Return the options that let the command judge."""
-        if self.backend != EngineOptions.model_fields["backend"].default or self.provider or self.tf32:
+    def _check_command(self) -> None:
+        """Raise `UsageFault` where a command is given, and something else judges, or several models."""
+        if len(_words(self.precision or "")) > 1:
+            raise UsageFault("--judge-command runs one model, and --precision names several", hint="name one")
+        if self.on and not any(runner.backend == COMMAND for runner in self.on):
+            raise UsageFault(
+                f"--on does not name {COMMAND}, and --judge-command is given", hint=f"--on ort:cpu,{COMMAND}"
+            )
+        judges = self.backend in (EngineOptions.model_fields["backend"].default, COMMAND)
+        if not self.on and (not judges or self.provider not in (None, PROCESS) or self.tf32):
             raise UsageFault(
                 f"--judge-command judges in place of --backend {self.backend}",
                 hint="leave out --backend, --provider and --tf32, and unset EDGEPROOF_BACKEND",
             )
-        return self.model_copy(update={"backend": COMMAND})
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one precision or runner is asked for."""
+        return len(self.on) > 1 or len(_words(self.precision or "")) > 1
+
+    def each(self, ships: str) -> tuple[EngineOptions, ...]:
+        """Return the options of every precision on every runner that is asked for; `ships` where none is."""
+        precisions = dict.fromkeys(_words(self.precision)) if self.precision else (ships,)
+        return tuple(self._one(runner, name) for runner in self.on or (self.judge,) for name in precisions)
+
+    def _one(self, runner: Runner, precision: str) -> EngineOptions:
+        """Return the options of one precision on one runner; of a command, which has no gradient, what lends is named."""
+        by_command = runner.backend == COMMAND
+        lender = DEFAULT_LENDER if by_command and self.uses_gradient else None
+        return self.model_copy(
+            update={
+                "on": (),
+                "backend": runner.backend,
+                "provider": runner.provider,
+                "precision": precision,
+                "judge_command": self.judge_command if by_command else None,
+                "gradient_backend": self.gradient_backend or lender,
+            }
+        )
 
     def stating_lender(self, lender: Runner | None) -> EngineOptions:
         """Return the options that name what lends the gradients, where that is not the judge."""

@@ -69,8 +69,8 @@ class Directories:
     baseline: Path | None
 
 
-def check_asked(options: VerifyOptions, run: RunOptions) -> None:
-    """Check, before any work, what can be known of the options without the subject.
+def check_asked(options: VerifyOptions, run: RunOptions, *, several: bool = False) -> None:
+    """Check, before any work, what can be known of the options without the subject; --out may hold `several` runs.
 
     Raises:
         UsageFault: nothing is named to go on with, --out is not empty, or a gate is to be decided that is ignored.
@@ -85,7 +85,7 @@ def check_asked(options: VerifyOptions, run: RunOptions) -> None:
         check_decidable(options, Gate())
     if run.out is None:
         check_writable(REPORTS)
-    else:
+    elif not (several and run.resume):
         check_out(run.out, resume=run.resume)
     if options.against:
         check_askable(options, read_reference(options.against))
@@ -146,13 +146,17 @@ def judge_subject(subject: Subject, options: VerifyOptions, run: RunOptions, dir
         EdgeproofError: see `prepare_case` and `Case.attack`; a directory in which nothing was done vanishes.
 
     """
-    out = directories.out
-    with resumable(out, directories.baseline):
-        report = _judged(subject, options, directories, resume=run.resume)
+    report = judged(subject, options, directories, resume=run.resume)
     if report is None:
-        log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {out}")
+        log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {directories.out}")
         return
-    show(report, out, as_json=run.as_json)
+    show(report, directories.out, as_json=run.as_json)
+
+
+def judged(subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool) -> Report | None:
+    """Run the suite in a run directory, and return its report; None for a shard. Raises as `judge_subject` does."""
+    with resumable(directories.out, directories.baseline):
+        return _judged(subject, options, directories, resume=resume)
 
 
 def _judged(subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool) -> Report | None:

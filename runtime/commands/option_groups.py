@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 REST = "Options"
 OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
     "What is attacked": (
-        "--checkpoint", "--precision", "--backend", "--provider", "--judge-command", "--tf32", "--trust", "--state",
-        "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
+        "--checkpoint", "--precision", "--on", "--backend", "--provider", "--judge-command", "--tf32", "--trust",
+        "--state", "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
     ),
     "Attacks": ("--attacks", "--eps", "--gradient", "--gradient-backend", "--lattice", "--seed"),
     "Images": ("--data", "--layout", "--size", "--classes", "--data-root", "--n"),

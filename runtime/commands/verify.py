@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,12 @@ from runtime.commands.judging import (
     ReportOptions,
     RunOptions,
     check_asked,
-    choose_directories,
     fresh_directory,
     judge_subject,
     show,
     write_all,
 )
+from runtime.commands.judging_each import directories_of, judge_each
 from runtime.commands.option_groups import OF_A_VERDICT, GroupedCommand
 from runtime.commands.preparers import ModelOptions, Wanted, pack_first
 from runtime.commands.record_options import record_options
@@ -78,20 +79,33 @@ def verify(
     """
     engine = engine.with_provider()
     options = options if engine.uses_gradient else options.gradient_free()
-    check_asked(options, run)
+    check_asked(options, run, several=engine.several)
     opened = _opened(artifact, engine, model, options, trust)
     accepted = None if artifact.is_file() else state  # a model file has no version to remember
     if accepted is not None:
         check_acceptable(accepted, opened, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
-    manifest = opened.manifest
-    precision = engine.precision or manifest.ships
-    check_precision(opened, precision)
-    engine = engine.model_copy(update={"precision": precision})
+    each = engine.each(opened.manifest.ships)
+    for one in each:
+        check_precision(opened, one.precision or "")
+    with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
+        if len(each) > 1:
+            judge_each(opened, each, partial(_subject, artifact, opened, model, options, state), options, run)
+        directories = directories_of(opened, each[0], options, run)
+        subject = _subject(artifact, opened, model, options, state, each[0])
+        judge_subject(subject, options, run, directories)
+
+
+def _subject(
+    artifact: Path,
+    opened: Bundle,
+    model: ModelOptions,
+    options: VerifyOptions,
+    state: Path | None,
+    engine: EngineOptions,
+) -> Subject:
+    """Open what is judged, in one precision on one runner, and its images before it."""
+    manifest, precision = opened.manifest, engine.precision or opened.manifest.ships
     has_parent = PARENT in manifest.graphs and precision != PARENT
-    judges_parent = has_parent and engine.judge_command is None  # a command runs one model
-    directories = choose_directories(
-        options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=judges_parent
-    )
     # Before an engine takes memory: the images' file is let go.
     classes = options.class_names_or(manifest.classes)
     images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
@@ -116,10 +130,9 @@ def verify(
         authenticated=opened.signed_by is not None,
         lender=lender,
     )
-    if judges_parent:
-        subject = replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
-    with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
-        judge_subject(subject, options, run, directories)
+    if not has_parent or engine.judge_command:  # a command runs one model
+        return subject
+    return replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
 
 
 def _libraries(engine: EngineOptions) -> tuple[str, ...]:

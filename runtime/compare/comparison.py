@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from runtime.errors import BadData
+from runtime.records.bench import Latency
 from runtime.records.report import Count, Interval, Paired
 from runtime.report.phrases import accuracy_rows, verdict_of
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, Name, Text, ThreatModel
@@ -54,6 +55,7 @@ class Side(Frozen):
     gradient_backend: Name | None = None
     gradient_provider: Name | None = None
     engines: Text
+    latency_ms: Latency | None = None
     device: Text
     bundle_version: int | None
     edgeproof: Text | None
@@ -91,6 +93,7 @@ def _side(run: Finished) -> Side:
         gradient_backend=artifact.gradient_backend,
         gradient_provider=artifact.gradient_provider,
         engines=artifact.engines,
+        latency_ms=_latency(run),
         device=str(report.device.get("cpu", "unknown") if accelerator in ("", "cpu") else accelerator),
         bundle_version=artifact.bundle_version,
         edgeproof=report.software.get("edgeproof"),
@@ -99,6 +102,15 @@ def _side(run: Finished) -> Side:
         threat_model=report.threat_model,
         figures=tuple(Figure(name=row.name, value=row.accuracy, ci95=row.ends) for row in accuracy_rows(report)),
     )
+
+
+def _latency(run: Finished) -> Latency | None:
+    """Return that of one image at a time, where bench.json beside the report is of the same artifact and judge."""
+    artifact, measured = run.report.artifact, run.bench
+    if measured is None or (measured.backend, measured.provider) != (artifact.backend, artifact.provider):
+        return None
+    same = (each.latency_ms for each in measured.runs if each.sha256 == artifact.sha256 and each.batch == 1)
+    return next(same, None)
 
 
 def _matched(run: Finished, first: Finished) -> Side:

@@ -44,6 +44,7 @@ def grid(comparison: Comparison) -> list[Row]:
     runs = comparison.runs
     return [
         *(Row(name, tuple(say(run) for run in runs)) for name, say in WHAT.items()),
+        *([Row(LATENCY, tuple(map(_latency, runs)), begins=True)] if any(run.latency_ms for run in runs) else []),
         *(Row(name, tuple(_accuracy(run, name) for run in runs), not number)
           for number, name in enumerate(figure_names(comparison))),
         *(Row(name, (ABSENT, *(say(run.against) if run.against else ABSENT for run in runs[1:])), not number)
@@ -165,11 +166,16 @@ def _mcnemar(against: Against) -> str:
     return ABSENT if p is None else f"{p:.2g}"
 
 
+def _latency(run: Side) -> str:
+    return f"{run.latency_ms.p50:.3g} / {run.latency_ms.p90:.3g}" if run.latency_ms else ABSENT
+
+
 def _version(run: Side) -> str:
     bundle = f"bundle {run.bundle_version}, " if run.bundle_version else ""
     return f"{bundle}edgeproof {run.edgeproof or 'unknown'}"
 
 
+LATENCY = "p50 / p90 ms, one image"
 CHANGE = "change of worst case"
 EXPLAINED = (
     f"Accuracies are of each run's own images, with 95 % intervals; from '{CHANGE}' on, of the images that the run and "

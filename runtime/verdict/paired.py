@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.errors import BadData
 from runtime.images.npz import UNREADABLE, open_npz
+from runtime.records.bench import load_bench
 from runtime.records.report import REPORT, Paired, Report, read_report
 from runtime.statistics import Pairs, mcnemar, paired_difference
 from runtime.suite.evidence import STANDS
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from runtime.records.bench import Bench
     from runtime.records.report import Artifact
     from runtime.records.request import Request
     from runtime.spec import ThreatModel
@@ -38,11 +40,15 @@ FINISHED = "name the --out of a finished verify"
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run, read back; `images` are the NEEDED arrays of its evidence by name, none where there is none."""
+    """A finished run, read back; `images` are the NEEDED arrays of its evidence by name, none where there is none.
+
+    `bench`: how fast it is, where that was measured into its directory.
+    """
 
     where: str
     report: Report
     images: dict[str, Any]
+    bench: Bench | None = None
 
     @property
     def robust(self) -> Any:
@@ -59,8 +65,9 @@ def read_finished(path: Path) -> Finished:
     """
     file = path / REPORT if path.is_dir() else path
     report, evidence = read_report(file), file.parent / EVIDENCE
+    measured = load_bench(file.parent)
     if file.name != REPORT or not evidence.exists():
-        return Finished(str(path), report, {})
+        return Finished(str(path), report, {}, measured)
     try:
         with open_npz(evidence) as arrays:
             images = {name: arrays[name] for name in NEEDED}
@@ -68,7 +75,7 @@ def read_finished(path: Path) -> Finished:
             raise ValueError(f"it is not of the {report.data.n} images of {file}")
     except (*UNREADABLE, KeyError) as error:
         raise BadData(f"{evidence} cannot be read: {error}", hint=FINISHED) from None
-    return Finished(str(path), report, images)
+    return Finished(str(path), report, images, measured)
 
 
 def read_reference(directory: Path) -> Finished:

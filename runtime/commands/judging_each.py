@@ -1,0 +1,139 @@
+"""Several precisions on several engines, each judged in a run of its own; then one comparison, and one exit code."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from runtime.attacks import stages
+from runtime.bench.measure import bench
+from runtime.commands.bench import bench_record
+from runtime.commands.judging import EXIT_CODES, Directories, choose_directories, fresh_directory, judged
+from runtime.compare.comparison import compare
+from runtime.compare.formats import FORMATS, print_text
+from runtime.errors import UsageFault
+from runtime.files import write_atomic
+from runtime.graph.facts import graph_facts
+from runtime.machine.sensors import find_sensors
+from runtime.records.bench import BENCH
+from runtime.report.tables import print_line
+from runtime.spec import PARENT, to_json
+from runtime.suite.plan import BLIND, mandatory_attacks
+from runtime.terminal.log import log
+from runtime.verdict.paired import read_finished
+from runtime.words import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runtime.bundle.opening import Bundle
+    from runtime.commands.engine_options import EngineOptions
+    from runtime.commands.judging import RunOptions
+    from runtime.verdict.options import VerifyOptions
+    from runtime.verdict.subject import Subject
+
+SECONDS = 2.0
+"""How long the latency of each is measured, one image at a time, after its verdict."""
+COMPARISON = "comparison.json"
+
+
+def judge_each(
+    opened: Bundle,
+    each: Sequence[EngineOptions],
+    subject_of: Callable[[EngineOptions], Subject],
+    options: VerifyOptions,
+    run: RunOptions,
+) -> None:
+    """Judge all of them, print how they compare, and exit with the code of the `shipping` one.
+
+    Args:
+        opened: the bundle.
+        each: a precision on a runner.
+        subject_of: opens one; what it opens is closed before the next.
+        options: what is asked of all.
+        run: where the runs go, each in a directory below, and what is printed.
+
+    Raises:
+        UsageFault: a part of the images is asked for.
+        EdgeproofError: see `judge_subject`; the runs that were finished stay, for --resume.
+
+    """
+    if options.shard:
+        raise UsageFault("--shard is of one run, and --on and --precision ask for several", hint="leave one out")
+    out = run.out or fresh_directory(opened.manifest.name, "targets")
+    options = with_the_same_attacks(opened, each, options)
+    where = {_name(one): run.model_copy(update={"out": out / _directory(one)}) for one in each}
+    places = [directories_of(opened, one, options, where[_name(one)]) for one in each]
+    parent = click.get_current_context()
+    for one, directories in zip(each, places, strict=True):
+        log.info(f"{_name(one)}: {directories.out}")
+        with click.Context(parent.command, parent=parent):
+            _judge_one(opened, one, subject_of, options, directories, resume=run.resume)
+    finished = [replace(read_finished(place.out), where=name) for name, place in zip(where, places, strict=True)]
+    comparison = compare(finished)
+    write_atomic(out / COMPARISON, to_json(comparison))
+    ships = each.index(shipping(each, opened.manifest.ships))
+    if run.as_json:
+        click.echo(FORMATS["json"](comparison), nl=False)
+    else:
+        console = Console(highlight=False)
+        print_text(comparison, console)
+        print_line(console, f"the exit code is that of {_name(each[ships])}, which ships; all: {out}")
+    parent.exit(EXIT_CODES[finished[ships].report.verdict])
+
+
+def shipping(each: Sequence[EngineOptions], ships: str) -> EngineOptions:
+    """Return the one whose gate decides: the precision that ships on the first runner, else the first of all."""
+    first = [one for one in each if one.judge == each[0].judge]
+    return next((one for one in first if one.precision == ships), each[0])
+
+
+def directories_of(opened: Bundle, engine: EngineOptions, options: VerifyOptions, run: RunOptions) -> Directories:
+    """Return where the run of one goes, and that of its PARENT; raises as `choose_directories` does."""
+    manifest, precision = opened.manifest, engine.precision or opened.manifest.ships
+    has_parent = PARENT in manifest.graphs and precision != PARENT and engine.judge_command is None
+    return choose_directories(
+        options, run, name=manifest.name, precision=precision, gate=manifest.gate, has_parent=has_parent
+    )
+
+
+def with_the_same_attacks(opened: Bundle, each: Sequence[EngineOptions], options: VerifyOptions) -> VerifyOptions:
+    """Return options that ask all for Square where one is attacked by it unasked: else a difference is the attacks'."""
+    classes = len(opened.manifest.classes)
+    asked = {name: stages(name, classes) for name in options.attacks}
+    graphs = [opened.manifest.graphs[one.precision or opened.manifest.ships] for one in each]
+    if not any(mandatory_attacks(asked, classes, graph_facts(opened.read(graph.forward))) for graph in graphs):
+        return options
+    return options.model_copy(update={"attacks": (*options.attacks, BLIND)})
+
+
+def _judge_one(
+    opened: Bundle,
+    one: EngineOptions,
+    subject_of: Callable[[EngineOptions], Subject],
+    options: VerifyOptions,
+    directories: Directories,
+    *,
+    resume: bool,
+) -> None:
+    """Judge one in its directory, and measure its latency beside."""
+    subject = subject_of(one)
+    judged(subject, options, directories, resume=resume)
+    if (directories.out / BENCH).is_file():
+        return
+    sensors, started = find_sensors(), timestamp()
+    found = bench(subject.session, subject.images, 1, seconds=SECONDS, sensors=sensors, clock=time.perf_counter)
+    record = bench_record(opened, one.judge, subject.session.card(), subject.images.name, [found], sensors, started)
+    write_atomic(directories.out / BENCH, to_json(record))
+
+
+def _name(one: EngineOptions) -> str:
+    return f"{one.judge} {one.precision}"
+
+
+def _directory(one: EngineOptions) -> str:
+    return _name(one).replace(":", "-").replace(" ", "-").replace("/", "-")
