@@ -130,13 +130,18 @@ def enough_images(facts: Facts) -> Seen:
 
 
 def agreement(facts: Facts) -> Seen:
-    """A gradient graph that predicts something else is the gradient of something else."""
+    """A gradient graph that predicts something else is the gradient of something else.
+
+    A process that quantises by itself is to the bundle's graph what an int8 graph is to its parent.
+    """
     outcome, found, words, lender = facts.outcome, False, [], facts.artifact.lender
     the_graph, the_parents = (
         f"{whose} gradient graph{f' on {lender}' if lender else ''}" for whose in ("the", "the parent's")
     )
+    by_itself = facts.artifact.judge_command is not None and facts.artifact.facts.quantised
+    least_own = LEAST_WITH_PARENT if by_itself else LEAST_AGREEMENT
     graphs = (
-        (f"{the_graph} predicts", outcome.agreement, LEAST_AGREEMENT),
+        (f"{the_graph} predicts", outcome.agreement, least_own),
         (f"{the_parents} predicts", outcome.parent_agreement, LEAST_WITH_PARENT),
     )
     for whose, answers, least in graphs:
@@ -146,7 +151,7 @@ def agreement(facts: Facts) -> Seen:
             words.append(f"{whose} as the artifact does on {answers.same_prediction} of {answers.n} points")
             if answers.near is not None:
                 _, high = wilson(answers.near, answers.n)
-                found |= high < least
+                found |= high < LEAST_AGREEMENT
                 words.append(f"its logits are the judge's, but for rounding, on {answers.near}")
     if not words:
         return not_run("an attack that uses gradients")

@@ -18,8 +18,10 @@ from runtime.machine.card import machine_card, software
 from runtime.machine.cuda import accelerator
 from runtime.machine.sensors import find_sensors
 from runtime.options.engine import (
+    EngineOptions,
     backend_option,
     library_option,
+    on_option,
     provider_option,
     tf32_option,
 )

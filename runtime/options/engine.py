@@ -14,6 +14,7 @@ from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.errors import UsageFault
 from runtime.external.session import BACKEND as COMMAND
+from runtime.external.session import PROVIDER as PROCESS
 from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import PARENT, Frozen, Name, ProviderName, Text
@@ -128,36 +129,36 @@ class EngineOptions(Frozen):
                 no attack may follow, or a command judges beside another backend, or is to lend.
 
         """
-        if self.judge_command is not None and self.backend != COMMAND:
-            return self._by_command().with_provider()
         if self.on and self.provider:
             raise UsageFault("--on names the providers, and --provider another", hint="leave one of them out")
-        backend = self.on[0].backend if self.on else self.backend
+        if self.judge_command is not None:
+            self._check_command()
+        alone = self.backend if self.judge_command is None else COMMAND
+        backend = self.on[0].backend if self.on else alone
         provider = provider_of(backend, self.on[0].provider if self.on else self.provider)
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
         if self.gradient_backend and self.gradient_backend.backend == COMMAND:
             raise UsageFault("a command judges, and lends no gradient", hint=f"--gradient-backend {DEFAULT_LENDER}")
-        lender = self.gradient_backend
-        if backend == COMMAND and self.uses_gradient:  # it has no gradient to try first
-            lender = lender or DEFAULT_LENDER
-        named = (*self.on, *((lender,) if lender else ()))
-        choose_library(self.provider_library, (provider, *(runner.provider for runner in named)))
-        return self.model_copy(update={"backend": backend, "provider": provider, "gradient_backend": lender})
+        lender = (self.gradient_backend,) if self.gradient_backend else ()
+        choose_library(self.provider_library, (provider, *(runner.provider for runner in (*self.on, *lender))))
+        return self.model_copy(update={"backend": backend, "provider": provider})
 
-    def _by_command(self) -> EngineOptions:
-        """Return the options that let the command judge."""
-        if self.backend != EngineOptions.model_fields["backend"].default or self.provider or self.tf32:
+    def _check_command(self) -> None:
+        """Raise `UsageFault` where a command is given, and something else judges, or several models."""
+        if len(_words(self.precision or "")) > 1:
+            raise UsageFault("--judge-command runs one model, and --precision names several", hint="name one")
+        if self.on and not any(runner.backend == COMMAND for runner in self.on):
+            raise UsageFault(
+                f"--on does not name {COMMAND}, and --judge-command is given", hint=f"--on ort:cpu,{COMMAND}"
+            )
+        judges = self.backend in (EngineOptions.model_fields["backend"].default, COMMAND)
+        if not self.on and (not judges or self.provider not in (None, PROCESS) or self.tf32):
             raise UsageFault(
                 f"--judge-command judges in place of --backend {self.backend}",
                 hint="leave out --backend, --provider and --tf32, and unset EDGEPROOF_BACKEND",
             )
-        if self.several or self.on:
-            raise UsageFault(
-                "--judge-command judges one precision of one model", hint="a run for each, and `edgeproof compare`"
-            )
-        return self.model_copy(update={"backend": COMMAND})
 
     @property
     def several(self) -> bool:
@@ -167,12 +168,21 @@ class EngineOptions(Frozen):
     def each(self, ships: str) -> tuple[EngineOptions, ...]:
         """Return the options of every precision on every runner that is asked for; `ships` where none is."""
         precisions = dict.fromkeys(_words(self.precision)) if self.precision else (ships,)
-        ways = [(runner, precision) for runner in self.on or (self.judge,) for precision in precisions]
-        return tuple(
-            self.model_copy(
-                update={"on": (), "backend": runner.backend, "provider": runner.provider, "precision": precision}
-            )
-            for runner, precision in ways
+        return tuple(self._one(runner, name) for runner in self.on or (self.judge,) for name in precisions)
+
+    def _one(self, runner: Runner, precision: str) -> EngineOptions:
+        """Return the options of one precision on one runner; of a command, which has no gradient, with what lends."""
+        by_command = runner.backend == COMMAND
+        lender = DEFAULT_LENDER if by_command and self.uses_gradient else None
+        return self.model_copy(
+            update={
+                "on": (),
+                "backend": runner.backend,
+                "provider": runner.provider,
+                "precision": precision,
+                "judge_command": self.judge_command if by_command else None,
+                "gradient_backend": self.gradient_backend or lender,
+            }
         )
 
     def judges_in_parent(self, manifest: Manifest) -> bool:

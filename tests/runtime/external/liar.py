@@ -74,7 +74,8 @@ def thresholded(images):
 
 ANSWERS = {
     "honest": linear, "bytes": linear, "by batch": by_batch, "by order": by_order, "at random": at_random,
-    "cached": cached, "another model": nearest_label, "late": late, "shifted": shifted, "thresholded": thresholded,
+    "cached": cached, "another model": nearest_label,
+    "another model, said to be quantised": nearest_label, "late": late, "shifted": shifted, "thresholded": thresholded,
     "softmax": lambda images: np.exp(linear(images)) / np.exp(linear(images)).sum(axis=1, keepdims=True),
     "NaN": lambda images: linear(images) * np.nan,
 }  # fmt: skip
@@ -92,4 +93,5 @@ serve(
     name="liar",
     version="1",
     images="uint8" if HOW == "bytes" else "float32",
+    quantised=HOW == "another model, said to be quantised",
 )

@@ -88,6 +88,7 @@ def test_the_recorded_command_repeats_the_run(judged, liar, bundle, tmp_path):
 
 LIES = {
     "another model": "agreement",
+    "another model, said to be quantised": "agreement",
     "cached": "gradient-holds",
     "late": "agreement",
     "shifted": "agreement",
@@ -171,12 +172,29 @@ def test_the_examples_judge_the_bundle_of_their_model(name, judged, task, tmp_pa
         (("--backend", "tensorrt"), "in place of --backend tensorrt"),
         (("--provider", "cuda"), "leave out --backend, --provider"),
         (("--gradient-backend", "command"), "lends no gradient"),
+        (("--on", "ort"), "--on does not name command"),
+        (("--precision", "fp32,int8"), "runs one model"),
     ],
 )
 def test_what_a_command_cannot_be_beside_is_refused(options, words, judged, liar):
     result, _ = judged(liar("honest"), *options)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_a_command_is_compared_with_an_engine(bundle, liar, tmp_path):
+    options = ("--on", "ort:cpu,command", "--judge-command", liar("honest"), "--attacks", "fgsm", "--json")
+    result = edgeproof("verify", bundle, *options, "--out", tmp_path / "both")
+    assert result.exit_code == 0, result.stderr
+    runs = json.loads(result.stdout)["runs"]
+    assert [run["backend"] for run in runs] == ["ort", "command"]
+    assert [run["gradient_backend"] for run in runs] == [None, "ort"]
+    mine, its = (arrays(tmp_path / "both" / name / "evidence.npz") for name in directories(tmp_path / "both"))
+    assert np.array_equal(mine["broken_by"], its["broken_by"])
+
+
+def directories(path):
+    return sorted(each.name for each in path.iterdir() if each.is_dir())
 
 
 def test_a_backend_of_commands_needs_one(bundle):
