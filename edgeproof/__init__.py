@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
     from edgeproof import methods
     from edgeproof.exporting import export
+    from edgeproof.judging import Verdict, attack, verify
 
-__all__ = ["export", "methods"]
+__all__ = ["Verdict", "attack", "export", "methods", "verify"]
 
-LIES_IN = {"export": "edgeproof.exporting"}
+LIES_IN = {
+    "Verdict": "edgeproof.judging",
+    "attack": "edgeproof.judging",
+    "export": "edgeproof.exporting",
+    "verify": "edgeproof.judging",
+}
 """The module of each public name that is none itself."""
 
 HOME = str(Path(__file__).resolve().parents[1])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from runtime.images.image_set import ImageSet
+    from runtime.images.image_set import ImageSet, Layout
 
 
 def export(
@@ -43,6 +43,7 @@ def export(
     max_drop: float | None = None,
     name: str | None = None,
     classes: Sequence[str] = (),
+    layout: Layout | None = None,
     version: int = 1,
     ships: str | None = None,
     key: str | PathLike[str] | None = None,
@@ -61,6 +62,7 @@ def export(
         max_drop: the gate: the largest drop of robust accuracy from fp32.
         name: of the model; by default that of its class.
         classes: their names in the order of the logits; numbers by default.
+        layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
         version: of the bundle, rising: a device refuses to go back.
         ships: the precision that goes to the device; by default fp16, int8 or fp32, the first that is there.
         key: a private key of `edgeproof key new`, which signs the bundle.
@@ -74,14 +76,14 @@ def export(
         BadData: images or labels do not fit.
 
     """
-    images = image_set(*evaluation, name="evaluation")
+    images = image_set(*evaluation, name="evaluation", layout=layout)
     logits = count_logits(network, images)
     channels, height, width = (int(size) for size in images.images.shape[1:])
     calibrated = None
     if calibration is not None:
         others = as_numpy(calibration)
         used, held = calibration_images(
-            image_set(others, np.zeros(len(others), np.int64), name="calibration"), images, IMAGES
+            image_set(others, np.zeros(len(others), np.int64), name="calibration", layout=layout), images, IMAGES
         )
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
     claims = Claims(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends.table import BACKENDS, check_precision, open_session, provider_of
-from runtime.errors import MissingEnvironment, UsageFault
+from runtime.backends.table import check_precision, open_session, provider_of
+from runtime.errors import MissingEnvironment
 from runtime.session import BorrowedGradient
 from runtime.terminal.log import log
 
@@ -38,8 +38,6 @@ def read_runner(text: str) -> Runner:
 
     """
     backend, _, provider = text.partition(":")
-    if backend not in BACKENDS:
-        raise UsageFault(f"{text!r} names no backend", hint=f"known: {', '.join(BACKENDS)}, each also as ort:cpu")
     return Runner(backend, provider_of(backend, provider or None))
 
 

@@ -138,9 +138,11 @@ def provider_of(backend: str, provider: str | None) -> str:
     """Return the provider asked for, or the backend's default.
 
     Raises:
-        UsageFault: it is none of the backend's.
+        UsageFault: there is no such backend, or it has no such provider.
 
     """
+    if backend not in BACKENDS:
+        raise UsageFault(f"{backend!r} names no backend", hint=f"known: {', '.join(BACKENDS)}, each also as ort:cpu")
     providers = BACKENDS[backend].providers
     if provider is not None and BACKENDS[backend].plugins and is_plugin(provider):
         return provider

@@ -20,10 +20,11 @@ from runtime.records.options import Option
 from runtime.spec import PARENT, Frozen, Name, ProviderName, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runtime.bundle.manifest import Manifest
     from runtime.bundle.opening import Bundle
+    from runtime.session import Session
 
 
 def _runner(value: Any) -> Any:
@@ -209,9 +210,10 @@ on_option, backend_option, provider_option, library_option, tf32_option, gradien
 )
 
 
-def command_pairing(bundle: Bundle, engine: EngineOptions, state: Path | None) -> Pairing:
-    """Return what opens a command's sessions; they are closed when it ends, however it does."""
-    keep = click.get_current_context().with_resource
+def pairing_of(
+    bundle: Bundle, engine: EngineOptions, state: Path | None, keep: Callable[[Session], Session]
+) -> Pairing:
+    """Return what opens the sessions that are asked for; `keep` is handed each, to close it, and returns it."""
     return Pairing(
         bundle,
         engine.judge,

@@ -92,7 +92,7 @@ def test_verify_refuses_what_nobody_checked_where_a_signed_bundle_is_on_record(v
     state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
     assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
     with monkeypatch.context() as closed:
-        closed.setattr("runtime.commands.verify.command_pairing", lambda *given, **named: pytest.fail("opened"))
+        closed.setattr("runtime.commands.subjects.pairing_of", lambda *given, **named: pytest.fail("opened"))
         result = verify(version(3), tmp_path / "b", *state)
     assert result.exit_code == 3
     assert f"a signed tiny was accepted here, and {tmp_path / 'v3'} was not authenticated" in result.stderr

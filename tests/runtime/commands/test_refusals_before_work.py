@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.commands import verify as command
+from runtime.commands import subjects
 from runtime.spec import Gate
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
@@ -36,8 +36,8 @@ def work(monkeypatch):
         return noted
 
     monkeypatch.setattr("export.commands.prepare", note("packed"))
-    for name in ("find_images", "evaluation_images", "command_pairing"):
-        monkeypatch.setattr(command, name, note(name))
+    for name in ("find_images", "evaluation_images", "pairing_of"):
+        monkeypatch.setattr(subjects, name, note(name))
     return done
 
 

@@ -1,0 +1,168 @@
+"""From what is asked to what is judged: a bundle or a model opened, its images, its engines."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.backends.table import BACKENDS
+from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.opening import Bundle, open_bundle
+from runtime.checks.clean import least_expected
+from runtime.errors import UsageFault
+from runtime.images.find import find_images
+from runtime.options.engine import pairing_of
+from runtime.options.preparers import ModelOptions, Wanted, pack_first
+from runtime.records.options import command_words
+from runtime.spec import PARENT, Gate, ThreatModel
+from runtime.verdict.options import check_decidable
+from runtime.verdict.subject import LIBRARIES, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.bundle.signing import Trust
+    from runtime.images.image_set import ImageSet
+    from runtime.options.engine import EngineOptions
+    from runtime.session import Session
+    from runtime.verdict.options import VerifyOptions
+
+
+def open_artifact(
+    artifact: Path, engine: EngineOptions, model: ModelOptions, options: VerifyOptions, trust: Trust | None
+) -> Bundle:
+    """Open a bundle, or pack a model into one that lives in memory alone.
+
+    Raises:
+        UsageFault: what is asked is of a bundle, and this is a model; or the other way round.
+        EdgeproofError: see `open_bundle` and `pack_first`.
+
+    """
+    if artifact.is_dir():
+        if model != ModelOptions():
+            raise UsageFault(
+                "--mean, --std, --bgr and --output are of a model; a bundle carries its normalisation",
+                hint="leave them out",
+            )
+        return open_bundle(artifact, trust)
+    if trust:
+        raise UsageFault(f"{artifact} is a model file, which has no signature", hint="--trust is for a bundle")
+    if options.data is None:
+        raise UsageFault(f"{artifact} brings no images", hint="--data SET, an .npz with x and y or an image folder")
+    if options.max_drop is not None and options.against is None:
+        raise UsageFault(
+            f"--max-drop has nothing to compare {artifact} with",
+            hint="--against DIR, the --out of a verify that has finished",
+        )
+    check_decidable(options, options.gate_or(Gate()))
+    wanted = Wanted(
+        options.data,
+        options.layout,
+        options.data_root,
+        model.mean,
+        model.std,
+        engine.uses_gradient,
+        options.size,
+        options.class_names,
+        model.bgr,
+        model.output,
+    )
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
+        bundle = Path(scratch) / "bundle"
+        pack_first(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
+        opened = open_bundle(bundle)
+    return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
+
+
+def open_subject(
+    artifact: Path,
+    origin: str | None,
+    opened: Bundle,
+    model: ModelOptions,
+    options: VerifyOptions,
+    state: Path | None,
+    keep: Callable[[Session], Session],
+    engine: EngineOptions,
+) -> Subject:
+    """Open what is judged, in one precision on one runner, and its images before it.
+
+    Args:
+        artifact: where it lies: a bundle's directory, or a model's file.
+        origin: where it was fetched from, with the commit; None where it was not.
+        opened: the bundle, or the one that the model was packed into.
+        model: how a model was packed.
+        options: what is asked of the verdict.
+        state: where engines are kept.
+        keep: is handed every session, to close it, and returns it.
+        engine: what judges, and in which precision.
+
+    Raises:
+        BadData: the images cannot be read, or their classes are not the model's.
+        EdgeproofError: see `Pairing.session`.
+
+    """
+    manifest, precision = opened.manifest, engine.precision or opened.manifest.ships
+    has_parent = PARENT in manifest.graphs and precision != PARENT
+    # Before an engine takes memory: the images' file is let go.
+    classes = options.class_names_or(manifest.classes)
+    images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
+    pairing = pairing_of(opened, engine, state, keep)
+    session = pairing.session(precision)
+    lends = has_parent and engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
+    lender = pairing.lending(PARENT) if lends else None
+    engine = engine.stating_lender(pairing.lender)
+    subject = Subject(
+        session=session,
+        name=manifest.name,
+        classes=classes,
+        shape=(manifest.input.channels, manifest.input.height, manifest.input.width),
+        images=images,
+        libraries=_libraries(engine),
+        command=_command("MODEL.onnx" if artifact.is_file() else "BUNDLE", engine, model),
+        threat_model=manifest.threat_model,
+        gate=manifest.gate,
+        claimed_images=None if artifact.is_file() else manifest.evaluation.n,
+        expected_clean=least_expected(manifest.reference.clean, manifest.reference.n) if manifest.reference else None,
+        bundle_version=manifest.version,
+        authenticated=opened.signed_by is not None,
+        lender=lender,
+        origin=origin,
+    )
+    if not engine.judges_in_parent(manifest):
+        return subject
+    return replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
+
+
+def _libraries(engine: EngineOptions) -> tuple[str, ...]:
+    """Return the packages that decide what the judge answers, and the gradient that attacks follow."""
+    backends = dict.fromkeys((engine.backend, *([engine.gradient_backend.backend] if engine.gradient_backend else [])))
+    return (*LIBRARIES, *(package for name in backends for package in BACKENDS[name].libraries))
+
+
+def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:
+    """Return what repeats the run, as far as `VerifyOptions` do not say it."""
+    return f"edgeproof verify {artifact} {shlex.join([*command_words(engine), *command_words(model)])}"
+
+
+def _parent(subject: Subject, session: Session, engine: EngineOptions) -> Subject:
+    """Return the same subject in the precision that drops are measured from."""
+    command = _command("BUNDLE", engine.model_copy(update={"precision": PARENT}), ModelOptions())
+    return replace(subject, session=session, command=command, parent=None, lender=None)
+
+
+def _images(bundle: Bundle, options: VerifyOptions, classes: tuple[str, ...]) -> ImageSet:
+    manifest = bundle.manifest
+    if options.data is None:
+        return evaluation_images(bundle)
+    return find_images(
+        options.data,
+        root=options.data_root,
+        layout=options.layout,
+        channels=manifest.input.channels,
+        preprocessing=manifest.preprocessing,
+        size=options.size,
+        classes=classes,
+    )
