@@ -9,7 +9,7 @@ from pathlib import Path
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EdgeproofError
-from runtime.words import printable
+from runtime.terminal.log import log
 
 SCHEMA = b"edgeproof.bundle/"
 """What tells a manifest of ours from others of that name, also where it is damaged."""
@@ -31,7 +31,7 @@ def main() -> int:
             open_bundle(path)
         except EdgeproofError as error:
             faults += 1
-            sys.stderr.write(printable(error.message) + "\n")
+            log.error(error.message)
     return min(faults, 1)
 
 

@@ -16,7 +16,7 @@ from runtime.errors import BadData
 from runtime.records.report import load_report
 from runtime.report import formats
 from runtime.report.console import print_summary
-from runtime.report.formats import FORMATS
+from runtime.report.formats import ALL
 from runtime.report.phrases import checks_line, verdict_of
 from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
@@ -136,7 +136,7 @@ def test_a_failure_while_writing_leaves_no_report_and_loses_no_work(bundle, tmp_
         raise BadData("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setitem(FORMATS, "html", replace(FORMATS["html"], render=fail))
+        patch.setitem(ALL, "html", replace(ALL["html"], render=fail))
         assert edgeproof("verify", bundle, "--out", "run").exit_code == 3
     assert not (tmp_path / "run" / "report.json").exists()
     result = edgeproof("verify", bundle, "--out", "run", "--resume")
