@@ -10,8 +10,8 @@ from pydantic import BeforeValidator
 from runtime.backends.pairing import Pairing, Runner, read_runner
 from runtime.backends.providers import PROVIDERS, check_tf32
 from runtime.backends.table import BACKENDS, provider_of
-from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
+from runtime.options.record_options import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
