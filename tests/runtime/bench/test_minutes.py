@@ -62,9 +62,11 @@ def test_a_board_that_slows_down_shows_it_in_its_minutes_and_in_their_ratio(tmp_
     assert line.endswith(" MHz")
 
 
-def test_of_less_than_two_minutes_there_is_no_ratio(tmp_path):
+def test_of_less_than_two_minutes_there_is_no_ratio_and_of_less_than_one_no_line(tmp_path, caplog):
+    caplog.set_level("INFO")
     run = measured(Board(lambda now: 0.5), 3.0, tmp_path)
     assert (len(run.minutes), run.minutes[0].queries, run.last_over_first) == (1, 10, None)
+    assert not caplog.records
 
 
 def test_a_query_belongs_to_the_minute_in_which_it_ended_and_a_sample_to_its_own():
