@@ -11,7 +11,7 @@ from runtime.backends.pairing import Pairing, Runner, read_runner
 from runtime.backends.providers import PROVIDERS, check_tf32
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.errors import UsageFault
-from runtime.options.record_options import field_option
+from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
