@@ -27,7 +27,7 @@ class Minutes:
     Args:
         began: when the first minute does, seconds of the clock that queries are timed by.
         samples: of the sensors, which are added while it is told.
-        say: hears of every minute, in words.
+        say: hears of every whole minute, in words.
         done: the minutes.
 
     """
@@ -42,6 +42,7 @@ class Minutes:
         """Count a query, in seconds; it belongs to the minute in which it ended."""
         if ended >= self._end and self._latencies:
             self._close()
+            self.say(f"minute {len(self.done)}: {in_words(self.done[-1])}")
         while ended >= self._end:
             self.began += MINUTE
         self._latencies.append(latency)
@@ -59,7 +60,6 @@ class Minutes:
     def _close(self) -> None:
         within = [sample for sample in tuple(self.samples) if self.began <= sample.at < self._end]
         self.done.append(_minute(np.sort(1000 * np.array(self._latencies)), within))
-        self.say(f"minute {len(self.done)}: {in_words(self.done[-1])}")
         self._latencies = array("d")
         self.began = self._end
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from runtime.attacks import stages
 from runtime.bench.measure import bench
-from runtime.commands.bench import bench_record
+from runtime.bench.record import bench_record
 from runtime.commands.judging import EXIT_CODES, Directories, choose_directories, fresh_directory, judged
 from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS, print_text

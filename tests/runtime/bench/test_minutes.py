@@ -9,10 +9,10 @@ import pytest
 from runtime.backends.table import BACKENDS
 from runtime.bench.measure import bench
 from runtime.bench.minutes import Minutes
-from runtime.commands.bench import print_bench
 from runtime.images.image_set import ImageSet
 from runtime.machine.sensors import Sample, find_sensors
 from runtime.records.bench import load_bench
+from runtime.report.bench_table import print_bench
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.judges import JUDGE, OnlyJudges
@@ -62,9 +62,11 @@ def test_a_board_that_slows_down_shows_it_in_its_minutes_and_in_their_ratio(tmp_
     assert line.endswith(" MHz")
 
 
-def test_of_less_than_two_minutes_there_is_no_ratio(tmp_path):
+def test_of_less_than_two_minutes_there_is_no_ratio_and_of_less_than_one_no_line(tmp_path, caplog):
+    caplog.set_level("INFO")
     run = measured(Board(lambda now: 0.5), 3.0, tmp_path)
     assert (len(run.minutes), run.minutes[0].queries, run.last_over_first) == (1, 10, None)
+    assert not caplog.records
 
 
 def test_a_query_belongs_to_the_minute_in_which_it_ended_and_a_sample_to_its_own():
