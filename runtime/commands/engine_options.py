@@ -66,8 +66,8 @@ class EngineOptions(Frozen):
         tuple[Runner, ...],
         BeforeValidator(_runners),
         Option(
-            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code is "
-            "that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code "
+            "is that of the first, in the precision that ships; where that is not asked for, in the first that is.",
             write=lambda runners: ",".join(map(str, runners)),
         ),
     ] = ()
@@ -151,7 +151,7 @@ class EngineOptions(Frozen):
         return tuple(self._one(runner, name) for runner in self.on or (self.judge,) for name in precisions)
 
     def _one(self, runner: Runner, precision: str) -> EngineOptions:
-        """Return the options of one precision on one runner; of a command, which has no gradient, what lends is named."""
+        """Return the options of one precision on one runner; a command has no gradient: what lends is named."""
         by_command = runner.backend == COMMAND
         lender = DEFAULT_LENDER if by_command and self.uses_gradient else None
         return self.model_copy(
