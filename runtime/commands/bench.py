@@ -7,39 +7,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from runtime.backends.pairing import Runner
-from runtime.backends.table import BACKENDS, check_precision, open_session, provider_of
+from runtime.backends.table import check_precision, open_session
 from runtime.bench.measure import bench as measure
+from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.commands.engine_options import backend_option, provider_option, tf32_option
-from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import state_option, trust_option
-from runtime.errors import install
 from runtime.files import check_writable, write_atomic
-from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
+from runtime.options.engine_options import EngineOptions, backend_option, on_option, provider_option, tf32_option
+from runtime.options.record_options import NewDirectory
+from runtime.options.trust_options import state_option, trust_option
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
-from runtime.report.tables import add_row, new_table, print_line
+from runtime.report.bench_table import print_bench
 from runtime.spec import to_json
-from runtime.tensorrt.library import EDITIONS
 from runtime.terminal.log import log
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.backends.pairing import Runner
     from runtime.bundle.opening import Bundle
     from runtime.bundle.signing import Trust
-    from runtime.machine.sensors import Sensors
-    from runtime.session import SessionCard
-
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
-HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
-NO_POWER = "power was not measured: "
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -62,7 +53,15 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     show_default=True,
     help="How long each precision is measured at each batch size; MLPerf asks for 600.",
 )
+@click.option(
+    "--idle",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Seconds without a query before the first one after idling is timed, at the smallest batch; 0 leaves it out.",
+)
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
+@on_option
 @backend_option
 @provider_option
 @tf32_option
@@ -74,7 +73,9 @@ def bench(
     bundle: Path,
     batches: tuple[int, ...],
     seconds: float,
+    idle: float,
     precisions: str | None,
+    on: tuple[Runner, ...] | None,
     backend: str,
     provider: str | None,
     tf32: bool,
@@ -85,18 +86,56 @@ def bench(
 ) -> None:
     """Measure latency, throughput, power and heat of the artifact on this machine.
 
-    Queries follow one another, after a warm-up; what lowered a clock meanwhile is told.
+    Queries follow one another, after a warm-up, with a line on each minute; what lowered a clock meanwhile is told.
     """
     if out is not None:
         check_writable(out)
-    judge = Runner(backend, provider_of(backend, provider))
-    opened, started = open_bundle(bundle, trust), timestamp()
-    images, sensors = evaluation_images(opened), find_sensors()
+    engine = EngineOptions(backend=backend, provider=provider, on=on or (), tf32=tf32).with_provider()
+    judges = engine.on or (engine.judge,)
+    opened = open_bundle(bundle, trust)
     names = [word.strip() for word in precisions.split(",")] if precisions else list(opened.manifest.graphs)
     for name in names:
         check_precision(opened, name)
+    results = [
+        _measured(
+            opened, judge, list(dict.fromkeys(names)), batches, _place(out, judge, judges),
+            seconds=seconds, idle=idle, tf32=tf32, state=state,
+        )
+        for judge in judges
+    ]  # fmt: skip
+    if as_json:
+        written = [to_json(result).decode() for result in results]
+        click.echo(written[0] if len(judges) == 1 else f"[{','.join(written)}]\n", nl=False)
+        return
+    for judge, result in zip(judges, results, strict=True):
+        print_bench(result)
+        if (place := _place(out, judge, judges)) is not None:
+            click.echo(f"bench: {place / BENCH}")
+            if (place / REPORT).exists():
+                click.echo(f"edgeproof report {place} shows it beside the run")
+
+
+def _place(out: Path | None, judge: Runner, judges: Sequence[Runner]) -> Path | None:
+    """Return where bench.json of one runner goes: of several, each has a directory below."""
+    return out if out is None or len(judges) == 1 else out / str(judge).replace(":", "-")
+
+
+def _measured(
+    opened: Bundle,
+    judge: Runner,
+    names: Sequence[str],
+    batches: Sequence[int],
+    out: Path | None,
+    *,
+    seconds: float,
+    idle: float,
+    tf32: bool,
+    state: Path | None,
+) -> Bench:
+    """Measure all precisions at all batch sizes on one runner; the smallest batch after idling too."""
+    images, sensors, started = evaluation_images(opened), find_sensors(), timestamp()
     runs: list[BenchRun] = []
-    for name in dict.fromkeys(names):
+    for name in names:
         with open_session(
             opened,
             precision=name,
@@ -108,93 +147,13 @@ def bench(
         ) as session:
             for batch in batches:
                 log.info(f"{name}, batch {batch}: {seconds:g} s")
-                runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
+                waits = idle if batch == min(batches) else 0.0
+                runs.append(
+                    measure(
+                        session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter, idle=waits
+                    )
+                )
                 result = bench_record(opened, judge, session.card(), images.name, runs, sensors, started)
                 if out is not None:  # after each, so that a later one that fails takes none with it
                     write_atomic(out / BENCH, to_json(result))
-    if as_json:
-        click.echo(to_json(result), nl=False)
-        return
-    print_bench(result)
-    if out is not None:
-        click.echo(f"bench: {out / BENCH}")
-        if (out / REPORT).exists():
-            click.echo(f"edgeproof report {out} shows it beside the run")
-
-
-def bench_record(
-    bundle: Bundle,
-    judge: Runner,
-    card: SessionCard,
-    data: str,
-    runs: Sequence[BenchRun],
-    sensors: Sensors,
-    started: str,
-) -> Bench:
-    """Return bench.json of what was measured on one runner; `data` names the images, `card` says the device."""
-    return Bench(
-        name=bundle.manifest.name,
-        bundle_version=bundle.manifest.version,
-        authenticated=bundle.signed_by is not None,
-        data=data,
-        backend=judge.backend,
-        provider=judge.provider,
-        runs=tuple(runs),
-        warnings=warnings(runs, sensors),
-        device={**machine_card(), "accelerator": card.device},
-        software=software((*LIBRARIES, *BACKENDS[judge.backend].libraries)),
-        started=started,
-    )
-
-
-def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
-    """Return what a reader must know before believing the figures."""
-    found = tuple(
-        f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
-        "let the board cool, or choose a power mode that it can hold"
-        for run in runs
-        if run.throttled
-    )
-    measured = [run.power for run in runs if run.power]
-    if not measured:
-        return (*found, NO_POWER + _without_power(sensors))
-    if any(power.watts is not None for power in measured):
-        return found
-    rails = ", ".join(measured[0].rails)
-    return (*found, f"energy an image was not measured: of this machine's power only {rails} is, which is a part of it")
-
-
-def _without_power(sensors: Sensors) -> str:
-    """Return why there is no reading of power, and what would give one."""
-    if sensors.locked:
-        return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
-    if sensors.watts:
-        return f"no sensor answered ({', '.join(sensors.watts)})"
-    return f"no INA or RAPL sensor of it is visible here, and no GPU that NVML knows ({install('nvml')})"
-
-
-def print_bench(result: Bench) -> None:
-    """Print a row for every precision and batch size, and the warnings."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = new_table(HEADINGS)
-    for run in result.runs:
-        add_row(table, (run.precision, *_cells(run)))
-    console.print(table)
-    for warning in result.warnings:
-        print_line(console, f"warning: {warning}")
-    print_line(console, f"{result.name} on {result.backend}/{result.provider}")
-
-
-def _cells(run: BenchRun) -> tuple[str, ...]:
-    times, power = run.latency_ms, run.power
-    hottest = max((level.most for level in run.celsius.values()), default=None)
-    joules = power.joules_an_image if power else None
-    return (
-        str(run.batch),
-        *(f"{value:.3g}" for value in (times.p50, times.p90, times.p99)),
-        f"{run.images_per_second:.0f}",
-        f"{power.watts:.1f}" if power and power.watts is not None else "-",
-        "-" if joules is None else f"{1000 * joules:.3g}",
-        "-" if hottest is None else f"{hottest:.0f}",
-        "yes" if run.throttled else "no",
-    )
+    return result

@@ -10,10 +10,10 @@ from pydantic import BeforeValidator
 from runtime.backends.pairing import DEFAULT_LENDER, Pairing, Runner, read_runner
 from runtime.backends.providers import PROVIDERS, check_tf32
 from runtime.backends.table import BACKENDS, provider_of
-from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
 from runtime.external.session import BACKEND as COMMAND
 from runtime.external.session import PROVIDER as PROCESS
+from runtime.options.record_options import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
@@ -170,8 +170,8 @@ class EngineOptions(Frozen):
         return self.model_copy(update={"gradient_backend": None if lender == self.judge else lender})
 
 
-backend_option, provider_option, tf32_option, gradient_option = (
-    field_option(EngineOptions, name) for name in ("backend", "provider", "tf32", "gradient")
+on_option, backend_option, provider_option, tf32_option, gradient_option = (
+    field_option(EngineOptions, name) for name in ("on", "backend", "provider", "tf32", "gradient")
 )
 
 
