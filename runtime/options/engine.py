@@ -13,7 +13,7 @@ from runtime.backends.table import BACKENDS, provider_of
 from runtime.errors import UsageFault
 from runtime.external.session import BACKEND as COMMAND
 from runtime.external.session import PROVIDER as PROCESS
-from runtime.options.record_options import field_option
+from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
