@@ -113,13 +113,8 @@ Command = Annotated[Text, Field(pattern=r"""^([A-Za-z0-9_@%+=:,./ -]|'[^']*'|"'"
 class JudgeCommand(Frozen):
     """Who judged in a process of its own (`--judge-command`).
 
-    Args:
-        command: what was started.
-        name: of the runner, as it says.
-        version: as it says.
-        images: what it reads; points found are rounded to uint8 before it sees them.
-        files: digest of each word of the command that names a file: program, script, model.
-
+    `command` is what was started; `name` and `version` are what it says of itself. `images` is what it reads: points
+    are rounded to uint8 before it sees them. `files` are the digests of the words of the command that name a file.
     """
 
     command: Command
