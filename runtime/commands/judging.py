@@ -134,12 +134,17 @@ def choose_directories(
     return Directories(out, baseline)
 
 
+def write_all(out: Path, run: Run) -> list[str]:
+    """Write every format of a run's report; return a line for each that could not be written."""
+    return write_formats(out, Account(run.report, run.gallery))
+
+
 def judge_subject(
     subject: Subject,
     options: VerifyOptions,
     run: RunOptions,
     directories: Directories,
-    write: Callable[[Path, Run], list[str]] | None = None,
+    write: Callable[[Path, Run], list[str]] = write_all,
 ) -> None:
     """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
 
@@ -148,7 +153,7 @@ def judge_subject(
         options: what is asked of it.
         run: how the report is printed, and whether to go on with a run.
         directories: where it goes; PARENT is judged first where they say so.
-        write: writes what is made of the run's report, in the place of `write_all`.
+        write: writes what is made of the run's report.
 
     Raises:
         UsageFault: see `prepare_case` and `open_run`.
@@ -157,7 +162,7 @@ def judge_subject(
     """
     out = directories.out
     with resumable(out, directories.baseline):
-        report = _judged(subject, options, directories, resume=run.resume, write=write or write_all)
+        report = _judged(subject, options, directories, resume=run.resume, write=write)
     if report is None:
         log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {out}")
         return
@@ -183,11 +188,6 @@ def _judged(
         run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=resume)
         options = options.model_copy(update={"against": baseline})
     return run_in(directories.out, prepare_case(subject, options, plan), resume=resume, write=write)
-
-
-def write_all(out: Path, run: Run) -> list[str]:
-    """Write every format of a run's report; return a line for each that could not be written."""
-    return write_formats(out, Account(run.report, run.gallery))
 
 
 def show(report: Report, out: Path, *, as_json: bool) -> None:

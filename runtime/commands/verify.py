@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.attestation.attesting import attested, check_attestable
 from runtime.backends.table import BACKENDS, check_precision
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.rollback import check_acceptable
 from runtime.checks.clean import least_expected
-from runtime.commands.attesting import attested, check_attestable
 from runtime.commands.engine_options import EngineOptions, command_session
-from runtime.commands.hub import ArtifactType, on_disk
 from runtime.commands.judging import (
     ReportOptions,
     RunOptions,
@@ -42,6 +41,7 @@ from runtime.commands.trust_options import (
 )
 from runtime.errors import UsageFault
 from runtime.files import new_directory
+from runtime.hub.artifact import ArtifactType, on_disk
 from runtime.images.find import find_images
 from runtime.records.options import command_words
 from runtime.spec import PARENT, Gate, ThreatModel
@@ -96,7 +96,7 @@ def verify(
         check_acceptable(accepted, opened, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     manifest = opened.manifest
     if attest_key:
-        check_attestable(opened, options, run)
+        check_attestable(opened, options, run.out if run.resume else None)
     precision = engine.precision or manifest.ships
     check_precision(opened, precision)
     engine = engine.model_copy(update={"precision": precision})
@@ -133,7 +133,8 @@ def verify(
             lender=lender() if lends else None,
         )
     with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
-        judge_subject(subject, options, run, directories, attested(opened, attest_key) if attest_key else None)
+        write = attested(opened, attest_key, write_all) if attest_key else write_all
+        judge_subject(subject, options, run, directories, write)
 
 
 def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import open_bundle
 from runtime.errors import EdgeproofError
+from runtime.terminal.log import log
 from runtime.words import printable
 
 SCHEMA = b"edgeproof.bundle/"
@@ -31,7 +32,7 @@ def main() -> int:
             open_bundle(path)
         except EdgeproofError as error:
             faults += 1
-            sys.stderr.write(printable(error.message) + "\n")
+            log.error(printable(error.message))
     return min(faults, 1)
 
 
