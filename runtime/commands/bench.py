@@ -13,13 +13,13 @@ from runtime.backends.table import check_precision, open_session, provider_of
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.commands.engine_options import backend_option, provider_option, tf32_option
-from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import state_option, trust_option
 from runtime.errors import install
 from runtime.files import check_writable, write_atomic
 from runtime.machine.card import machine_card, software
 from runtime.machine.sensors import find_sensors
+from runtime.options.engine import backend_option, provider_option, tf32_option
+from runtime.options.record import NewDirectory
+from runtime.options.trust import state_option, trust_option
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.report.tables import add_row, new_table, print_line

@@ -15,8 +15,9 @@ from runtime.bundle.manifest import SIGNATURE, Manifest
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.sign_in_place import sign_in_place
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
-from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import (
+from runtime.errors import UsageFault
+from runtime.options.record import NewDirectory
+from runtime.options.trust import (
     allow_rollback_option,
     allow_unsigned_option,
     attestation_option,
@@ -26,7 +27,6 @@ from runtime.commands.trust_options import (
     trust_option,
     written,
 )
-from runtime.errors import UsageFault
 from runtime.words import file_size, percent, radius
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.bundle.opening import open_bundle
-from runtime.commands.trust_options import trust_option
 from runtime.errors import UsageFault
 from runtime.hub import transfer
 from runtime.hub.place import HubPlace
+from runtime.options.trust import trust_option
 
 if TYPE_CHECKING:
     from runtime.bundle.signing import Trust

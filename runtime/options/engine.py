@@ -8,7 +8,7 @@ import click
 
 from runtime.backends.providers import PROVIDERS, check_tf32
 from runtime.backends.table import BACKENDS, open_session, provider_of
-from runtime.commands.record_options import field_option
+from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, Text
 from runtime.tensorrt.library import EDITIONS
