@@ -137,6 +137,11 @@ def choose_directories(
     return Directories(out, baseline)
 
 
+def write_all(out: Path, run: Run) -> list[str]:
+    """Write every format of a run's report; return a line for each that could not be written."""
+    return write_formats(out, Account(run.report, run.gallery))
+
+
 def judge_subject(
     subject: Subject,
     options: VerifyOptions,
@@ -151,7 +156,7 @@ def judge_subject(
         options: what is asked of it.
         run: how the report is printed, and whether to go on with a run.
         directories: where it goes; PARENT is judged first where they say so.
-        write: writes what is made of the run's report, in the place of `write_all`.
+        write: writes what is made of the run's report.
 
     Raises:
         UsageFault: see `prepare_case` and `open_run`.
@@ -192,11 +197,6 @@ def _judged(
         run_in(baseline, prepare_case(parent, options.model_copy(update=same), parents_plan), resume=resume)
         options = options.model_copy(update={"against": baseline})
     return run_in(directories.out, prepare_case(subject, options, plan), resume=resume, write=write)
-
-
-def write_all(out: Path, run: Run) -> list[str]:
-    """Write every format of a run's report; return a line for each that could not be written."""
-    return write_formats(out, Account(run.report, run.gallery))
 
 
 def show(report: Report, out: Path, *, as_json: bool) -> None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.attestation.attesting import attested, check_attestable
 from runtime.backends.table import check_precision
 from runtime.bundle.rollback import check_acceptable
-from runtime.commands.attesting import attested, check_attestable
-from runtime.commands.hub import ArtifactType, on_disk
 from runtime.commands.judging import (
     ReportOptions,
     RunOptions,
@@ -24,6 +23,7 @@ from runtime.commands.judging import (
 from runtime.commands.judging_each import directories_of, judge_each
 from runtime.commands.subjects import open_artifact, open_subject
 from runtime.files import new_directory
+from runtime.hub.artifact import ArtifactType, on_disk
 from runtime.options.engine import EngineOptions
 from runtime.options.groups import OF_A_VERDICT, GroupedCommand
 from runtime.options.preparers import ModelOptions
@@ -83,7 +83,7 @@ def verify(
     if accepted is not None:
         check_acceptable(accepted, opened, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     if attest_key:
-        check_attestable(opened, options, run, several=engine.several)
+        check_attestable(opened, options, run.out if run.resume else None, several=engine.several)
     each = engine.each(opened.manifest.ships)
     for one in each:
         check_precision(opened, one.precision or "")
@@ -94,7 +94,7 @@ def verify(
         if len(each) > 1:
             judge_each(opened, each, subject_of, options, run)
         directories = directories_of(opened, each[0], options, run)
-        write = attested(opened, attest_key) if attest_key else None
+        write = attested(opened, attest_key, write_all) if attest_key else None
         judge_subject(subject_of(each[0]), options, run, directories, write)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ EXCHANGED = {
     "robustbench": ReportFormat("robustbench.json", robustbench.render),
 }
 """What other tools read: written where it is asked for."""
-ALL = {**FORMATS, **EXCHANGED}
+ALL = ChainMap(EXCHANGED, FORMATS)
 INSTALL = install("report")
 
 

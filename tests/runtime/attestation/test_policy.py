@@ -7,7 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from runtime.attestation.policy import load_policy, require
-from runtime.bundle.signing import fingerprint
+from runtime.attestation.statement import read_attestation
+from runtime.bundle.signing import fingerprint, load_trust
 from runtime.errors import BadAttestation, BadInput
 from runtime.words import moment
 from tests.runtime.attestation.conftest import POLICY, figures
@@ -250,6 +251,21 @@ def test_attestation_and_policy_are_given_together(case):
 
     result = edgeproof("install", case.bundle, "--to", case.place / "device", "--attestation", case.attestation)
     assert (result.exit_code, "are given together" in result.stderr) == (2, True)
+
+
+def test_a_changed_character_is_refused_or_changes_nothing_that_is_said(case):
+    """Of an envelope its layout and the fields that a reader ignores are not signed."""
+    whole, trust = case.attestation.read_bytes(), load_trust(case.place / "judge.pem")
+    said, harmless = read_attestation(case.attestation, trust), 0
+    places = range(0, len(whole), 3)
+    for place in places:
+        case.attestation.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            assert read_attestation(case.attestation, trust) == said
+        except BadAttestation:
+            continue
+        harmless += 1
+    assert harmless < len(places) / 10
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "\x00", '{"payload": "*"}', "x" * (2**20 + 1)])

@@ -5,25 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.attestation.statement import ATTESTATION, attest
-from runtime.commands.judging import write_all
 from runtime.errors import UsageFault
 from runtime.files import write_atomic
 from runtime.records.report import REPORT
 from runtime.spec import Gate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     from runtime.bundle.opening import Bundle
-    from runtime.commands.judging import RunOptions, Writing
     from runtime.verdict.case import Run
     from runtime.verdict.options import VerifyOptions
 
+    Write = Callable[[Path, Run], list[str]]
 
-def check_attestable(bundle: Bundle, options: VerifyOptions, run: RunOptions, *, several: bool = False) -> None:
+
+def check_attestable(bundle: Bundle, options: VerifyOptions, resumed: Path | None, *, several: bool = False) -> None:
     """Refuse, before any work, a run whose verdict is not to be signed.
+
+    Args:
+        bundle: what is judged.
+        options: what is asked of it.
+        resumed: the run to go on with.
+        several: whether it is one of several runs.
 
     Raises:
         UsageFault: it is of a model file, a shard, one of `several` runs, without a gate, or finished already.
@@ -37,18 +44,18 @@ def check_attestable(bundle: Bundle, options: VerifyOptions, run: RunOptions, *,
         raise UsageFault("--attest of a part of the images says nothing of all", hint="leave out --shard")
     if options.gate_or(bundle.manifest.gate) == Gate():
         raise UsageFault("--attest needs a verdict, and no gate is asked for", hint="--fail-under 45%")
-    if run.resume and run.out and (run.out / REPORT).exists():
+    if resumed and (resumed / REPORT).exists():
         raise UsageFault(
-            f"{run.out} is finished already: what an earlier process left there is not signed",
+            f"{resumed} is finished already: what an earlier process left there is not signed",
             hint="begin again in another --out",
         )
 
 
-def attested(bundle: Bundle, key: EllipticCurvePrivateKey) -> Writing:
-    """Return what writes every format of a run's report and the attestation, which is made of what lies in memory."""
+def attested(bundle: Bundle, key: EllipticCurvePrivateKey, formats: Write) -> Write:
+    """Return what writes the attestation of a run, which is made of what lies in memory, and then its formats."""
 
     def write(out: Path, run: Run) -> list[str]:
         write_atomic(out / ATTESTATION, attest(run.report, bundle, key))
-        return write_all(out, run)
+        return formats(out, run)
 
     return write
