@@ -7,6 +7,7 @@ from a fixed seed, and preparing them is not timed; from handing over float32 im
 from __future__ import annotations
 
 import math
+import time
 from array import array
 from dataclasses import dataclass
 from math import prod
@@ -14,15 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.bench.minutes import Minutes
 from runtime.bench.watch import Watch, levels, power, throttled
+from runtime.machine.board import PINNED
+from runtime.machine.card import machine_card
 from runtime.records.bench import BenchRun, Latency, Rules
+from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runtime.images.image_set import ImageSet
+    from runtime.machine.card import Card
     from runtime.machine.sensors import Sensors
-    from runtime.session import Session
+    from runtime.session import Judge
 
 POOL_IMAGES, POOL_VALUES = 1024, 2**24
 """Images in memory that queries are drawn from, and values in all: 64 MiB."""
@@ -54,9 +60,15 @@ def draw(images: ImageSet, batch: int, seed: int = 0) -> Iterator[Any]:
 
 
 def time_queries(
-    ask: Callable[[Any], Any], queries: Iterator[Any], *, seconds: float, at_least: int, clock: Callable[[], float]
+    ask: Callable[[Any], Any],
+    queries: Iterator[Any],
+    *,
+    seconds: float,
+    at_least: int,
+    clock: Callable[[], float],
+    told: Callable[[float, float], None] = lambda latency, ended: None,
 ) -> Timed:
-    """Ask query after query until both so many seconds and so many queries have passed."""
+    """Ask query after query until both so many seconds and so many queries have passed; `told` of each: see Minutes."""
     latencies, began = array("d"), clock()
     ended = began
     while ended - began < seconds or len(latencies) < at_least:
@@ -65,11 +77,21 @@ def time_queries(
         ask(query)
         ended = clock()
         latencies.append(ended - asked)
+        told(ended - asked, ended)
     return Timed(np.frombuffer(latencies), began, ended)
 
 
 def bench(
-    session: Session, images: ImageSet, batch: int, *, seconds: float, sensors: Sensors, clock: Callable[[], float]
+    session: Judge,
+    images: ImageSet,
+    batch: int,
+    *,
+    seconds: float,
+    sensors: Sensors,
+    clock: Callable[[], float],
+    idle: float = 0.0,
+    sleep: Callable[[float], None] = time.sleep,
+    machine: Callable[[], Card] = machine_card,
 ) -> BenchRun:
     """Measure one precision at one batch size.
 
@@ -80,6 +102,9 @@ def bench(
         seconds: measured, at least; warming up comes before.
         sensors: watched meanwhile.
         clock: seconds, monotonic.
+        idle: seconds without a query, after which one is timed by itself; 0 for none.
+        sleep: waits so many seconds.
+        machine: says how the machine is set: its power mode, and whether its clocks may move.
 
     Raises:
         BadModel: the graph does not take these images or this batch.
@@ -88,7 +113,10 @@ def bench(
     queries, card = draw(images, batch), session.card()
     time_queries(session.logits, queries, seconds=WARM_UP_SECONDS, at_least=WARM_UP_QUERIES, clock=clock)
     with Watch(sensors, clock) as watch:
-        timed = time_queries(session.logits, queries, seconds=seconds, at_least=MIN_QUERIES, clock=clock)
+        minutes = Minutes(clock(), watch.samples, log.info)
+        timed = time_queries(
+            session.logits, queries, seconds=seconds, at_least=MIN_QUERIES, clock=clock, told=minutes.query
+        )
     count, took, samples = len(timed.latencies), timed.ended - timed.began, watch.samples
     return BenchRun(
         precision=card.precision,
@@ -108,7 +136,27 @@ def bench(
             seconds=took >= MLPERF_SECONDS,
             samples=batch == 1 or count * batch >= MLPERF_SAMPLES,
         ),
+        minutes=minutes.all(),
+        after_idle_ms=_after(idle, session, queries, clock, sleep) if idle else None,
+        idle_seconds=idle or None,
+        **_settings(machine()),
     )
+
+
+def _after(
+    idle: float, session: Judge, queries: Iterator[Any], clock: Callable[[], float], sleep: Callable[[float], None]
+) -> float:
+    """Return the milliseconds that a query takes which none came before for so many seconds."""
+    sleep(idle)
+    timed = time_queries(session.logits, queries, seconds=0.0, at_least=1, clock=clock)
+    return 1000 * float(timed.latencies[0])
+
+
+def _settings(card: Card) -> dict[str, Any]:
+    """Return `power_mode`, and `clocks_locked`: whether every clock whose limits are known is pinned."""
+    clocks = [str(card[name]) for name in ("cpu_clock", "gpu_clock") if name in card]
+    locked = all(clock.endswith(PINNED) for clock in clocks) if clocks else None
+    return {"power_mode": card.get("power_mode"), "clocks_locked": locked}
 
 
 def latency(values: Any) -> Latency:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from runtime.backends.pairing import Runner
-from runtime.backends.table import BACKENDS, check_precision, open_session, provider_of
+from runtime.backends.table import BACKENDS, check_precision, open_session
 from runtime.bench.measure import bench as measure
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.commands.engine_options import (
+    EngineOptions,
     backend_option,
-    choose_library,
     library_option,
+    on_option,
     provider_option,
     tf32_option,
 )
@@ -38,13 +38,15 @@ from runtime.words import timestamp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runtime.backends.pairing import Runner
     from runtime.bundle.opening import Bundle
     from runtime.bundle.signing import Trust
     from runtime.machine.sensors import Sensors
     from runtime.session import SessionCard
 
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", *EDITIONS)
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
 HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
+LOCKED = {True: "clocks locked", False: "clocks not locked", None: "whether clocks are locked is unknown"}
 NO_POWER = "power was not measured: "
 
 
@@ -68,7 +70,15 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     show_default=True,
     help="How long each precision is measured at each batch size; MLPerf asks for 600.",
 )
+@click.option(
+    "--idle",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Seconds without a query before the first one after idling is timed, at the smallest batch; 0 leaves it out.",
+)
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
+@on_option
 @backend_option
 @provider_option
 @library_option
@@ -81,7 +91,9 @@ def bench(
     bundle: Path,
     batches: tuple[int, ...],
     seconds: float,
+    idle: float,
     precisions: str | None,
+    on: tuple[Runner, ...] | None,
     backend: str,
     provider: str | None,
     provider_library: Path | None,
@@ -93,19 +105,58 @@ def bench(
 ) -> None:
     """Measure latency, throughput, power and heat of the artifact on this machine.
 
-    Queries follow one another, after a warm-up; what lowered a clock meanwhile is told.
+    Queries follow one another, after a warm-up, with a line on each minute; what lowered a clock meanwhile is told.
     """
     if out is not None:
         check_writable(out)
-    judge = Runner(backend, provider_of(backend, provider))
-    choose_library(provider_library, judge.provider)
-    opened, started = open_bundle(bundle, trust), timestamp()
-    images, sensors = evaluation_images(opened), find_sensors()
+    engine = EngineOptions(
+        backend=backend, provider=provider, provider_library=provider_library, on=on or (), tf32=tf32
+    ).with_provider()
+    judges = engine.on or (engine.judge,)
+    opened = open_bundle(bundle, trust)
     names = [word.strip() for word in precisions.split(",")] if precisions else list(opened.manifest.graphs)
     for name in names:
         check_precision(opened, name)
+    results = [
+        _measured(
+            opened, judge, list(dict.fromkeys(names)), batches, _place(out, judge, judges),
+            seconds=seconds, idle=idle, tf32=tf32, state=state,
+        )
+        for judge in judges
+    ]  # fmt: skip
+    if as_json:
+        written = [to_json(result).decode() for result in results]
+        click.echo(written[0] if len(judges) == 1 else f"[{','.join(written)}]\n", nl=False)
+        return
+    for judge, result in zip(judges, results, strict=True):
+        print_bench(result)
+        if (place := _place(out, judge, judges)) is not None:
+            click.echo(f"bench: {place / BENCH}")
+            if (place / REPORT).exists():
+                click.echo(f"edgeproof report {place} shows it beside the run")
+
+
+def _place(out: Path | None, judge: Runner, judges: Sequence[Runner]) -> Path | None:
+    """Return where bench.json of one runner goes: of several, each has a directory below."""
+    return out if out is None or len(judges) == 1 else out / str(judge).replace(":", "-")
+
+
+def _measured(
+    opened: Bundle,
+    judge: Runner,
+    names: Sequence[str],
+    batches: Sequence[int],
+    out: Path | None,
+    *,
+    seconds: float,
+    idle: float,
+    tf32: bool,
+    state: Path | None,
+) -> Bench:
+    """Measure all precisions at all batch sizes on one runner; the smallest batch after idling too."""
+    images, sensors, started = evaluation_images(opened), find_sensors(), timestamp()
     runs: list[BenchRun] = []
-    for name in dict.fromkeys(names):
+    for name in names:
         with open_session(
             opened,
             precision=name,
@@ -117,18 +168,16 @@ def bench(
         ) as session:
             for batch in batches:
                 log.info(f"{name}, batch {batch}: {seconds:g} s")
-                runs.append(measure(session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter))
+                waits = idle if batch == min(batches) else 0.0
+                runs.append(
+                    measure(
+                        session, images, batch, seconds=seconds, sensors=sensors, clock=time.perf_counter, idle=waits
+                    )
+                )
                 result = bench_record(opened, judge, session.card(), images.name, runs, sensors, started)
                 if out is not None:  # after each, so that a later one that fails takes none with it
                     write_atomic(out / BENCH, to_json(result))
-    if as_json:
-        click.echo(to_json(result), nl=False)
-        return
-    print_bench(result)
-    if out is not None:
-        click.echo(f"bench: {out / BENCH}")
-        if (out / REPORT).exists():
-            click.echo(f"edgeproof report {out} shows it beside the run")
+    return result
 
 
 def bench_record(
@@ -183,15 +232,28 @@ def _without_power(sensors: Sensors) -> str:
 
 
 def print_bench(result: Bench) -> None:
-    """Print a row for every precision and batch size, and the warnings."""
+    """Print a row for every precision and batch size, a line of what stands beside it, and the warnings."""
     console = Console(highlight=False, soft_wrap=True)
     table = new_table(HEADINGS)
     for run in result.runs:
         add_row(table, (run.precision, *_cells(run)))
     console.print(table)
+    for run in result.runs:
+        print_line(console, f"{run.precision}, batch {run.batch}: {_beside(run)}")
     for warning in result.warnings:
         print_line(console, f"warning: {warning}")
     print_line(console, f"{result.name} on {result.backend}/{result.provider}")
+
+
+def _beside(run: BenchRun) -> str:
+    """Return what must stand beside its figures: the minutes, the first query after idling, how the machine is set."""
+    said = []
+    if run.last_over_first is not None:
+        said.append(f"the last of {len(run.minutes)} minutes took {run.last_over_first:.2f} times the first")
+    if run.after_idle_ms is not None and run.idle_seconds is not None:
+        said.append(f"{run.after_idle_ms:.3g} ms after {run.idle_seconds:g} s of idling")
+    mode = f"power mode {run.power_mode}" if run.power_mode else "power mode unknown"
+    return "; ".join([*said, f"{mode}, {LOCKED[run.clocks_locked]}"])
 
 
 def _cells(run: BenchRun) -> tuple[str, ...]:

@@ -160,8 +160,8 @@ def choose_library(library: Path | None, provider: str, *others: Runner) -> None
     use_library(library)
 
 
-backend_option, provider_option, library_option, tf32_option, gradient_option = (
-    field_option(EngineOptions, name) for name in ("backend", "provider", "provider_library", "tf32", "gradient")
+on_option, backend_option, provider_option, library_option, tf32_option, gradient_option = (
+    field_option(EngineOptions, name) for name in ("on", "backend", "provider", "provider_library", "tf32", "gradient")
 )
 
 

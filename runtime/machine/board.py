@@ -33,6 +33,8 @@ SOCS = {
 """The GPU of a system on a chip, by the name that the device tree has for it."""
 GPU_CLOCKS = ("*.gpu", "*.ga10b", "gpu-gpc-*")
 """Names of the GPU under /sys/class/devfreq: Orin's, by driver, then Thor's."""
+PINNED = "pinned"
+"""Ends the limits of a clock that may not move."""
 DEVFREQ, CPUFREQ = "sys/class/devfreq", "sys/devices/system/cpu/cpufreq/policy*"
 
 
@@ -106,7 +108,7 @@ def _clock(directories: list[Path], prefix: str, per_mhz: float) -> str | None:
     high = max((value / per_mhz for value in highs if value is not None), default=None)
     if low is None or high is None:
         return None
-    return f"{high:g} MHz, pinned" if low == high else f"{low:g} to {high:g} MHz"
+    return f"{high:g} MHz, {PINNED}" if low == high else f"{low:g} to {high:g} MHz"
 
 
 def memory(root: Path) -> str | None:

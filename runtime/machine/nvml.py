@@ -49,6 +49,11 @@ class Gpu:
         degrees = self._ask(self.library.nvmlDeviceGetTemperature, self.handle, self.library.NVML_TEMPERATURE_GPU)
         return None if degrees is None else float(degrees)
 
+    def megahertz(self) -> float | None:
+        """Return the clock of the GPU's multiprocessors."""
+        clock = self._ask(self.library.nvmlDeviceGetClockInfo, self.handle, self.library.NVML_CLOCK_SM)
+        return None if clock is None else float(clock)
+
     def throttles(self) -> tuple[str, ...]:
         """Return why its clocks are lowered now, as NVML names it."""
         reasons = self._ask(self.library.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle) or 0

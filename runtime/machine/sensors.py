@@ -112,7 +112,8 @@ def find_sensors(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -
         joules={name: _scaled(path / "energy_uj", 1e-6) for name, path in counters.items()},
         celsius={name: _scaled(path / "temp", 1e-3) for name, path in zones.items()}
         | ({GPU: card.celsius} if card else {}),
-        megahertz={name: _scaled(path / f"{prefix}cur_freq", per) for name, (path, prefix, per) in clocks.items()},
+        megahertz={name: _scaled(path / f"{prefix}cur_freq", per) for name, (path, prefix, per) in clocks.items()}
+        | ({GPU: card.megahertz} if card else {}),
         caps={name: _scaled(path / f"{prefix}max_freq", per) for name, (path, prefix, per) in clocks.items()},
         brakes=_brakes(root),
         events=_events(root),

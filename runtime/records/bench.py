@@ -60,8 +60,23 @@ class Rules(Frozen):
     samples: bool
 
 
+class Minute(Frozen):
+    """One minute of a measurement, or what there was of a shorter one: milliseconds of its queries, means by sensor."""
+
+    queries: Count
+    p50: float
+    p90: float
+    celsius: dict[Text, float]
+    megahertz: dict[Text, float]
+
+
 class BenchRun(Frozen):
-    """One precision at one batch size. `throttled` names what lowered a clock meanwhile; empty: nothing did."""
+    """One precision at one batch size. `throttled` names what lowered a clock meanwhile; empty: nothing did.
+
+    `minutes` are whole ones, or the one that there was. `after_idle_ms`: the first query after `idle_seconds` without
+    any; null where it was not measured. `power_mode` as the board calls it, `clocks_locked` whether none of its clocks
+    may move: null where that is not known, as in files of earlier versions.
+    """
 
     precision: Name
     sha256: Digest
@@ -76,6 +91,16 @@ class BenchRun(Frozen):
     megahertz: dict[Text, Level]
     throttled: tuple[Text, ...]
     rules: Rules
+    minutes: tuple[Minute, ...] = ()
+    after_idle_ms: float | None = None
+    idle_seconds: float | None = None
+    power_mode: Text | None = None
+    clocks_locked: bool | None = None
+
+    @property
+    def last_over_first(self) -> float | None:
+        """How much longer a query took in the last minute than in the first, by the median; None of one minute."""
+        return self.minutes[-1].p50 / self.minutes[0].p50 if len(self.minutes) > 1 else None
 
 
 class Bench(Frozen):

@@ -58,7 +58,7 @@ def test_every_command_of_the_device_works(edgeproof):
         call("verify", BUNDLE, "--n", "8", "--attacks", "fgsm", "--no-gate", "--shard", f"{k}/2", "--out", f"shard-{k}")
     call("merge", "shard-1", "shard-2", "--out", "merged")
     assert (place / "merged/evidence.npz").read_bytes() == (place / "one/evidence.npz").read_bytes()
-    call("bench", BUNDLE, "--seconds", "0.01")
+    call("bench", BUNDLE, "--seconds", "0.01", "--idle", "0")
     call("key", "new", "--out", "keys")
     call("install", BUNDLE, "--to", "device")
     call("pack", BUNDLE / "model.fp32.onnx", "--data", BUNDLE / "evaluation.npz", "--out", "packed")

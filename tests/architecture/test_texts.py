@@ -16,9 +16,9 @@ import pipeline
 import runtime
 from runtime.bundle.manifest import FileName, KnownPrecision
 from runtime.bundle.signing import Exact
-from runtime.spec import LONGEST_TEXT, Command, Digest, Document, Name, Text
+from runtime.spec import LONGEST_TEXT, Command, Digest, Document, Name, ProviderName, Text
 
-KINDS = (Text, Name, Digest, Command, Document, FileName, KnownPrecision, Exact)
+KINDS = (Text, Name, ProviderName, Digest, Command, Document, FileName, KnownPrecision, Exact)
 OF_ITS_METHODS = {"MethodTable.options"}
 """Fields that every record made of theirs says itself."""
 

@@ -98,8 +98,9 @@ def answer(code, *arguments):
 def engine(request, bundle, state):
     """(Name of the check, backend, provider), of those that are here."""
     backend, provider = ENGINES[request.param]
+    short = ("--precision", "fp32", "--batch", 1, "--seconds", 0.1, "--idle", 0)
     asked = ("--backend", backend, "--provider", provider, "--state", state)
-    result = edgeproof("bench", bundle, *asked, "--precision", "fp32", "--batch", 1, "--seconds", 0.1, "--json")
+    result = edgeproof("bench", bundle, *asked, *short, "--json")
     if result.returncode == MISSING:
         pytest.skip(result.stderr.splitlines()[0].removeprefix("error: "))
     assert result.returncode == 0, result.stderr

@@ -234,7 +234,7 @@ PIPED = {
     "stdout": ["inspect", str(TINY)],
     "help": ["--help"],
     "help of a command": ["verify", "--help"],
-    "a table of rich's": ["bench", str(TINY), "--seconds", "0.01"],
+    "a table of rich's": ["bench", str(TINY), "--seconds", "0.01", "--idle", "0"],
 }
 
 

@@ -117,7 +117,7 @@ def test_no_command_is_moved_by_the_texts_of_a_bundle(place, tmp_path, monkeypat
     commands = (
         ("inspect", "bundle"),
         ("verify", "bundle", "--attacks", "fgsm", "--json"),
-        ("bench", "bundle", "--batch", 1, "--seconds", 0.1, "--out", "run"),
+        ("bench", "bundle", "--batch", 1, "--seconds", 0.1, "--idle", 0, "--out", "run"),
         ("report", "run", "other"),
         ("compare", "run", "other"),
         ("compare", "run", "other", "--format", "csv"),

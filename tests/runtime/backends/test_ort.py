@@ -71,7 +71,7 @@ def test_a_command_closes_every_session_that_it_opens(bundle, tmp_path, monkeypa
 
         monkeypatch.setattr(OrtSession, name, told)
     assert edgeproof("verify", bundle, "--out", tmp_path / "run", "--attacks", "fgsm").exit_code == 0
-    assert edgeproof("bench", bundle, "--batch", 1, "--seconds", 0.01).exit_code == 0
+    assert edgeproof("bench", bundle, "--batch", 1, "--seconds", 0.01, "--idle", 0).exit_code == 0
     opened, closed = ([which for name, which in events if name == kind] for kind in ("__init__", "close"))
     assert len(opened) == 3  # verify opens the artifact as it is written too
     assert sorted(opened) == sorted(closed)

@@ -161,7 +161,7 @@ def test_why_power_was_not_measured_is_told_apart(linear, clock, tmp_path, files
 
 def test_the_command_measures_every_precision_at_every_batch_and_keeps_it(bundle, tmp_path):
     out = tmp_path / "out"
-    result = edgeproof("bench", bundle, "--batch", "1, 7", "--seconds", "0.02", "--out", out, "--json")
+    result = edgeproof("bench", bundle, "--batch", "1, 7", "--seconds", "0.02", "--idle", "0", "--out", out, "--json")
     assert result.exit_code == 0, result.stderr
     kept = load_bench(out)
     assert json.loads(result.stdout) == json.loads((out / BENCH).read_text())
@@ -177,7 +177,7 @@ def test_the_command_measures_every_precision_at_every_batch_and_keeps_it(bundle
 def test_the_table_names_every_run_and_where_it_is_kept(bundle, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "report.json").write_text("{}")  # beside a report
-    result = edgeproof("bench", bundle, "--batch", "3", "--seconds", "0.01", "--out", tmp_path / "run")
+    result = edgeproof("bench", bundle, "--batch", "3", "--seconds", "0.01", "--idle", "0", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[1].split()[:2] == ["fp32", "3"]
     assert f"bench: {tmp_path / 'run' / BENCH}" in result.stdout
@@ -192,12 +192,14 @@ def test_a_list_of_batches_that_is_none_is_a_usage_error(bundle, batch):
 
 
 def test_a_precision_that_the_bundle_lacks_is_told(bundle):
-    result = edgeproof("bench", bundle, "--precision", "int8", "--seconds", "0.01")
+    result = edgeproof("bench", bundle, "--precision", "int8", "--seconds", "0.01", "--idle", "0")
     assert (result.exit_code, "it has: fp32" in result.stderr) == (3, True)
 
 
 def test_a_precision_that_the_bundle_lacks_is_told_before_another_is_measured(bundle, tmp_path):
-    result = edgeproof("bench", bundle, "--precision", "fp32,nope", "--seconds", "0.01", "--out", tmp_path / "run")
+    result = edgeproof(
+        "bench", bundle, "--precision", "fp32,nope", "--seconds", "0.01", "--idle", "0", "--out", tmp_path / "run"
+    )
     assert (result.exit_code, "holds no precision 'nope'" in result.stderr) == (3, True)
     assert "batch" not in result.stderr
     assert not (tmp_path / "run").exists()
@@ -210,7 +212,7 @@ def test_what_was_measured_is_kept_where_a_later_measurement_fails(bundle, tmp_p
         return bench(session, images, batch, **how)
 
     monkeypatch.setattr("runtime.commands.bench.measure", out_of_memory)
-    result = edgeproof("bench", bundle, "--batch", "1,7", "--seconds", "0.01", "--out", tmp_path / "run")
+    result = edgeproof("bench", bundle, "--batch", "1,7", "--seconds", "0.01", "--idle", "0", "--out", tmp_path / "run")
     assert result.exit_code == 4
     assert [run.batch for run in load_bench(tmp_path / "run").runs] == [1]
 

@@ -1,0 +1,81 @@
+"""A measurement minute by minute: what a query took, how hot it was and how fast the clocks were."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.bench.watch import levels
+from runtime.records.bench import Minute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runtime.machine.sensors import Sample
+
+MINUTE = 60.0
+"""Seconds."""
+
+
+@dataclass
+class Minutes:
+    """Told of every query, it makes a record of each minute that has passed.
+
+    Args:
+        began: when the first minute does, seconds of the clock that queries are timed by.
+        samples: of the sensors, which are added while it is told.
+        say: hears of every minute, in words.
+        done: the minutes.
+
+    """
+
+    began: float
+    samples: Sequence[Sample]
+    say: Callable[[str], None]
+    done: list[Minute] = field(default_factory=list)
+    _latencies: array[float] = field(default_factory=lambda: array("d"))
+
+    def query(self, latency: float, ended: float) -> None:
+        """Count a query, in seconds; it belongs to the minute in which it ended."""
+        if ended >= self._end and self._latencies:
+            self._close()
+        while ended >= self._end:
+            self.began += MINUTE
+        self._latencies.append(latency)
+
+    def all(self) -> tuple[Minute, ...]:
+        """Return the minutes that are whole; where there is none, what there was."""
+        if not self.done and self._latencies:
+            self._close()
+        return tuple(self.done)
+
+    @property
+    def _end(self) -> float:
+        return self.began + MINUTE
+
+    def _close(self) -> None:
+        within = [sample for sample in tuple(self.samples) if self.began <= sample.at < self._end]
+        self.done.append(_minute(np.sort(1000 * np.array(self._latencies)), within))
+        self.say(f"minute {len(self.done)}: {in_words(self.done[-1])}")
+        self._latencies = array("d")
+        self.began = self._end
+
+
+def _minute(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], samples: Sequence[Sample]) -> Minute:
+    n = len(ordered)
+    p50, p90 = (float(ordered[min(int(n * p), n - 1)]) for p in (0.5, 0.9))
+    celsius, megahertz = (
+        {name: level.mean for name, level in levels(samples, kind).items()} for kind in ("celsius", "megahertz")
+    )
+    return Minute(queries=n, p50=p50, p90=p90, celsius=celsius, megahertz=megahertz)
+
+
+def in_words(minute: Minute) -> str:
+    """Return its median and p90, the hottest zone and the fastest clock."""
+    hottest, fastest = max(minute.celsius.values(), default=None), max(minute.megahertz.values(), default=None)
+    heat = "no temperature" if hottest is None else f"{hottest:.0f} °C"
+    clock = "no clock" if fastest is None else f"{fastest:.0f} MHz"
+    return f"p50 {minute.p50:.3g} ms, p90 {minute.p90:.3g} ms, {heat}, {clock}"
