@@ -110,7 +110,7 @@ def _load(path: Path) -> Library:
     runtime = load_onnxruntime()
     if not hasattr(runtime, "register_execution_provider_library"):
         raise MissingEnvironment(
-            f"ONNX Runtime {runtime.__version__} loads no plugins", hint="pip install 'onnxruntime>=1.23'"
+            f"ONNX Runtime {runtime.__version__} loads no plugins", hint="install onnxruntime 1.23 or later"
         )
     try:
         digest, before = sha256(path.read_bytes()), _names(runtime.get_ep_devices())
