@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from runtime.backends.table import BACKENDS, check_precision, open_session
+from runtime.backends.table import check_precision, open_session
 from runtime.bench.measure import bench as measure
+from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.commands.engine_options import (
+from runtime.files import check_writable, write_atomic
+from runtime.machine.sensors import find_sensors
+from runtime.options.engine_options import (
     EngineOptions,
     backend_option,
     library_option,
@@ -21,17 +23,12 @@ from runtime.commands.engine_options import (
     provider_option,
     tf32_option,
 )
-from runtime.commands.record_options import NewDirectory
-from runtime.commands.trust_options import state_option, trust_option
-from runtime.errors import install
-from runtime.files import check_writable, write_atomic
-from runtime.machine.card import machine_card, software
-from runtime.machine.sensors import find_sensors
+from runtime.options.record_options import NewDirectory
+from runtime.options.trust_options import state_option, trust_option
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
-from runtime.report.tables import add_row, new_table, print_line
+from runtime.report.bench_table import print_bench
 from runtime.spec import to_json
-from runtime.tensorrt.library import EDITIONS
 from runtime.terminal.log import log
 from runtime.words import timestamp
 
@@ -41,13 +38,6 @@ if TYPE_CHECKING:
     from runtime.backends.pairing import Runner
     from runtime.bundle.opening import Bundle
     from runtime.bundle.signing import Trust
-    from runtime.machine.sensors import Sensors
-    from runtime.session import SessionCard
-
-LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
-HEADINGS = ("precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "W", "mJ/image", "°C", "throttled")
-LOCKED = {True: "clocks locked", False: "clocks not locked", None: "whether clocks are locked is unknown"}
-NO_POWER = "power was not measured: "
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -178,94 +168,3 @@ def _measured(
                 if out is not None:  # after each, so that a later one that fails takes none with it
                     write_atomic(out / BENCH, to_json(result))
     return result
-
-
-def bench_record(
-    bundle: Bundle,
-    judge: Runner,
-    card: SessionCard,
-    data: str,
-    runs: Sequence[BenchRun],
-    sensors: Sensors,
-    started: str,
-) -> Bench:
-    """Return bench.json of what was measured on one runner; `data` names the images, `card` says the device."""
-    return Bench(
-        name=bundle.manifest.name,
-        bundle_version=bundle.manifest.version,
-        authenticated=bundle.signed_by is not None,
-        data=data,
-        backend=judge.backend,
-        provider=judge.provider,
-        runs=tuple(runs),
-        warnings=warnings(runs, sensors),
-        device={**machine_card(), "accelerator": card.device},
-        software=software((*LIBRARIES, *BACKENDS[judge.backend].libraries)),
-        started=started,
-    )
-
-
-def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
-    """Return what a reader must know before believing the figures."""
-    found = tuple(
-        f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
-        "let the board cool, or choose a power mode that it can hold"
-        for run in runs
-        if run.throttled
-    )
-    measured = [run.power for run in runs if run.power]
-    if not measured:
-        return (*found, NO_POWER + _without_power(sensors))
-    if any(power.watts is not None for power in measured):
-        return found
-    rails = ", ".join(measured[0].rails)
-    return (*found, f"energy an image was not measured: of this machine's power only {rails} is, which is a part of it")
-
-
-def _without_power(sensors: Sensors) -> str:
-    """Return why there is no reading of power, and what would give one."""
-    if sensors.locked:
-        return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
-    if sensors.watts:
-        return f"no sensor answered ({', '.join(sensors.watts)})"
-    return f"no INA or RAPL sensor of it is visible here, and no GPU that NVML knows ({install('nvml')})"
-
-
-def print_bench(result: Bench) -> None:
-    """Print a row for every precision and batch size, a line of what stands beside it, and the warnings."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = new_table(HEADINGS)
-    for run in result.runs:
-        add_row(table, (run.precision, *_cells(run)))
-    console.print(table)
-    for run in result.runs:
-        print_line(console, f"{run.precision}, batch {run.batch}: {_beside(run)}")
-    for warning in result.warnings:
-        print_line(console, f"warning: {warning}")
-    print_line(console, f"{result.name} on {result.backend}/{result.provider}")
-
-
-def _beside(run: BenchRun) -> str:
-    """Return what must stand beside its figures: the minutes, the first query after idling, how the machine is set."""
-    said = []
-    if run.last_over_first is not None:
-        said.append(f"the last of {len(run.minutes)} minutes took {run.last_over_first:.2f} times the first")
-    if run.after_idle_ms is not None and run.idle_seconds is not None:
-        said.append(f"{run.after_idle_ms:.3g} ms after {run.idle_seconds:g} s of idling")
-    mode = f"power mode {run.power_mode}" if run.power_mode else "power mode unknown"
-    return "; ".join([*said, f"{mode}, {LOCKED[run.clocks_locked]}"])
-
-
-def _cells(run: BenchRun) -> tuple[str, ...]:
-    times, power = run.latency_ms, run.power
-    hottest = max((level.most for level in run.celsius.values()), default=None)
-    joules = power.joules_an_image if power else None
-    return (
-        str(run.batch),
-        *(f"{value:.3g}" for value in (times.p50, times.p90, times.p99)),
-        f"{run.images_per_second:.0f}",
-        f"{power.watts:.1f}" if power and power.watts is not None else "-",
-        "-" if joules is None else f"{1000 * joules:.3g}",
-        "-" if hottest is None else f"{hottest:.0f}",
-        "yes" if run.throttled else "no",
-    )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from runtime.checks.claim import check_claim
-from runtime.commands.record_options import NewDirectory
 from runtime.errors import UsageFault
 from runtime.files import check_writable
 from runtime.machine.card import made_by
+from runtime.options.record_options import NewDirectory
 from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account

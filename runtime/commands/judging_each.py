@@ -11,7 +11,7 @@ from rich.console import Console
 
 from runtime.attacks import stages
 from runtime.bench.measure import bench
-from runtime.commands.bench import bench_record
+from runtime.bench.record import bench_record
 from runtime.commands.judging import EXIT_CODES, Directories, choose_directories, fresh_directory, judged
 from runtime.compare.comparison import compare
 from runtime.compare.formats import FORMATS, print_text
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runtime.bundle.opening import Bundle
-    from runtime.commands.engine_options import EngineOptions
     from runtime.commands.judging import RunOptions
+    from runtime.options.engine_options import EngineOptions
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
 

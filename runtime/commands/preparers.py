@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from runtime.backends.builder import BUILDER, PREPARERS_GROUP
-from runtime.commands.record_options import Command, field_option
 from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
+from runtime.options.record_options import Command, field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Text, ThreatModel, parse_fraction
 from runtime.verdict.options import VerifyOptions

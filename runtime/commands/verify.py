@@ -16,7 +16,6 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.rollback import check_acceptable
 from runtime.checks.clean import least_expected
-from runtime.commands.engine_options import EngineOptions, command_pairing
 from runtime.commands.judging import (
     ReportOptions,
     RunOptions,
@@ -27,19 +26,20 @@ from runtime.commands.judging import (
     write_all,
 )
 from runtime.commands.judging_each import directories_of, judge_each
-from runtime.commands.option_groups import OF_A_VERDICT, GroupedCommand
 from runtime.commands.preparers import ModelOptions, Wanted, pack_first
-from runtime.commands.record_options import record_options
-from runtime.commands.trust_options import (
+from runtime.errors import UsageFault
+from runtime.files import new_directory
+from runtime.images.find import find_images
+from runtime.options.engine_options import EngineOptions, command_pairing
+from runtime.options.option_groups import OF_A_VERDICT, GroupedCommand
+from runtime.options.record_options import record_options
+from runtime.options.trust_options import (
     accept_what_passes,
     allow_rollback_option,
     allow_unsigned_option,
     state_option,
     trust_option,
 )
-from runtime.errors import UsageFault
-from runtime.files import new_directory
-from runtime.images.find import find_images
 from runtime.records.options import command_words
 from runtime.spec import PARENT, Gate, ThreatModel
 from runtime.verdict.case import Run

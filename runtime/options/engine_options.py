@@ -12,8 +12,8 @@ from runtime.backends.pairing import Pairing, Runner, read_runner
 from runtime.backends.plugins import is_plugin, use_library
 from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, provider_of
-from runtime.commands.record_options import field_option
 from runtime.errors import UsageFault
+from runtime.options.record_options import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, ProviderName, Text
 

@@ -1,0 +1,74 @@
+"""What was measured as bench.json: with its circumstances, and what a reader must know before believing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime.backends.table import BACKENDS
+from runtime.errors import install
+from runtime.machine.card import machine_card, software
+from runtime.records.bench import Bench
+from runtime.tensorrt.library import EDITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.backends.pairing import Runner
+    from runtime.bundle.opening import Bundle
+    from runtime.machine.sensors import Sensors
+    from runtime.records.bench import BenchRun
+    from runtime.session import SessionCard
+
+LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", *EDITIONS)
+NO_POWER = "power was not measured: "
+
+
+def bench_record(
+    bundle: Bundle,
+    judge: Runner,
+    card: SessionCard,
+    data: str,
+    runs: Sequence[BenchRun],
+    sensors: Sensors,
+    started: str,
+) -> Bench:
+    """Return bench.json of what was measured on one runner; `data` names the images, `card` says the device."""
+    return Bench(
+        name=bundle.manifest.name,
+        bundle_version=bundle.manifest.version,
+        authenticated=bundle.signed_by is not None,
+        data=data,
+        backend=judge.backend,
+        provider=judge.provider,
+        runs=tuple(runs),
+        warnings=warnings(runs, sensors),
+        device={**machine_card(), "accelerator": card.device},
+        software=software((*LIBRARIES, *BACKENDS[judge.backend].libraries)),
+        started=started,
+    )
+
+
+def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
+    """Return what a reader must know before believing the figures."""
+    found = tuple(
+        f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
+        "let the board cool, or choose a power mode that it can hold"
+        for run in runs
+        if run.throttled
+    )
+    measured = [run.power for run in runs if run.power]
+    if not measured:
+        return (*found, NO_POWER + _without_power(sensors))
+    if any(power.watts is not None for power in measured):
+        return found
+    rails = ", ".join(measured[0].rails)
+    return (*found, f"energy an image was not measured: of this machine's power only {rails} is, which is a part of it")
+
+
+def _without_power(sensors: Sensors) -> str:
+    """Return why there is no reading of power, and what would give one."""
+    if sensors.locked:
+        return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
+    if sensors.watts:
+        return f"no sensor answered ({', '.join(sensors.watts)})"
+    return f"no INA or RAPL sensor of it is visible here, and no GPU that NVML knows ({install('nvml')})"
