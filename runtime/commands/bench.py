@@ -23,6 +23,7 @@ from runtime.options.engine_options import (
     provider_option,
     tf32_option,
 )
+from runtime.options.option_groups import GroupedCommand
 from runtime.options.record_options import NewDirectory
 from runtime.options.trust_options import state_option, trust_option
 from runtime.records.bench import BENCH, Bench, BenchRun
@@ -48,7 +49,17 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
-@click.command()
+OF_A_BENCH = {
+    "What is measured": (
+        "--precision", "--on", "--backend", "--provider", "--provider-library", "--tf32",
+    ),
+    "Bundle": ("--trust", "--state"),
+    "Queries": ("--batch", "--seconds", "--idle"),
+    "Output": ("--out", "--json", "--quiet", "--verbose", "--help"),
+}  # fmt: skip
+
+
+@click.command(cls=GroupedCommand, groups=OF_A_BENCH)
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--batch", "batches", callback=_sizes, default="1,8,64", show_default=True, help="Images a query, comma-separated."

@@ -61,7 +61,7 @@ class EngineOptions(Frozen):
     provider: Annotated[
         ProviderName | None,
         Option(
-            "Execution provider of ONNX Runtime, or plugin:NAME; device of OpenVINO; edition of TensorRT. No fallback. "
+            "Execution provider of ONNX Runtime, or plugin:NAME; device of OpenVINO; edition of TensorRT. No other.  "
             "[default: cpu; tensorrt where it is installed, else tensorrt-rtx]",
             type=ProviderType(list(dict.fromkeys(name for each in BACKENDS.values() for name in each.providers))),
             always=True,

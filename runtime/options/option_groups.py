@@ -13,8 +13,7 @@ REST = "Options"
 OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
     "What is attacked": (
         "--checkpoint", "--precision", "--on", "--backend", "--provider", "--provider-library", "--tf32", "--trust",
-        "--state",
-        "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
+        "--state", "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
     ),
     "Attacks": ("--attacks", "--eps", "--gradient", "--gradient-backend", "--lattice", "--seed"),
     "Images": ("--data", "--layout", "--size", "--classes", "--data-root", "--n"),
