@@ -10,13 +10,13 @@ import click
 from export.foreign.order import Label, Order, name_of
 from export.foreign.pack_model import pack_model
 from export.precision.options import choice, precision_options
-from runtime.commands.preparers import Wanted, data_root_option, model_options
 from runtime.images.classes import read_classes
 from runtime.images.preprocessing import SIZE, Size
-from runtime.options.engine_options import gradient_option
-from runtime.options.option_groups import GroupedCommand
-from runtime.options.record_options import NewDirectory, reader
-from runtime.options.trust_options import key_option, version_option, written
+from runtime.options.engine import gradient_option
+from runtime.options.groups import GroupedCommand
+from runtime.options.preparers import Wanted, data_root_option, model_options
+from runtime.options.record import NewDirectory, reader
+from runtime.options.trust import key_option, version_option, written
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
 from runtime.terminal.log import log
 from runtime.verdict.options import CLASSES, FRACTION

@@ -28,13 +28,13 @@ from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
 from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
-from runtime.commands.preparers import data_root_option
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
-from runtime.options.option_groups import OF_A_VERDICT, GroupedCommand
-from runtime.options.record_options import NewDirectory, record_options
-from runtime.options.trust_options import key_option, version_option, written
+from runtime.options.groups import OF_A_VERDICT, GroupedCommand
+from runtime.options.preparers import data_root_option
+from runtime.options.record import NewDirectory, record_options
+from runtime.options.trust import key_option, version_option, written
 from runtime.spec import PARENT
 from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log

@@ -13,8 +13,8 @@ from runtime.images.image_set import PLAIN_CHANNELS
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from runtime.commands.preparers import Wanted
     from runtime.images.image_set import ImageSet, Layout
+    from runtime.options.preparers import Wanted
 
 DATA = "--data"
 

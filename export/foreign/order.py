@@ -12,7 +12,7 @@ from runtime.spec import LONGEST_NAME
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runtime.commands.preparers import Wanted
+    from runtime.options.preparers import Wanted
     from runtime.spec import ThreatModel
 
 

@@ -15,10 +15,10 @@ from pipeline.study.publish import TABLE, publish
 from pipeline.study.results import read_cell
 from pipeline.study.run import Attempt, check_all_unchanged, check_ready, look, run_here, run_on_ray
 from pipeline.study.table import Table, by_reason
-from runtime.commands.preparers import data_root_option
 from runtime.errors import BadInput, EdgeproofError
 from runtime.files import check_new_directory
-from runtime.options.record_options import NewDirectory
+from runtime.options.preparers import data_root_option
+from runtime.options.record import NewDirectory
 from runtime.report.tables import add_row, new_table
 from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log

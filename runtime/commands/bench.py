@@ -15,7 +15,7 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.files import check_writable, write_atomic
 from runtime.machine.sensors import find_sensors
-from runtime.options.engine_options import (
+from runtime.options.engine import (
     EngineOptions,
     backend_option,
     library_option,
@@ -23,9 +23,9 @@ from runtime.options.engine_options import (
     provider_option,
     tf32_option,
 )
-from runtime.options.option_groups import GroupedCommand
-from runtime.options.record_options import NewDirectory
-from runtime.options.trust_options import state_option, trust_option
+from runtime.options.groups import GroupedCommand
+from runtime.options.record import NewDirectory
+from runtime.options.trust import state_option, trust_option
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
 from runtime.report.bench_table import print_bench

@@ -13,8 +13,8 @@ from runtime.bundle.manifest import SIGNATURE, Manifest
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.sign_in_place import sign_in_place
 from runtime.bundle.signing import PRIVATE, PUBLIC, Trust, new_key
-from runtime.options.record_options import NewDirectory
-from runtime.options.trust_options import (
+from runtime.options.record import NewDirectory
+from runtime.options.trust import (
     allow_rollback_option,
     allow_unsigned_option,
     needed_key_option,

@@ -20,8 +20,8 @@ from runtime.files import check_new_directory, sha256, write_atomic
 from runtime.gpu_check.checks import CHECKS_GROUP
 from runtime.machine.card import machine_card, software
 from runtime.markdown import escape, table
-from runtime.options.record_options import NewDirectory
-from runtime.options.trust_options import state_option
+from runtime.options.record import NewDirectory
+from runtime.options.trust import state_option
 from runtime.records.gpu_check import EngineComparison, GpuCheck, Result
 from runtime.spec import to_json
 from runtime.tensorrt.library import EDITIONS

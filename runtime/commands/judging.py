@@ -13,7 +13,7 @@ from runtime.checks.claim import check_claim
 from runtime.errors import UsageFault
 from runtime.files import check_writable
 from runtime.machine.card import made_by
-from runtime.options.record_options import NewDirectory
+from runtime.options.record import NewDirectory
 from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from runtime.bundle.opening import Bundle
     from runtime.commands.judging import RunOptions
-    from runtime.options.engine_options import EngineOptions
+    from runtime.options.engine import EngineOptions
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
 

@@ -26,14 +26,14 @@ from runtime.commands.judging import (
     write_all,
 )
 from runtime.commands.judging_each import directories_of, judge_each
-from runtime.commands.preparers import ModelOptions, Wanted, pack_first
 from runtime.errors import UsageFault
 from runtime.files import new_directory
 from runtime.images.find import find_images
-from runtime.options.engine_options import EngineOptions, command_pairing
-from runtime.options.option_groups import OF_A_VERDICT, GroupedCommand
-from runtime.options.record_options import record_options
-from runtime.options.trust_options import (
+from runtime.options.engine import EngineOptions, command_pairing
+from runtime.options.groups import OF_A_VERDICT, GroupedCommand
+from runtime.options.preparers import ModelOptions, Wanted, pack_first
+from runtime.options.record import record_options
+from runtime.options.trust import (
     accept_what_passes,
     allow_rollback_option,
     allow_unsigned_option,

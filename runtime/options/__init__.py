@@ -1,1 +1,1 @@
-"""Options of commands: from records, in groups on a help page, and read into what they name."""
+"""The options of commands: each in one place, and the records that they fill."""

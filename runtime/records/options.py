@@ -1,7 +1,7 @@
 """Fields that a command line asks for: how each is called and written there, and those that run.json records as asked.
 
 One record of such fields is the one place of its options: the command line, the defaults and the recorded command
-follow from it (`runtime.options.record_options`).
+follow from it (`runtime.options.record`).
 """
 
 from __future__ import annotations

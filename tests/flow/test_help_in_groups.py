@@ -6,7 +6,7 @@ import click
 import pytest
 
 from runtime.cli import main
-from runtime.options.option_groups import GroupedCommand, flag
+from runtime.options.groups import GroupedCommand, flag
 
 MANY = 15
 CONTEXT = click.Context(main, info_name="edgeproof")

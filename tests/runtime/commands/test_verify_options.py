@@ -11,7 +11,7 @@ from runtime.commands.judging import RunOptions
 from runtime.commands.verify import verify
 from runtime.images import find
 from runtime.images.image_set import ImageSet
-from runtime.options.record_options import record_options
+from runtime.options.record import record_options
 from runtime.verdict.options import VerifyOptions
 from tests.command_line import edgeproof
 

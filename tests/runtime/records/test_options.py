@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from runtime.options.record_options import record_options
+from runtime.options.record import record_options
 from runtime.records.options import Option, RecordedOptions, command_words, without_option
 from runtime.records.request import Request, RunRecord
 from runtime.spec import Shard, to_json

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator
 from runtime.backends.builder import BUILDER, PREPARERS_GROUP
 from runtime.errors import BadBundle, missing_extra
 from runtime.images.image_set import DATA_ROOT
-from runtime.options.record_options import Command, field_option
+from runtime.options.record import Command, field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Text, ThreatModel, parse_fraction
 from runtime.verdict.options import VerifyOptions

@@ -13,7 +13,7 @@ from runtime.backends.plugins import is_plugin, use_library
 from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.errors import UsageFault
-from runtime.options.record_options import field_option
+from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Name, ProviderName, Text
 
