@@ -22,6 +22,7 @@ from runtime.options.engine import (
     provider_option,
     tf32_option,
 )
+from runtime.options.groups import GroupedCommand
 from runtime.options.record import NewDirectory
 from runtime.options.trust import acceptance_options, open_acceptable
 from runtime.records.bench import BENCH, Bench, BenchRun
@@ -39,6 +40,14 @@ if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
 
 
+OF_A_BENCH = {
+    "What is measured": ("--precision", "--on", "--backend", "--provider", "--provider-library", "--tf32"),
+    "Bundle": ("--trust", "--state", "--allow-rollback", "--allow-unsigned"),
+    "Queries": ("--batch", "--seconds", "--idle"),
+    "Output": ("--out", "--json", "--quiet", "--verbose", "--help"),
+}
+
+
 def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
     """Read '1,8,64'; anything else is a usage error."""
     words = [word.strip() for word in value.split(",")]
@@ -47,7 +56,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=OF_A_BENCH)
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--batch", "batches", callback=_sizes, default="1,8,64", show_default=True, help="Images a query, comma-separated."

@@ -29,7 +29,7 @@ def sections(command):
 
 
 def test_the_commands_with_many_options_are_these():
-    assert GROUPED.keys() == {"verify", "evaluate", "pack"}
+    assert GROUPED.keys() == {"verify", "evaluate", "pack", "bench"}
 
 
 @pytest.mark.parametrize("name", GROUPED)

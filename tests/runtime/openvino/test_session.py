@@ -1,5 +1,6 @@
 """OpenVINO on this CPU, beside ONNX Runtime: the real library, compiled graphs and answers."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +15,8 @@ from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemor
 from runtime.openvino import library, session
 from runtime.openvino.library import F32, NARROW, PROVIDERS, Provider, load_core
 from runtime.openvino.session import OvSession
+from runtime.records.report import load_report
+from tests.command_line import edgeproof
 from tests.runtime.bundle.bundles import write_bundle
 from tests.tiny import FORWARD, GRADIENT, HALVED, IN_BYTES, bundle_files, graph, linear_task
 
@@ -236,3 +239,48 @@ def test_the_gradient_that_attacks_follow_is_right_whatever_openvino_makes_of_it
         np.testing.assert_allclose(
             ours.loss_gradient(task[2], loss)[2], theirs.loss_gradient(task[2], loss)[2], atol=1e-5
         )
+
+
+def test_verdicts_are_those_of_onnx_runtime_image_by_image(tmp_path, task):
+    bundle = write_bundle(tmp_path / "bundle", bundle_files(task), n=60)
+    found = {}
+    for backend in ("openvino", "ort"):
+        out = tmp_path / backend
+        asked = edgeproof("verify", bundle, "--backend", backend, "--attacks", "fgsm,pgd", "--out", out)
+        assert asked.exit_code == 0, asked.stderr
+        with np.load(out / "evidence.npz") as evidence:
+            found[backend] = {name: evidence[name] for name in ("clean_prediction", "adversarial_prediction")}
+    for name, ours in found["openvino"].items():
+        np.testing.assert_array_equal(ours, found["ort"][name])
+    artifact = load_report(tmp_path / "openvino").artifact
+    assert (artifact.backend, artifact.provider) == ("openvino", "cpu")
+
+
+STARVED = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from runtime.batches.halving import BatchHalving
+from runtime.openvino.session import OvSession
+session = OvSession(Path(sys.argv[1]).read_bytes(), None, precision="fp32")
+x = np.random.default_rng(0).random((64, 3, 256, 256)).astype(np.float32)
+first = session.logits(x[:1])
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 400 * 2**20,) * 2)
+halving = BatchHalving(session)
+answers = halving.logits(x)
+assert halving.largest and halving.largest < 64, halving.largest
+assert answers[:1].tobytes() == first.tobytes()
+print("fitted", halving.largest)
+"""
+
+
+def test_memory_that_really_runs_out_halves_the_batch_to_the_same_bits(net, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(onnx.parser.parse_model(NET.replace("16, 16", "256, 256")).SerializeToString())
+    with_arrays = onnx.load(model)
+    with_arrays.graph.initializer.extend(onnx.load_from_string(net[0]).graph.initializer)
+    onnx.save(with_arrays, model)
+    result = subprocess.run([sys.executable, "-c", STARVED, str(model)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "fitted" in result.stdout
