@@ -18,7 +18,7 @@ from runtime.options.engine import (
     EngineOptions,
     backend_option,
     library_option,
-    on_option,
+    measure_on_option,
     provider_option,
     tf32_option,
 )
@@ -76,7 +76,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     help="Seconds without a query before the first one after idling is timed, at the smallest batch; 0 leaves it out.",
 )
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
-@on_option
+@measure_on_option
 @backend_option
 @provider_option
 @library_option
@@ -90,7 +90,7 @@ def bench(
     seconds: float,
     idle: float,
     precisions: str | None,
-    on: tuple[Runner, ...] | None,
+    on: tuple[Runner, ...],
     backend: str,
     provider: str | None,
     provider_library: Path | None,
@@ -109,7 +109,7 @@ def bench(
     if out is not None:
         check_writable(out)
     engine = EngineOptions(
-        backend=backend, provider=provider, provider_library=provider_library, on=on or (), tf32=tf32
+        backend=backend, provider=provider, provider_library=provider_library, on=on, tf32=tf32
     ).with_provider()
     judges = engine.on or (engine.judge,)
     opened = open_acceptable(bundle, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)

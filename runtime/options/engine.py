@@ -205,8 +205,13 @@ def choose_library(library: Path | None, providers: Iterable[str]) -> None:
     use_library(library)
 
 
-on_option, backend_option, provider_option, library_option, tf32_option, gradient_option = (
-    field_option(EngineOptions, name) for name in ("on", "backend", "provider", "provider_library", "tf32", "gradient")
+backend_option, provider_option, library_option, tf32_option, gradient_option = (
+    field_option(EngineOptions, name) for name in ("backend", "provider", "provider_library", "tf32", "gradient")
+)
+measure_on_option = click.option(
+    "--on",
+    callback=lambda ctx, param, value: _runners(value or ()),
+    help="Measure on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them).",
 )
 
 
