@@ -69,7 +69,7 @@ GROUPS = {
 )
 @click.option(
     "--eps",
-    callback=reader(Fraction, FRACTION),
+    callback=reader(Fraction, FRACTION, "/255"),
     default="8/255",
     show_default=True,
     help="L-infinity radius, the claim.",

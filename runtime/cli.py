@@ -32,27 +32,38 @@ HINTS = {
 """What to do about an error of the operating system, by its number."""
 CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
 
-SUMMARIES = {
-    "teach": "Train a robust teacher.",
-    "distill": "Train the student.",
-    "evaluate": "Run the attack suite on the PyTorch student.",
-    "export": "Turn a checkpoint into a bundle.",
-    "pack": "Turn anyone's ONNX classifier into a bundle.",
-    "verify": "Attack the artifact that ships, on this machine, and judge it.",
-    "merge": "Put the shards of one run together, and judge it.",
-    "compare": "Put finished runs side by side, image by image.",
-    "targets": "List what this machine can judge on.",
-    "bench": "Measure speed, power and heat of the artifact on this machine.",
-    "report": "Write the page, summary and JUnit file of a finished run again.",
-    "gpu-check": "Compare this machine's GPU with its CPU, image by image.",
-    "inspect": "Say what is in a bundle, and whether it is whole.",
-    "install": "Make a bundle the current one of a device; keep the one before.",
-    "key": "Make the keys that sign bundles.",
-    "sign": "Sign a bundle that is there, in place.",
-    "push": "Put a bundle on the Hugging Face Hub.",
-    "study": "Train and judge a table of runs: methods, students, radii, seeds.",
+COMMANDS = {
+    "Train": {
+        "teach": "Train a robust teacher.",
+        "distill": "Train the student.",
+        "evaluate": "Run the attack suite on the PyTorch student.",
+        "study": "Train and judge a table of runs: methods, students, radii, seeds.",
+    },
+    "Ship": {
+        "export": "Turn a checkpoint into a bundle.",
+        "pack": "Turn anyone's ONNX classifier into a bundle.",
+        "key": "Make the keys that sign bundles.",
+        "sign": "Sign a bundle that is there, in place.",
+        "install": "Make a bundle the current one of a device; keep the one before.",
+        "push": "Put a bundle on the Hugging Face Hub.",
+    },
+    "Judge": {
+        "verify": "Attack the artifact that ships, on this machine, and judge it.",
+        "merge": "Put the shards of one run together, and judge it.",
+        "compare": "Put finished runs side by side, image by image.",
+        "report": "Write the page, summary and JUnit file of a finished run again.",
+    },
+    "Inspect": {
+        "inspect": "Say what is in a bundle, and whether it is whole.",
+        "targets": "List what this machine can judge on.",
+        "bench": "Measure speed, power and heat of the artifact on this machine.",
+        "gpu-check": "Compare this machine's GPU with its CPU, image by image.",
+    },
 }
-"""One line a command, for the list of commands, which imports none of them; in the order of the work."""
+"""One line a command, by the title that --help lists it under, which imports none of them."""
+OTHERS = "Other"
+SUMMARIES = {name: told for commands in COMMANDS.values() for name, told in commands.items()}
+"""The same of all."""
 
 
 def _say(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -82,7 +93,7 @@ class LazyGroup(click.Group):
     """Commands from the entry-point group `edgeproof.commands`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the installed commands: the known ones in the order of the work, then the others."""
+        """Return the installed commands: the known ones in their order, then the others."""
         found = _found()
         return [name for name in SUMMARIES if name in found] + sorted(found.keys() - SUMMARIES.keys())
 
@@ -98,10 +109,13 @@ class LazyGroup(click.Group):
         return _with_verbosity(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        rows = [(name, SUMMARIES.get(name, "")) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        """List the commands by what they are for, without importing any."""
+        found = self.list_commands(ctx)
+        others = {name: "" for name in found if name not in SUMMARIES}
+        for title, commands in {**COMMANDS, OTHERS: others}.items():
+            if rows := [(name, told) for name, told in commands.items() if name in found]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **options: Any) -> click.Context:
         """Parse the arguments, and keep them as they were typed; --help exits here."""
@@ -176,7 +190,7 @@ def _missing(entry: EntryPoint, error: ImportError) -> Exception:
     return missing_extra(f"`edgeproof {entry.name}`", tuple(entry.extras), error)
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgeproof", prog_name="edgeproof")
 def main() -> None:
     """Distil, export and verify robust image classifiers for the edge."""

@@ -72,12 +72,13 @@ def _choice(annotation: Any) -> click.Choice[str] | None:
     return next((click.Choice(get_args(kind)) for kind in literals), None)
 
 
-def reader(kind: Any, expects: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
+def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return a click callback that reads a text as a type of pydantic's does; what it cannot read is a usage error.
 
     Args:
         kind: the type, with its constraints.
         expects: what it must be, in words; by default as a validator of its own says it.
+        unit: what a value above 1 most likely lacks.
 
     """
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
@@ -89,13 +90,21 @@ def reader(kind: Any, expects: str = "") -> Callable[[click.Context, click.Param
             return adapter.validate_python(value)
         except ValidationError as error:
             own = error.errors()[0].get("ctx", {}).get("error")
-            raise click.BadParameter(f"{value!r} is not {expects}" if expects else str(own)) from None
+            wrong = f"{value!r} is not {expects}" if expects else str(own)
+            raise click.BadParameter(wrong + _meant(value, unit)) from None
 
     return read
 
 
+def _meant(value: Any, unit: str) -> str:
+    """Return a question where a number above 1 lacks its unit; else nothing."""
+    above = unit and isinstance(value, str) and value.replace(".", "", 1).isdecimal() and float(value) > 1
+    return f"; did you mean {value}{unit}?" if above else ""
+
+
 def _read(field: FieldInfo, option: Option) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    read = reader(getitem(Annotated, (field.annotation, *field.metadata)), option.expects)  # as Python 3.10 has it
+    kind = getitem(Annotated, (field.annotation, *field.metadata))  # as Python 3.10 has it
+    read = reader(kind, option.expects, option.unit)
     return lambda ctx, param, value: field.default if value is None else read(ctx, param, value)
 
 

@@ -34,6 +34,7 @@ class Option:
         flag: how it is called; by default as the field.
         type: how click reads a value; None for a flag or a Literal, and where the field itself reads the text.
         expects: what a value must be, in words, where the field itself says it less well.
+        unit: what a value above 1 most likely lacks, as % in 45.
         write: turns a value back into text.
         always: a recorded command states it even at its default, which another version may change.
         envvar: the variable that sets it where the command line is silent.
@@ -44,6 +45,7 @@ class Option:
     flag: str = ""
     type: Any = None
     expects: str = ""
+    unit: str = ""
     write: Callable[[Any], str] = str
     always: bool = False
     envvar: str | None = None

@@ -58,7 +58,13 @@ class CompletedOptions(Frozen):
     ] = None
     eps: Annotated[
         Fraction | None,
-        Option(f"L-infinity radius, as 8/255 or a float.{OWN}", expects=FRACTION, write=exact_radius, always=True),
+        Option(
+            f"L-infinity radius, as 8/255 or a float.{OWN}",
+            expects=FRACTION,
+            unit="/255",
+            write=exact_radius,
+            always=True,
+        ),
     ] = None
     data: Annotated[Text | None, Option(f"An .npz with x and y, an image folder, or a set known by name.{OWN}")] = None
     layout: Annotated[
@@ -81,13 +87,16 @@ class CompletedOptions(Frozen):
             type=click.Path(file_okay=False, path_type=Path),
         ),
     ] = DATA_ROOT
-    fail_under: Annotated[Fraction | None, Option(f"Least robust accuracy, as 45%.{OWN}", expects=FRACTION)] = None
+    fail_under: Annotated[
+        Fraction | None, Option(f"Least robust accuracy, as 45%.{OWN}", expects=FRACTION, unit="%")
+    ] = None
     expect_clean: Annotated[
         Fraction | None,
         Option(
             "Least clean accuracy expected of these images, as 76%; below it no gate passes. A bundle's own images are "
             f"expected to give no less than its training measured.{OWN}",
             expects=FRACTION,
+            unit="%",
         ),
     ] = None
     max_drop: Annotated[
@@ -96,6 +105,7 @@ class CompletedOptions(Frozen):
             f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
             f"judged first; of a model file by --against alone.{OWN}",
             expects=FRACTION,
+            unit="%",
         ),
     ] = None
     no_gate: Annotated[

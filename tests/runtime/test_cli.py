@@ -97,6 +97,17 @@ def test_help_lists_every_command_with_a_summary_and_loads_none(install):
     assert result.exit_code == 0
     assert all(summary in result.output for summary in cli.SUMMARIES.values())
     assert "stranger" in result.output
+    titles = [line for line in result.output.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options:", *(f"{title}:" for title in cli.COMMANDS), f"{cli.OTHERS}:"]
+
+
+def test_a_command_stands_under_one_title():
+    assert sum(map(len, cli.COMMANDS.values())) == len(cli.SUMMARIES)
+
+
+def test_h_asks_for_help_as_well():
+    assert run("-h").output == run("--help").output
+    assert run("verify", "-h").output == run("verify", "--help").output
 
 
 def test_the_installed_commands_are_those_with_a_summary():

@@ -31,6 +31,16 @@ def test_the_shared_options_suit_a_run_as_well_as_a_bundle():
     assert not [option.name for option in shared if "[default: the bundle's]" in option.help]
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "meant"),
+    [("--fail-under", "45", "45%"), ("--max-drop", "1.5", "1.5%"), ("--eps", "8", "8/255"), ("--eps", "-1", None)],
+)
+def test_a_number_without_its_unit_is_refused_with_what_was_meant(bundle, flag, value, meant):
+    result = edgeproof("verify", bundle, flag, value)
+    assert result.exit_code == 2
+    assert (f"did you mean {meant}?" in result.stderr) == (meant is not None)
+
+
 def test_the_backend_can_be_set_by_the_environment(bundle):
     assert edgeproof("verify", bundle, env={"EDGEPROOF_BACKEND": "magic"}).exit_code == 2
 
