@@ -83,7 +83,7 @@ class Graph(Grown):
     `staircases` are the nodes through which that gradient is a surrogate; what decides anything is read from the graph.
     """
 
-    later: ClassVar = ("staircases",)
+    later: ClassVar[tuple[str, ...]] = ("staircases",)
     forward: FileName
     gradient: FileName | None
     opset: int
@@ -107,7 +107,7 @@ class Provenance(Grown):
     `extra_data` are further training images, of which every batch had a share.
     """
 
-    later: ClassVar = ("extra_data",)
+    later: ClassVar[tuple[str, ...]] = ("extra_data",)
     recipe: Document
     recipe_sha256: Digest
     checkpoint_sha256: Digest
@@ -135,7 +135,7 @@ class Manifest(Grown):
     `preprocessing` is what was done to the pictures of a folder; other folders are brought to their size by it.
     """
 
-    later: ClassVar = ("preprocessing",)
+    later: ClassVar[tuple[str, ...]] = ("preprocessing",)
     schema_: Literal["edgeproof.bundle/1"] = Field(alias="schema", default="edgeproof.bundle/1")
     name: Name
     version: Annotated[int, Field(ge=1)] = 1

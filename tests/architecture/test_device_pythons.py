@@ -24,7 +24,7 @@ def find_python(version):
     return None
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13"])
+@pytest.mark.parametrize("version", [pytest.param("3.10", marks=pytest.mark.check), "3.12", "3.13"])
 def test_the_base_installation_judges_a_bundle_on(version, tmp_path):
     python = find_python(version)
     if python is None:

@@ -21,3 +21,13 @@ def test_a_named_tuple_has_no_other_base_which_python_3_10_refuses(file):
     classes = [node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.ClassDef)]
     bases = {node.name: [ast.unparse(base) for base in node.bases] for node in classes}
     assert not [name for name, of in bases.items() if "NamedTuple" in of and len(of) > 1]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_class_variable_says_its_type_which_pydantic_asks_for_there(file):
+    annotations = [
+        ast.unparse(node.annotation)
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.AnnAssign)
+    ]
+    assert "ClassVar" not in annotations
