@@ -63,7 +63,7 @@ def test_an_example_finds_the_module_beside_it_as_the_program_edgeproof_starts_i
 
 
 def test_an_example_says_what_starts_it_where_nobody_asks():
-    ended = subprocess.run([*shlex.split(command("onnxruntime"))], stdin=subprocess.DEVNULL, capture_output=True)  # noqa: S603
+    ended = subprocess.run([*shlex.split(command("onnxruntime"))], stdin=subprocess.DEVNULL, capture_output=True)
     assert ended.returncode == 1
     assert ended.stderr == b"nobody asks: edgeproof verify --judge-command starts this program\n"
 
