@@ -6,9 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgeproof.arrays import as_numpy, image_set
+from edgeproof.arrays import image_set
 from export.bundle.write import Claims
 from export.foreign.images import class_names
 from export.foreign.order import name_of
@@ -18,7 +16,7 @@ from export.precision.calibrate import IMAGES, Calibration, calibration_images
 from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import load_private_key
-from runtime.errors import BadModel, first_line
+from runtime.errors import BadModel, UsageFault, first_line
 from runtime.spec import Gate, ThreatModel
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ def export(
     evaluation: tuple[Any, Any],
     out: str | PathLike[str],
     precisions: Sequence[str] = ("fp32",),
-    calibration: Any = None,
+    calibration: tuple[Any, Any] | None = None,
     keep_fp16: Sequence[str] | None = None,
     eps: float = 8 / 255,
     fail_under: float | None = None,
@@ -55,7 +53,7 @@ def export(
         evaluation: the images that the bundle is judged on, and their labels, as `verify` takes x and y.
         out: the bundle: a directory that does not exist yet, or is empty.
         precisions: of fp32, fp16 and int8.
-        calibration: the images of int8, as x; best those trained on, and none of `evaluation`.
+        calibration: the images of int8 and their labels, as `evaluation`; best those trained on, and none of it.
         keep_fp16: layers of int8 that stay in float16, by name; by default chosen by what int8 costs.
         eps: the L-infinity radius that the bundle claims to withstand.
         fail_under: the gate: the least robust accuracy, from 0 to 1.
@@ -71,7 +69,7 @@ def export(
         The bundle, opened: `.path`, and what it says of itself in `.manifest`.
 
     Raises:
-        UsageFault: `out` is not empty, or int8 has no calibration images.
+        UsageFault: `out` is not empty, or int8 has no calibration images, or they have no labels.
         BadModel: the network cannot be exported or differentiated, or a graph is too far from it.
         BadData: images or labels do not fit.
 
@@ -81,10 +79,12 @@ def export(
     channels, height, width = (int(size) for size in images.images.shape[1:])
     calibrated = None
     if calibration is not None:
-        others = as_numpy(calibration)
-        used, held = calibration_images(
-            image_set(others, np.zeros(len(others), np.int64), name="calibration", layout=layout), images, IMAGES
-        )
+        if not isinstance(calibration, tuple):
+            raise UsageFault(
+                "the calibration images have no labels, on which what int8 costs is measured",
+                hint="calibration=(x, y)",
+            )
+        used, held = calibration_images(image_set(*calibration, name="calibration", layout=layout), images, IMAGES)
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
     claims = Claims(
         name=name or name_of(Path(type(network).__name__)),

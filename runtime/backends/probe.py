@@ -50,7 +50,8 @@ def wrong_gradient(ours: Session, reference: Session, shape: tuple[int, int, int
             for what, mine, its in zip(("value", "gradient"), map(np.concatenate, found), expected, strict=True):
                 near = _near(mine, its[: len(mine)], farthest)
                 if near.mean() < LEAST:
-                    return f"the {what} of {name} is another one on {int((~near).sum())} of {len(near)} images"
+                    differ = f"{int((~near).sum())} of {len(near)}"
+                    return f"its {what} of {name} differs from ort:cpu's on {differ} images of noise"
     return None
 
 

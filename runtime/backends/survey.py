@@ -96,7 +96,7 @@ def survey(runner: Runner) -> Surveyed:
             ) as session,
         ):
             error = float(np.abs(np.asarray(session.logits(image)) - image.mean(axis=(2, 3))).max())
-            device = session.card().device
+            device = session.card().device.partition(", computing in ")[0]  # GRAPH has no product to tell it by
     except EdgeproofError as fault:
         return asked.model_copy(update={"missing": fault.message, "hint": fault.hint or ""})
     if not error <= NEAR:

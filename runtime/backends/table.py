@@ -110,9 +110,14 @@ def _held(
     return with_true_gradient(opening, gradient, reference, (image.channels, image.height, image.width))
 
 
+def no_command() -> UsageFault:
+    """Return the error where a command is to judge, and none is given."""
+    return UsageFault(f"--backend {COMMAND} has no command", hint='name it by --judge-command "CMD"')
+
+
 def _start_command(bundle: Bundle, how: Opening) -> Judge:
     if how.command is None:
-        raise UsageFault(f"--backend {COMMAND} has no command", hint='--judge-command "CMD"')
+        raise no_command()
     forward, shape = bundle.read(bundle.manifest.graphs[how.precision].forward), bundle.manifest.input
     return ExternalJudge(
         how.command,

@@ -82,7 +82,8 @@ def judge_each(
     else:
         console = Console(highlight=False)
         print_text(comparison, console)
-        print_line(console, f"the exit code is that of {_name(each[ships])}, which ships; all: {out}")
+        why = "which ships" if each[ships].precision == opened.manifest.ships else "the first"
+        print_line(console, f"the exit code is that of {_name(each[ships])}, {why}; all: {out}")
     parent.exit(EXIT_CODES[finished[ships].report.verdict])
 
 

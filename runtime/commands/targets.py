@@ -18,18 +18,14 @@ def targets(as_json: bool) -> None:
 
     Each is asked for the answers of one small graph. Its name is what --on and --gradient-backend take.
     """
-    found = [survey(runner) for runner in runners()]
+    asked = list(runners())
     if as_json:
-        click.echo(json.dumps([each.model_dump() for each in found], indent=2))
+        click.echo(json.dumps([survey(runner).model_dump() for runner in asked], indent=2))
         return
     console = Console(highlight=False, soft_wrap=True)
-    width = max(len(_name(each)) for each in found)
-    for each in found:
-        print_line(console, f"{_name(each):{width}}  {_said(each)}")
-
-
-def _name(found: Surveyed) -> str:
-    return f"{found.backend}:{found.provider}"
+    width = max(len(str(runner)) for runner in asked)
+    for runner in asked:  # a line once it is known: an engine may take seconds
+        print_line(console, f"{runner!s:{width}}  {_said(survey(runner))}")
 
 
 def _said(found: Surveyed) -> str:

@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 import weakref
 from contextlib import suppress
@@ -207,11 +208,19 @@ class JudgeProcess:
         self._at_hand()
 
 
+def _environment() -> dict[str, str]:
+    """Return the user's environment: our program adds PYTHONSAFEPATH, by which a script misses modules beside it."""
+    ours = () if getattr(sys.flags, "safe_path", False) else ("PYTHONSAFEPATH",)
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a command, by no shell, as the leader of a session."""
     pipe = subprocess.PIPE
     try:
-        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)  # noqa: S603
+        return subprocess.Popen(  # noqa: S603
+            words, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True, env=_environment()
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageFault(

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from runtime.backends.pairing import DEFAULT_LENDER, Pairing, Runner, read_runner
 from runtime.backends.plugins import is_plugin, use_library
 from runtime.backends.providers import check_tf32
-from runtime.backends.table import BACKENDS, provider_of
+from runtime.backends.table import BACKENDS, no_command, provider_of
 from runtime.errors import UsageFault
 from runtime.external.session import BACKEND as COMMAND
 from runtime.external.session import PROVIDER as PROCESS
@@ -69,7 +69,9 @@ class EngineOptions(Frozen):
         Option(
             "Execution provider of ONNX Runtime, or plugin:NAME; device of OpenVINO; edition of TensorRT. "
             "No fallback.  [default: cpu; tensorrt where it is installed, else tensorrt-rtx]",
-            type=ProviderType(list(dict.fromkeys(name for each in BACKENDS.values() for name in each.providers))),
+            type=ProviderType(
+                [*dict.fromkeys(name for each in BACKENDS.values() for name in each.providers), "plugin:NAME"]
+            ),
             always=True,
         ),
     ] = None
@@ -142,6 +144,8 @@ class EngineOptions(Frozen):
             raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
         if self.gradient_backend and self.gradient_backend.backend == COMMAND:
             raise UsageFault("a command judges, and lends no gradient", hint=f"--gradient-backend {DEFAULT_LENDER}")
+        if self.judge_command is None and COMMAND in (backend, *(runner.backend for runner in self.on)):
+            raise no_command()
         lender = (self.gradient_backend,) if self.gradient_backend else ()
         choose_library(self.provider_library, (provider, *(runner.provider for runner in (*self.on, *lender))))
         return self.model_copy(update={"backend": backend, "provider": provider})

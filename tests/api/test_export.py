@@ -27,7 +27,7 @@ def test_a_network_becomes_a_bundle_of_three_precisions(tmp_path):
         evaluation=evaluation(),
         out=tmp_path / "bundle",
         precisions=("fp32", "fp16", "int8"),
-        calibration=evaluation(64, 1)[0],
+        calibration=evaluation(64, 1),
         keep_fp16=(),
         eps=4 / 255,
         fail_under=0.4,
@@ -75,3 +75,18 @@ def test_images_that_the_network_does_not_take_are_refused(tmp_path):
 def test_int8_asks_for_calibration_images(tmp_path):
     with pytest.raises(UsageFault, match="calibration"):
         ep.export(network(), evaluation=evaluation(), out=tmp_path / "bundle", precisions=("int8",))
+
+
+def test_what_int8_costs_is_measured_by_the_labels_of_its_images(tmp_path, capsys):
+    x, _ = evaluation(64, 1)
+    own = network()(torch.from_numpy(x)).argmax(1)
+    ep.export(
+        network(), evaluation=evaluation(), out=tmp_path / "bundle", precisions=("int8",), calibration=(x, own), eps=0.0
+    )
+    assert "(fp32: clean 100.0 %" in capsys.readouterr().err
+
+
+def test_calibration_images_without_labels_are_refused(tmp_path):
+    x, _ = evaluation(64, 1)
+    with pytest.raises(UsageFault, match="no labels"):
+        ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x)

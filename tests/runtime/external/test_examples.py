@@ -1,7 +1,9 @@
 """The judges in examples/judges: what they answer, and the verdicts that they give."""
 
 import shlex
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +53,19 @@ def opened(judge_command):
     return ExternalJudge(
         judge_command, artifact="0" * 64, facts=GraphFacts(), precision="fp32", image=(1, 4, 4), classes=3
     )
+
+
+def test_an_example_finds_the_module_beside_it_as_the_program_edgeproof_starts_it(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(safe_path=False))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as edgeproof/__main__.py does
+    with opened(write("onnxruntime", task, tmp_path)) as judge:
+        assert judge.card().backend == "command"
+
+
+def test_an_example_says_what_starts_it_where_nobody_asks():
+    ended = subprocess.run([*shlex.split(command("onnxruntime"))], stdin=subprocess.DEVNULL, capture_output=True)
+    assert ended.returncode == 1
+    assert ended.stderr == b"nobody asks: edgeproof verify --judge-command starts this program\n"
 
 
 def test_an_example_answers_as_its_model_does(judge_command, task):
