@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from runtime.attacks import any_bounded
 from runtime.errors import BadInput
 from runtime.report.phrases import attack_names
-from runtime.spec import DataRecord, Digest, Document, Fraction, Frozen, Gate, Name, Text, ThreatModel
+from runtime.spec import DataRecord, Digest, Document, Fraction, Frozen, Gate, Name, ProviderName, Text, ThreatModel
 from runtime.verdict.figures import hidden_in
 from runtime.words import moment
 
@@ -52,7 +52,7 @@ class Figures(Frozen):
     version: Annotated[int, Field(ge=1)]
     precision: Name
     backend: Name
-    provider: Name
+    provider: ProviderName
     threat_model: ThreatModel
     data: DataRecord
     correct: Annotated[int, Field(ge=0)]

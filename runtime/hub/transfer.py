@@ -52,7 +52,7 @@ def fetch(place: HubPlace, to: Path) -> HubPlace:
 
     Raises:
         BadBundle: there is no manifest, it does not validate, or a file is missing or of another size.
-        BadInput: the Hub refuses.
+        BadInput: the Hub refuses, or names another commit than was asked for.
         MissingEnvironment: the Hub cannot be reached, or the extra is not installed.
 
     """
@@ -62,6 +62,8 @@ def fetch(place: HubPlace, to: Path) -> HubPlace:
         commit, sizes = info.sha or "", {each.rfilename: each.size for each in info.siblings or ()}
         if not COMMIT.fullmatch(commit):
             raise BadInput(f"{place}: the server names no commit", hint="it is not the Hub that edgeproof knows")
+        if COMMIT.fullmatch(place.revision or "") and commit != place.revision:
+            raise BadInput(f"{place}: the server names another commit", hint="it is not the Hub that edgeproof knows")
         there = HubPlace(place.repository, commit)
 
         def download(name: str) -> Path:

@@ -121,6 +121,15 @@ def test_an_input_is_a_word_and_no_shell(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_report_that_lay_there_before_is_no_verdict_of_this_job(job, tmp_path):
+    """Whoever opens a pull request may put one there."""
+    shutil.copytree(job.job.place / "edgeproof-report", tmp_path / "edgeproof-report")
+    another = Job(tmp_path, model="no model")
+    assert another.run() == 2
+    assert not another.known.get("steps.show.outputs.verdict")
+    assert not another.summary.exists()
+
+
 def test_no_script_holds_an_expression_and_every_action_is_pinned_by_a_commit():
     assert not [step["name"] for step in STEPS if "${{" in step.get("run", "")]
     used = [step["uses"] for step in STEPS if "uses" in step]

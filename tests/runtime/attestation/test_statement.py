@@ -51,6 +51,11 @@ def test_the_figures_are_those_of_the_report_whose_digest_it_holds(case, report)
     assert configuration[1]["digest"]["sha256"] == report.data.sha256
 
 
+def test_a_verdict_by_a_plugin_of_onnx_runtime_is_attested_as_any(report):
+    artifact = report.artifact.model_copy(update={"provider": "plugin:openvino"})
+    assert figures_of(report.model_copy(update={"artifact": artifact})).provider == "plugin:openvino"
+
+
 def test_gates_and_checks_are_named_as_in_junit(case, report):
     predicate = case.statement()["predicate"]
     cases = [f"{each.kind}: {each.name}" for each in suite_cases(report) if each.outcome != "skipped"]

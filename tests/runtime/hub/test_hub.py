@@ -66,6 +66,15 @@ def test_what_was_pushed_is_judged_and_the_commit_is_recorded(hub, pushed, tmp_p
     assert json.loads((tmp_path / "run/report.json").read_text())["artifact"]["origin"] == pushed
 
 
+def test_a_commit_that_was_asked_for_is_never_another(hub, pushed, tmp_path):
+    asked = "a" * 40
+    hub.names["people/tiny", asked] = hub.names["people/tiny", "main"]  # as no Hub does
+    result = edgeproof("verify", f"{PLACE}@{asked}", *FAST, "--out", tmp_path / "run")
+    assert result.exit_code == 3
+    assert "the server names another commit" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_revision_is_the_commit_that_it_names_whatever_came_after(hub, bundle, pushed, tmp_path, rewrite):
     first = hub.names["people/tiny", "main"]
     hub.names["people/tiny", "v1"] = first
