@@ -164,7 +164,7 @@ def begun_on_a_gpu(half, monkeypatch):
 
     def put(was, now):
         move_here(half, made_by | was)
-        monkeypatch.setattr("runtime.commands.judging.accelerator", lambda device: now)
+        monkeypatch.setattr("runtime.verdict.subject.accelerator", lambda device: now)
 
     return put
 
