@@ -149,10 +149,12 @@ def agreement(facts: Facts) -> Seen:
             _, high = wilson(answers.same_prediction, answers.n)
             found |= high < least
             words.append(f"{whose} as the artifact does on {answers.same_prediction} of {answers.n} points")
-            if answers.near is not None:
-                _, high = wilson(answers.near, answers.n)
+            if answers.near is not None and answers.images:
+                _, high = wilson(answers.near, answers.images)
                 found |= high < LEAST_AGREEMENT
-                words.append(f"its logits are the judge's, but for rounding, on {answers.near}")
+                words.append(
+                    f"its logits are the judge's, but for rounding, on {answers.near} of {answers.images} images"
+                )
     if not words:
         return not_run("an attack that uses gradients")
     judge = f"{facts.artifact.backend}/{facts.artifact.provider}"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PIECE = 16
 """Rows of a batch that a worker runs at once, on the CPU."""
+TOLD = "runtimePrecision"
+"""Where a compiled graph's operation says what it computes in."""
 REALS = ("f64", "f32", "f16", "bf16")
 INTEGERS = ("i8", "u8", "i4", "u4")
 """Types of a compiled graph's operations that say how it computes; others are of shapes and indices."""
@@ -196,7 +198,7 @@ class _Compiled:
         }
 
     def _types(self, kind: Provider) -> frozenset[str]:
-        """Return the types that it computes in.
+        """Return the types that it computes in; what it is asked to where it does not tell.
 
         Raises:
             MissingEnvironment: one of them is narrower than what was asked.
@@ -206,14 +208,14 @@ class _Compiled:
             steps = [step.get_rt_info() for step in self._model.get_runtime_model().get_ops()]
         except RuntimeError:  # a device need not tell: then it is believed
             return frozenset({kind.arithmetic.name})
-        told = {step["runtimePrecision"].astype(str) for step in steps if "runtimePrecision" in step}
+        told = {step[TOLD].astype(str) for step in steps if TOLD in step}
         unasked = told & {each.name for each in NARROW} - {kind.arithmetic.name}
         if unasked:
             raise MissingEnvironment(
                 f"OpenVINO computes the {self.role} in {', '.join(sorted(unasked))}, not in {kind.arithmetic.name}",
                 hint="another --provider, or another version of OpenVINO",
             )
-        return frozenset(told.intersection((*REALS, *INTEGERS)))
+        return frozenset(told.intersection((*REALS, *INTEGERS))) or frozenset({kind.arithmetic.name})
 
     def _renew(self) -> None:
         """Begin with new requests, which hold no memory yet: one for each piece that runs at a time."""

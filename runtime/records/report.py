@@ -159,12 +159,14 @@ class Paired(Frozen):
 class Agreement(Frozen):
     """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does.
 
-    `near`: on how many their logits are the same, but for rounding; null where an engine of ours judged.
+    `near`: on how many of the `images` the logits are the same, but for rounding, at these points, and at the
+    end of a step by most of eps; both null where an engine of ours judged.
     """
 
     n: Count
     same_prediction: Count
     near: Count | None = None
+    images: Count | None = None
 
 
 class Probe(Frozen):

@@ -235,7 +235,7 @@ class Campaign:
         """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
         n = same = 0
         near: int | None = 0 if self.target.session.card().judge_command else None
-        job = partial(agree, evidence=self.evidence)
+        job = partial(agree, evidence=self.evidence, eps=self.eps, seed=self.seed)
         for chunk, work in self.units(
             labelled("gradient graph", gradient_from), sample, job, gradient_from=gradient_from
         ):
@@ -244,8 +244,8 @@ class Campaign:
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
             n, same = n + len(clean) + len(worst), same + int(clean.sum() + worst.sum())
             if near is not None:
-                near += int(work.arrays["clean_near"].sum() + work.arrays["worst_near"][correct].sum())
-        return Agreement(n=n, same_prediction=same, near=near)
+                near += int(work.arrays["near"].sum())
+        return Agreement(n=n, same_prediction=same, near=near, images=None if near is None else len(sample))
 
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""

@@ -11,10 +11,12 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from runtime.attacks import SMALL_UNIT, UNIT
 from runtime.attacks.geometry import linf
 from runtime.attacks.losses import cross_entropy, one_hot
+from runtime.attacks.noise import Noise
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
 from runtime.batches.side_by_side import Asking, side_by_side
 from runtime.errors import BadModel
@@ -42,6 +44,8 @@ SAME_ALONE = 0.1
 NEAR, NEAR_QUANTISED = 0.1, 0.5
 """How far a judge's logits may be from those of the graph that it says it runs, as a part of the largest of the two,
 each about its mean; and where it rounds to integers."""
+SHORT = 0.3
+"""What a pixel's step falls short of eps by at most, drawn at random, where it is asked whether the two are near."""
 PROBABILITY = 1e-3
 """How far from 1 the sum of an image's probabilities may be."""
 
@@ -220,20 +224,27 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
     }
 
 
-def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence) -> Arrays:
+def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence, eps: float, seed: int) -> Arrays:
     """Return what the gradient graph predicts on the `clean` images and at their `worst` points: int64 [B] each.
 
-    Of a judge that is a process also `clean_near` and `worst_near`, bool [B]: its logits are those of the graph.
+    Of a judge that is a process also `near`, bool [B]: its logits are those of the graph there, and at the end of a
+    step along the gradient by most of eps. A process may remember what it was asked: that point is as attacks ask
+    them, and was asked by none.
     """
     worst = evidence.adversarial[np.searchsorted(evidence.kept, points.index)]
     loss = cross_entropy(points.one_hot)
     at = {"clean": points.x, "worst": target.to_device(worst)}
-    lent = {name: oracle.loss_gradient(points, x, loss)[0] for name, x in at.items()}
-    arrays = {name: predictions(z) for name, z in lent.items()}
+    lent = {name: oracle.loss_gradient(points, x, loss) for name, x in at.items()}
+    arrays = {name: predictions(z) for name, (z, _, _) in lent.items()}
     card = target.session.card()
     if card.judge_command:
         most = NEAR_QUANTISED if card.facts.quantised else NEAR
-        arrays |= {f"{name}_near": near(oracle.logits(points, at[name]), z, most) for name, z in lent.items()}
+        xp, shape = array_namespace(points.x), points.x.shape[1:]
+        most_of_eps = eps * (1 - SHORT * np.abs(Noise(seed, "agreement").uniform(points.index, shape)))
+        at["step"] = xp.clip(points.x + target.to_device(most_of_eps) * xp.sign(lent["clean"][2]), 0, 1)
+        lent["step"] = oracle.loss_gradient(points, at["step"], loss)
+        apart = [near(oracle.logits(points, x), lent[name][0], most) for name, x in at.items()]
+        arrays["near"] = np.all(apart, axis=0)
     return arrays
 
 

@@ -49,6 +49,23 @@ def cached(images):
     return linear(first[nearest])
 
 
+def forgiving(images):
+    """Honest about all but every eighth image of the set, and there too where it is asked again.
+
+    What it has not seen yet within eps of such an image, it answers as the image itself.
+    """
+    z, x = linear(images), images.reshape(len(images), -1)
+    clean = arrays["images"].reshape(len(arrays["images"]), -1)
+    apart = np.abs(x[:, None] - clean).max(axis=2)
+    nearest = apart.argmin(axis=1)
+    for row, image in enumerate(images):
+        key = image.tobytes()
+        if nearest[row] % 8 == 0 and key not in known and 1e-3 < apart[row, nearest[row]] < 0.0101:
+            z[row] = linear(arrays["images"][nearest[row]].reshape(1, *images.shape[1:]).astype(np.float32))[0]
+        known[key] = True
+    return z
+
+
 def nearest_label(images):
     """Another model: the label of the nearest image of the evaluation set."""
     x = images.reshape(len(images), 1, -1)
@@ -74,7 +91,7 @@ def thresholded(images):
 
 ANSWERS = {
     "honest": linear, "bytes": linear, "by batch": by_batch, "by order": by_order, "at random": at_random,
-    "cached": cached, "another model": nearest_label,
+    "cached": cached, "forgiving": forgiving, "another model": nearest_label,
     "another model, said to be quantised": nearest_label, "late": late, "shifted": shifted, "thresholded": thresholded,
     "softmax": lambda images: np.exp(linear(images)) / np.exp(linear(images)).sum(axis=1, keepdims=True),
     "NaN": lambda images: linear(images) * np.nan,

@@ -90,6 +90,7 @@ LIES = {
     "another model": "agreement",
     "another model, said to be quantised": "agreement",
     "cached": "gradient-holds",
+    "forgiving": "agreement",
     "late": "agreement",
     "shifted": "agreement",
     "thresholded": "agreement",

@@ -103,6 +103,16 @@ def test_float32_is_computed_unless_another_type_is_asked_for_by_name(net):
     assert ours.card().facts.computes_in == "float32"
 
 
+def test_a_device_that_does_not_tell_is_held_for_what_it_was_asked_and_not_for_float32(net, monkeypatch):
+    """As an NPU may: its compiled graph has operations without a word on their arithmetic."""
+    if not has(NARROW[0]):
+        pytest.skip("this CPU computes in no narrower type")
+    monkeypatch.setattr(session, "TOLD", "nowhere")
+    card = OvSession(net[0], None, precision="fp32", provider=f"cpu-{NARROW[0].name}").card()
+    assert card.facts.computes_in == NARROW[0].computes_in
+    assert card.device.endswith(f"computing in {NARROW[0].name}")
+
+
 @pytest.mark.parametrize("arithmetic", NARROW)
 def test_a_narrower_type_is_in_the_provider_the_device_and_the_facts_and_shows_in_the_logits(net, arithmetic):
     if not has(arithmetic):
