@@ -6,6 +6,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from runtime.terminal.log import VARIABLE, log
+
 # A deadline would make a busy machine fail them: no test here is timed.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -18,6 +20,14 @@ def pytest_configure(config):
     """
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture
+def verbosity_as_before(monkeypatch):
+    """Begin with the usual verbosity, and end what -q and -v said to this process."""
+    monkeypatch.setenv(VARIABLE, "")
+    yield
+    log.setLevel(logging.INFO)
 
 
 @pytest.fixture

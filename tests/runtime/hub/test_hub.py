@@ -171,6 +171,7 @@ def test_a_damaged_bundle_is_not_pushed(hub, bundle):
     [(401, 3, "asks for a token"), (403, 3, "may not do this"), (404, 3, "no such repository"), (400, 3, "status 400")],
 )
 @pytest.mark.parametrize("command", ["push", "verify"])
+@pytest.mark.usefixtures("verbosity_as_before")
 def test_a_refusal_is_told_and_no_token_with_it(hub, bundle, command, status, code, says):
     hub.answer = status
     result = edgeproof("-v", "push", bundle, PLACE) if command == "push" else edgeproof("-v", "verify", PLACE, *FAST)

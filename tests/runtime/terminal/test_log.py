@@ -14,12 +14,7 @@ from runtime.terminal.log import VARIABLE, is_quiet, log
 from runtime.terminal.progress import Silent, progress_on_stderr
 from tests.command_line import edgeproof
 
-
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch):
-    monkeypatch.setenv(VARIABLE, "")
-    yield
-    log.setLevel(logging.INFO)
+pytestmark = pytest.mark.usefixtures("verbosity_as_before")
 
 
 def verify(bundle, out, *flags):
