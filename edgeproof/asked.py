@@ -73,11 +73,14 @@ def what_is_asked(
     """Put what is given on disk where it is not, and open it; settings that are None are the records' own.
 
     Raises:
-        UsageFault: a setting is none that the command line would take, or images come without labels.
+        UsageFault: a setting is none that the command line would take, several precisions are named, or images come
+            without labels.
         EdgeproofError: see `open_artifact`.
 
     """
     engines = filled(EngineOptions, engine).with_provider()
+    if engines.several:
+        raise UsageFault("a verdict is of one precision, and several are named", hint="call verify once for each")
     packing, asked = filled(ModelOptions, model), filled(VerifyOptions, {**options, **_images(given, scratch)})
     asked = asked if engines.uses_gradient else asked.gradient_free()
     artifact = _artifact(given, scratch, asked)

@@ -158,3 +158,8 @@ def test_images_without_labels_and_a_model_without_images_are_refused(model, ima
 def test_what_knows_no_eps_is_no_attack_within_it(model, images):
     with pytest.raises(UsageFault, match="no attack within eps"):
         ep.attack(model, *images, attack="cw-l2")
+
+
+def test_a_verdict_is_of_one_precision(model, images):
+    with pytest.raises(UsageFault, match="several are named"):
+        ep.verify(model, *images, precision="fp32,int8")
