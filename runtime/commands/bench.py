@@ -12,6 +12,8 @@ from runtime.backends.table import check_precision, open_session
 from runtime.bench.measure import bench as measure
 from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
+from runtime.errors import UsageFault
+from runtime.external.session import BACKEND as COMMAND
 from runtime.files import check_writable, write_atomic
 from runtime.machine.sensors import find_sensors
 from runtime.options.engine import (
@@ -108,6 +110,11 @@ def bench(
     """
     if out is not None:
         check_writable(out)
+    if COMMAND in (backend, *(runner.backend for runner in on)):
+        raise UsageFault(
+            "bench measures no command",
+            hint=f'verify --on ort:cpu,{COMMAND} --judge-command "CMD" measures its latency',
+        )
     engine = EngineOptions(
         backend=backend, provider=provider, provider_library=provider_library, on=on, tf32=tf32
     ).with_provider()

@@ -98,7 +98,7 @@ def test_without_a_network_it_says_where_the_images_belong(asked, monkeypatch):
     result = asked("--small")
     assert result.exit_code == 3
     assert "nor could it be downloaded" in result.stderr
-    assert "--data-root" in result.stderr
+    assert "hint: make cifar10 DATA=DIR" in result.stderr
 
 
 def test_the_published_files_are_known_by_their_folder(tmp_path):

@@ -41,7 +41,12 @@ def count_images(source: Source) -> int:
         BadData: they are neither there nor to be had, or unlike CIFAR-10's.
 
     """
-    dataset = load_dataset(None if source.path else "cifar10", source.path, source.root)
+    try:
+        dataset = load_dataset(None if source.path else "cifar10", source.path, source.root)
+    except BadData as error:
+        if source.path:
+            raise
+        raise BadData(error.message, hint="make cifar10 DATA=DIR takes images that you have") from error
     shape, classes = dataset.train.images.shape[1:], len(dataset.classes)
     if (*shape, classes) != (3, SIDE, SIDE, CLASSES):
         kind = f"{' x '.join(map(str, shape))}, of {classes} classes"

@@ -127,6 +127,15 @@ def test_every_runner_of_the_table_is_measured_and_kept_by_itself(tmp_path, monk
     assert [each["backend"] for each in printed] == ["ort", "tensorrt"]
 
 
+@pytest.mark.parametrize("options", [("--backend", "command"), ("--on", "ort:cpu,command")])
+def test_a_command_is_refused_with_what_measures_it(options, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", bundle_files(linear_task()), n=60)
+    result = edgeproof("bench", bundle, *options)
+    assert result.exit_code == 2
+    assert "bench measures no command" in result.stderr
+    assert "verify --on ort:cpu,command" in result.stderr
+
+
 def test_a_file_of_an_earlier_version_is_read(tmp_path):
     bundle = write_bundle(tmp_path / "bundle", bundle_files(linear_task()), n=60)
     out = tmp_path / "out"
