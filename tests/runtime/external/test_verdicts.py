@@ -220,8 +220,9 @@ def test_a_signal_to_edgeproof_leaves_no_judge(number, bundle, tmp_path):
     command = shlex.join(["sh", "-c", f"echo $$ > {pids}; exec sleep 600"])
     process = subprocess.Popen(
         [*PROGRAM, "verify", str(bundle), "--judge-command", command, "--out", str(tmp_path / "out")],
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env=os.environ | {"EDGEPROOF_STATE": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it as ignored
     )
     try:
         deadline = time.monotonic() + 120
@@ -229,7 +230,7 @@ def test_a_signal_to_edgeproof_leaves_no_judge(number, bundle, tmp_path):
             time.sleep(0.05)
         judge = int(pids.read_text())
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.wait(timeout=60)
         assert process.returncode == 130
         assert not runs(judge)
     finally:
