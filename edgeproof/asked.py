@@ -46,6 +46,11 @@ class Given:
     layout: Layout | None = None
     classes: Sequence[str] = ()
 
+    @property
+    def is_network(self) -> bool:
+        """Whether the model is a PyTorch network; PyTorch may not be installed."""
+        return hasattr(self.model, "state_dict")
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -84,8 +89,6 @@ def what_is_asked(
     packing, asked = filled(ModelOptions, model), filled(VerifyOptions, {**options, **_images(given, scratch)})
     asked = asked if engines.uses_gradient else asked.gradient_free()
     artifact = _artifact(given, scratch, asked)
-    if artifact.is_dir() and artifact.parent == scratch:  # a network's bundle has the images already
-        asked = asked.model_copy(update={"data": None, "layout": None})
     opened = open_artifact(artifact, engines, packing, asked, load_trust(Path(trust)) if trust is not None else None)
     (engines,) = engines.each(opened.manifest.ships)
     check_precision(opened, engines.precision or "")
@@ -111,7 +114,7 @@ def _images(given: Given, scratch: Path) -> dict[str, Any]:
     named: dict[str, Any] = {}
     if (given.x is None) != (given.y is None):
         raise UsageFault("images and labels come together: x and y")
-    if given.x is not None:
+    if given.x is not None and not given.is_network:  # of a network the bundle has them
         np.savez(scratch / IMAGES, x=as_numpy(given.x), y=as_numpy(given.y))
         named |= {"data": str(scratch / IMAGES), "layout": given.layout}
     if given.classes:
@@ -125,7 +128,7 @@ def _artifact(given: Given, scratch: Path, options: VerifyOptions) -> Path:
     if isinstance(given.model, bytes):
         (scratch / MODEL).write_bytes(given.model)
         return scratch / MODEL
-    if hasattr(given.model, "state_dict"):
+    if given.is_network:
         from edgeproof.exporting import export
 
         if given.x is None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from runtime.batches.around import Around
 from runtime.session import LossSpec, Session
-
-if TYPE_CHECKING:
-    from runtime.session import SessionCard
 
 LEAST = 16
 """Images in the smallest batch of several: on a GPU fewer take as long."""
@@ -28,7 +26,7 @@ def fixed_size(n: int) -> int:
     return max(3 * power // 4 if n <= 3 * power // 4 else power, LEAST)
 
 
-class FixedSizes(Session):
+class FixedSizes(Around):
     """A session whose batches are filled up to a `fixed_size` with copies of their rows.
 
     The answers to these are cut off: none is ever seen, and none of the others depends on them.
@@ -40,7 +38,7 @@ class FixedSizes(Session):
     """
 
     def __init__(self, session: Session, most: int) -> None:
-        self.session = session
+        super().__init__(session)
         self.most = most
 
     def logits(self, x: Any) -> Any:
@@ -54,18 +52,6 @@ class FixedSizes(Session):
         filled_up = LossSpec(*(filled(getattr(loss, field.name), size) for field in fields(loss)))
         z, value, gradient = self.session.loss_gradient(filled(x, size), filled_up)
         return z[:n, ...], value[:n], gradient[:n, ...]
-
-    def card(self) -> SessionCard:
-        """Return the card of the session behind."""
-        return self.session.card()
-
-    def confirm(self) -> None:
-        """Confirm what the session behind answered."""
-        self.session.confirm()
-
-    def close(self) -> None:
-        """Close the session behind."""
-        self.session.close()
 
     def _size(self, n: int) -> int:
         return max(n, min(fixed_size(n), self.most)) if n else 0

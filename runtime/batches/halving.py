@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from array_api_compat import array_namespace
 
+from runtime.batches.around import Around
 from runtime.errors import OutOfMemory
-from runtime.session import Session
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.session import LossSpec, SessionCard
+    from runtime.session import LossSpec, Session
 
 Answer = TypeVar("Answer")
 
 
-class BatchHalving(Session):
+class BatchHalving(Around):
     """A session behind which batches are halved until they fit. No answer depends on how a batch is cut.
 
     Args:
@@ -30,7 +30,7 @@ class BatchHalving(Session):
     """
 
     def __init__(self, session: Session) -> None:
-        self.session = session
+        super().__init__(session)
         self.largest: int | None = None
 
     def logits(self, x: Any) -> Any:
@@ -47,18 +47,6 @@ class BatchHalving(Session):
         parts = self._fitted(x.shape[0], lambda rows: self.session.loss_gradient(x[rows, ...], loss.rows(rows)))
         z, value, gradient = (_joined(list(part)) for part in zip(*parts, strict=True))
         return z, value, gradient
-
-    def card(self) -> SessionCard:
-        """Return the card of the session behind."""
-        return self.session.card()
-
-    def confirm(self) -> None:
-        """Confirm what the session behind answered."""
-        self.session.confirm()
-
-    def close(self) -> None:
-        """Close the session behind."""
-        self.session.close()
 
     def _fitted(self, n: int, ask: Callable[[slice], Answer]) -> list[Answer]:
         while True:
