@@ -133,7 +133,7 @@ def _fabric(devices: int, nodes: int) -> Fabric:
         return one_device(device)
     if launcher is None and nodes > 1:
         raise UsageFault(
-            "--nodes needs torchrun or srun to start a process on every machine", hint="see docs/recipes.md"
+            "--nodes needs torchrun or srun to start a process on every machine", hint="see docs/recipes/runs.md"
         )
     # Spawned, not forked: CUDA allows no fork. Buffers are shared once a step, by share_buffers.
     own: dict[str, Any] = {_SYNC_BUFFERS: False}
