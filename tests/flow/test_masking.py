@@ -1,6 +1,6 @@
 """Each check before a figure is believed, on models planted with the fault that it is for, and on honest ones.
 
-docs/verdict.md has the table that these tests hold.
+docs/reference/checks.md has the table that these tests hold.
 """
 
 import numpy as np

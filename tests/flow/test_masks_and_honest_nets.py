@@ -1,6 +1,6 @@
 """The masks of masks.py, and honest networks of many kinds: what the checks of a gated run say of each.
 
-docs/verdict.md has the table that these tests hold.
+docs/reference/checks.md has the table that these tests hold.
 """
 
 import numpy as np
