@@ -6,12 +6,12 @@ import re
 from importlib.metadata import entry_points
 
 from pipeline.data.augment import AUGMENTATIONS
-from pipeline.data.sets import DATASETS_GROUP
 from pipeline.methods import METHODS
 from pipeline.models import NETWORKS
 from pipeline.recipe.schema import Recipe, load_recipe
 from pipeline.recipe.source import names_of, read_source
 from pipeline.runs.teacher import TEACHERS
+from runtime.images.find import DATASETS_GROUP
 
 Lines = tuple[str, ...]
 
