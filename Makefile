@@ -27,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --d
 .DELETE_ON_ERROR:
 # What an earlier or interrupted run left makes room, and is kept until the next time.
 set_aside = @if [ -e $(1) ]; then rm -rf $(1).previous && mv $(1) $(1).previous; fi
-.PHONY: help distill export verify cifar10 bench gpu-check teacher study docs rooms test test-all gpu-test check aarch64 docker-jetson docker-train smoke
+.PHONY: help distill export verify cifar10 bench gpu-check teacher study docs rooms test test-all gpu-test check dist aarch64 docker-jetson docker-train smoke
 .PHONY: format clean
 
 help: ## list the targets
@@ -108,6 +108,13 @@ check: $(VENV)/develop ## format, lint, types, import boundaries, Python 3.10 sy
 	$(BIN)/mypy --explicit-package-bases tools
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow or check"
+
+dist: $(VENV)/develop ## build wheel and sdist into dist/, and run the tutorial by the wheel alone, away from here
+	$(BIN)/python -m tools.release standing
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m tools.release try dist/*.whl
 
 aarch64: $(VENV)/develop ## the runtime on an emulated aarch64 beside this machine (needs qemu-user-static and mmdebstrap)
 	$(PYTEST) -m "" tests/aarch64

@@ -1,7 +1,8 @@
-"""The commands that need PyTorch: teach, distill, evaluate, export."""
+"""The commands that need PyTorch: recipes, teach, distill, evaluate, export."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from export.precision.options import choice, precision_options
 from export.precision.table import Choice
 from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.recipe.file import assignment
+from pipeline.recipe.json_schema import recipe_schema
 from pipeline.recipe.schema import load_recipe
 from pipeline.recipe.source import checked
 from pipeline.runs.directory import CHECKPOINTS, Summary, TrainedRun, open_run
 from pipeline.runs.distill import SAVE_SECONDS
 from pipeline.runs.distill import distill as run_recipe
 from pipeline.runs.evaluate import run_subject
+from pipeline.runs.named import named
 from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
@@ -103,6 +106,20 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+@click.command()
+@click.option("--schema", is_flag=True, help="Print the JSON schema of a recipe's file instead, for an editor.")
+def recipes(schema: bool) -> None:
+    """List what can be named: recipes, studies, methods, networks, teachers, data sets, augmentations."""
+    if schema:
+        click.echo(json.dumps(recipe_schema(), indent=2))
+        return
+    for title, names in named().items():
+        click.echo(f"{title}:")
+        for name, lines in names.items():
+            click.echo("\n".join((f"  {name}", *(f"      {line}" for line in lines))))
+        click.echo()
 
 
 @click.command()

@@ -34,6 +34,7 @@ CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 COMMANDS = {
     "Train": {
+        "recipes": "List what can be named: recipes, methods, networks, teachers, data sets.",
         "teach": "Train a robust teacher.",
         "distill": "Train the student.",
         "evaluate": "Run the attack suite on the PyTorch student.",

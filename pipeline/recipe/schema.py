@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import tomli_w
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Discriminator,
     Field,
     Tag,
@@ -40,6 +41,11 @@ RISES = {"one-cycle": 0.25}
 """The fraction of all epochs in which the learning rate rises, where a recipe names no warm-up; else none."""
 USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
+
+
+def usual_decay(value: Any) -> Any:
+    """Return the decay that `ema = true` stands for, none of false; what is no truth value as it is."""
+    return {True: USUAL_DECAY, False: None}[value] if isinstance(value, bool) else value
 
 
 class ExtraTable(Frozen):
@@ -148,7 +154,7 @@ class TrainTable(Frozen):
     reduction: Reduction
     precision: Precision = "auto"
     micro_batches: Annotated[int, Field(gt=0)] = 1
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(usual_decay)] = None
     compile: bool = False
 
     @field_validator("nesterov")
@@ -176,11 +182,6 @@ class TrainTable(Frozen):
         if milestones and min(milestones) < warmup:
             raise ValueError(f"{min(milestones):g} lies in the warm-up of {warmup:g} epochs")
         return milestones
-
-    @field_validator("ema", mode="before")
-    @classmethod
-    def _usual_decay(cls, value: Any) -> Any:
-        return {True: USUAL_DECAY, False: None}[value] if isinstance(value, bool) else value
 
 
 class ResourcesTable(Frozen):

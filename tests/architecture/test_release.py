@@ -1,11 +1,15 @@
 """What a release says of itself is the same wherever it says it; what holds developers at old packages stays out."""
 
 import re
+import subprocess
 import sys
+import tarfile
+import zipfile
 
 import pytest
 import yaml
 
+from tests.architecture.environments import run, wheel
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="reads TOML")
@@ -24,9 +28,74 @@ def test_the_citation_names_the_version_and_licence_of_the_project():
     assert {"message", "title", "authors", "type"} <= citation.keys()
 
 
-def test_the_changelog_begins_with_what_is_not_released_or_with_this_version():
-    first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
-    assert first.split()[0] in ("Unreleased", project()["version"])
+def standing(version, *headings):
+    from tools import release
+
+    return release.standing(
+        version, "# Changelog\n\n" + "".join(f"## {heading}\n\n- a change\n\n" for heading in headings)
+    )
+
+
+def test_version_and_changelog_of_this_project_fit():
+    from tools import release
+
+    assert release.standing(project()["version"], (ROOT / "CHANGELOG.md").read_text())
+
+
+def test_a_release_heads_the_changelog_with_its_date_and_what_is_none_is_told():
+    assert standing("0.2.0", "0.2.0 (2026-12-01)", "0.1.0 (2026-11-01)") == "0.2.0 is a release"
+    assert "not released" in standing("0.2.0", "Unreleased", "0.1.0 (2026-11-01)")
+
+
+@pytest.mark.parametrize(
+    "headings",
+    [
+        ("0.1.0 (2026-11-01)",),
+        ("0.3.0 (2026-12-01)", "0.2.0 (2026-11-01)"),
+        ("Unreleased", "0.2.0 (2026-11-01)"),
+        ("0.2.0",),
+        ("unreleased",),
+        (),
+    ],
+)
+def test_another_version_in_the_changelog_or_changes_to_a_released_one_are_refused(headings):
+    with pytest.raises(SystemExit, match=r"CHANGELOG|was released"):
+        standing("0.2.0", *headings)
+
+
+def test_the_tutorial_needs_no_make_where_a_wheel_is_installed():
+    from tools import release
+
+    blocks = release.tutorial((ROOT / "docs" / "tutorial.md").read_text())
+    assert blocks[0] == ".venv/bin/edgeproof distill fashion-mini --out runs/fashion-mini"
+    assert blocks[1].startswith(".venv/bin/edgeproof export runs/fashion-mini ")
+    assert not [block for block in blocks if "make " in block]
+
+
+def tracked(*folders):
+    return set(subprocess.check_output(["git", "ls-files", *folders], cwd=ROOT, text=True).splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.check
+def test_the_wheel_holds_every_file_of_the_packages_and_no_other(tmp_path):
+    with zipfile.ZipFile(wheel(tmp_path)) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == tracked("edgeproof", "runtime", "export", "pipeline")
+    assert {f"{package}/py.typed" for package in ("edgeproof", "runtime", "export", "pipeline")} <= held
+    assert {"pipeline/recipes/fashion-mini.toml", "pipeline/studies/two-core.toml"} <= held
+    assert {"runtime/report/templates/report.html.j2", "pipeline/data/embedded/fashion-mini.npz"} <= held
+
+
+@pytest.mark.slow
+@pytest.mark.check
+def test_the_source_distribution_is_a_checkout_with_tests_and_documentation(tmp_path):
+    done = run([sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, ROOT], tmp_path)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(tmp_path.glob("edgeproof-*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = tracked("edgeproof", "runtime", "export", "pipeline", "tests", "docs", "tools", "benchmarks", "examples")
+    assert wanted | {"Makefile", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"} <= held
 
 
 def test_no_extra_pins_a_package_to_one_version():
