@@ -1,4 +1,4 @@
-"""`edgeproof pack`, and what `verify` does with an ONNX file first. Neither needs PyTorch."""
+"""`edgeproof pack`, and the packing of an ONNX file that `verify` is given. Neither needs PyTorch."""
 
 from __future__ import annotations
 
@@ -59,33 +59,33 @@ GROUPS = {
 @click.option(
     "--layout",
     type=click.Choice(["nchw", "nhwc"]),
-    help="Where model and .npz have their channels, if their shapes do not tell.",
+    help="Position of the channels in the model and the .npz, if their shapes leave it open.",
 )
 @click.option(
     "--size",
     callback=reader(Size, SIZE),
-    help="Resize the pictures of a folder to cover this size, then cut its middle out: 224, 96x128, or 256:224 to cut "
-    "224 of 256.",
+    help="Resize the pictures of a folder to cover this size, then crop the centre: 224, 96x128, or 256:224 to resize "
+    "to 256 and crop 224.",
 )
 @click.option(
     "--eps",
     callback=reader(Fraction, FRACTION, "/255"),
     default="8/255",
     show_default=True,
-    help="L-infinity radius, the claim.",
+    help="L-infinity radius that the bundle claims.",
 )
 @precision_options(default=None)
 @click.option(
     "--calibration",
     metavar="SET",
-    help="Images that set int8's ranges, best of the training set; --data's are left out.",
+    help="Images from which int8 takes its ranges, preferably training images. Images of --data are left out.",
 )
 @gradient_option
 @click.option("--name", callback=reader(Name, NAME), help="Name of the model.  [default: the file's]")
 @click.option("--classes", callback=_names, help=CLASSES)
 @version_option
 @data_root_option
-@click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME.")
+@click.option("--out", type=NewDirectory(), help="Bundle to write.  [default: bundles/NAME]")
 @key_option
 def pack(
     model: Path,
@@ -95,7 +95,7 @@ def pack(
     key: EllipticCurvePrivateKey | None,
     **options: Any,
 ) -> None:
-    """Turn anyone's ONNX classifier into a bundle."""
+    """Turn an ONNX classifier of any origin into a bundle."""
     chosen = choice(options)
     label = Label(*(options.pop(field) for field in ("name", "version")))
     wanted = Wanted(**{**options, "gradient": options["gradient"] == "auto"})
@@ -105,7 +105,7 @@ def pack(
 
 
 def prepare(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
-    """Pack a model for a verdict; say what was done to it on stderr."""
+    """Pack a model for a verdict, and log on stderr how it was changed."""
     _say(pack_model(Order(path, wanted, threat_model), out), log.info)
 
 

@@ -25,7 +25,7 @@ _RESERVED = {LABEL, TARGET, WEIGHTS, COTANGENT, VALUE, GRADIENT}
 
 
 def in_operations_with_rules(forward: Prepared) -> Prepared:
-    """Return a classifier with what has no rule written out, where it can be: it answers the same but for rounding."""
+    """Return a classifier in which operations without a rule are written as simpler ones, up to rounding."""
     model = in_simple_operations(forward.model, {*RULES, *RULES_OF_MANY})
     return forward if model is forward.model else prepare(model)
 
@@ -33,23 +33,23 @@ def in_operations_with_rules(forward: Prepared) -> Prepared:
 def gradient_graph(forward: Prepared) -> ModelProto:
     """Return the graph of a classifier's logits, an attack's losses and their input gradient, all in one pass.
 
-    Each operation is differentiated in the type it computes in. Where that is float16 anywhere, the losses' cotangent
-    is brought to a largest absolute value of 1 for each image first, and the gradient back by float32: what flows
-    through a trained network else falls under float16's smallest number. The gradient of a staircase is a surrogate,
-    the slope of the ramp that it stands on (`export.surrogates.staircases`). What is not among ONNX's simple operations
-    is written out in them first (`export.standard`), so that `logits` may differ from the classifier's by rounding.
+    Each operation is differentiated in the type in which it computes. If any type is float16, the cotangent of the
+    losses is first scaled to a largest absolute value of 1 for each image, and the gradient is scaled back in float32:
+    otherwise the gradient of a trained network falls below float16's smallest number. The gradient of a staircase is a
+    surrogate, the slope of a ramp (`export.surrogates.staircases`). Composite operations are first written as simple
+    ones (`export.standard`), so that `logits` may differ from the classifier's by rounding.
 
-    All losses are in the one graph, weighted at run time. Its inputs, all of the type of `input`, one row an image:
+    All losses are in one graph, weighted at run time. Its inputs, all of the type of `input`, with one row per image:
     `input` [B, C, H, W]; `label` and `target` [B, K], one-hot; `weights` [B, 4] of cross-entropy, margin, DLR and
-    targeted DLR; `cotangent` [B, K]. Its outputs: `logits` [B, K]; `value` [B],
-    the weighted losses plus `<cotangent, logits>`; `gradient` [B, C, H, W] of each value by its own image. With
-    three classes there is no targeted head, hence no `target`; with two no DLR either; `weights` stays [B, 4].
+    targeted DLR; `cotangent` [B, K]. Its outputs: `logits` [B, K]; `value` [B], the weighted losses plus `<cotangent,
+    logits>`; `gradient` [B, C, H, W] of each value by its own image. With three classes there is no targeted head and
+    therefore no `target`; with two classes there is no DLR either. `weights` is always [B, 4].
 
     Args:
         forward: the classifier.
 
     Raises:
-        BadModel: an operation without a rule in `export.rules.RULES`, or a use of one that cannot be differentiated.
+        BadModel: an operation has no rule in `export.rules.RULES`, or is used in a way that cannot be differentiated.
             The message names the node.
 
     """
@@ -60,7 +60,7 @@ def gradient_graph(forward: Prepared) -> ModelProto:
     path = _path(graph)
     classes = graph.shape(LOGITS)[1]
     if classes is None or classes < 2:
-        raise BadModel(f"{classes} classes: an attack needs two")
+        raise BadModel(f"the model has {classes} classes, but an attack needs at least two")
     emit = Emitter(graph.dtype(LOGITS))
     value, seed = emit_losses(emit, LOGITS, classes)
     gradient = _scaled_backward(path, emit, seed) if _in_float16(path) else _backward(path, emit, seed)
@@ -72,7 +72,7 @@ def gradient_graph(forward: Prepared) -> ModelProto:
 def _path(graph: Graph) -> list[Node]:
     """Return the nodes from `input` to `logits` in order, each with the inputs that carry a gradient.
 
-    All that is computed of the image does, integers and truth values too, but for its mere shape.
+    Everything that is computed from the image does, also integers and truth values, except for its shape alone.
 
     Raises:
         BadModel: one of them has no rule, or there is none.
@@ -103,7 +103,7 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         use = "this use of " if is_written_out(node.proto) else ""
         raise BadModel(
             f"{node}: edgeproof has no derivative of {use}{node.op!r}" + (f" of the domain {domain}" if domain else ""),
-            hint="--gradient none judges it by Square alone, which is weak evidence; or add a rule to export/rules",
+            hint="--gradient none judges it with Square alone, which is weak evidence; or add a rule to export/rules",
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")
@@ -117,7 +117,7 @@ def _in_float16(path: list[Node]) -> bool:
 
 
 def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
-    """Differentiate from seed / max|seed| on, an image at a time, and multiply back what arrives; 0 stays 0."""
+    """Differentiate from seed / max|seed| of each image, and multiply the result back; 0 stays 0."""
     real = emit.dtype
     scale = emit("Max", emit.largest(emit("Abs", seed)), emit.real(np.finfo(real).tiny))
     gradient = _backward(path, emit, emit("Div", seed, scale))
@@ -126,7 +126,7 @@ def _scaled_backward(path: list[Node], emit: Emitter, seed: str) -> str:
 
 
 def _backward(path: list[Node], emit: Emitter, seed: str) -> str:
-    """Emit the rules of `path` in reverse, adding up where a value was used more than once."""
+    """Emit the rules of `path` in reverse, and sum the gradients of a value that is used more than once."""
     arrived: dict[str, list[str]] = {LOGITS: [seed]}
     for node in reversed(path):
         emit.dtype = node.computes_in()
@@ -161,7 +161,7 @@ def _sum(emit: Emitter, gradients: list[str]) -> str:
 
 
 def _rename_reserved(model: ModelProto) -> None:
-    """Rename inner values that are called like an input or output of the gradient graph."""
+    """Rename inner values that have the name of an input or output of the gradient graph."""
     graph = model.graph
     named = [*graph.initializer, *graph.value_info]
     taken = {item.name for item in named}
@@ -203,5 +203,5 @@ def _assembled(graph: Graph, emit: Emitter, classes: int) -> ModelProto:
     try:
         checker.check_model(model, full_check=True)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
-        raise BadModel(f"the gradient graph does not check: {error}", hint="report this as a defect") from error
+        raise BadModel(f"the gradient graph is not valid: {error}", hint="please report this as a defect") from error
     return model

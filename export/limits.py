@@ -1,4 +1,4 @@
-"""How near a graph must come to the model that it was made of."""
+"""How closely a graph must match the model from which it was made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limits:
-    """What tells an export that went wrong from rounding; how good a precision is, a gate says.
+    """Limits that distinguish a failed export from rounding. A gate says how good a precision is.
 
     Args:
         logit: largest difference of a logit over the largest absolute logit; in float32 rounding alone gives 1e-6.
-        agreement: fraction of images with the same first largest logit: images on a boundary may part by rounding.
+        agreement: fraction of images with the same first largest logit; rounding may separate images on a boundary.
         gradient: median over images of the largest difference over the largest absolute value of cross-entropy's
             gradient. A median: in deep networks the ReLU kinks of a few images flip within rounding, and their
             gradients differ visibly. 1 is a gradient that has nothing to do with the original's.
@@ -31,15 +31,15 @@ class Limits:
 
 
 HINTS = {
-    "int8": "int8 rounds too much of it away: calibrate on more images like those that it sees, try another "
-    "--calibration-method, name the layers that suffer with --keep-fp16, or ship fp16"
+    "int8": "int8 loses too much of the model: calibrate on more images like those in use, try another "
+    "--calibration-method, keep the most affected layers with --keep-fp16, or ship fp16"
 }
-"""What to do about a precision that is far from the network; others should not be."""
-ELSE = "look for layers that act otherwise in evaluation mode, or report this"
+"""What to do about a precision that is far from the network; for other precisions, this should not happen."""
+ELSE = "look for layers that behave differently in evaluation mode, or report this"
 
 
 def refuse_beyond_limits(precision: str, parity: Parity, said: tuple[str, ...] = ()) -> None:
-    """Raise `BadModel` where a figure is beyond its limit, or is not a number; `said` may explain it."""
+    """Raise `BadModel` if a figure is beyond its limit or not a number; `said` may explain it."""
     gradient, most = parity.median_gradient_error, parity.median_gradient_error_limit
     held = {
         "logit error": parity.max_logit_error <= parity.max_logit_error_limit,

@@ -1,11 +1,11 @@
-"""The losses of an attack as part of the graph: from logits to a value and a cotangent, one row an image.
+"""The losses of an attack as part of the graph: from logits to a value and a cotangent, one row per image.
 
 Formulas: cross-entropy; margin max_{j != y} z_j - z_y; DLR = margin / (z_p1 - z_p3 + 1e-12); targeted DLR =
-(z_t - z_y) / (z_p1 - (z_p3 + z_p4) / 2 + 1e-12), p sorting the logits descending (Croce & Hein 2020). All are
-to be raised. Ties go to the first index, as argmax has it.
+(z_t - z_y) / (z_p1 - (z_p3 + z_p4) / 2 + 1e-12), p sorting the logits descending (Croce & Hein 2020). Attacks
+maximise all of them. Ties go to the first index, as in argmax.
 
-Sums over classes are matrix products with ones: ReduceSum on ONNX Runtime's CPU gives a row other bits at
-another place in the batch.
+Sums over classes are matrix products with ones, because ReduceSum on ONNX Runtime's CPU gives a row other bits at
+another position in the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADS = 4
 """Columns of `weights`: cross-entropy, margin, DLR, targeted DLR; however many a model's classes allow."""
 
 BEYOND = 1e30
-"""Taken off a logit so that no maximum and no exponential sees it."""
+"""Subtracted from a logit so that no maximum and no exponential sees it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _heads(emit: Emitter, logits: str, classes: int) -> list[Head]:
 
 
 def _cross_entropy(emit: Emitter, logits: str, rivals: str, own: str, classes: int) -> Head:
-    """-log softmax(z)_y, written so that neither it nor its derivative dies on confident images.
+    """-log softmax(z)_y, written so that neither it nor its derivative vanishes on confident images.
 
     With m = logsumexp of the other logits - z_y, the value is max(m, 0) + log(1 + exp(-|m|)). The derivative is p_j,
     and at the label -(sum of the other p_j): in float32 p_y - 1 is 0 where the loss is under 6e-8, in PyTorch too.

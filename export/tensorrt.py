@@ -1,7 +1,7 @@
 """ONNX to a TensorRT engine, on the device that will run it. Needs neither PyTorch nor onnx.
 
-One builder for TensorRT 10.3 and later: the network is strongly typed, so that the graph alone says what is computed in
-which precision, and no flag, calibrator or range of TensorRT 8 is touched.
+One builder serves TensorRT 10.3 and later. The network is strongly typed, so that the graph alone sets the precisions.
+No flag, calibrator or range of TensorRT 8 is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runtime.tensorrt.store import EngineKey
 
 SMALLER = "RUNTIME_ACTIVATION_RESIZE_10_10"
-"""Lets a batch that is smaller than the profile's largest work in less memory, from TensorRT 10.10 on."""
+"""Lets a batch that is smaller than the profile's largest use less working memory, from TensorRT 10.10 on."""
 UNEXPECTED = "please report it, with the bundle's manifest.json"
 OTHERWISE = "docs/tensorrt.md; `--backend ort` runs the same graph"
 NEWEST_OPSET = "TensorRT 10.3 parses up to opset 20; docs/tensorrt.md lists what it does not take"
@@ -38,13 +38,13 @@ def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") 
         library: TensorRT.
         graph: ONNX, batch first and dynamic.
         key: profile, workspace and flags.
-        timings: of kernels, from an earlier build on this device; unfit ones are left aside, and all where the
-            library times none.
+        timings: of kernels, from an earlier build on this device. Unsuitable ones are ignored, and all of them if the
+            library has no timings.
 
     Raises:
-        GraphRefused: the parser does not take the graph, or a shape beside the batch is open.
-        EngineFault: the builder does not start, or builds nothing.
-        OutOfMemory: so TensorRT says why.
+        GraphRefused: the parser refuses the graph, or a dimension other than the batch is dynamic.
+        EngineFault: the builder does not start, or builds no engine.
+        OutOfMemory: TensorRT names memory as the reason.
 
     """
     trt = library.module
@@ -58,7 +58,7 @@ def build(library: Library, graph: bytes, key: EngineKey, timings: bytes = b"") 
     if smaller is not None:
         config.set_preview_feature(smaller, True)
     if config.add_optimization_profile(_profile(builder, network, key)) < 0:
-        raise library.fault(f"{library.edition.title} takes no batches of {key.profile.most}", UNEXPECTED)
+        raise library.fault(f"{library.edition.title} accepts no batches of {key.profile.most}", UNEXPECTED)
     cache = _timing_cache(config, timings) if library.edition.times_kernels else None
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -75,7 +75,7 @@ def _parse(library: Library, network: Network, graph: bytes) -> None:
 
 
 def _in_words(error: ParserError) -> str:
-    """Return what the parser has against a node, and against which: some descriptions are a bare 'false'."""
+    """Return the parser's error and its node: some descriptions are just 'false'."""
     operator = error.node_operator()
     return error.desc().strip() + (f" at {operator} {error.node_name()!r}" if operator else "")
 
@@ -88,7 +88,7 @@ def _profile(builder: Builder, network: Network, key: EngineKey) -> Optimization
         batch, *row = tuple(tensor.shape)
         if batch != -1 or -1 in row:
             raise GraphRefused(
-                f"input {tensor.name} has shape {[batch, *row]}", hint="only the batch, its first axis, may be open"
+                f"input {tensor.name} has shape {[batch, *row]}", hint="only the batch, its first axis, may be dynamic"
             )
         least, usual, most = ((n, *row) for n in (batches.least, batches.usual, batches.most))
         profile.set_shape(tensor.name, least, usual, most)
@@ -96,10 +96,10 @@ def _profile(builder: Builder, network: Network, key: EngineKey) -> Optimization
 
 
 def _timing_cache(config: BuilderConfig, timings: bytes) -> TimingCache | None:
-    """Attach earlier timings to a build, or none where TensorRT refuses them; the cache must outlive the build."""
+    """Attach earlier timings to a build, or none if TensorRT refuses them. The cache must outlive the build."""
     for data in dict.fromkeys((timings, b"")):
         cache = config.create_timing_cache(data)
         if cache is not None and config.set_timing_cache(cache, False):
             return cache
-        log.info("TensorRT does not take the timings of an earlier build; it measures again")
+        log.info("TensorRT cannot use the timings of an earlier build and measures again")
     return None

@@ -51,19 +51,21 @@ COUNT = click.IntRange(min=1)
 def _assignments(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if assignment(value) is None:
-            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE, as train.epochs=2")
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE, such as train.epochs=2")
     return values
 
 
 recipe_argument = click.argument("recipe", callback=checked("recipe"))
-out_option = click.option("--out", type=NewDirectory(), help="Run directory; by default runs/NAME of the recipe.")
+out_option = click.option(
+    "--out", type=NewDirectory(), help="Run directory.  [default: runs/NAME, with the name of the recipe]"
+)
 run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 checkpoint_option = click.option(
     "--checkpoint",
     type=click.Choice(list(CHECKPOINTS)),
     default="best",
     show_default=True,
-    help="Which checkpoint of the run.",
+    help="Checkpoint of the run.",
 )
 
 
@@ -73,26 +75,32 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=_assignments,
-    help="Override a key, as train.epochs=2; repeatable.",
+    help="Override a key of the recipe, such as train.epochs=2. Repeatable.",
 )
 
 weak_teacher_option = click.option(
-    "--allow-weak-teacher", is_flag=True, help="Go on with a teacher that PGD brings near chance."
+    "--allow-weak-teacher", is_flag=True, help="Continue with a teacher whose accuracy under PGD is near chance."
 )
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add what teach and distill share."""
+    """Add the options that teach and distill share."""
     options = (
         recipe_argument,
         out_option,
         data_root_option,
         set_option,
-        click.option("--resume", is_flag=True, help="Go on where the run in --out was stopped, to the same weights."),
+        click.option("--resume", is_flag=True, help="Continue the stopped run in --out, to the same weights."),
         click.option(
-            "--devices", type=COUNT, default=1, show_default=True, help="GPUs on a machine; or CPU processes."
+            "--devices",
+            type=COUNT,
+            default=1,
+            show_default=True,
+            help="GPUs per machine, or CPU processes without a GPU.",
         ),
-        click.option("--nodes", type=COUNT, default=1, show_default=True, help="Machines, under torchrun or srun."),
+        click.option(
+            "--nodes", type=COUNT, default=1, show_default=True, help="Number of machines, with torchrun or srun."
+        ),
         weak_teacher_option,
         click.option(
             "--save-every",
@@ -100,7 +108,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="SECONDS",
             default=SAVE_SECONDS,
             show_default=True,
-            help="How often the state is saved within an epoch.",
+            help="Save the state this often within an epoch.",
         ),
     )
     for option in reversed(options):
@@ -125,14 +133,20 @@ def recipes(schema: bool) -> None:
 @click.command()
 @training_options
 def distill(**asked: Any) -> None:
-    """Train the student of RECIPE (a name, or a .toml file) with its method."""
+    """Train the student of RECIPE, which is a name or a .toml file.
+
+    For example: edgeproof distill fashion-mini --set train.epochs=8
+    """
     _train(**asked)
 
 
 @click.command()
 @training_options
 def teach(**asked: Any) -> None:
-    """Train a robust teacher with RECIPE (a name, or a .toml file); a recipe takes the run as [teacher] path."""
+    """Train a robust teacher with RECIPE, which is a name or a .toml file.
+
+    Another recipe then uses the run as [teacher] path.
+    """
     _train(**asked)
 
 
@@ -184,7 +198,7 @@ def _print_summary(summary: Summary, out: Path) -> None:
 @checkpoint_option
 @record_options(options=VerifyOptions, report=RunOptions)
 def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOptions) -> None:
-    """Attack the PyTorch student of RUN with the suite that `verify` runs on the exported artifact."""
+    """Attack the PyTorch student of RUN with the attacks that `verify` runs on the exported artifact."""
     check_asked(options, report)
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
@@ -217,7 +231,9 @@ def _evaluation_images(trained: TrainedRun, options: VerifyOptions, classes: tup
 @run_argument
 @checkpoint_option
 @data_root_option
-@click.option("--out", type=NewDirectory(), help="Bundle; by default bundles/NAME of the recipe.")
+@click.option(
+    "--out", type=NewDirectory(), help="Bundle to write.  [default: bundles/NAME, with the name of the recipe]"
+)
 @precision_options(default="fp32")
 @version_option
 @key_option
@@ -230,7 +246,10 @@ def export(
     key: EllipticCurvePrivateKey | None,
     **options: Any,
 ) -> None:
-    """Export the student of RUN: ONNX, its gradient graph, test images, digests, signature; one bundle."""
+    """Export the student of RUN as a bundle.
+
+    The bundle holds the ONNX graph, its gradient graph, the test images, digests and, with --key, a signature.
+    """
     chosen = choice(options)
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
@@ -273,7 +292,7 @@ def export(
 
 
 def _calibration(trained: TrainedRun, data: Dataset, chosen: Choice) -> Calibration:
-    """Return what int8 is made with: training images; the hold-out, never trained on, says what int8 costs."""
+    """Return the calibration of int8: training images, and the hold-out, on which the cost of int8 is measured."""
     recipe = trained.recipe
     training, held = hold_out(data.train, recipe.data.holdout, recipe.seed)
     images, _ = calibration_images(training, data.test, chosen.images, recipe.seed)
@@ -288,7 +307,7 @@ def _reference(trained: TrainedRun) -> Reference | None:
 
 
 def _provenance(trained: TrainedRun) -> Provenance:
-    """Return where a student comes from; of a path in the recipe only the last part, which names no machine."""
+    """Return the provenance of a student. Of each path in the recipe, it keeps only the last part."""
     recipe = trained.recipe.to_dict()
     for table in (recipe["data"], recipe["data"].get("extra", {}), recipe.get("teacher", {})):
         if "path" in table:

@@ -1,4 +1,4 @@
-"""CUDA graphs: the kernels that work on tensors launches, captured once and launched at once from then on."""
+"""CUDA graphs: the kernels of a piece of work, captured once and then launched together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Work = Callable[[], Tensors]
 
 
 class CudaRecorder:
-    """What captures work on one device. Its graphs share their memory, for as long as there is one of them.
+    """Captures work on one device. Its graphs share memory, as long as one of them exists.
 
     Other threads, as NCCL's or those that load images, may go on while a graph is captured: hence `thread_local`.
     """

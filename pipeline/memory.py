@@ -1,4 +1,4 @@
-"""How much memory is free, of a device or of this machine; keeping it; and what PyTorch raises where it runs out."""
+"""The free memory of a device or of this machine, how to keep it, and PyTorch's errors when it runs out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_MEMORY = re.compile(r"out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|can't 
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a CUDA device; of the CPU, those of the machine or, if less, of its container."""
+    """Return the free bytes of a CUDA device; for the CPU, those of the machine or, if fewer, of its container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     with contextlib.suppress(OSError, ValueError):
@@ -37,10 +37,11 @@ def free_memory(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the blocks that PyTorch frees on the CPU; elsewhere nothing happens.
+    """Make glibc keep the blocks that PyTorch frees on the CPU. Without glibc, do nothing.
 
-    By default it gives large ones back to the system, which hands them out again page by page, each zeroed and with a
-    fault: activations of every layer and every step. What that costs: docs/adr/0039-freed-memory-is-kept.md.
+    By default, glibc returns large blocks to the system. The system then provides them again page by page, each zeroed
+    and with a page fault: for the activations of every layer and every step. The cost:
+    docs/adr/0039-freed-memory-is-kept.md.
     """
     if platform.libc_ver()[0] == "glibc":
         glibc = ctypes.CDLL(None)
@@ -50,13 +51,13 @@ def keep_freed_memory() -> None:
 
 
 def ran_out(error: RuntimeError) -> bool:
-    """Say whether PyTorch raised this because memory ran out, a device's or the machine's."""
+    """Return whether PyTorch raised this error because a device or the machine ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
 
 
 @contextlib.contextmanager
 def running_out() -> Iterator[None]:
-    """Let what PyTorch raises where memory runs out be `OutOfMemory`, and be raised as that."""
+    """Turn PyTorch's errors for exhausted memory into `OutOfMemory`."""
     try:
         yield
     except RuntimeError as error:
@@ -64,7 +65,7 @@ def running_out() -> Iterator[None]:
             raise
         raise OutOfMemory(
             f"memory ran out: {first_line(error)}",
-            hint="end what else runs there, or take a smaller batch or a smaller network",
+            hint="stop other programs that use this memory, or use a smaller batch or a smaller network",
         ) from None
 
 

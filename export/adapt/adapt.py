@@ -94,7 +94,7 @@ def adapt(
     tied = Tied(output, REAL[graph.kind(output)], _back(graph, output, cut)) if cut == TYING else None
     attach_output(model, logits, max(numbers, 2), _back(graph, logits, cut), tied)
     if graph_facts(to_bytes(model)).ranges_of_batch:
-        changes.append("its quantisation takes its range from the whole batch: every image is run by itself")
+        changes.append("its quantisation takes its range from the whole batch: each image is run separately")
     return Adapted(model, interface, output, cut, tuple(changes))
 
 
@@ -111,15 +111,15 @@ def _front(
     steps = _pixels(interface, mean, std, changes)
     if bgr:
         if image[0] != 3:
-            raise BadData(f"--bgr is of images in colour, these have {image[0]} channels", hint="leave it out")
+            raise BadData(f"--bgr needs colour images, but these have {image[0]} channels", hint="leave it out")
         steps.append(Step("Gather", (np.asarray([2, 1, 0]),), {"axis": 1}))
-        changes.append("blue put first for it, as it takes it; mean and deviation are of red first")
+        changes.append("channels reordered for it, blue first; mean and deviation are given red first")
     if interface.layout == "nhwc":
         steps.append(Step("Transpose", attributes={"perm": [0, 2, 3, 1]}))
-        changes.append("channels moved last for it, as it takes them")
+        changes.append("channels moved last for it")
     if len(inner) != 3:
         steps.append(Step("Reshape", (np.asarray([0, *inner], np.int64),)))
-        changes.append(f"images brought to {' x '.join(map(str, inner))} for it, as it takes them")
+        changes.append(f"images reshaped to {' x '.join(map(str, inner))} for it")
     if interface.kind not in (TensorProto.FLOAT, BYTES):
         steps.append(Step("Cast", attributes={"to": interface.kind}))
         changes.append(f"images cast to {TAKEN[interface.kind]} for it")
@@ -130,8 +130,8 @@ def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], c
     """Return what makes of pixels in [0, 1] the numbers that the model takes: normalised, or bytes."""
     if interface.kind == BYTES:
         if len(mean) or len(std):
-            raise BadData("the model takes bytes and normalises by itself", hint="leave --mean and --std out")
-        changes.append("images brought to bytes for it: each pixel is rounded to the nearest")
+            raise BadData("the model takes bytes and normalises them itself", hint="leave --mean and --std out")
+        changes.append("images converted to bytes for it: each pixel is rounded to the nearest")
         return [Step("Mul", (np.asarray(255, np.float32),)), Step("Round"), Step("Cast", attributes={"to": BYTES})]
     steps = [
         Step(op, (np.asarray(values, np.float32).reshape(-1, 1, 1),))
@@ -139,7 +139,7 @@ def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], c
         if len(values)
     ]
     if steps:
-        changes.append("the normalisation put before it")
+        changes.append("the normalisation added before it")
     return steps
 
 

@@ -64,7 +64,7 @@ class FreedGraph(Values):
                     raise BadModel(
                         f"node {node.name or node.output[0]!r} ({node.op_type}) of the domain {node.domain}: ONNX "
                         "Runtime tells no shape of it",
-                        hint="it may be another device's, or of a library that is not loaded: export it without",
+                        hint="it may belong to another device or to a library that is not loaded; export without it",
                     )
 
     def _fold_shape(self, node: NodeProto) -> None:

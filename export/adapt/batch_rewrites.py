@@ -153,7 +153,7 @@ def _recurrent(graph: Values, node: NodeProto) -> list[NodeProto]:
             name = node.name or node.output[0]
             raise BadModel(
                 f"node {name!r} ({node.op_type}) reads sequences of {sizes[0]} up to the lengths {lengths.tolist()}",
-                hint="export it without lengths: every image has the same number of rows",
+                hint="export it without sequence lengths: every image has the same number of rows",
             )
         inputs[4] = ""
     for position in (5, 6):

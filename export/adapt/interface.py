@@ -56,14 +56,14 @@ def interface_of(model: ModelProto, image: tuple[int, int, int], preferred: Layo
     if kind not in TAKEN:
         raise BadModel(
             f"the input {name!r} is {TensorProto.DataType.Name(kind).lower()}: neither floating-point nor uint8",
-            hint="export the model without what turns images into such numbers; --std 1/255 feeds values up to 255",
+            hint="export the model without the step that makes these numbers; --std 1/255 feeds values up to 255",
         )
     if dims is None:
         dims = (None, None, None, None)
     if not 2 <= len(dims) <= 4:
         raise BadModel(
             f"the input {name!r} has {len(dims)} dimensions",
-            hint="taken are [N, C, H, W], [N, H, W, C], [N, H, W] of grey images, [N, D], and one image without N",
+            hint="supported are [N, C, H, W], [N, H, W, C], [N, H, W] of grey images, [N, D], and one image without N",
         )
     batch, layout, shape = _form(dims, image, preferred)
     return Interface(name, batch, layout, kind, shape)
@@ -76,7 +76,7 @@ def image_input(model: ModelProto) -> ValueInfoProto:
     if len(inputs) != 1:
         raise BadModel(
             f"the model has the inputs {', '.join(info.name for info in inputs) or 'none'}",
-            hint="an image classifier has one, the images",
+            hint="an image classifier has one input, the images",
         )
     (info,) = inputs
     return cast("ValueInfoProto", info)
@@ -121,8 +121,8 @@ def _preferred(fitting: list[Layout], preferred: Layout | None, own: Dims, image
         channels, height, width = image
         wanted = " x ".join("?" if size is None else str(size) for size in own)
         raise BadData(
-            f"the images are {channels} x {height} x {width} (channels first), the model takes {wanted}",
-            hint="bring the images to the model's size first: --size resizes the pictures of a folder",
+            f"the images are {channels} x {height} x {width} (channels first), but the model takes {wanted}",
+            hint="resize the images to the model's size first; --size does it for the pictures of a folder",
         )
     return preferred if preferred in fitting else fitting[0]
 
@@ -130,7 +130,7 @@ def _preferred(fitting: list[Layout], preferred: Layout | None, own: Dims, image
 def _order_in_a_row(channels: int, preferred: Layout | None) -> Layout:
     if channels > 1 and preferred is None:
         raise BadData(
-            "the model takes each image as a row of numbers: whether channels come first or last in it is not plain",
-            hint="--layout nchw or nhwc says in which order its training flattened them",
+            "the model takes each image as a row of numbers, without saying whether channels come first or last",
+            hint="say with --layout nchw or nhwc in which order its training flattened them",
         )
     return preferred if preferred and channels > 1 else "nchw"

@@ -30,7 +30,7 @@ def read_model(path: Path) -> ModelProto:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise BadModel(f"{path} is not an ONNX model, or is cut off", hint="export or copy it again") from None
+        raise BadModel(f"{path} is not an ONNX model, or is truncated", hint="export or copy it again") from None
     if not model.graph.node or not model.opset_import:
         raise BadModel(f"{path} holds no ONNX graph", hint="export or copy it again")
     _load_external(model, path)
@@ -90,10 +90,14 @@ def _external_file(tensor: TensorProto, path: Path) -> Path:
             hint="save model and weights in one directory",
         )
     if not file.is_file():
-        raise BadModel(f"{path}: its weights {location!r} are missing", hint="copy them beside it")
+        raise BadModel(
+            f"{path}: its weights {location!r} are missing", hint="copy them into the directory of the model"
+        )
     return file
 
 
 def _check_size(path: Path, size: int) -> None:
     if size > LARGEST:
-        raise BadModel(f"{path} has {size / 1e9:.1f} GB: more than one graph holds", hint="edgeproof takes up to 2 GB")
+        raise BadModel(
+            f"{path} has {size / 1e9:.1f} GB, more than one graph can hold", hint="edgeproof accepts up to 2 GB"
+        )

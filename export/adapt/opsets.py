@@ -28,7 +28,7 @@ def raised(original: ModelProto, changes: list[str]) -> ModelProto:
         model.ir_version = max(model.ir_version, 8)
         return model
     if opset < OLDEST:
-        raise BadModel(f"the model has opset {opset}; edgeproof takes {OLDEST} and later", hint=HINT)
+        raise BadModel(f"the model has opset {opset}; edgeproof accepts {OLDEST} and later", hint=HINT)
     target = OPSETS[0] if opset < OPSETS[0] else OPSETS[-1]
     model = in_older_operations(original, target) if opset > target else original
     _check_all_exist(model, target)
@@ -36,10 +36,10 @@ def raised(original: ModelProto, changes: list[str]) -> ModelProto:
         converted: ModelProto = version_converter.convert_version(model, target)
     except Exception as error:  # the converter's own errors share no base but this one
         raise BadModel(
-            f"the model's opset {opset} cannot be brought to {target}: {first_line(error)}", hint=HINT
+            f"the model's opset {opset} cannot be converted to {target}: {first_line(error)}", hint=HINT
         ) from None
     converted.ir_version = max(converted.ir_version, 8)
-    changes.append(f"opset {opset} brought to {target}")
+    changes.append(f"opset {opset} converted to {target}")
     if model is not original:
         written = sorted(_operations(original) - _operations(model))
         changes.append(f"written out in opset {target}: {', '.join(written)}")

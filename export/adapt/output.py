@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from export.adapt.batch import FreedGraph
 
-UNSORTED = "end the model at its scores: the places of sorted numbers are no classes"
+UNSORTED = "end the model at its scores: the positions of sorted numbers are not classes"
 ENDS = frozenset({*MOVING, "Unsqueeze", "Softmax", "LogSoftmax", "Sigmoid", "Mul", "Div"})
 """Operations behind a TopK that leave its numbers in their order."""
 
@@ -39,20 +39,20 @@ def output_of(model: ModelProto, graph: FreedGraph, wanted: str | None, changes:
     ranked = [name for name in fitting if _is_sorted(graph, name)]
     candidates = [name for name in fitting if name not in ranked] if wanted is None else [wanted]
     if wanted in ranked or (ranked and not candidates):
-        raise BadModel(f"the output {wanted or ranked[0]!r} is sorted, as TopK does it", hint=UNSORTED)
+        raise BadModel(f"the output {wanted or ranked[0]!r} is sorted, as by TopK", hint=UNSORTED)
     if len(candidates) > 1:
         raise BadModel(
-            f"several outputs may have a number for each class: {_described(names, graph)}",
-            hint=f"--output {candidates[0]} takes that one",
+            f"several outputs may hold one number per class: {_described(names, graph)}",
+            hint=f"choose one, such as --output {candidates[0]}",
         )
     if not candidates or candidates[0] not in fitting:
         what = f"the output {wanted!r} has no" if wanted else "none of the outputs has a"
         raise BadModel(
-            f"{what} number for each class ({_described(names, graph)})",
-            hint="leave one output, [batch, classes], and a batch axis that nothing inside removes",
+            f"{what} number per class ({_described(names, graph)})",
+            hint="export one output, [batch, classes], and keep the batch axis throughout the graph",
         )
     if len(names) > 1:
-        changes.append(f"of the outputs {', '.join(names)} only {candidates[0]} kept")
+        changes.append(f"only {candidates[0]} kept of the outputs {', '.join(names)}")
     return candidates[0], fitting[candidates[0]]
 
 

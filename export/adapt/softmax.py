@@ -72,7 +72,7 @@ def _refuse_rounded(graph: FreedGraph, makers: Any, output: str) -> None:
     kind = _rounded_end(graph, makers, output)
     if kind is not None:
         raise BadModel(
-            f"the model ends in a quantised {kind}: its steps decide between classes, and hide the gradient",
+            f"the model ends in a quantised {kind}: its rounding decides between classes, and hides the gradient",
             hint=f"quantise the model without its {kind}, so that it ends at its logits",
         )
 
@@ -108,7 +108,7 @@ def _refuse_other_ties(graph: FreedGraph, name: str) -> None:
     if graph.kind(name) != TensorProto.FLOAT:
         kind = REAL.get(graph.kind(name), "another type")
         raise BadModel(
-            f"the model ends in a Sigmoid in {kind}: it answers several classes alike where one in float32 does not",
+            f"the model ends in a Sigmoid in {kind}: it gives several classes the same answer where float32 would not",
             hint="end the model at its logits",
         )
 

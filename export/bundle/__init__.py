@@ -1,1 +1,1 @@
-"""A bundle written to disk, and its model card."""
+"""A bundle on disk, and its model card."""

@@ -1,4 +1,4 @@
-"""Whether a gradient graph tells the slopes of the graph that it was made of: asked of both as they will run."""
+"""Whether a gradient graph gives the slopes of its graph, tested with both as they will run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 IMAGES = 64
-"""The gradient is held to the artifact on so many, drawn at random."""
+"""The number of random images on which the gradient is compared with the artifact."""
 BATCH = 64
 
 
 def untrue_slopes(session: Session, images: ImageSet, classes: int, eps: float) -> tuple[str, ...]:
-    """Return in words that the gradient does not hold over eps/8; else nothing.
+    """Return in words that the gradient does not hold over eps/8, or nothing.
 
-    Over eps/2 an honest network that is not robust may curve, and no attack has told yet which images stand.
+    Over eps/2, an honest network that is not robust may curve, and no attack has shown yet which images survive.
     """
     sample = np.sort(shuffled(0, len(images))[:IMAGES])
     test = hold_gradient(Target(session, images, classes, BATCH), sample, eps=eps)

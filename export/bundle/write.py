@@ -1,4 +1,4 @@
-"""Writing a bundle: every file, its digest in the manifest, and all of it at once or nothing."""
+"""Write a bundle: every file, with its digest in the manifest, completely or not at all."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
     from runtime.images.preprocessing import Preprocessing
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The date of every member of an .npz, the earliest that zip knows: same arrays, same bytes."""
+"""The date of every member of an .npz, the earliest that zip supports: the same arrays give the same bytes."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a bundle says of itself beyond its files; see `runtime.bundle.manifest.Manifest`.
+    """The statements of a bundle beyond its files; see `runtime.bundle.manifest.Manifest`.
 
     Args:
         name: of the model.
         classes: their names, in the order of the logits.
-        preprocessing: what was done to pictures of other sizes.
-        threat_model: what the model is judged against.
-        version: monotonic; a device refuses to go back.
-        gate: what a release must reach.
+        preprocessing: how pictures of other sizes are resized and cropped.
+        threat_model: the attacks against which the model is judged.
+        version: monotonic; a device refuses an older one.
+        gate: the accuracy that a release must reach.
         reference: what the training run measured on its hold-out images.
         provenance: recipe, checkpoint, teacher and training data.
-        packed: the file that the model came as, where it was not trained here.
+        packed: the original file of a model that was not trained here.
         ships: the precision that goes to the device, one of the bundle's; None: `export.precision.table.shipping`.
         created: ISO 8601, UTC.
 
@@ -106,9 +106,9 @@ def write_bundle(
         out: a directory that does not exist yet, or is empty.
         precisions: by name (`fp32`); each becomes model.NAME.onnx and model.NAME.grad.onnx.
         evaluation: the images that travel with the model.
-        reference_logits: float32 [N, K] of the training framework on them; of a packed model its own.
+        reference_logits: float32 [N, K] of the training framework on them; for a packed model, its own.
         claims: the rest of the manifest.
-        key: signs it.
+        key: signs the bundle.
 
     Raises:
         UsageFault: `out` is not empty.
@@ -188,7 +188,7 @@ def _file_names(precision: str) -> tuple[str, str]:
 
 
 def _npz(**arrays: NDArray[Any]) -> bytes:
-    """Return an .npz file that depends on nothing but the arrays."""
+    """Return an .npz file that depends on the arrays only."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():

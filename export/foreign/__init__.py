@@ -1,1 +1,1 @@
-"""Anyone's ONNX classifier, its precisions and its images, compared and packed into a bundle."""
+"""An ONNX classifier of any origin: its precisions and images, compared and packed into a bundle."""

@@ -1,4 +1,4 @@
-"""Whether a graph answers each image of a batch as it answers it alone."""
+"""Whether a graph gives each image of a batch the same answer as alone."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MIXES = "its graph mixes the images of a batch, or fixes their number: export it
 
 
 def check_any_batch(name: str, graph: Prepared, images: ImageSet) -> tuple[str, ...]:
-    """Raise `BadModel` where what a graph answers to an image depends on the other images of the batch, or is infinite.
+    """Raise `BadModel` if the answer to an image depends on the other images of the batch, or is infinite.
 
-    The other images: in one and the same batch the kernels compute one and the same for an image, whatever lies beside
-    it. So its logits stay to the bit when the others become black or white, or the graph mixes them, however little.
+    The other images: within one batch size, the kernels compute the same for an image whatever the other images are.
+    Its logits therefore stay the same to the bit when the others become black or white; otherwise the graph mixes them.
 
-    Their number: in another batch kernels add in another order. That moves a logit by the last bits, and behind a
-    rounding, where a value next to a step flips, by as much as the rounding itself may.
+    Their number: in another batch size, kernels add in another order. This changes the last bits of a logit. After a
+    rounding, where a value next to a step flips, it changes the logit by as much as the rounding itself may.
 
     Args:
         name: of the graph's precision, a key of `export.precision.table.PRECISIONS`.
@@ -38,7 +38,7 @@ def check_any_batch(name: str, graph: Prepared, images: ImageSet) -> tuple[str, 
         images: the evaluation set.
 
     Returns:
-        What there is to say where an image's logits are not the same to the bit in each of BATCHES.
+        A remark if an image's logits are not the same to the bit in each of BATCHES.
 
     """
     x = _all_different(images)
@@ -50,21 +50,22 @@ def check_any_batch(name: str, graph: Prepared, images: ImageSet) -> tuple[str, 
         logits = graph.logits(x[:batch])
         if logits.shape != alone[:batch].shape or not np.abs(logits - alone[:batch]).max() <= most:
             raise BadModel(
-                f"in a batch of {batch} the {name} graph does not answer as it does to each image alone", hint=MIXES
+                f"in a batch of {batch}, the {name} graph gives other answers than for each image alone", hint=MIXES
             )
         for place, colour in ((0, 0), (batch - 1, 1)):
             others = np.full_like(x[:batch], colour)
             others[place] = x[place]
             if not np.array_equal(graph.logits(others)[place], logits[place]):
                 raise BadModel(
-                    f"in a batch of {batch} the {name} graph's answer to an image depends on the others", hint=MIXES
+                    f"in a batch of {batch}, the {name} graph's answer to an image depends on the other images",
+                    hint=MIXES,
                 )
         same = same and np.array_equal(logits, alone[:batch])
     return () if same else (BATCH_IN_LAST_BITS,)
 
 
 def _most(name: str, graph: Prepared) -> float:
-    """Return how much of the largest logit another number of images may make."""
+    """Return the largest change by another number of images, as a fraction of the largest logit."""
     facts = graph_facts(to_bytes(graph.model))
     rounds = facts.quantised or facts.staircases
     return max(PRECISIONS[kind].limits.logit for kind in ((name, "int8") if rounds else (name,)))
@@ -73,7 +74,7 @@ def _most(name: str, graph: Prepared) -> float:
 def _all_different(images: ImageSet) -> NDArray[np.float32]:
     """Return the first images of a set, filled up with random ones: [max(BATCHES), C, H, W].
 
-    Images that are there twice would hide what mixes a batch.
+    Images that occur twice would hide a graph that mixes a batch.
     """
     x = images.as_float(slice(0, max(BATCHES)))
     more = np.random.default_rng(0).random((max(BATCHES) - len(x), *x.shape[1:]), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The images that a model is packed with: found in the layout and with the channels that it takes."""
+"""The images with which a model is packed, in the layout and with the channels that it takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = "--data"
 
 
 def images_for(model: ModelProto, wanted: Wanted, option: str = DATA) -> ImageSet:
-    """Read the images `option` names; `layout` is of the model too, so that it counts only where they do not tell.
+    """Read the images that `option` names. `layout`, also the model's, counts only if the shapes leave it open.
 
     Raises:
         BadData: see `runtime.images.find.find_images`.
@@ -48,14 +48,17 @@ def images_for(model: ModelProto, wanted: Wanted, option: str = DATA) -> ImageSe
 
 
 def check_normalisation(wanted: Wanted, channels: int) -> None:
-    """Raise `BadData` unless mean and deviation are one number each, or one for each channel."""
+    """Raise `BadData` unless mean and deviation have one number each, or one per channel."""
     for option, values in (("--mean", wanted.mean), ("--std", wanted.std)):
         if len(values) not in (0, 1, channels):
-            raise BadData(f"{option} has {len(values)} values, the images {channels} channels", hint="one each, or one")
+            raise BadData(
+                f"{option} has {len(values)} values, but the images have {channels} channels",
+                hint="give one value, or one per channel",
+            )
 
 
 def class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[str, ...]:
-    """Return the names given, those that the images have, or numbers.
+    """Return the given names, those of the images, or numbers.
 
     Raises:
         BadData: there are not as many as logits, or two are the same; or see `refuse_two_orders`.
@@ -70,7 +73,7 @@ def class_names(given: tuple[str, ...], images: ImageSet, logits: int) -> tuple[
 
 
 def _channels(model: ModelProto) -> int | None:
-    """Return the channels that a model takes, where its shape tells: a folder is read in grey or colour."""
+    """Return the channels of a model's input, if its shape says it: a folder is read in grey or colour."""
     dims = dims_of(image_input(model)) or ()
     if len(dims) == 3 and dims[0] is None:
         return 1

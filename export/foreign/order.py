@@ -1,4 +1,4 @@
-"""What `pack` is asked for."""
+"""The request to `pack`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Label:
-    """What a bundle is called.
+    """The name and version of a bundle.
 
     Args:
         name: of the model, a `runtime.spec.Name`; made of the file's by default.
@@ -32,14 +32,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be packed, and how.
+    """What to pack, and how.
 
     Args:
         path: the ONNX file.
-        wanted: images, classes, layout, size, normalisation, and whether a gradient graph is wanted.
-        threat_model: what the model is judged against.
+        wanted: images, classes, layout, size, normalisation, and whether to make a gradient graph.
+        threat_model: the attacks against which the model is judged.
         label: names and version.
-        choice: of precisions; by default the one that the model computes in.
+        choice: the precisions; by default the one in which the model computes.
         calibration: the images of int8, as `runtime.images.find.find_images` takes them, less those
             that are judged.
 
@@ -54,5 +54,5 @@ class Order:
 
 
 def name_of(path: Path) -> str:
-    """Return the name of a file as a model may be called: what is no letter, digit, '.', '_' or '-' becomes '-'."""
+    """Return a model name from a file's: characters other than letters, digits, '.', '_' and '-' become '-'."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:LONGEST_NAME] or "model"

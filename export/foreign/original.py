@@ -1,4 +1,4 @@
-"""The model as it came, run by ONNX Runtime: what the packed graph must answer too."""
+"""The original model, run by ONNX Runtime: the packed graph must give the same answers."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 COMPARED = 512
-"""The original answers so many of the evaluation images."""
+"""The number of evaluation images on which the original runs."""
 BATCH = 64
 
 
 class Original:
-    """A model with its own input, layout and batch, which answers images in [0, 1] as edgeproof keeps them.
+    """A model with its own input, layout and batch, which is given images in [0, 1] as edgeproof keeps them.
 
     Args:
         model: as it was read.
-        adapted: what was made of it.
-        mean: taken off each channel before it sees them, and
-        std: divided by; empty where it wants them as they are.
+        adapted: the graph that was made from it.
+        mean: subtracted from each channel of its input, and
+        std: then divides it; empty if it takes the images unchanged.
         bgr: whether it takes blue first.
 
     Raises:
@@ -70,11 +70,11 @@ class Original:
         return np.concatenate(rows)
 
     def own(self, logits: NDArray[np.float32]) -> NDArray[Any]:
-        """Return what the original would answer where the packed graph answers `logits`."""
+        """Return the original's answer that corresponds to the packed graph's `logits`."""
         return CUTS[self.cut].own(logits) if self.cut else logits
 
     def scores(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
-        """Return a number for each class [B, K] of what the original answered; the largest is its class."""
+        """Return one number per class [B, K] from the original's answer; the largest is the predicted class."""
         return CUTS[self.cut].scores(outputs) if self.cut else outputs
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,7 +94,7 @@ class Original:
         try:
             (answer,) = self._session.run([self._output], feeds)
         except Exception as error:  # as above
-            raise BadModel(f"the model fails on these images: {first_line(error)}", hint="is --layout right?") from None
+            raise BadModel(f"the model fails on these images: {first_line(error)}", hint="check --layout") from None
         refuse_nan(answer, "outputs")
         return np.asarray(answer, np.float32).reshape(len(x), -1)
 
@@ -104,11 +104,12 @@ def measure_packed(
 ) -> tuple[Parity, tuple[str, ...]]:
     """Compare a session over the packed graph with the original, on the first `COMPARED` images.
 
-    Outputs are compared behind what was cut off, predictions as either would be deployed: the packed graph's largest
-    logit with the original's first largest output, which may be another where a saturated end makes several equal.
+    Outputs are compared after the part that was cut off. Predictions are compared as each would be deployed: the packed
+    graph's largest logit with the original's first largest output. They may differ if a saturated end makes several
+    outputs equal.
 
     Returns:
-        The figures, and what they leave to say.
+        The figures, and remarks on them.
 
     """
     x = images.as_float(slice(0, COMPARED))
@@ -129,14 +130,14 @@ def measure_packed(
 
 
 def refuse_probability(outputs: NDArray[Any]) -> None:
-    """Raise `BadModel` where one number [B, 1], taken for a logit, tells no classes apart by its sign.
+    """Raise `BadModel` if one number [B, 1], taken as a logit, has the same sign for every image.
 
-    So no probability is taken for a logit, nor a score from 0 to 100.
+    A probability, or a score from 0 to 100, is therefore not taken as a logit.
     """
     if (outputs >= 0).all() or (outputs <= 0).all():
         raise BadModel(
-            "the model's one number has the same sign on every image: it may be a probability or a score, and no logit",
-            hint="end the model at its logit, or at the Sigmoid behind it, and judge it on images of both classes",
+            "the model's one number has the same sign for every image: it may be a probability or a score, not a logit",
+            hint="end the model at its logit, or at the Sigmoid after it, and judge it on images of both classes",
         )
 
 

@@ -1,4 +1,4 @@
-"""From anyone's ONNX file to a bundle on disk: `pack` step by step, one state after the other, in the order below."""
+"""From an ONNX file to a bundle on disk: the steps of `pack`, one state after the other, in the order below."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ NEAR_ONE = 1e-3
 
 
 def pack_model(order: Order, out: Path, key: EllipticCurvePrivateKey | None = None) -> Manifest:
-    """Put a classifier behind edgeproof's interface, derive its gradient graph, and write the bundle.
+    """Give a classifier edgeproof's interface, derive its gradient graph, and write the bundle.
 
     Args:
-        order: what is to be packed.
+        order: what to pack.
         out: the bundle: a directory that does not exist yet, or is empty.
         key: signs the bundle.
 
@@ -72,7 +72,7 @@ def pack_model(order: Order, out: Path, key: EllipticCurvePrivateKey | None = No
 
 @dataclass(frozen=True)
 class Read:
-    """The model and the images as they came."""
+    """The original model and images."""
 
     order: Order
     model: ModelProto
@@ -80,21 +80,21 @@ class Read:
 
 
 def read_file_and_images(order: Order) -> Read:
-    """Read the ONNX file, and the images that it is to be judged on."""
+    """Read the ONNX file, and the images on which it will be judged."""
     model = read_model(order.path)
     return Read(order, model, images_for(model, order.wanted))
 
 
 @dataclass(frozen=True)
 class Fitted(Read):
-    """The model behind edgeproof's interface, in its own precision, with names for its classes."""
+    """The model with edgeproof's interface, in its own precision, with class names."""
 
     adapted: Adapted
     classes: tuple[str, ...]
 
 
 def fit_to_images(read: Read) -> Fitted:
-    """Put the model behind an interface that takes these images, and see that the labels are of its classes."""
+    """Give the model an interface for these images, and check that the labels are among its classes."""
     wanted, images = read.order.wanted, read.images
     image = images.images.shape[1], images.images.shape[2], images.images.shape[3]
     check_normalisation(wanted, image[0])
@@ -117,13 +117,13 @@ def fit_to_images(read: Read) -> Fitted:
 
 @dataclass(frozen=True)
 class Drawn(Fitted):
-    """The images that int8 is made with, where it is."""
+    """The calibration images, if there is an int8 graph."""
 
     calibration: Calibration | None
 
 
 def draw_calibration(fitted: Fitted) -> Drawn:
-    """Draw the calibration images, none of which is judged."""
+    """Draw the calibration images; none of them is judged."""
     order, calibration = fitted.order, None
     if order.calibration:
         wanted = replace(order.wanted, data=order.calibration)
@@ -136,13 +136,13 @@ def draw_calibration(fitted: Fitted) -> Drawn:
 
 @dataclass(frozen=True)
 class Opened(Drawn):
-    """The model as it came, to be compared with."""
+    """The original model, for comparison."""
 
     original: Original
 
 
 def open_original(drawn: Drawn) -> Opened:
-    """Open the model as it came in ONNX Runtime."""
+    """Open the original model in ONNX Runtime."""
     wanted = drawn.order.wanted
     original = Original(drawn.model, drawn.adapted, wanted.mean, wanted.std, bgr=wanted.bgr)
     return Opened(**vars(drawn), original=original)
@@ -150,7 +150,7 @@ def open_original(drawn: Drawn) -> Opened:
 
 @dataclass(frozen=True)
 class Converted(Opened):
-    """The model in each precision that is wanted, by name."""
+    """The model in each requested precision, by name."""
 
     made: dict[str, Made]
 
@@ -166,9 +166,9 @@ def convert(opened: Opened) -> Converted:
 
 @dataclass(frozen=True)
 class Compared(Converted):
-    """The precisions with their gradient graphs, each as near to the original as it must be.
+    """The precisions with their gradient graphs, each within its limits of the original.
 
-    `logits` [N, K] are the first one's; `changes` is everything that was done to the model, in words.
+    `logits` [N, K] are those of the first one. `changes` describes every change to the model, in words.
     """
 
     precisions: dict[str, Precision]
@@ -177,7 +177,7 @@ class Compared(Converted):
 
 
 def compare(converted: Converted) -> Compared:
-    """Compare each precision with the original; its sessions are closed behind it."""
+    """Compare each precision with the original, and close its sessions."""
     precisions: dict[str, Precision] = {}
     said: dict[str, None] = {}
     first, *_ = converted.made
@@ -221,14 +221,14 @@ def write(compared: Compared, out: Path, key: EllipticCurvePrivateKey | None) ->
 
 
 def _check_parent(converted: Converted) -> None:
-    """Look for what mixes a batch where no rounding hides it: in the fp32 graph that others were made of."""
+    """Check for mixing within a batch where no rounding hides it: in the fp32 graph from which others were made."""
     parent = next((made.parent for made in converted.made.values() if made.parent), None)
     if parent and "fp32" not in converted.made:
         check_any_batch("fp32", parent.forward, converted.images)
 
 
 def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, tuple[str, ...]]:
-    """Return one precision with its gradient graph, compared with the original, and what there is to say of it."""
+    """Return one precision with its gradient graph, compared with the original, and remarks on it."""
     original, images = converted.original, converted.images
     candidate, limits = made.candidate, PRECISIONS[name].limits
     gradient = candidate.gradient
@@ -238,7 +238,7 @@ def _compared(name: str, made: Made, converted: Converted) -> tuple[Precision, t
     written = measure_written(candidate, images, limits)
     untrue = untrue_slopes(candidate.session, images, len(converted.classes), converted.order.threat_model.eps)
     for remark in untrue:
-        log.warning(f"the gradient of {name} is not to be believed: {remark}")
+        log.warning(f"do not rely on the gradient of {name}: {remark}")
     return Precision(candidate.forward.model, gradient, parity, made.calibration), (*rounded, *tied, *written, *untrue)
 
 

@@ -1,4 +1,4 @@
-"""Anyone's model in each precision that is wanted of it; its own is left as it came."""
+"""A foreign model in each requested precision; its own precision is left unchanged."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Made:
 
     Args:
         candidate: the graph in it.
-        parent: the fp32 graph that it is, or was made of; None where it is the model in its own precision.
-        changes: what that changed, in words.
-        calibration: what set its ranges.
+        parent: the fp32 graph that it is, or from which it was made; None for the model in its own precision.
+        changes: the changes, in words.
+        calibration: the calibration of its ranges.
 
     """
 
@@ -43,7 +43,7 @@ class Made:
 def in_precisions(
     model: ModelProto, names: Sequence[str], calibration: Calibration | None, *, differentiable: bool
 ) -> dict[str, Made]:
-    """Return a model, by the name of the precision, in each of those named: by default in its own.
+    """Return a model in each named precision, by name; by default in its own.
 
     Args:
         model: behind edgeproof's interface.
@@ -52,13 +52,15 @@ def in_precisions(
         differentiable: whether gradient graphs are wanted.
 
     Raises:
-        BadModel: it is quantised and wanted in another precision, or cannot be converted.
+        BadModel: it is quantised and another precision is requested, or it cannot be converted.
         UsageFault: int8 has no calibration images.
 
     """
     own, kind = _own_precision(model), computes_in(model)
     if own == "int8" and set(names) - {own}:
-        raise BadModel("the model is quantised: it has no fp32 or fp16 graph", hint="pack the model it was made of too")
+        raise BadModel(
+            "the model is quantised: it has no fp32 or fp16 graph", hint="pack the model from which it was made too"
+        )
     made: dict[str, Made] = {}
     single, simple = None, None
     for name in names or (own,):
@@ -75,7 +77,7 @@ def in_precisions(
 
 
 def _to_convert(single: Candidate) -> Candidate:
-    """Return what other precisions are made of: of operations that have them, and without ties that they have not."""
+    """Return the graph for other precisions: operations that support them, and without ties that they lack."""
     simple = without_ties(single.differentiated.model)
     if simple is single.forward.model:
         return single
@@ -84,18 +86,18 @@ def _to_convert(single: Candidate) -> Candidate:
 
 
 def _own_precision(model: ModelProto) -> str:
-    """Return the precision that a model is: int8 where it quantises anything, in whatever form."""
+    """Return the precision of a model: int8 if it quantises anything, in any form."""
     return graph_facts(to_bytes(model)).precision
 
 
 def _changes(name: str, kind: str, calibrated: Calibrated | None) -> Iterator[str]:
     if name == "fp32":
         if kind != "float32":
-            yield f"{kind} brought to float32"
+            yield f"{kind} converted to float32"
         return
     if calibrated is None:
-        yield f"{name} made of it by casts"
+        yield f"{name} made from it by casts"
         return
     kept = f"; in fp16: {', '.join(calibrated.kept_fp16)}" if calibrated.kept_fp16 else ""
     data = calibrated.data
-    yield f"{name} made of it, ranges by {calibrated.method} on {data.n} images of {data.name}{kept}"
+    yield f"{name} made from it, ranges by {calibrated.method} on {data.n} images of {data.name}{kept}"

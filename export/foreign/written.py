@@ -1,4 +1,4 @@
-"""A gradient graph of operations written out, held to the graph that it stands for."""
+"""A gradient graph of operations that were written as simpler ones, compared with the original graph."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def measure_written(candidate: Candidate, images: ImageSet, limits: Limits) -> tuple[str, ...]:
-    """Compare the logits of classifier and gradient graph, where that was made of operations written out.
+    """Compare the logits of classifier and gradient graph, if operations were written as simpler ones.
 
-    The classifier stays as it came, and what an attack finds is put to it: a gradient graph that answers otherwise
-    could but mislead the attack.
+    The classifier stays unchanged and judges what an attack finds. A gradient graph with other answers could only
+    mislead the attack.
 
     Returns:
-        How far they are apart, in words; nothing where nothing was written out.
+        How far they are apart, in words; nothing if no operation was replaced.
 
     Raises:
         BadModel: they are further apart than a precision may be from its model.
@@ -49,13 +49,13 @@ def measure_written(candidate: Candidate, images: ImageSet, limits: Limits) -> t
     if not (error <= limits.logit and agreement >= limits.agreement):
         raise BadModel(
             f"{operations} cannot be written out in operations that have a derivative: {figures}",
-            hint="--gradient none judges it by Square alone, which is weak evidence",
+            hint="--gradient none judges it with Square alone, which is weak evidence",
         )
     return (f"its gradient is that of {operations} written out in simpler operations: {figures}",)
 
 
 def _written_out(candidate: Candidate) -> list[str]:
-    """Return the operations that the classifier has and its written form has not."""
+    """Return the operations of the classifier that its written form does not have."""
     own, written = (
         {(node.domain, node.op_type) for node in prepared.model.graph.node}
         for prepared in (candidate.forward, candidate.differentiated)

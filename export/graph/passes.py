@@ -27,11 +27,13 @@ OPSETS = range(18, 21)
 
 TOLERANCE = 1e-4
 """Largest change of a logit by the passes, relative to the largest logit: rounding in another order, nothing more."""
-DETERMINISTIC = "look for dropout left on or random numbers in the graph: no verdict holds for the next answer"
+DETERMINISTIC = "look for active dropout or random numbers in the graph: no verdict would hold for the next answer"
 
-NOT_A_NUMBER = "look for a NaN among its weights, an overflow, a division by zero or the root of a negative number"
+NOT_A_NUMBER = "look for a NaN in the weights, an overflow, a division by zero, or the root of a negative number"
 
-INFINITE = "look for an overflow, a division by zero, or a logarithm of 0, as of a softmax: LogSoftmax has none"
+INFINITE = (
+    "look for an overflow, a division by zero, or a logarithm of 0, for example of a softmax (LogSoftmax avoids it)"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def prepare(model: ModelProto) -> Prepared:
     for step in PASSES:
         step.rewrite(copy)
         if not step.ensures(copy):
-            raise BadModel(f"the clean-up {step.name!r} did not succeed on this graph")
+            raise BadModel(f"the clean-up step {step.name!r} failed on this graph")
     return Prepared(copy, _same_logits(model, copy))
 
 
@@ -87,7 +89,7 @@ def check_interface(model: ModelProto) -> None:
     opset = opset_of(model)
     if opset not in OPSETS:
         raise BadModel(
-            f"the model has opset {opset}, edgeproof works with {OPSETS[0]} to {OPSETS[-1]}",
+            f"the model has opset {opset}, but edgeproof needs {OPSETS[0]} to {OPSETS[-1]}",
             hint="export it again with one of these, or use onnx.version_converter",
         )
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -95,13 +97,13 @@ def check_interface(model: ModelProto) -> None:
     for kind, values, name, rank in (("input", inputs, INPUT, 4), ("output", model.graph.output, LOGITS, 2)):
         if [info.name for info in values] != [name]:
             raise BadModel(
-                f"the model's {kind}s are {[info.name for info in values]}, not [{name!r}]",
-                hint=f"rename it, and leave one {kind}",
+                f"the model's {kind}s are {[info.name for info in values]} instead of [{name!r}]",
+                hint=f"rename it, and keep only one {kind}",
             )
         dims = values[0].type.tensor_type.shape.dim
         if len(dims) != rank or any(not dim.dim_value for dim in dims[1:]) or dims[0].dim_value:
             raise BadModel(
-                f"the {kind} {name!r} has not {rank} dimensions, the first dynamic and the others fixed",
+                f"the {kind} {name!r} must have {rank} dimensions, the first dynamic and the others fixed",
                 hint="export it with a dynamic batch and static image sizes",
             )
 
@@ -243,7 +245,9 @@ def _same_logits(before: ModelProto, after: ModelProto) -> Logits:
     answer = logits(images)
     apart = np.subtract(answer, expected, out=np.zeros_like(expected), where=answer != expected)  # inf - inf is none
     if np.abs(apart).max() > TOLERANCE * max(1.0, np.abs(expected).max()):
-        raise BadModel("cleaning up the graph changed its logits", hint="this is a defect of edgeproof: report it")
+        raise BadModel(
+            "cleaning up the graph changed its logits", hint="this is a defect of edgeproof: please report it"
+        )
     return logits
 
 

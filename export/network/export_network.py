@@ -97,7 +97,7 @@ def _made(
     refuse_beyond_limits(name, parity)
     for untrue in untrue_slopes(candidate.session, evaluation, logits.shape[1], eps):
         raise BadModel(
-            f"the gradient graph of {name} is not of this network: {untrue}",
-            hint="look for a fine wave or a hard choice in the network, else report this",
+            f"the gradient graph of {name} does not match this network: {untrue}",
+            hint="look for a fine oscillation or a hard choice in the network; otherwise report this",
         )
     return Precision(candidate.forward.model, candidate.gradient, parity, calibrated)

@@ -58,12 +58,12 @@ def to_onnx(network: nn.Module, shape: InputShape) -> Prepared:
         except torch.onnx.errors.OnnxExporterError as error:
             raise BadModel(
                 f"PyTorch cannot export this network: {_cause(error)}",
-                hint="make its forward pass free of branches on values",
+                hint="remove branches that depend on values from its forward pass",
             ) from error
     assert program is not None
     model = program.model_proto
     if opset_of(model) not in OPSETS:
-        raise BadModel(f"PyTorch exported opset {opset_of(model)} where {OPSET} was asked for")
+        raise BadModel(f"PyTorch exported opset {opset_of(model)} instead of {OPSET}")
     return prepare(model)
 
 

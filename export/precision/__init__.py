@@ -1,1 +1,1 @@
-"""fp32, fp16 and int8 of one model, each a graph of its own."""
+"""fp32, fp16 and int8 of one model, each in a separate graph."""

@@ -1,4 +1,4 @@
-"""int8 by ONNX Runtime's quantiser: explicit, symmetric, weights by channel, ranges from calibration images."""
+"""int8 by ONNX Runtime's quantiser: explicit, symmetric, weights per channel, ranges from calibration images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-"""How the range of a tensor follows from what it held, by the name of ONNX Runtime's `CalibrationMethod`."""
+"""The methods that compute the range of a tensor from its values, by the name of ONNX Runtime's `CalibrationMethod`."""
 IMAGES = 512
-"""Calibration images, where the set has as many."""
+"""The number of calibration images, if the set has as many."""
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What an int8 graph is made with.
+    """The inputs for an int8 graph.
 
     Args:
-        images: whose activations set the ranges; none of the evaluation set: see `calibration_images`.
+        images: their activations set the ranges; none is in the evaluation set, see `calibration_images`.
         method: one of METHODS.
-        keep: layers that stay in float16, by name; None: chosen by what they cost (`export.precision.sensitivity`).
-        held: images that say what int8 costs, where `keep` is None; best neither trained on nor judged.
-        eps: the radius of the attack that says it; None: clean accuracy alone does, of what has no derivative.
+        keep: layers that stay in float16, by name. None: chosen by their cost (`export.precision.sensitivity`).
+        held: images on which the cost of int8 is measured if `keep` is None; best neither trained on nor judged.
+        eps: the radius of the attack that measures it. None: clean accuracy only, for graphs without a derivative.
 
     """
 
@@ -55,10 +55,10 @@ class Calibration:
 def calibration_images(
     images: ImageSet, evaluation: ImageSet, count: int, seed: int = 0
 ) -> tuple[ImageSet, ImageSet | None]:
-    """Draw `count` of the images by `seed`, and as many others: none that is in the evaluation set.
+    """Draw `count` of the images by `seed`, and as many others, none of which is in the evaluation set.
 
     Returns:
-        Images to calibrate on, as many as there are; and the others, None where there are none left.
+        Images for calibration, as many as there are; and the others, None if there are none left.
 
     Raises:
         BadData: they have another shape than the evaluation images, or all are evaluation images.
@@ -78,7 +78,7 @@ def calibration_images(
     if not kept:
         raise BadData(
             f"every image of {images.name} is in the evaluation set",
-            hint="calibrate on other images, best those that it was trained on: figures on seen images flatter",
+            hint="calibrate on other images, preferably training images: figures on images that were used are too good",
         )
     used, others = np.sort(kept[:count]), np.sort(kept[count : 2 * count])
     return images.rows(used), images.rows(others) if len(others) else None
@@ -91,11 +91,11 @@ def _digests(images: ImageSet) -> Iterator[str]:
 
 
 def in_int8(forward: Prepared, calibration: Calibration) -> Prepared:
-    """Return a graph whose convolutions and matrix products take int8: explicit QuantizeLinear and DequantizeLinear.
+    """Return a graph whose convolutions and matrix products are in int8, with QuantizeLinear and DequantizeLinear.
 
-    Activations are quantised where such an operation reads them, with one symmetric scale; weights with one for each
-    output channel, stored as int8; biases and everything between stay float32. That is where TensorRT wants them, and
-    it fuses the rest itself.
+    Activations are quantised where such an operation reads them, with one symmetric scale. Weights have one scale per
+    output channel and are stored as int8. Biases and everything else stay float32. TensorRT expects this, and fuses the
+    rest itself.
 
     Args:
         forward: in float32.
@@ -108,7 +108,7 @@ def in_int8(forward: Prepared, calibration: Calibration) -> Prepared:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     if not any(node.op_type in WEIGHTED for node in forward.model.graph.node):
-        raise BadModel("nothing to quantise: the model has no convolution and no matrix product")
+        raise BadModel("there is nothing to quantise: the model has no convolution and no matrix product")
     with tempfile.TemporaryDirectory() as directory, _silence():
         source, target = Path(directory) / "float.onnx", Path(directory) / "int8.onnx"
         source.write_bytes(to_bytes(forward.model))
@@ -165,7 +165,7 @@ def _reader(images: ImageSet) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the quantiser's prints and its advice in the root log away from the user."""
+    """Hide the quantiser's prints and its advice in the root log from the user."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A graph that may go into a bundle, and what is made of it: its gradient graph, and one session over both."""
+"""A graph that may go into a bundle, with its gradient graph and one session over both."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CALLED = "candidate"
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A classifier in one precision. Gradient graph and session are made when they are first asked for, and kept.
+    """A classifier in one precision. Gradient graph and session are made at their first use, and kept.
 
     Args:
         forward: the classifier.
-        differentiable: whether a gradient graph is wanted.
+        differentiable: whether to make a gradient graph.
 
     """
 
@@ -34,12 +34,12 @@ class Candidate:
 
     @cached_property
     def differentiated(self) -> Prepared:
-        """The classifier in operations that have a derivative: itself, where all of its own have."""
+        """The classifier in operations with a derivative; itself, if all of its operations have one."""
         return in_operations_with_rules(self.forward)
 
     @cached_property
     def gradient(self) -> ModelProto | None:
-        """The graph of its input gradient; None where none is wanted.
+        """The graph of its input gradient; None without `differentiable`.
 
         Raises:
             BadModel: see `export.gradient.gradient_graph`.
@@ -54,7 +54,7 @@ class Candidate:
         return OrtSession(to_bytes(self.forward.model), gradient, precision=CALLED)
 
     def close(self) -> None:
-        """Let go of the session; whoever asks for it again opens another."""
+        """Close the session; the next use opens another."""
         session: OrtSession | None = vars(self).pop("session", None)
         if session is not None:
             session.close()

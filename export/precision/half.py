@@ -1,4 +1,4 @@
-"""float16 in the graph itself: named nodes, or all from the first weights on, with the casts between."""
+"""float16 in the graph itself: named nodes, or all from the first weights on, with the casts in between."""
 
 from __future__ import annotations
 

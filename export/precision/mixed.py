@@ -50,7 +50,7 @@ def keep(quantized: Prepared, single: Prepared, names: Collection[str]) -> Prepa
     known = layers(single)
     for name in names:
         if name not in known:
-            raise BadModel(f"the model has no layer {name!r} to keep in fp16", hint=f"it has {', '.join(known)}")
+            raise BadModel(f"the model has no layer {name!r} to keep in fp16", hint=f"its layers: {', '.join(known)}")
     values = {known[name] for name in names}
     return in_float16(unquantized(quantized, single, values), {*values, *_behind(single.model, values)})
 

@@ -1,4 +1,4 @@
-"""The options that say in which precisions a bundle is written, and what becomes of them."""
+"""The options for the precisions of a bundle, and their values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUTO, NONE = "auto", "none"
 
 
 def _precisions(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the keys of PRECISIONS asked for, in order and once each; an unknown one is a usage error."""
+    """Return the requested keys of PRECISIONS, in order and once each; an unknown one is a usage error."""
     names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value is not None else ()
     for name in names:
         if name not in PRECISIONS:
@@ -25,33 +25,33 @@ def _precisions(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def _layers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:
-    """Return the layers named, or None where they are to be chosen."""
+    """Return the named layers, or None if they are chosen automatically."""
     if value == AUTO:
         return None
     return () if value == NONE else tuple(dict.fromkeys(name.strip() for name in value.split(",")))
 
 
 def precision_options(default: str | None) -> Callable[[Any], Any]:
-    """Add what `choice` reads; `default` is the precisions without --precision, None the model's own."""
+    """Add the options that `choice` reads. `default` is the default of --precision; None is the model's own."""
     options = (
         click.option(
             "--precision",
             callback=_precisions,
             default=default,
             show_default=default or "as the model has it",
-            help=f"What it computes in, comma-separated: {', '.join(PRECISIONS)}.",
+            help=f"Precisions to write, comma-separated: {', '.join(PRECISIONS)}.",
         ),
         click.option(
             "--ships",
             type=click.Choice(list(PRECISIONS)),
-            help=f"Which of them goes to the device.  [default: the first of {', '.join(SHIPPING)}]",
+            help=f"Precision that goes to the device.  [default: the first of {', '.join(SHIPPING)} that is written]",
         ),
         click.option(
             "--calibration-method",
             type=click.Choice(list(METHODS)),
             default=next(iter(METHODS)),
             show_default=True,
-            help="How int8 finds its ranges.",
+            help="Method by which int8 determines its ranges.",
         ),
         click.option(
             "--calibration-images",
@@ -66,8 +66,8 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
             default=AUTO,
             show_default=True,
             metavar="LAYERS",
-            help="Layers of int8 that stay in fp16, by the names of their weights; none; "
-            "auto: the most sensitive, where plain int8 costs more than a point.",
+            help="Layers of int8 that stay in fp16: names of their weights, or none. "
+            "With auto, the most sensitive layers stay if plain int8 costs more than a point.",
         ),
     )
 
@@ -80,10 +80,10 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
 
 
 def choice(options: dict[str, Any]) -> Choice:
-    """Take what `precision_options` added out of a command's options.
+    """Remove the options of `precision_options` from a command's options, and return them as a choice.
 
     Raises:
-        BadParameter: what is to ship is not among the precisions.
+        BadParameter: the precision that ships is not among the precisions.
 
     """
     names, ships = options.pop("precision"), options.pop("ships")

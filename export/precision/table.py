@@ -49,7 +49,7 @@ def _fp16(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
 def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate, Calibrated]:
     if calibration is None:
         raise UsageFault(
-            "int8 needs calibration images, none of which is judged", hint="name them with --calibration SET"
+            "int8 needs calibration images that are not in the evaluation set", hint="give them with --calibration SET"
         )
     images = calibration.images
     log.info(f"int8: ranges by {calibration.method} on {len(images)} images of {images.name}")

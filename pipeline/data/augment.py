@@ -1,4 +1,4 @@
-"""The augmentations, by the names that recipes use."""
+"""The augmentations, by their names in recipes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 else:
     Augment = Literal[tuple(AUGMENTATIONS)]
 Switch = tuple[Annotated[int, Field(gt=0)], Augment]
-"""How many epochs to train before another augmentation takes over, and which."""
+"""After how many epochs another augmentation takes over, and which one."""
 
 
 def augment(name: Augment, images: Tensor, draws: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ def _unless_a_worker_dies(loader: DataLoader[Any]) -> Iterator[Any]:
                 raise
             raise MissingEnvironment(
                 f"a process that decodes images was lost: {first_line(error)}",
-                hint="memory may have run out, in a container its shared memory: docker run --shm-size=2g",
+                hint="memory may have run out; in a container, this may be shared memory: docker run --shm-size=2g",
             ) from error
         yield batch
 

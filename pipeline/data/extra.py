@@ -1,4 +1,4 @@
-"""Further training images, of which every batch has a share: generated ones, as a rule."""
+"""Further training images, usually generated ones, which make up a share of every batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_extra(path: Path, share: float, dataset: Dataset) -> Extra:
 
 
 def refuse_judged(extra: Extra, judged: ImageSet, role: str) -> None:
-    """Refuse extra images that a network will be judged on, compared in steps of 1/255.
+    """Refuse extra images on which a network will be judged, compared in steps of 1/255.
 
     Args:
         extra: what is trained on besides.
@@ -53,7 +53,7 @@ def refuse_judged(extra: Extra, judged: ImageSet, role: str) -> None:
         first = int(np.flatnonzero(seen)[0])
         raise BadData(
             f"{int(seen.sum())} of the {len(seen)} extra images are {role} images, such as image {first}",
-            hint="leave them out of data.extra: a network that has trained on them looks better than it is",
+            hint="remove them from data.extra: a network that has trained on them looks better than it is",
         )
 
 
@@ -71,7 +71,7 @@ def extra_of(size: int, share: float) -> int:
 def spread(own: int, extra: int) -> Tensor:
     """Return the order that spreads the extra images evenly over a batch of `own` and then `extra` ones: int64 [B].
 
-    So every part of a batch has its share of them.
+    Every part of a batch therefore has its share of them.
     """
     places = [(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in (own, extra)]
     return torch.cat(places).argsort(stable=True)

@@ -34,11 +34,13 @@ def read_official(directory: Path, name: str) -> NDArray[np.uint8]:
     """Return one official IDX file as uint8 [N, 28, 28] or [N], after checking its digest."""
     path = directory / name
     if not path.is_file():
-        raise BadData(f"{path} is missing", hint="fetch the four .gz files of github.com/zalandoresearch/fashion-mnist")
+        raise BadData(
+            f"{path} is missing", hint="download the four .gz files of github.com/zalandoresearch/fashion-mnist"
+        )
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
-        raise BadData(f"{path} is damaged: {error}", hint="fetch it again") from None
+        raise BadData(f"{path} is damaged: {error}", hint="download it again") from None
     if sha256(raw) != OFFICIAL[name]:
         raise BadData(f"{path} is not the official file: the SHA-256 of its contents differs")
     dimensions = raw[3]

@@ -1,4 +1,4 @@
-"""Image sets for training: by name or by path; and the part of them that is held out."""
+"""Image sets for training, by name or by path, and their hold-out part."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DECODED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and test images of one data set, whose labels number the same classes."""
+    """Training and test images of one data set, with labels for the same classes."""
 
     train: ImageSet
     test: ImageSet
@@ -45,7 +45,7 @@ class Dataset:
             BadData: they do not, or there is one class only.
         """
         if len(self.classes) < 2:
-            raise BadData(f"{self.train.name} has {len(self.classes)} class", hint="a classifier needs two")
+            raise BadData(f"{self.train.name} has {len(self.classes)} class", hint="a classifier needs at least two")
         channels, height, width = self.train.images.shape[1:]
         self.test.check_fits((channels, height, width), self.classes)
 
@@ -137,7 +137,8 @@ def load_dataset(
     found = known[name].load() if name in known else None
     if not isinstance(found, KnownSet):
         raise BadData(
-            f"no data set to train on is called {name!r}", hint=f"known: {', '.join(sorted(known))}; or give a path"
+            f"there is no data set named {name!r} to train on",
+            hint=f"known: {', '.join(sorted(known))}; or give a path",
         )
     return found.load(root)
 
@@ -150,18 +151,18 @@ def _from_path(path: Path, preprocessing: Preprocessing | None, sharing: int) ->
     beside = " or ".join(f"{name}/" for name in TESTS)
     raise BadData(
         f"{path.resolve()} holds no data set",
-        hint=f"looked for train/ with {beside} (a folder a class), and for train.npz with test.npz (x and y)",
+        hint=f"expected train/ with {beside} (one folder per class), or train.npz with test.npz (x and y)",
     )
 
 
 def _arrays(path: Path, beside: str, preprocessing: Preprocessing | None, sharing: int) -> Dataset:
     if preprocessing is not None:
-        raise BadData(f"{path}: size is of the pictures of a folder, an .npz has its own", hint="leave data.size out")
+        raise BadData(f"{path}: data.size applies to the pictures of a folder, not to an .npz", hint="remove data.size")
     train = read_npz(path / "train.npz", name=f"{path.name}/train", split="train")
     test = read_npz(path / f"{beside}.npz", name=f"{path.name}/{beside}")
     count = int(max(train.labels.max(), test.labels.max())) + 1
     if count > len(train):
-        raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels count from 0")
+        raise BadData(f"{path}: label {count - 1} in a set of {len(train)} images", hint="labels must count from 0")
     return Dataset(*(replace(split, classes=numbers(count)) for split in (train, test)))
 
 
@@ -191,8 +192,8 @@ def _torchvision(name: str, kind: Callable[..., Any], root: Path) -> Dataset:
         train, test = (kind(root, train=is_train, download=True) for is_train in (True, False))
     except (OSError, RuntimeError) as error:
         raise BadData(
-            f"{name} is neither in {root.resolve()} nor could it be downloaded: {error}",
-            hint="put torchvision's files there, or name their place with --data-root",
+            f"{name} is not in {root.resolve()}, and the download failed: {error}",
+            hint="put torchvision's files there, or give their directory with --data-root",
         ) from None
     classes = tuple(train.classes)
     return Dataset(_image_set(f"{name}/train", train, classes), _image_set(f"{name}/test", test, classes))

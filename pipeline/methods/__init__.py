@@ -1,4 +1,4 @@
-"""The methods, by the names that recipes use."""
+"""The training methods, by their names in recipes."""
 
 from __future__ import annotations
 

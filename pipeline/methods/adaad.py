@@ -1,4 +1,4 @@
-"""AdaAD (Huang et al., CVPR 2023): search where student and teacher disagree most, and align them there."""
+"""AdaAD (Huang et al., CVPR 2023): find the point where student and teacher disagree most, and align them there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from runtime.spec import Frozen
 class AdaAdOptions(Frozen):
     """The fields of `[method.adaad]`.
 
-    alpha weighs the aligned point against the clean one. direction 'teacher_student' is KL(T || S), the published
-    code's; 'student_teacher' is KL(S || T), the published slides'. clean_statistics also forwards the clean images
-    through the student in training mode where alpha is 1, as the published code does: it moves the batch-norm
-    statistics and nothing else.
+    `alpha` is the weight of the searched point against the clean point. `direction` 'teacher_student' is KL(T || S), as
+    in the published code; 'student_teacher' is KL(S || T), as in the published slides. `clean_statistics` also forwards
+    the clean images through the student in training mode where alpha is 1, as the published code does. This updates the
+    batch-norm statistics and nothing else.
     """
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 1.0

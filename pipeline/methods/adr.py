@@ -1,8 +1,8 @@
-"""ADR (Wu et al., ICLR 2024, arXiv 2305.12118): PGD-AT on labels that an average of the student's own weights softens.
+"""ADR (Wu et al., ICLR 2024, arXiv 2305.12118): PGD-AT on labels softened by an average of the student's weights.
 
 Numbers and step are those of the published code (github.com/yuyuwu5/ADR): the average, in eval mode, follows weights
-and running statistics after every step from the initial ones on; the labels serve the search too; the student is in
-train mode in it. They are held against that code; the numbering of the paper's equations could not be looked up.
+and running statistics after every step, starting from the initial ones. The search uses the same labels, with the
+student in train mode. Tests compare both with that code. We had no access to the numbering of the paper's equations.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Temperature = Annotated[float, Field(gt=0)]
 
 
 class AdrOptions(Frozen):
-    """The fields of `[method.adr]`: what the average keeps of itself in a step, and two values from start to end.
+    """The fields of `[method.adr]`: the decay of the average per step, and two values from start to end.
 
-    temperature divides the average's logits, interpolation is its largest share of a label; both go from the first to
-    the second value along half a cosine. The defaults are the published code's on CIFAR-10; on CIFAR-100 its
-    temperature falls from 1.5 to 1.
+    `temperature` divides the logits of the average. `interpolation` is its largest share of a label. Both move from the
+    first to the second value along half a cosine. The defaults are those of the published code on CIFAR-10. On
+    CIFAR-100 its temperature falls from 1.5 to 1.
     """
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
@@ -37,7 +37,8 @@ class AdrOptions(Frozen):
 def _label(view: View) -> Tensor:
     """Return s A + (1 - s) onehot(y), without gradient: A = softmax(z / t) of the average at the clean image.
 
-    Its share s = clip(l - (max_c A_c - A_y), 0, 1) falls where the average is surer of another class than of y.
+    Its share s = clip(l - (max_c A_c - A_y), 0, 1) is smaller where the average is more confident in another class than
+    in y.
     """
     options: AdrOptions = view.options
     average = probabilities(view.teacher_clean, _annealed(options.temperature, view.elapsed))
@@ -48,13 +49,13 @@ def _label(view: View) -> Tensor:
 
 
 def _annealed(ends: tuple[float, float], elapsed: Tensor) -> Tensor:
-    """Return the value between both ends that half a cosine has reached."""
+    """Return the value that half a cosine has reached between both ends."""
     first, last = ends
     return last + (first - last) * (1 + torch.cos(math.pi * elapsed)) / 2
 
 
 def _error(view: View, points: Tensor) -> Tensor:
-    """CE(S(x'), label), searched and lowered."""
+    """CE(S(x'), label): maximised by the search, minimised by the training."""
     return cross_entropy(view.student(points), _label(view))
 
 

@@ -1,4 +1,4 @@
-"""ARD (Goldblum et al. 2020, arXiv 1905.09747): where the labels are lost, answer as the teacher does at x."""
+"""ARD (Goldblum et al. 2020, arXiv 1905.09747): at the attacked point, answer as the teacher does at x."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IAD (Zhu et al. 2022, arXiv 2106.04928): ARD at temperature 1, and from the second phase on introspection."""
+"""IAD (Zhu et al. 2022, arXiv 2106.04928): ARD at temperature 1, with introspection from the second phase on."""
 
 from __future__ import annotations
 

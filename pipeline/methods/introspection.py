@@ -1,4 +1,4 @@
-"""What IAD and AdaIAD share: where the teacher fails at x', the student comes to trust its own clean answer."""
+"""What IAD and AdaIAD share: where the teacher fails at x', the student also follows its own clean answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from runtime.spec import Fraction, Frozen
 class IntrospectionOptions(Frozen):
     """The fields that both methods have.
 
-    second_phase is the fraction of all epochs after which introspection joins (60 of 200 in the published code);
-    b is the exponent of the trust w = T(x')_y^b.
+    `second_phase` is the fraction of all epochs after which introspection starts (60 of 200 in the published code).
+    `b` is the exponent of the trust w = T(x')_y^b.
     """
 
     second_phase: Fraction = 0.3
@@ -24,7 +24,7 @@ class IntrospectionOptions(Frozen):
 
 
 def in_second_phase(options: IntrospectionOptions, progress: float) -> bool:
-    """Whether introspection has joined."""
+    """Return whether introspection has started."""
     return progress >= options.second_phase
 
 

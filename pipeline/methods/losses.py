@@ -1,4 +1,4 @@
-"""Losses on logits [B, K], one value an image [B]; the one place that reduces them to a number.
+"""Losses on logits [B, K], one value per image [B], and the one place that reduces them to a number.
 
 Temperature t divides the logits before the softmax. KL(P || Q) = sum_c P_c log(P_c / Q_c).
 """
@@ -26,7 +26,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 def one_hot(labels: Tensor, classes: int, smoothing: float = 0.0) -> Tensor:
     """Return labels [B] as float32 probabilities [B, K], smoothed as those of `cross_entropy`.
 
-    Unlike PyTorch's function it looks at no value: nothing waits for the device.
+    Unlike PyTorch's function, it reads no value, so nothing waits for the device.
     """
     hard = (torch.arange(classes, device=labels.device) == labels[:, None]).float()
     return (1 - smoothing) * hard + smoothing / classes
@@ -52,7 +52,7 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def reduce(values: Tensor, reduction: Reduction, classes: int) -> Tensor:
-    """Reduce one loss value an image, [B], to the number that is lowered."""
+    """Reduce one loss value per image, [B], to the number that training minimises."""
     return REDUCTIONS[reduction](values, classes)
 
 

@@ -1,4 +1,4 @@
-"""What a training method is: what it searches for, and what it lowers there."""
+"""A training method: what its search maximises, and what its training minimises at the point found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Logits = Callable[[Tensor], Tensor]
 
 
 class View:
-    """All that a method may look at for one batch: images, labels and the two networks.
+    """What a method may use for one batch: images, labels and the two networks.
 
     The search sees the student in the method's search mode; the outer loss sees it in training mode. The teacher
     is frozen in both, but a gradient flows through it to the images.
@@ -27,11 +27,11 @@ class View:
         images: float32 [B, C, H, W] in [0, 1].
         labels: int64 [B].
         student: images to logits [B, K].
-        teacher: likewise; a method that has none gets None.
-        options: the method's own table of the recipe.
-        progress: the fraction of all epochs that lies behind, from 0 to 1.
-        smoothing: of the labels in the outer loss; the search never smooths.
-        known_teacher: T(x) where it is known already, else None until it is asked for.
+        teacher: likewise; None for a method without a teacher.
+        options: the method's table in the recipe.
+        progress: the fraction of all epochs that is done, from 0 to 1.
+        smoothing: label smoothing in the outer loss; the search never smooths.
+        known_teacher: T(x) if it is already known, else None until it is requested.
         elapsed: the progress as a float64 number on the device, for what changes with every step: a captured step
             reads it anew, where it would keep the `progress` of its capture. None makes one.
 
@@ -58,13 +58,13 @@ class View:
         )
 
     def teacher(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits; a method that neither needs one nor averages its own must not ask."""
+        """Return the teacher's logits. Only a method that needs a teacher, or averages its own, may ask."""
         assert self._teacher is not None
         return self._teacher(images)
 
     @property
     def teacher_clean(self) -> Tensor:
-        """T(x) without gradient: computed at the first use, once a batch."""
+        """T(x) without gradient: computed at the first use, once per batch."""
         if self.known_teacher is None:
             with torch.no_grad():
                 self.known_teacher = self.teacher(self.images)
@@ -72,11 +72,11 @@ class View:
 
     @cached_property
     def student_clean(self) -> Tensor:
-        """S(x), computed at the first use, once for each student: a constant in the search, not in the outer loss."""
+        """S(x), computed once for each student, at the first use; a constant in the search, not in the outer loss."""
         return self.student(self.images)
 
     def once_at(self, points: Tensor) -> View:
-        """Return the same batch, whose networks compute their answers at `points` once, however often asked."""
+        """Return the same batch, with networks that compute their answers at `points` only once."""
         view = copy.copy(self)
         view.student = _OnceAt(points, self.student)
         view._teacher = None if self._teacher is None else _OnceAt(points, self._teacher)
@@ -103,7 +103,7 @@ Objective = Callable[[View, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The published training of a method: what a recipe takes that names none of it.
+    """The published training of a method: the defaults of recipes.
 
     Args:
         epochs: how many.
@@ -119,13 +119,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Published:
-    """What the published code of a method does in a step where ours does otherwise; see pipeline/methods/published.py.
+    """How a step of the method's published code differs from ours; see pipeline/methods/published.py.
 
     Args:
-        clamped: whether it takes the first gradient at a start that lies in the ball and in [0, 1].
-        clean_first: whether the student, as it learns, sees the clean images before the searched ones.
-        clean: how often it sees the clean images; each time moves its running statistics.
-        second_phase: how much more often once introspection has joined.
+        clamped: whether it takes the first gradient at a start within the ball and [0, 1].
+        clean_first: whether the learning student sees the clean images before the searched ones.
+        clean: how often it sees the clean images; each time updates its running statistics.
+        second_phase: how much more often after introspection has started.
 
     """
 
@@ -140,19 +140,19 @@ class Method:
     """One row of the table of methods.
 
     Args:
-        objective: what the search raises at x'.
-        loss: what the training lowers at the x' found.
-        start: where the search begins: 'gaussian' x + 0.001 N(0, 1), or 'uniform' x + U(-eps, eps).
-        search_mode: the student's mode in the search; 'train' moves its running statistics.
-        reduction: the default of the method's own code, which a recipe may override.
-        schedule: likewise, its epochs, milestones and weight decay.
+        objective: what the search maximises at x'.
+        loss: what the training minimises at the x' that was found.
+        start: where the search starts: 'gaussian' x + 0.001 N(0, 1), or 'uniform' x + U(-eps, eps).
+        search_mode: the student's mode in the search; 'train' updates its running statistics.
+        reduction: the default, from the method's published code; a recipe may override it.
+        schedule: likewise, with epochs, milestones and weight decay.
         options: the fields of `[method.<name>]`.
         needs_teacher: whether a recipe must name one.
-        averages: whether the teacher is an average of the student's own weights, which `options.decay` is of.
-        has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing is of.
-        source: the paper, and which of paper or code is followed where they differ.
-        published: the step of its published code; None where there is no code.
-        clamped: whether the search starts in the ball and in [0, 1].
+        averages: whether the teacher is an average of the student's own weights, with the decay `options.decay`.
+        has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing needs.
+        source: the paper, and whether paper or code is followed where they differ.
+        published: the step of its published code; None if there is no code.
+        clamped: whether the search starts within the ball and [0, 1].
         phase: of (options, progress): what the loss depends on of the progress; it is the same within one.
 
     """

@@ -1,4 +1,4 @@
-"""PGD adversarial training (Madry et al. 2018, arXiv 1706.06083): cross-entropy, searched and lowered; no teacher."""
+"""PGD adversarial training (Madry et al. 2018, arXiv 1706.06083): cross-entropy in search and loss, no teacher."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from runtime.spec import Frozen
 
 
 class PgdAtOptions(Frozen):
-    """PGD-AT has no fields of its own."""
+    """The fields of `[method.pgd-at]`: there are none."""
 
 
 def classification_error(view: View, points: Tensor) -> Tensor:
-    """CE(S(x'), y), which ARD, IAD and AKD search too."""
+    """CE(S(x'), y), which the searches of ARD, IAD and AKD maximise too."""
     return cross_entropy(view.student(points), view.labels)
 
 
 def _loss(view: View, points: Tensor) -> Tensor:
-    """CE(S(x'), y), with the labels smoothed where the recipe asks for it."""
+    """CE(S(x'), y), with label smoothing if the recipe sets it."""
     return cross_entropy(view.student(points), view.labels, view.smoothing)
 
 

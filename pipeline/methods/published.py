@@ -1,4 +1,4 @@
-"""`[method] start`: where the search starts, and what moves the running statistics beside it (ADR 50)."""
+"""`[method] start`: where the search starts, and what updates the running statistics (ADR 50)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from pipeline.methods.method import Method, Published, View
 
 Start = Literal["clamped", "published"]
-"""'clamped': the search starts in the ball and in [0, 1], and learning forwards what the loss uses.
+"""'clamped': the search starts within the ball and [0, 1], and training forwards only what the loss uses.
 
-'published': both as in the method's published code.
+'published': both follow the method's published code.
 """
 
 
 def started(method: Method, start: Start) -> Method:
-    """Return a method as it is to be run; one without a published code cannot be `published`."""
+    """Return a method with the given start; 'published' needs a published code."""
     if start == "clamped":
         return method
     assert method.published is not None
@@ -27,7 +27,7 @@ def started(method: Method, start: Start) -> Method:
 
 
 def _loss(method: Method, published: Published, view: View, points: Tensor) -> Tensor:
-    """Return the method's loss; forward the clean images before and after it as its published code does."""
+    """Return the method's loss. Forward the clean images before and after it, as the published code does."""
     if published.clean_first:
         _ = view.student_clean
     values = method.loss(view, points)

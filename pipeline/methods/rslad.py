@@ -15,9 +15,9 @@ Weight = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
 
 
 class RsladOptions(Frozen):
-    """The fields of `[method.rslad]`: the weights of the searched point and of the clean one, also as "5/6".
+    """The fields of `[method.rslad]`: the weights of the searched and of the clean point, such as "5/6".
 
-    The published code takes ten times both on CIFAR-100.
+    The published code uses ten times both on CIFAR-100.
     """
 
     searched: Weight = 5 / 6

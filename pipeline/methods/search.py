@@ -1,4 +1,4 @@
-"""The inner search: the point of the ball around each image where a method's objective is highest."""
+"""The inner search: the point in the ball around each image where a method's objective is highest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "tf32", "bf16"]
 class SearchSpec(Frozen):
     """`steps` signed-gradient steps of size `step` in the L-infinity ball of radius `eps`, on images in [0, 1].
 
-    They are taken in `precision`; None is that of training.
+    The steps are computed in `precision`; None is that of training.
     """
 
     eps: Fraction = 8 / 255
@@ -40,16 +40,16 @@ STARTS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {"gaussi
 
 
 def search(objective: Objective, view: View, noise: Tensor, spec: SearchSpec, clamped: bool = True) -> Tensor:
-    """Return x' [B, C, H, W]: in the ball around the view's images, in [0, 1], detached.
+    """Return x' [B, C, H, W]: within the ball around the view's images and [0, 1], detached.
 
-    Only the gradient in x' is computed, and none is left anywhere: autograd prunes that of weights that learn.
+    Only the gradient in x' is computed, and none is stored: autograd skips that of the weights.
 
     Args:
-        objective: what is raised at x'.
+        objective: what is maximised at x'.
         view: the batch and the networks.
-        noise: what the search begins with, added to the images: one of STARTS, [B, C, H, W].
+        noise: the noise that is added to the images at the start: one of STARTS, [B, C, H, W].
         spec: the ball and the steps.
-        clamped: whether the first gradient is taken in the ball and in [0, 1] too, as all others are.
+        clamped: whether the first gradient is also taken within the ball and [0, 1], as all others are.
 
     """
     images = view.images

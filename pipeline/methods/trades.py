@@ -1,4 +1,4 @@
-"""TRADES (Zhang et al. 2019, arXiv 1901.08573): the student agrees with itself at the clean image; no teacher."""
+"""TRADES (Zhang et al. 2019, arXiv 1901.08573): the student should agree with its own clean answer; no teacher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from runtime.spec import Frozen
 
 
 class TradesOptions(Frozen):
-    """The fields of `[method.trades]`: beta weighs the agreement against the cross-entropy of the clean image."""
+    """The fields of `[method.trades]`.
+
+    `beta` is the weight of the consistency term against the cross-entropy of the clean image.
+    """
 
     beta: Annotated[float, Field(ge=0)] = 6.0
 

@@ -1,4 +1,4 @@
-"""The networks, by the names that recipes use."""
+"""The networks, by their names in recipes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Architecture:
 
     Args:
         build: makes the network from channels, classes, width, mean, std and, where there are depths, depth.
-        head: the name of the layer that ends in the classes.
-        depths: those it comes in; none where there is one only.
-        depth: the depth where nobody names one.
-        unused: the beginning of keys that published checkpoints hold and the network never uses.
-        ours: from a weight's name in other files of this network to its name here.
-        measure: says what the shapes of somebody's weights are, for a message.
+        head: the name of the last layer, whose outputs are the classes.
+        depths: the known depths; none if there is only one.
+        depth: the default depth.
+        unused: prefixes of keys in published checkpoints that the network does not use.
+        ours: maps a weight's name in other files of this network to its name here.
+        measure: describes the shapes of given weights, for a message.
 
     """
 
@@ -72,7 +72,7 @@ Depth = Annotated[int | None, Field(validate_default=True)]
 
 
 def known_depth(depth: int | None, info: ValidationInfo) -> int | None:
-    """Return the depth of the record's `arch`: the one asked for, or its usual one. A validator.
+    """Return the depth of the record's `arch`: the given one, or the default. A validator.
 
     Raises:
         ValueError: the architecture has no such depth.
@@ -88,9 +88,9 @@ def known_depth(depth: int | None, info: ValidationInfo) -> int | None:
 
 
 class Blueprint(Frozen):
-    """Which network: its architecture, its width and, where it comes in several, its depth; or who makes it.
+    """A network: its architecture, width and, if there are several, its depth; or the factory that makes it.
 
-    `factory` names a function of the user's own, in the place of an architecture; see `pipeline.models.factory`.
+    `factory` names a user's function, instead of an architecture; see `pipeline.models.factory`.
     """
 
     arch: Arch | None = None
@@ -105,7 +105,7 @@ class Blueprint(Frozen):
         if (self.arch is None) == (self.factory is None):
             raise ValueError(f"give either arch ({', '.join(NETWORKS)}) or factory")
         if self.factory is not None and (self.width != 1.0 or self.depth is not None):
-            raise ValueError("width and depth are of an arch: a factory decides its own")
+            raise ValueError("width and depth belong to an arch: a factory sets its own")
         return self
 
     @property

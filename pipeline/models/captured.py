@@ -1,4 +1,4 @@
-"""Functions of tensors, replayed as CUDA graphs where that can be; batches in few sizes, for each is one graph."""
+"""Functions of tensors, replayed as CUDA graphs where possible. Batches have few sizes, since each needs a graph."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ODD = 16
 class Captured:
     """A function over buffers that keep their place.
 
-    Inputs are copied in and results copied out, so that an answer stays what it is when the next one is asked for, and
-    graphs that share their memory can be replayed in any order, on one stream. It is recorded on zeros: an answer to
-    anything else then shows that a replay reads its buffers.
+    Inputs are copied in and results are copied out. An answer therefore does not change when the next one is requested,
+    and graphs that share memory can be replayed in any order on one stream. The function is recorded on zeros, so that
+    an answer to other inputs shows that a replay reads its buffers.
 
     Args:
         function: what is asked.
@@ -57,7 +57,7 @@ class Captured:
         return self._replayed()
 
     def hold(self) -> bool:
-        """Return whether a replay answers what it was last asked as the function does; True where nothing was since."""
+        """Return whether the last replay gave the function's answer; True if nothing was replayed since."""
         if not self.unheld:
             return True
         self.unheld = not mostly_alike(self._replayed(), self._function(*self._inputs))
@@ -69,10 +69,10 @@ class Captured:
 
 
 class Replays:
-    """Asks functions, each captured for the shapes that it is asked with a second time.
+    """Calls functions, and captures each one when it is called with the same shapes a second time.
 
-    Where that fails, or a replay answers otherwise than the function does, the reason is logged, and functions are
-    called as they are from then on. What was replayed since is in doubt until `hold` says otherwise.
+    If the capture fails, or a replay gives another answer than the function, the reason is logged, and functions are
+    called directly from then on. Replays since the last check are in doubt until `hold` has compared them.
 
     Args:
         recorder: makes what captures; anew after `clear`.
@@ -103,25 +103,25 @@ class Replays:
         return answer
 
     def hold(self) -> None:
-        """Hold every capture that was replayed since it last was to its function, on what it was last asked.
+        """Compare every capture that was replayed since the last check with its function, on its last inputs.
 
         Raises:
-            BadModel: it answers otherwise, or cannot be asked.
+            BadModel: it gives another answer, or cannot be called.
 
         """
         try:
             right = all(captured.hold() for captured in self._captured.values())
-            reason = "" if right else "it answers otherwise than its kernels"
+            reason = "" if right else "it gives other answers than its kernels"
         except RuntimeError as error:  # PyTorch's errors have no type that says more
             reason = f"it cannot be held to its kernels once more, {first_line(error)}"
         if reason:
             raise BadModel(
-                f"what a CUDA graph answered is in doubt: {reason}",
-                hint="begin again in another --out on the CPU (CUDA_VISIBLE_DEVICES=-1); please report GPU and driver",
+                f"the answers of a CUDA graph are in doubt: {reason}",
+                hint="start again in another --out on the CPU (CUDA_VISIBLE_DEVICES=-1); please report GPU and driver",
             )
 
     def clear(self) -> None:
-        """Let go of every graph and its memory."""
+        """Release every graph and its memory."""
         self._asked.clear()
         self._captured.clear()
         self._record = self._recorder()  # the memory that graphs shared went with the last of them
@@ -131,7 +131,7 @@ class Replays:
         try:
             captured = Captured(key[0], inputs, self._record)
             if not alike(captured(*inputs), answer):
-                raise RuntimeError("a replay answers otherwise")
+                raise RuntimeError("a replay gives other answers")
         except RuntimeError as error:  # PyTorch's errors have no type that says more
             reason = first_line(error)
         else:
@@ -141,11 +141,11 @@ class Replays:
         self._refused = True
         self.hold()
         self.clear()
-        log.info(f"no CUDA graph of {len(inputs[0])} images, so that kernels are started one by one: {reason}")
+        log.info(f"no CUDA graph for {len(inputs[0])} images: kernels are launched one by one. {reason}")
 
 
 def alike(ours: Tensors, theirs: Tensors) -> bool:
-    """Whether each tensor is the other but for rounding; nothing is like NaN."""
+    """Return whether the tensors agree up to rounding; NaN agrees with nothing."""
     pairs = zip(ours, theirs, strict=True)
     return all(bool((one - other).abs().max() <= APART * other.abs().max()) for one, other in pairs)
 

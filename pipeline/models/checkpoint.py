@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors whose header says, as JSON, which network the weights belong to. No pickle anywhere."""
+"""Checkpoints: safetensors whose header describes the network of the weights, as JSON. There is no pickle."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ METADATA_KEY = "edgeproof"
 class Figures(Frozen):
     """Clean and PGD-10 accuracy on `n` hold-out images, as fractions, after `epoch` epochs.
 
-    `teacher_entropy` is the mean entropy, in nats, of the teacher's answer where the student errs; None without a
-    teacher, or where the student errs nowhere.
+    `teacher_entropy` is the mean entropy, in nats, of the teacher's answer where the student is wrong. It is None
+    without a teacher, or if the student is never wrong.
     """
 
     epoch: int
@@ -34,7 +34,7 @@ class Figures(Frozen):
 
 
 class NetworkCard(Blueprint):
-    """What a checkpoint says of itself: enough to build the network again."""
+    """The description in a checkpoint: enough to build the network again."""
 
     input: InputShape
     classes: Annotated[tuple[Text, ...], Field(min_length=2)]
@@ -62,7 +62,7 @@ class NetworkCard(Blueprint):
 
 
 def save_checkpoint(path: Path, network: nn.Module, card: NetworkCard) -> None:
-    """Write weights and card, atomically."""
+    """Write weights and card atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_atomic(
         path, safetensors.torch.save(tensors, metadata={METADATA_KEY: card.model_dump_json(exclude_none=True)})
@@ -88,5 +88,5 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, NetworkCard]:
         network.load_state_dict({name if name in own else ours(name): tensor for name, tensor in tensors.items()})
     except (SafetensorError, KeyError, ValidationError, RuntimeError) as error:
         reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
-        raise BadModel(f"{path} is not a checkpoint of edgeproof: {reason}", hint="is the file whole?") from None
+        raise BadModel(f"{path} is not a checkpoint of edgeproof: {reason}", hint="is the file complete?") from None
     return network, card

@@ -1,4 +1,4 @@
-"""Networks of a user's own: a function by name, `package.module:function`, that makes one."""
+"""Networks of the user: a function, named as `package.module:function`, that makes one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLDED = 1e-3
 def _named(factory: str) -> str:
     module, colon, function = factory.partition(":")
     if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise ValueError(f"{factory!r} names no function, as {EXAMPLE}")
+        raise ValueError(f"{factory!r} does not name a function, as {EXAMPLE} does")
     return factory
 
 
@@ -37,7 +37,7 @@ Factory = Annotated[Text, AfterValidator(_named)]
 
 
 class Made(nn.Module):
-    """A network behind the normalisation of its images: raw images in [0, 1] to logits.
+    """A network with its normalisation in front: raw images in [0, 1] to logits.
 
     Args:
         network: from normalised images to logits.
@@ -56,14 +56,14 @@ class Made(nn.Module):
 
 
 def made_by(factory: str, *, channels: int, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Return the network that a factory makes, freshly initialised, behind its normalisation.
+    """Return the network that a factory makes, freshly initialised, with its normalisation in front.
 
-    The module is looked for in the working directory too, after all installed ones. Its code runs: name none that you
-    do not trust.
+    The module may be in the working directory, which is searched after all installed packages. Its code is executed: do
+    not name a module that you do not trust.
 
     Raises:
-        BadRecipe: there is no such function, it cannot be called with `channels` and `classes`, or what it returns is
-            no network.
+        BadRecipe: there is no such function, it cannot be called with `channels` and `classes`, or it does not return
+            a network.
 
     """
     name, _, function = factory.partition(":")
@@ -73,12 +73,12 @@ def made_by(factory: str, *, channels: int, classes: int, mean: Sequence[float],
     except Exception as error:  # of whatever kind a user's code raises
         raise BadRecipe(f"{factory}: {type(error).__name__}: {first_line(error)}", hint=GIVES) from error
     if not isinstance(network, nn.Module):
-        raise BadRecipe(f"{factory} returns {type(network).__name__}, no torch.nn.Module", hint=GIVES)
+        raise BadRecipe(f"{factory} returns {type(network).__name__}, not a torch.nn.Module", hint=GIVES)
     return Made(network, mean, std)
 
 
 def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], classes: int) -> None:
-    """Check, before it learns, that a network of a factory can be trained, kept and judged.
+    """Check before training that a factory's network can be trained, saved and judged.
 
     Args:
         factory: for messages.
@@ -87,9 +87,9 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
         classes: how many logits it must have.
 
     Raises:
-        BadRecipe: it does not answer images with so many finite logits each, an image's answer depends on the others of
-            its batch in evaluation mode, nothing in it learns, its weights cannot be stored, or it is not the same
-            network once its batch normalisations are folded.
+        BadRecipe: it does not answer each image with this many finite logits; in evaluation mode, the answer to an
+            image depends on the others of its batch; it has nothing to train; its weights cannot be stored; or folding
+            its batch normalisations changes its answers.
 
     """
     images = torch.rand(3, *image, generator=torch.Generator().manual_seed(0))
@@ -100,12 +100,12 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
             logits = network(images)
             if not isinstance(logits, Tensor) or logits.shape != (3, classes):
                 shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise BadRecipe(f"{factory}: three images are answered with {shape}, not (3, {classes})", hint=GIVES)
+                raise BadRecipe(
+                    f"{factory}: the network answers three images with {shape}, not (3, {classes})", hint=GIVES
+                )
             if not bool(logits.isfinite().all()):
-                raise BadRecipe(f"{factory}: its logits are not finite", hint="look at how it is initialised")
-            _check_same(
-                factory, network(images[:1]), logits[:1], "an image is answered otherwise alone than in a batch"
-            )
+                raise BadRecipe(f"{factory}: its logits are not finite", hint="check how the network is initialised")
+            _check_same(factory, network(images[:1]), logits[:1], "an image alone gives other logits than in a batch")
             _check_same(
                 factory, Folded(network)(images), logits, "a copy with folded batch normalisations is another network"
             )
@@ -115,17 +115,20 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
     finally:
         network.train(mode)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise BadRecipe(f"{factory}: nothing in it learns", hint="its weights are parameters that require a gradient")
+        raise BadRecipe(
+            f"{factory}: the network has nothing to train",
+            hint="its weights must be parameters that require a gradient",
+        )
 
 
 def _check_same(factory: str, one: Tensor, other: Tensor, fault: str) -> None:
     if float((one - other).abs().max()) > FOLDED * max(float(other.abs().max()), 1e-6):
-        raise BadRecipe(f"{factory}: {fault}", hint="in evaluation mode it must be a function of the image alone")
+        raise BadRecipe(f"{factory}: {fault}", hint="in evaluation mode, the answer must depend on the image only")
 
 
 @contextmanager
 def _working_directory_last() -> Iterator[None]:
-    """Look for modules in the working directory too, where nothing that is installed has their name."""
+    """Also search the working directory for modules, after all installed packages."""
     here = str(Path.cwd())
     sys.path.append(here)
     try:

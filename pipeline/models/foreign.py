@@ -1,4 +1,4 @@
-"""Foreign PyTorch checkpoints, as RobustBench has them: read without running their pickle, brought to our key names."""
+"""Foreign PyTorch checkpoints, such as RobustBench's: read without executing a pickle, with keys renamed to ours."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def load_foreign(
     """Build a network and give it the weights of a PyTorch file, on the CPU, in eval mode.
 
     Args:
-        path: what `torch.save` wrote: a state_dict, also nested, prefixed, or with parts that the network never uses.
+        path: a file of `torch.save`: a state_dict, also nested, prefixed, or with parts that the network does not use.
         blueprint: the network that the weights belong to.
         channels: of the data.
         classes: likewise.
-        mean: per channel, where the images of its training were normalised; by default the file's own.
+        mean: per channel, if its training images were normalised; by default that of the file.
         std: likewise.
-        usual: mean and std where neither is named, nor in the file; by default 0 and 1.
+        usual: mean and std if they are neither given nor in the file; by default 0 and 1.
 
     Raises:
         BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, or other classes.
@@ -95,13 +95,13 @@ def _taken(weights: dict[str, Tensor], names: Iterable[str]) -> tuple[float, ...
 
 
 def refuse_web_page(path: Path) -> None:
-    """Raise `BadModel` where a download site sent HTML in place of a checkpoint."""
+    """Raise `BadModel` if a download site sent HTML instead of a checkpoint."""
     with path.open("rb") as file:
         start = file.read(512)
     if start.lstrip().startswith(b"<"):
         raise BadModel(
             f"{path} is a web page, not a checkpoint",
-            hint="the site answered with its quota or consent page: download the file in a browser",
+            hint="the site sent its quota or consent page: download the file in a browser",
         )
 
 
@@ -114,8 +114,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         if not any(refusal in str(error) for refusal in REFUSALS):
             raise BadModel(f"{path} is damaged, or no PyTorch checkpoint", hint=again) from None
         raise BadModel(
-            f"{path} holds more than weights, and to read it could run code",
-            hint="where you trust it, load it there and save its weights alone: torch.save(model.state_dict(), FILE)",
+            f"{path} holds more than weights, and reading it could run code",
+            hint="if you trust it, load it and save only its weights: torch.save(model.state_dict(), FILE)",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise BadModel(f"{path} is damaged, or no PyTorch checkpoint: {first_line(error)}", hint=again) from None
@@ -156,7 +156,7 @@ def _unwrapped(path: Path, content: Any) -> Mapping[Any, Any]:
         taken.append(first)
         content = inner[first]
     if taken:
-        log.info(f"{path}: the weights under {'.'.join(taken)} are taken")
+        log.info(f"{path}: loading the weights under {'.'.join(taken)}")
     return content if isinstance(content, Mapping) else {}
 
 
@@ -171,8 +171,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def _ambiguous(path: Path, one: str, other: str) -> BadModel:
     return BadModel(
-        f"{path} holds weights under {one} and others under {other}: which are meant is not plain",
-        hint="load the file and save those that are meant alone: torch.save(WEIGHTS, FILE)",
+        f"{path} holds weights under {one} and different ones under {other}",
+        hint="load the file and save only the weights that you mean: torch.save(WEIGHTS, FILE)",
     )
 
 
@@ -183,7 +183,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _per_channel(path: Path, what: str, values: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
     if values is not None and len(values) != channels:
-        raise BadModel(f"{path}: teacher.{what} has {len(values)} values, the images have {channels} channels")
+        raise BadModel(f"{path}: teacher.{what} has {len(values)} values, but the images have {channels} channels")
     return values
 
 
@@ -199,7 +199,7 @@ def _check_fits(
         return
     if head is not None and not surplus and all(name.startswith(f"{architecture.head}.") for name in different):
         raise BadModel(
-            f"{path} tells {len(head)} classes apart, the data has {classes}", hint="take a teacher of this data"
+            f"{path} has {len(head)} classes, but the data has {classes}", hint="use a teacher for this data"
         )
     what = f"network of {blueprint.factory}"
     if blueprint.arch:

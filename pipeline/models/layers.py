@@ -1,4 +1,4 @@
-"""The building block of every network here, and how it is folded for a frozen network."""
+"""The building block of every network here, and its folded form for a frozen network."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Affine(nn.Module):
         return torch.addcmul(self.shift, x, self.scale)
 
     def take(self, norm: nn.BatchNorm2d) -> None:
-        """Become what `norm` is in eval mode."""
+        """Take the values of `norm` in eval mode."""
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -114,9 +114,9 @@ class _Alike(torch.autograd.Function):
 class Folded(nn.Module):
     """A frozen copy of a network in eval mode: batch normalisations folded into convolutions, the rest affine.
 
-    The copy answers as `network.eval()` does, up to rounding, needs no gradient for its weights, and is kept in
-    channels_last. After the network has learned, `refresh` copies its weights over without allocating. Which
-    normalisations can be folded is said by the modules of the network, in `folds`.
+    The copy gives the answers of `network.eval()`, up to rounding. Its weights need no gradient and are in
+    channels_last. After the network has learned, `refresh` copies its weights without allocating. The modules of the
+    network say in `folds` which normalisations can be folded.
 
     Args:
         network: what is copied.
@@ -146,7 +146,7 @@ class Folded(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> Folded:
-        """Take over the present weights and running statistics of the network; return self."""
+        """Copy the current weights and running statistics of the network; return self."""
         source, own = self._source[0], self.copy.state_dict(keep_vars=True)
         for name, tensor in source.state_dict(keep_vars=True).items():
             if name in own and tensor.shape == own[name].shape:
@@ -162,7 +162,7 @@ class Folded(nn.Module):
 
 
 def keep_in(folded: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Keep the weights of a folded network in `dtype`, which it computes in then without autocast; return it.
+    """Convert the weights of a folded network to `dtype`, in which it then computes without autocast; return it.
 
     Its input is normalised in float32, and so are the batch normalisations that are left: what autocast computes, from
     weights that are cast once and not at every pass.
@@ -180,7 +180,7 @@ def keep_in(folded: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """Return the folded copy of a network that learns no more: unlike `Folded`, it does not keep the network."""
+    """Return the folded copy of a network that no longer learns. Unlike `Folded`, it does not keep the network."""
     return Folded(network).copy
 
 

@@ -1,1 +1,1 @@
-"""What a recipe may say, and how its file is read."""
+"""The keys of a recipe, and how its file is read."""

@@ -1,4 +1,4 @@
-"""A recipe's TOML as one table: its base beneath, what holds for the chosen method, overrides on top (ADR 0009)."""
+"""A recipe's TOML as one table: its base, then the settings for the chosen method, then overrides (ADR 0009)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ Table = dict[str, Any]
 def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]:
     """Read a recipe of this package by name, or a TOML file by path; return the table, and what to call it in messages.
 
-    What stands further down this list holds where both say something: the recipe named by `base` with its own tables
-    `[for.METHOD...]` of the chosen method, the recipe itself, its tables `[for.METHOD...]`, overrides
-    `path.to.key=value`. Another name or path in [data] or [teacher] is another source: nothing that was said of the
-    former one holds any longer. Epochs and milestones in one `[for.METHOD.train]` are a schedule: in another number of
-    epochs its milestones keep their place.
+    Later entries of this list override earlier ones: the recipe named by `base` with its tables `[for.METHOD...]` for
+    the chosen method, the recipe itself, its tables `[for.METHOD...]`, overrides `path.to.key=value`. Another name or
+    path in [data] or [teacher] is another source: all settings of the former one are dropped. Epochs and milestones in
+    one `[for.METHOD.train]` are a schedule: the milestones scale with the number of epochs.
 
     Raises:
-        BadRecipe: no such recipe, not TOML, a base in a circle, an override that is none.
+        BadRecipe: there is no such recipe, it is not TOML, its bases form a circle, or an override is malformed.
 
     """
     files, where = _with_bases(source, ())
@@ -92,14 +91,14 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
         raise BadRecipe(f"{where}: {error}") from None
     base, special = table.pop(BASE, None), table.pop(FOR, {})
     if not isinstance(special, dict) or not all(isinstance(changes, dict) for changes in special.values()):
-        raise BadRecipe(f"{where}: {FOR}: not a table for each method", hint="as [for.adaad.train]")
+        raise BadRecipe(f"{where}: {FOR} must hold one table per method", hint="for example [for.adaad.train]")
     if strange := sorted(set(special) - set(METHODS)):
-        raise BadRecipe(f"{where}: {FOR}.{strange[0]}: no such method", hint=f"known: {', '.join(METHODS)}")
+        raise BadRecipe(f"{where}: {FOR}.{strange[0]}: there is no such method", hint=f"known: {', '.join(METHODS)}")
     file = _File(table, special)
     if base is None:
         return (file,), where
     if not isinstance(base, str):
-        raise BadRecipe(f"{where}: {BASE} is {base!r}", hint="the name of a recipe, or a path that ends in .toml")
+        raise BadRecipe(f"{where}: {BASE} is {base!r}", hint="give the name of a recipe, or a path that ends in .toml")
     beneath = str((Path(source).parent / base).resolve()) if base.endswith(".toml") else base
     return (*_with_bases(beneath, (*above, source))[0], file), where
 

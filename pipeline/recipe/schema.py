@@ -1,4 +1,4 @@
-"""Recipes: TOML files that say everything about a run, checked whole before anything starts."""
+"""Recipes: TOML files that describe a run completely, and are checked as a whole before anything starts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from runtime.spec import Digest, Frozen, Gate, Name, Text, ThreatModel
 
 RateSchedule = Literal["steps", "one-cycle", "cosine"]
 RISES = {"one-cycle": 0.25}
-"""The fraction of all epochs in which the learning rate rises, where a recipe names no warm-up; else none."""
+"""The fraction of all epochs in which the learning rate rises, if the recipe sets no warm-up; by schedule."""
 USUAL_DECAY = 0.999
 """Of an average of the weights, a step."""
 
@@ -56,14 +56,14 @@ class ExtraTable(Frozen):
 
 
 class DataTable(Frozen):
-    """[data]: a data set by name or path; `holdout` training images choose the checkpoint.
+    """[data]: a data set by name or path. `holdout` training images are held out to choose the checkpoint.
 
-    `augment` says how training images are changed, and `augment_switch` after how many epochs another way takes over.
-    `crop` is of 'pad-crop' alone; `flip` mirrors half of the images in each way.
+    `augment` is the augmentation of training images, and `augment_switch` says after how many epochs another one takes
+    over. `crop` applies to 'pad-crop' only; `flip` mirrors half of the images with every augmentation.
 
-    `size` is what the pictures of a folder are resized and cropped to, before training and at every evaluation.
-    `place` says where the training images are kept: on the `device`, or where they lie, to be streamed to it
-    (`stream`); `auto` takes the device where they fit.
+    `size` is the size to which pictures of a folder are resized and cropped, in training and at every evaluation.
+    `place` says where the training images are kept: on the `device`, or outside, to be streamed to it (`stream`);
+    `auto` chooses the device if they fit.
     """
 
     name: Text | None = None
@@ -82,7 +82,7 @@ class DataTable(Frozen):
         if (self.name is None) == (self.path is None):
             raise ValueError("give either name or path")
         if self.size is not None and self.path is None:
-            raise ValueError("size is of the pictures of a folder: give its path")
+            raise ValueError("size applies to the pictures of a folder: give its path")
         return self
 
 
@@ -91,12 +91,12 @@ class StudentTable(Blueprint):
 
 
 class TeacherTable(Frozen):
-    """[teacher]: one that is known by name, or a checkpoint by path.
+    """[teacher]: a known name, or the path of a checkpoint.
 
-    A name alone looks in the teacher's usual place; with a path beside it, there. A path alone is a run or a checkpoint
-    of this project; with `arch` it is a foreign PyTorch checkpoint of that network, which may need `width`, `depth`,
-    and `mean` and `std` where its images were normalised outside of it; with `factory`, of the network that this
-    function makes. `sha256` is what the file must have.
+    A known name is loaded from its default location, or from `path` if that is given too. A path alone is a run or a
+    checkpoint of this project. With `arch`, it is a foreign PyTorch checkpoint of that network, which may need `width`,
+    `depth`, and `mean` and `std` if its images were normalised outside of it. With `factory`, it is a checkpoint of the
+    network that this function makes. `sha256` is the digest that the file must have.
     """
 
     name: Text | None = None
@@ -127,17 +127,16 @@ class TeacherTable(Frozen):
 
 
 class TrainTable(Frozen):
-    """[train]: SGD with momentum, also Nesterov's; the learning rate rises in the first `warmup` epochs, then falls.
+    """[train]: SGD with momentum, also Nesterov's. The learning rate rises in the first `warmup` epochs, then falls.
 
-    It falls tenfold at each milestone (`steps`; in epochs, fractions allowed), in a straight line to zero at the last
-    epoch (`one-cycle`), or along half a cosine (`cosine`). A one-cycle rises for a quarter of the epochs where no
-    warm-up is named.
+    It falls tenfold at each milestone (`steps`; in epochs, fractions allowed), linearly to zero at the last epoch
+    (`one-cycle`), or along half a cosine (`cosine`). Without a `warmup`, a one-cycle rises for a quarter of the epochs.
 
-    Epochs, milestones, weight decay and reduction are the method's published ones where the recipe names none; such
-    milestones keep their place in another number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
+    Epochs, milestones, weight decay and reduction default to the method's published ones. Default milestones scale with
+    the number of epochs. 'mean' is a tenth of 'batchmean' on ten classes.
 
-    Each device takes its part of a batch in `micro_batches` equal ones, each with batch-norm statistics of its own.
-    `ema` is the decay of an average of the weights that is evaluated and saved in their place; true is 0.999.
+    Each device splits its share of a batch into `micro_batches` equal parts, each with its own batch-norm statistics.
+    `ema` is the decay of an average of the weights that is evaluated and saved instead of them; true is 0.999.
     """
 
     epochs: Annotated[int, Field(gt=0)]
@@ -161,7 +160,7 @@ class TrainTable(Frozen):
     @classmethod
     def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
         if nesterov and info.data.get("momentum") == 0:
-            raise ValueError("it is a kind of momentum, which is 0")
+            raise ValueError("Nesterov needs momentum, and train.momentum is 0")
         return nesterov
 
     @field_validator("warmup")
@@ -169,7 +168,7 @@ class TrainTable(Frozen):
     def _ends(cls, warmup: float, info: ValidationInfo) -> float:
         epochs = info.data.get("epochs")
         if epochs is not None and warmup >= epochs:
-            raise ValueError(f"{warmup:g} of {epochs} epochs leave none to train in")
+            raise ValueError(f"a warm-up of {warmup:g} of {epochs} epochs leaves none for training")
         return warmup
 
     @field_validator("milestones")
@@ -177,18 +176,18 @@ class TrainTable(Frozen):
     def _fall(cls, milestones: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         schedule = info.data.get("schedule", USUAL_SCHEDULE)
         if milestones and schedule != USUAL_SCHEDULE:
-            raise ValueError(f"they belong to schedule = {USUAL_SCHEDULE!r}, not to {schedule!r}")
+            raise ValueError(f"milestones belong to schedule = {USUAL_SCHEDULE!r}, not to {schedule!r}")
         warmup = info.data.get("warmup", 0.0)
         if milestones and min(milestones) < warmup:
-            raise ValueError(f"{min(milestones):g} lies in the warm-up of {warmup:g} epochs")
+            raise ValueError(f"the milestone {min(milestones):g} is within the warm-up of {warmup:g} epochs")
         return milestones
 
 
 class ResourcesTable(Frozen):
-    """[resources]: what a run takes of a Ray cluster where it is the cell of a study; no part of what the run is.
+    """[resources]: what a run uses on a Ray cluster as the cell of a study. It does not define the run.
 
-    Of GPUs at most one, or a part of one, since a cell trains on one device; None is one where the cluster has any.
-    Other devices and numbers of threads round otherwise, and a batch that does not fit a shared GPU is halved.
+    It has at most one GPU, or a part of one, since a cell trains on one device. None is one GPU if the cluster has any.
+    Other devices and numbers of threads round differently, and a batch that does not fit a shared GPU is halved.
     """
 
     cpus: Annotated[float, Field(gt=0)] = 1
@@ -199,8 +198,8 @@ class MethodTable(Frozen):
     """[method]: its name, its own fields in the table of that name, its `start`, and `igdm`.
 
     'published' is the step of the method's published code: the first gradient of the search may be taken outside of the
-    ball and of [0, 1], and clean images are forwarded for the running statistics alone. `igdm` is the weight that IGDM
-    has at the end of the run, beside the loss of a method with a teacher.
+    ball and of [0, 1], and clean images are forwarded only for the running statistics. `igdm` is the weight of IGDM at
+    the end of the run, in addition to the loss of a method with a teacher.
     """
 
     name: Text
@@ -211,7 +210,7 @@ class MethodTable(Frozen):
     @model_validator(mode="after")
     def _published_where_there_is_a_code(self) -> MethodTable:
         if self.start == "published" and METHODS[self.name].published is None:
-            raise ValueError(f"{self.name} has no published code to start as: leave start at clamped")
+            raise ValueError(f"{self.name} has no published code: leave start at clamped")
         return self
 
     @field_validator("igdm")
@@ -219,11 +218,11 @@ class MethodTable(Frozen):
     def _igdm_where_there_is_a_teacher(cls, igdm: float | None, info: ValidationInfo) -> float | None:
         name = info.data.get("name")
         if igdm is not None and name is not None and not METHODS[name].needs_teacher:
-            raise ValueError(f"it matches the gradient of a teacher, and {name} has none")
+            raise ValueError(f"IGDM matches the gradient of a teacher, and {name} has no teacher")
         return igdm
 
     def resolved(self) -> Method:
-        """Return the method as it is to be run."""
+        """Return the method with its start and IGDM applied."""
         return with_igdm(started(METHODS[self.name], self.start), self.igdm)
 
 
@@ -251,7 +250,7 @@ else:
 
 
 class Recipe(Frozen):
-    """One training run, whole."""
+    """A complete training run."""
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -264,12 +263,12 @@ class Recipe(Frozen):
     threat: ThreatModel = ThreatModel()
     gate: Gate = Gate()
     resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
-    """Not kept with the run: it may go on elsewhere, with other ones."""
+    """Not saved with the run, which may be resumed elsewhere with other resources."""
 
     @model_validator(mode="before")
     @classmethod
     def _resolve_method(cls, recipe: Any) -> Any:
-        """Keep the chosen method's table alone, and write its own [train] keys where the recipe names none."""
+        """Keep only the chosen method's table, and fill in its [train] defaults."""
         method, train = (recipe.get(table) for table in ("method", "train"))
         if not isinstance(method, Mapping) or not isinstance(train, Mapping):
             return recipe
@@ -294,9 +293,9 @@ class Recipe(Frozen):
     def _data_fit_training(self) -> Recipe:
         switch, extra, train = self.data.augment_switch, self.data.extra, self.train
         if switch is not None and switch[0] >= train.epochs:
-            raise ValueError(f"data.augment_switch comes after {switch[0]} epochs, the run ends after {train.epochs}")
+            raise ValueError(f"data.augment_switch is after {switch[0]} epochs, but the run ends after {train.epochs}")
         if extra is not None and not 0 < extra_of(train.batch, extra.share) < train.batch:
-            raise ValueError(f"data.extra.share of {extra.share:g} leaves none or all of a batch of {train.batch}")
+            raise ValueError(f"data.extra.share = {extra.share:g} is none or all of a batch of {train.batch} images")
         return self
 
     @field_validator("train")
@@ -305,11 +304,11 @@ class Recipe(Frozen):
         method = info.data.get("method")
         if train.label_smoothing and method is not None and not METHODS[method.name].has_labels:
             named = ", ".join(name for name, known in METHODS.items() if known.has_labels)
-            raise ValueError(f"label_smoothing: no label is in the loss of {method.name}; of {named} one is")
+            raise ValueError(f"label_smoothing: the loss of {method.name} has no label; those of {named} have one")
         return train
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved recipe as TOML has it: every default filled in, nothing that is None, no [resources]."""
+        """Return the resolved recipe as a TOML table: every default filled in, without None values and [resources]."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def to_toml(self) -> str:
@@ -334,7 +333,7 @@ def _published(method: Method, epochs: Any, schedule: Any) -> dict[str, Any]:
 def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
     """Load a recipe of this package by name, or a TOML file by path, and apply overrides `path.to.key=value`.
 
-    How a recipe builds on another is said in pipeline/recipe/file.py.
+    pipeline/recipe/file.py describes how a recipe builds on another.
 
     Raises:
         BadRecipe: no such recipe, not TOML, or wrong keys or values: all of them at once, each with its path.

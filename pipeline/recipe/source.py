@@ -42,9 +42,9 @@ def read_source(source: str, kind: str) -> str:
         known = ", ".join(names_of(kind))
         if is_path:
             state = "is a directory" if path.is_dir() else "does not exist"
-            raise NotThere(f"{source} {state}", hint=f"the path of a {kind}, or one of: {known}") from None
+            raise NotThere(f"{source} {state}", hint=f"give the path of a {kind}, or one of: {known}") from None
         raise NotThere(
-            f"no {kind} is called {source!r}", hint=f"a path that ends in .toml, or one of: {known}"
+            f"there is no {kind} named {source!r}", hint=f"give a path that ends in .toml, or one of: {known}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The directory of a training run: opened to train in, and read back when the run is finished."""
+"""The directory of a training run: claimed for training, and read when the run is finished."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class TeacherFigures(Frozen):
 
 
 class Judged(Frozen):
-    """Accuracy of both checkpoints under one attack, which chose neither, on the `n` hold-out images; as fractions.
+    """Accuracy of both checkpoints on the `n` hold-out images under an attack that chose neither; as fractions.
 
-    `overfitting` is what the last has lost against the best: robust overfitting (Rice et al., ICML 2020). The best was
-    chosen on these images, by a shorter attack: among equals the difference is above 0 by chance.
+    `overfitting` is the loss of the last against the best: robust overfitting (Rice et al., ICML 2020). The best was
+    chosen on these images, by a shorter attack: between equal checkpoints, the difference is above 0 by chance.
     """
 
     attack: Text
@@ -47,19 +47,18 @@ class Judged(Frozen):
     overfitting: float
 
     def __str__(self) -> str:
-        """Return what a user should read of it."""
+        """Return it in words for a user."""
         lost = f"robust overfitting of {points(self.overfitting)}" if self.overfitting > 0 else "no robust overfitting"
         return f"{self.attack.upper()}: best {percent(self.best)}, last {percent(self.last)}: {lost}"
 
 
 class Summary(Frozen):
-    """summary.json: what a finished run was and reached. Accuracies are those of the hold-out images.
+    """summary.json: settings and results of a finished run. Accuracies are on the hold-out images.
 
-    `search_precision` is None where the recipe names none: the search is in `precision`, too.
+    `search_precision` is None if the recipe sets none: the search then uses `precision`.
 
-    Every batch norm saw `norm_batch` images: the batch of a run on one device that divides none; less on several,
-    with micro-batches, or where a batch did not fit the device's memory. `judged` is None in a run of an earlier
-    version.
+    Every batch norm saw `norm_batch` images. This is the whole batch on one device, and less on several devices, with
+    micro-batches, or if a batch did not fit the device's memory. `judged` is None in a run of an earlier version.
     """
 
     name: Name
@@ -86,7 +85,7 @@ class Summary(Frozen):
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run left: the network in eval mode, its card and digest, the resolved recipe and the summary."""
+    """A finished run: the network in eval mode, its card and digest, the resolved recipe and the summary."""
 
     recipe: Recipe
     recipe_sha256: str
@@ -123,7 +122,7 @@ def open_run(directory: Path, checkpoint: str) -> TrainedRun:
 
 
 def read_summary(directory: Path) -> Summary | None:
-    """Read summary.json; None where the run is not finished.
+    """Read summary.json; None if the run is not finished.
 
     Raises:
         BadInput: the file is damaged.
@@ -140,9 +139,9 @@ def read_summary(directory: Path) -> Summary | None:
 
 @contextmanager
 def sole_writer(directory: Path) -> Iterator[None]:
-    """Hold a run directory for this process, until the block or the process ends; make it where it is not there.
+    """Hold a run directory for this process until the block or the process ends; create it if needed.
 
-    One that was made and stays empty vanishes again.
+    A directory that was created and stays empty is removed again.
 
     Raises:
         UsageFault: another process has it.
@@ -153,7 +152,9 @@ def sole_writer(directory: Path) -> Iterator[None]:
     try:
         with lock_if_free(directory) as mine:
             if not mine:
-                raise UsageFault(f"another process trains in {directory}", hint="let it end, or name another --out")
+                raise UsageFault(
+                    f"another process is training in {directory}", hint="wait for it to end, or give another --out"
+                )
             yield
     finally:
         with suppress(OSError):
@@ -161,9 +162,9 @@ def sole_writer(directory: Path) -> Iterator[None]:
 
 
 def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
-    """Check that a recipe may be trained in a directory, new or to be resumed; its summary if that has happened.
+    """Check that a recipe may be trained in a directory, new or resumed; return its summary if it is finished.
 
-    To resume what has not begun is to begin. What a killed process left half-written is removed.
+    Resuming a run that has not begun starts it. Half-written files of a killed process are removed.
 
     Raises:
         UsageFault: the directory is not empty, and either not to be resumed or no run.
@@ -195,7 +196,7 @@ def _check_same(before: Recipe, now: Recipe) -> None:
     if changed:
         told = "\n".join(f"  {key}: {was.get(key, 'none')}, now {is_now.get(key, 'none')}" for key in changed)
         raise BadRecipe(
-            f"the run began with another recipe:\n{told}", hint="resume with the same recipe, or name another --out"
+            f"the run began with another recipe:\n{told}", hint="resume with the same recipe, or give another --out"
         )
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to a run: data, teacher and student fitted together, trained, and summed up."""
+"""From a recipe to a run: match data, teacher and student, train, and summarise."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ def distill(
         recipe: what to do.
         out: the run directory; on storage that all nodes see.
         data_root: where data sets known by name lie.
-        resume: go on where the saved state of the run in `out` is, to the same weights; begin where there is none; a
-            finished run is left as it is.
-        devices: processes on this machine, a GPU each where there are any; several take a batch in parts.
+        resume: continue from the saved state of the run in `out`, to the same weights; start if there is none; a
+            finished run is left unchanged.
+        devices: processes on this machine, each with a GPU if there are any; several share a batch.
         nodes: machines.
-        save_seconds: how often the state is saved within an epoch; it always is after one.
-        allow_weak_teacher: go on with a teacher that PGD brings near chance.
+        save_seconds: how often the state is saved within an epoch; it is always saved after an epoch.
+        allow_weak_teacher: accept a teacher whose accuracy under PGD is near chance.
 
     Raises:
-        UsageFault: `out` is not empty, or no run; or another process trains there.
-        BadData, BadModel, BadRecipe: data, teacher and recipe do not fit; nothing has been written then.
+        UsageFault: `out` is not empty, or not a run; or another process is training there.
+        BadData, BadModel, BadRecipe: data, teacher and recipe do not match; nothing has been written.
         BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
         MissingEnvironment: there are fewer devices, or a process was lost; or memory ran out.
         NonFinite: the loss is no longer a number.
@@ -88,19 +88,19 @@ def _run(
     save_seconds: float,
     allow_weak_teacher: bool,
 ) -> Summary:
-    """Do what `distill` says, as one of the processes; the first one alone writes, and says what happens."""
+    """Run `distill` in one of the processes. Only the first one writes and logs."""
     recipe = Recipe.model_validate(table)
     with ExitStack() as held, running_out():
         finished = from_first(fabric, lambda: _claimed(held, out, recipe, resume=resume))
         if finished is None:
             return _trained(fabric, recipe, out, data_root, save_seconds, allow_weak_teacher)
     if fabric.is_global_zero:
-        log.info(f"{out} is finished: there is nothing to resume")
+        log.info(f"{out} is finished; there is nothing to resume")
     return finished
 
 
 def _claimed(held: ExitStack, out: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
-    """Claim the run directory as its only writer, as long as `held` is open; what is there is looked at only then."""
+    """Claim the run directory as its only writer while `held` is open. Its contents are read only afterwards."""
     if not out.is_dir():
         claim(out, recipe, resume=resume)
     held.enter_context(sole_writer(out))
@@ -128,7 +128,7 @@ def _trained(
     card = network_card(recipe, dataset)
     _check_student(card)
     if METHODS[recipe.method.name].needs_teacher:
-        tell(f"trying the teacher on {len(holdout)} hold-out images")
+        tell(f"evaluating the teacher on {len(holdout)} hold-out images")
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
     if teacher is not None:
         tell(str(teacher))
@@ -172,7 +172,7 @@ def _trained(
     standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
     assert standing.best is not None
     assert standing.last is not None
-    tell("judging the best and the last checkpoint")
+    tell("evaluating the best and the last checkpoint")
     judged = from_first(fabric, lambda: judge(out, holdout, eps=recipe.threat.eps, device=device))
     summary = Summary(
         name=recipe.name,
@@ -209,8 +209,8 @@ def _check_batch(recipe: Recipe, training: ImageSet, holdout: ImageSet) -> None:
     if len(training) < recipe.train.batch:
         every = len(training) + len(holdout)
         raise BadData(
-            f"{len(training)} training images do not fill one batch of {recipe.train.batch}: of {every}, "
-            f"data.holdout keeps {len(holdout)} apart",
+            f"{len(training)} training images do not fill one batch of {recipe.train.batch}: data.holdout "
+            f"holds out {len(holdout)} of {every}",
             hint="lower data.holdout or train.batch",
         )
 
@@ -232,7 +232,7 @@ def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
 
 
 def _check_student(card: NetworkCard) -> None:
-    """Look at the network of a user's own factory; see `check_made` for what is raised. No random number is used up."""
+    """Check the network of a user's factory; see `check_made` for the errors. This consumes no random number."""
     if card.factory is not None:
         with torch.random.fork_rng(devices=[]):
             check_made(card.factory, card.build(), card.image, len(card.classes))

@@ -1,4 +1,4 @@
-"""The PyTorch network behind the Session protocol: attacked by the very code that attacks the exported artifact."""
+"""The PyTorch network as a Session: attacked by the same code as the exported artifact."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ HOLDOUT_BATCH = 250
 
 
 class TorchSession(Session):
-    """A network in eval mode on one device, in fp32 whatever it was trained in. Arrays are float32 tensors there.
+    """A network in eval mode on one device, in fp32 regardless of its training. Arrays are float32 tensors there.
 
     The cross-entropy is seeded as in the exported gradient graph, so that both sides attack confident images with
     the same gradient.
 
     Args:
-        network: what is attacked; its answers to an image depend on nothing else.
+        network: the network to attack; its answer to an image depends on nothing else.
         sha256: of the checkpoint.
         device: where it runs.
         recorder: makes what captures a pass, for each size of a batch; by default CUDA graphs on a GPU, and nothing
@@ -81,7 +81,7 @@ class TorchSession(Session):
         return logits, value, gradient
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return how it is best asked for images of one shape."""
+        """Return the best batching for images of one shape."""
         if self.device.type != "cuda":
             return Batching()
         return on_gpu(torch.cuda.get_device_properties(self.device).total_memory, image)
@@ -92,12 +92,12 @@ class TorchSession(Session):
         return SessionCard(self._sha256, "fp32", "torch", self.device.type, name, facts=FLOAT)
 
     def confirm(self) -> None:
-        """Hold what was replayed since the last time to what is not; raises as `Replays.hold` does."""
+        """Compare the replays since the last check with eager passes; raises as `Replays.hold` does."""
         if self._replays:
             self._replays.hold()
 
     def close(self) -> None:
-        """Let go of what was captured."""
+        """Release the captures."""
         if self._replays:
             self._replays.clear()
 
@@ -188,11 +188,11 @@ def _sized(session: TorchSession, full: bool) -> Session:
 
 
 def teacher_entropy(teacher: nn.Module, evidence: Evidence, device: torch.device) -> float | None:
-    """Return the mean entropy of T(x'), in nats, over the images that the student gets wrong; None where there is none.
+    """Return the mean entropy of T(x'), in nats, over the images that the student gets wrong; None if there are none.
 
-    x' is where it gets them wrong: the image itself, or the point that the attack found. A teacher that is sure where a
-    student cannot follow makes it learn noise (Lee and Chung, ICML 2026, arXiv 2605.21999). They ask that of training
-    images that students keep failing on; here it is asked of hold-out images, and of the student as it is.
+    x' is the point where it is wrong: the image itself, or the point that the attack found. A teacher that is confident
+    where a student cannot follow makes it learn noise (Lee and Chung, ICML 2026, arXiv 2605.21999). The paper measures
+    this on training images that students keep failing on; here it is measured on hold-out images, with this student.
 
     Args:
         teacher: frozen.

@@ -1,4 +1,4 @@
-"""Both checkpoints of a run under one attack, which chose neither of them."""
+"""Both checkpoints of a run under an attack that chose neither of them."""
 
 from __future__ import annotations
 

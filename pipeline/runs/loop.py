@@ -1,4 +1,4 @@
-"""The training run: batches through the trainer, the hold-out after every epoch, the best and the last kept."""
+"""The training loop: batches through the trainer, the hold-out after every epoch, best and last checkpoint kept."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ READ_EVERY = {"cpu": 1, "cuda": 20}
 
 @dataclass
 class TrainingLoop:
-    """A run, in every process that takes part in it, from where it stands to its end.
+    """A run in each of its processes, from its current progress to the end.
 
     Args:
         recipe, trainer, batches, card: what is trained.
         directory: where the first process writes.
         fabric: the processes.
-        holdout: the images that choose the checkpoint.
-        standing: where the run stands; moves on.
+        holdout: the images on which the checkpoint is chosen.
+        standing: the progress of the run; it is updated.
         save_seconds: how often the state is saved within an epoch.
 
     """
@@ -65,7 +65,7 @@ class TrainingLoop:
         self._saved = time.monotonic()
 
     def to_the_end(self, title: str) -> Standing:
-        """Train and evaluate epoch after epoch; `title` is the first line that is shown.
+        """Train and evaluate each epoch; `title` is the first line that is shown.
 
         Raises:
             KeyboardInterrupt: a signal asked to end, and the state is saved.
@@ -98,9 +98,9 @@ class TrainingLoop:
         )
 
     def _train(self, epoch: int, log: TrainingLog | SilentLog, asked: Callable[[], bool]) -> None:
-        """Take the steps of an epoch that are left; the batches of those taken are drawn again and passed over.
+        """Take the remaining steps of an epoch. The batches of earlier steps are drawn again and skipped.
 
-        Of several processes the first one alone ends when it is asked to: it has the state, and the others end with it.
+        Of several processes, only the first one ends on a signal: it has the state, and the others end with it.
         """
         taken = self.standing.steps - epoch * len(self.batches)
         left = islice(self.batches.epoch(epoch), taken, None)
@@ -135,7 +135,7 @@ class TrainingLoop:
             self._move(log, steps=number)
 
     def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
-        """Measure the student on the hold-out and save it; return the best figures so far, and these."""
+        """Evaluate the student on the hold-out and save it; return the best figures so far, and these."""
         network = self.trainer.result(self.batches.epoch(epoch))
         teacher = self.trainer.teacher if self.trainer.method.needs_teacher else None
         evidence = attacked(

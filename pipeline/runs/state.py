@@ -1,4 +1,4 @@
-"""The state of a run that is not finished: all that is needed to go on with it to the same weights, in one file."""
+"""The state of an unfinished run, in one file: everything needed to resume it to the same weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_ANEW = "remove the directory, or name another --out"
 
 
 class Standing(Frozen):
-    """How far a run is, and what it must find unchanged to go on.
+    """The progress of a run, and what must be unchanged to resume it.
 
     Random numbers have no state: they follow from the seed and the step or epoch.
 
@@ -50,7 +50,7 @@ class Standing(Frozen):
 
 
 def save_state(directory: Path, standing: Standing, trainer: Trainer) -> None:
-    """Write the state of a run, atomically, with a digest of its own."""
+    """Write the state of a run atomically, with a digest."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(trainer).items()}
     text = standing.model_dump_json()
     metadata = {METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
@@ -58,7 +58,7 @@ def save_state(directory: Path, standing: Standing, trainer: Trainer) -> None:
 
 
 def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
-    """Bring a fresh trainer to the saved state of its run, and return where that is; `new` where nothing is saved.
+    """Restore the saved state of a run into a fresh trainer and return its progress; `new` if nothing is saved.
 
     Raises:
         BadInput: the state is damaged, or it belongs to other data or another teacher.
@@ -83,7 +83,7 @@ def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
         ("teacher", new.teacher, standing.teacher),
     ):
         if now != then:
-            raise BadInput(f"the {what} changed since this run began: its digest differs", hint=START_ANEW)
+            raise BadInput(f"the {what} has changed since this run began: its digest differs", hint=START_ANEW)
     trainer.divide(standing.parts)
     return standing
 

@@ -1,4 +1,4 @@
-"""Teachers: known by name and digest, or by path, our own or foreign; and looked at before they teach."""
+"""Teachers: known by name and digest, or by path, our own or foreign. They are evaluated before they teach."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class KnownTeacher:
     """A teacher with a name.
 
     Args:
-        path: where its file lies if the recipe does not say.
-        sha256: the digest that the file must have; None where nobody has published one.
-        foreign: the network, for a file that does not say it itself.
-        normalised: how its images were, where its file may not say it.
+        path: the location of its file, unless the recipe gives one.
+        sha256: the digest that the file must have; None if no digest is published.
+        foreign: the network, for a file that does not describe it.
+        normalised: the normalisation of its images, if its file may not record it.
 
     """
 
@@ -105,8 +105,8 @@ class Teacher:
     Args:
         network: images to logits.
         sha256: of its file.
-        vouched: whether the file was held to a digest, or says itself what it is.
-        figures: what it reached on the hold-out.
+        vouched: whether the file was compared with a digest, or describes itself.
+        figures: its accuracy on the hold-out.
 
     """
 
@@ -116,7 +116,7 @@ class Teacher:
     figures: TeacherFigures
 
     def __str__(self) -> str:
-        """Return what a user should read of it before it teaches."""
+        """Return what a user should know about it before it teaches."""
         reached = self.figures
         return (
             f"teacher: clean {percent(reached.clean)}, PGD-10 {percent(reached.pgd)} on {reached.n} hold-out images; "
@@ -128,17 +128,17 @@ class Teacher:
 def prepare_teacher(
     recipe: Recipe, card: NetworkCard, holdout: ImageSet, device: torch.device, *, allow_weak: bool = False
 ) -> Teacher | None:
-    """Load the teacher of a recipe and look at it; None where the method needs none.
+    """Load the teacher of a recipe and evaluate it; None if the method needs none.
 
     Args:
         recipe: names the teacher, the method and the threat model.
         card: the student's, whose images and classes the teacher must share.
-        holdout: training images kept apart, which the teacher is tried on: clean and PGD-10.
+        holdout: held-out training images on which the teacher is evaluated, clean and under PGD-10.
         device: where it will teach.
-        allow_weak: go on with one that PGD brings below 1.5 times chance.
+        allow_weak: accept a teacher whose accuracy under PGD is below 1.5 times chance.
 
     Raises:
-        BadRecipe: no teacher has that name, or it belongs to other data.
+        BadRecipe: there is no teacher of that name, or it belongs to other data.
         BadModel: see `load_teacher`; or the teacher is not robust.
 
     """
@@ -153,7 +153,7 @@ def prepare_teacher(
         raise BadModel(
             f"the teacher is not robust: {percent(pgd)} under PGD-10 on {len(holdout)} hold-out images "
             f"({percent(clean)} clean), below {WEAK} times the {percent(1 / classes)} of chance",
-            hint="its data, classes or normalisation may be others; --allow-weak-teacher goes on with it all the same",
+            hint="it may expect other data, classes or normalisation; --allow-weak-teacher continues all the same",
         )
     return Teacher(network, digest, vouched, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))
 
@@ -171,8 +171,8 @@ def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str
     digest = _sha256(path)
     if expected is not None and digest != expected:
         raise BadModel(
-            f"{path} is not the file that was asked for: its sha256 is {digest}, not {expected}",
-            hint="download it again; teacher.sha256 names another digest that you trust",
+            f"{path} is not the expected file: its sha256 is {digest}, not {expected}",
+            hint="download it again, or set teacher.sha256 to another digest that you trust",
         )
     if foreign is None:
         return _own(path, card), digest, True
@@ -195,15 +195,15 @@ def _own(path: Path, card: NetworkCard) -> nn.Module:
         start = file.read(2)
     if start in (b"PK", b"\x80\x02"):
         raise BadModel(
-            f"{path} is a PyTorch file, which does not say what network it is",
-            hint='say it in [teacher], as arch = "wideresnet", depth = 34, width = 10',
+            f"{path} is a PyTorch file, which does not record its network",
+            hint='name the network in [teacher], such as arch = "wideresnet", depth = 34, width = 10',
         )
     network, own = load_checkpoint(path)
     for what in ("input", "classes"):
         theirs, ours = getattr(own, what), getattr(card, what)
         if theirs != ours:
             raise BadRecipe(
-                f"teacher: its {what} is {theirs}, the data's is {ours}", hint="take a teacher of this data"
+                f"teacher: its {what} is {theirs}, but that of the data is {ours}", hint="use a teacher for this data"
             )
     return network.eval()
 
@@ -232,7 +232,7 @@ def locate_teacher(table: TeacherTable) -> tuple[Path, str | None, Blueprint | N
     if not path.is_file():
         raise BadModel(
             f"there is no teacher at {path.resolve()}",
-            hint="train one with `edgeproof teach`, or put a downloaded one there; teacher.path names another place",
+            hint="train one with `edgeproof teach`, put a downloaded one there, or set teacher.path to another place",
         )
     return path, expected, foreign
 
@@ -244,13 +244,13 @@ def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]
         path = table.path / CHECKPOINTS["best"] if table.path.is_dir() else table.path
         return path, table.sha256, _blueprint(table)
     if table.name not in TEACHERS:
-        raise BadRecipe(f"teacher.name: no teacher is called {table.name!r}", hint=f"known: {', '.join(TEACHERS)}")
+        raise BadRecipe(f"teacher.name: there is no teacher named {table.name!r}", hint=f"known: {', '.join(TEACHERS)}")
     known = TEACHERS[table.name]
     path = table.path or known.path
     if path.is_dir():
         raise BadRecipe(
-            f"teacher: {path} is a directory, {table.name} is a file",
-            hint="for a run of your own in its place leave the name out",
+            f"teacher: {path} is a directory, but {table.name} is a file",
+            hint="for a run of your own at this path, leave the name out",
         )
     return path, table.sha256 or known.sha256, known.foreign
 

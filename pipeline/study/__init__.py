@@ -1,1 +1,1 @@
-"""Studies: tables of runs."""
+"""Studies: tables of training runs."""

@@ -1,4 +1,4 @@
-"""One cell of a study: trained and judged in its own directory, each part once; what is finished is never repeated."""
+"""One cell of a study, trained and judged in its own directory. Finished parts are never repeated."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ CHECKPOINT = "best"
 
 
 class Changed(BadRecipe):
-    """What is finished in a cell's directory is not what the study now asks for."""
+    """The finished parts of a cell differ from what the study now specifies."""
 
 
 def run_cell(
     study: Study, cell: Cell, directory: Path, *, data_root: Path = DATA_ROOT, allow_weak_teacher: bool = False
 ) -> None:
-    """Train the cell, unless that is done, and judge its best checkpoint with every evaluation that is not done.
+    """Train the cell and judge its best checkpoint with every evaluation, unless that is already done.
 
-    Both go on where they were cut off. What was begun by another recipe, or is of another network than the run now has,
-    is kept beside under another name.
+    Both resume where they were interrupted. A run that began with another recipe, and a report on another network than
+    the run now has, are kept under another name.
 
     Raises:
-        EdgeproofError: whatever `distill` and `run_in` raise; what was finished before stays.
+        EdgeproofError: any error of `distill` and `run_in`; finished parts stay.
 
     """
     run = directory / RUN
@@ -69,7 +69,7 @@ def _evaluate(run: Path, evaluation: Evaluation, out: Path, data_root: Path) -> 
 
 
 def _set_aside(directory: Path, reason: str) -> None:
-    """Rename a directory to NAME.previous-N, the first such that is free: it may hold days of work."""
+    """Rename a directory to the first free NAME.previous-N: it may hold days of work."""
     beside = (directory.with_name(f"{directory.name}.previous-{number}") for number in count(1))
     free = next(path for path in beside if not path.exists())
     log.warning(f"{directory} is kept as {free.name}: {reason}")
@@ -77,7 +77,7 @@ def _set_aside(directory: Path, reason: str) -> None:
 
 
 def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
-    """Return a cell's report by an evaluation; None where there is none of the network that its run has.
+    """Return a cell's report by an evaluation; None if there is none on the network of its run.
 
     Raises:
         BadData: the report is damaged.
@@ -91,7 +91,7 @@ def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
 
 
 def missing(study: Study, directory: Path) -> tuple[str, ...]:
-    """Return what a cell still lacks: the training run, evaluations by name; nothing of a finished one.
+    """Return what a cell still lacks: the training run, or evaluations by name; nothing if it is finished.
 
     Raises:
         BadInput: the summary or a report is damaged.
@@ -102,7 +102,7 @@ def missing(study: Study, directory: Path) -> tuple[str, ...]:
 
 
 def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
-    """Refuse to mix what is finished in a cell's directory with a study that now says something else.
+    """Refuse to mix the finished parts of a cell with a study that has changed.
 
     Raises:
         Changed: it was trained with another recipe, or judged with other attacks or images.
@@ -111,7 +111,9 @@ def check_unchanged(study: Study, cell: Cell, directory: Path) -> None:
     """
     hint = f"give the study another --out, or remove {directory}"
     if (directory / RUN / SUMMARY).exists() and _begun_otherwise(directory / RUN, cell):
-        raise Changed(f"{directory / RUN / RECIPE} is not the recipe that the study now has for this cell", hint=hint)
+        raise Changed(
+            f"{directory / RUN / RECIPE} differs from the recipe that the study now has for this cell", hint=hint
+        )
     for evaluation in study.evaluation:
         report = own_report(directory, evaluation)
         if report is not None and _asked_otherwise(report.request, evaluation):
@@ -130,5 +132,5 @@ def _asked_otherwise(request: Request, evaluation: Evaluation) -> bool:
 
 
 def claimed(directory: Path) -> AbstractContextManager[bool]:
-    """Hold a cell's directory for this process; yields False where another process holds it. Ends with the process."""
+    """Claim a cell's directory for this process; yields False if another process holds it. Ends with the process."""
     return lock_if_free(directory / ".claim")

@@ -24,7 +24,7 @@ from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
 
 WIDTH = 240
-"""Columns that a line of the table may take before its figures are cut short."""
+"""The widest line of the table, in columns, before its figures are cut."""
 
 
 class UnfinishedStudy(EdgeproofError):
@@ -35,12 +35,14 @@ class UnfinishedStudy(EdgeproofError):
 
 @click.command()
 @click.argument("study", callback=checked("study"))
-@click.option("--out", type=NewDirectory(), help="Directory of the study; by default runs/NAME.")
-@click.option("--resume", is_flag=True, help="Go on in a directory that exists; finished cells are not repeated.")
-@click.option("--table", "only_table", is_flag=True, help="Run nothing: write the table of what is there.")
-@click.option("--ray", "address", metavar="ADDRESS", help="Run the cells on a Ray cluster: its address, auto or local.")
+@click.option("--out", type=NewDirectory(), help="Directory of the study.  [default: runs/NAME]")
+@click.option("--resume", is_flag=True, help="Continue in an existing directory. Finished cells are not repeated.")
+@click.option("--table", "only_table", is_flag=True, help="Run nothing, only write the table of what is there.")
+@click.option("--ray", "address", metavar="ADDRESS", help="Run the cells on a Ray cluster: an address, auto or local.")
 @data_root_option
-@click.option("--allow-weak-teacher", is_flag=True, help="Go on with teachers that PGD brings near chance.")
+@click.option(
+    "--allow-weak-teacher", is_flag=True, help="Continue with teachers whose accuracy under PGD is near chance."
+)
 def study(
     study: str,
     out: Path | None,
@@ -50,9 +52,9 @@ def study(
     data_root: Path,
     allow_weak_teacher: bool,
 ) -> None:
-    """Train and judge every cell of STUDY (a name, or a .toml file), and print the table.
+    """Train and judge every cell of STUDY, which is a name or a .toml file, and print the table.
 
-    Several processes may share one directory: start the same command again with --resume.
+    Several processes can share one directory: start the same command again with --resume.
     """
     plan = load_study(study)
     out = out or Path("runs") / plan.name
@@ -84,7 +86,7 @@ def study(
 
 
 def _unfinished(attempts: Iterable[Attempt], cells: int) -> dict[str, str]:
-    """Follow the attempts as they end; return the cells that are not finished, and why."""
+    """Follow the attempts as they end; return the unfinished cells and the reasons."""
     unfinished = {}
     for number, attempt in enumerate(attempts, 1):
         log.info(f"cell {number} of {cells}: {attempt.cell} {attempt.state} {attempt.reason}".rstrip())

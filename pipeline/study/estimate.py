@@ -18,7 +18,7 @@ class Estimate:
     """One accuracy over seeds.
 
     Args:
-        values: one a seed, as fractions of `images`.
+        values: one per seed, as fractions of `images`.
         images: how many test images each of them was measured on.
 
     """
@@ -38,28 +38,28 @@ class Estimate:
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation over seeds (n - 1); None of one seed."""
+        """The standard deviation over seeds (n - 1); None for one seed."""
         return statistics.stdev(self.values) if self.n > 1 else None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One mean less another, with its standard error: None where either is of one seed and nothing can be claimed."""
+    """One mean minus another, with its standard error; None if either has one seed, which allows no conclusion."""
 
     value: float
     error: float | None
 
     @property
     def tie(self) -> bool:
-        """Whether it is under two standard errors, up to rounding; of one seed there is no saying."""
+        """Whether it is under two standard errors, up to rounding; one seed cannot tell."""
         return self.error is not None and abs(self.value) < TIE * self.error + ROUNDING
 
 
 def difference(this: Estimate, that: Estimate) -> Difference:
     """Compare two means, their seeds taken as independent: sqrt(s1^2 / n1 + s2^2 / n2).
 
-    It is at least half an image of the set that has fewer: a few seeds that happen to agree to the image have a spread
-    of 0, and are no certainty. So a difference is more than one image.
+    It is at least half an image of the smaller set: a few seeds that happen to agree to the image have a spread of 0,
+    but this is no certainty. A difference is therefore more than one image.
     """
     value = this.mean - that.mean
     if this.spread is None or that.spread is None:

@@ -1,4 +1,4 @@
-"""Studies: TOML files that say which runs make up a table, checked whole and expanded into cells."""
+"""Studies: TOML files that define the runs of a table, checked as a whole and expanded into cells."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RUN = "run"
 
 
 class Own(Frozen):
-    """[method.NAME] or [student.NAME]: what is different for one method or student alone."""
+    """[method.NAME] or [student.NAME]: settings for one method or student only."""
 
     set: tuple[Text, ...] = ()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
@@ -43,7 +43,7 @@ class Own(Frozen):
 class Evaluation(Frozen):
     """[[evaluation]]: one run of the attack suite on each cell's best checkpoint.
 
-    `n` counts the first test images. `batch` changes memory and speed, never a figure.
+    It uses the first `n` test images. `batch` affects memory and speed, never a figure.
     """
 
     name: Name
@@ -55,16 +55,16 @@ class Evaluation(Frozen):
     @classmethod
     def _beside_the_run(cls, name: str) -> str:
         if name == RUN:
-            raise ValueError(f"{RUN!r} is the place of the training run")
+            raise ValueError(f"{RUN!r} is reserved for the training run")
         return name
 
 
 class Study(Frozen):
     """Methods x students x radii x seeds over one recipe, and how every cell is judged.
 
-    `set` holds overrides as `--set` takes them. `radii` are search radii; without them the recipe's own search stays
-    as it is. `step` is the search step as a fraction of the radius. Differences are to the method `reference`, at the
-    first radius; `published` names the figures that stand beside the measured ones.
+    `set` holds overrides in the form of `--set`. `radii` are search radii; without them, the recipe's search is used.
+    `step` is the search step as a fraction of the radius. Differences are taken from the method `reference`, at the
+    first radius. `published` names the figures that are shown beside the measured ones.
     """
 
     name: Name
@@ -85,12 +85,12 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.radii and self.step is None:
-            raise ValueError("radii need a step, the fraction of the radius that a search step takes")
+            raise ValueError("radii need a step: the size of a search step as a fraction of the radius")
         names = [evaluation.name for evaluation in self.evaluation]
         if len(set(names)) < len(names):
-            raise ValueError("two evaluations have one name")
+            raise ValueError("two evaluations have the same name")
         if self.published is not None and self.published not in published():
-            raise ValueError(f"published: known are {', '.join(published())}")
+            raise ValueError(f"published: must be one of {', '.join(published())}")
         return self
 
 
@@ -134,10 +134,10 @@ def load_study(source: str) -> Study:
 
 
 def expand(study: Study) -> list[Cell]:
-    """Return every cell, the first seed of all before the second of any, its recipe resolved.
+    """Return every cell with its resolved recipe: the first seeds of all rows before any second seed.
 
     Raises:
-        BadRecipe: a cell's recipe cannot be resolved, or two cells would have one name, and so one directory.
+        BadRecipe: a cell's recipe cannot be resolved, or two cells would have the same name, and so the same directory.
 
     """
     cells = [

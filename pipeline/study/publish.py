@@ -1,4 +1,4 @@
-"""What a study leaves to read: the table as Markdown, CSV and HTML, the pictures, and one small JSON a cell."""
+"""The results of a study: the table as Markdown, CSV and HTML, the plots, and one small JSON file per cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that others published, to stand beside measured ones."""
+"""Published figures of others, to show beside measured ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("published.toml")
 
 
 class Published(Frozen):
-    """One published table: its setting, its source, and by student and method one value a column, in percent."""
+    """One published table: its setting, its source, and by student and method one value per column, in percent."""
 
     title: Text
     source: Text
@@ -20,7 +20,7 @@ class Published(Frozen):
     rows: dict[Text, dict[Text, tuple[float, ...]]]
 
     def figures(self, student: str, method: str) -> dict[str, float]:
-        """Return the values of one row by column; nothing where the row was not published."""
+        """Return the values of one row by column; nothing if the row was not published."""
         values = self.rows.get(student, {}).get(method, ())
         return dict(zip(self.columns, values, strict=True)) if values else {}
 

@@ -1,4 +1,4 @@
-"""What the cells of a study reached: read from their directories, and gathered over seeds."""
+"""The results of the cells of a study: read from their directories, and collected over seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (CLEAN, *NAMES)
 class Judged(Frozen):
     """One evaluation of a cell: accuracies of the attacks asked for, as fractions of the first n test images.
 
-    `doubts` are the report's blocking warnings: reasons not to believe the figures.
+    `doubts` are the report's blocking warnings: reasons to distrust the figures.
     """
 
     n: int
@@ -34,7 +34,7 @@ class Judged(Frozen):
 
 
 class CellResult(Frozen):
-    """What one cell reached, small enough to keep: its summary.json, and every evaluation by name."""
+    """The results of one cell, small enough to keep: its summary.json, and every evaluation by name."""
 
     cell: Name
     method: Text
@@ -47,7 +47,7 @@ class CellResult(Frozen):
     evaluations: dict[Name, Judged]
 
     def figures(self) -> dict[str, tuple[float, int]]:
-        """Return (accuracy, images) by column; of two evaluations of one attack, that on more images."""
+        """Return (accuracy, images) by column; of two evaluations with the same attack, the one on more images."""
         best: dict[str, tuple[float, int]] = {}
         for judged in self.evaluations.values():
             for column, accuracy in ((CLEAN, judged.clean), *judged.attacks.items()):
@@ -68,7 +68,7 @@ class Group:
 
 
 def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
-    """Read one cell; None where its training run is not finished. Evaluations that are not finished are left out."""
+    """Read one cell; None if its training run is not finished. Unfinished evaluations are left out."""
     summary = read_summary(directory / RUN)
     if summary is None:
         return None

@@ -1,4 +1,4 @@
-"""The cells of a study, one after another in this process or side by side on a Ray cluster."""
+"""Run the cells of a study, one after another in this process or in parallel on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILURE = "failure.txt"
 
 @dataclass(frozen=True)
 class Attempt:
-    """How the attempt to run a cell ended: `elsewhere` where another process has it; `reason` in one line."""
+    """The outcome of an attempt to run a cell: `elsewhere` if another process has it; `reason` is one line."""
 
     cell: str
     state: Literal["finished", "failed", "elsewhere", "waiting"]
@@ -32,7 +32,7 @@ class Attempt:
 
 
 def attempt(study: Study, cell: Cell, out: Path, data_root: Path, allow_weak_teacher: bool = False) -> Attempt:
-    """Run one cell, unless it is finished or another process has it; a failure is written down, not raised."""
+    """Run one cell, unless it is finished or another process has it. A failure is recorded, not raised."""
     directory = out / cell.name
     with claimed(directory) as mine:
         if not mine:
@@ -60,7 +60,7 @@ def run_here(
 
 
 def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
-    """Run nothing: say of every cell whether it is finished, failed last time, or waits."""
+    """Run nothing. Report for every cell whether it is finished, failed last time, or waits."""
     for cell in cells:
         failure = out / cell.name / FAILURE
         try:
@@ -78,7 +78,7 @@ def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
 
 
 def unfinished(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
-    """Yield the cells that will be run; a damaged one is not: its attempt tells."""
+    """Yield the cells that will be run. A damaged cell is not among them: its attempt reports it."""
     for cell in cells:
         with suppress(BadInput):
             if missing(study, out / cell.name):
@@ -86,7 +86,7 @@ def unfinished(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Cell]
 
 
 def check_all_unchanged(study: Study, cells: Sequence[Cell], out: Path) -> None:
-    """Do what `check_unchanged` does, for every cell; what is damaged is left to a cell's attempt to tell.
+    """Run `check_unchanged` for every cell. Damaged cells are left to their attempts to report.
 
     Raises:
         Changed: see `check_unchanged`.
@@ -102,7 +102,7 @@ def check_all_unchanged(study: Study, cells: Sequence[Cell], out: Path) -> None:
 
 
 def check_ready(study: Study, cells: Sequence[Cell], out: Path, data_root: Path) -> None:
-    """Check, before any cell is run, that the cells that are left have their data and teachers.
+    """Check before any run that the remaining cells have their data and teachers.
 
     Raises:
         BadData, BadModel, BadRecipe: something is not there, or cannot be used.
@@ -118,7 +118,7 @@ def check_ready(study: Study, cells: Sequence[Cell], out: Path, data_root: Path)
 
 
 def needs(cell: Cell, has_gpus: bool) -> dict[str, float]:
-    """Return what a cell takes of a Ray cluster that has GPUs, or has none."""
+    """Return the resources of a cell on a Ray cluster with or without GPUs."""
     resources = cell.recipe.resources
     return {"num_cpus": resources.cpus, "num_gpus": float(has_gpus) if resources.gpus is None else resources.gpus}
 
@@ -126,9 +126,9 @@ def needs(cell: Cell, has_gpus: bool) -> dict[str, float]:
 def run_on_ray(
     study: Study, cells: Sequence[Cell], out: Path, data_root: Path, address: str, allow_weak_teacher: bool = False
 ) -> Iterator[Attempt]:
-    """Run every cell as a Ray task that takes what its recipe's [resources] say; yields them as they end.
+    """Run every cell as a Ray task with the [resources] of its recipe; yields attempts as they end.
 
-    Ray places them. Every node must see `out` and the data under the same path, and have this package. `address` is
+    Ray schedules them. Every node must see `out` and the data under the same path, and have this package. `address` is
     that of a running cluster, 'auto' to find one, or 'local' to start one here.
 
     Raises:
@@ -167,13 +167,13 @@ def _check_enough(name: str, need: dict[str, float], has: dict[str, float]) -> N
     for key, what in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         if need[key] > has.get(what, 0):
             raise MissingEnvironment(
-                f"{name} asks for {what}s: {need[key]:g}, and this machine has {has.get(what, 0):g}",
+                f"{name} needs {need[key]:g} {what}s, but this machine has {has.get(what, 0):g}",
                 hint=f'put "resources.{what.lower()}s={has.get(what, 0):g}" into `set` of the study, or of a copy',
             )
 
 
 def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path, allow_weak_teacher: bool) -> Attempt:
-    """Attempt one cell on a worker, which resolves its recipe itself: the records of recipes do not travel."""
+    """Attempt one cell on a worker. The worker resolves the recipe itself, since recipe records cannot be sent."""
     import ray
 
     if not ray.get_gpu_ids():  # newer Ray leaves a node's GPUs in sight of a task that asked for none

@@ -1,4 +1,4 @@
-"""The table of a study: mean, spread and seeds a row, published figures beside, differences that are not noise."""
+"""The table of a study: mean, spread and seeds per row, published figures, and differences beyond noise."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """All that a study says, as text: a heading and rows of equal length for each of the two tables, and its notes.
+    """The results of a study as text: heading and rows of equal length for each of the two tables, and notes.
 
     Args:
         heading, rows: accuracies in percent.
-        difference_heading, difference_rows: of every row less the reference's of the same student, in points.
+        difference_heading, difference_rows: every row minus the reference with the same student, in points.
         notes: what the figures are, one sentence each.
 
     """

@@ -1,4 +1,4 @@
-"""What a run keeps of its student beside it: an average of the weights, and running statistics as they were."""
+"""Copies of the student's state: an average of the weights, and earlier running statistics."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def averaged(student: nn.Module) -> AveragedModel:
-    """Return a copy of the student that `follow` moves."""
+    """Return a copy of the student, which `follow` updates."""
     return AveragedModel(student)
 
 
 @torch.no_grad()
 def follow(average: AveragedModel, student: nn.Module, decay: float) -> None:
-    """Move the average: w <- decay w + (1 - decay) w_student.
+    """Update the average: w <- decay w + (1 - decay) w_student.
 
     The first update copies. Running statistics are not averaged but copied, until `update_bn` computes them anew
     (Izmailov et al., UAI 2018). `AveragedModel.update_parameters` does the same, and waits for the device.
@@ -33,7 +33,7 @@ def follow(average: AveragedModel, student: nn.Module, decay: float) -> None:
 
 
 class Statistics:
-    """The running statistics of a network as they were at one time, in memory of their own."""
+    """A snapshot of the running statistics of a network, in its own memory."""
 
     def __init__(self, network: nn.Module) -> None:
         alike: dict[torch.dtype, list[Tensor]] = defaultdict(list)
@@ -42,11 +42,11 @@ class Statistics:
         self._pairs = [(buffers, [buffer.clone() for buffer in buffers]) for buffers in alike.values()]
 
     def take(self) -> None:
-        """Keep what they are now."""
+        """Take a snapshot."""
         for present, kept in self._pairs:
             torch._foreach_copy_(kept, present)
 
     def put_back(self) -> None:
-        """Let them be what they were."""
+        """Restore the snapshot."""
         for present, kept in self._pairs:
             torch._foreach_copy_(present, kept)

@@ -1,4 +1,4 @@
-"""Devices and processes: Lightning Fabric starts them, and this is what the training run asks of them."""
+"""Devices and processes, which Lightning Fabric starts for the training run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
 
 T = TypeVar("T")
 GRACE = 60.0
-"""Seconds that the processes of an interrupted run have to save its state, a step and a file."""
+"""Seconds in which an interrupted run must finish a step and save its state."""
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter in older PyTorch
@@ -38,15 +38,15 @@ _SYNC_BUFFERS = next(
 
 
 def training_device() -> torch.device:
-    """Return the CUDA device where there is one, else the CPU."""
+    """Return the CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int = 1) -> T:
-    """Run `work(fabric, *arguments)` in one process a device, and return what the first of them returns.
+    """Run `work(fabric, *arguments)` in one process per device, and return the result of the first process.
 
-    One device needs no other process. Several are started here, on one machine; on several machines torchrun or Slurm
-    has started this process, and it takes its place among the others.
+    One device needs no other process. On one machine, several processes are started here. On several machines, torchrun
+    or Slurm has started this process, and it joins the others.
 
     Raises:
         UsageFault: the launcher started another number of processes.
@@ -121,7 +121,7 @@ def _fabric(devices: int, nodes: int) -> Fabric:
     device = training_device()
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise MissingEnvironment(
-            f"{devices} devices are asked for, this machine has {torch.cuda.device_count()}", hint="lower --devices"
+            f"--devices is {devices}, but this machine has {torch.cuda.device_count()} GPUs", hint="lower --devices"
         )
     launcher = _launcher()
     if launcher is not None and (started := launcher.world_size()) != devices * nodes:
@@ -153,8 +153,8 @@ def _launcher() -> ClusterEnvironment | None:
         return SLURMEnvironment()
     except RuntimeError:
         raise UsageFault(
-            f"srun started {tasks} processes, and does not say how many on a machine",
-            hint="srun --ntasks-per-node is the number of --devices; one process alone needs srun --ntasks 1",
+            f"srun started {tasks} processes, but does not say how many per machine",
+            hint="set srun --ntasks-per-node to the number of --devices; for a single process, use srun --ntasks 1",
         ) from None
 
 

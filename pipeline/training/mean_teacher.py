@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class MeanTeacher:
-    """A copy of the student in eval mode that follows it: w <- decay w + (1 - decay) w_student.
+    """A copy of the student in eval mode, which follows it: w <- decay w + (1 - decay) w_student.
 
     Running statistics are averaged as weights are. Nothing in it waits for the device, and all is changed in place.
 
     Args:
-        student: on its device; what it is now is what the average begins with.
-        decay: what the average keeps of itself in a step.
+        student: on its device; the average starts from its current weights.
+        decay: the share of itself that the average keeps in each step.
 
     """
 

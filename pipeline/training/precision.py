@@ -1,4 +1,4 @@
-"""The arithmetic of training: one place that decides it, switches it on and says what was used."""
+"""The arithmetic of training: the one place that chooses it, enables it and reports it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipeline.methods.search import Precision
 from runtime.errors import MissingEnvironment
 
 AMPERE = (8, 0)
-"""The first compute capability with TF32; older ones take such a product in float32, and say nothing."""
+"""The first compute capability with TF32; older ones silently compute such a product in float32."""
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:
-    """Return the precision used for what a recipe asks: `auto` is TF32 on a GPU that has it, else fp32 (ADR 0004).
+    """Return the precision for a recipe's setting: `auto` is TF32 on a GPU that supports it, else fp32 (ADR 0004).
 
     Raises:
-        MissingEnvironment: TF32 is asked for on a device that has none.
+        MissingEnvironment: TF32 is requested on a device that lacks it.
 
     """
     has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
@@ -27,20 +27,20 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     if precision == "tf32" and not has_tf32:
         what = "this GPU" if device.type == "cuda" else device.type
         raise MissingEnvironment(
-            f"TF32 needs an NVIDIA GPU since Ampere, not {what}",
+            f"TF32 needs an NVIDIA GPU of the Ampere generation or later, not {what}",
             hint="leave train.precision and search.precision at auto",
         )
     return precision
 
 
 def in_words(precision: Precision, search: Precision | None) -> str:
-    """Say in what a run trains, and in what it searches where that is another."""
+    """Describe the precision of training and, if it differs, that of the search."""
     return precision if search in (None, precision) else f"{precision}, search in {search}"
 
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Run forward passes, and what they differentiate to, in a resolved precision; PyTorch's settings come back.
+    """Run forward passes and their derivatives in a resolved precision; PyTorch's settings are restored afterwards.
 
     Enter it anew for every step: autocast keeps its bf16 copies of the weights until it is left.
     """
@@ -50,7 +50,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def products(precision: Precision) -> Iterator[None]:
-    """Let CUDA multiply float32 as a resolved precision says; PyTorch's settings, TF32 convolutions, come back.
+    """Set how CUDA multiplies float32 for a resolved precision; PyTorch's settings are restored afterwards.
 
     That is all a backward pass needs: what autocast chose forwards, autograd takes backwards by itself.
 

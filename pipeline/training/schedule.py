@@ -1,4 +1,4 @@
-"""The learning rate at every point of a run: it rises in the warm-up, then it falls as the schedule says."""
+"""The learning rate at every point of a run: it rises in the warm-up, then falls according to the schedule."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pipeline.recipe.schema import RateSchedule, TrainTable
 
 
 def learning_rate(train: TrainTable, epoch: float) -> float:
-    """Return the learning rate at a point in time, in epochs from 0; a step takes that of its beginning.
+    """Return the learning rate at a point in time, in epochs from 0. A step uses the rate at its beginning.
 
-    In the warm-up it rises in a straight line from 0 to `train.lr`, at its end.
+    In the warm-up, it rises linearly from 0 to `train.lr`.
     """
     if epoch < train.warmup:
         return train.lr * epoch / train.warmup
@@ -35,7 +35,7 @@ def _cosine(train: TrainTable, epoch: float) -> float:
 
 
 def _behind(train: TrainTable, epoch: float) -> float:
-    """Return the fraction of the epochs after the warm-up that lies behind."""
+    """Return the fraction of the epochs after the warm-up that is done."""
     return (epoch - train.warmup) / (train.epochs - train.warmup)
 
 

@@ -1,4 +1,4 @@
-"""One optimiser step: search the points, lower the loss there."""
+"""One optimiser step: search the points, then minimise the loss there."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Trainer:
     """A student that learns, its folded copy for the search, and a frozen teacher.
 
-    The student is in training mode throughout. A method that searches in eval mode sees `folded`, so that nothing
-    in the search can move the student's running statistics; one that searches in train mode sees the student, whose
-    running statistics then move with every step of the search. Folded student and teacher are kept in the search's
-    precision, so that weights are cast once a step.
+    The student is in training mode throughout. A method that searches in eval mode uses `folded`, so that the search
+    cannot update the student's running statistics. A method that searches in train mode uses the student, whose running
+    statistics are then updated in every step of the search. Folded student and teacher are kept in the precision of the
+    search, so that weights are cast once per step.
 
-    Folding, search and outer step are functions of tensors. Where there is a recorder each is captured and replayed:
-    the outer step of one process that takes a batch whole, the other two always.
+    Folding, search and outer step are functions of tensors. With a recorder, each is captured and replayed: folding and
+    search always, the outer step only in a single process that processes a batch as a whole.
 
-    A batch is taken in `parts` equal ones, each searched and normalised by itself; every process has its share of
+    A batch is split into `parts` equal parts, each searched and normalised separately. Every process has its share of
     them. The gradient is that of the whole batch. The running statistics are those of the first part, so that one
-    process with two parts ends in the weights of two processes with one part each.
+    process with two parts ends in the same weights as two processes with one part each.
 
     Args:
         recipe: what to do.
         student: learns; on the device.
-        teacher: `frozen`, on the device; None where the method needs none. One that averages makes its own.
+        teacher: `frozen`, on the device; None if the method needs none. A method that averages makes its own.
         classes: how many.
-        precision: resolved; the search's where the recipe names none for it.
+        precision: resolved; also used for the search, unless the recipe sets another.
         fabric: the processes; by default this one alone.
-        recorder: what captures the work of a step; by default every step runs as it is.
+        recorder: captures the work of a step; by default, steps run without capture.
 
     """
 
@@ -108,25 +108,28 @@ class Trainer:
         self.learning = self.fabric.setup_module(self.student, move_to_device=False)
 
     def divide(self, parts: int) -> None:
-        """Take every batch in so many parts from now on.
+        """Split every batch into this many parts from now on.
 
         Raises:
-            BadRecipe: they are too many for a batch, or the processes cannot share them evenly.
+            BadRecipe: there are too many parts for a batch, or the processes cannot share them evenly.
 
         """
         batch, processes = self.recipe.train.batch, self.fabric.world_size
         if 2 * parts > batch:
-            raise BadRecipe(f"train.batch: {batch} images in {parts} parts: batch norm needs two", hint="take fewer")
+            raise BadRecipe(
+                f"train.batch: {batch} images cannot be split into {parts} parts: batch norm needs two images in each",
+                hint="use fewer parts",
+            )
         if parts % processes:
             raise BadRecipe(f"{processes} devices cannot share {parts} parts of a batch", hint="change --devices")
         self.parts = parts
         if parts > processes:
-            self._learning.give_up("the gradients of several parts add up in it")
+            self._learning.give_up("it adds up the gradients of several parts")
 
     def step(self, images: Tensor, labels: Tensor, *, number: int, steps_per_epoch: int, steps: int) -> Tensor:
-        """Take optimiser step `number` (from 0) of `steps` on one batch, and return the loss before it, on the device.
+        """Run optimiser step `number` (from 0) of `steps` on one batch; return the loss before the step, on the device.
 
-        Nothing in a step waits for the device: whoever reads the loss does.
+        A step never waits for the device; reading the loss does.
         Every process gets the whole batch. The noise of an image follows from (seed, number) and its place in the
         batch, however the batch is divided.
         """
@@ -147,7 +150,7 @@ class Trainer:
         return mean
 
     def differentiate(self, batch: Batch, progress: float) -> Tensor:
-        """Leave the gradient of the loss in the student; of a batch that does not fit the device, in smaller parts."""
+        """Store the gradient of the loss in the student; split a batch that does not fit the device."""
         self._elapsed.fill_(progress)
         self._before.take()
         while True:
@@ -164,7 +167,7 @@ class Trainer:
             torch.cuda.empty_cache()
 
     def _divide_further(self, error: RuntimeError) -> None:
-        """Double the parts; several processes would have to agree, so there it is for the recipe to say."""
+        """Double the parts. Several processes would have to agree, so there the recipe must set them."""
         if self.fabric.world_size > 1 or 4 * self.parts > self.recipe.train.batch:
             more = 2 * self.parts // self.fabric.world_size
             raise MissingEnvironment(
@@ -197,12 +200,12 @@ class Trainer:
         return loss
 
     def _fold(self) -> tuple[Tensor, ...]:
-        """Bring the present weights to the copy that is searched."""
+        """Copy the current weights to the copy that the search uses."""
         self.folded.refresh()
         return ()
 
     def _search(self, progress: float, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """Return the points of one part, and what is known of the teacher that holds for the loss: T(x), or nothing."""
+        """Return the points of one part, and T(x) if the search has computed it for the loss."""
         # Folded copies are kept in the search's precision; the student itself needs autocast.
         folded = self.method.search_mode == "eval"
         view = self._view(images, labels, self.folded if folded else self.student, self.searched_teacher, progress)

@@ -97,7 +97,7 @@ def test_without_a_network_it_says_where_the_images_belong(asked, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     result = asked("--small")
     assert result.exit_code == 3
-    assert "nor could it be downloaded" in result.stderr
+    assert "and the download failed" in result.stderr
     assert "hint: make cifar10 DATA=DIR" in result.stderr
 
 

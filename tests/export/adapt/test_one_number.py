@@ -143,7 +143,7 @@ def test_one_number_whose_sign_tells_no_classes_apart_is_not_taken_for_a_logit(
 ) -> None:
     model = plain([*ONE, *end], out=[1, 1], constants={**CONSTANTS, "hundred": np.float32(100)})
     result = command("pack", save(model), "--data", two, "--out", tmp_path / "bundle")
-    assert (result.exit_code, "the same sign on every image" in result.stderr) == (3, True), result.output
+    assert (result.exit_code, "the same sign for every image" in result.stderr) == (3, True), result.output
     assert "Sigmoid" in result.stderr
 
 

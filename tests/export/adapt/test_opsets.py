@@ -44,7 +44,7 @@ def test_model_of_a_newer_opset_is_brought_back(opset: int, data: Path, save: An
     bundle = packed(save(plain(opset=opset)), data, tmp_path / "bundle")
     check_as_torch(session_of(bundle))
     assert bundle.manifest.packed is not None
-    assert f"opset {opset} brought to 20" in bundle.manifest.packed.changes
+    assert f"opset {opset} converted to 20" in bundle.manifest.packed.changes
 
 
 NEWER = {

@@ -94,7 +94,7 @@ def test_what_came_quantised_and_mixes_its_batch_a_little_is_refused(
     model = mixing(quantised(ENDS[end]), step=np.float32(0.02), nought=np.int8(0))
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")
     assert result.exit_code == 3, result.output
-    assert "depends on the others" in result.stderr
+    assert "depends on the other images" in result.stderr
 
 
 def test_int8_that_is_far_from_its_original_is_told_as_that_and_not_as_mixing(

@@ -38,7 +38,7 @@ def test_model_in_float64_is_brought_to_float32(data: Path, save: Any, tmp_path:
     bundle = packed(save(model), data, tmp_path / "bundle")
     check_as_torch(session_of(bundle), function=lambda x: x.flatten(1) @ torch.from_numpy(weight).float())
     assert bundle.manifest.packed is not None
-    assert "float64 brought to float32" in bundle.manifest.packed.changes
+    assert "float64 converted to float32" in bundle.manifest.packed.changes
 
 
 def test_a_model_is_packed_in_three_precisions_calibrated_on_images_that_are_not_judged(

@@ -52,7 +52,7 @@ REFUSED = {
     "sparse weights outside": (sparse_external(), ("outside its directory",)),
     "weights at an absolute path": (external("/etc/hostname"), ("outside its directory",)),
     "weights that are missing": (external("weights.bin"), ("missing",)),
-    "features, not classes": (plain([PLAIN[0], "scores = Relu (c)"], out=[1, 6, 4, 4]), ("number for each class",)),
+    "features, not classes": (plain([PLAIN[0], "scores = Relu (c)"], out=[1, 6, 4, 4]), ("number per class",)),
     "another image size": (plain(dims=[1, 3, 9, 9]), ("3 x 8 x 8", "3 x 9 x 9")),
 }  # fmt: skip
 

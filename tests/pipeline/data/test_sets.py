@@ -168,7 +168,7 @@ def test_a_set_known_to_verify_alone_is_none_to_train_on(monkeypatch):
             return lambda root: None
 
     monkeypatch.setattr("pipeline.data.sets.entry_points", lambda group: [Entry()])
-    with pytest.raises(BadData, match="no data set to train on is called 'foreign'"):
+    with pytest.raises(BadData, match="there is no data set named 'foreign' to train on"):
         load_dataset("foreign", None)
 
 
@@ -184,5 +184,5 @@ def test_a_training_file_that_holds_both_parts_trains_on_its_training_images(tmp
 def test_arrays_have_a_size_of_their_own(tmp_path):
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", x=image_set().images, y=image_set().labels)
-    with pytest.raises(BadData, match="size is of the pictures of a folder"):
+    with pytest.raises(BadData, match="size applies to the pictures of a folder"):
         load_dataset(None, tmp_path, preprocessing=TypeAdapter(Size).validate_python(6))

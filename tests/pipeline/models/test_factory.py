@@ -101,9 +101,9 @@ def test_a_function_in_the_working_directory_makes_the_network(nets):
         ("no_network", "returns str"),
         ("breaks", "KeyError"),
         ("missing", "AttributeError"),
-        ("too_few", r"answered with \(3, 4\)"),
-        ("frozen", "nothing in it learns"),
-        ("mixes", "otherwise alone than in a batch"),
+        ("too_few", r"answers three images with \(3, 4\)"),
+        ("frozen", "the network has nothing to train"),
+        ("mixes", "an image alone gives other logits than in a batch"),
         ("looks_at_its_layers", "another network"),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_module_that_is_not_there_is_refused(nets):
 
 @pytest.mark.parametrize("factory", ["nets", "nets:", ":make", "a b:make", "nets:make()", "../nets:make"])
 def test_a_name_of_no_function_is_refused_with_the_recipe(factory):
-    with pytest.raises(BadRecipe, match="names no function"):
+    with pytest.raises(BadRecipe, match="does not name a function"):
         load_recipe("fashion-mini", [f"student.factory={factory}"])
 
 

@@ -95,11 +95,11 @@ def test_a_source_that_a_recipe_names_anew_is_not_that_of_its_bases_method(write
     [
         ('base = "own.toml"', "its own base"),
         ('base = "none.toml"', "none.toml does not exist"),
-        ('base = "none"', "no recipe is called 'none'"),
+        ('base = "none"', "there is no recipe named 'none'"),
         ("base = 3", "base is 3"),
-        ("for = 3", "not a table for each method"),
-        ("[for]\nard = 3", "not a table for each method"),
-        ("[for.magic]", "for.magic: no such method"),
+        ("for = 3", "for must hold one table per method"),
+        ("[for]\nard = 3", "for must hold one table per method"),
+        ("[for.magic]", "for.magic: there is no such method"),
     ],
 )
 def test_a_base_or_a_method_that_there_is_not_is_refused(text, says, write):
@@ -237,7 +237,7 @@ def test_of_a_method_without_fields_none_is_known():
 def test_our_own_checks_speak_in_their_own_words_alone():
     with pytest.raises(BadRecipe) as refused:
         load_recipe("fashion-mini", ["train.warmup=9"])
-    assert refused.value.message.endswith("train.warmup: 9 of 4 epochs leave none to train in")
+    assert refused.value.message.endswith("train.warmup: a warm-up of 9 of 4 epochs leaves none for training")
 
 
 def test_a_method_that_distils_needs_a_teacher(tmp_path):
@@ -255,7 +255,7 @@ def test_igdm_is_an_option_of_every_method_that_has_a_teacher_and_of_no_other():
             assert recipe.to_dict()["method"]["igdm"] == 20.0
             assert recipe.method.resolved().loss != method.loss
         else:
-            with pytest.raises(BadRecipe, match=rf"method\.igdm: .* {name} has none"):
+            with pytest.raises(BadRecipe, match=rf"method\.igdm: .* {name} has no teacher"):
                 load_recipe("fashion-mini", asked)
     assert "igdm" not in load_recipe("fashion-mini").to_dict()["method"]
 
@@ -271,7 +271,7 @@ def test_an_unknown_recipe_names_those_there_are():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nonsense", "no {kind} is called 'nonsense'"),
+        ("nonsense", "there is no {kind} named 'nonsense'"),
         ("none.toml", "none.toml does not exist"),
         ("folder.toml", "folder.toml is a directory"),
     ],
@@ -305,12 +305,12 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, content):
         (["data.augment=mixup"], "'pad-crop', 'cropshift' or 'idbh-weak'"),
         (['data.augment_switch=[0, "cropshift"]'], "greater than 0"),
         (['data.augment_switch=[2, "mixup"]'], "'pad-crop', 'cropshift' or 'idbh-weak'"),
-        (['data.augment_switch=[4, "cropshift"]'], "comes after 4 epochs, the run ends after 4"),
+        (['data.augment_switch=[4, "cropshift"]'], "is after 4 epochs, but the run ends after 4"),
         (["data.extra.path=more.npz"], "data.extra.share"),
         (["data.extra.path=more.npz", "data.extra.share=0"], "greater than 0"),
         (["data.extra.path=more.npz", "data.extra.share=1.0"], "less than 1"),
-        (["data.extra.path=more.npz", "data.extra.share=0.003"], "leaves none or all of a batch of 128"),
-        (["data.extra.path=more.npz", "data.extra.share=0.999"], "leaves none or all of a batch of 128"),
+        (["data.extra.path=more.npz", "data.extra.share=0.003"], "is none or all of a batch of 128"),
+        (["data.extra.path=more.npz", "data.extra.share=0.999"], "is none or all of a batch of 128"),
     ],
 )
 def test_an_augmentation_or_a_share_that_cannot_be_is_refused(overrides, says):

@@ -98,7 +98,7 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
     assert shown.err.splitlines()[-2:] == [
         f"epoch 1: hold-out clean {percent(figures.clean)}, PGD-10 {percent(figures.pgd)}; where it errs the teacher's "
         f"entropy is {figures.teacher_entropy:.2f} nats",
-        "judging the best and the last checkpoint",
+        "evaluating the best and the last checkpoint",
     ]
 
 
@@ -132,14 +132,14 @@ def test_a_directory_that_is_not_empty_is_refused_before_anything_runs(recipe, t
 
 def test_too_few_images_for_a_batch_name_the_hold_out_that_keeps_the_others_apart(recipe, tmp_path):
     train = recipe.train.model_copy(update={"batch": 9970})
-    with pytest.raises(BadData, match=r"9960 training images .* batch of 9970: of 10000, data\.holdout keeps 40 apart"):
+    with pytest.raises(BadData, match=r"9960 training images .* batch of 9970: data\.holdout holds out 40 of 10000"):
         distill(recipe.model_copy(update={"train": train}), tmp_path / "run")
 
 
 def test_what_comes_before_the_first_step_is_told_from_the_start(recipe, tmp_path, capsys):
     distill(recipe, tmp_path / "run")
     said = capsys.readouterr().err.splitlines()
-    assert said[:2] == ["fashion-mini: reading the images", "trying the teacher on 40 hold-out images"]
+    assert said[:2] == ["fashion-mini: reading the images", "evaluating the teacher on 40 hold-out images"]
     assert said[4].startswith("epoch 1 step 1/3  loss ")
 
 
@@ -170,7 +170,7 @@ def test_a_weak_teacher_is_refused_before_anything_is_written_unless_that_is_all
     with pytest.raises(BadModel, match="not robust") as error:
         distill_as_users_do(recipe, out)
     assert error.value.hint is not None
-    assert "--allow-weak-teacher goes on" in error.value.hint
+    assert "--allow-weak-teacher continues" in error.value.hint
     assert not out.exists()
     summary = distill_as_users_do(recipe, out, allow_weak_teacher=True)
     assert summary.teacher is not None

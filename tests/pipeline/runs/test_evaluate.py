@@ -197,7 +197,7 @@ def test_a_graph_that_goes_wrong_in_a_hold_out_gives_no_figure(monkeypatch):
         if recorder is uncaptured:
             assert 0 < measure()[1] < 1
             continue
-        with pytest.raises(BadModel, match="what a CUDA graph answered is in doubt: it answers otherwise"):
+        with pytest.raises(BadModel, match="the answers of a CUDA graph are in doubt: it gives other answers"):
             measure()
 
 

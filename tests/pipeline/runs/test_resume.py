@@ -274,10 +274,10 @@ def logged(run):
 def test_two_processes_never_train_in_one_directory(halfway):
     recipe, run = halfway
     before = (run / STATE).read_bytes()
-    with sole_writer(run), pytest.raises(UsageFault, match="another process trains in"):
+    with sole_writer(run), pytest.raises(UsageFault, match="another process is training in"):
         distill(recipe, run, resume=True)
     assert (run / STATE).read_bytes() == before
-    with sole_writer(run.parent / "new"), pytest.raises(UsageFault, match="another process trains in"):
+    with sole_writer(run.parent / "new"), pytest.raises(UsageFault, match="another process is training in"):
         distill(recipe, run.parent / "new")
     assert not (run.parent / "new").exists()
 

@@ -76,5 +76,5 @@ def test_what_is_no_size_is_told_with_the_recipe(tmp_path, override, words):
 
 
 def test_a_set_known_by_name_has_its_own_size(tmp_path):
-    with pytest.raises(BadRecipe, match="size is of the pictures of a folder"):
+    with pytest.raises(BadRecipe, match="size applies to the pictures of a folder"):
         load_recipe("fashion-mini", ["data.size=32"])

@@ -264,7 +264,7 @@ def test_a_damaged_file_of_one_cell_is_told_and_the_others_go_on(finished, tmp_p
     [
         ('set = ["data.path=nowhere"]', "nowhere holds no data set"),
         ('[method.ard]\nset = ["teacher.path=nobody"]', "no teacher at"),
-        ('[method.ard]\nset = ["teacher.name=nobody"]', "no teacher is called 'nobody'"),
+        ('[method.ard]\nset = ["teacher.name=nobody"]', "there is no teacher named 'nobody'"),
     ],
 )
 def test_a_study_without_its_data_or_teachers_is_refused_before_the_first_cell(study_file, tmp_path, lacks, says):
@@ -309,7 +309,7 @@ def test_a_local_ray_that_a_cell_asks_too_much_of_is_told_at_once(study_file, tm
     study_file.write_text('set = ["resources.cpus=4096"]\n' + study_file.read_text())
     result = run(study_file, "--out", tmp_path / "out", "--ray", "local")
     assert result.exit_code == 4, result.output
-    assert "resnet18-pgd-at-seed0 asks for CPUs: 4096, and this machine has " in result.stderr
+    assert "resnet18-pgd-at-seed0 needs 4096 CPUs, but this machine has " in result.stderr
 
 
 @pytest.mark.slow

@@ -183,7 +183,7 @@ def test_one_process_in_a_slurm_allocation_trains_alone(more, monkeypatch):
     assert launch(lambda fabric: (fabric.world_size, fabric.is_global_zero)) == (1, True)
 
 
-@pytest.mark.parametrize(("more", "told"), [({}, "on a machine"), (ON_ONE_NODE, "started 4 processes for 1 x 1")])
+@pytest.mark.parametrize(("more", "told"), [({}, "per machine"), (ON_ONE_NODE, "started 4 processes for 1 x 1")])
 def test_processes_of_srun_that_nobody_asked_for_are_refused_with_a_way_out(more, told, monkeypatch):
     for name, value in {**ALLOCATION, **BY_SRUN, **more}.items():
         monkeypatch.setenv(name, value)

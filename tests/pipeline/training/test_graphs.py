@@ -122,7 +122,7 @@ def test_the_outer_step_of_a_batch_in_parts_is_not_captured_and_the_rest_is(capl
     assert_replays_to_the_same_bits(recorder := Recorded(), "train.micro_batches=3")
     assert recorder.asked.count("capture") == 2
     assert recorder.asked.count("replay") == (STEPS - 1) + (STEPS * 3 - 1)
-    assert "the outer step runs without a CUDA graph: the gradients of several parts add up in it" in caplog.messages
+    assert "the outer step runs without a CUDA graph: it adds up the gradients of several parts" in caplog.messages
 
 
 def test_a_batch_that_does_not_fit_lets_the_graphs_go_and_goes_on_in_parts(monkeypatch):
