@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
 HINTS = {
-    errno.ENOSPC: "free some space on that disk; a command that takes --resume goes on with it",
-    errno.EDQUOT: "the quota of that disk is used up; free some space",
-    errno.EROFS: "name a place that can be written to",
-    errno.EACCES: "name a place that this user may write to",
+    errno.ENOSPC: "free some space on that disk; a command with --resume can then continue",
+    errno.EDQUOT: "your quota on that disk is used up: free some space",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EACCES: "choose a place that this user may write to",
 }
 """What to do about an error of the operating system, by its number."""
 CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
@@ -42,22 +42,22 @@ COMMANDS = {
     },
     "Ship": {
         "export": "Turn a checkpoint into a bundle.",
-        "pack": "Turn anyone's ONNX classifier into a bundle.",
-        "key": "Make the keys that sign bundles.",
-        "sign": "Sign a bundle that is there, in place.",
-        "install": "Make a bundle the current one of a device; keep the one before.",
-        "push": "Put a bundle on the Hugging Face Hub.",
+        "pack": "Turn any ONNX classifier into a bundle.",
+        "key": "Make a key pair for signing bundles.",
+        "sign": "Sign an existing bundle in place.",
+        "install": "Install a bundle on a device; keep the previous one.",
+        "push": "Upload a bundle to the Hugging Face Hub.",
     },
     "Judge": {
         "verify": "Attack the artifact that ships, on this machine, and judge it.",
-        "merge": "Put the shards of one run together, and judge it.",
-        "compare": "Put finished runs side by side, image by image.",
-        "report": "Write the page, summary and JUnit file of a finished run again.",
+        "merge": "Combine the shards of one run, and judge it.",
+        "compare": "Compare finished runs, image by image.",
+        "report": "Write the report files of a finished run again.",
     },
     "Inspect": {
-        "inspect": "Say what is in a bundle, and whether it is whole.",
-        "targets": "List what this machine can judge on.",
-        "bench": "Measure speed, power and heat of the artifact on this machine.",
+        "inspect": "Show what is in a bundle, and check every byte.",
+        "targets": "List the engines that can judge on this machine.",
+        "bench": "Measure speed, power and heat of the model on this machine.",
         "gpu-check": "Compare this machine's GPU with its CPU, image by image.",
     },
 }
@@ -75,8 +75,8 @@ def _say(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 VERBOSITY = tuple(
     click.Option(names, is_flag=True, expose_value=False, callback=_say, help=told)
     for names, told in (
-        (("-q", "--quiet"), "Say only warnings and errors on stderr."),
-        (("-v", "--verbose"), "Say more on stderr; of an error, where it arose."),
+        (("-q", "--quiet"), "Show only warnings and errors on stderr."),
+        (("-v", "--verbose"), "Show more on stderr; for an error, where it arose."),
     )
 )
 """Options of every command."""

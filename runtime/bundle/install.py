@@ -51,7 +51,7 @@ def install(
     with wait_for_lock(to / LOCK, f"the installation in {to}"), state_lock(state):
         before = _linked(to / CURRENT)
         if before is not None and before.rsplit("-", 2)[0] != name:
-            raise BadInput(f"{to} is the place of another model, {before}", hint="give every model a --to of its own")
+            raise BadInput(f"{to} holds another model, {before}", hint="give every model its own --to")
         check_acceptable(state, bundle, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
         target = to / VERSIONS / f"{name}-{bundle.manifest.version}-{sha256(bundle.read(MANIFEST))[:12]}"
         _write(bundle, target)
@@ -67,7 +67,7 @@ def _linked(link: Path) -> str | None:
     """Return the name in VERSIONS that a link leads to; None where there is no link yet."""
     if not link.is_symlink():
         if link.exists():
-            raise BadInput(f"{link} is not a link that edgeproof made", hint="name another --to")
+            raise BadInput(f"{link} is not a link that edgeproof made", hint="choose another --to")
         return None
     return link.readlink().name
 

@@ -86,7 +86,7 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     signed = None
     if trust is not None:
         if SIGNATURE not in alone:
-            raise BadSignature(f"{path} is not signed: it has no {SIGNATURE}", hint="`edgeproof sign` signs it")
+            raise BadSignature(f"{path} is not signed: it has no {SIGNATURE}", hint="sign it with `edgeproof sign`")
         signed = authenticate(path / SIGNATURE, alone[SIGNATURE].read(), trust)
         if signed.digests.get(MANIFEST) != alone[MANIFEST].sha256:
             raise BadSignature(f"{path / MANIFEST} is not the one that was signed", hint=SIGN_AGAIN)

@@ -96,12 +96,12 @@ def check_not_older(state: State, bundle: Bundle) -> None:
         raise Rollback(
             f"{bundle.path} is {manifest.name} version {manifest.version}; version {last.version} was accepted here"
             f"{unproven}",
-            hint="--allow-rollback goes back on purpose",
+            hint="to go back on purpose, add --allow-rollback",
         )
     if manifest.version == last.version and _record(bundle).manifest_sha256 != last.manifest_sha256:
         raise Rollback(
             f"{bundle.path} is another {manifest.name} version {manifest.version} than the one accepted here",
-            hint="export it with a higher --version; --allow-rollback takes it all the same",
+            hint="export it with a higher --version, or accept it with --allow-rollback",
         )
 
 
@@ -116,7 +116,7 @@ def check_authenticated(state: State, bundle: Bundle) -> None:
     if last is not None and last.authenticated and not bundle.signed_by:
         raise BadSignature(
             f"a signed {bundle.manifest.name} was accepted here, and {bundle.path} was not authenticated",
-            hint="--trust PUBLIC.pem checks its signature; --allow-unsigned takes it all the same",
+            hint="check its signature with --trust PUBLIC.pem, or accept it with --allow-unsigned",
         )
 
 

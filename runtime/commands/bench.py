@@ -61,21 +61,26 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.command(cls=GroupedCommand, groups=OF_A_BENCH)
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--batch", "batches", callback=_sizes, default="1,8,64", show_default=True, help="Images a query, comma-separated."
+    "--batch",
+    "batches",
+    callback=_sizes,
+    default="1,8,64",
+    show_default=True,
+    help="Images per query, comma-separated.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="How long each precision is measured at each batch size; MLPerf asks for 600.",
+    help="Seconds to measure each precision at each batch size; MLPerf asks for 600.",
 )
 @click.option(
     "--idle",
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="Seconds without a query before the first one after idling is timed, at the smallest batch; 0 leaves it out.",
+    help="Seconds of idling before a first query is timed, at the smallest batch; 0 skips this.",
 )
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
 @measure_on_option
@@ -112,7 +117,7 @@ def bench(
         check_writable(out)
     if COMMAND in (backend, *(runner.backend for runner in on)):
         raise UsageFault(
-            "bench measures no command",
+            "bench cannot measure a command",
             hint=f'verify --on ort:cpu,{COMMAND} --judge-command "CMD" measures its latency',
         )
     engine = EngineOptions(

@@ -39,7 +39,7 @@ bundle_argument = click.argument("bundle", type=click.Path(exists=True, path_typ
 
 @click.group()
 def key() -> None:
-    """Make the keys that sign bundles."""
+    """Make a key pair for signing bundles."""
 
 
 @key.command(short_help="Make a key pair.")
@@ -73,7 +73,7 @@ def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> Non
 @attestation_option
 @trust_option
 def inspect(bundle: Path | None, attestation: Path | None, trust: Trust | None) -> None:
-    """Say what is in a bundle, and whether it is whole.
+    """Show what is in a bundle, and check every byte.
 
     --attestation also says what a signed verdict says, and whether it is of this bundle; it needs no BUNDLE. Each of
     them must be signed with a key of --trust.
@@ -85,7 +85,7 @@ def inspect(bundle: Path | None, attestation: Path | None, trust: Trust | None) 
         for line in described(attestation, trust, opened):
             click.echo(line)
     if not (opened or attestation):
-        raise UsageFault("nothing is named to look into", hint="a BUNDLE, or --attestation FILE")
+        raise UsageFault("there is nothing to inspect", hint="name a BUNDLE, or --attestation FILE")
 
 
 def _show(opened: Bundle) -> None:
@@ -97,7 +97,12 @@ def _show(opened: Bundle) -> None:
 
 @click.command()
 @bundle_argument
-@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="The place of this model.")
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Directory of this model on the device.",
+)
 @trust_option
 @state_option
 @allow_rollback_option
@@ -108,7 +113,7 @@ def _show(opened: Bundle) -> None:
     "policy",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="POLICY",
-    help="Take the bundle only with an --attestation that meets this policy (TOML).",
+    help="Install the bundle only with an --attestation that meets this policy (TOML).",
 )
 def install(
     bundle: Path,
@@ -120,14 +125,14 @@ def install(
     attestation: Path | None,
     policy: Path | None,
 ) -> None:
-    """Make a bundle the current one of a device; keep the one before.
+    """Install a bundle on a device; keep the previous one.
 
     Without --state what was accepted is remembered in the place itself.
     """
     if (attestation is None) != (policy is None):
         raise UsageFault(
-            "--attestation and --require-attestation are given together",
-            hint="the one is the signed verdict, the other says what is asked of it",
+            "--attestation and --require-attestation need each other",
+            hint="give both: the first is the signed verdict, the second is the policy that it must meet",
         )
     opened = open_bundle(bundle, trust)
     if attestation and policy:

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="REPORT...")
 @click.option(
-    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="What to write."
+    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Format to write."
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: stdout]")
 def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
-    """Put finished runs side by side, each a directory of verify or its report.json: the first is the base.
+    """Compare finished runs, each a run directory or its report.json. The first run is the base.
 
     Precisions, backends, devices, versions: accuracies with their intervals, and image by image what changed, where
     the images are the same.
     """
     if len(runs) < 2:
-        raise UsageFault("there is nothing to compare with", hint="name two runs or more, the base first")
+        raise UsageFault("there is nothing to compare with", hint="name two or more runs, the base first")
     check_distinct(runs)
     comparison = put_side_by_side([read_finished(path) for path in runs])
     if out:

@@ -48,10 +48,10 @@ main(sys.argv[1:])
 
 @click.command("gpu-check")
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--n", type=click.IntRange(min=1), default=128, show_default=True, help="Images, at most.")
+@click.option("--n", type=click.IntRange(min=1), default=128, show_default=True, help="Compare at most so many images.")
 @click.option("--only", multiple=True, help="Run only this check; may be given several times.  [default: all]")
 @acceptance_options
-@click.option("--out", type=NewDirectory(), help="Where the report goes, new.  [default: one in reports/]")
+@click.option("--out", type=NewDirectory(), help="New directory for the report.  [default: one in reports/]")
 def gpu_check(
     bundle: Path,
     n: int,

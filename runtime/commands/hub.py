@@ -28,12 +28,14 @@ def _place(ctx: click.Context, param: click.Parameter, value: str) -> HubPlace:
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("place", metavar="hf://ORG/NAME", callback=_place)
 @trust_option
-@click.option("--private", is_flag=True, help="Make the repository private, where it is new.")
+@click.option("--private", is_flag=True, help="If the repository is new, make it private.")
 def push(bundle: Path, place: HubPlace, trust: Trust | None, private: bool) -> None:
-    """Put a bundle on the Hugging Face Hub, in one commit.
+    """Upload a bundle to the Hugging Face Hub, in one commit.
 
     Every digest is checked before. huggingface_hub takes the token from HF_TOKEN or from `hf auth login`.
     """
     if place.revision and len(place.revision) == len("0" * 40) and not place.revision.strip("0123456789abcdef"):
-        raise UsageFault(f"{place} is a commit, to which nothing is added", hint="name a branch, or none")
+        raise UsageFault(
+            f"{place} is a commit, and nothing can be added to it", hint="name a branch, or leave the revision out"
+        )
     click.echo(transfer.push(open_bundle(bundle, trust), place, private=private))

@@ -35,10 +35,12 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
     callback=_formats,
     default=",".join(FORMATS),
     show_default=True,
-    help=f"Which to write, comma-separated: {', '.join(ALL)}.",
+    help=f"Formats to write, comma-separated: {', '.join(ALL)}.",
 )
 @click.option(
-    "--bundle", type=click.Path(exists=True, path_type=Path), help="What was judged: cyclonedx lists its parts."
+    "--bundle",
+    type=click.Path(exists=True, path_type=Path),
+    help="The bundle that was judged; cyclonedx needs it to list its parts.",
 )
 def report(run: Path, others: tuple[Path, ...], formats: tuple[str, ...], bundle: Path | None) -> None:
     """Write report.html, summary.md and junit.xml of the run in DIR, from its report.json, evidence and gallery.

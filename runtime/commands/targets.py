@@ -14,7 +14,7 @@ from runtime.report.tables import print_line
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a list of records instead of lines.")
 def targets(as_json: bool) -> None:
-    """List what this machine can judge on, a line each: backend, provider, device, versions; else what is missing.
+    """List the engines that can judge on this machine, one a line, with device and versions, or what is missing.
 
     Each is asked for the answers of one small graph. Its name is what --on and --gradient-backend take.
     """

@@ -43,15 +43,18 @@ def read_classes(asked: str) -> tuple[str, ...]:
             names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise BadData(
-                f"--classes {path} cannot be read as text: {error}", hint="one name a line, in UTF-8"
+                f"--classes {path} cannot be read as text: {error}", hint="write one name a line, in UTF-8"
             ) from None
     elif "," in asked:
         names = [name.strip() for name in asked.split(",")]
     else:
-        raise UsageFault(f"--classes {asked}: no such file", hint="a file with one name a line, or ant,bee,cat")
+        raise UsageFault(
+            f"--classes {asked}: no such file", hint="give a file with one name a line, or a list as ant,bee,cat"
+        )
     if "" in names:
         raise BadData(
-            f"--classes {asked}: class {names.index('')} has no name", hint="one name a line, in order of the logits"
+            f"--classes {asked}: class {names.index('')} has no name",
+            hint="write one name a line, in the order of the logits",
         )
     refuse_duplicates(names, f"--classes {asked}")
     return tuple(names)
@@ -70,7 +73,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     names.sort(key=lambda name: (len(_key(name)), _key(name)))
     for one, other in pairwise(names):
         if _key(one) == _key(other):
-            raise BadData(f"the classes {one} and {other} are one number", hint="put them together, or rename one")
+            raise BadData(f"the classes {one} and {other} are the same number", hint="merge the folders, or rename one")
     return tuple(names)
 
 
@@ -90,15 +93,15 @@ def refuse_duplicates(names: Sequence[str], where: str) -> None:
     """Raise `BadData` where two classes have one name."""
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        raise BadData(f"{where}: two classes are called {twice}", hint="a name for each class, each its own")
+        raise BadData(f"{where}: two classes are called {twice}", hint="give every class a name of its own")
 
 
 def refuse_another_count(where: str, names: Sequence[str], count: int) -> None:
     """Raise `BadData` unless there are as many classes as the model has logits."""
     if len(names) != count:
         raise BadData(
-            f"{where} has {len(names)} classes ({listed(names)}), the model has {count} logits",
-            hint="--classes FILE lists the names of the model's classes, one a line, in the order of its logits",
+            f"{where} has {len(names)} classes ({listed(names)}), but the model has {count} logits",
+            hint="list the model's classes by --classes FILE: one name a line, in the order of its logits",
         )
 
 
@@ -130,13 +133,13 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
         if len(strange) < len(names):
             raise BadData(
                 f"{where}: no class of the model is called {listed(strange)}",
-                hint=f"name the folders as the classes ({listed(classes)}), or give an .npz",
+                hint=f"name the folders after the classes ({listed(classes)}), or give an .npz",
             )
     refuse_another_count(where, names, len(classes))
     refuse_two_orders(where, names)
     if numbers(len(classes)) not in (tuple(names), tuple(classes)):
         pairs = [f"{name} = {meant}" for name, meant in zip(names, classes, strict=True)]
-        log.warning(f"{where}: the model knows none of the names; they are taken in their order: {listed(pairs)}")
+        log.warning(f"{where}: the model knows none of the names, so they are taken in their order: {listed(pairs)}")
     return np.arange(len(names))
 
 
@@ -149,9 +152,9 @@ def refuse_two_orders(where: str, names: Sequence[str]) -> None:
         return
     if list(names) != sorted(names, key=_natural):
         raise BadData(
-            f"{where}: the order of its classes is not plain: by name it is {listed(names)}, by number another, "
+            f"{where}: the order of its classes is ambiguous: by name it is {listed(names)}, by number it is another, "
             "and the model knows none of the names",
-            hint="--classes FILE lists the names of the model's classes, one a line, in the order of its logits",
+            hint="list the model's classes by --classes FILE: one name a line, in the order of its logits",
         )
 
 

@@ -36,7 +36,7 @@ BITS, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1
 """Tags of TIFF, and what the second one says of a grey picture whose white is the largest number."""
 UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 """What Pillow raises for a damaged file."""
-LAYOUT = "one folder of images a class: SET/CLASS/*.png"
+LAYOUT = "use one folder of images for each class: SET/CLASS/*.png"
 
 
 class Pictures:
@@ -93,9 +93,9 @@ class Pictures:
             if picture.shape != self._picture:
                 raise BadData(
                     f"{file} is {times(picture.shape)}, the images before it are {times(self._picture)}",
-                    hint="--size N resizes and crops all alike, of a recipe [data] size = N"
+                    hint="resize and crop all of them: --size N, or size = N under [data] in a recipe"
                     if picture.shape[0] == self._picture[0]
-                    else "all were taken for grey, as the first is: save that one in colour, or all in grey",
+                    else "the first image is grey, so all must be: save that one in colour, or all in grey",
                 )
             images[position] = picture
         return images
@@ -113,7 +113,7 @@ def class_files(path: Path) -> dict[str, list[Path]]:
     strays = [str(entry.relative_to(path)) for name in names for entry in _seen(path / name) if not _is_picture(entry)]
     strays += [entry.name for entry in filter(_is_picture, _seen(path))]
     if strays:
-        log.warning(f"{path}: left out, no pictures of a class: {listed(sorted(strays))}")
+        log.warning(f"{path}: left out, because they are no pictures of a class: {listed(sorted(strays))}")
     if not files:
         raise _no_class_folders(path)
     for empty in (name for name, found in files.items() if not found):
@@ -123,7 +123,9 @@ def class_files(path: Path) -> dict[str, list[Path]]:
 
 def _no_class_folders(path: Path) -> BadData:
     if any(map(_is_picture, _seen(path))):
-        return BadData(f"{path} holds pictures, but no class folders", hint=f"name the folder above it? {LAYOUT}")
+        return BadData(
+            f"{path} holds pictures, but no class folders", hint=f"did you mean the folder above it? {LAYOUT}"
+        )
     return BadData(f"{path} holds no class folders", hint=LAYOUT)
 
 
@@ -171,7 +173,7 @@ def decode(path: str, channels: int | None = None, preprocessing: Preprocessing 
             seen = _as_seen(path, image).convert("L" if grey else "RGB")
             pixels = np.asarray(preprocessing.apply(seen) if preprocessing else seen)
     except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} cannot be read as an image: {error}", hint="remove it, or replace it") from None
+        raise BadData(f"{path} cannot be read as an image: {error}", hint="remove or replace it") from None
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
 
@@ -185,7 +187,7 @@ def _silence() -> Iterator[None]:
 def _refuse_frames(path: str, image: Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's JPEG, with a preview or another exposure behind the picture
-        raise BadData(f"{path} has {frames} frames: which one is the picture is not plain", hint="save one of them")
+        raise BadData(f"{path} has {frames} frames, and it is unclear which is the picture", hint="save one frame")
 
 
 def _is_of_16_bits(image: Image) -> bool:
@@ -203,7 +205,7 @@ def _as_seen(path: str, image: Image) -> Image:
     sixteen = mode == "I" and (plain or image.format in ("PNG", "PPM")) and _is_of_16_bits(image)
     if (not sixteen and mode not in PLAIN + CLEAR) or (sixteen and "transparency" in image.info):
         raise BadData(
-            f"{path} is of Pillow's mode {image.mode}: which of its numbers is white is not known",
+            f"{path} has Pillow's mode {image.mode}, which does not say what number is white",
             hint="save it with 8 or 16 bits a channel",
         )
     image = ImageOps.exif_transpose(image)

@@ -60,10 +60,12 @@ def find_images(
     if data and data not in known and path.is_dir():
         images = _folder(path, channels, size or preprocessing, ordered)
     elif size:
-        raise UsageFault(f"{option} {data} is no image folder: its size is its own", hint="leave --size out")
+        raise UsageFault(
+            f"{option} {data} is not an image folder, so its pictures cannot be resized", hint="leave --size out"
+        )
     elif data in known:
         if path.exists():
-            log.warning(f"{option} {data} is the set known by that name; the path is ./{data}")
+            log.warning(f"{option} {data} means the known set of that name; for the path write ./{data}")
         images = _by_name(known[data], root)
     elif path.is_file():
         images = read_npz(path, layout=layout)

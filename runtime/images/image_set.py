@@ -100,7 +100,8 @@ class ImageSet:
             return self
         if n > len(self):
             raise BadData(
-                f"{n} images asked for, {self.name} has {len(self)}", hint=f"--n {len(self)}, or leave it out"
+                f"{n} images are asked for, but {self.name} has {len(self)}",
+                hint=f"use --n {len(self)}, or leave it out",
             )
         return self.rows(slice(n))
 
@@ -129,7 +130,7 @@ class ImageSet:
             refuse_another_count(self.name, self.classes, len(classes))
             raise BadData(
                 f"{self.name}: its classes ({listed(self.classes)}) are not the model's ({listed(classes)})",
-                hint="the same names in the same order, or labels for the model's",
+                hint="use the same names in the same order, or give labels for the model's classes",
             )
         self._check_labels(len(classes))
 
@@ -137,8 +138,8 @@ class ImageSet:
         """Raise `BadData` unless every image has `shape` (C, H, W)."""
         if self.images.shape[1:] != shape:
             raise BadData(
-                f"{self.name} has images of {times(self.images.shape[1:])}, the model takes {times(shape)}",
-                hint="channels x height x width; --layout says where an .npz has its channels, --size resizes pictures",
+                f"{self.name} has images of {times(self.images.shape[1:])}, but the model takes {times(shape)}",
+                hint="shapes are channels x height x width; --layout is for an .npz, --size resizes pictures",
             )
 
     def _check_labels(self, classes: int) -> None:
@@ -167,7 +168,7 @@ def _check_images(name: str, images: Any) -> None:
             f"{name}: image {first} has values outside [0, 1] or NaN: {low:g} to {high:g}",
             hint="divide them by 255, or keep them as uint8"
             if low >= 0 and 2 <= high <= 255
-            else "scale images to [0, 1]; a model's normalisation belongs into --mean and --std",
+            else "scale images to [0, 1]; give the model's normalisation by --mean and --std",
         )
 
 

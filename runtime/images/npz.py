@@ -117,7 +117,7 @@ def _load(source: Path | bytes | BinaryIO, where: str, split: Split) -> tuple[An
             images, labels = _pair(where, list(file), split)
             return _images(file, images), file[labels], file.get(IDS)
     except UNREADABLE as error:
-        raise BadData(f"{where} cannot be read as .npz: {error}", hint="numpy.savez writes one") from None
+        raise BadData(f"{where} cannot be read as .npz: {error}", hint="write one with numpy.savez") from None
 
 
 def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
@@ -131,9 +131,9 @@ def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
         )
     if len(pairs) > 1:
         raise BadData(
-            f"{where} holds {', '.join(found)}: which are the images and labels is not plain "
+            f"{where} holds {', '.join(found)}: it is unclear which are the images and labels "
             f"({' or '.join(map('/'.join, pairs))})",
-            hint="numpy.savez(file, x=images, y=labels), and nothing else",
+            hint="write only one pair: numpy.savez(file, x=images, y=labels)",
         )
     return pairs[0]
 
@@ -187,7 +187,7 @@ def _plain_layout(where: str, shape: tuple[int, ...]) -> Layout:
     first, last = shape[1] in PLAIN_CHANNELS, shape[3] in PLAIN_CHANNELS
     if first == last:
         raise BadData(
-            f"{where}: which axis of {shape} holds the channels is not plain",
-            hint="say --layout nchw or nhwc",
+            f"{where}: it is unclear which axis of {shape} holds the channels",
+            hint="give --layout nchw or nhwc",
         )
     return "nchw" if first else "nhwc"

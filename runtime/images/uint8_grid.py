@@ -59,12 +59,12 @@ def check_whole_levels(images: ImageSet, eps: float) -> None:
     """
     if images.images.dtype != np.uint8:
         raise BadData(
-            f"{images.name}: images are {images.images.dtype}, and the model takes bytes",
+            f"{images.name}: images are {images.images.dtype}, but the model takes bytes",
             hint="keep them as they were stored: (255 * x).round().astype('uint8')",
         )
     levels = LEVELS * eps
     if eps and (round(levels) == 0 or abs(levels - round(levels)) > SLACK):
         raise UsageFault(
-            f"eps is {radius(eps)}, and the model takes bytes: a pixel moves by a whole number of 1/255",
+            f"eps is {radius(eps)}, but the model takes bytes, and a pixel can move only by a whole number of 1/255",
             hint=f"--eps {max(int(levels), 1)}/255",
         )

@@ -84,5 +84,5 @@ def unnamed_file() -> AbstractContextManager[Any]:
         return tempfile.TemporaryFile()
     except OSError as error:
         raise MissingEnvironment(
-            f"there is no place for temporary files: {error.strerror}", hint="set TMPDIR to a directory with free space"
+            f"temporary files cannot be written: {error.strerror}", hint="set TMPDIR to a directory with free space"
         ) from None

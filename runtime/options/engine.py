@@ -53,12 +53,14 @@ class EngineOptions(Frozen):
 
     precision: Annotated[
         Text | None,
-        Option("Which graph of the bundle, or several with commas.  [default: the one that ships]", always=True),
+        Option(
+            "Graph of the bundle to judge, or several, comma-separated.  [default: the one that ships]", always=True
+        ),
     ] = None
     backend: Annotated[
         Name,
         Option(
-            "The engine that judges: it decides of every point, by a forward pass. No fallback.",
+            "Engine that judges: it decides about every point, by a forward pass. No fallback.",
             type=click.Choice(list(BACKENDS)),
             always=True,
             envvar="EDGEPROOF_BACKEND",
@@ -79,15 +81,15 @@ class EngineOptions(Frozen):
         tuple[Runner, ...],
         BeforeValidator(_runners),
         Option(
-            "Judge on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The exit code "
-            "is that of the first, in the precision that ships; where that is not asked for, in the first that is.",
+            "Judge on each of these engines, as ort:cpu,tensorrt (`edgeproof targets` lists them), and compare. The "
+            "exit code is that of the first engine, in the precision that ships, else in the first one asked for.",
             write=lambda runners: ",".join(map(str, runners)),
         ),
     ] = ()
     provider_library: Annotated[
         Path | None,
         Option(
-            "The file of plugin:NAME: native code, which may do all that you may.  "
+            "Library of plugin:NAME. It is native code and can do anything that you can.  "
             "[default: that of the package onnxruntime-ep-NAME]",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
         ),
@@ -95,7 +97,7 @@ class EngineOptions(Frozen):
     gradient: Annotated[
         Literal["auto", "none"],
         Option(
-            "none: no gradient is used, Square attacks alone; weak evidence.",
+            "none: attack by Square alone, without gradients; weak evidence.",
             always=True,
         ),
     ] = "auto"
@@ -103,14 +105,16 @@ class EngineOptions(Frozen):
         Runner | None,
         BeforeValidator(_runner),
         Option(
-            "What lends attacks the gradient, as ort or ort:cuda; it decides of no point.  "
-            "[default: the judge where it runs the gradient graph, else ort:cpu]",
+            "Engine that computes the gradient for attacks, as ort or ort:cuda; it decides about no point.  "
+            "[default: the judge if it runs the gradient graph, else ort:cpu]",
         ),
     ] = None
-    tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32; recorded.")] = False
+    tf32: Annotated[bool, Option("Let a GPU round the factors of float32 products to TF32. The report says so.")] = (
+        False
+    )
     judge_command: Annotated[
         Text | None,
-        Option("A process that judges in place of --backend: it reads images on stdin and writes logits to stdout."),
+        Option("Process that judges in place of --backend: it reads images on stdin and writes logits to stdout."),
     ] = None
 
     @property
@@ -133,7 +137,7 @@ class EngineOptions(Frozen):
 
         """
         if self.on and self.provider:
-            raise UsageFault("--on names the providers, and --provider another", hint="leave one of them out")
+            raise UsageFault("--on already names the providers", hint="leave one of them out")
         if self.judge_command is not None:
             self._check_command()
         alone = self.backend if self.judge_command is None else COMMAND
@@ -141,9 +145,13 @@ class EngineOptions(Frozen):
         provider = provider_of(backend, self.on[0].provider if self.on else self.provider)
         check_tf32(provider, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
-            raise UsageFault("--gradient none follows no gradient that --gradient-backend lends", hint="leave one out")
+            raise UsageFault(
+                "--gradient none uses no gradient, so --gradient-backend has no effect", hint="leave one of them out"
+            )
         if self.gradient_backend and self.gradient_backend.backend == COMMAND:
-            raise UsageFault("a command judges, and lends no gradient", hint=f"--gradient-backend {DEFAULT_LENDER}")
+            raise UsageFault(
+                "a command can judge, but it computes no gradient", hint=f"--gradient-backend {DEFAULT_LENDER}"
+            )
         if self.judge_command is None and COMMAND in (backend, *(runner.backend for runner in self.on)):
             raise no_command()
         lender = (self.gradient_backend,) if self.gradient_backend else ()
@@ -153,10 +161,10 @@ class EngineOptions(Frozen):
     def _check_command(self) -> None:
         """Raise `UsageFault` where a command is given, and something else judges, or several models."""
         if len(_words(self.precision or "")) > 1:
-            raise UsageFault("--judge-command runs one model, and --precision names several", hint="name one")
+            raise UsageFault("--judge-command runs one model, but --precision names several", hint="name one precision")
         if self.on and not any(runner.backend == COMMAND for runner in self.on):
             raise UsageFault(
-                f"--on does not name {COMMAND}, and --judge-command is given", hint=f"--on ort:cpu,{COMMAND}"
+                f"--judge-command is given, but --on does not name {COMMAND}", hint=f"--on ort:cpu,{COMMAND}"
             )
         judges = self.backend in (EngineOptions.model_fields["backend"].default, COMMAND)
         if not self.on and (not judges or self.provider not in (None, PROCESS) or self.tf32):
@@ -205,7 +213,7 @@ def choose_library(library: Path | None, providers: Iterable[str]) -> None:
     if library is None:
         return
     if not any(map(is_plugin, providers)):
-        raise UsageFault("--provider-library is the file of a plugin", hint="--provider plugin:NAME")
+        raise UsageFault("--provider-library is only for a plugin", hint="--provider plugin:NAME")
     use_library(library)
 
 
@@ -215,7 +223,7 @@ backend_option, provider_option, library_option, tf32_option, gradient_option = 
 measure_on_option = click.option(
     "--on",
     callback=lambda ctx, param, value: _runners(value or ()),
-    help="Measure on each of these, as ort:cpu,tensorrt (`edgeproof targets` lists them).",
+    help="Measure on each of these engines, as ort:cpu,tensorrt (`edgeproof targets` lists them).",
 )
 
 

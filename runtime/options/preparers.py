@@ -95,8 +95,8 @@ def _of_unit_range(numbers: tuple[float, ...]) -> tuple[float, ...]:
     if any(number > 1 for number in numbers):
         of_bytes = ",".join(f"{number:g}/255" for number in numbers)
         raise ValueError(
-            f"{_with_commas(numbers)} is more than 1, and images are in [0, 1]: for a model of images of 0 to 255 "
-            f"write {of_bytes}, and --std 1/255 where it divides by nothing"
+            f"{_with_commas(numbers)} is more than 1, but images are in [0, 1]: for a model of images of 0 to 255 "
+            f"write {of_bytes}, and --std 1/255 if the model divides by nothing"
         )
     return numbers
 
@@ -114,18 +114,18 @@ class ModelOptions(Frozen):
     mean: Annotated[
         Numbers,
         Option(
-            "What to take off each channel of images in [0, 1] before the model, as .49,.48,.45.", write=_with_commas
+            "Subtract this from each channel of images in [0, 1] before the model, as .49,.48,.45.", write=_with_commas
         ),
     ] = ()
     std: Annotated[
         Numbers,
         AfterValidator(_positive),
-        Option("What to divide each channel by before the model, as .25,.24,.26.", write=_with_commas),
+        Option("Then divide each channel by this, as .25,.24,.26.", write=_with_commas),
     ] = ()
-    bgr: Annotated[bool, Option("The model takes BGR. Give --mean and --std in RGB order.")] = False
+    bgr: Annotated[bool, Option("The model takes BGR. --mean and --std stay in RGB order.")] = False
     output: Annotated[
         Text | None,
-        Option("The model's output with a number for each class.  [default: the only one that can be]", type=str),
+        Option("The model output that has a number for each class.  [default: the only one that can be it]", type=str),
     ] = None
 
 

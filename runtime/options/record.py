@@ -117,5 +117,5 @@ class NewDirectory(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         if value == "":
-            self.fail("an empty name names no directory", param, ctx)
+            self.fail("the name of the directory is empty", param, ctx)
         return super().convert(value, param, ctx)

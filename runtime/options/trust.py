@@ -31,18 +31,18 @@ def _load_key(ctx: click.Context, param: click.Parameter, value: Path | None) ->
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 _key_option = partial(click.option, "--key", type=_PEM, callback=_load_key)
 _SIGNS = "Private key (PEM) to sign with, as `edgeproof key new` makes it."
-key_option = _key_option(help=f"{_SIGNS}  [default: it is not signed]")
+key_option = _key_option(help=f"{_SIGNS}  [default: do not sign]")
 needed_key_option = _key_option(required=True, help=_SIGNS)
 version_option = click.option(
     "--version",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Version of the bundle; devices refuse a lower one.",
+    help="Version of the bundle; a device refuses a lower one than it has accepted.",
 )
 _trust_option = partial(click.option, "--trust", type=_PEM, callback=_load_trust)
 _SIGNED = "Public key (PEM) that must have signed the bundle."
-trust_option = _trust_option(help=f"{_SIGNED}  [default: digests alone are checked]")
+trust_option = _trust_option(help=f"{_SIGNED}  [default: check only the digests]")
 trust_before_option = _trust_option(
     help=f"{_SIGNED}  [default: digests alone are checked, which refuses a bundle signed with another key]"
 )
@@ -51,16 +51,16 @@ state_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="EDGEPROOF_STATE",
     show_envvar=True,
-    help="Directory of what this device keeps: TensorRT's engines; the version accepted last of a bundle, so that an "
-    "older one is refused.",
+    help="Directory of what this device keeps: TensorRT engines, and the last accepted version of each bundle, so that "
+    "an older one is refused.",
 )
 allow_rollback_option = click.option(
-    "--allow-rollback", is_flag=True, help="Take an older version than the one accepted last."
+    "--allow-rollback", is_flag=True, help="Accept an older version than the last accepted one."
 )
 allow_unsigned_option = click.option(
     "--allow-unsigned",
     is_flag=True,
-    help="Take a bundle whose signature is not checked where a signed one was accepted last.",
+    help="Accept a bundle whose signature is not checked, although the last accepted one was signed.",
 )
 
 
@@ -72,7 +72,7 @@ attest_option = click.option(
     help="Private key (PEM) that signs the verdict: attestation.json, an in-toto statement, in the run directory.",
 )
 attestation_option = click.option(
-    "--attestation", type=_PEM, help="A signed verdict, as `edgeproof verify --attest` leaves it."
+    "--attestation", type=_PEM, help="Signed verdict, as `edgeproof verify --attest` writes it."
 )
 
 

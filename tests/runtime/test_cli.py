@@ -220,7 +220,7 @@ def test_a_file_system_that_refuses_is_the_environments_fault(install):
     result = run("verify")
     assert result.exit_code == 4
     assert result.stderr.splitlines()[0] == "error: [Errno 13] Permission denied: 'reports/x'"
-    assert "hint: name a place that this user may write to" in result.stderr
+    assert "hint: choose a place that this user may write to" in result.stderr
 
 
 def test_an_os_error_that_is_not_the_systems_is_a_defect(install):

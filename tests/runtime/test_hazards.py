@@ -99,7 +99,7 @@ def test_a_volume_that_turns_read_only_ends_a_run_with_its_reason(place, tmp_pat
             said = go_on(process)
             assert process.returncode == 4
             assert "Read-only file system" in said
-            assert "hint: name a place that can be written to" in said
+            assert "hint: choose a place that can be written to" in said
             refused = edgeproof("verify", place / "bundle", *OPTIONS, "--out", out, "--resume")
             assert (refused.exit_code, "Read-only file system" in refused.stderr) == (4, True)
     resume(place, out)

@@ -83,7 +83,7 @@ def test_folders_in_another_order_by_number_than_by_name_are_refused_alike(save:
     for words in (("pack", model, "--data", path, "--out", tmp_path / "b"), ("verify", model, "--data", path)):
         result = command(*words)
         assert result.exit_code == 3
-        assert "the order of its classes is not plain" in result.stderr
+        assert "the order of its classes is ambiguous" in result.stderr
         assert "--classes FILE" in result.stderr
     assert clean_accuracy(tmp_path / "run", model, "--data", path, "--classes", ",".join(names))[0] == 1
 

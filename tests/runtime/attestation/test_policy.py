@@ -250,7 +250,7 @@ def test_attestation_and_policy_are_given_together(case):
     from tests.command_line import edgeproof
 
     result = edgeproof("install", case.bundle, "--to", case.place / "device", "--attestation", case.attestation)
-    assert (result.exit_code, "are given together" in result.stderr) == (2, True)
+    assert (result.exit_code, "need each other" in result.stderr) == (2, True)
 
 
 def test_a_changed_character_is_refused_or_changes_nothing_that_is_said(case):

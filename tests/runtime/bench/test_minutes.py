@@ -132,7 +132,7 @@ def test_a_command_is_refused_with_what_measures_it(options, tmp_path):
     bundle = write_bundle(tmp_path / "bundle", bundle_files(linear_task()), n=60)
     result = edgeproof("bench", bundle, *options)
     assert result.exit_code == 2
-    assert "bench measures no command" in result.stderr
+    assert "bench cannot measure a command" in result.stderr
     assert "verify --on ort:cpu,command" in result.stderr
 
 

@@ -111,7 +111,7 @@ def test_a_damaged_installation_is_repaired_by_installing_again(make, to):
 
 def test_one_place_holds_one_model(make, to):
     install(make(1, name="lion-2"), to, state=to)
-    with pytest.raises(BadInput, match="is the place of another model, lion-2-1-"):
+    with pytest.raises(BadInput, match="holds another model, lion-2-1-"):
         install(make(1, name="lion"), to, state=to)
 
 

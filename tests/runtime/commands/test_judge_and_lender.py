@@ -219,7 +219,7 @@ def as_another(open_):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--gradient", "none", "--gradient-backend", "ort"), "--gradient none follows no gradient"),
+        (("--gradient", "none", "--gradient-backend", "ort"), "--gradient none uses no gradient"),
         (("--gradient-backend", "nothing"), "names no backend"),
         (("--gradient-backend", "ort:nothing"), "has no provider nothing"),
     ],

@@ -98,7 +98,7 @@ def test_what_was_judged_is_not_judged_again_and_the_rest_is(bundle, tmp_path, m
     ("options", "code", "said"),
     [
         ((*BOTH, "--shard", "1/2"), 2, "--shard is of one run"),
-        ((*BOTH, "--provider", "cpu"), 2, "--on names the providers"),
+        ((*BOTH, "--provider", "cpu"), 2, "--on already names the providers"),
         (("--on", "ort:cpu,nothing"), 2, "names no backend"),
         (("--on", "ort:cpu,command"), 2, "--judge-command"),
         (("--precision", "fp32,int8"), 3, "holds no precision 'int8'"),

@@ -179,7 +179,7 @@ def test_damaged_evidence_is_bad_input(runs, tmp_path, damage):
 def test_one_run_alone_is_a_usage_error(runs):
     result = edgeproof("compare", runs / "a")
     assert result.exit_code == 2
-    assert "name two runs or more, the base first" in result.stderr
+    assert "name two or more runs, the base first" in result.stderr
 
 
 WAYS = [("compare", ""), ("compare", "../{name}"), ("compare", "report.json"), ("report", ""), ("report", "../{name}")]

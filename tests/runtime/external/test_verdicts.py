@@ -146,7 +146,7 @@ def test_each_point_that_is_kept_was_judged_and_each_clean_image_as_it_is(how, e
 def test_bytes_are_not_judged_at_an_eps_between_two_of_them(eps, judged, liar):
     result, report = judged(liar("bytes"), "--eps", eps)
     assert (result.exit_code, report) == (2, None)
-    assert "a pixel moves by a whole number of 1/255" in result.stderr
+    assert "a pixel can move only by a whole number of 1/255" in result.stderr
 
 
 def test_bytes_are_not_judged_on_images_that_were_none(judged, liar, task, tmp_path):
@@ -172,7 +172,7 @@ def test_the_examples_judge_the_bundle_of_their_model(name, judged, task, tmp_pa
     [
         (("--backend", "tensorrt"), "in place of --backend tensorrt"),
         (("--provider", "cuda"), "leave out --backend, --provider"),
-        (("--gradient-backend", "command"), "lends no gradient"),
+        (("--gradient-backend", "command"), "computes no gradient"),
         (("--on", "ort"), "--on does not name command"),
         (("--precision", "fp32,int8"), "runs one model"),
     ],

@@ -44,7 +44,7 @@ def test_folders_some_of_which_are_numbers_are_ordered_by_name_and_that_is_said(
 
 
 def test_two_folders_of_one_number_are_refused(tmp_path):
-    with pytest.raises(BadData, match="01 and 1 are one number"):
+    with pytest.raises(BadData, match="01 and 1 are the same number"):
         find_images(folder_of(tmp_path / "set", ["0", "1", "01"]))
 
 
@@ -67,7 +67,7 @@ def test_a_model_with_its_classes_in_another_order_names_the_folders_labels(tmp_
 )
 def test_folders_whose_numbers_come_in_another_order_than_their_names_need_a_list_of_classes(tmp_path, names):
     path = folder_of(tmp_path / "set", names)
-    with pytest.raises(BadData, match="not plain") as caught:
+    with pytest.raises(BadData, match="ambiguous") as caught:
         find_images(path, classes=tuple(NUMBERS[: len(names)]))
     assert "--classes" in caught.value.hint
     assert label_by_colour(find_images(path, classes=tuple(names))) == in_place(len(names))
@@ -100,7 +100,7 @@ def test_letters_that_differ_in_case_alone_are_two_classes(tmp_path):
 @pytest.mark.parametrize("count", [11, 13])
 def test_fewer_or_more_folders_than_classes_without_names_are_refused(tmp_path, count):
     path = folder_of(tmp_path / "set", [str(number) for number in range(count)])
-    with pytest.raises(BadData, match=f"{count} classes .*, the model has 12 logits"):
+    with pytest.raises(BadData, match=f"{count} classes .*, but the model has 12 logits"):
         find_images(path, classes=tuple(NUMBERS))
 
 
@@ -143,7 +143,7 @@ def test_a_folder_that_shadows_a_known_set_lends_it_nothing_and_is_named(tmp_pat
     folder_of(tmp_path / "known", ["ape", "bee"])
     monkeypatch.chdir(tmp_path)
     assert find_images("known").classes == ("cat", "dog")
-    assert "--data known is the set known by that name; the path is ./known" in capsys.readouterr().err
+    assert "--data known means the known set of that name; for the path write ./known" in capsys.readouterr().err
     assert find_images("./known").classes == ("ape", "bee")
 
 

@@ -121,7 +121,7 @@ def test_a_tiff_whose_numbers_pillow_leaves_as_they_are_is_refused(tmp_path, bit
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     (tmp_path / "a.tif").write_bytes(head + data)
-    with pytest.raises(BadData, match=r"a\.tif.*which of its numbers is white"):
+    with pytest.raises(BadData, match=r"a\.tif.*which does not say what number is white"):
         decode(str(tmp_path / "a.tif"))
 
 
@@ -177,7 +177,8 @@ def test_what_file_managers_leave_is_not_seen_and_other_files_are_named(tmp_path
     (tmp_path / "set" / "ant" / "0.heic").write_bytes(b"")
     Image.fromarray(GREYS).save(tmp_path / "set" / "stray.png")
     assert len(find_images(str(tmp_path / "set"))) == 2
-    assert "left out, no pictures of a class: ant/0.heic, ant/more.png, stray.png" in capsys.readouterr().err
+    said = "left out, because they are no pictures of a class: ant/0.heic, ant/more.png, stray.png"
+    assert said in capsys.readouterr().err
 
 
 def test_a_coloured_picture_among_grey_ones_is_not_turned_grey_without_a_word(tmp_path):

@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_labelled_for_certain_is_refused(folder, classes
 
 @pytest.mark.parametrize("classes", [("0", "1", "2"), ("0",), ("bee", "dog", "eel"), ("bee",)])
 def test_a_folder_of_unknown_names_needs_as_many_classes_as_the_model(folder, classes):
-    with pytest.raises(BadData, match=rf"2 classes \(ant, cat\), the model has {len(classes)} logits") as caught:
+    with pytest.raises(BadData, match=rf"2 classes \(ant, cat\), but the model has {len(classes)} logits") as caught:
         find_images(str(folder), classes=classes)
     assert "--classes" in caught.value.hint
 
@@ -89,7 +89,7 @@ def test_a_folder_with_a_broken_image_another_size_or_an_empty_class_is_refused(
     (folder / "cat" / "2.png").write_bytes(b"no image")
     with pytest.raises(BadData, match="cannot be read as an image") as caught:
         read_folder(folder)
-    assert caught.value.hint == "remove it, or replace it"
+    assert caught.value.hint == "remove or replace it"
     (folder / "cat" / "2.png").unlink()
     (folder / "dog").mkdir()
     with pytest.raises(BadData, match="dog holds no images"):

@@ -52,7 +52,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("arrays", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_what_is_not_plain_is_refused_and_names_the_keys_found(arrays):
-    with pytest.raises(BadData, match="not plain") as caught:
+    with pytest.raises(BadData, match="unclear which are the images") as caught:
         read_npz(npz(**arrays), name="set")
     assert all(key in caught.value.message for key in arrays)
 
