@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from tests.paths import ROOT
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 WALKS = dict(re.findall(r"^### (A new .*?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
-BLOCK = re.compile(r"^```(sh|python title=\"(.*?)\")\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(sh|text title=\"(.*?)\")\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NEW = "  # new"
 
 
@@ -42,8 +41,7 @@ def test_the_walkthrough_leads_to_tests_that_pass(title, tmp_path):
         if (ROOT / name).exists():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tmp_path / name)
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
     last = ""
     for language, file, block in BLOCK.findall(WALKS[title]):
