@@ -23,7 +23,6 @@ class Page(Enum):
     ONNX = "your-own-model.md"
     ON_A_GPU = "gpu.md"
     OPENVINO = "openvino.md"
-    PICTURES = "how-to/own-data.md#what-of-a-picture-is-seen"
     PRECISION = "precision.md"
     RECIPES = "recipes.md"
     SIGNING = "signing.md"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadData, BadImages, MissingEnvironment, Page, install
+from runtime.errors import BadData, BadImages, MissingEnvironment, install
 from runtime.images.classes import in_order, listed
 from runtime.terminal.log import log
 
@@ -205,7 +205,6 @@ def _as_seen(path: str, image: Image) -> Image:
         raise BadImages(
             f"{path} is of Pillow's mode {image.mode}: which of its numbers is white is not known",
             hint="save it with 8 or 16 bits a channel",
-            page=Page.PICTURES,
         )
     image = ImageOps.exif_transpose(image)
     if sixteen:
