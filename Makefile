@@ -11,6 +11,9 @@ RESUME ?=
 AA     ?= 24
 STUDY  ?= two-core
 PYTHON ?= python3
+# Where PyTorch comes from, if not from PyPI: https://download.pytorch.org/whl/cpu has it without 4 GB of CUDA.
+TORCH_INDEX ?=
+TORCH := 'torch>=2.9,<3' 'torchvision>=0.24,<1'
 BUILD_ARGS ?=
 
 VENV ?= .venv
@@ -147,6 +150,7 @@ $(VENV)/python:
 	touch $@
 
 $(VENV)/main-job: pyproject.toml | $(VENV)/python
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) $(TORCH))
 	$(BIN)/python -m pip install --quiet --editable '.[train]'
 	touch $@
 

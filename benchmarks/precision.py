@@ -33,7 +33,8 @@ from runtime.attacks import ATTACKS
 from runtime.backends.ort import OrtSession
 from runtime.errors import EngineFault, GraphRefused
 from runtime.files import sha256
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images import DATA_ROOT
+from runtime.images.image_set import ImageSet
 from runtime.machine.card import machine_card, software
 from runtime.session import LossSpec, Session, SessionCard
 from runtime.statistics import wilson

@@ -14,9 +14,10 @@ import numpy as np
 from edgeproof.asked import Given, scratch_directory, what_is_asked
 from runtime.attacks import NAMES, any_bounded, stages
 from runtime.batches.halving import BatchHalving
-from runtime.commands.judging import RunOptions, check_asked, judged
+from runtime.commands.judging import check_asked, judged
 from runtime.commands.judging_each import directories_of
 from runtime.errors import MissingEnvironment, UsageFault, install
+from runtime.options.run import RunOptions
 from runtime.records.report import REPORT
 from runtime.report.formats import FORMATS
 from runtime.suite.evidence import Evidence

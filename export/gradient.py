@@ -12,7 +12,7 @@ from export.graph.passes import prepare
 from export.losses import COTANGENT, HEADS, LABEL, TARGET, WEIGHTS, emit_losses
 from export.rules import LED, OF_INTEGERS, OF_SHAPES, RULES, RULES_OF_MANY
 from export.standard import in_simple_operations, is_written_out
-from runtime.errors import BadModel
+from runtime.errors import BadModel, Page
 from runtime.session import GRADIENT, INPUT, LOGITS, VALUE
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         raise BadModel(
             f"{node}: edgeproof has no derivative of {use}{node.op!r}" + (f" of the domain {domain}" if domain else ""),
             hint="--gradient none judges it with Square alone, which is weak evidence; or add a rule to export/rules",
+            page=Page.DERIVATIVES,
         )
     if node.op in RULES and wanted & set(node.outputs[1:]):
         raise node.refused("more than its first output is used")

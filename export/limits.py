@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.errors import BadModel
+from runtime.errors import BadModel, Page
 from runtime.words import percent
 
 if TYPE_CHECKING:
@@ -53,4 +53,5 @@ def refuse_beyond_limits(precision: str, parity: Parity, said: tuple[str, ...] =
             f"({parity.max_logit_error:.2e}, {percent(parity.prediction_agreement, 2)}"
             + (")" if gradient is None else f", {gradient:.2e})"),
             hint="; ".join((*said, HINTS.get(precision, ELSE))),
+            page=Page.PRECISION,
         )

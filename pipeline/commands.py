@@ -30,13 +30,14 @@ from pipeline.runs.named import named
 from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
-from runtime.commands.judging import RunOptions, check_asked, choose_directories, judge_subject
+from runtime.commands.judging import check_asked, choose_directories, judge_subject
 from runtime.images.find import find_images
 from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
 from runtime.options.groups import OF_A_VERDICT, GroupedCommand
 from runtime.options.preparers import data_root_option
 from runtime.options.record import NewDirectory, record_options
+from runtime.options.run import RunOptions
 from runtime.options.trust import key_option, version_option, written
 from runtime.spec import PARENT
 from runtime.terminal.going_on import to_go_on

@@ -6,7 +6,6 @@ Nothing heavy may be imported here: `edgeproof --help` answers at once, on a dev
 from __future__ import annotations
 
 import errno
-import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -21,6 +20,8 @@ from runtime.words import printable_lines
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from runtime.errors import Page
+
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
 HINTS = {
@@ -34,7 +35,7 @@ CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 COMMANDS = {
     "Train": {
-        "recipes": "List what can be named: recipes, methods, networks, teachers, data sets.",
+        "recipes": "List what can be named: recipes, methods, teachers.",
         "teach": "Train a robust teacher.",
         "distill": "Train the student.",
         "evaluate": "Run the attack suite on the PyTorch student.",
@@ -140,7 +141,7 @@ class LazyGroup(click.Group):
                 return self._run(ctx)
         except EdgeproofError as error:
             log.debug("this error arose here:", exc_info=True)
-            _tell(error.message, error.hint)
+            _tell(error.message, error.hint, error.page)
             ctx.exit(error.exit_code)
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
@@ -171,14 +172,17 @@ class LazyGroup(click.Group):
 
 
 def _end_as_defect(ctx: click.Context) -> NoReturn:
+    import traceback  # slow to import
+
     click.echo(traceback.format_exc(), err=True, nl=False)
     click.echo("this is a defect of edgeproof: please report it", err=True)
     ctx.exit(DEFECT)
 
 
-def _tell(error: str, hint: str | None) -> None:
+def _tell(error: str, hint: str | None, page: Page | None = None) -> None:
     """Write to stderr; a text from outside in it is no more than text."""
-    click.echo(printable_lines(f"error: {error}" + (f"\nhint: {hint}" if hint else "")), err=True)
+    lines = (f"error: {error}", f"hint: {hint}" if hint else "", f"see: {page}" if page else "")
+    click.echo(printable_lines("\n".join(filter(None, lines))), err=True)
 
 
 def _found() -> dict[str, EntryPoint]:

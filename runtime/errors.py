@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import ClassVar
+
 DEFECT = 70
 """Exit code of what nobody expected (EX_SOFTWARE of sysexits.h); never 1, which says that a gate failed."""
 OWN_PACKAGES = ("runtime", "export", "pipeline")
 NEWER_PYTHON = {"tomllib": "3.11"}
 """Modules of the standard library that an extra needs, and the Python that has them."""
+
+
+class Page(Enum):
+    """The pages that errors send people to, where a remedy takes more than a line; the one place that names them."""
+
+    ATTESTATIONS = "attestations.md"
+    DERIVATIVES = "reference/gradient.md#operations"
+    IMAGES = "how-to/own-data.md"
+    JUDGES = "reference/judges.md"
+    MASKING = "explanation/masking.md"
+    ONNX = "your-own-model.md"
+    ON_A_GPU = "gpu.md"
+    OPENVINO = "openvino.md"
+    PRECISION = "precision.md"
+    RECIPES = "recipes.md"
+    SIGNING = "signing.md"
+    TEACHERS = "how-to/own-teacher.md"
+    TENSORRT = "tensorrt.md"
+
+    def __str__(self) -> str:
+        """Return where it lies in a clone."""
+        return f"docs/{self.value}"
 
 
 class EdgeproofError(Exception):
@@ -15,15 +40,19 @@ class EdgeproofError(Exception):
     Args:
         message: one sentence, naming the file, field, image or node concerned.
         hint: what to do; printed on a line of its own.
+        page: where more is said about it, printed below; by default what is said of this kind of error.
 
     """
 
     exit_code = DEFECT
+    about: ClassVar[Page | None] = None
+    """The page on errors of this kind."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, page: Page | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.page = page or self.about
 
 
 class UsageFault(EdgeproofError):
@@ -45,17 +74,29 @@ class BadBundle(BadInput):
 class BadSignature(BadBundle):
     """A bundle is unsigned where a signature is asked for, or its signature does not hold."""
 
+    about = Page.SIGNING
+
 
 class BadAttestation(BadInput):
     """An attestation does not hold, is of something else, or does not meet a policy."""
+
+    about = Page.ATTESTATIONS
 
 
 class Rollback(BadBundle):
     """A bundle is older than what this device has accepted of its name, or another one of the same version."""
 
+    about = Page.SIGNING
+
 
 class BadData(BadInput):
     """An image set is missing, damaged or does not fit the model."""
+
+
+class BadImages(BadData):
+    """Images, labels or names of classes cannot be read as they are, or do not fit each other."""
+
+    about = Page.IMAGES
 
 
 class BadModel(BadInput):
@@ -69,6 +110,8 @@ class BadRun(BadInput):
 class BadRecipe(BadInput):
     """A recipe has a wrong key or value."""
 
+    about = Page.RECIPES
+
 
 class MissingEnvironment(EdgeproofError):
     """The machine lacks something: a GPU, a library, an extra."""
@@ -78,6 +121,8 @@ class MissingEnvironment(EdgeproofError):
 
 class GraphRefused(BadModel):
     """TensorRT's parser does not take a graph."""
+
+    about = Page.TENSORRT
 
 
 class EngineFault(MissingEnvironment):
@@ -90,6 +135,8 @@ class JudgeFault(MissingEnvironment):
 
 class BadAnswer(BadModel):
     """A judge's process writes something else than its protocol says."""
+
+    about = Page.JUDGES
 
 
 class OutOfMemory(MissingEnvironment):

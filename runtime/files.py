@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from runtime.errors import MissingEnvironment, UsageFault
 
 if TYPE_CHECKING:
@@ -125,6 +123,8 @@ def check_writable(path: Path) -> None:
 
 def npz_of(arrays: Mapping[str, Any]) -> bytes:
     """Return the bytes of an .npz of arrays, by name."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

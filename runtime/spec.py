@@ -28,7 +28,7 @@ Record = TypeVar("Record", bound="Frozen")
 class Frozen(BaseModel):
     """A record that is checked, refuses unknown keys and never changes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
     def model_copy(self: Record, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Record:
         """Return a copy with other values, which are checked as those of a new record are."""

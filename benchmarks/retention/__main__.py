@@ -19,7 +19,7 @@ from benchmarks.retention.page import pictures, table
 from benchmarks.retention.record import Measured, Record
 from runtime.backends.table import BACKENDS, provider_of
 from runtime.files import write_atomic
-from runtime.images.image_set import DATA_ROOT
+from runtime.images import DATA_ROOT
 from runtime.spec import to_json
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from export.graph.floating import REAL
-from runtime.errors import BadData, BadModel
+from runtime.errors import BadData, BadModel, Page
 
 if TYPE_CHECKING:
     from runtime.images.image_set import Layout
@@ -57,6 +57,7 @@ def interface_of(model: ModelProto, image: tuple[int, int, int], preferred: Layo
         raise BadModel(
             f"the input {name!r} is {TensorProto.DataType.Name(kind).lower()}: neither floating-point nor uint8",
             hint="export the model without the step that makes these numbers; --std 1/255 feeds values up to 255",
+            page=Page.ONNX,
         )
     if dims is None:
         dims = (None, None, None, None)
@@ -64,6 +65,7 @@ def interface_of(model: ModelProto, image: tuple[int, int, int], preferred: Layo
         raise BadModel(
             f"the input {name!r} has {len(dims)} dimensions",
             hint="supported are [N, C, H, W], [N, H, W, C], [N, H, W] of grey images, [N, D], and one image without N",
+            page=Page.ONNX,
         )
     batch, layout, shape = _form(dims, image, preferred)
     return Interface(name, batch, layout, kind, shape)
@@ -77,6 +79,7 @@ def image_input(model: ModelProto) -> ValueInfoProto:
         raise BadModel(
             f"the model has the inputs {', '.join(info.name for info in inputs) or 'none'}",
             hint="an image classifier has one input, the images",
+            page=Page.ONNX,
         )
     (info,) = inputs
     return cast("ValueInfoProto", info)

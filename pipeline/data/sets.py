@@ -18,10 +18,11 @@ from torchvision import datasets
 from pipeline.memory import free_memory
 from runtime.errors import BadData
 from runtime.files import sha256
+from runtime.images import DATA_ROOT
 from runtime.images.classes import listed, numbers
 from runtime.images.find import DATASETS_GROUP
 from runtime.images.folder import read_folder
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.images.npz import read_npz
 from runtime.images.preprocessing import Preprocessing
 

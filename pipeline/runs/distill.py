@@ -32,8 +32,9 @@ from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadData
 from runtime.files import write_atomic
+from runtime.images import DATA_ROOT
 from runtime.images.classes import order_in_words
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
 from runtime.machine.cuda import gpu_software
 from runtime.spec import DataRecord, to_json

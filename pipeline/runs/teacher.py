@@ -19,7 +19,7 @@ from pipeline.models.layers import frozen
 from pipeline.recipe.schema import Recipe, TeacherTable
 from pipeline.runs.directory import CHECKPOINTS, TeacherFigures
 from pipeline.runs.evaluate import holdout_accuracy
-from runtime.errors import BadModel, BadRecipe
+from runtime.errors import BadModel, BadRecipe, Page
 from runtime.images.image_set import ImageSet
 from runtime.words import percent
 
@@ -154,6 +154,7 @@ def prepare_teacher(
             f"the teacher is not robust: {percent(pgd)} under PGD-10 on {len(holdout)} hold-out images "
             f"({percent(clean)} clean), below {WEAK} times the {percent(1 / classes)} of chance",
             hint="it may expect other data, classes or normalisation; --allow-weak-teacher continues all the same",
+            page=Page.TEACHERS,
         )
     return Teacher(network, digest, vouched, TeacherFigures(n=len(holdout), clean=clean, pgd=pgd))
 
@@ -233,6 +234,7 @@ def locate_teacher(table: TeacherTable) -> tuple[Path, str | None, Blueprint | N
         raise BadModel(
             f"there is no teacher at {path.resolve()}",
             hint="train one with `edgeproof teach`, put a downloaded one there, or set teacher.path to another place",
+            page=Page.TEACHERS,
         )
     return path, expected, foreign
 

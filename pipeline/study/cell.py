@@ -16,7 +16,7 @@ from pipeline.training.devices import training_device
 from runtime.commands.judging import run_in
 from runtime.errors import BadRecipe
 from runtime.files import sha256
-from runtime.images.image_set import DATA_ROOT
+from runtime.images import DATA_ROOT
 from runtime.locks import lock_if_free
 from runtime.records.report import REPORT, Report, load_report
 from runtime.records.request import Request

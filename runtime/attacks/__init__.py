@@ -1,22 +1,15 @@
-"""The attacks, written once over arrays of any framework, and the table that names them."""
+"""The attacks, written once over arrays of any framework, and the table that names them.
+
+A row names the module that holds its search, which is imported when it first runs: a list of names needs no NumPy.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from runtime.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from runtime.attacks.autoattack import standard
-from runtime.attacks.cw import cw
-from runtime.attacks.cw_l2 import cw_l2
-from runtime.attacks.fab import fab_t
-from runtime.attacks.fgsm import fgsm
-from runtime.attacks.noise import Noise
-from runtime.attacks.pgd import pgd
-from runtime.attacks.rays import rays
-from runtime.attacks.sign_hunter import sign_hunter
-from runtime.attacks.smoothed import smoothed
-from runtime.attacks.square import square
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
@@ -35,7 +28,7 @@ class Attack:
 
     Args:
         name: as `--attacks` takes it and the report prints it.
-        search: looks for a point that breaks each image within eps.
+        searched_by: MODULE:FUNCTION of this package, which looks for a point that breaks each image within eps.
         defaults: its keyword arguments; steps are fractions of eps.
         uses_gradient: whether it needs the gradient graph.
         least_classes: how many the model must know for its loss to exist.
@@ -46,7 +39,7 @@ class Attack:
     """
 
     name: str
-    search: Callable[..., Found]
+    searched_by: str
     defaults: Mapping[str, int | float] = field(default_factory=dict)
     uses_gradient: bool = True
     least_classes: int = 2
@@ -70,36 +63,45 @@ class Attack:
 
     def run(self, oracle: Oracle, points: Points, eps: float, seed: int) -> Found:
         """Attack a chunk of images that the artifact classifies correctly."""
+        from runtime.attacks.noise import Noise
+
         return self.search(oracle, points, eps, Noise(seed, self.name), **self.defaults)
 
+    @property
+    def search(self) -> Callable[..., Found]:
+        """The function that is named."""
+        module, _, function = self.searched_by.partition(":")
+        found: Callable[..., Found] = getattr(import_module(f"{__name__}.{module}"), function)
+        return found
 
-PGD = Attack("pgd", pgd, {"steps": 10, "step": 1 / 4})
+
+PGD = Attack("pgd", "pgd:pgd", {"steps": 10, "step": 1 / 4})
 APGD = {"steps": 100, "rho": 0.75}
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
-        Attack("fgsm", fgsm),
+        Attack("fgsm", "fgsm:fgsm"),
         PGD,
-        Attack("pgd-20", pgd, {"steps": 20, "step": 1 / 4}),
-        Attack("cw", cw, {"steps": 30, "step": 1 / 10}),
+        Attack("pgd-20", "pgd:pgd", {"steps": 20, "step": 1 / 4}),
+        Attack("cw", "cw:cw", {"steps": 30, "step": 1 / 10}),
         Attack(
             "cw-l2",
-            cw_l2,
+            "cw_l2:cw_l2",
             {"constant": 0.1, "confidence": 0.01, "lr": 0.01, "steps": 1000},
             bounded=False,
             unit=SMALL_UNIT,
         ),
-        Attack("apgd-ce", apgd_ce, APGD),
-        Attack("apgd-dlr", apgd_dlr, APGD, least_classes=3),
-        Attack("apgd-t", apgd_t, {"targets": 9, **APGD}, least_classes=4, unit=SMALL_UNIT),
+        Attack("apgd-ce", "apgd:apgd_ce", APGD),
+        Attack("apgd-dlr", "apgd:apgd_dlr", APGD, least_classes=3),
+        Attack("apgd-t", "apgd:apgd_t", {"targets": 9, **APGD}, least_classes=4, unit=SMALL_UNIT),
         Attack(
             "fab-t",
-            fab_t,
+            "fab:fab_t",
             {"targets": 9, "steps": 100, "bias": 0.1, "overshoot": 1.05, "backward": 0.9},
             unit=SMALL_UNIT,
         ),
-        Attack("square", square, {"queries": 5000, "p": 0.8}, uses_gradient=False, unit=SMALL_UNIT),
+        Attack("square", "square:square", {"queries": 5000, "p": 0.8}, uses_gradient=False, unit=SMALL_UNIT),
     )
 }
 CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}
@@ -109,13 +111,13 @@ DEFAULT = ("fgsm", "pgd", "cw")
 
 
 CONTROLS = (
-    Attack("sign-hunter", sign_hunter, {"queries": 112}, uses_gradient=False),
-    Attack("rays", rays, {"queries": 96, "halvings": 4}, uses_gradient=False),
+    Attack("sign-hunter", "sign_hunter:sign_hunter", {"queries": 112}, uses_gradient=False),
+    Attack("rays", "rays:rays", {"queries": 96, "halvings": 4}, uses_gradient=False),
     replace(ATTACKS["square"], defaults={**ATTACKS["square"].defaults, "queries": 16}, unit=UNIT),
 )
 """Short searches without gradients, each on what the earlier left: the blind control. Not for `--attacks`."""
 SMOOTHED = tuple(
-    Attack(f"smoothed-{number}", smoothed, {"steps": 10, "step": 1 / 4, "radius": radius, "draws": 6})
+    Attack(f"smoothed-{number}", "smoothed:smoothed", {"steps": 10, "step": 1 / 4, "radius": radius, "draws": 6})
     for number, radius in enumerate((1 / 2, 4.0), 1)
 )
 """What the blind control tries besides where a gradient is doubtful."""

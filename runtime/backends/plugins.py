@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.backends.providers import PROVIDERS, Plugin, Provider, load_onnxruntime
-from runtime.errors import MissingEnvironment, UsageFault, first_line
+from runtime.errors import MissingEnvironment, Page, UsageFault, first_line
 from runtime.files import sha256
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def _packaged(wanted: str) -> Path:
         raise MissingEnvironment(
             f"no plugin {wanted} is installed: {first_line(error)}",
             hint=f"pip install {package}, or --provider-library FILE",
+            page=Page.OPENVINO,
         ) from None
 
 

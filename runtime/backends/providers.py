@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import MissingEnvironment, UsageFault
+from runtime.errors import MissingEnvironment, Page, UsageFault
 from runtime.files import sha256
 from runtime.machine import driver
 from runtime.machine.tf32 import settle_tf32
 from runtime.tensorrt.library import EDITIONS
-from runtime.tensorrt.store import WORKSPACE, engines_directory, private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +92,8 @@ def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
 
 def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
     """Keep the engines of each graph apart: the provider knows them by names of tensors, whatever their weights."""
+    from runtime.tensorrt.store import WORKSPACE, private_directory
+
     directory = engines / (graph + "-tf32" * tf32)
     private_directory(engines)
     private_directory(directory)
@@ -128,6 +129,8 @@ def options_of(
         UsageFault: see `settle_tf32`.
 
     """
+    from runtime.tensorrt.store import engines_directory
+
     if kind.options is None:
         return lambda graph: {}, None
     runtime = load_onnxruntime()
@@ -143,7 +146,9 @@ def find(runtime: Any, kind: Provider) -> None:
     """Raise `MissingEnvironment` unless this ONNX Runtime has the provider."""
     if kind.name not in runtime.get_available_providers():
         raise MissingEnvironment(
-            f"this ONNX Runtime has no {kind.name}", hint="install onnxruntime-gpu, or choose --provider cpu"
+            f"this ONNX Runtime has no {kind.name}",
+            hint="install onnxruntime-gpu, or choose --provider cpu",
+            page=Page.ON_A_GPU,
         )
 
 

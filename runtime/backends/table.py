@@ -1,4 +1,7 @@
-"""BACKENDS: the engines that can run an artifact, and how each opens one precision of a bundle."""
+"""BACKENDS: the engines that can run an artifact, and how each opens one precision of a bundle.
+
+What an engine takes to open is imported when it is opened: `--help` lists engines, and opens none.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runtime.backends.builder import engine_builder
-from runtime.backends.ort import OrtSession
 from runtime.backends.plugins import installed, is_plugin
-from runtime.backends.probe import with_true_gradient
 from runtime.backends.providers import PROVIDERS
 from runtime.errors import BadBundle, UsageFault
-from runtime.external.session import BACKEND as COMMAND
-from runtime.external.session import PROVIDER as PROCESS
-from runtime.external.session import ExternalJudge
+from runtime.external import BACKEND as COMMAND
+from runtime.external import PROVIDER as PROCESS
 from runtime.files import sha256
-from runtime.graph.facts import graph_facts
 from runtime.openvino.library import PROVIDERS as OPENVINO
-from runtime.openvino.session import OvSession
 from runtime.session import BorrowedGradient, Session
 from runtime.tensorrt.library import EDITIONS, installed_edition
-from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
-from runtime.tensorrt.store import EngineStore, engines_directory, profile_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +76,8 @@ def _graphs(bundle: Bundle, how: Opening) -> tuple[bytes, bytes | None]:
 
 
 def _open_ort(bundle: Bundle, how: Opening) -> Session:
+    from runtime.backends.ort import OrtSession
+
     forward, gradient = _graphs(bundle, how)
     opening = partial(
         OrtSession, forward, precision=how.precision, provider=how.provider, state=how.state, tf32=how.tf32
@@ -88,6 +86,9 @@ def _open_ort(bundle: Bundle, how: Opening) -> Session:
 
 
 def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
+    from runtime.tensorrt.session import EngineFactory, TrtSession, open_accelerator
+    from runtime.tensorrt.store import EngineStore, engines_directory, profile_for
+
     forward, gradient = _graphs(bundle, how)
     build = engine_builder()  # what may fail comes before what holds the GPU
     accelerator = open_accelerator(how.provider)
@@ -97,6 +98,8 @@ def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
 
 
 def _open_openvino(bundle: Bundle, how: Opening) -> Session:
+    from runtime.openvino.session import OvSession
+
     forward, gradient = _graphs(bundle, how)
     opening = partial(OvSession, forward, precision=how.precision, provider=how.provider)
     return _held(opening, forward, gradient, bundle, how)
@@ -106,6 +109,9 @@ def _held(
     opening: Callable[[bytes | None], Session], forward: bytes, gradient: bytes | None, bundle: Bundle, how: Opening
 ) -> Session:
     """Open a session whose gradients are held to those of ONNX Runtime's CPU."""
+    from runtime.backends.ort import OrtSession
+    from runtime.backends.probe import with_true_gradient
+
     reference, image = partial(OrtSession, forward, gradient, precision=how.precision), bundle.manifest.input
     return with_true_gradient(opening, gradient, reference, (image.channels, image.height, image.width))
 
@@ -116,6 +122,9 @@ def no_command() -> UsageFault:
 
 
 def _start_command(bundle: Bundle, how: Opening) -> Judge:
+    from runtime.external.session import ExternalJudge
+    from runtime.graph.facts import graph_facts
+
     if how.command is None:
         raise no_command()
     forward, shape = bundle.read(bundle.manifest.graphs[how.precision].forward), bundle.manifest.input

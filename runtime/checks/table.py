@@ -10,6 +10,7 @@ from runtime.checks.blind import blind_control, square_alone
 from runtime.checks.facts import Facts, Seen
 from runtime.checks.gradient import agreement, enough_images, holds, jumps, parentless, steady, zero_gradient
 from runtime.checks.output import fusion, randomised, softmax
+from runtime.errors import Page
 from runtime.records.report import CheckResult
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Check:
         blocking: whether what it finds leaves no verdict.
         look: at the facts.
         hint: what to do where it finds something.
+        page: where more is said about it.
 
     """
 
@@ -35,12 +37,14 @@ class Check:
     blocking: bool
     look: Callable[[Facts], Seen]
     hint: str
+    page: Page | None = None
 
     def run(self, facts: Facts) -> CheckResult:
         """Return how it went."""
         state, message, blocking, hint = self.look(facts)
         blocking = self.blocking if blocking is None else blocking
-        return CheckResult(check=self.name, blocking=blocking, state=state, message=message, hint=hint or self.hint)
+        told = (hint or self.hint) + (f" (see {self.page})" if self.page else "")
+        return CheckResult(check=self.name, blocking=blocking, state=state, message=message, hint=told)
 
 
 def check(
@@ -69,23 +73,28 @@ CHECKS = (
     Check(
         "zero-gradient", True, zero_gradient,
         "look for a step, a rounding or a saturated softmax in the graph: its gradient is masked, not robust",
+        Page.MASKING,
     ),
     Check(
         "far-from-chance", True, far_from_chance,
         "the attacks cannot follow this gradient: look for rounding, clipping or huge logits, and add --attacks aa",
+        Page.MASKING,
     ),
     Check(
         "gradient-holds", True, holds,
         "attacks follow a gradient that is not the artifact's: look for a dropped branch, a step, a ripple, or a "
         "rounding that hides what it rounds, and export again",
+        Page.MASKING,
     ),
     Check(
         "gradient-steady", True, steady,
         "the gradient is shattered: look for a fine wave, a rounding or noise in the graph",
+        Page.MASKING,
     ),
     Check(
         "margin-jumps", True, jumps,
         "the class changes where no slope leads: look for a step, a comparison or a hard choice in the graph",
+        Page.MASKING,
     ),
     Check(
         "enough-images", True, enough_images,
@@ -106,10 +115,12 @@ CHECKS = (
     Check(
         "square-alone", True, square_alone,
         "the gradient hides what a blind search finds: the true accuracy may be lower still",
+        Page.MASKING,
     ),
     Check(
         "blind-control", True, blind_control,
         "attacks with gradients miss what a blind search finds: the true accuracy is lower, and --attacks aa says more",
+        Page.MASKING,
     ),
     Check(
         "fusion", False, fusion,

@@ -13,7 +13,7 @@ from runtime.bench.measure import bench as measure
 from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
 from runtime.errors import UsageFault
-from runtime.external.session import BACKEND as COMMAND
+from runtime.external import BACKEND as COMMAND
 from runtime.files import check_writable, write_atomic
 from runtime.machine.sensors import find_sensors
 from runtime.options.engine import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,13 +13,11 @@ from runtime.checks.claim import check_claim
 from runtime.errors import UsageFault
 from runtime.files import check_writable
 from runtime.machine.card import made_by
-from runtime.options.record import NewDirectory
-from runtime.records.options import Option
 from runtime.records.report import load_report
 from runtime.report.account import Account
 from runtime.report.console import print_summary
 from runtime.report.formats import write_formats
-from runtime.spec import PARENT, Frozen, Gate, to_json
+from runtime.spec import PARENT, Gate, to_json
 from runtime.terminal.log import log
 from runtime.terminal.progress import progress_on_stderr
 from runtime.verdict.case import plan_for, prepare_case
@@ -38,6 +36,7 @@ from runtime.verdict.run_directory import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runtime.options.run import RunOptions
     from runtime.records.report import Report
     from runtime.verdict.case import Case, Run
     from runtime.verdict.options import VerifyOptions
@@ -48,22 +47,6 @@ if TYPE_CHECKING:
 
 REPORTS = Path("reports")
 EXIT_CODES = {"measured": 0, "passed": 0, "failed": 1, "inconclusive": 5}
-
-
-class ReportOptions(Frozen):
-    """What a report is printed as and written to; none of it is recorded."""
-
-    as_json: Annotated[bool, Option("Print report.json instead of the summary.", flag="--json")] = False
-    out: Annotated[
-        Path | None,
-        Option("Run directory, which must be new or empty.  [default: one in reports/]", type=NewDirectory()),
-    ] = None
-
-
-class RunOptions(ReportOptions):
-    """The same of a run, which can go on where it was stopped."""
-
-    resume: Annotated[bool, Option("Go on with the run in --out, or begin it.")] = False
 
 
 @dataclass(frozen=True)

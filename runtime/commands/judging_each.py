@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runtime.bundle.opening import Bundle
-    from runtime.commands.judging import RunOptions
     from runtime.options.engine import EngineOptions
+    from runtime.options.run import RunOptions
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
 

@@ -1,4 +1,4 @@
-"""The commands that need no training framework."""
+"""`edgeproof verify`, and `merge`; what judges is imported by the call, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -8,26 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.attestation.attesting import attested, check_attestable
-from runtime.backends.table import check_precision
-from runtime.bundle.rollback import check_acceptable
-from runtime.commands.judging import (
-    ReportOptions,
-    RunOptions,
-    check_asked,
-    fresh_directory,
-    judge_subject,
-    show,
-    write_all,
-)
-from runtime.commands.judging_each import directories_of, judge_each
-from runtime.commands.subjects import open_artifact, open_subject
-from runtime.files import new_directory
 from runtime.hub.artifact import ArtifactType, on_disk
 from runtime.options.engine import EngineOptions
 from runtime.options.groups import OF_A_VERDICT, GroupedCommand
 from runtime.options.preparers import ModelOptions
 from runtime.options.record import record_options
+from runtime.options.run import ReportOptions, RunOptions
 from runtime.options.trust import (
     accept_what_passes,
     allow_rollback_option,
@@ -36,10 +22,7 @@ from runtime.options.trust import (
     state_option,
     trust_option,
 )
-from runtime.verdict.case import Run
 from runtime.verdict.options import VerifyOptions
-from runtime.verdict.run_directory import finish_run, read_part
-from runtime.verdict.shards import merge as merge_parts
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -74,6 +57,13 @@ def verify(
     An ONNX file is packed into a bundle first, in a temporary place; it needs --data. A bundle of the Hugging Face Hub
     is fetched first, as hf://ORG/NAME or hf://ORG/NAME@REVISION.
     """
+    from runtime.attestation.attesting import attested, check_attestable
+    from runtime.backends.table import check_precision
+    from runtime.bundle.rollback import check_acceptable
+    from runtime.commands.judging import check_asked, judge_subject, write_all
+    from runtime.commands.judging_each import directories_of, judge_each
+    from runtime.commands.subjects import open_artifact, open_subject
+
     engine = engine.with_provider()
     options = options if engine.uses_gradient else options.gradient_free()
     check_asked(options, run, several=engine.several)
@@ -105,6 +95,12 @@ def verify(
 @record_options(report=ReportOptions)
 def merge(shards: tuple[Path, ...], report: ReportOptions) -> None:
     """Put the shards of one run together, and judge it as one run would be."""
+    from runtime.commands.judging import fresh_directory, show, write_all
+    from runtime.files import new_directory
+    from runtime.verdict.case import Run
+    from runtime.verdict.run_directory import finish_run, read_part
+    from runtime.verdict.shards import merge as merge_parts
+
     run = Run(*merge_parts([read_part(directory) for directory in shards]))
     artifact = run.report.artifact
     out = report.out or fresh_directory(artifact.name, artifact.precision)

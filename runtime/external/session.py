@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import EngineFault, UsageFault
+from runtime.external import BACKEND
 from runtime.external.process import JudgeProcess
 from runtime.external.protocol import MOST_JSON, decode, encode, hello, most_bytes, read_handshake
 from runtime.files import sha256
@@ -23,8 +24,6 @@ from runtime.words import printable
 if TYPE_CHECKING:
     from runtime.session import GraphFacts
 
-BACKEND, PROVIDER = "command", "process"
-"""How a judge's process is called where other backends and their providers are; its card has its own name."""
 START = 300.0
 """Seconds in which a judge has to be ready: it may have to load a model onto its device, or to compile it."""
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from runtime.hub import transfer
 from runtime.hub.place import SCHEME, HubPlace
 from runtime.terminal.log import log
 
@@ -37,6 +36,8 @@ def on_disk(artifact: Path | HubPlace) -> tuple[Path, str | None]:
         EdgeproofError: see `runtime.hub.transfer.fetch`.
 
     """
+    from runtime.hub import transfer
+
     if isinstance(artifact, Path):
         return artifact, None
     scratch = click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="edgeproof-"))

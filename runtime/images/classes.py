@@ -8,14 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from runtime.errors import BadData, UsageFault
+from runtime.errors import BadImages, UsageFault
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
+
+    import numpy as np
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,7 +42,7 @@ def read_classes(asked: str) -> tuple[str, ...]:
         try:
             names = [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise BadData(
+            raise BadImages(
                 f"--classes {path} cannot be read as text: {error}", hint="write one name a line, in UTF-8"
             ) from None
     elif "," in asked:
@@ -52,7 +52,7 @@ def read_classes(asked: str) -> tuple[str, ...]:
             f"--classes {asked}: no such file", hint="give a file with one name a line, or a list as ant,bee,cat"
         )
     if "" in names:
-        raise BadData(
+        raise BadImages(
             f"--classes {asked}: class {names.index('')} has no name",
             hint="write one name a line, in the order of the logits",
         )
@@ -73,7 +73,9 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     names.sort(key=lambda name: (len(_key(name)), _key(name)))
     for one, other in pairwise(names):
         if _key(one) == _key(other):
-            raise BadData(f"the classes {one} and {other} are the same number", hint="merge the folders, or rename one")
+            raise BadImages(
+                f"the classes {one} and {other} are the same number", hint="merge the folders, or rename one"
+            )
     return tuple(names)
 
 
@@ -93,13 +95,13 @@ def refuse_duplicates(names: Sequence[str], where: str) -> None:
     """Raise `BadData` where two classes have one name."""
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
-        raise BadData(f"{where}: two classes are called {twice}", hint="give every class a name of its own")
+        raise BadImages(f"{where}: two classes are called {twice}", hint="give every class a name of its own")
 
 
 def refuse_another_count(where: str, names: Sequence[str], count: int) -> None:
     """Raise `BadData` unless there are as many classes as the model has logits."""
     if len(names) != count:
-        raise BadData(
+        raise BadImages(
             f"{where} has {len(names)} classes ({listed(names)}), but the model has {count} logits",
             hint="list the model's classes by --classes FILE: one name a line, in the order of its logits",
         )
@@ -129,9 +131,9 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
         ours, theirs = _comparable(names, classes)
         strange = [name for name, key in zip(names, ours, strict=True) if key not in theirs]
         if not strange:
-            return np.asarray([theirs.index(key) for key in ours])
+            return _numbers([theirs.index(key) for key in ours])
         if len(strange) < len(names):
-            raise BadData(
+            raise BadImages(
                 f"{where}: no class of the model is called {listed(strange)}",
                 hint=f"name the folders after the classes ({listed(classes)}), or give an .npz",
             )
@@ -140,7 +142,13 @@ def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> A
     if numbers(len(classes)) not in (tuple(names), tuple(classes)):
         pairs = [f"{name} = {meant}" for name, meant in zip(names, classes, strict=True)]
         log.warning(f"{where}: the model knows none of the names, so they are taken in their order: {listed(pairs)}")
-    return np.arange(len(names))
+    return _numbers(range(len(names)))
+
+
+def _numbers(values: Iterable[int]) -> Array:
+    import numpy as np
+
+    return np.asarray([*values])
 
 
 def refuse_two_orders(where: str, names: Sequence[str]) -> None:
@@ -151,7 +159,7 @@ def refuse_two_orders(where: str, names: Sequence[str]) -> None:
     if all(map(_is_number, names)) or list(names) != sorted(names):
         return
     if list(names) != sorted(names, key=_natural):
-        raise BadData(
+        raise BadImages(
             f"{where}: the order of its classes is ambiguous: by name it is {listed(names)}, by number it is another, "
             "and the model knows none of the names",
             hint="list the model's classes by --classes FILE: one name a line, in the order of its logits",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadData, MissingEnvironment, install
+from runtime.errors import BadData, BadImages, MissingEnvironment, install
 from runtime.images.classes import in_order, listed
 from runtime.terminal.log import log
 
@@ -91,7 +91,7 @@ class Pictures:
         for position, file in enumerate(self._files):
             picture = decode(file, self._channels, self._preprocessing)
             if picture.shape != self._picture:
-                raise BadData(
+                raise BadImages(
                     f"{file} is {times(picture.shape)}, the images before it are {times(self._picture)}",
                     hint="resize and crop all of them: --size N, or size = N under [data] in a recipe"
                     if picture.shape[0] == self._picture[0]
@@ -117,16 +117,16 @@ def class_files(path: Path) -> dict[str, list[Path]]:
     if not files:
         raise _no_class_folders(path)
     for empty in (name for name, found in files.items() if not found):
-        raise BadData(f"{path}: {empty} holds no images", hint=LAYOUT)
+        raise BadImages(f"{path}: {empty} holds no images", hint=LAYOUT)
     return files
 
 
 def _no_class_folders(path: Path) -> BadData:
     if any(map(_is_picture, _seen(path))):
-        return BadData(
+        return BadImages(
             f"{path} holds pictures, but no class folders", hint=f"did you mean the folder above it? {LAYOUT}"
         )
-    return BadData(f"{path} holds no class folders", hint=LAYOUT)
+    return BadImages(f"{path} holds no class folders", hint=LAYOUT)
 
 
 def _seen(path: Path) -> Iterator[Path]:
@@ -173,7 +173,7 @@ def decode(path: str, channels: int | None = None, preprocessing: Preprocessing 
             seen = _as_seen(path, image).convert("L" if grey else "RGB")
             pixels = np.asarray(preprocessing.apply(seen) if preprocessing else seen)
     except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise BadData(f"{path} cannot be read as an image: {error}", hint="remove or replace it") from None
+        raise BadImages(f"{path} cannot be read as an image: {error}", hint="remove or replace it") from None
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
 
@@ -187,7 +187,7 @@ def _silence() -> Iterator[None]:
 def _refuse_frames(path: str, image: Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # a camera's JPEG, with a preview or another exposure behind the picture
-        raise BadData(f"{path} has {frames} frames, and it is unclear which is the picture", hint="save one frame")
+        raise BadImages(f"{path} has {frames} frames, and it is unclear which is the picture", hint="save one frame")
 
 
 def _is_of_16_bits(image: Image) -> bool:
@@ -204,7 +204,7 @@ def _as_seen(path: str, image: Image) -> Image:
     mode, plain, _ = image.mode.partition(";")
     sixteen = mode == "I" and (plain or image.format in ("PNG", "PPM")) and _is_of_16_bits(image)
     if (not sixteen and mode not in PLAIN + CLEAR) or (sixteen and "transparency" in image.info):
-        raise BadData(
+        raise BadImages(
             f"{path} has Pillow's mode {image.mode}, which does not say what number is white",
             hint="save it with 8 or 16 bits a channel",
         )

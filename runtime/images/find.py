@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.errors import UsageFault, missing_extra
+from runtime.images import DATA_ROOT
 from runtime.images.classes import order_in_words
 from runtime.images.folder import read_folder
-from runtime.images.image_set import DATA_ROOT, ImageSet, Layout
 from runtime.images.npz import read_npz
 from runtime.images.store import decoded
 from runtime.images.unlinked_file import LARGE
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:
+    from runtime.images.image_set import ImageSet, Layout
     from runtime.images.preprocessing import Preprocessing
 
 DATASETS_GROUP = "edgeproof.datasets"

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from runtime.errors import BadData
+from runtime.errors import BadImages
 from runtime.images.classes import class_numbers, listed, refuse_another_count, refuse_duplicates
 from runtime.images.decode import times
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
 
-DATA_ROOT = Path("data")
 PLAIN_CHANNELS = (1, 3)
 LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
 USUAL = "uint8, or floats in [0, 1]"
@@ -99,7 +97,7 @@ class ImageSet:
         if n is None or n == len(self):
             return self
         if n > len(self):
-            raise BadData(
+            raise BadImages(
                 f"{n} images are asked for, but {self.name} has {len(self)}",
                 hint=f"use --n {len(self)}, or leave it out",
             )
@@ -128,7 +126,7 @@ class ImageSet:
         if self.classes not in (None, classes):
             assert self.classes is not None
             refuse_another_count(self.name, self.classes, len(classes))
-            raise BadData(
+            raise BadImages(
                 f"{self.name}: its classes ({listed(self.classes)}) are not the model's ({listed(classes)})",
                 hint="use the same names in the same order, or give labels for the model's classes",
             )
@@ -137,7 +135,7 @@ class ImageSet:
     def check_shape(self, shape: tuple[int, int, int]) -> None:
         """Raise `BadData` unless every image has `shape` (C, H, W)."""
         if self.images.shape[1:] != shape:
-            raise BadData(
+            raise BadImages(
                 f"{self.name} has images of {times(self.images.shape[1:])}, but the model takes {times(shape)}",
                 hint="shapes are channels x height x width; --layout is for an .npz, --size resizes pictures",
             )
@@ -145,7 +143,7 @@ class ImageSet:
     def _check_labels(self, classes: int) -> None:
         wrong = np.flatnonzero(self.labels >= classes)
         if wrong.size:
-            raise BadData(
+            raise BadImages(
                 f"{self.name}: image {wrong[0]} has label {self.labels[wrong[0]]} of {classes} classes",
                 hint="labels are class numbers from 0, in the order of the model's logits",
             )
@@ -153,9 +151,9 @@ class ImageSet:
 
 def _check_images(name: str, images: Any) -> None:
     if images.ndim != 4 or 0 in images.shape:
-        raise BadData(f"{name}: images have shape {images.shape}", hint="N,C,H,W with at least one image")
+        raise BadImages(f"{name}: images have shape {images.shape}", hint="N,C,H,W with at least one image")
     if images.dtype not in (np.uint8, np.float32):
-        raise BadData(f"{name}: images are {images.dtype}", hint=TO_BYTES.get(images.dtype.name, USUAL))
+        raise BadImages(f"{name}: images are {images.dtype}", hint=TO_BYTES.get(images.dtype.name, USUAL))
     if images.dtype == np.uint8:
         return
     sound = np.asarray(
@@ -164,7 +162,7 @@ def _check_images(name: str, images: Any) -> None:
     if not sound.all():
         first = int(np.argmin(sound))
         low, high = float(np.min(images[first])), float(np.max(images[first]))
-        raise BadData(
+        raise BadImages(
             f"{name}: image {first} has values outside [0, 1] or NaN: {low:g} to {high:g}",
             hint="divide them by 255, or keep them as uint8"
             if low >= 0 and 2 <= high <= 255
@@ -175,16 +173,16 @@ def _check_images(name: str, images: Any) -> None:
 def _numbers(name: str, field: str, values: Array, count: int) -> Array:
     values = np.asarray(values)
     if values.shape != (count,) or values.dtype.kind not in "iu":
-        raise BadData(
+        raise BadImages(
             f"{name}: {field} are {values.dtype} of shape {values.shape}",
             hint=f"integers of shape ({count},)",
         )
     if values.min() < 0:
-        raise BadData(
+        raise BadImages(
             f"{name}: {field} has {values.min()} at index {int(values.argmin())}", hint="numbers count from 0"
         )
     if int(values.max()) > LARGEST[field]:
-        raise BadData(
+        raise BadImages(
             f"{name}: {field} has {values.max()} at index {int(values.argmax())}",
             hint=f"numbers up to {LARGEST[field]}",
         )

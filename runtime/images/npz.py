@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
-from runtime.errors import BadData
+from runtime.errors import BadImages
 from runtime.images.image_set import PLAIN_CHANNELS, Array, ImageSet, Layout
 from runtime.images.store import is_float, unpacked
 from runtime.images.unlinked_file import LARGE
@@ -117,7 +117,7 @@ def _load(source: Path | bytes | BinaryIO, where: str, split: Split) -> tuple[An
             images, labels = _pair(where, list(file), split)
             return _images(file, images), file[labels], file.get(IDS)
     except UNREADABLE as error:
-        raise BadData(f"{where} cannot be read as .npz: {error}", hint="write one with numpy.savez") from None
+        raise BadImages(f"{where} cannot be read as .npz: {error}", hint="write one with numpy.savez") from None
 
 
 def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
@@ -125,12 +125,12 @@ def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
     usual = (*KEYS, *((images.format(split), labels.format(split)) for images, labels in KEYS_OF))
     pairs = [pair for pair in usual if set(pair) <= set(found)]
     if not pairs:
-        raise BadData(
+        raise BadImages(
             f"{where} holds {', '.join(found) or 'nothing'}: x and y are missing",
             hint=f"numpy.savez(file, x=images, y=labels); also read: {', '.join(map('/'.join, usual[1:]))}",
         )
     if len(pairs) > 1:
-        raise BadData(
+        raise BadImages(
             f"{where} holds {', '.join(found)}: it is unclear which are the images and labels "
             f"({' or '.join(map('/'.join, pairs))})",
             hint="write only one pair: numpy.savez(file, x=images, y=labels)",
@@ -152,7 +152,7 @@ def _class_labels(name: str, labels: Array) -> Array:
     hot = labels == 1
     strange = ~((hot | (labels == 0)).all(axis=1) & (hot.sum(axis=1) == 1))
     if strange.any():
-        raise BadData(
+        raise BadImages(
             f"{name}: labels have shape {labels.shape}, and row {int(strange.argmax())} is not one 1 among zeros",
             hint="the number of a class for each image, or a one-hot row",
         )
@@ -172,7 +172,7 @@ def _to_nchw(where: str, images: Any, layout: Layout | None) -> Any:
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:
-        raise BadData(
+        raise BadImages(
             f"{where}: images have shape {images.shape}",
             hint="N,C,H,W, or N,H,W,C with --layout nhwc, or N,H,W of grey images",
         )
@@ -186,7 +186,7 @@ def _to_nchw(where: str, images: Any, layout: Layout | None) -> Any:
 def _plain_layout(where: str, shape: tuple[int, ...]) -> Layout:
     first, last = shape[1] in PLAIN_CHANNELS, shape[3] in PLAIN_CHANNELS
     if first == last:
-        raise BadData(
+        raise BadImages(
             f"{where}: it is unclear which axis of {shape} holds the channels",
             hint="give --layout nchw or nhwc",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from runtime.errors import MissingEnvironment, install
+from runtime.errors import MissingEnvironment, Page, install
 
 NO_MEMORY = re.compile(
     r"bad_alloc|bad allocation|out.of.memory|out.of.(host|device).memory|OUT_OF_RESOURCES|ALLOCATION_FAILURE|"
@@ -78,7 +78,9 @@ def load_core() -> Any:
     try:
         import openvino
     except (ImportError, OSError) as error:
-        raise MissingEnvironment(f"OpenVINO is missing: {error}", hint=install("openvino")) from None
+        raise MissingEnvironment(
+            f"OpenVINO is missing: {error}", hint=install("openvino"), page=Page.OPENVINO
+        ) from None
     return openvino.Core()
 
 

@@ -13,8 +13,8 @@ from runtime.backends.plugins import is_plugin, use_library
 from runtime.backends.providers import check_tf32
 from runtime.backends.table import BACKENDS, no_command, provider_of
 from runtime.errors import UsageFault
-from runtime.external.session import BACKEND as COMMAND
-from runtime.external.session import PROVIDER as PROCESS
+from runtime.external import BACKEND as COMMAND
+from runtime.external import PROVIDER as PROCESS
 from runtime.options.record import field_option
 from runtime.records.options import Option
 from runtime.spec import PARENT, Frozen, Name, ProviderName, Text

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from runtime.backends.builder import BUILDER, PREPARERS_GROUP
 from runtime.errors import BadBundle, missing_extra
-from runtime.images.image_set import DATA_ROOT
+from runtime.images import DATA_ROOT
 from runtime.options.record import Command, field_option
 from runtime.records.options import Option
 from runtime.spec import Frozen, Text, ThreatModel, parse_fraction

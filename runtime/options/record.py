@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -81,13 +81,16 @@ def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Cont
         unit: what a value above 1 most likely lacks.
 
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    @cache  # made when something is asked: --help reads nothing
+    def adapter() -> TypeAdapter[Any]:
+        return TypeAdapter(kind)
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if value is None:
             return None
         try:
-            return adapter.validate_python(value)
+            return adapter().validate_python(value)
         except ValidationError as error:
             own = error.errors()[0].get("ctx", {}).get("error")
             wrong = f"{value!r} is not {expects}" if expects else str(own)

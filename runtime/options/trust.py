@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.bundle.opening import Bundle, open_bundle
-from runtime.bundle.rollback import accept, check_acceptable, state_lock
-from runtime.bundle.signing import Trust, fingerprint, load_private_key, load_trust
-
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    from runtime.bundle.opening import Bundle
+    from runtime.bundle.signing import Trust
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _load_trust(ctx: click.Context, param: click.Parameter, value: Path | None) -> Trust | None:
+    from runtime.bundle.signing import load_trust
+
     return None if value is None else load_trust(value)
 
 
 def _load_key(ctx: click.Context, param: click.Parameter, value: Path | None) -> EllipticCurvePrivateKey | None:
+    from runtime.bundle.signing import load_private_key
+
     return None if value is None else load_private_key(value)
 
 
@@ -78,6 +81,8 @@ attestation_option = click.option(
 
 def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
     """Return in words where a bundle was written, and who signed it."""
+    from runtime.bundle.signing import fingerprint
+
     return f"bundle: {out}" + (f", signed with key {fingerprint(key.public_key())}" if key else "")
 
 
@@ -98,6 +103,9 @@ def open_acceptable(
         BadSignature, Rollback, BadInput: see `check_acceptable`.
 
     """
+    from runtime.bundle.opening import open_bundle
+    from runtime.bundle.rollback import check_acceptable
+
     bundle = open_bundle(path, trust)
     if state is not None:
         check_acceptable(state, bundle, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
@@ -117,6 +125,8 @@ def accept_what_passes(bundle: Bundle, state: Path | None, *, allow_rollback: bo
         Rollback: a newer one was accepted meanwhile.
 
     """
+    from runtime.bundle.rollback import accept, state_lock
+
     try:
         yield
     except click.exceptions.Exit as done:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory, install
+from runtime.errors import EngineFault, MissingEnvironment, OutOfMemory, Page, install
 from runtime.tensorrt.memory import LESS
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def load_library(name: str, gpu: CudaDevice) -> Library:
     try:
         module = importlib.import_module(edition.module)
     except (ImportError, OSError) as error:  # the libraries behind it may be missing too
-        raise MissingEnvironment(f"{edition.title} is not installed: {error}", hint=edition.source) from None
+        raise MissingEnvironment(
+            f"{edition.title} is not installed: {error}", hint=edition.source, page=Page.TENSORRT
+        ) from None
     version = str(module.__version__)
     if _release(version) < edition.oldest:
         raise MissingEnvironment(

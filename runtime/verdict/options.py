@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
+from runtime.images import DATA_ROOT
 from runtime.images.classes import read_classes, refuse_another_count
-from runtime.images.image_set import DATA_ROOT
 from runtime.images.preprocessing import SIZE, Size
 from runtime.records.options import Option, RecordedOptions
 from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel

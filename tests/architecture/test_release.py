@@ -72,6 +72,17 @@ def test_the_tutorial_needs_no_make_where_a_wheel_is_installed():
     assert not [block for block in blocks if "make " in block]
 
 
+def test_another_index_gives_the_pytorch_that_training_asks_for_before_anything_asks_pypi():
+    dry = ["make", "--always-make", "--dry-run", ".venv/main-job", "TORCH_INDEX=https://somewhere/cpu"]
+    told = subprocess.run(dry, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    first, second = [line for line in told if "pip install" in line]
+    assert "--index-url https://somewhere/cpu" in first
+    assert second.endswith("'.[train]'")
+    asked = set(re.findall(r"'(torch\S*)'", first))
+    assert len(asked) == 2
+    assert asked <= {*project()["optional-dependencies"]["train"]}
+
+
 def tracked(*folders):
     return set(subprocess.check_output(["git", "ls-files", *folders], cwd=ROOT, text=True).splitlines())
 

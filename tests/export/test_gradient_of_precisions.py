@@ -28,7 +28,7 @@ from pipeline.data.sets import fashion_mini
 from runtime.attacks import PGD
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images import DATA_ROOT
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.terminal.progress import Silent
 from tests.export.classifiers import LogSoftmax
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from export.graph.passes import Prepared
+    from runtime.images.image_set import ImageSet
 
 EPS = 8 / 255
 SHAPE = InputShape(channels=1, height=28, width=28)

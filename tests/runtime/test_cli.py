@@ -26,7 +26,7 @@ IMPORTED_BY_HELP = """
 import json, sys
 from runtime.cli import main
 try:
-    main(["--help"])
+    main(sys.argv[1:])
 except SystemExit as stop:
     assert stop.code == 0
 sys.stdout.flush()
@@ -68,9 +68,15 @@ def absent(name):
     return load
 
 
+def imported_by(*words):
+    """Return what a call that ends with --help prints, and the modules that it has imported."""
+    command = [sys.executable, "-c", IMPORTED_BY_HELP, *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return result.stdout, set(json.loads(result.stderr))
+
+
 def test_help_imports_nothing_heavy():
-    result = subprocess.run([sys.executable, "-c", IMPORTED_BY_HELP], capture_output=True, text=True, check=True)
-    imported = set(json.loads(result.stderr))
+    told, imported = imported_by("--help")
     heavy = {
         "torch",
         "onnxruntime",
@@ -83,7 +89,17 @@ def test_help_imports_nothing_heavy():
         "runtime.commands.verify",
     }
     assert imported & heavy == set()
-    assert "verify" in result.stdout
+    assert "verify" in told
+
+
+def test_the_help_of_verify_imports_what_reads_options_and_nothing_that_judges():
+    told, imported = imported_by("verify", "--help")
+    heavy = {"torch", "onnxruntime", "onnx", "numpy", "array_api_compat", "rich", "jinja2", "cryptography"}
+    assert imported & heavy == set()
+    assert not [
+        name for name in imported if name.startswith(("runtime.report", "runtime.suite", "runtime.attacks.pgd"))
+    ]
+    assert "--fail-under" in told
 
 
 def test_every_module_of_the_runtime_imports_where_torch_and_onnx_are_banned():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import UsageFault
-from runtime.images.image_set import DATA_ROOT
+from runtime.images import DATA_ROOT
 
 PRECISIONS = "fp32,fp16,int8"
 BATCHES = "cifar-10-batches-py"

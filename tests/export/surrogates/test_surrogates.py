@@ -18,7 +18,7 @@ from pipeline.data.sets import fashion_mini
 from runtime.attacks import PGD
 from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
-from runtime.images.image_set import DATA_ROOT, ImageSet
+from runtime.images import DATA_ROOT
 from runtime.records.report import load_report
 from runtime.suite.campaign import Campaign, Target, clean_pass
 from runtime.terminal.progress import Silent
@@ -26,6 +26,8 @@ from tests.command_line import edgeproof
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from runtime.images.image_set import ImageSet
 
 EPS = 8 / 255
 STEPS = 3

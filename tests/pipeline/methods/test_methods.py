@@ -9,6 +9,7 @@ from pipeline.methods.igdm import with_igdm
 from pipeline.methods.pgd_at import PgdAtOptions
 from pipeline.methods.search import SearchSpec, search
 from tests.pipeline.conftest import Linear
+from tests.pipeline.methods.transcriptions import COST, PUBLISHED, STEPS
 
 ADAAD, PGD_AT = METHODS["adaad"], METHODS["pgd-at"]
 ADAPTIVE, INTROSPECTIVE = ("adaad", "adaiad"), ("iad", "adaiad")
@@ -81,20 +82,6 @@ class Counting:
 
     def count(self, x):
         return sum(asked is x for asked in self.asked)
-
-
-STEPS = 3
-COST = {  # forwards of (T(x), T(x'), S(x), S(x')) in a search of three steps and a loss, in the second phase
-    "pgd-at": (0, 0, 0, STEPS + 1),
-    "trades": (0, 0, 2, STEPS + 1),
-    "ard": (1, 0, 0, STEPS + 1),
-    "iad": (1, 1, 1, STEPS + 1),
-    "rslad": (1, 0, 1, STEPS + 1),
-    "akd": (0, 1, 0, STEPS + 1),
-    "adaad": (0, STEPS + 1, 0, STEPS + 1),
-    "adaiad": (0, STEPS + 1, 1, STEPS + 1),
-    "adr": (1, 0, 0, STEPS + 1),
-}
 
 
 def cost_of(method, networks, images):
@@ -193,19 +180,6 @@ def test_the_second_phase_starts_at_its_fraction_of_the_epochs(name, networks, i
 def test_akd_at_full_labels_is_pgd_at(networks, images):
     akd = METHODS["akd"].loss(view_of(networks, images, METHODS["akd"].options(k=0)), images)
     torch.testing.assert_close(akd, PGD_AT.loss(view_of(networks, images, PgdAtOptions()), images))
-
-
-PUBLISHED = {  # start, mode of the student in the search, reduction, weight decay, epochs, milestones
-    "pgd-at": ("gaussian", "eval", "batchmean", 5e-4, 110, (100, 105)),
-    "trades": ("gaussian", "eval", "batchmean", 2e-4, 76, (75,)),
-    "ard": ("uniform", "train", "mean", 2e-4, 200, (100, 150)),
-    "iad": ("uniform", "train", "batchmean", 2e-4, 200, (100, 150)),
-    "rslad": ("gaussian", "eval", "mean", 2e-4, 300, (215, 260, 285)),
-    "akd": ("gaussian", "eval", "batchmean", 5e-4, 200, (100, 150)),
-    "adaad": ("gaussian", "eval", "mean", 5e-4, 200, (100, 150)),
-    "adaiad": ("gaussian", "eval", "batchmean", 5e-4, 200, (100, 150)),
-    "adr": ("uniform", "train", "batchmean", 5e-4, 200, (100, 150)),
-}
 
 
 def test_the_defaults_of_every_method_are_the_published_ones():

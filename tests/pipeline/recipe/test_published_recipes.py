@@ -18,11 +18,6 @@ SETS = {
     "cifar100": ["cifar100/Linf/Chen2021LTD_WRN34_10"],
 }
 STUDENTS = ["resnet18", "mobilenet_v2"]
-ROWS = [
-    (data, student, teacher, method)
-    for data, teachers in SETS.items()
-    for student, teacher, method in itertools.product(STUDENTS, teachers, METHODS)
-]
 # epochs, milestones, weight decay, reduction on CIFAR-10 and on CIFAR-100
 PUBLISHED = {
     "pgd-at": (110, (100, 105), 5e-4, "batchmean", "batchmean"),
@@ -35,6 +30,11 @@ PUBLISHED = {
     "adaiad": (200, (100, 150), 5e-4, "batchmean", "batchmean"),
     "adr": (200, (100, 150), 5e-4, "batchmean", "batchmean"),
 }
+ROWS = [
+    (data, student, teacher, method)
+    for data, teachers in SETS.items()
+    for student, teacher, method in itertools.product(STUDENTS, teachers, PUBLISHED)
+]
 OPTIONS = {
     ("cifar10", "rslad"): {"searched": 5 / 6, "clean": 1 / 6},
     ("cifar100", "rslad"): {"searched": 50 / 6, "clean": 10 / 6},

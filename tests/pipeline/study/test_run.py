@@ -20,7 +20,7 @@ from pipeline.study.run import FAILURE, attempt, run_here, run_on_ray
 from runtime.cli import main
 from runtime.errors import MissingEnvironment
 from runtime.files import sha256
-from runtime.images.image_set import DATA_ROOT
+from runtime.images import DATA_ROOT
 from runtime.records.report import load_report
 from tests.paths import PROGRAM
 

@@ -181,5 +181,5 @@ def test_a_place_that_others_may_write_to_is_refused(monkeypatch, tmp_path, whic
 
 
 def test_the_cpu_asks_for_no_place_to_keep_engines(files, task, monkeypatch):
-    monkeypatch.setattr("runtime.backends.providers.engines_directory", lambda state: pytest.fail("asked"))
+    monkeypatch.setattr("runtime.tensorrt.store.engines_directory", lambda state: pytest.fail("asked"))
     OrtSession(files["model.fp32.onnx"], None, precision="fp32").logits(task[2])

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.commands.judging import RunOptions
 from runtime.commands.verify import verify
 from runtime.images import find
 from runtime.images.image_set import ImageSet
 from runtime.options.record import record_options
+from runtime.options.run import RunOptions
 from runtime.verdict.options import VerifyOptions
 from tests.command_line import edgeproof
 
