@@ -91,6 +91,9 @@ LIES = {
     "another model, said to be quantised": "agreement",
     "cached": "gradient-holds",
     "forgiving": "agreement",
+    "counting": "agreement",
+    "by distance": "agreement",
+    "a little, said to be quantised": "agreement",
     "late": "agreement",
     "shifted": "agreement",
     "thresholded": "agreement",
@@ -106,6 +109,17 @@ def test_a_judge_that_makes_its_model_look_robust_gets_no_verdict(how, judged, l
     result, report = judged(liar(how), attacks="pgd")
     assert result.exit_code == 5, result.output
     assert LIES[how] in found(report), found(report)
+
+
+def test_a_lie_while_shards_are_attacked_shows_when_they_are_merged(bundle, liar, tmp_path):
+    shards = [tmp_path / f"shard-{number}" for number in (1, 2)]
+    for number, out in enumerate(shards, 1):
+        options = ("--shard", f"{number}/2", "--attacks", "pgd", "--out", out)
+        result = edgeproof("verify", bundle, "--judge-command", liar("counting"), *options)
+        assert result.exit_code == 0, result.output
+    result = edgeproof("merge", *shards, "--out", tmp_path / "whole")
+    assert result.exit_code == 5, result.output
+    assert "agreement" in found(json.loads((tmp_path / "whole" / "report.json").read_text()))
 
 
 def test_an_answer_that_is_no_number_leaves_no_verdict(judged, liar):
