@@ -136,7 +136,9 @@ def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None 
     check_subjects(path, attestation, bundle)
     fault = next(faults(policy, attestation, bundle, now or datetime.now(timezone.utc)), None)
     if fault is not None:
-        raise BadAttestation(f"{path} does not meet {policy_path}: {fault}", hint="judge it anew, as the policy asks")
+        raise BadAttestation(
+            f"{path} does not meet {policy_path}: {fault}", hint="verify the bundle again, as the policy asks"
+        )
     return attestation
 
 
