@@ -74,7 +74,9 @@ def test_report_request_and_evidence_name_the_judge(judged, liar, tmp_path):
     evidence = arrays(tmp_path / "run" / "evidence.npz")
     assert str(evidence["judge"]) == "command/liar"
     assert str(evidence["judge_command"]) == judge["command"]
-    assert judge["files"][str(LIAR)] in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert judge["files"][str(LIAR)] in page
+    assert "own, by ort/cpu" in page
 
 
 def test_the_recorded_command_repeats_the_run(judged, liar, bundle, tmp_path):
