@@ -98,16 +98,17 @@ class Oracle:
         self.forwards += len(points)
         z = np.concatenate([to_numpy(self.session.logits(x[rows, ...])) for rows in self._batches(points)])
         _refuse_non_finite(z, points, "logit")
-        if self.witness is not None:
-            self._hear(self.witness, points, x, z)
         return z
 
-    def _hear(self, witness: Witness, points: Points, x: Any, z: Any) -> None:
-        """Ask the witness about the points that the judge has answered, and note where the judge alone is right."""
+    def hear_witness(self, points: Points, x: Any, z: Any) -> None:
+        """Ask the witness about points within eps that the judge answered by z; note where the judge alone is right.
+
+        Not of those that a search asks to find its way: it may end at the judge's own boundary, and rounding decides.
+        """
         right = predictions(z) == points.label
-        if right.any():
-            rows = points.rows(right)
-            theirs = np.concatenate([witness(to_numpy(select(x, right)[part, ...])) for part in self._batches(rows)])
+        if self.witness is not None and right.any():
+            rows, x = points.rows(right), to_numpy(select(x, right))
+            theirs = np.concatenate([self.witness(x[part, ...]) for part in self._batches(rows)])
             self.spared.update(rows.index[predictions(theirs) != rows.label].tolist())
 
     def loss_gradient(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
@@ -213,6 +214,7 @@ class Found:
 
     def _try(self, oracle: Oracle, points: Points, x: Any) -> Any:
         z = oracle.logits(points, x)
+        oracle.hear_witness(points, x, z)
         broken, margin = predictions(z) != points.label, margins(z, points.label)
         worse = broken | (margin > self.margin[points.row])
         if worse.any():

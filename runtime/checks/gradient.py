@@ -21,7 +21,7 @@ COARSEST, COARSEST_OF_A_SURROGATE = 0.5, 0.9
 """A gate does not pass where a lie on this share of the images could have gone unseen; a surrogate's lies on all."""
 LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
 """Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
-MOST_SPARED, MOST_SPARED_QUANTISED, LEVEL = 0.01, 0.1, 0.01
+MOST_SPARED, MOST_SPARED_QUANTISED, LEVEL = 0.01, 0.05, 0.01
 """More images that a process alone held right than this share explains, at LEVEL, are a finding."""
 APART = (
     "{judge} judges and {lender} lends the gradient, and they answer otherwise: attacks miss what they aim at. Look "

@@ -127,3 +127,16 @@ def test_a_witness_names_the_images_that_a_judge_alone_holds_right(linear, attac
     assert lied.spared[fell].mean() >= (
         1 if attack.uses_gradient else 0.5
     )  # constant scores lead a blind search nowhere
+
+
+@pytest.mark.parametrize("attack", [ATTACKS["pgd"], *CONTROLS], ids=lambda attack: attack.name)
+def test_a_judge_that_rounds_is_not_held_for_one_that_forgives(linear, attack):
+    """RayS asks outside of the ball too, and ends at the judge's own boundary."""
+    honest, images = linear
+    noise = np.random.default_rng(0).normal(1, 0.001, honest.weight.shape)
+    judge = LinearSession((honest.weight * noise).astype(np.float32), honest.bias)
+    evidence = Evidence.blank(images, np.arange(len(images)))
+    campaign = Campaign(Target(judge, images, 3, 64, witness=honest.logits), evidence, EPS, 0, Silent())
+    campaign.classify(evidence.index)
+    campaign.attack(attack, 0, gradient_from="own" if attack.uses_gradient else "none")
+    assert (evidence.spared & evidence.robust).sum() <= 1
