@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 STEEP = 2.0**60
+NEXT_TO_NOTHING = 1e-20
+"""In place of a `beta` of 0, which OpenVINO 2026.4 reads as its default of 0.5; too small to change any answer."""
 SPREADING = ("Conv", "BatchNormalization")
 """Operations whose outputs lie on no bound given beforehand, but for chance."""
 
@@ -125,7 +127,7 @@ def _beyond(emit: Emitter, y: str, bound: float, sign: int) -> str:
     comparison leaves.
     """
     if emit.dtype == np.float32 and abs(bound) < STEEP:
-        return emit("HardSigmoid", y, alpha=sign * STEEP, beta=-sign * bound * STEEP)
+        return emit("HardSigmoid", y, alpha=sign * STEEP, beta=-sign * bound * STEEP or -NEXT_TO_NOTHING)
     return emit.cast(emit("Greater" if sign > 0 else "Less", y, emit.real(bound)))
 
 

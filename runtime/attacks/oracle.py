@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from runtime.session import LossSpec, Session
 
 Record = TypeVar("Record")
+Witness = Callable[[Any], Any]
+"""What another engine answers to the points that a judge is asked, with the same graph: float32, numpy, x to logits."""
 
 FLAT = 1e-31
 """Slopes under this have lost digits to the end of float32's range, at 1e-38; those beside them are zero."""
@@ -64,18 +67,22 @@ class Oracle:
         gradients: images whose gradient was asked.
         zero_gradient: indices in the set of the images that the gradient graph classified correctly, with a
             gradient that was zero in every pixel, when it was first asked for them.
+        spared: indices in the set of the images that the judge put into their class at a point where the witness does
+            not; empty where there is none.
         hints_hold: whether the gradient graph computes as the artifact does, so that its classes are too; not where a
             step may turn on the last bit, a GPU rounds to TF32 or runs kernels that were chosen for each of the two
             and round apart, or steps are written out in the gradient graph in others, which round otherwise.
 
     """
 
-    def __init__(self, session: Session, batch: int) -> None:
+    def __init__(self, session: Session, batch: int, witness: Witness | None = None) -> None:
         self.session = session
         self.batch = batch
+        self.witness = witness
         self.forwards = 0
         self.gradients = 0
         self.zero_gradient: set[int] = set()
+        self.spared: set[int] = set()
         card = session.card()
         smooth = card.facts.computes_in == GRADIENTS_IN and not card.facts.stepped
         self.hints_hold = smooth and not (card.tf32 or card.rounds_apart or card.written_out)
@@ -92,6 +99,17 @@ class Oracle:
         z = np.concatenate([to_numpy(self.session.logits(x[rows, ...])) for rows in self._batches(points)])
         _refuse_non_finite(z, points, "logit")
         return z
+
+    def hear_witness(self, points: Points, x: Any, z: Any) -> None:
+        """Ask the witness about points within eps that the judge answered by z; note where the judge alone is right.
+
+        Not of those that a search asks to find its way: it may end at the judge's own boundary, and rounding decides.
+        """
+        right = predictions(z) == points.label
+        if self.witness is not None and right.any():
+            rows, x = points.rows(right), to_numpy(select(x, right))
+            theirs = np.concatenate([self.witness(x[part, ...]) for part in self._batches(rows)])
+            self.spared.update(rows.index[predictions(theirs) != rows.label].tolist())
 
     def loss_gradient(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         """Return the gradient graph's logits [B, K] (numpy), loss [B] and gradient [B, C, H, W], INSIDE the box.
@@ -196,6 +214,7 @@ class Found:
 
     def _try(self, oracle: Oracle, points: Points, x: Any) -> Any:
         z = oracle.logits(points, x)
+        oracle.hear_witness(points, x, z)
         broken, margin = predictions(z) != points.label, margins(z, points.label)
         worse = broken | (margin > self.margin[points.row])
         if worse.any():

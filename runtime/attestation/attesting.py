@@ -37,11 +37,13 @@ def check_attestable(bundle: Bundle, options: VerifyOptions, resumed: Path | Non
 
     """
     if bundle.path.is_file():
-        raise UsageFault(f"--attest is of a bundle, and {bundle.path} is a model", hint="`edgeproof pack` makes one")
+        raise UsageFault(
+            f"--attest signs the verdict of a bundle, and {bundle.path} is a model", hint="`edgeproof pack` makes one"
+        )
     if several:
         raise UsageFault("--attest is of one run, and --on and --precision ask for several", hint="a command for each")
     if options.shard:
-        raise UsageFault("--attest of a part of the images says nothing of all", hint="leave out --shard")
+        raise UsageFault("--attest signs a verdict of all images, and --shard judges a part", hint="leave out --shard")
     if options.gate_or(bundle.manifest.gate) == Gate():
         raise UsageFault("--attest needs a verdict, and no gate is asked for", hint="--fail-under 45%")
     if resumed and (resumed / REPORT).exists():

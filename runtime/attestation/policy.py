@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta, timezone
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,9 +14,9 @@ from runtime.attacks import NAMES, any_bounded, stages
 from runtime.attestation.statement import check_subjects, read_attestation
 from runtime.bundle.signing import load_trust
 from runtime.errors import BadAttestation, BadInput
-from runtime.spec import Digest, Fraction, Frozen, Name, Text, first_fault
+from runtime.spec import Digest, Fraction, Frozen, Name, Text
 from runtime.verdict.subject import attack_request
-from runtime.words import moment, percent, radius
+from runtime.words import moment, percent, printable, radius
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +24,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from runtime.attestation.figures import AttackFigure, Figures
@@ -33,12 +34,29 @@ if TYPE_CHECKING:
 SKEW = timedelta(minutes=5)
 """By which the clocks of two machines may differ."""
 KEYS_HINT = "docs/attestations.md lists the keys of a policy"
+BOUNDED = tuple(name for name in NAMES if any_bounded([name]))
+"""Attacks that keep to eps."""
+SHARE = "a number above 0, at most 1"
+MAY_BE = {
+    "schema": "edgeproof.policy/1",
+    "keys": "the name of a file of public keys",
+    "robust_accuracy": f"{SHARE}, as 0.45 or '45%'",
+    "eps": f"{SHARE}, as 0.03 or '8/255'",
+    "largest_eps": f"{SHARE}, as 0.03 or '8/255'",
+    "attacks": f"a list of attacks within eps, of {', '.join(BOUNDED)}",
+    "images": "a whole number, at least 1",
+    "max_age_days": "a number of days above 0, at most 36500",
+    "device": "a table of patterns, each a text, by the names of facts",
+    "backends": "a list of names of backends, at least one",
+    "data": "a list of SHA-256 digests, each 64 hexadecimal digits",
+}
+"""What each key of a policy may be, in words."""
 
 
 def _bounded_attack(name: str) -> str:
     """Accept the name of an attack that keeps to eps."""
-    if name not in NAMES or not any_bounded([name]):
-        raise ValueError(f"{name!r} is no attack within eps; known: {', '.join(n for n in NAMES if any_bounded([n]))}")
+    if name not in BOUNDED:
+        raise ValueError(name)
     return name
 
 
@@ -77,9 +95,26 @@ def load_policy(path: Path) -> Policy:
     try:
         return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise BadInput(f"{path}: {first_fault(error)}", hint=KEYS_HINT) from None
+        raise BadInput(f"{path}: {_fault(error)}", hint=KEYS_HINT) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no TOML: {error}", hint=KEYS_HINT) from None
+
+
+def _fault(error: ValidationError) -> str:
+    """Return in words what is wrong with a policy first: its key, what that may be, and what was meant, perhaps."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    key, given = str(first["loc"][0]), first["input"]
+    if key not in MAY_BE:
+        return f"a policy has no key {printable(key)}{_meant(key, MAY_BE)}"
+    if first["type"] == "missing":
+        return f"the key {key} is missing: {MAY_BE[key]}"
+    meant = _meant(given, BOUNDED) if key == "attacks" else ""
+    return f"{key} has to be {MAY_BE[key]}, and holds {printable(repr(given))}{meant}"
+
+
+def _meant(given: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(given), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None = None) -> Attestation:
@@ -101,7 +136,9 @@ def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None 
     check_subjects(path, attestation, bundle)
     fault = next(faults(policy, attestation, bundle, now or datetime.now(timezone.utc)), None)
     if fault is not None:
-        raise BadAttestation(f"{path} does not meet {policy_path}: {fault}", hint="judge it anew, as the policy asks")
+        raise BadAttestation(
+            f"{path} does not meet {policy_path}: {fault}", hint="verify the bundle again, as the policy asks"
+        )
     return attestation
 
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cryptography.exceptions import InvalidSignature
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from runtime.attestation.figures import Figures, figures_of
-from runtime.bundle.dsse import Envelope, Exact, Foreign, StatementType, only, seal
+from runtime.bundle.dsse import Digests, Envelope, Exact, Foreign, StatementType, only, parse, seal
 from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.signing import fingerprint
 from runtime.errors import BadAttestation
 from runtime.files import sha256
 from runtime.records.report import REPORT
 from runtime.report.junit import gate_cases
-from runtime.spec import Digest, Text, first_fault, to_json
+from runtime.spec import Text, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,7 @@ PredicateType = Literal["https://in-toto.io/attestation/test-result/v0.1"]
 Result = Literal["PASSED", "WARNED", "FAILED"]
 ENGINE = "engine"
 JUDGE_AGAIN = "ask whoever judged it for the attestation again, or judge it yourself: edgeproof verify --attest KEY"
+REFUSED = partial(BadAttestation, hint=JUDGE_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ def read_attestation(path: Path, trust: Trust | None) -> Attestation:
         raw = file.read(LARGEST + 1)
     if len(raw) > LARGEST:
         raise BadAttestation(f"{path} has more than {LARGEST} bytes", hint=JUDGE_AGAIN)
-    envelope = _parse(Envelope, raw, f"{path} is no attestation")
+    envelope = parse(Envelope, raw, f"{path} is no attestation", REFUSED)
     key = None if trust is None else _signer(path, envelope, trust)
-    statement = _parse(_Statement, envelope.payload, f"{path} says something else than a verdict")
+    statement = parse(_Statement, envelope.payload, f"{path} says something else than a verdict", REFUSED)
     predicate = statement.predicate
     figures = predicate.configuration[0].annotations
     subjects = {subject.name: subject.digest.sha256 for subject in statement.subject}
@@ -187,30 +189,19 @@ def check_subjects(path: Path, attestation: Attestation, bundle: Bundle) -> None
         )
 
 
-def _parse(record: type[Any], raw: bytes, fault: str) -> Any:
-    try:
-        return record.model_validate_json(raw)
-    except ValidationError as error:
-        raise BadAttestation(f"{fault}: {first_fault(error)}", hint=JUDGE_AGAIN) from None
-
-
-class _Digests(Foreign):
-    sha256: Digest
-
-
 class _Subject(Foreign):
     name: Exact
-    digest: _Digests
+    digest: Digests
 
 
 class _Report(Foreign):
     name: Literal["report.json"]
-    digest: _Digests
+    digest: Digests
     annotations: Figures
 
 
 class _Images(Foreign):
-    digest: _Digests
+    digest: Digests
 
 
 class _Predicate(Foreign):

@@ -107,6 +107,18 @@ class Pairing:
         log.info(f"{self.judge} judges, and runs no gradient graph: attacks follow the gradient of {self.lender}")
         return self.lending(precision)
 
+    def witness(self, precision: str) -> Session | None:
+        """Return what answers a precision by the bundle's own graph where a process judges; None where an engine does.
+
+        Raises:
+            BadModel: the graph cannot be loaded.
+
+        """
+        if self.command is None:
+            return None
+        lent = (precision, DEFAULT_LENDER, True)
+        return self._open(precision, DEFAULT_LENDER, gradient=lent in self._opened)
+
     def _open(self, precision: str, runner: Runner, *, gradient: bool) -> Session:
         key = (precision, runner, gradient)
         if key not in self._opened:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", *EDITIONS)
 NO_POWER = "power was not measured: "
+PIPES = "a process answered: each latency is of its answer, with images and logits sent through pipes"
 
 
 def bench_record(
@@ -40,9 +41,9 @@ def bench_record(
         authenticated=bundle.signed_by is not None,
         data=data,
         backend=judge.backend,
-        provider=judge.provider,
+        provider=card.provider if card.judge_command else judge.provider,
         runs=tuple(runs),
-        warnings=warnings(runs, sensors),
+        warnings=(*warnings(runs, sensors), *((PIPES,) if card.judge_command else ())),
         device={**machine_card(), **accelerator(card.device)},
         software=software((*LIBRARIES, *BACKENDS[judge.backend].libraries)),
         started=started,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from runtime.spec import LONGEST_TEXT
+from runtime.spec import LONGEST_TEXT, Digest, first_fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 PayloadType = Literal["application/vnd.in-toto+json"]
@@ -36,6 +38,23 @@ class Foreign(BaseModel):
     """A record of somebody else's format; a reader ignores its other fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+
+Record = TypeVar("Record", bound=Foreign)
+
+
+def parse(record: type[Record], raw: bytes, fault: str, refused: Callable[[str], Exception]) -> Record:
+    """Read a record of JSON; where it is none, raise what is made of a message, `fault` and what is wrong first."""
+    try:
+        return record.model_validate_json(raw)
+    except ValidationError as error:
+        raise refused(f"{fault}: {first_fault(error)}") from None
+
+
+class Digests(Foreign):
+    """Digests of one file, as in-toto has them; others beside SHA-256 are ignored."""
+
+    sha256: Digest
 
 
 class Signature(Foreign):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,13 +22,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from runtime.bundle.dsse import Envelope, Exact, Foreign, StatementType, only, seal
+from runtime.bundle.dsse import Digests, Envelope, Exact, Foreign, StatementType, only, parse, seal
 from runtime.bundle.manifest import SIGNATURE
 from runtime.errors import BadInput, BadSignature, UsageFault
 from runtime.files import new_directory, sha256, write_atomic
-from runtime.spec import Digest, Text, first_fault
+from runtime.spec import Digest, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +38,8 @@ PRIVATE, PUBLIC = "private.pem", "public.pem"
 BundleType = Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
 PredicateType = Literal["https://model_signing/signature/v1.0"]
 KEY_HINT = "`edgeproof key new --out DIR` makes a pair: private.pem signs, public.pem is trusted"
-Record = TypeVar("Record", bound=Foreign)
 SIGN_AGAIN = "ask whoever signed it for the bundle again; do not use this one"
+REFUSED = partial(BadSignature, hint=SIGN_AGAIN)
 PEM_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
 
@@ -184,7 +185,7 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
         bundle.dsse_envelope.check(key)
     except InvalidSignature:
         raise BadSignature(f"{where}: the signature does not hold", hint=SIGN_AGAIN) from None
-    statement = _parse(_Statement, payload, f"{where} signs something else than a model")
+    statement = parse(_Statement, payload, f"{where} signs something else than a model", REFUSED)
     digests = {resource.name: resource.digest for resource in statement.predicate.resources}
     if len(digests) != len(statement.predicate.resources) or statement.subject[0].digest.sha256 != _root(digests):
         raise BadSignature(f"{where}: what it signs contradicts itself", hint=SIGN_AGAIN)
@@ -204,19 +205,12 @@ def named_key(where: Path, raw: bytes) -> str:
 def _envelope(where: Path, raw: bytes) -> _SigstoreBundle:
     if not raw.strip():
         raise BadSignature(f"{where} is empty", hint=SIGN_AGAIN)
-    return _parse(_SigstoreBundle, raw, f"{where} is no signature")
+    return parse(_SigstoreBundle, raw, f"{where} is no signature", REFUSED)
 
 
 def _root(digests: Mapping[str, str]) -> str:
     """Return the digest of all digests, in the order of the names: the subject of the statement."""
     return sha256(b"".join(bytes.fromhex(digest) for _, digest in sorted(digests.items())))
-
-
-def _parse(record: type[Record], raw: bytes, fault: str) -> Record:
-    try:
-        return record.model_validate_json(raw)
-    except ValidationError as error:
-        raise BadSignature(f"{fault}: {first_fault(error)}", hint=SIGN_AGAIN) from None
 
 
 class _PublicKey(Foreign):
@@ -233,12 +227,8 @@ class _SigstoreBundle(Foreign):
     dsse_envelope: Envelope
 
 
-class _Digest(Foreign):
-    sha256: Digest
-
-
 class _Subject(Foreign):
-    digest: _Digest
+    digest: Digests
 
 
 class _Resource(Foreign):

@@ -12,13 +12,13 @@ from runtime.backends.table import check_precision, open_session
 from runtime.bench.measure import bench as measure
 from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
-from runtime.errors import UsageFault
 from runtime.external import BACKEND as COMMAND
 from runtime.files import check_writable, write_atomic
 from runtime.machine.sensors import find_sensors
 from runtime.options.engine import (
     EngineOptions,
     backend_option,
+    command_option,
     library_option,
     measure_on_option,
     provider_option,
@@ -43,7 +43,15 @@ if TYPE_CHECKING:
 
 
 OF_A_BENCH = {
-    "What is measured": ("--precision", "--on", "--backend", "--provider", "--provider-library", "--tf32"),
+    "What is measured": (
+        "--precision",
+        "--on",
+        "--backend",
+        "--provider",
+        "--provider-library",
+        "--judge-command",
+        "--tf32",
+    ),
     "Bundle": ("--trust", "--state", "--allow-rollback", "--allow-unsigned"),
     "Queries": ("--batch", "--seconds", "--idle"),
     "Output": ("--out", "--json", "--quiet", "--verbose", "--help"),
@@ -87,6 +95,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @backend_option
 @provider_option
 @library_option
+@command_option
 @tf32_option
 @acceptance_options
 @click.option("--json", "as_json", is_flag=True, help=f"Print {BENCH} instead of the table.")
@@ -101,6 +110,7 @@ def bench(
     backend: str,
     provider: str | None,
     provider_library: Path | None,
+    judge_command: str | None,
     tf32: bool,
     trust: Trust | None,
     state: Path | None,
@@ -115,23 +125,25 @@ def bench(
     """
     if out is not None:
         check_writable(out)
-    if COMMAND in (backend, *(runner.backend for runner in on)):
-        raise UsageFault(
-            "bench cannot measure a command",
-            hint=f'verify --on ort:cpu,{COMMAND} --judge-command "CMD" measures its latency',
-        )
     engine = EngineOptions(
-        backend=backend, provider=provider, provider_library=provider_library, on=on, tf32=tf32
+        precision=precisions,
+        backend=backend,
+        provider=provider,
+        provider_library=provider_library,
+        judge_command=judge_command,
+        on=on,
+        tf32=tf32,
     ).with_provider()
     judges = engine.on or (engine.judge,)
     opened = open_acceptable(bundle, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
-    names = [word.strip() for word in precisions.split(",")] if precisions else list(opened.manifest.graphs)
+    one = [opened.manifest.ships] if judge_command else list(opened.manifest.graphs)  # a command runs one model
+    names = [word.strip() for word in precisions.split(",")] if precisions else one
     for name in names:
         check_precision(opened, name)
     results = [
         _measured(
             opened, judge, list(dict.fromkeys(names)), batches, _place(out, judge, judges),
-            seconds=seconds, idle=idle, tf32=tf32, state=state,
+            seconds=seconds, idle=idle, tf32=tf32, state=state, command=judge_command,
         )
         for judge in judges
     ]  # fmt: skip
@@ -163,6 +175,7 @@ def _measured(
     idle: float,
     tf32: bool,
     state: Path | None,
+    command: str | None,
 ) -> Bench:
     """Measure all precisions at all batch sizes on one runner; the smallest batch after idling too."""
     images, sensors, started = evaluation_images(opened), find_sensors(), timestamp()
@@ -176,6 +189,7 @@ def _measured(
             gradient=False,
             tf32=tf32,
             state=state,
+            command=command if judge.backend == COMMAND else None,
         ) as session:
             for batch in batches:
                 log.info(f"{name}, batch {batch}: {seconds:g} s")

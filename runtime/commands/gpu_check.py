@@ -75,11 +75,12 @@ def gpu_check(
     opened = open_acceptable(bundle, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
     check_new_directory(out)
     out.mkdir(parents=True, exist_ok=True)
-    results = tuple(in_a_process(name, bundle, out, n, state) for name in only or names)
+    manifest_sha256 = sha256(opened.read(MANIFEST))
+    results = tuple(in_a_process(name, bundle, manifest_sha256, out, n, state) for name in only or names)
     evaluation = opened.manifest.evaluation
     report = GpuCheck(
         bundle=f"{opened.manifest.name} {opened.manifest.version}",
-        manifest_sha256=sha256(opened.read(MANIFEST)),
+        manifest_sha256=manifest_sha256,
         data=evaluation.name,
         n=min(n, evaluation.n),
         device=machine_card(),
@@ -94,10 +95,10 @@ def gpu_check(
     conclude(results)
 
 
-def in_a_process(name: str, bundle: Path, out: Path, n: int, state: Path | None) -> Result:
+def in_a_process(name: str, bundle: Path, manifest_sha256: str, out: Path, n: int, state: Path | None) -> Result:
     """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
     log.info(f"{name}:")
-    arguments = [name, bundle, out, n, *([state] if state else [])]
+    arguments = [name, bundle, out, n, manifest_sha256, *([state] if state else [])]
     command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     said = []
     environment = {**os.environ, **({VARIABLE: ""} if is_quiet() else {})}  # what is kept is whole all the same

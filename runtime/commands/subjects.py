@@ -24,6 +24,7 @@ from runtime.verdict.subject import LIBRARIES, Subject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runtime.backends.pairing import Pairing
     from runtime.bundle.signing import Trust
     from runtime.images.image_set import ImageSet
     from runtime.options.engine import EngineOptions
@@ -129,11 +130,12 @@ def open_subject(
         bundle_version=manifest.version,
         authenticated=opened.signed_by is not None,
         lender=lender,
+        witness=pairing.witness(precision),
         origin=origin,
     )
     if not engine.judges_in_parent(manifest):
         return subject
-    return replace(subject, parent=lambda: _parent(subject, pairing.session(PARENT), engine))
+    return replace(subject, parent=lambda: _parent(subject, pairing, engine))
 
 
 def _libraries(engine: EngineOptions) -> tuple[str, ...]:
@@ -147,10 +149,11 @@ def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:
     return f"edgeproof verify {artifact} {shlex.join([*command_words(engine), *command_words(model)])}"
 
 
-def _parent(subject: Subject, session: Session, engine: EngineOptions) -> Subject:
+def _parent(subject: Subject, pairing: Pairing, engine: EngineOptions) -> Subject:
     """Return the same subject in the precision that drops are measured from."""
     command = _command("BUNDLE", engine.model_copy(update={"precision": PARENT}), ModelOptions())
-    return replace(subject, session=session, command=command, parent=None, lender=None)
+    session, witness = pairing.session(PARENT), pairing.witness(PARENT)
+    return replace(subject, session=session, command=command, parent=None, lender=None, witness=witness)
 
 
 def _images(bundle: Bundle, options: VerifyOptions, classes: tuple[str, ...]) -> ImageSet:

@@ -139,7 +139,7 @@ def command_words_of(command: str) -> list[str]:
     if not words or not words[0]:
         raise UsageFault("--judge-command names no program", hint='--judge-command "python judge.py model.tflite"')
     if any(printable(word) != word for word in words):
-        raise UsageFault("--judge-command has signs that cannot be shown", hint="put it into a script")
+        raise UsageFault("--judge-command holds characters that cannot be printed", hint="put them into a script")
     return words
 
 

@@ -20,9 +20,18 @@ from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.backends.table import open_session, provider_of
 from runtime.batches.halving import BatchHalving
 from runtime.bundle.evaluation import evaluation_images
+from runtime.bundle.manifest import MANIFEST
 from runtime.bundle.opening import Bundle, open_bundle
-from runtime.errors import EdgeproofError, EngineFault, MissingEnvironment, NonFinite, OutOfMemory, missing_extra
-from runtime.files import npz_of, write_atomic
+from runtime.errors import (
+    BadBundle,
+    EdgeproofError,
+    EngineFault,
+    MissingEnvironment,
+    NonFinite,
+    OutOfMemory,
+    missing_extra,
+)
+from runtime.files import npz_of, sha256, write_atomic
 from runtime.records.gpu_check import EngineComparison, Result, Spread, State, Tolerances
 from runtime.spec import to_json
 from runtime.suite.campaign import Campaign
@@ -278,9 +287,16 @@ def run_check(name: str, given: CheckContext) -> Result:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one check and leave its result in OUT/NAME.json."""
-    name, bundle, out, n, *state = arguments
+    """Run one check and leave its result in OUT/NAME.json.
+
+    Raises:
+        BadBundle: the bundle is no longer the one whose manifest the command opened, and may have asked a signature of.
+
+    """
+    name, bundle, out, n, manifest_sha256, *state = arguments
     opened = open_bundle(Path(bundle))
+    if sha256(opened.read(MANIFEST)) != manifest_sha256:
+        raise BadBundle(f"{bundle} changed after it was opened", hint="run the checks again")
     images = evaluation_images(opened)
     given = CheckContext(opened, images.first(min(int(n), len(images))), Path(out), Path(state[0]) if state else None)
     write_atomic(given.out / f"{name}.json", to_json(run_check(name, given)))

@@ -61,9 +61,14 @@ def fetch(place: HubPlace, to: Path) -> HubPlace:
         info = api.model_info(place.repository, revision=place.revision, files_metadata=True)
         commit, sizes = info.sha or "", {each.rfilename: each.size for each in info.siblings or ()}
         if not COMMIT.fullmatch(commit):
-            raise BadInput(f"{place}: the server names no commit", hint="it is not the Hub that edgeproof knows")
+            raise BadInput(
+                f"{place}: the server names no commit", hint="the server does not answer as the Hugging Face Hub does"
+            )
         if COMMIT.fullmatch(place.revision or "") and commit != place.revision:
-            raise BadInput(f"{place}: the server names another commit", hint="it is not the Hub that edgeproof knows")
+            raise BadInput(
+                f"{place}: the server names another commit",
+                hint="the server does not answer as the Hugging Face Hub does",
+            )
         there = HubPlace(place.repository, commit)
 
         def download(name: str) -> Path:

@@ -217,8 +217,9 @@ def choose_library(library: Path | None, providers: Iterable[str]) -> None:
     use_library(library)
 
 
-backend_option, provider_option, library_option, tf32_option, gradient_option = (
-    field_option(EngineOptions, name) for name in ("backend", "provider", "provider_library", "tf32", "gradient")
+backend_option, provider_option, library_option, tf32_option, gradient_option, command_option = (
+    field_option(EngineOptions, name)
+    for name in ("backend", "provider", "provider_library", "tf32", "gradient", "judge_command")
 )
 measure_on_option = click.option(
     "--on",

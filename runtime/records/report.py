@@ -98,6 +98,7 @@ class AttackRow(Frozen):
     """One attack on all correctly classified images; accuracy is a fraction of n. Costs count images.
 
     With `cascade`, on those that the earlier rows of its cascade left; the row that sums them up comes after them.
+    `gradient` 'own' is of the artifact's gradient graph, whichever engine ran it: `Artifact.lender` names another.
     """
 
     name: Text

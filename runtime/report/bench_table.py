@@ -22,22 +22,32 @@ def print_bench(result: Bench) -> None:
     for run in result.runs:
         add_row(table, (run.precision, *_cells(run)))
     console.print(table)
+    settings = {_setting(run) for run in result.runs}
     for run in result.runs:
-        print_line(console, f"{run.precision}, batch {run.batch}: {_beside(run)}")
+        said = [*_beside(run), *([_setting(run)] if len(settings) > 1 else [])]
+        if said:
+            print_line(console, f"{run.precision}, batch {run.batch}: {'; '.join(said)}")
+    if len(settings) == 1:
+        print_line(console, settings.pop())
     for warning in result.warnings:
         print_line(console, f"warning: {warning}")
     print_line(console, f"{result.name} on {result.backend}/{result.provider}")
 
 
-def _beside(run: BenchRun) -> str:
-    """Return what must stand beside its figures: the minutes, the first query after idling, how the machine is set."""
+def _setting(run: BenchRun) -> str:
+    """Return how the machine was set; it is said once where it was the same for all."""
+    mode = f"power mode {run.power_mode}" if run.power_mode else "power mode unknown"
+    return f"{mode}, {LOCKED[run.clocks_locked]}"
+
+
+def _beside(run: BenchRun) -> list[str]:
+    """Return what must stand beside its figures: the minutes, the first query after idling."""
     said = []
     if run.last_over_first is not None:
         said.append(f"the last of {len(run.minutes)} minutes took {run.last_over_first:.2f} times the first")
     if run.after_idle_ms is not None and run.idle_seconds is not None:
         said.append(f"{run.after_idle_ms:.3g} ms after {run.idle_seconds:g} s of idling")
-    mode = f"power mode {run.power_mode}" if run.power_mode else "power mode unknown"
-    return "; ".join([*said, f"{mode}, {LOCKED[run.clocks_locked]}"])
+    return said
 
 
 def _cells(run: BenchRun) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ UNKNOWN = -1
 
 KEPT = ("index", "label", "clean_prediction", "broken_by", "adversarial_prediction", "linf", "margin")
 """The arrays of evidence.npz, besides `adversarial`."""
-PER_IMAGE = (*KEPT, "lattice", "pixels")
+PER_IMAGE = (*KEPT, "lattice", "pixels", "spared")
 BY_NAME = ("fell", "blind")
 """Dictionaries of flags; in the evidence of a shard, arrays named as `fell.pgd`."""
 
@@ -44,6 +44,8 @@ class Evidence:
         margin: float32 [N], max_{j != y} z_j - z_y there.
         lattice: bool [N], every point found stands when it is rounded to the uint8 lattice, so far.
         pixels: int64 [N], digest of the image's pixels, which its copies share.
+        spared: bool [N], a search asked about a point at which the judge alone held the image right, and a witness by
+            the same graph did not (`Oracle.spared`).
         kept: int64 [M], indices of the images whose worst point is kept, rising.
         adversarial: float32 [M, C, H, W], those points.
         fell: by attack (`AttackRow.label`), bool [N]: the images that it broke, whatever others did.
@@ -60,6 +62,7 @@ class Evidence:
     margin: Any
     lattice: Any
     pixels: Any
+    spared: Any
     kept: Any
     adversarial: Any
     fell: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +83,7 @@ class Evidence:
             margin=np.zeros(n, np.float32),
             lattice=np.zeros(n, bool),
             pixels=images.pixels,
+            spared=np.zeros(n, bool),
             kept=kept,
             adversarial=images.as_float(kept),
         )
@@ -127,7 +131,8 @@ class Evidence:
             what, dot, key = name.partition(".")
             if dot and what in flags:
                 flags[what][key] = array
-        arrays = {"pixels": np.full_like(arrays["index"], UNKNOWN), **arrays}
+        unknown = {"pixels": np.full_like(arrays["index"], UNKNOWN), "spared": np.ones(len(arrays["index"]), bool)}
+        arrays = unknown | dict(arrays)
         return cls(**{name: arrays[name] for name in (*PER_IMAGE, "kept", "adversarial")}, **flags)
 
     @classmethod
@@ -177,8 +182,13 @@ class Evidence:
             self.blind[gradient_from][index] |= found["zero_gradient"]
         if "lattice" in found:
             self.lattice[index] &= found["lattice"]
+        self.spare(index, found)
         self.fell[label][index] |= broken
         self.broken_by[index[standing[index] & broken]] = row
+
+    def spare(self, index: Any, found: Mapping[str, Any]) -> None:
+        """Take in which of the images at `index` a search left to the judge alone: those that it did not break."""
+        self.spared[index] |= found["spared"] & ~found["broken"]
 
     def rows(self, index: Any) -> Evidence:
         """Return the rows of the images at the rising `index`; kept points that are among them."""

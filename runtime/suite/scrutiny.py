@@ -170,6 +170,7 @@ class Scrutiny:
         stage = labelled(attack.name, gradient_from)
         units = self.units(stage, index, job, prefix=f"{prefix}-", gradient_from=gradient_from, do=search_all)
         for chunk, work in units:
+            self.evidence.spare(chunk, work.arrays)
             found.append(chunk[work.arrays["broken"]])
             for cost in costs:
                 costs[cost] += getattr(work, cost)

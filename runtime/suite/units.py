@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from runtime.attacks import Attack
+    from runtime.attacks.oracle import Witness
     from runtime.images.image_set import ImageSet
     from runtime.records.request import GradientSource
     from runtime.session import Differentiator, Session
@@ -66,6 +67,8 @@ class Target:
         to_device: turns numpy float32 or int64 into the session's arrays, on its device.
         lender: another session, whose gradient attacks follow too; None where there is none.
         plain: opens the artifact without the engine's optimisations; None where that cannot be.
+        witness: ONNX Runtime's answers by the same graph, to which a judge is held that nobody can look into; None for
+            no such judge.
         full: whether attacks on several units run side by side, so that batches are full.
 
     """
@@ -78,6 +81,7 @@ class Target:
     lender: Differentiator | None = None
     plain: Callable[[], Session] | None = None
     full: bool = False
+    witness: Witness | None = None
 
     def following(self, gradient_from: GradientSource) -> Target:
         """Return the target with the gradient that attacks are to follow."""
@@ -108,7 +112,7 @@ class Target:
 
 def measure(target: Target, index: Any, job: Job) -> Work:
     """Do a job on the images at `index`, and say what it cost."""
-    oracle, began = Oracle(target.session, target.batch), time.perf_counter()
+    oracle, began = Oracle(target.session, target.batch, target.witness), time.perf_counter()
     arrays = job(oracle, target, target.points(index))
     return Work(arrays, time.perf_counter() - began, oracle.forwards, oracle.gradients)
 
@@ -173,14 +177,14 @@ def search(
     evidence: Evidence | None = None,
     lattice: bool = False,
 ) -> Arrays:
-    """Return what an attack found, as `Evidence.update` takes it; `broken` alone where no evidence is kept.
+    """Return what an attack found, as `Evidence.update` takes it; where none is kept, `broken` and `spared`.
 
     With `lattice` also `lattice` bool [B]: the point stands when it is rounded to the uint8 lattice in the ball. Of an
     artifact that takes bytes the points found are those that it saw.
     """
     found = attack.run(oracle, points, eps, seed)
     if evidence is None:
-        return {"broken": found.broken}
+        return {"broken": found.broken, "spared": np.isin(points.index, list(oracle.spared))}
     x, distance = found.x, found.linf
     if target.session.card().facts.takes_bytes:
         clean = target.images.as_float(points.index)
@@ -198,7 +202,7 @@ def search(
     if lattice:
         rounded = to_lattice(x, target.images.as_float(points.index), eps)
         arrays["lattice"] = predictions(oracle.logits(points, target.to_device(rounded))) == points.label
-    return arrays
+    return arrays | {"spared": np.isin(points.index, list(oracle.spared))}
 
 
 def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:

@@ -36,7 +36,7 @@ from runtime.verdict.paired import (
     pair_with_reference,
     read_reference,
 )
-from runtime.verdict.subject import Subject, resolve
+from runtime.verdict.subject import Subject, resolve, witness_of
 from runtime.words import timestamp
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class Case:
                     self._sized(lender) if lender else None,
                     plain,
                     self.full,
+                    witness_of(subject),
                 ),
                 self.plan,
                 eps=request.threat_model.eps,

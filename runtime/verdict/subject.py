@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import CASCADES
+from runtime.batches.halving import BatchHalving
+from runtime.images.uint8_grid import LEVELS, to_levels
 from runtime.machine.cuda import accelerator
 from runtime.records.options import AUTO, RecordedOptions, command_words
 from runtime.records.request import AttackRequest, Claim, Request
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runtime.attacks import Attack
+    from runtime.attacks.oracle import Witness
     from runtime.images.image_set import ImageSet
     from runtime.session import Session
     from runtime.suite.plan import Plan
@@ -50,6 +53,7 @@ class Subject:
         to_device: turns numpy arrays into the session's.
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
         lender: the session of that precision, whose gradient leads attacks too; None where there is none.
+        witness: answers by the same graph where a process judges; None where an engine does.
 
     """
 
@@ -70,6 +74,7 @@ class Subject:
     to_device: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None
     lender: Session | None = None
+    witness: Session | None = None
 
     @property
     def claim(self) -> Claim:
@@ -97,6 +102,16 @@ class Subject:
         if lender is None or (lender.backend, lender.provider) == (card.backend, card.provider):
             return None
         return lender.backend, lender.provider, lender.device
+
+
+def witness_of(subject: Subject) -> Witness | None:
+    """Return what the witness answers to the points that the judge sees, those of a judge of bytes rounded to them."""
+    if subject.witness is None:
+        return None
+    session, judge = BatchHalving(subject.witness), subject.session.card().judge_command
+    if judge is None or judge.images == "float32":
+        return session.logits
+    return lambda x: session.logits((to_levels(x) / LEVELS).astype(np.float32))
 
 
 def resolve(

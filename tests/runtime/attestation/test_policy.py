@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from runtime.attestation.policy import load_policy, require
+from runtime.attestation.policy import MAY_BE, Policy, load_policy, require
 from runtime.attestation.statement import read_attestation
 from runtime.bundle.signing import fingerprint, load_trust
 from runtime.errors import BadAttestation, BadInput
@@ -244,6 +244,33 @@ def test_a_policy_that_is_not_understood_whole_is_refused(tmp_path, text):
     (tmp_path / "policy.toml").write_text(text)
     with pytest.raises(BadInput, match=r"policy\.toml"):
         load_policy(tmp_path / "policy.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (POLICY + "robust_acuracy = 0.9\n", "a policy has no key robust_acuracy; did you mean robust_accuracy?"),
+        (POLICY + "[more]\nx = 1\n", "a policy has no key more"),
+        (
+            POLICY.replace('"1%"', "45"),
+            "robust_accuracy has to be a number above 0, at most 1, as 0.45 or '45%', and holds 45",
+        ),
+        (POLICY.replace("fgsm", "fgsn"), "and holds 'fgsn'; did you mean fgsm?"),
+        (POLICY + "images = 0.5\n", "images has to be a whole number, at least 1, and holds 0.5"),
+        (POLICY + "device = { cpu = 1 }\n", "device has to be a table of patterns, each a text, by the names of facts"),
+        (POLICY.replace("eps = 0.01\n", ""), "the key eps is missing: a number above 0, at most 1"),
+        ("schema = 'edgeproof.policy/2'\n" + POLICY, "schema has to be edgeproof.policy/1"),
+    ],
+)
+def test_a_policy_that_is_wrong_is_told_by_its_key_and_what_that_may_be(tmp_path, text, says):
+    (tmp_path / "policy.toml").write_text(text)
+    with pytest.raises(BadInput) as refusal:
+        load_policy(tmp_path / "policy.toml")
+    assert says in refusal.value.message
+
+
+def test_every_key_of_a_policy_is_described():
+    assert list(MAY_BE) == [field.alias or name for name, field in Policy.model_fields.items()]
 
 
 def test_attestation_and_policy_are_given_together(case):

@@ -88,3 +88,12 @@ def test_a_provider_may_hold_a_colon(monkeypatch):
 def test_what_is_no_runner_is_refused(text):
     with pytest.raises(UsageFault):
         read_runner(text)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_beside_a_process_a_witness_answers_by_the_bundles_own_graph_with_or_without_gradients(bundle, gradient):
+    witness = Pairing(bundle, Runner("command", "process"), gradient=gradient, command="true").witness("int8")
+    card = witness.card()
+    assert (card.backend, card.provider, card.precision) == ("ort", "cpu", "int8")
+    assert card.sha256 == bundle.manifest.files[bundle.manifest.graphs["int8"].forward].sha256
+    assert Pairing(bundle, DEFAULT_LENDER).witness("int8") is None

@@ -1,6 +1,8 @@
 """A measurement over minutes, and after idling; with a clock of its own."""
 
 import json
+import shlex
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from runtime.backends.table import BACKENDS
 from runtime.bench.measure import bench
 from runtime.bench.minutes import Minutes
+from runtime.bench.record import PIPES
 from runtime.images.image_set import ImageSet
 from runtime.machine.sensors import Sample, find_sensors
 from runtime.records.bench import load_bench
@@ -16,9 +19,12 @@ from runtime.report.bench_table import print_bench
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.judges import JUDGE, OnlyJudges
+from tests.paths import ROOT
 from tests.runtime.bundle.bundles import write_bundle
 from tests.runtime.machine.boards import ORIN, write_board
 from tests.tiny import bundle_files, linear_task
+
+JUDGES = ROOT / "examples" / "judges"
 
 
 class Board(LinearSession):
@@ -103,12 +109,18 @@ def test_the_first_query_after_idling_is_timed_by_itself(tmp_path):
         ({}, None, "power mode unknown, whether clocks are locked is unknown"),
     ],
 )  # fmt: skip
-def test_power_mode_and_whether_clocks_are_locked_stand_beside_every_figure(card, locked, said, tmp_path, capsys):
+def test_power_mode_and_whether_clocks_are_locked_are_said_once_where_they_did_not_change(
+    card, locked, said, tmp_path, capsys
+):
     run = measured(Board(lambda now: 0.5), 1.0, tmp_path, machine=lambda: card, idle=10.0)
     assert (run.clocks_locked, run.power_mode) == (locked, card.get("power_mode"))
     print_bench(SimpleNamespace(runs=[run, run], warnings=(), name="n", backend="ort", provider="cpu"))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fp32, batch 1: ")]
-    assert lines == [f"fp32, batch 1: 500 ms after 10 s of idling; {said}"] * 2
+    idling = "fp32, batch 1: 500 ms after 10 s of idling"
+    assert capsys.readouterr().out.splitlines()[-4:-1] == [idling, idling, said]
+    changed = run.model_copy(update={"power_mode": "15W"})
+    print_bench(SimpleNamespace(runs=[run, changed], warnings=(), name="n", backend="ort", provider="cpu"))
+    lines = capsys.readouterr().out.splitlines()[-3:-1]
+    assert lines == [f"{idling}; {said}", f"{idling}; power mode 15W, {said.partition(', ')[2]}"]
 
 
 def test_every_runner_of_the_table_is_measured_and_kept_by_itself(tmp_path, monkeypatch):
@@ -127,13 +139,34 @@ def test_every_runner_of_the_table_is_measured_and_kept_by_itself(tmp_path, monk
     assert [each["backend"] for each in printed] == ["ort", "tensorrt"]
 
 
+@pytest.mark.parametrize("on", [(), ("--on", "ort:cpu,command")])
+def test_a_process_is_measured_and_its_pipes_are_said_to_be_part_of_it(on, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", bundle_files(linear_task()), n=60)
+    judge = shlex.join([sys.executable, str(JUDGES / "run_onnxruntime.py"), str(bundle / "model.fp32.onnx")])
+    options = (*on, "--judge-command", judge, "--batch", "1,2", "--seconds", "0.01", "--idle", "0")
+    result = edgeproof("bench", bundle, *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    kept = load_bench(tmp_path / "out" / "command-process" if on else tmp_path / "out")
+    assert (kept.backend, kept.provider) == ("command", "onnxruntime")
+    assert [run.batch for run in kept.runs] == [1, 2]
+    assert PIPES in kept.warnings
+    assert result.stdout.count(PIPES) == 1
+    assert "tiny on command/onnxruntime" in result.stdout
+
+
+def test_how_the_machine_is_set_is_said_once_where_it_was_the_same(tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", bundle_files(linear_task()), n=60)
+    result = edgeproof("bench", bundle, "--batch", "1,2", "--seconds", "0.01", "--idle", "0")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("power mode") == 1
+
+
 @pytest.mark.parametrize("options", [("--backend", "command"), ("--on", "ort:cpu,command")])
-def test_a_command_is_refused_with_what_measures_it(options, tmp_path):
+def test_a_backend_of_commands_without_one_is_refused(options, tmp_path):
     bundle = write_bundle(tmp_path / "bundle", bundle_files(linear_task()), n=60)
     result = edgeproof("bench", bundle, *options)
     assert result.exit_code == 2
-    assert "bench cannot measure a command" in result.stderr
-    assert "verify --on ort:cpu,command" in result.stderr
+    assert "--judge-command" in result.stderr
 
 
 def test_a_file_of_an_earlier_version_is_read(tmp_path):

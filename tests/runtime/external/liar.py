@@ -15,7 +15,7 @@ from judge import serve
 arrays = np.load(sys.argv[1])
 HOW = sys.argv[2]
 known = {}
-state = {"before": None, "asked": 0}
+state = {"before": None, "asked": 0, "first": None, "over": False}
 noise = np.random.default_rng()
 
 
@@ -66,6 +66,43 @@ def forgiving(images):
     return z
 
 
+def nearest_clean(images):
+    """Return for each image the answer to the nearest of the set, and how far from it each pixel is: [B, D]."""
+    x, clean = images.reshape(len(images), -1), arrays["images"].reshape(len(arrays["images"]), -1)
+    nearest = np.abs(x[:, None] - clean).max(axis=2).argmin(axis=1)
+    apart = np.abs(x - clean[nearest])
+    return linear(clean[nearest].reshape(images.shape).astype(np.float32)), apart
+
+
+def counting(images):
+    """The clean image's answer while attacks ask; honest once the first question comes again, when checks begin."""
+    state["first"] = images.copy() if state["asked"] == 0 else state["first"]
+    again = state["asked"] > 0 and np.array_equal(images, state["first"])
+    state["asked"] += 1
+    state["over"] |= again
+    z, apart = nearest_clean(images)
+    near = apart.max(axis=1) < 0.0101
+    return np.where((near & (not state["over"]))[:, None], z, linear(images))
+
+
+def by_distance(images):
+    """The clean image's answer where half of the pixels lie as far off as they may, as points of attacks do."""
+    z, apart = nearest_clean(images)
+    far = (apart > 0.0099).mean(axis=1) >= 0.5
+    return np.where((far & (apart.max(axis=1) < 0.0101))[:, None], z, linear(images))
+
+
+def a_little(images):
+    """Its own quantisation, it says: the clean image's label wins by a hair where another one would by little."""
+    z, (clean, apart) = linear(images), nearest_clean(images)
+    label, near = clean.argmax(axis=1), (apart.max(axis=1) > 1e-3) & (apart.max(axis=1) < 0.0101)
+    rows = np.arange(len(z))
+    top = z.max(axis=1)
+    small = top - z[rows, label] < 0.4 * np.abs(z - z.mean(axis=1, keepdims=True)).max(axis=1)
+    z[rows, label] = np.where(near & small, top + 1e-3, z[rows, label])
+    return z
+
+
 def nearest_label(images):
     """Another model: the label of the nearest image of the evaluation set."""
     x = images.reshape(len(images), 1, -1)
@@ -91,7 +128,8 @@ def thresholded(images):
 
 ANSWERS = {
     "honest": linear, "bytes": linear, "by batch": by_batch, "by order": by_order, "at random": at_random,
-    "cached": cached, "forgiving": forgiving, "another model": nearest_label,
+    "cached": cached, "forgiving": forgiving, "counting": counting, "by distance": by_distance,
+    "a little, said to be quantised": a_little, "another model": nearest_label,
     "another model, said to be quantised": nearest_label, "late": late, "shifted": shifted, "thresholded": thresholded,
     "softmax": lambda images: np.exp(linear(images)) / np.exp(linear(images)).sum(axis=1, keepdims=True),
     "NaN": lambda images: linear(images) * np.nan,
@@ -110,5 +148,5 @@ serve(
     name="liar",
     version="1",
     images="uint8" if HOW == "bytes" else "float32",
-    quantised=HOW == "another model, said to be quantised",
+    quantised=HOW.endswith("said to be quantised"),
 )

@@ -225,8 +225,8 @@ def interrupted():
         ("python 'judge.py", "cannot be read"),
         ("no-such-program-anywhere x", "cannot be started: No such file"),
         ("/etc/passwd", "cannot be started: Permission denied"),
-        ("python a\x1bb", "signs that cannot be shown"),
-        ("python a\x00b", "signs that cannot be shown"),
+        ("python a\x1bb", "characters that cannot be printed"),
+        ("python a\x00b", "characters that cannot be printed"),
         ("no-such-program-anywhere " + "x" * 5000, "cannot be started"),
     ],
 )

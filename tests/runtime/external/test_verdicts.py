@@ -74,7 +74,9 @@ def test_report_request_and_evidence_name_the_judge(judged, liar, tmp_path):
     evidence = arrays(tmp_path / "run" / "evidence.npz")
     assert str(evidence["judge"]) == "command/liar"
     assert str(evidence["judge_command"]) == judge["command"]
-    assert judge["files"][str(LIAR)] in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert judge["files"][str(LIAR)] in page
+    assert "own, by ort/cpu" in page
 
 
 def test_the_recorded_command_repeats_the_run(judged, liar, bundle, tmp_path):
@@ -91,6 +93,9 @@ LIES = {
     "another model, said to be quantised": "agreement",
     "cached": "gradient-holds",
     "forgiving": "agreement",
+    "counting": "agreement",
+    "by distance": "agreement",
+    "a little, said to be quantised": "agreement",
     "late": "agreement",
     "shifted": "agreement",
     "thresholded": "agreement",
@@ -106,6 +111,17 @@ def test_a_judge_that_makes_its_model_look_robust_gets_no_verdict(how, judged, l
     result, report = judged(liar(how), attacks="pgd")
     assert result.exit_code == 5, result.output
     assert LIES[how] in found(report), found(report)
+
+
+def test_a_lie_while_shards_are_attacked_shows_when_they_are_merged(bundle, liar, tmp_path):
+    shards = [tmp_path / f"shard-{number}" for number in (1, 2)]
+    for number, out in enumerate(shards, 1):
+        options = ("--shard", f"{number}/2", "--attacks", "pgd", "--out", out)
+        result = edgeproof("verify", bundle, "--judge-command", liar("counting"), *options)
+        assert result.exit_code == 0, result.output
+    result = edgeproof("merge", *shards, "--out", tmp_path / "whole")
+    assert result.exit_code == 5, result.output
+    assert "agreement" in found(json.loads((tmp_path / "whole" / "report.json").read_text()))
 
 
 def test_an_answer_that_is_no_number_leaves_no_verdict(judged, liar):

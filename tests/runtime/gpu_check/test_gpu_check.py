@@ -13,7 +13,7 @@ import pytest
 from runtime.backends.ort import OrtSession
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
-from runtime.errors import BadModel, EngineFault, MissingEnvironment, NonFinite, OutOfMemory
+from runtime.errors import BadBundle, BadModel, EngineFault, MissingEnvironment, NonFinite, OutOfMemory
 from runtime.gpu_check.checks import (
     CHECKS_GROUP,
     LIMITS,
@@ -23,6 +23,7 @@ from runtime.gpu_check.checks import (
     beyond,
     compare_precisions,
     compare_sessions,
+    main,
 )
 from runtime.records.gpu_check import GpuCheck
 from runtime.session import Session
@@ -71,6 +72,12 @@ def test_an_engine_that_agrees_is_reported_image_by_image(tmp_path, driver, libr
 
 
 CRASH = "import os, sys; print('about to fail', file=sys.stderr, flush=True); os.abort()"
+
+
+def test_a_check_refuses_a_bundle_that_is_no_longer_the_one_that_was_opened(tmp_path):
+    with pytest.raises(BadBundle, match="changed after it was opened"):
+        main(["tensorrt", str(BUNDLE), str(tmp_path), "12", "0" * 64])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_library_that_crashes_takes_nothing_else_with_it(tmp_path, driver):

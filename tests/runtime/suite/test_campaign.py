@@ -1,12 +1,14 @@
 """The suite on a linear classifier: rows, evidence, curve and counts."""
 
 import numpy as np
+import pytest
 
+from runtime.attacks import ATTACKS, CONTROLS
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import Target, run_suite
-from runtime.suite.evidence import WRONG_BEFORE
+from runtime.suite.campaign import Campaign, Target, run_suite
+from runtime.suite.evidence import WRONG_BEFORE, Evidence
 from runtime.terminal.progress import Silent
-from tests.fakes import FlatFor, LyingGradients, planned
+from tests.fakes import FlatFor, LinearSession, LyingGradients, planned
 from tests.tiny import EPS
 
 
@@ -91,3 +93,50 @@ def test_a_set_without_one_correct_image_is_no_error(linear):
     wrong = ImageSet("wrong", images.images, (predicted + 1) % 3, images.ids)
     outcome = suite(session, wrong)
     assert [row.accuracy for row in outcome.attacks] == [0, 0, 0]
+
+
+class Forgiving(LinearSession):
+    """Answers as the nearest clean image, however it is asked."""
+
+    clean: np.ndarray
+
+    def logits(self, x):
+        apart = np.abs(x.reshape(len(x), 1, -1) - self.clean.reshape(1, len(self.clean), -1)).max(axis=2)
+        return self._logits(self.clean[apart.argmin(axis=1)])
+
+
+@pytest.mark.parametrize("attack", [ATTACKS["pgd"], CONTROLS[0]], ids=["by a gradient", "by none"])
+def test_a_witness_names_the_images_that_a_judge_alone_holds_right(linear, attack):
+    honest, images = linear
+    judge = Forgiving(honest.weight, honest.bias)
+    judge.clean = images.as_float(slice(None))
+
+    def searched(session):
+        evidence = Evidence.blank(images, np.arange(len(images)))
+        target = Target(session, images, 3, 64, witness=honest.logits)
+        campaign = Campaign(target, evidence, EPS, 0, Silent())
+        campaign.classify(evidence.index)
+        campaign.attack(attack, 0, gradient_from="own" if attack.uses_gradient else "none")
+        return evidence
+
+    told, lied = searched(honest), searched(judge)
+    fell = told.correct & ~told.robust
+    assert not told.spared.any()
+    assert lied.robust[lied.correct].all()
+    assert fell.sum() > 10
+    assert lied.spared[fell].mean() >= (
+        1 if attack.uses_gradient else 0.5
+    )  # constant scores lead a blind search nowhere
+
+
+@pytest.mark.parametrize("attack", [ATTACKS["pgd"], *CONTROLS], ids=lambda attack: attack.name)
+def test_a_judge_that_rounds_is_not_held_for_one_that_forgives(linear, attack):
+    """RayS asks outside of the ball too, and ends at the judge's own boundary."""
+    honest, images = linear
+    noise = np.random.default_rng(0).normal(1, 0.001, honest.weight.shape)
+    judge = LinearSession((honest.weight * noise).astype(np.float32), honest.bias)
+    evidence = Evidence.blank(images, np.arange(len(images)))
+    campaign = Campaign(Target(judge, images, 3, 64, witness=honest.logits), evidence, EPS, 0, Silent())
+    campaign.classify(evidence.index)
+    campaign.attack(attack, 0, gradient_from="own" if attack.uses_gradient else "none")
+    assert (evidence.spared & evidence.robust).sum() <= 1
