@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.backends.table import BACKENDS
+from runtime.bundle.described import describe
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.checks.clean import least_expected
@@ -109,6 +110,7 @@ def open_subject(
     # Before an engine takes memory: the images' file is let go.
     classes = options.class_names_or(manifest.classes)
     images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
+    described = describe(opened)  # before an engine takes the graphs
     pairing = pairing_of(opened, engine, state, keep)
     session = pairing.session(precision)
     lends = has_parent and engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
@@ -130,6 +132,7 @@ def open_subject(
         authenticated=opened.signed_by is not None,
         lender=lender,
         origin=origin,
+        model=described,
     )
     if not engine.judges_in_parent(manifest):
         return subject

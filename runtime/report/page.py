@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.machine.card import NOT_FOUND
 from runtime.report import phrases
+from runtime.report.answers import answers, shipping
+from runtime.report.model_facts import model_facts
+from runtime.report.next_steps import limits, next_steps, weak_classes
 from runtime.report.tiles import tiles
 from runtime.statistics import wilson
 from runtime.words import duration, interval, percent, radius, signed
@@ -33,6 +36,15 @@ TINY = 1e-6
 """Milliseconds that no latency is below."""
 OPTION = re.compile(r"--[a-z][a-z-]*")
 """What a text calls an option of a command."""
+WORDS = {
+    "artifact": "the file that goes to the device and that was attacked: an ONNX graph in one precision",
+    "bundle": "a directory with the artifacts of a model, their gradient graphs, test images and a manifest of digests",
+    "stands": "an image stands an attack when the artifact classifies it correctly at every point that the attack tried",
+    "worst case": "an image counts as robust only if it stands every attack within eps; the figure to quote",
+    "surrogate": "a gradient in the place of one that does not exist: through a rounding, it passes straight",
+    "parent": "the fp32 graph that an int8 or fp16 artifact was made from",
+}
+"""What this page means by its terms."""
 DEEPEST = 60
 """Percent of colour in a cell of the confusion matrix that holds all images of its row: the figure stays readable."""
 
@@ -42,14 +54,6 @@ class Section(NamedTuple):
 
     name: str
     title: str
-
-
-class Headline(NamedTuple):
-    """A figure at the top of the page."""
-
-    name: str
-    value: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def unbroken(text: str) -> markupsafe.Markup:
 
 
 def render(account: Account) -> str:
-    """Return the page: verdict first, then figures, then circumstances."""
+    """Return the page: the answers first, then figures, then circumstances."""
     report = account.report
     return (
         environment()
@@ -108,8 +112,15 @@ def render(account: Account) -> str:
         .render(
             r=report,
             verdict=phrases.verdict_of(report),
-            reasons=phrases.reasons(report),
-            tiles=headlines(account),
+            ship=shipping(report),
+            answers=answers(account)[1:],
+            steps=next_steps(report),
+            model=model_facts(account),
+            weak=weak_classes(report),
+            limits=limits(report),
+            words=WORDS.items(),
+            quiet=[check for check in report.checks if check.state == "quiet"],
+            unasked=[check for check in report.checks if check.state == "not run"],
             sections=sections(account),
             scale=scale,
             curve=[(point, interval_of(point)) for point in report.eps_curve],
@@ -165,29 +176,14 @@ def sections(account: Account) -> list[Section]:
         Section("confusion", "Confusion under attack"): report.attacks,
         Section("cost", "Time per attack"): report.attacks,
         Section("latency", "Latency"): account.bench,
-        Section("checks", "Checks"): report.checks,
+        Section("checks", "Checks"): report.checks or report.warnings,
         Section("gallery", "Gallery"): account.gallery is not None and len(account.gallery),
+        Section("limits", "What this run does not show"): True,
         Section("machine", "Machine and artifact"): True,
         Section("repeat", "How to repeat it"): True,
+        Section("words", "Words on this page"): True,
     }
     return [section for section, there in every.items() if there]
-
-
-def headlines(account: Account) -> list[Headline]:
-    """Return the figures at the top."""
-    report = account.report
-    found = [Headline("clean accuracy", percent(report.clean.accuracy), interval(report.clean.ci95))]
-    if report.robust_accuracy:
-        worst = report.robust_accuracy
-        found.insert(0, Headline("robust accuracy", percent(worst.value), interval(worst.ci95)))
-    if report.paired:
-        low, high = (signed(end) for end in report.paired.ci95)
-        found.append(Headline("change, points", signed(report.paired.difference), f"{low} to {high}"))
-    for run in account.bench.runs if account.bench else ():
-        if run.sha256 == report.artifact.sha256 and run.batch == 1:
-            found.append(Headline("latency, p50", f"{run.latency_ms.p50:.3g} ms", f"p99 {run.latency_ms.p99:.3g} ms"))
-    found.append(Headline("attacked within", radius(report.threat_model.eps), f"{report.clean.n} images"))
-    return found
 
 
 def matrix(report: Report) -> list[list[MatrixCell]]:

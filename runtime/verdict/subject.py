@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from runtime.attacks import Attack
     from runtime.images.image_set import ImageSet
+    from runtime.records.report import Model
     from runtime.session import Session
     from runtime.suite.plan import Plan
     from runtime.verdict.options import VerifyOptions
@@ -50,6 +51,7 @@ class Subject:
         to_device: turns numpy arrays into the session's.
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
         lender: the session of that precision, whose gradient leads attacks too; None where there is none.
+        model: what its bundle says of it; None where there is no bundle.
 
     """
 
@@ -70,6 +72,7 @@ class Subject:
     to_device: Callable[[Any], Any] = np.asarray
     parent: Callable[[], Subject] | None = None
     lender: Session | None = None
+    model: Model | None = None
 
     @property
     def claim(self) -> Claim:
