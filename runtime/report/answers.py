@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import any_bounded
-from runtime.report.phrases import attack_names, reasons, verdict_of
+from runtime.report.phrases import attack_names, findings, verdict_of
+from runtime.spec import Gate
 from runtime.words import interval, percent, points, radius, signed
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def answers(account: Account) -> tuple[Answer, ...]:
 def doubts(report: Report) -> list[str]:
     """Return what keeps a gate that passed from being an answer: a note nobody has read, or another artifact."""
     artifact = report.artifact
-    found = [finding.check for finding in report.warnings]
-    found += [check.check for check in report.checks if check.state == "found" and check.check not in found]
-    doubted = [f"check {name} found something" for name in found]
+    doubted = [f"check {finding.check} found something" for finding in findings(report)]
     if artifact.backend == "torch":
         doubted.append("this run judged the PyTorch network, not the artifact that ships")
     if artifact.model and artifact.model.ships != artifact.precision:
@@ -49,13 +48,13 @@ def may_ship(report: Report) -> bool:
 def shipping(report: Report) -> Answer:
     """Answer whether it may ship."""
     verdict, question = verdict_of(report), "May I ship it?"
-    said = [*reasons(report), *(each.message for each in report.warnings if each.message not in report.reasons)]
+    why = ("nothing was required, so nothing passed or failed",) if report.gate == Gate() else report.reasons
+    found = [each.message for each in findings(report)]
+    said = list(dict.fromkeys([*found, *(reason for reason in why if reason not in found)]))
     if may_ship(report):
         return Answer(question, "Yes: it passed its gate", tuple(said), "passed")
     if verdict == "passed":
-        return Answer(
-            question, "Not yet: it passed its gate, with doubts", (*doubts(report), *said), "inconclusive"
-        )
+        return Answer(question, "Not yet: it passed its gate, with doubts", (*doubts(report), *said), "inconclusive")
     short = {
         "failed": "No: it failed its gate",
         "inconclusive": "Not yet: this run does not decide",
@@ -75,7 +74,7 @@ def robustness(report: Report) -> Answer:
         question,
         percent(robust.value),
         (
-            f"of {images} stand every attack within {eps} (95 % interval {interval(robust.ci95)})",
+            f"of {images} withstand every attack within {eps} (95 % interval {interval(robust.ci95)})",
             f"{percent(clean.accuracy)} are right without an attack: attacks cost {points(gap(report))}",
         ),
     )

@@ -6,7 +6,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.report.answers import attacks_within, may_ship
-from runtime.report.phrases import verdict_of
+from runtime.report.phrases import findings, verdict_of
 from runtime.statistics import Z95, wilson
 from runtime.words import percent, points
 
@@ -35,8 +35,7 @@ class Step(NamedTuple):
 
 def next_steps(report: Report) -> list[Step]:
     """Return what to do next, the most urgent first."""
-    urgent = sorted(report.warnings, key=lambda finding: not finding.blocking)
-    steps = [Step(f"Check {finding.check}: {finding.hint}") for finding in urgent]
+    steps = [Step(f"Check {finding.check}: {finding.hint}") for finding in findings(report)]
     steps += {
         "failed": _after_a_failure,
         "inconclusive": _after_no_decision,
@@ -55,7 +54,9 @@ def _after_a_failure(report: Report) -> Iterator[Step]:
         if report.clean.accuracy < gate.fail_under:
             yield Step(f"{missing}, and so is clean accuracy: train a more accurate model first")
         elif report.artifact.model and report.artifact.model.method:
-            yield Step(f"{missing}: train for longer, or with a stronger teacher or method", "edgeproof study STUDY.toml")
+            yield Step(
+                f"{missing}: train for longer, or with a stronger teacher or method", "edgeproof study STUDY.toml"
+            )
         else:
             yield Step(f"{missing}: train the model against attacks", "edgeproof distill RECIPE")
     if gate.max_drop is not None and paired and paired.ci95[1] < -gate.max_drop:
@@ -68,7 +69,7 @@ def _after_a_failure(report: Report) -> Iterator[Step]:
 
 def _after_no_decision(report: Report) -> Iterator[Step]:
     gate, robust, n = report.gate, report.robust_accuracy, report.clean.n
-    if any(finding.blocking for finding in report.warnings):
+    if any(finding.blocking for finding in findings(report)):
         return
     if gate.fail_under is not None and robust is None:
         yield Step("Attack it: a gate needs an attack within eps", "--attacks fgsm,pgd,cw")
@@ -78,9 +79,13 @@ def _after_no_decision(report: Report) -> Iterator[Step]:
         if low < gate.fail_under <= high:
             needed = images_to_decide(robust.value, gate.fail_under)
             if needed is None:
-                yield Step("The figure lies on the gate: more images hardly decide it. Set another gate, or train further")
+                yield Step(
+                    "The figure lies on the gate: more images hardly decide it. Set another gate, or train further"
+                )
             else:
-                yield Step(f"Judge more images: about {needed:,} decide it if the figure stays; these were {n:,}", "--n N")
+                yield Step(
+                    f"Judge more images: about {needed:,} decide it if the figure stays; these were {n:,}", "--n N"
+                )
         elif low >= gate.fail_under:
             yield Step("Search every image without a gradient too, so that less may hide", "--attacks aa")
     if gate.max_drop is not None and report.paired is None:

@@ -39,9 +39,9 @@ OPTION = re.compile(r"--[a-z][a-z-]*")
 WORDS = {
     "artifact": "the file that goes to the device and that was attacked: an ONNX graph in one precision",
     "bundle": "a directory with the artifacts of a model, their gradient graphs, test images and a manifest of digests",
-    "stands": "an image stands an attack when the artifact classifies it correctly at every point that the attack tried",
+    "stands": "an image stands an attack if the artifact classifies it correctly at every point that the attack tried",
     "worst case": "an image counts as robust only if it stands every attack within eps; the figure to quote",
-    "surrogate": "a gradient in the place of one that does not exist: through a rounding, it passes straight",
+    "surrogate": "a gradient in place of one that does not exist: it passes a rounding as if that were not there",
     "parent": "the fp32 graph that an int8 or fp16 artifact was made from",
 }
 """What this page means by its terms."""
@@ -92,8 +92,13 @@ def environment(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(percent=percent, interval=interval, signed=signed, radius=radius, duration=duration)
-    made.filters.update(unbroken=unbroken)
+    made.filters.update(unbroken=unbroken, sentence=sentence)
     return made
+
+
+def sentence(text: str) -> str:
+    """Return a text with a large first letter; `capitalize` would make all others small."""
+    return text[:1].upper() + text[1:]
 
 
 def unbroken(text: str) -> markupsafe.Markup:
@@ -119,6 +124,7 @@ def render(account: Account) -> str:
             weak=weak_classes(report),
             limits=limits(report),
             words=WORDS.items(),
+            findings=phrases.findings(report),
             quiet=[check for check in report.checks if check.state == "quiet"],
             unasked=[check for check in report.checks if check.state == "not run"],
             sections=sections(account),
