@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.attacks import any_bounded
+from runtime.attacks import CASCADES, any_bounded
 from runtime.report.phrases import attack_names, findings, verdict_of
 from runtime.spec import Gate
 from runtime.words import interval, percent, points, radius, signed
@@ -90,18 +90,20 @@ def weakest_point(report: Report) -> Answer:
     question, ran = "Under which attack does it fall?", attacks_within(report)
     if not ran:
         return Answer(question, "No attack ran")
-    name, worst = min(ran, key=lambda each: each[1].accuracy)
-    if not worst.broken:
+    least = min(row.accuracy for _, row in ran)
+    worst, others = ([each for each in ran if (each[1].accuracy == least) is lowest] for lowest in (True, False))
+    row = worst[0][1]
+    if not row.broken:
         return Answer(question, "Under none that ran", (", ".join(name for name, _ in ran),))
-    details = [f"leaves {percent(worst.accuracy)}: it breaks {worst.broken:,} of {worst.attacked:,} images"]
-    stages = [row for row in report.attacks if row.cascade]
-    if worst.name in {called.partition(":")[0] for called in attack_names(report) if ":" in called} and stages:
-        most = max(stages, key=lambda row: row.broken)
+    each = "each leaves" if len(worst) > 1 else "leaves"
+    details = [f"{each} {percent(least)}: it breaks {row.broken:,} of {row.attacked:,} images"]
+    stages = [stage for stage in report.attacks if stage.cascade]
+    if row.name in CASCADES and stages:
+        most = max(stages, key=lambda stage: stage.broken)
         details.append(f"most of them, {most.broken:,}, by its stage {most.label}")
-    others = [f"{other} {percent(row.accuracy)}" for other, row in ran if other != name]
     if others:
-        details.append(f"on their own: {', '.join(others)}")
-    return Answer(question, name, tuple(details))
+        details.append("alone: " + ", ".join(f"{name} {percent(other.accuracy)}" for name, other in others))
+    return Answer(question, ", ".join(name for name, _ in worst), tuple(details))
 
 
 def attacks_within(report: Report) -> list[tuple[str, AttackRow]]:

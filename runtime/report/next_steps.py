@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.report.answers import attacks_within, may_ship
 from runtime.report.phrases import findings, verdict_of
+from runtime.spec import PARENT
 from runtime.statistics import Z95, wilson
 from runtime.words import percent, points
 
@@ -162,6 +163,8 @@ def limits(report: Report) -> list[str]:
         others = [name for name in model.sizes if name != report.artifact.precision]
         if others:
             said.append(f"It judged {report.artifact.precision}. The bundle also holds {', '.join(others)}.")
+        elif [*model.sizes] == [PARENT]:
+            said.append(f"The bundle holds {PARENT} alone. It does not show what int8 costs.")
     accuracies = [row.accuracy for _, row in ran]
     if len(ran) > 1 and (spread := max(accuracies) - min(accuracies)) <= SAME:
         said.append(f"The attacks lie within {points(spread)} of each other. It does not tell which is the strongest.")

@@ -36,15 +36,6 @@ TINY = 1e-6
 """Milliseconds that no latency is below."""
 OPTION = re.compile(r"--[a-z][a-z-]*")
 """What a text calls an option of a command."""
-WORDS = {
-    "artifact": "the file that goes to the device and that was attacked: an ONNX graph in one precision",
-    "bundle": "a directory with the artifacts of a model, their gradient graphs, test images and a manifest of digests",
-    "stands": "an image stands an attack if the artifact classifies it correctly at every point that the attack tried",
-    "worst case": "an image counts as robust only if it stands every attack within eps; the figure to quote",
-    "surrogate": "a gradient in place of one that does not exist: it passes a rounding as if that were not there",
-    "parent": "the fp32 graph that an int8 or fp16 artifact was made from",
-}
-"""What this page means by its terms."""
 DEEPEST = 60
 """Percent of colour in a cell of the confusion matrix that holds all images of its row: the figure stays readable."""
 
@@ -123,7 +114,6 @@ def render(account: Account) -> str:
             model=model_facts(account),
             weak=weak_classes(report),
             limits=limits(report),
-            words=WORDS.items(),
             findings=phrases.findings(report),
             quiet=[check for check in report.checks if check.state == "quiet"],
             unasked=[check for check in report.checks if check.state == "not run"],

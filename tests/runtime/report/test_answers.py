@@ -108,6 +108,17 @@ def test_of_a_cascade_it_names_the_stage_that_breaks_most(passed):
     assert "most of them, 9, by its stage apgd-ce" in weakest.details
 
 
+def test_attacks_that_leave_the_same_are_named_together(passed):
+    rows = [
+        {**row.model_dump(), "accuracy": accuracy}
+        for row, accuracy in zip(passed.attacks, (0.4, 0.5, 0.4), strict=True)
+    ]
+    weakest = answers(Account(changed(passed, attacks=rows)))[2]
+    assert weakest.answer == "fgsm, cw"
+    assert weakest.details[0].startswith("each leaves 40.0 %")
+    assert weakest.details[1] == "alone: pgd 50.0 %"
+
+
 def test_an_attack_that_breaks_nothing_is_not_said_to_break_it(passed):
     rows = [{**row.model_dump(), "broken": 0} for row in passed.attacks]
     assert answers(Account(changed(passed, attacks=rows)))[2].answer == "Under none that ran"
@@ -204,6 +215,8 @@ def test_what_a_run_does_not_show_is_said(passed):
         "AutoAttack did",
     ):
         assert words in said
+    alone = model.model_copy(update={"sizes": {"fp32": 1}})
+    assert "does not show what int8 costs" in " ".join(limits(of_another(passed, model=alone.model_dump())))
     other = Model(architecture="resnet18", teacher_architecture="wideresnet", ships="fp32", image=(3, 224, 224))
     rows[0]["accuracy"] = 0.9
     said = " ".join(limits(changed(of_another(passed, model=other.model_dump()), attacks=rows)))
