@@ -67,18 +67,17 @@ def plot(comparison: Comparison, names: Sequence[str]) -> Plot:
 
     groups, top = [], TOP
     for name in names:
-        known = [
-            (number, each) for number, run in enumerate(comparison.runs) for each in run.figures if each.name == name
-        ]
+        known = [(kind, each) for kind, run in enumerate(comparison.runs) for each in run.figures if each.name == name]
         marks = tuple(
             Mark(
-                number % MARKS,
-                place(figure.value),
+                kind % MARKS,
+                place(each.value),
                 top + ROW * (row + 0.5),
-                *map(place, figure.ci95),
-                percent(figure.value),
+                place(each.ci95[0]),
+                place(each.ci95[1]),
+                percent(each.value),
             )
-            for row, (number, figure) in enumerate(known)
+            for row, (kind, each) in enumerate(known)
         )
         groups.append(Group(name, top + ROW * len(marks) / 2, marks))
         top += ROW * len(marks) + GAP
