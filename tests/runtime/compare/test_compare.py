@@ -139,7 +139,7 @@ def test_runs_that_were_not_attacked_have_no_worst_case_to_compare(runs, tmp_pat
         result = edgeproof("verify", runs / f"bundle-{name}", "--attacks", "clean", "--out", tmp_path / name)
         assert result.exit_code == 0
     against = side_by_side(runs, tmp_path / "a", tmp_path / "b").runs[1].against
-    assert (against.worst_case, "neither was attacked" in against.notes[0]) == (None, True)
+    assert (against.worst_case, "neither run attacked" in against.notes[0]) == (None, True)
     assert read_account(tmp_path / "a", [tmp_path / "b"]).others[0].paired is None
 
 
