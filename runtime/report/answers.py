@@ -33,6 +33,8 @@ def doubts(report: Report) -> list[str]:
     """Return what keeps a gate that passed from being an answer: a note nobody has read, or another artifact."""
     artifact = report.artifact
     doubted = [f"check {finding.check} found something" for finding in findings(report)]
+    if not report.checks:
+        doubted.append("the report records no checks")
     if artifact.backend == "torch":
         doubted.append("this run judged the PyTorch network, not the artifact that ships")
     if artifact.model and artifact.model.ships != artifact.precision:

@@ -21,6 +21,8 @@ FEWEST_OF_A_CLASS = 10
 """Images of a class below which its accuracy is no finding."""
 WEAK_SHARE = 0.5
 """A class is weak where less than this share of the clean accuracy over all classes is left of it."""
+MOST_IMAGES = 1_000_000
+"""More than anybody judges."""
 SMALL_IMAGE = 64
 """Pixels of a side below which results on pictures are another matter."""
 SAME = 0.01
@@ -102,10 +104,6 @@ def images_to_decide(value: float, gate: float) -> int | None:
     return needed if needed and needed <= MOST_IMAGES else None
 
 
-MOST_IMAGES = 1_000_000
-"""More images than this nobody judges."""
-
-
 def _after_a_measurement(report: Report) -> Iterator[Step]:
     robust = report.robust_accuracy
     if robust is None:
@@ -114,7 +112,8 @@ def _after_a_measurement(report: Report) -> Iterator[Step]:
     low = robust.ci95[0]
     example = f"--fail-under {floor(20 * low) * 5}%"
     yield Step(f"Set the gate that your product needs: on these images none above {percent(low)} can pass", example)
-    yield from _autoattack(report)
+    if not any(row.cascade for row in report.attacks):
+        yield Step("Run AutoAttack before you quote the figure: it may find more", "--attacks aa")
 
 
 def _after_a_pass(report: Report) -> Iterator[Step]:
@@ -130,11 +129,6 @@ def _after_a_pass(report: Report) -> Iterator[Step]:
         yield Step("Sign the bundle", "edgeproof sign BUNDLE --key private.pem")
     yield Step("Hand the verdict on with the bundle: sign it too", "--attest private.pem")
     yield Step("Compare the next release with this run", "--against DIR --max-drop 2%")
-
-
-def _autoattack(report: Report) -> Iterator[Step]:
-    if not any(row.cascade for row in report.attacks):
-        yield Step("Run AutoAttack before you quote the figure: it may find more", "--attacks aa")
 
 
 def weak_classes(report: Report) -> list[ClassRow]:
