@@ -148,20 +148,20 @@ def limits(report: Report) -> list[str]:
     if model:
         _, height, width = model.image
         if min(height, width) < SMALL_IMAGE:
-            said.append(f"Its images are {height} x {width} pixels. It says nothing about larger pictures.")
+            said.append(f"The images are {height} x {width} pixels. The run says nothing about larger pictures.")
         if model.architecture and model.architecture == model.teacher_architecture:
             said.append(
                 f"Teacher and student are the same network ({model.architecture}). "
-                "It does not show what a smaller student keeps."
+                "The run does not show what a smaller student keeps."
             )
         others = [name for name in model.sizes if name != report.artifact.precision]
         if others:
-            said.append(f"It judged {report.artifact.precision}. The bundle also holds {', '.join(others)}.")
+            said.append(f"The run judged {report.artifact.precision}. The bundle also holds {', '.join(others)}.")
         elif [*model.sizes] == [PARENT]:
-            said.append(f"The bundle holds {PARENT} alone. It does not show what int8 costs.")
+            said.append(f"The bundle holds {PARENT} alone. The run does not show what int8 costs.")
     accuracies = [row.accuracy for _, row in ran]
     if len(ran) > 1 and (spread := max(accuracies) - min(accuracies)) <= SAME:
-        said.append(f"The attacks lie within {points(spread)} of each other. It does not tell which is the strongest.")
+        said.append(f"The attacks lie within {points(spread)} of each other. The run does not tell which is stronger.")
     if not any(row.cascade for row in report.attacks):
         said.append("AutoAttack did not run. It may break more images.")
     said.append("Every accuracy is an upper bound: it says what these attacks did not break, not what no attack can.")
