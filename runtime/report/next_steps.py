@@ -23,6 +23,8 @@ WEAK_SHARE = 0.5
 """A class is weak where less than this share of the clean accuracy over all classes is left of it."""
 MOST_IMAGES = 1_000_000
 """More than anybody judges."""
+WIDE = 0.1
+"""An interval wider than this is too coarse to choose a gate by."""
 SMALL_IMAGE = 64
 """Pixels of a side below which results on pictures are another matter."""
 SAME = 0.01
@@ -109,7 +111,9 @@ def _after_a_measurement(report: Report) -> Iterator[Step]:
     if robust is None:
         yield Step("Attack it", "--attacks fgsm,pgd,cw")
         return
-    low = robust.ci95[0]
+    low, high = robust.ci95
+    if high - low > WIDE:
+        yield Step(f"Judge more images: the 95 % interval is {points(high - low)} wide", "--n N")
     example = f"--fail-under {floor(20 * low) * 5}%"
     yield Step(f"Set the gate that your product needs: on these images none above {percent(low)} can pass", example)
     if not any(row.cascade for row in report.attacks):

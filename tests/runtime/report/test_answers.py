@@ -146,8 +146,13 @@ def steps_of(report):
 
 
 def test_what_to_do_next_follows_from_the_run(passed):
-    value, (low, _) = passed.robust_accuracy.value, passed.robust_accuracy.ci95
-    measured = steps_of(changed(passed, verdict="measured", gate=NO_GATE))
+    value = passed.robust_accuracy.value
+    low, high = passed.robust_accuracy.ci95
+    few = steps_of(changed(passed, verdict="measured", gate=NO_GATE))
+    assert f"Judge more images: the 95 % interval is {100 * (high - low):.1f} points wide" in few[0]
+    narrow = {"value": value, "ci95": (value - 0.02, value + 0.02)}
+    measured = steps_of(changed(passed, verdict="measured", gate=NO_GATE, robust_accuracy=narrow))
+    low = value - 0.02
     assert f"none above {percent(low)} can pass" in measured[0]
     assert "--attacks aa" in measured[1]
     failed = steps_of(changed(passed, verdict="failed", gate={"fail_under": 0.999, "max_drop": None}))
