@@ -27,6 +27,7 @@ from pipeline.runs.distill import SAVE_SECONDS
 from pipeline.runs.distill import distill as run_recipe
 from pipeline.runs.evaluate import run_subject
 from pipeline.runs.named import named
+from pipeline.runs.teacher import teacher_architecture
 from pipeline.training.devices import training_device
 from pipeline.training.precision import in_words
 from runtime.bundle.manifest import Provenance, Reference
@@ -318,6 +319,7 @@ def _provenance(trained: TrainedRun) -> Provenance:
         recipe_sha256=trained.recipe_sha256,
         checkpoint_sha256=trained.checkpoint_sha256,
         teacher_sha256=trained.summary.teacher_sha256,
+        teacher_architecture=teacher_architecture(trained.recipe.teacher, trained.summary.teacher_sha256),
         training_data=trained.summary.training_data,
         extra_data=trained.summary.extra_data,
         software=software(("edgeproof", "onnx", "onnxruntime", "onnxscript", "torch")),

@@ -19,6 +19,7 @@ from pipeline.models.layers import frozen
 from pipeline.recipe.schema import Recipe, TeacherTable
 from pipeline.runs.directory import CHECKPOINTS, TeacherFigures
 from pipeline.runs.evaluate import holdout_accuracy
+from runtime.bundle.described import network_words
 from runtime.errors import BadModel, BadRecipe, Page
 from runtime.images.image_set import ImageSet
 from runtime.words import percent
@@ -207,6 +208,21 @@ def _own(path: Path, card: NetworkCard) -> nn.Module:
                 f"teacher: its {what} is {theirs}, but that of the data is {ours}", hint="use a teacher for this data"
             )
     return network.eval()
+
+
+def teacher_architecture(table: TeacherTable | None, sha256: str | None) -> str | None:
+    """Return the network of the teacher that has this digest, as 'resnet18, width 0.25'.
+
+    None where none taught, or its file is not where the recipe says any more.
+    """
+    if table is None or sha256 is None:
+        return None
+    path, _, foreign = _described(table)
+    if foreign is not None:
+        return network_words(foreign.model_dump())
+    if not path.is_file() or _sha256(path) != sha256:
+        return None
+    return network_words(load_checkpoint(path)[1].model_dump())
 
 
 def check_teacher(recipe: Recipe) -> None:

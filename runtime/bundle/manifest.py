@@ -104,14 +104,16 @@ class Reference(Frozen):
 class Provenance(Grown):
     """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one.
 
-    `extra_data` are further training images, of which every batch had a share.
+    `extra_data` are further training images, of which every batch had a share. `teacher_architecture` is null where
+    no teacher taught, or its file was not there any more.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("extra_data",)
+    later: ClassVar[tuple[str, ...]] = ("extra_data", "teacher_architecture")
     recipe: Document
     recipe_sha256: Digest
     checkpoint_sha256: Digest
     teacher_sha256: Digest | None
+    teacher_architecture: Text | None = None
     training_data: DataRecord
     extra_data: DataRecord | None = None
     software: dict[Text, Text]

@@ -12,6 +12,7 @@ from runtime.backends.table import check_precision, open_session
 from runtime.bench.measure import bench as measure
 from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
+from runtime.commands.bench_table import print_bench
 from runtime.external import BACKEND as COMMAND
 from runtime.files import check_writable, write_atomic
 from runtime.machine.sensors import find_sensors
@@ -29,7 +30,6 @@ from runtime.options.record import NewDirectory
 from runtime.options.trust import acceptance_options, open_acceptable
 from runtime.records.bench import BENCH, Bench, BenchRun
 from runtime.records.report import REPORT
-from runtime.report.bench_table import print_bench
 from runtime.spec import to_json
 from runtime.terminal.log import log
 from runtime.words import timestamp

@@ -20,6 +20,9 @@ from runtime.files import write_atomic
 from runtime.graph.facts import graph_facts
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH
+from runtime.report.account import read_account
+from runtime.report.formats import FORMATS as FORMATS_OF_A_RUN
+from runtime.report.formats import write_formats
 from runtime.report.tables import print_line
 from runtime.spec import to_json
 from runtime.suite.plan import BLIND, mandatory_attacks
@@ -29,8 +32,10 @@ from runtime.words import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from runtime.bundle.opening import Bundle
+    from runtime.compare.comparison import Comparison
     from runtime.options.engine import EngineOptions
     from runtime.options.run import RunOptions
     from runtime.verdict.options import VerifyOptions
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0
 """How long the latency of each is measured, one image at a time, after its verdict."""
-COMPARISON = "comparison.json"
+COMPARISON, PAGE = "comparison.json", "comparison.html"
 
 
 def judge_each(
@@ -76,6 +81,7 @@ def judge_each(
     finished = [replace(read_finished(place.out), where=name) for name, place in zip(where, places, strict=True)]
     comparison = compare(finished)
     write_atomic(out / COMPARISON, to_json(comparison))
+    _write_pages(out, comparison, [place.out for place in places])
     ships = each.index(shipping(each, opened.manifest.ships))
     if run.as_json:
         click.echo(FORMATS["json"](comparison), nl=False)
@@ -85,6 +91,15 @@ def judge_each(
         why = "which ships" if each[ships].precision == opened.manifest.ships else "the first"
         print_line(console, f"the exit code is that of {_name(each[ships])}, {why}; all: {out}")
     parent.exit(EXIT_CODES[finished[ships].report.verdict])
+
+
+def _write_pages(out: Path, comparison: Comparison, runs: list[Path]) -> None:
+    """Write comparison.html, and every run's own page with the others beside it, where the extra `report` is there."""
+    if FORMATS_OF_A_RUN["html"].missing:
+        return
+    write_atomic(out / PAGE, FORMATS["html"](comparison).encode())
+    for run in runs:
+        write_formats(run, read_account(run, [other for other in runs if other != run]))
 
 
 def shipping(each: Sequence[EngineOptions], ships: str) -> EngineOptions:

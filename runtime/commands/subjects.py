@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.backends.table import BACKENDS
+from runtime.bundle.described import describe
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.checks.clean import least_expected
@@ -110,6 +111,7 @@ def open_subject(
     # Before an engine takes memory: the images' file is let go.
     classes = options.class_names_or(manifest.classes)
     images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
+    described = describe(opened)  # before an engine takes the graphs
     pairing = pairing_of(opened, engine, state, keep)
     session = pairing.session(precision)
     lends = has_parent and engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
@@ -132,6 +134,7 @@ def open_subject(
         lender=lender,
         witness=pairing.witness(precision),
         origin=origin,
+        model=described,
     )
     if not engine.judges_in_parent(manifest):
         return subject

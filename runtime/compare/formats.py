@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from runtime import markdown
+from runtime.compare.plot import MARKS, plot
 from runtime.csv_table import csv_table
 from runtime.errors import MissingEnvironment
 from runtime.report.formats import INSTALL
-from runtime.report.phrases import BYTES, WORST
+from runtime.report.phrases import BYTES, STAGE, WORST
 from runtime.report.tables import add_row, new_table, print_line
 from runtime.spec import to_json
 from runtime.words import interval, percent, radius, signed
@@ -50,6 +51,12 @@ def grid(comparison: Comparison) -> list[Row]:
         *(Row(name, (ABSENT, *(say(run.against) if run.against else ABSENT for run in runs[1:])), not number)
           for number, (name, say) in enumerate(AGAINST.items())),
     ]  # fmt: skip
+
+
+def folded(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows of WHAT in which all runs say the same, and all other rows; a figure is always shown."""
+    same = [row for row in rows if row.name in WHAT and len(set(row.cells)) == 1]
+    return same, [row for row in rows if row not in same]
 
 
 def figure_names(comparison: Comparison) -> list[str]:
@@ -111,9 +118,13 @@ def as_html(comparison: Comparison) -> str:
         page = environment(FOLDER).get_template("page.html.j2")
     except ModuleNotFoundError as error:
         raise MissingEnvironment(f"a page needs {error.name}", hint=INSTALL) from None
+    same, rows = folded(grid(comparison))
     return page.render(
         names=("", *(run.run for run in comparison.runs)),
-        rows=grid(comparison),
+        plot=plot(comparison, [name for name in figure_names(comparison) if STAGE not in name]),
+        marks=MARKS,
+        same=same,
+        rows=rows,
         strong=(WORST, CHANGE),
         explained=EXPLAINED,
         remarks=remarks(comparison),
@@ -178,8 +189,8 @@ def _version(run: Side) -> str:
 LATENCY = "p50 / p90 ms, one image"
 CHANGE = "change of worst case"
 EXPLAINED = (
-    f"Accuracies are of each run's own images, with 95 % intervals; from '{CHANGE}' on, of the images that the run and "
-    "the first both attacked"
+    f"Accuracies are of each run's own images, with 95 % intervals. From '{CHANGE}' on, rows compare a run with the "
+    "first on the images that both attacked"
 )
 IDENTITY = ("run", "name", "precision", "backend", "provider", "device", "bundle_version", "edgeproof")
 LENDER = ("gradient_backend", "gradient_provider")

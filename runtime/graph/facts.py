@@ -24,7 +24,7 @@ NUMBERS: dict[str, dict[str, int]] = {
     "NodeProto": {"input": 1, "output": 2, "name": 3, "op_type": 4, "attribute": 5, "domain": 7},
     "AttributeProto": {"name": 1, "i": 3, "t": 5, "g": 6, "tensors": 10, "graphs": 11},
     "SparseTensorProto": {"values": 1},
-    "TensorProto": {"data_type": 2},
+    "TensorProto": {"dims": 1, "data_type": 2},
     "ValueInfoProto": {"name": 1},
 }
 """The fields of onnx.proto that are read, by message and name."""

@@ -42,6 +42,15 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         offset += size
 
 
+def packed(data: memoryview) -> list[int]:
+    """Return the varints of a repeated field that is packed; raises as `fields_of` does."""
+    numbers, offset = [], 0
+    while offset < len(data):
+        value, offset = _varint(data, offset)
+        numbers.append(value)
+    return numbers
+
+
 def _length(data: memoryview, offset: int, wire: int) -> tuple[int, int]:
     if wire != BYTES:
         raise ValueError(f"unknown wire type {wire}")

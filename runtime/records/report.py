@@ -34,12 +34,31 @@ Count = Annotated[int, Field(ge=0)]
 Interval = tuple[float, float]
 
 
+class Model(Frozen):
+    """What the bundle says of the model; null where it does not say.
+
+    `weights` counts the numbers that the graph keeps, of the parent's graph where there is one: an int8 graph keeps
+    scales too. `sizes` are bytes of each precision's graph, `ships` the precision that goes to the device. `image` is
+    (channels, height, width). `teacher` and `teacher_architecture` are null where the method has no teacher.
+    """
+
+    architecture: Text | None = None
+    method: Text | None = None
+    teacher: Text | None = None
+    teacher_architecture: Text | None = None
+    weights: Count | None = None
+    sizes: dict[Name, Count] = Field(default_factory=dict)
+    ships: Name
+    image: tuple[Count, Count, Count]
+
+
 class Artifact(Frozen):
     """What was attacked; `facts` are what its graph says of itself, which decided how.
 
     `backend` and `provider` judged every point; `gradient_backend` and `gradient_provider` lent the gradients that
     attacks followed, None where the judge did. `judge_command` is a process that judged.
-    `origin` is where it was fetched from, with the commit.
+    `origin` is where it was fetched from, with the commit. `model` is null where no bundle says what it is, and in
+    reports of earlier versions.
     """
 
     name: Name
@@ -57,6 +76,7 @@ class Artifact(Frozen):
     authenticated: bool
     origin: Text | None = None
     facts: GraphFacts = GraphFacts()
+    model: Model | None = None
 
     @property
     def lender(self) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.markdown import escape, fenced, table
-from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
+from runtime.report.next_steps import next_steps, weak_classes
+from runtime.report.phrases import accuracy_rows, checks_line, findings, reasons, union_line, verdict_of
 from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def render(account: Account) -> str:
         *([f"{escape(union)}."] if (union := union_line(report)) else []),
         *([_compared(account)] if report.paired or account.others else []),
         *_warnings(report),
+        *_weak(report),
         *([f"{checks_line(report)}."] if report.checks else []),
+        *_next(report),
         f"<details><summary>How to repeat it</summary>\n\n{fenced(report.request.command)}\n\n"
         f"Artifact `{artifact.sha256}`, request `{report.request_sha256}`, seed {report.seed}.\n\n</details>",
     ]
@@ -55,6 +58,21 @@ def plain(account: Account) -> str:
             report.request.command,
         ]
     )
+
+
+def _weak(report: Report) -> list[str]:
+    return [
+        f"> Class {escape(row.name)}: {percent(row.clean or 0)} clean, {percent(row.robust or 0)} robust "
+        f"({row.n} images)."
+        for row in weak_classes(report)
+    ]
+
+
+def _next(report: Report) -> list[str]:
+    """Return what to do next, where no finding says it already."""
+    steps = [] if findings(report) else next_steps(report)
+    lines = (f"1. {escape(step.text)}{f': `{step.type_}`' if step.type_ else ''}" for step in steps)
+    return ["\n".join(["What to do next:", "", *lines])] if steps else []
 
 
 def _compared(account: Account) -> str:
@@ -82,5 +100,5 @@ def _warnings(report: Report) -> list[str]:
     return [
         f"> **{'Blocking' if each.blocking else 'Warning'}: {escape(each.check)}.** {escape(each.message)}. "
         f"*{escape(each.hint)}.*"
-        for each in report.warnings
+        for each in findings(report)
     ]

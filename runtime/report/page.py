@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.machine.card import NOT_FOUND
 from runtime.report import phrases
+from runtime.report.answers import answers, shipping
+from runtime.report.model_facts import model_facts
+from runtime.report.next_steps import limits, next_steps, weak_classes
 from runtime.report.tiles import tiles
 from runtime.statistics import wilson
 from runtime.words import duration, interval, percent, radius, signed
@@ -42,14 +45,6 @@ class Section(NamedTuple):
 
     name: str
     title: str
-
-
-class Headline(NamedTuple):
-    """A figure at the top of the page."""
-
-    name: str
-    value: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -88,8 +83,13 @@ def environment(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(percent=percent, interval=interval, signed=signed, radius=radius, duration=duration)
-    made.filters.update(unbroken=unbroken)
+    made.filters.update(unbroken=unbroken, sentence=sentence)
     return made
+
+
+def sentence(text: str) -> str:
+    """Return a text with a large first letter; `capitalize` would make all others small."""
+    return text[:1].upper() + text[1:]
 
 
 def unbroken(text: str) -> markupsafe.Markup:
@@ -100,7 +100,7 @@ def unbroken(text: str) -> markupsafe.Markup:
 
 
 def render(account: Account) -> str:
-    """Return the page: verdict first, then figures, then circumstances."""
+    """Return the page: the answers first, then figures, then circumstances."""
     report = account.report
     return (
         environment()
@@ -108,8 +108,15 @@ def render(account: Account) -> str:
         .render(
             r=report,
             verdict=phrases.verdict_of(report),
-            reasons=phrases.reasons(report),
-            tiles=headlines(account),
+            ship=shipping(report),
+            answers=answers(account)[1:],
+            steps=next_steps(report),
+            model=model_facts(account),
+            weak=weak_classes(report),
+            limits=limits(report),
+            findings=phrases.findings(report),
+            quiet=[check for check in report.checks if check.state == "quiet"],
+            unasked=[check for check in report.checks if check.state == "not run"],
             sections=sections(account),
             scale=scale,
             curve=[(point, interval_of(point)) for point in report.eps_curve],
@@ -165,29 +172,14 @@ def sections(account: Account) -> list[Section]:
         Section("confusion", "Confusion under attack"): report.attacks,
         Section("cost", "Time per attack"): report.attacks,
         Section("latency", "Latency"): account.bench,
-        Section("checks", "Checks"): report.checks,
+        Section("checks", "Checks"): report.checks or report.warnings,
         Section("gallery", "Gallery"): account.gallery is not None and len(account.gallery),
+        Section("limits", "What this run does not show"): True,
         Section("machine", "Machine and artifact"): True,
         Section("repeat", "How to repeat it"): True,
+        Section("words", "Words on this page"): True,
     }
     return [section for section, there in every.items() if there]
-
-
-def headlines(account: Account) -> list[Headline]:
-    """Return the figures at the top."""
-    report = account.report
-    found = [Headline("clean accuracy", percent(report.clean.accuracy), interval(report.clean.ci95))]
-    if report.robust_accuracy:
-        worst = report.robust_accuracy
-        found.insert(0, Headline("robust accuracy", percent(worst.value), interval(worst.ci95)))
-    if report.paired:
-        low, high = (signed(end) for end in report.paired.ci95)
-        found.append(Headline("change, points", signed(report.paired.difference), f"{low} to {high}"))
-    for run in account.bench.runs if account.bench else ():
-        if run.sha256 == report.artifact.sha256 and run.batch == 1:
-            found.append(Headline("latency, p50", f"{run.latency_ms.p50:.3g} ms", f"p99 {run.latency_ms.p99:.3g} ms"))
-    found.append(Headline("attacked within", radius(report.threat_model.eps), f"{report.clean.n} images"))
-    return found
 
 
 def matrix(report: Report) -> list[list[MatrixCell]]:

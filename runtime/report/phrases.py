@@ -10,11 +10,13 @@ from runtime.suite.evidence import STANDS, WRONG_BEFORE
 from runtime.words import percent, points
 
 if TYPE_CHECKING:
-    from runtime.records.report import Report
+    from runtime.records.report import Finding, Report
     from runtime.statistics import Verdict
 
 BEYOND = "(no eps)"
 """Said of an attack that keeps to no ball, hence is no part of the worst case."""
+STAGE = ": "
+"""Between a cascade and one of its stages, as in 'aa: square'."""
 CLEAN, WORST, BYTES = "clean", "worst case", "on uint8"
 """Rows of accuracy that are no attack's own."""
 
@@ -41,13 +43,20 @@ def reasons(report: Report) -> tuple[str, ...]:
     return (*report.reasons, figure)
 
 
+def findings(report: Report) -> list[Finding]:
+    """Return what the checks found, what blocks before the rest; also of a file that says it in `checks` alone."""
+    named = {finding.check for finding in report.warnings}
+    also = [check for check in report.checks if check.state == "found" and check.check not in named]
+    return sorted((*report.warnings, *also), key=lambda finding: not finding.blocking)
+
+
 def attack_names(report: Report) -> list[str]:
     """Return what each row of `attacks` is called; a stage of a cascade, which is no attack on all images, by both."""
     names: list[str] = []
     cascade = ""
     for row in reversed(report.attacks):
         cascade = cascade if row.cascade else row.name  # the row that sums a cascade up comes after its stages
-        names.insert(0, f"{cascade}: {row.label}" if row.cascade else row.label)
+        names.insert(0, f"{cascade}{STAGE}{row.label}" if row.cascade else row.label)
     return names
 
 
@@ -76,10 +85,10 @@ def union_line(report: Report) -> str | None:
     said = []
     if artifact.facts.staircases and led - {"none"}:
         kinds = ", ".join(artifact.facts.staircases)
-        said.append(f"the gradient goes straight through {kinds}: it is a surrogate, and may mislead")
+        said.append(f"the gradient is a surrogate: it passes straight through {kinds}, and may mislead")
     if "parent" in led:
-        said.append(f"(parent): by the gradient of the {PARENT} it was made from")
-        said.append(f"{artifact.precision} judged every point of all")
+        said.append(f"rows marked (parent) follow the gradient of the {PARENT} graph it was made from")
+        said.append(f"{artifact.precision} judged every point")
     return "; ".join(said) or None
 
 
@@ -97,4 +106,4 @@ def outcome_words(report: Report, broken_by: int) -> str:
     """Say what became of an image: `Evidence.broken_by` in words."""
     if broken_by == WRONG_BEFORE:
         return "wrong before any attack"
-    return "stood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"
+    return "withstood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"

@@ -235,6 +235,7 @@ class Case:
                 authenticated=subject.authenticated,
                 origin=subject.origin,
                 facts=card.facts,
+                model=subject.model,
             ),
             classes=subject.classes,
             device={**machine_card(), **subject.accelerators, **fitted},

@@ -234,7 +234,7 @@ def compare_finished(this: Finished, that: Finished) -> Matched:
     if mine.until_decided or its.until_decided:
         return Matched(both, same, None, "one of the two stopped early: no interval holds for the change")
     if not (this.report.robust_accuracy and that.report.robust_accuracy):
-        return Matched(both, same, None, "neither was attacked within eps: there is no worst case to compare")
+        return Matched(both, same, None, "neither run attacked within eps: there is no worst case to compare")
     return Matched(both, same, paired_record(_called(that.report.artifact), both.pairs()))
 
 

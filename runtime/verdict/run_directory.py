@@ -49,7 +49,7 @@ def check_out(out: Path, *, resume: bool) -> None:
     if not resume or not out.is_dir() or not any(out.iterdir()):
         check_new_directory(out, resumable=True)
     elif not (out / RUN).is_file() and not all(entry.match(LEFTOVER) for entry in out.iterdir()):
-        raise BadRun(f"{out} holds no {RUN}: it is no run to go on with", hint="name the --out of the run")
+        raise BadRun(f"{out} has no {RUN}: there is no run to resume", hint="name the --out of the run")
 
 
 @contextlib.contextmanager
@@ -217,7 +217,7 @@ def read_part(directory: Path) -> Part:
     request, path = read_request(directory), directory / SHARD
     if not path.is_file():
         if request.shard is None:
-            raise BadRun(f"{directory} is a whole run, no shard", hint="merge takes what verify --shard leaves")
+            raise BadRun(f"{directory} is a whole run, not a shard", hint="merge takes what verify --shard writes")
         raise BadRun(f"{directory} is not finished: it holds no {SHARD}", hint="finish it: verify --shard ... --resume")
     try:
         record = ShardRecord.model_validate_json(path.read_bytes())

@@ -66,13 +66,18 @@ def whole_request(parts: Sequence[Part]) -> Request:
     for part in parts:
         other = part.request.unlike(first.request, "shard")
         if other:
-            raise BadRun(f"{part.where} is foreign: its {other[0]} is not that of {first.where}", hint="merge one run")
+            raise BadRun(
+                f"{part.where} is of another run: its {other[0]} is not that of {first.where}",
+                hint="merge the shards of one run",
+            )
     count = _shard(first).count
     where: dict[int, str] = {}
     for part in parts:
         shard = _shard(part)
         if shard.count != count:
-            raise BadRun(f"{part.where} is shard {shard}, {first.where} is {_shard(first)}", hint="merge one run")
+            raise BadRun(
+                f"{part.where} is shard {shard}, {first.where} is {_shard(first)}", hint="merge the shards of one run"
+            )
         if shard.number in where:
             raise BadRun(
                 f"{part.where} and {where[shard.number]} overlap: both are shard {shard}", hint="give each once"

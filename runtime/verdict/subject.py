@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runtime.attacks import Attack
     from runtime.attacks.oracle import Witness
     from runtime.images.image_set import ImageSet
+    from runtime.records.report import Model
     from runtime.session import Session
     from runtime.suite.plan import Plan
     from runtime.verdict.options import VerifyOptions
@@ -54,6 +55,7 @@ class Subject:
         parent: opens the same subject in the precision that its drops are measured from; None where there is none.
         lender: the session of that precision, whose gradient leads attacks too; None where there is none.
         witness: answers by the same graph where a process judges; None where an engine does.
+        model: what its bundle says of it; None where there is no bundle.
 
     """
 
@@ -75,6 +77,7 @@ class Subject:
     parent: Callable[[], Subject] | None = None
     lender: Session | None = None
     witness: Session | None = None
+    model: Model | None = None
 
     @property
     def claim(self) -> Claim:

@@ -16,7 +16,7 @@ from pipeline.models.layers import frozen
 from pipeline.recipe.schema import TeacherTable
 from pipeline.runs import teacher as teachers
 from pipeline.runs.directory import TeacherFigures
-from pipeline.runs.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher
+from pipeline.runs.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher, teacher_architecture
 from runtime.bundle.manifest import InputShape
 from runtime.cli import main
 from runtime.errors import BadModel, BadRecipe
@@ -427,3 +427,18 @@ def test_a_teacher_that_cannot_be_is_one_line_on_stderr_and_no_traceback(argumen
     assert result.exit_code == code, result.output
     assert says in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_network_of_a_teacher_is_known_while_the_file_that_taught_is_there(tmp_path):
+    own = tmp_path / "own.safetensors"
+    save_checkpoint(
+        own, build_network("resnet18", channels=3, classes=5, width=0.1), CARD.model_copy(update={"width": 0.1})
+    )
+    digest = sha256(own.read_bytes())
+    assert teacher_architecture(TeacherTable(path=own), digest) == "resnet18, width 0.1"
+    assert teacher_architecture(TeacherTable(path=own), "0" * 64) is None
+    assert teacher_architecture(TeacherTable(path=tmp_path / "gone"), digest) is None
+    assert teacher_architecture(TeacherTable(path=own), None) is None
+    assert teacher_architecture(None, digest) is None
+    foreign = TeacherTable(path=tmp_path / "net.pt", arch="wideresnet", depth=34, width=10)
+    assert teacher_architecture(foreign, digest) == "wideresnet, depth 34, width 10"

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from runtime.backends.ort import OrtSession
 from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
 from runtime.bench.record import warnings
+from runtime.commands.bench_table import print_bench
 from runtime.errors import BadData, BadModel, OutOfMemory
 from runtime.machine.sensors import find_sensors
 from runtime.records.bench import BENCH, load_bench
-from runtime.report.bench_table import print_bench
 from tests.command_line import edgeproof
 from tests.runtime.machine.boards import DIRECTORY, ORIN, THOR, write_board
 

@@ -12,10 +12,10 @@ from runtime.backends.table import BACKENDS
 from runtime.bench.measure import bench
 from runtime.bench.minutes import Minutes
 from runtime.bench.record import PIPES
+from runtime.commands.bench_table import print_bench
 from runtime.images.image_set import ImageSet
 from runtime.machine.sensors import Sample, find_sensors
 from runtime.records.bench import load_bench
-from runtime.report.bench_table import print_bench
 from tests.command_line import edgeproof
 from tests.fakes import LinearSession
 from tests.judges import JUDGE, OnlyJudges

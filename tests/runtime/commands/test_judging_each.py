@@ -47,6 +47,11 @@ def test_every_precision_on_every_runner_is_judged_alike_and_compared(tmp_path):
         assert run["latency_ms"]["p50"] > 0
         assert "--on" not in report.request.command
     assert all(run["against"]["worst_case"] for run in printed["runs"][1:])
+    assert all(name in (out / "comparison.html").read_text() for name in names)
+    page = (out / "ort-cpu-int8/report.html").read_text()
+    beside = page[page.index('<section id="comparison"') : page.index('<section id="radius"')]
+    assert [beside.count(f'<th scope="row">tiny {name}') for name in ("fp32", "int8")] == [2, 1]
+    assert "not measured (edgeproof bench)" not in page
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 
 from runtime.attacks import ATTACKS
 from runtime.compare.comparison import compare
-from runtime.compare.formats import FORMATS, grid, remarks
+from runtime.compare.formats import FORMATS, figure_names, folded, grid, remarks
+from runtime.compare.plot import plot, scale_of
 from runtime.records.report import Report, load_report
 from runtime.records.request import AttackRequest
 from runtime.report.account import read_account
@@ -138,7 +139,7 @@ def test_runs_that_were_not_attacked_have_no_worst_case_to_compare(runs, tmp_pat
         result = edgeproof("verify", runs / f"bundle-{name}", "--attacks", "clean", "--out", tmp_path / name)
         assert result.exit_code == 0
     against = side_by_side(runs, tmp_path / "a", tmp_path / "b").runs[1].against
-    assert (against.worst_case, "neither was attacked" in against.notes[0]) == (None, True)
+    assert (against.worst_case, "neither run attacked" in against.notes[0]) == (None, True)
     assert read_account(tmp_path / "a", [tmp_path / "b"]).others[0].paired is None
 
 
@@ -261,3 +262,40 @@ def test_a_page_without_its_library_names_the_extra(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     result = edgeproof("compare", runs / "a", runs / "b", "--format", "html")
     assert (result.exit_code, "pip install '.[report]'" in result.stderr) == (4, True)
+
+
+def test_every_figure_of_every_run_is_drawn_where_it_lies_on_the_scale(runs):
+    comparison = side_by_side(runs, "a", "b")
+    drawn = plot(comparison, figure_names(comparison))
+    first, last = (float(line.text) / 100 for line in (drawn.lines[0], drawn.lines[-1]))
+    width = drawn.lines[-1].x - drawn.lines[0].x
+    assert [group.name for group in drawn.groups] == ["clean", "fgsm", "pgd", "worst case"]
+    for group in drawn.groups:
+        for mark, run in zip(group.marks, comparison.runs, strict=True):
+            (figure,) = (each for each in run.figures if each.name == group.name)
+            for at, value in zip((mark.x, mark.low, mark.high), (figure.value, *figure.ci95), strict=True):
+                assert (at - drawn.lines[0].x) / width == pytest.approx((value - first) / (last - first))
+    rows = [mark.y for group in drawn.groups for mark in group.marks]
+    assert rows == sorted(set(rows))
+    html = FORMATS["html"](comparison)
+    assert Tags(html).faults == []
+    assert html.count('class="interval"') == 8
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.31, 0.32), (0.3, 0.3), (0.0, 0.0), (0.2, 0.98)])
+def test_a_scale_holds_what_is_drawn_on_it_with_few_lines(low, high):
+    lines = scale_of(low, high)
+    assert lines[0] <= low + 1e-9
+    assert lines[-1] >= high - 1e-9
+    assert 2 <= len(lines) <= 6
+
+
+def test_what_all_runs_have_in_common_is_said_once_on_the_page(runs):
+    same, rows = folded(grid(side_by_side(runs, "a", "b")))
+    assert {"engine", "device", "images", "eps"} <= {row.name for row in same}
+    assert {"clean", "pgd", "worst case"} <= {row.name for row in rows}
+    same, rows = folded(grid(side_by_side(runs, "a", "a-wide")))
+    assert {"images", "eps"} <= {row.name for row in rows}
+    html = FORMATS["html"](side_by_side(runs, "a", "b"))
+    assert Tags(html).text.count("60 of tiny/test") == 1
+    assert Tags(FORMATS["html"](side_by_side(runs, "a", "a-wide"))).text.count("60 of tiny/test") == 1

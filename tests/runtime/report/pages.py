@@ -2,6 +2,13 @@
 
 from html.parser import HTMLParser
 
+QUESTIONS = [
+    "May I ship it?",
+    "How robust is it?",
+    "Under which attack does it fall?",
+    "What changed since the last run?",
+    "What should I do next?",
+]
 SECTIONS = {
     "accuracy": "Accuracy under attack",
     "comparison": "Comparison",
@@ -12,8 +19,10 @@ SECTIONS = {
     "latency": "Latency",
     "checks": "Checks",
     "gallery": "Gallery",
+    "limits": "What this run does not show",
     "machine": "Machine and artifact",
     "repeat": "How to repeat it",
+    "words": "Words on this page",
 }
 
 BENCH = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 from runtime.records.bench import Bench
 from tests.command_line import edgeproof
-from tests.runtime.report.pages import BENCH, SECTIONS
+from tests.runtime.report.pages import BENCH, QUESTIONS, SECTIONS
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = [
@@ -86,6 +86,17 @@ def test_it_opens_from_disk_without_an_error_or_a_request(opened, file):
     asked = [each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"]
     assert asked[0] == file.as_uri()
     assert all(url.startswith("data:") for url in asked[1:])
+
+
+def test_the_answers_and_what_the_model_is_need_no_scrolling(opened):
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    for part in (".verdict", ".answers", ".next", ".model"):
+        low = opened.execute_script(f"return document.querySelector('{part}').getBoundingClientRect().bottom")
+        assert low <= 800
+    questions = opened.execute_script("return [...document.querySelectorAll('main > div h2')].map(e => e.textContent)")
+    assert questions == QUESTIONS
 
 
 def test_every_section_is_shown_and_every_picture_decoded(opened):

@@ -21,7 +21,7 @@ from runtime.report.tiles import data_url
 from runtime.words import percent
 from tests.command_line import edgeproof
 from tests.runtime.report.conftest import HOSTILE
-from tests.runtime.report.pages import BENCH, SECTIONS, Tags
+from tests.runtime.report.pages import BENCH, QUESTIONS, SECTIONS, Tags
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +36,13 @@ def html(full):
     return page.render(full)
 
 
-def test_verdict_and_reason_come_first_then_every_section_in_order(html, full):
+def test_the_answers_come_first_then_every_section_in_order(html, full):
     found = Tags(html)
-    assert found.headings == list(SECTIONS.values())
+    assert found.headings == [*QUESTIONS, *SECTIONS.values()]
     places = [html.index(f'<section id="{name}"') for name in SECTIONS]
     assert places == sorted(places)
     text = found.text
-    assert text.index("Passed") < text.index(full.report.reasons[0]) < text.index("Accuracy under attack")
+    assert text.index("Yes: it passed") < text.index(full.report.reasons[0][1:]) < text.index("Accuracy under attack")
 
 
 def test_sections_without_anything_to_say_are_left_out(made):
@@ -50,7 +50,10 @@ def test_sections_without_anything_to_say_are_left_out(made):
     bare = {**report, "attacks": [], "robust_accuracy": None, "eps_curve": [], "paired": None, "checks": []}
     bare |= {"gate": {"fail_under": None, "max_drop": None}, "reasons": ["no gate: nothing to pass or fail"]}
     found = Tags(page.render(Account(Report.model_validate(bare))))
-    assert found.headings == ["Accuracy under attack", "By class", "Machine and artifact", "How to repeat it"]
+    assert found.headings[len(QUESTIONS) :] == [
+        "Accuracy under attack", "By class", "What this run does not show", "Machine and artifact", "How to repeat it",
+        "Words on this page",
+    ]  # fmt: skip
 
 
 def test_the_page_is_well_formed_and_no_id_is_there_twice(html):
@@ -108,7 +111,7 @@ def test_every_figure_of_the_report_is_on_the_page(html, full):
         assert digest in text
     for check in report.checks:
         assert check.message in text
-        assert check.hint in text
+        assert (check.hint in text) == (check.state == "found"), "who did nothing wrong is told nothing"
     assert report.request.command in re.sub(r"\s+", " ", text)
     assert "not paired: the threat models are linf, eps " in text
     assert re.search(r"\)\s*on 60 images", text)
@@ -116,13 +119,13 @@ def test_every_figure_of_the_report_is_on_the_page(html, full):
 
 
 def test_latency_of_another_artifact_is_not_taken_for_this_ones(full):
-    assert "None of these is the artifact that this report is about: they are of tiny" in Tags(page.render(full)).text
+    assert "No row is the artifact of this report: they are of tiny" in Tags(page.render(full)).text
     own = full.report.artifact.sha256
     runs = tuple(run.model_copy(update={"sha256": own}) if run.precision == "fp32" else run for run in full.bench.runs)
     bench = full.bench.model_copy(update={"runs": runs})
     text = Tags(page.render(Account(full.report, full.gallery, full.others, bench))).text
-    assert "In bold: the artifact" in text
-    assert "None of these" not in text
+    assert "Bold marks the artifact of this report" in text
+    assert "No row is" not in text
 
 
 MARK = re.compile(r'<i class="(\w+)" style="--from: ([\d.]+); --to: ([\d.]+); color: var\(--(\w+)\)"></i>')
@@ -202,7 +205,7 @@ def test_of_many_classes_the_least_robust_are_drawn_and_all_are_listed(full):
     confusion[7, 8] = 1
     report["confusion"] = confusion.tolist()
     text = Tags(page.render(Account(Report.model_validate(report)))).text
-    assert "The 20 least robust of 100 classes." in text
+    assert "The chart shows the 20 least robust of 100 classes." in text
     assert "class 99" in text
     assert text.index("class 7", text.index("taken for")) < text.index("class 8", text.index("taken for"))
 

@@ -233,7 +233,7 @@ def test_a_staircase_is_attacked_by_the_union_though_the_bundle_calls_it_fp32(tm
     (finding,) = (each for each in report.warnings if each.check == "no-parent")
     assert "fp32 with staircases (Round) was attacked by its own straight-through gradient" in finding.message
     assert (
-        "the gradient goes straight through Round: it is a surrogate" in (tmp_path / "run" / "summary.md").read_text()
+        "the gradient is a surrogate: it passes straight through Round" in (tmp_path / "run" / "summary.md").read_text()
     )
 
 
@@ -350,5 +350,8 @@ def test_the_summary_tells_the_gradients_apart(tmp_path):
     result = edgeproof("verify", quantised_bundle(tmp_path / "b"), *SUITE, "--out", tmp_path / "run")
     names = [line.split("  ")[0] for line in result.stdout.splitlines()]
     assert [name for name in names if name in ("pgd", "pgd (parent)", "square")] == ["pgd", "pgd (parent)", "square"]
-    assert "(parent): by the gradient of the fp32 it was made from; int8 judged every point of all" in result.stdout
+    assert (
+        "rows marked (parent) follow the gradient of the fp32 graph it was made from; int8 judged every point"
+        in result.stdout
+    )
     assert json.loads((tmp_path / "run" / "report.json").read_text())["attacks"][3]["gradient"] == "parent"

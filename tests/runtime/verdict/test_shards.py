@@ -190,7 +190,7 @@ def a_whole_run(copy, place):
 REFUSED = {
     "missing": (lambda copy, place: ["shard1", "shard3"], "shards are missing: 2/3"),
     "overlapping": (lambda copy, place: ["shard1", "shard2", "shard2", "shard3"], "overlap: both are shard 2/3"),
-    "foreign": (foreign, "is foreign: its seed is not that of"),
+    "foreign": (foreign, "is of another run: its seed is not that of"),
     "another count": (of_another_count, "is shard 2/2"),
     "other images": (other_images, "does not hold the images of shard 2/3"),
     "not finished": (not_finished, "shard2 is not finished"),

@@ -1,0 +1,60 @@
+"""What a bundle says of its model, for a report: from the manifest and the graphs, nothing guessed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runtime.graph.weights import count_weights
+from runtime.records.report import Model
+from runtime.spec import PARENT
+
+if TYPE_CHECKING:
+    from runtime.bundle.manifest import Provenance
+    from runtime.bundle.opening import Bundle
+
+
+USUAL_WIDTH = 1.0
+"""Width that a recipe need not say."""
+
+
+def describe(bundle: Bundle) -> Model:
+    """Return what an opened bundle says of its model.
+
+    Raises:
+        BadModel: a graph is none.
+
+    """
+    manifest = bundle.manifest
+    widest = manifest.graphs.get(PARENT) or manifest.graphs[manifest.ships]
+    image = manifest.input
+    return Model(
+        **_training(manifest.provenance),
+        weights=count_weights(bundle.read(widest.forward)) or None,
+        sizes={name: manifest.files[graph.forward].size for name, graph in sorted(manifest.graphs.items())},
+        ships=manifest.ships,
+        image=(image.channels, image.height, image.width),
+    )
+
+
+def network_words(table: dict[str, Any]) -> str | None:
+    """Return the network that a recipe's table names, None where it names none."""
+    name = table.get("arch") or table.get("factory")
+    scales = [f"{key} {table[key]:g}" for key in ("depth", "width") if table.get(key) not in (None, USUAL_WIDTH)]
+    return ", ".join([str(name), *scales]) if name else None
+
+
+def _training(origin: Provenance | None) -> dict[str, str | None]:
+    """Return how it was trained; a recipe may name a teacher that its method has no use for."""
+    if origin is None:
+        return {}
+    student, method, teacher = (_table(origin.recipe, name) for name in ("student", "method", "teacher"))
+    found = {"architecture": network_words(student), "method": method.get("name")}
+    if origin.teacher_sha256:
+        found["teacher"] = teacher.get("name") or teacher.get("path")
+        found["teacher_architecture"] = origin.teacher_architecture or network_words(teacher)
+    return {key: str(value) for key, value in found.items() if value}
+
+
+def _table(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    table = recipe.get(name)
+    return table if isinstance(table, dict) else {}
