@@ -5,24 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from runtime.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from runtime.attacks.apgd import apgd_ce, apgd_dlr, apgd_passes, apgd_t, apgd_t_passes
 from runtime.attacks.autoattack import standard
 from runtime.attacks.cw import cw
-from runtime.attacks.cw_l2 import cw_l2
-from runtime.attacks.fab import fab_t
-from runtime.attacks.fgsm import fgsm
+from runtime.attacks.cw_l2 import cw_l2, cw_l2_passes
+from runtime.attacks.fab import fab_t, fab_t_passes
+from runtime.attacks.fgsm import fgsm, fgsm_passes
 from runtime.attacks.noise import Noise
-from runtime.attacks.pgd import pgd
-from runtime.attacks.rays import rays
-from runtime.attacks.sign_hunter import sign_hunter
-from runtime.attacks.smoothed import smoothed
-from runtime.attacks.square import square
+from runtime.attacks.pgd import pgd, pgd_passes
+from runtime.attacks.rays import rays, rays_passes
+from runtime.attacks.sign_hunter import sign_hunter, sign_hunter_passes
+from runtime.attacks.smoothed import smoothed, smoothed_passes
+from runtime.attacks.square import square, square_passes
 from runtime.errors import BadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from runtime.attacks.oracle import Found, Oracle, Points
+    from runtime.attacks.passes import Passes
 
 
 UNIT, SMALL_UNIT = 256, 64
@@ -36,6 +37,7 @@ class Attack:
     Args:
         name: as `--attacks` takes it and the report prints it.
         search: looks for a point that breaks each image within eps.
+        costs: what `search` costs an image at most, from the same `defaults`.
         defaults: its keyword arguments; steps are fractions of eps.
         uses_gradient: whether it needs the gradient graph.
         least_classes: how many the model must know for its loss to exist.
@@ -47,6 +49,7 @@ class Attack:
 
     name: str
     search: Callable[..., Found]
+    costs: Callable[..., Passes]
     defaults: Mapping[str, int | float] = field(default_factory=dict)
     uses_gradient: bool = True
     least_classes: int = 2
@@ -68,38 +71,45 @@ class Attack:
         most = {"targets": min(self.defaults["targets"], classes - 1)} if "targets" in self.defaults else {}
         return replace(self, defaults={**self.defaults, **most})
 
+    @property
+    def passes(self) -> Passes:
+        """What it costs an image at most; less of one that falls early."""
+        return self.costs(**self.defaults)
+
     def run(self, oracle: Oracle, points: Points, eps: float, seed: int) -> Found:
         """Attack a chunk of images that the artifact classifies correctly."""
         return self.search(oracle, points, eps, Noise(seed, self.name), **self.defaults)
 
 
-PGD = Attack("pgd", pgd, {"steps": 10, "step": 1 / 4})
+PGD = Attack("pgd", pgd, pgd_passes, {"steps": 10, "step": 1 / 4})
 APGD = {"steps": 100, "rho": 0.75}
 
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
-        Attack("fgsm", fgsm),
+        Attack("fgsm", fgsm, fgsm_passes),
         PGD,
-        Attack("pgd-20", pgd, {"steps": 20, "step": 1 / 4}),
-        Attack("cw", cw, {"steps": 30, "step": 1 / 10}),
+        Attack("pgd-20", pgd, pgd_passes, {"steps": 20, "step": 1 / 4}),
+        Attack("cw", cw, pgd_passes, {"steps": 30, "step": 1 / 10}),
         Attack(
             "cw-l2",
             cw_l2,
+            cw_l2_passes,
             {"constant": 0.1, "confidence": 0.01, "lr": 0.01, "steps": 1000},
             bounded=False,
             unit=SMALL_UNIT,
         ),
-        Attack("apgd-ce", apgd_ce, APGD),
-        Attack("apgd-dlr", apgd_dlr, APGD, least_classes=3),
-        Attack("apgd-t", apgd_t, {"targets": 9, **APGD}, least_classes=4, unit=SMALL_UNIT),
+        Attack("apgd-ce", apgd_ce, apgd_passes, APGD),
+        Attack("apgd-dlr", apgd_dlr, apgd_passes, APGD, least_classes=3),
+        Attack("apgd-t", apgd_t, apgd_t_passes, {"targets": 9, **APGD}, least_classes=4, unit=SMALL_UNIT),
         Attack(
             "fab-t",
             fab_t,
+            fab_t_passes,
             {"targets": 9, "steps": 100, "bias": 0.1, "overshoot": 1.05, "backward": 0.9},
             unit=SMALL_UNIT,
         ),
-        Attack("square", square, {"queries": 5000, "p": 0.8}, uses_gradient=False, unit=SMALL_UNIT),
+        Attack("square", square, square_passes, {"queries": 5000, "p": 0.8}, uses_gradient=False, unit=SMALL_UNIT),
     )
 }
 CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}
@@ -109,13 +119,13 @@ DEFAULT = ("fgsm", "pgd", "cw")
 
 
 CONTROLS = (
-    Attack("sign-hunter", sign_hunter, {"queries": 112}, uses_gradient=False),
-    Attack("rays", rays, {"queries": 96, "halvings": 4}, uses_gradient=False),
+    Attack("sign-hunter", sign_hunter, sign_hunter_passes, {"queries": 112}, uses_gradient=False),
+    Attack("rays", rays, rays_passes, {"queries": 96, "halvings": 4}, uses_gradient=False),
     replace(ATTACKS["square"], defaults={**ATTACKS["square"].defaults, "queries": 16}, unit=UNIT),
 )
 """Short searches without gradients, each on what the earlier left: the blind control. Not for `--attacks`."""
 SMOOTHED = tuple(
-    Attack(f"smoothed-{number}", smoothed, {"steps": 10, "step": 1 / 4, "radius": radius, "draws": 6})
+    Attack(f"smoothed-{number}", smoothed, smoothed_passes, {"steps": 10, "step": 1 / 4, "radius": radius, "draws": 6})
     for number, radius in enumerate((1 / 2, 4.0), 1)
 )
 """What the blind control tries besides where a gradient is doubtful."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from runtime.checks.claim import check_claim
+from runtime.commands.announcement import announce
 from runtime.errors import UsageFault
 from runtime.files import check_writable
 from runtime.machine.card import made_by
@@ -224,6 +225,7 @@ def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
             log.info(f"resuming: {len(journal)} work units already done")
+        announce(case, journal.done)
         with progress_on_stderr() as progress:
             findings = case.attack(progress, journal, started=journal.started)
         if shard:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from errno import ENOSPC
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,6 +138,14 @@ class Journal:
     def holds(self, name: str) -> bool:
         """Return whether a unit is done."""
         return name in self._entries
+
+    @property
+    def done(self) -> dict[str, int]:
+        """Images that are done, by the names of their units without the number at the end."""
+        images: Counter[str] = Counter()
+        for name, entry in self._entries.items():
+            images[name.rpartition("-")[0]] += entry["images"]
+        return dict(images)
 
     def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
         """Return what a unit left, doing and recording it where it is not done yet.

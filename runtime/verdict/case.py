@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -152,8 +152,7 @@ class Case:
         began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
-        session = BatchHalving(subject.session)
-        lender = BatchHalving(subject.lender) if subject.lender else None
+        session, lender = self._halving()
         opening = subject.session.unoptimised()
         with ExitStack() as opened:
             plain = (
@@ -162,16 +161,7 @@ class Case:
                 else None
             )
             outcome = run_suite(
-                Target(
-                    self._sized(session),
-                    self.images,
-                    len(subject.classes),
-                    request.batch,
-                    subject.to_device,
-                    self._sized(lender) if lender else None,
-                    plain,
-                    self.full,
-                ),
+                replace(self._target(session, lender), plain=plain),
                 self.plan,
                 eps=request.threat_model.eps,
                 seed=request.seed,
@@ -192,6 +182,25 @@ class Case:
         halved = (each.largest for each in (session, lender) if each and each.largest)
         largest = min(halved, default=None)
         return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
+
+    def target(self) -> Target:
+        """Return what is attacked as `attack` asks it, to be asked before."""
+        return self._target(*self._halving())
+
+    def _halving(self) -> tuple[BatchHalving, BatchHalving | None]:
+        lender = self.subject.lender
+        return BatchHalving(self.subject.session), BatchHalving(lender) if lender else None
+
+    def _target(self, session: Session, lender: Session | None) -> Target:
+        return Target(
+            self._sized(session),
+            self.images,
+            len(self.subject.classes),
+            self.request.batch,
+            self.subject.to_device,
+            self._sized(lender) if lender else None,
+            full=self.full,
+        )
 
     def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""

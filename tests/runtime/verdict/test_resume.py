@@ -116,7 +116,7 @@ def half(place, tmp_path):
 
 CHANGED = {
     "other seed": (["--seed", "1"], "asked with seed 0, now with 1\n"),
-    "other eps": (["--eps", "0.02"], "asked with threat_model norm=linf eps="),
+    "other eps": (["--eps", "0.02"], "asked with threat_model linf, eps 0.01, now with linf, eps 0.02"),
     "other attacks": (["--attacks", "fgsm"], "asked with attacks fgsm, pgd, apgd-ce, now with fgsm\n"),
     "fewer images": (["--n", "300"], "asked with n "),
     "a gate": (["--fail-under", "1%"], "asked with gate none, now with fail_under=0.01\n"),
