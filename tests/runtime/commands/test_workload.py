@@ -1,10 +1,12 @@
 """What a run says before it begins: no stage asks more than was planned, and nothing is changed by having timed it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from runtime.attacks import ATTACKS
 from runtime.commands.announcement import plan_in_words, time_in_words
 from runtime.commands.workload import Speed, left_of, stages_of, time_passes
 from runtime.images.image_set import ImageSet
@@ -20,6 +22,12 @@ from tests.fakes import DIGEST, LinearSession
 from tests.tiny import EPS, SHAPE, linear_task
 
 N = 90
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    for name, settings in {"square": {"queries": 60}, "apgd-ce": {"steps": 10}}.items():
+        monkeypatch.setitem(ATTACKS, name, replace(ATTACKS[name], defaults={**ATTACKS[name].defaults, **settings}))
 
 
 class Int8(LinearSession):
@@ -56,6 +64,7 @@ class Counting(NoJournal):
 @pytest.mark.parametrize("kind", [LinearSession, Int8])
 @pytest.mark.parametrize("attacks", [("fgsm", "pgd", "cw"), ("square",), ("apgd-ce",)])
 @pytest.mark.parametrize("lattice", [None, "uint8"])
+@pytest.mark.usefixtures("quick")
 def test_no_stage_of_a_run_asks_more_than_was_planned(kind, attacks, lattice):
     case, counted = case_of(kind, attacks, lattice=lattice), Counting()
     case.attack(Silent(), counted)
@@ -69,6 +78,7 @@ def test_no_stage_of_a_run_asks_more_than_was_planned(kind, attacks, lattice):
     assert {name for name in planned if name[0].isdigit()} <= asked
 
 
+@pytest.mark.usefixtures("quick")
 def test_stages_come_in_the_order_in_which_the_run_does_them():
     case, counted = case_of(Int8), Counting()
     case.attack(Silent(), counted)
