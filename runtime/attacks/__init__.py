@@ -65,8 +65,8 @@ class Attack:
         """
         if classes < self.least_classes:
             raise BadModel(
-                f"{self.name} needs {self.least_classes} classes, the model has {classes}",
-                hint="--attacks aa takes what fits the model",
+                f"{self.name} needs {self.least_classes} classes, and the model has {classes}",
+                hint="--attacks aa runs the attacks that fit the model",
             )
         most = {"targets": min(self.defaults["targets"], classes - 1)} if "targets" in self.defaults else {}
         return replace(self, defaults={**self.defaults, **most})

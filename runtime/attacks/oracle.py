@@ -114,7 +114,7 @@ class Oracle:
 
     def _note(self, points: Points, *, gradient: bool) -> None:
         if self.headway:
-            self.headway.asked(points, gradient=gradient)
+            self.headway.asked(points.row, gradient=gradient)
 
     def _ask(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         self.gradients += len(points)
@@ -278,8 +278,8 @@ def _refuse_non_finite(array: Any, points: Points, what: str) -> None:
         return
     image = points.index[~to_numpy(finite).reshape(len(points), -1).all(axis=1)][0]
     raise NonFinite(
-        f"image {image}: the {what} is NaN or infinite",
-        hint="no verdict can be drawn from such an artifact; look for an overflow in its graph",
+        f"the {what} of image {image} is NaN or infinite",
+        hint="such an artifact gets no verdict; look for an overflow in its graph",
     )
 
 

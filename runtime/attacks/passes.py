@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from runtime.attacks.oracle import Points
 
 RARE = 2
 """Forwards that go with a gradient, at most, so that the gradients tell how far a search is."""
@@ -67,11 +65,11 @@ class Headway:
         self._most, self._tell, self._told = most, tell, 0.0
         self._had = [0] * images
 
-    def asked(self, points: Points, *, gradient: bool) -> None:
-        """Count a pass of these images."""
+    def asked(self, rows: Any, *, gradient: bool) -> None:
+        """Count a pass of the images at these rows of the chunk: int64 [B]."""
         if gradient is not self._most.by_gradient:
             return
-        for row in points.row.tolist():
+        for row in rows.tolist():
             self._had[row] += 1
         done, least = sum(self._had), RECENT * max(self._had) - 1
         left = sum(max(self._most.leading - had, 0) for had in self._had if had >= least)

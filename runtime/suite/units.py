@@ -163,7 +163,10 @@ def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
     """
     z = oracle.logits(points, points.x)
     if z.shape != (len(points), target.classes):
-        raise BadModel(f"the logits have shape {z.shape}", hint=f"{target.classes} classes, one row an image")
+        raise BadModel(
+            f"the model's logits have shape {z.shape}, and should have {(len(points), target.classes)}",
+            hint="a classifier answers one row for each image and one column for each class",
+        )
     return {"prediction": predictions(z), "margin": margins(z, points.label)}
 
 

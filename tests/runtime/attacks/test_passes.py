@@ -47,8 +47,8 @@ class Counting:
     def __init__(self):
         self.forwards, self.gradients = np.zeros(N, int), np.zeros(N, int)
 
-    def asked(self, points, *, gradient):
-        (self.gradients if gradient else self.forwards)[points.row] += 1
+    def asked(self, rows, *, gradient):
+        (self.gradients if gradient else self.forwards)[rows] += 1
 
 
 def counted(attack, kind, eps):

@@ -111,7 +111,7 @@ def test_a_judge_that_makes_its_model_look_robust_gets_no_verdict(how, judged, l
 def test_an_answer_that_is_no_number_leaves_no_verdict(judged, liar):
     result, report = judged(liar("NaN"))
     assert (result.exit_code, report) == (5, None)
-    assert "image 0: the logit is NaN or infinite" in result.stderr
+    assert "the logit of image 0 is NaN or infinite" in result.stderr
 
 
 def asked(path):

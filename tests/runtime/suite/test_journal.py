@@ -105,7 +105,7 @@ def test_a_journal_of_another_software_or_machine_is_refused_and_names_it(tmp_pa
     Journal(tmp_path, REQUEST, then).close()
     Journal(tmp_path, REQUEST, then).close()
     (name,) = (name for name in then if now.get(name) != then[name])
-    with pytest.raises(BadRun, match=f"begun with {name} {then[name]}, now {now.get(name, 'not said')}"):
+    with pytest.raises(BadRun, match=f"began with {name} {then[name]}, and this is {now.get(name, 'unknown')}"):
         Journal(tmp_path, REQUEST, now)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from runtime.commands.workload import left_of, stages_of, time_passes
 from runtime.errors import EdgeproofError
+from runtime.estimate.workload import left_of, stages_of, time_passes
 from runtime.spec import Gate
 from runtime.suite.plan import BLIND
 from runtime.terminal.log import is_quiet, log
@@ -15,7 +15,7 @@ from runtime.words import percent, points, roughly
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from runtime.commands.workload import Speed, Stage
+    from runtime.estimate.workload import Speed, Stage
     from runtime.records.request import Request
     from runtime.suite.plan import PlannedAttack
     from runtime.verdict.case import Case
