@@ -85,10 +85,11 @@ def time_in_words(case: Case, stages: Sequence[Stage], speed: Speed) -> Iterator
     total = sum(seconds.values())
     slopes = "".join(f", {FOLLOWS[source]} {_milliseconds(each)}" for source, each in speed.gradient.items())
     yield (
-        f"  time: at most about {roughly(total)}; less where images fall early "
+        f"  time: at most about {roughly(total)} at the present speed; less where images fall early "
         f"(an image takes: forward {_milliseconds(speed.forward)}{slopes})"
     )
-    facts, blind = case.subject.session.card().facts, [stage for stage in stages if stage.name.endswith(f"-{BLIND}")]
+    facts = case.subject.session.card().facts
+    blind = [stage for stage in stages if stage.name.partition("-")[2] == BLIND and stage.name[0].isdigit()]
     if total < LONG or not facts.quantised or case.request.provider != "cpu" or not blind:
         return
     beside = (

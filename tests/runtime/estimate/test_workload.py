@@ -1,5 +1,6 @@
 """What a run says before it begins: no stage asks more than was planned, and nothing is changed by having timed it."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from runtime.terminal.progress import Silent
 from runtime.verdict.case import prepare_case
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject
+from tests.command_line import edgeproof
 from tests.fakes import DIGEST, LinearSession
 from tests.tiny import EPS, SHAPE, linear_task
 
@@ -124,9 +126,27 @@ def test_a_long_int8_run_on_a_cpu_says_where_the_time_goes():
     case = case_of(Int8)
     slow = Speed(0.01, {"own": 0.03, "parent": 0.02}, parent=0.005)
     time, int8 = time_in_words(case, list(stages_of(case)), slow)
-    assert time.startswith(
-        "  time: at most about 1.7 hours; less where images fall early (an image takes: forward 10 ms"
-    )
+    assert time.startswith("  time: at most about 1.7 hours at the present speed; less where images fall early (")
     assert "5000 forward passes an image; a forward pass takes 2.0 times as long as in fp32" in int8
     quick = Speed(1e-5, {"own": 3e-5, "parent": 2e-5}, parent=5e-6)
     assert len(list(time_in_words(case, list(stages_of(case)), quick))) == 1
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(each) for key, each in value.items() if key not in ("started", "seconds")}
+    return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def test_a_run_finds_the_same_whether_it_was_estimated_or_not(bundle, tmp_path):
+    said = []
+    for how in ((), ("-q",)):
+        result = edgeproof(*how, "verify", bundle, "--attacks", "pgd", "--out", tmp_path / f"run{len(said)}")
+        assert result.exit_code == 0, result.stderr
+        said.append(result.stderr)
+    assert ("time: at most about a minute" in said[0], said[1]) == (True, "")
+    first, second = tmp_path / "run0", tmp_path / "run1"
+    assert (first / "run.json").read_bytes() == (second / "run.json").read_bytes()
+    assert (first / "evidence.npz").read_bytes() == (second / "evidence.npz").read_bytes()
+    reports = [without_times(json.loads((run / "report.json").read_text())) for run in (first, second)]
+    assert reports[0] == reports[1]
