@@ -71,10 +71,12 @@ class Pace:
 
     def __str__(self) -> str:
         """Return '32 % of 2000 images, 0:33 left'; at the end '2000 images in 48.2 s'."""
+        if not self.total:
+            return "no image"
         seconds = time.monotonic() - self._began
         if self.ended:
             return f"{self.total} images {f'in {duration(seconds)}' if self._fresh else 'from before'}"
-        share = self.done / max(self.total, 1)
+        share = self.done / self.total
         left = f", {clock(seconds * (self.total - self.done) / self._fresh)} left" if self._fresh else ""
         return f"{_percent(share)} of {self.total} images{left}"
 
@@ -111,7 +113,7 @@ class Lines:
         self._name, self._pace = name, Pace(total)
         self._wait()
         if not total:
-            log.info(f"{name}: no image to attack")
+            log.info(str(self))
 
     def advance(self, count: float, *, fresh: bool = True) -> None:
         """Write a line where the stage ends."""

@@ -40,7 +40,7 @@ SHORT = {
     "smaller eps": (["--eps", EPS / 2], "eps is 0.005, and the claim is 0.01"),
     "no eps at all": (["--eps", 0], "eps is 0, and the claim is 0.01"),
     "fewer images": (["--n", 59], "the run has 59 images, and the claim needs 60"),
-    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, the claim's fgsm, pgd, cw"),
+    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, and the claim needs fgsm, pgd, cw"),
 }
 
 
