@@ -59,7 +59,7 @@ def test_a_journal_cut_anywhere_keeps_the_lines_that_are_whole(tmp_path_factory,
     kept = data[: round(cut * len(data))]
     (directory / "journal.jsonl").write_bytes(kept)
     if not kept.count(b"\n"):
-        with pytest.raises(BadRun, match="is lost"):
+        with pytest.raises(BadRun, match="is missing"):
             Journal(directory, REQUEST)
         return
     journal = Journal(directory, REQUEST)
