@@ -20,7 +20,7 @@ from pydantic import (
     model_serializer,
 )
 
-from runtime.words import printable
+from runtime.words import printable, radius
 
 Record = TypeVar("Record", bound="Frozen")
 
@@ -136,6 +136,10 @@ class ThreatModel(Frozen):
 
     norm: Literal["linf"] = "linf"
     eps: Fraction = 8 / 255
+
+    def __str__(self) -> str:
+        """Return it in words: linf, eps 8/255."""
+        return f"{self.norm}, eps {radius(self.eps)}"
 
 
 class Gate(Frozen):

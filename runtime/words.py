@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from math import isclose
 
 UNSEEN = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
@@ -58,9 +59,13 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def radius(eps: float) -> str:
-    """Write a radius on the scale of bytes: 8/255, 2.5/255; one that is not 0 never as 0."""
-    rounded = round(255 * eps, 2)
-    return f"{rounded:g}/255" if rounded or not eps else f"{255 * eps:.2g}/255"
+    """Write an L-infinity radius as people do: 8/255, 2.5/255; 0.3 where that is it, or no quarter of 1/255 is."""
+    short, quarters = f"{eps:.2g}", round(4 * 255 * eps)
+    if float(short) == eps:
+        return short
+    if quarters and isclose(quarters / 4 / 255, eps, rel_tol=1e-6):
+        return f"{quarters / 4:g}/255"
+    return f"{eps:.4g}"
 
 
 def exact_radius(eps: float) -> str:
@@ -81,6 +86,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+def roughly(seconds: float) -> str:
+    """Write a time that is only estimated: a minute, 12 minutes, 4.9 hours."""
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return "a minute"
+    return f"{minutes:.0f} minutes" if round(minutes) < 100 else f"{minutes / 60:.2g} hours"
 
 
 def clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 from runtime.attacks.geometry import project
 from runtime.attacks.losses import cross_entropy
 from runtime.attacks.oracle import Found, Oracle, Points, select
+from runtime.attacks.passes import Passes
 
 if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def mi_fgsm(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, decay: float) -> Found:
     """Take `steps` signed steps of eps / steps along a sum of gradients, each of L1 norm 1, that forgets by `decay`.
 
-    Draws no noise. Costs at most `steps` gradients and one forward an image.
+    Draws no noise.
     """
     xp = array_namespace(points.x)
     found, x, velocity = Found(points, eps), points.x, xp.zeros_like(points.x)
@@ -32,3 +33,8 @@ def mi_fgsm(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: 
         x = project(x + eps / steps * xp.sign(velocity), points.x, eps)
     found.judge(oracle, points, x)
     return found
+
+
+def mi_fgsm_passes(*, steps: int, decay: float) -> Passes:
+    """Return what it costs an image at most: a gradient a step, and a forward for each point that is judged."""
+    return Passes(forwards=steps + 1, gradients=steps)

@@ -65,7 +65,7 @@ class Stages:
         """Begin a stage of `total` images."""
         self.progress.stage(f"{self.of}, {name}", total)
 
-    def advance(self, count: int, *, fresh: bool = True) -> None:
+    def advance(self, count: float, *, fresh: bool = True) -> None:
         """Count images as done."""
         self.progress.advance(count, fresh=fresh)
 

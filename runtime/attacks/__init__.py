@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.attacks.autoattack import standard
 from runtime.errors import BadModel
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from runtime.attacks.oracle import Found, Oracle, Points
+    from runtime.attacks.passes import Passes
 
 
 UNIT, SMALL_UNIT = 256, 64
@@ -28,7 +29,8 @@ class Attack:
 
     Args:
         name: as `--attacks` takes it and the report prints it.
-        searched_by: MODULE:FUNCTION of this package, which looks for a point that breaks each image within eps.
+        searched_by: MODULE:FUNCTION of this package, which looks for a point that breaks each image within eps. Beside
+            it lies FUNCTION_passes: what the search costs an image at most, of the same `defaults`.
         defaults: its keyword arguments; steps are fractions of eps.
         uses_gradient: whether it needs the gradient graph.
         least_classes: how many the model must know for its loss to exist.
@@ -55,11 +57,17 @@ class Attack:
         """
         if classes < self.least_classes:
             raise BadModel(
-                f"{self.name} needs {self.least_classes} classes, the model has {classes}",
-                hint="--attacks aa takes what fits the model",
+                f"{self.name} needs {self.least_classes} classes, and the model has {classes}",
+                hint="--attacks aa runs the attacks that fit the model",
             )
         most = {"targets": min(self.defaults["targets"], classes - 1)} if "targets" in self.defaults else {}
         return replace(self, defaults={**self.defaults, **most})
+
+    @property
+    def passes(self) -> Passes:
+        """What it costs an image at most; less of one that falls early."""
+        passes: Passes = self._named("_passes")(**self.defaults)
+        return passes
 
     def run(self, oracle: Oracle, points: Points, eps: float, seed: int) -> Found:
         """Attack a chunk of images that the artifact classifies correctly."""
@@ -70,8 +78,11 @@ class Attack:
     @property
     def search(self) -> Callable[..., Found]:
         """The function that is named."""
+        return self._named("")
+
+    def _named(self, suffix: str) -> Callable[..., Any]:
         module, _, function = self.searched_by.partition(":")
-        found: Callable[..., Found] = getattr(import_module(f"{__name__}.{module}"), function)
+        found: Callable[..., Any] = getattr(import_module(f"{__name__}.{module}"), function + suffix)
         return found
 
 

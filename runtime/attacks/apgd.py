@@ -11,7 +11,8 @@ from array_api_compat import array_namespace, device
 from runtime.attacks.geometry import project
 from runtime.attacks.losses import cross_entropy, dlr, targeted_dlr
 from runtime.attacks.oracle import Found, Oracle, Points, choose, column, keep, to_numpy
-from runtime.attacks.targets import targets_in_turn
+from runtime.attacks.passes import Passes
+from runtime.attacks.targets import RANKING, targets_in_turn
 
 if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
@@ -46,6 +47,19 @@ def apgd_t(oracle: Oracle, points: Points, eps: float, noise: Noise, *, targets:
         loss = targeted_dlr(standing.one_hot, target)
         ascend(oracle, found, standing, loss, edge_start(standing, eps, noise, turn), steps, rho)
     return found
+
+
+def apgd_ce_passes(*, steps: int, rho: float) -> Passes:
+    """Return what it costs an image at most."""
+    return Passes(forwards=steps + 2, gradients=steps + 1)
+
+
+apgd_dlr_passes = apgd_ce_passes
+
+
+def apgd_t_passes(*, targets: int, steps: int, rho: float) -> Passes:
+    """Return what `apgd_t` costs an image at most."""
+    return RANKING + apgd_ce_passes(steps=steps, rho=rho) * targets
 
 
 def ascend(oracle: Oracle, found: Found, points: Points, loss: LossSpec, start: Any, steps: int, rho: float) -> None:

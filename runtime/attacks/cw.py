@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.attacks.losses import margin
-from runtime.attacks.pgd import climb, uniform_start
+from runtime.attacks.pgd import climb, pgd_passes, uniform_start
 
 if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
@@ -16,3 +16,7 @@ def cw(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, 
     """Raise the margin from a uniform start by `steps` signed steps of `step` x eps."""
     start = uniform_start(points, eps, noise)
     return climb(oracle, points, start, margin, eps=eps, steps=steps, step=step * eps)
+
+
+cw_passes = pgd_passes
+"""What it costs an image at most: it climbs."""

@@ -15,6 +15,7 @@ from array_api_compat import array_namespace
 from runtime.attacks.geometry import double, single, squared_length
 from runtime.attacks.losses import margin
 from runtime.attacks.oracle import Found, Oracle, Points, choose, predictions, select, to_numpy
+from runtime.attacks.passes import Passes
 
 if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
@@ -53,6 +54,11 @@ def cw_l2(
         descent.move(2 * (descent.x - points.x) + wanted, step, lr)
     found.judge(oracle, points, descent.nearest)
     return found
+
+
+def cw_l2_passes(*, constant: float, confidence: float, lr: float, steps: int) -> Passes:
+    """Return what it costs an image at most."""
+    return Passes(forwards=steps + 1, gradients=steps)
 
 
 @dataclass

@@ -11,7 +11,8 @@ from array_api_compat import array_namespace
 from runtime.attacks.geometry import TOLERANCE, inner, longest, move_to_hyperplane, project
 from runtime.attacks.losses import linear
 from runtime.attacks.oracle import Found, Oracle, Points, choose, column, keep, predictions, select, to_numpy
-from runtime.attacks.targets import targets_in_turn
+from runtime.attacks.passes import Passes
+from runtime.attacks.targets import RANKING, targets_in_turn
 
 if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
@@ -37,6 +38,11 @@ def fab_t(
     for _, standing, target in targets_in_turn(oracle, found, points, targets):
         seek(oracle, found, standing, target, steps, bias=bias, overshoot=overshoot, backward=backward)
     return found
+
+
+def fab_t_passes(*, targets: int, steps: int, bias: float, overshoot: float, backward: float) -> Passes:
+    """Return what it costs an image at most."""
+    return RANKING + Passes(forwards=steps + 1, gradients=steps) * targets + Passes(forwards=1)
 
 
 def seek(

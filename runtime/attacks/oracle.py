@@ -12,8 +12,10 @@ from array_api_compat import array_namespace, device, is_cupy_array, is_torch_ar
 from runtime.attacks.geometry import TOLERANCE, linf
 from runtime.attacks.losses import CROSS_ENTROPY, margin
 from runtime.errors import NonFinite
+from runtime.words import radius
 
 if TYPE_CHECKING:
+    from runtime.attacks.passes import Headway
     from runtime.session import LossSpec, Session
 
 Record = TypeVar("Record")
@@ -63,6 +65,7 @@ class Oracle:
     """A session asked in batches of `batch` rows; counts the image passes and refuses what is not finite.
 
     Attributes:
+        headway: told of every pass; None where nobody follows.
         forwards: images whose logits were asked of the artifact.
         gradients: images whose gradient was asked.
         zero_gradient: indices in the set of the images that the gradient graph classified correctly, with a
@@ -75,10 +78,13 @@ class Oracle:
 
     """
 
-    def __init__(self, session: Session, batch: int, witness: Witness | None = None) -> None:
+    def __init__(
+        self, session: Session, batch: int, witness: Witness | None = None, headway: Headway | None = None
+    ) -> None:
         self.session = session
         self.batch = batch
         self.witness = witness
+        self.headway = headway
         self.forwards = 0
         self.gradients = 0
         self.zero_gradient: set[int] = set()
@@ -98,6 +104,7 @@ class Oracle:
         self.forwards += len(points)
         z = np.concatenate([to_numpy(self.session.logits(x[rows, ...])) for rows in self._batches(points)])
         _refuse_non_finite(z, points, "logit")
+        self._note(points, gradient=False)
         return z
 
     def hear_witness(self, points: Points, x: Any, z: Any) -> None:
@@ -122,7 +129,12 @@ class Oracle:
         """
         z, value, gradient = self._steepened(points, x, loss, *self._ask(points, x, loss))
         self._note_zero_gradients(points, z, gradient)
+        self._note(points, gradient=True)
         return z, value, gradient
+
+    def _note(self, points: Points, *, gradient: bool) -> None:
+        if self.headway:
+            self.headway.asked(points.row, gradient=gradient)
 
     def _ask(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
         self.gradients += len(points)
@@ -287,8 +299,8 @@ def _refuse_non_finite(array: Any, points: Points, what: str) -> None:
         return
     image = points.index[~to_numpy(finite).reshape(len(points), -1).all(axis=1)][0]
     raise NonFinite(
-        f"image {image}: the {what} is NaN or infinite",
-        hint="no verdict can be drawn from such an artifact; look for an overflow in its graph",
+        f"the {what} of image {image} is NaN or infinite",
+        hint="such an artifact gets no verdict; look for an overflow in its graph",
     )
 
 
@@ -297,4 +309,4 @@ def _check_reach(points: Points, x: Any, distance: Any, eps: float) -> None:
     flat = x.reshape(len(x), -1)
     outside = (distance > eps + TOLERANCE) | (flat.min(axis=1) < 0) | (flat.max(axis=1) > 1)
     if outside.any():
-        raise RuntimeError(f"an attack left its ball of {eps} or the box at image {points.index[outside][0]}")
+        raise RuntimeError(f"an attack left the ball of {radius(eps)} or the box at image {points.index[outside][0]}")

@@ -10,6 +10,7 @@ from array_api_compat import array_namespace, device
 from runtime.attacks.geometry import project
 from runtime.attacks.losses import cross_entropy
 from runtime.attacks.oracle import Found, Oracle, Points, select
+from runtime.attacks.passes import Passes
 from runtime.session import LossSpec
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ def pgd(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int,
     """Raise cross-entropy from a uniform start by `steps` signed steps of `step` x eps."""
     start = uniform_start(points, eps, noise)
     return climb(oracle, points, start, cross_entropy, eps=eps, steps=steps, step=step * eps)
+
+
+def pgd_passes(*, steps: int, step: float) -> Passes:
+    """Return what `pgd`, and whatever else climbs, costs an image at most."""
+    return Passes(forwards=steps + 1, gradients=steps)
 
 
 def climb(

@@ -10,6 +10,7 @@ from array_api_compat import array_namespace, device
 
 from runtime.attacks.geometry import project
 from runtime.attacks.oracle import Found, Oracle, Points, predictions
+from runtime.attacks.passes import Passes
 from runtime.attacks.sign_hunter import pieces
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def rays(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries: i
         if not len(points):
             break
     return found
+
+
+def rays_passes(*, queries: int, halvings: int) -> Passes:
+    """Return what it costs an image at most."""
+    return Passes(forwards=queries + halvings + 1)
 
 
 def _shortest(oracle: Oracle, points: Points, ray: Any, eps: float, high: Any, halvings: int) -> Any:

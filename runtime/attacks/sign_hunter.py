@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.attacks.geometry import project
 from runtime.attacks.oracle import Found, Oracle, Points, choose, select
+from runtime.attacks.passes import Passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,11 @@ def sign_hunter(oracle: Oracle, points: Points, eps: float, noise: Noise, *, que
         standing = found.judge(oracle, points, choose(tried, high, low))
         up = np.where((found.margin[points.row] > before)[:, None, None, None], tried, up)
     return found
+
+
+def sign_hunter_passes(*, queries: int) -> Passes:
+    """Return what it costs an image at most."""
+    return Passes(forwards=queries)
 
 
 def pieces(height: int, width: int) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from array_api_compat import array_namespace, device
 
 from runtime.attacks.losses import margin
+from runtime.attacks.passes import Passes
 from runtime.attacks.pgd import climb, uniform_start
 
 if TYPE_CHECKING:
@@ -36,3 +37,8 @@ def smoothed(
 
     start = uniform_start(points, eps, noise)
     return climb(oracle, points, start, margin, eps=eps, steps=steps, step=step * eps, slope=slope)
+
+
+def smoothed_passes(*, steps: int, step: float, radius: float, draws: int) -> Passes:
+    """Return what it costs an image at most."""
+    return Passes(forwards=steps + 1, gradients=steps * draws)

@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.attacks.geometry import project
 from runtime.attacks.oracle import Found, Oracle, Points, choose, select
+from runtime.attacks.passes import Passes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,11 @@ def square(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries:
         standing = found.judge(oracle, points, tried)
         best = choose(found.margin[points.row] > before, tried, best)
     return found
+
+
+def square_passes(*, queries: int, p: float) -> Passes:
+    """Return what it costs an image at most."""
+    return Passes(forwards=queries)
 
 
 def stripes(points: Points, noise: Noise) -> Any:

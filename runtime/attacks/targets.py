@@ -8,17 +8,21 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from runtime.attacks.losses import one_hot
+from runtime.attacks.passes import Passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runtime.attacks.oracle import Found, Oracle, Points
 
+RANKING = Passes(forwards=1)
+"""What it costs an image to find the likeliest wrong classes."""
+
 
 def targets_in_turn(oracle: Oracle, found: Found, points: Points, count: int) -> Iterator[tuple[int, Points, Any]]:
     """Yield (turn, the points that still stand, the one-hot class [B, K] to reach), likeliest wrong class first.
 
-    Costs one forward an image.
+    Costs RANKING an image.
     """
     xp = array_namespace(points.one_hot)
     ranked = wrong_classes(oracle.logits(points, points.x), points.label)

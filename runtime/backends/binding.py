@@ -93,7 +93,7 @@ class Bound:
         except BadModel:
             raise
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
-            raise self._doubt(f"cannot be held to its kernels once more ({first_line(error)})") from None
+            raise self._doubt(f"cannot be compared with its kernels again ({first_line(error)})") from None
 
     def let_go(self) -> None:
         """Give the buffers back, and replay no graph again: the memory that it stands on may be another's now.
@@ -109,13 +109,13 @@ class Bound:
 
     def _hold(self, buffers: _Buffers) -> None:
         if buffers.unheld and not _same(buffers.left(), buffers.again(self._plain)):
-            raise self._doubt("answers otherwise than its kernels")
+            raise self._doubt("gives other answers than its kernels")
         buffers.unheld = False
 
     def _doubt(self, what: str) -> BadModel:
         return BadModel(
-            f"a CUDA graph of the {self._role} {what}: what was found is in doubt",
-            hint="begin again in another --out with --provider cpu; please report GPU, driver and ONNX Runtime",
+            f"a CUDA graph of the {self._role} {what}: the results are in doubt",
+            hint="start again with another --out and --provider cpu; please report GPU, driver and ONNX Runtime",
         )
 
     def _captured(self, buffers: _Buffers, feeds: dict[str, Any], number: int) -> Any:
@@ -132,8 +132,8 @@ class Bound:
                 raise
             return self._give_up(first_line(error))
         if not _same(first, second):
-            return self._give_up("its kernels do not answer twice alike")
-        return graph if _same(first, replayed) else self._give_up("a replay answers otherwise")
+            return self._give_up("its kernels give different answers to the same batch")
+        return graph if _same(first, replayed) else self._give_up("a replay gives other answers")
 
     def _give_up(self, reason: str) -> Any:
         log.info(f"the {self._role} runs without CUDA graphs: {reason}")

@@ -32,4 +32,4 @@ def engine_builder() -> Callable[[Library, bytes, EngineKey, bytes], Built]:
         except ImportError as error:
             raise missing_extra("building a TensorRT engine", tuple(entry.extras), error) from error
         return build
-    raise MissingEnvironment("nothing here builds TensorRT engines", hint=install("jetson"))
+    raise MissingEnvironment("no installed package builds TensorRT engines", hint=install("jetson"))

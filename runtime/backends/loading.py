@@ -61,17 +61,17 @@ def load(
     except Exception as error:  # ONNX Runtime's own errors share no base but this one
         if is_memory(error):
             raise OutOfMemory(
-                f"the {role} does not fit the memory: {first_line(error)}", hint="end what else uses it"
+                f"the {role} does not fit in memory: {first_line(error)}", hint="stop other programs that use it"
             ) from None
         if kind.on_gpu:
             raise MissingEnvironment(
-                f"{kind.name} does not take the {role}: {first_line(error)}",
-                hint="check CUDA, cuDNN and TensorRT; --backend tensorrt or --provider cpu may take it",
+                f"{kind.name} cannot run the {role}: {first_line(error)}",
+                hint="check CUDA, cuDNN and TensorRT, or try --backend tensorrt or --provider cpu",
             ) from None
         if kind.plugin:
             raise MissingEnvironment(
-                f"{kind.name} does not take the {role} whole: {first_line(error)}",
-                hint="no node is left to the CPU; another --provider may take it",
+                f"{kind.name} cannot run the whole {role}: {first_line(error)}",
+                hint="no node may fall back to the CPU; try another --provider",
             ) from None
         raise BadModel(f"the {role} cannot be loaded: {first_line(error)}", hint="export it again") from None
     if session.get_providers()[0] != kind.name:

@@ -116,7 +116,7 @@ class OrtSession(Session):
 
         """
         if self._gradient is None:
-            raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
+            raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it with Square alone")
         feeds = {INPUT: x, **vars(loss)}
         z, value, gradient = self._gradient.run(feeds, GRADIENT_OUTPUTS)
         return z, value, gradient
@@ -181,7 +181,10 @@ class _Graph:
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         missing = (inputs - self._inputs) | (set(outputs) - {entry.name for entry in self._session.get_outputs()})
         if missing:
-            raise BadModel(f"the {role} has no {', '.join(sorted(missing))}", hint="inputs and outputs go by name")
+            raise BadModel(
+                f"the {role} has no {', '.join(sorted(missing))}",
+                hint="a bundle's graphs have fixed names for inputs and outputs",
+            )
 
     def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
         """Feed what the graph asks for, as float32, and return the outputs named."""
@@ -207,7 +210,7 @@ class _Graph:
                 if self._bound:
                     self._bound.let_go()
                 raise OutOfMemory(
-                    f"the {self.role} does not fit the memory with {rows} images at a time", hint="a smaller --batch"
+                    f"the {self.role} does not fit in memory with batches of {rows}", hint="choose a smaller --batch"
                 ) from None
             raise BadModel(f"the {self.role} failed: {first_line(error)}", hint=_shapes(wanted)) from None
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
@@ -272,4 +275,4 @@ def _sparing(session: Any) -> Any:
 
 
 def _shapes(feeds: dict[str, Any]) -> str:
-    return "it was fed " + ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+    return "its inputs were " + ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())

@@ -100,11 +100,12 @@ class Pairing:
             return session
         if settled:
             raise MissingEnvironment(
-                f"{lender} does not run the gradient graph of {precision}", hint=f"--gradient-backend {DEFAULT_LENDER}"
+                f"{lender} cannot run the gradient graph of {precision}",
+                hint=f"use --gradient-backend {DEFAULT_LENDER}",
             )
         self._opened[precision, lender, False] = session
         self.lender = DEFAULT_LENDER
-        log.info(f"{self.judge} judges, and runs no gradient graph: attacks follow the gradient of {self.lender}")
+        log.info(f"{self.judge} judges but cannot run gradient graphs; attacks use the gradient of {self.lender}")
         return self.lending(precision)
 
     def witness(self, precision: str) -> Session | None:

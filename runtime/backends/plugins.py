@@ -83,11 +83,12 @@ def provider_named(provider: str) -> Provider:
     kinds = sorted({_kind(each) for _, each in found})
     if not kind and len(kinds) > 1:
         raise UsageFault(
-            f"{provider} has several devices", hint=" or ".join(f"--provider {provider}:{each}" for each in kinds)
+            f"{provider} has several devices",
+            hint="choose " + " or ".join(f"--provider {provider}:{each}" for each in kinds),
         )
     chosen = [(library, each) for library, each in found if _kind(each) == (kind or kinds[0])]
     if not chosen:
-        raise MissingEnvironment(f"{provider} is not here", hint=f"it has: {', '.join(kinds)}")
+        raise MissingEnvironment(f"this machine has no {provider}", hint=f"it has: {', '.join(kinds)}")
     library, device = chosen[0]
     return Provider(device.ep_name, plugin=Plugin(device, _settings(device), library.sha256, _device_name(device)))
 
@@ -99,8 +100,8 @@ def _packaged(wanted: str) -> Path:
         return Path(import_module(package.replace("-", "_")).get_library_path()).resolve()
     except (ImportError, OSError, AttributeError) as error:
         raise MissingEnvironment(
-            f"no plugin {wanted} is installed: {first_line(error)}",
-            hint=f"pip install {package}, or --provider-library FILE",
+            f"the plugin {wanted} is not installed: {first_line(error)}",
+            hint=f"pip install {package}, or name its file with --provider-library FILE",
             page=Page.OPENVINO,
         ) from None
 
@@ -111,14 +112,14 @@ def _load(path: Path) -> Library:
     runtime = load_onnxruntime()
     if not hasattr(runtime, "register_execution_provider_library"):
         raise MissingEnvironment(
-            f"ONNX Runtime {runtime.__version__} loads no plugins", hint="install onnxruntime 1.23 or newer"
+            f"ONNX Runtime {runtime.__version__} cannot load plugins", hint="install onnxruntime 1.23 or newer"
         )
     try:
         digest, before = sha256(path.read_bytes()), _names(runtime.get_ep_devices())
         runtime.register_execution_provider_library(f"edgeproof-{digest[:16]}", str(path))
     except Exception as error:  # ONNX Runtime's own errors share no base but this one
         raise MissingEnvironment(
-            f"{path} is no plugin of ONNX Runtime: {first_line(error)}", hint="another FILE"
+            f"{path} is not an ONNX Runtime plugin: {first_line(error)}", hint="name another FILE"
         ) from None
     return Library(digest, tuple(each for each in runtime.get_ep_devices() if each.ep_name not in before))
 

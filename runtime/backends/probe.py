@@ -87,7 +87,7 @@ def with_true_gradient(
         reason = wrong
     session = opening(None)  # where the artifact's own graph was at fault, it says so
     card = session.card()
-    log.warning(f"{card.backend}:{card.provider} judges and lends no gradient: {reason}")
+    log.warning(f"{card.backend}:{card.provider} judges, but its gradient is not used: {reason}")
     return session
 
 

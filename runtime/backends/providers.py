@@ -116,7 +116,7 @@ PROVIDERS = {
 def check_tf32(provider: str, tf32: bool) -> None:
     """Raise `UsageFault` where TF32 is let on what does not round to it."""
     if tf32 and provider not in EDITIONS and not (provider in PROVIDERS and PROVIDERS[provider].on_gpu):
-        raise UsageFault("--tf32 is of a GPU", hint="leave it out, or choose --provider cuda")
+        raise UsageFault("--tf32 needs a GPU", hint="leave it out, or choose --provider cuda")
 
 
 def options_of(

@@ -102,8 +102,8 @@ def survey(runner: Runner) -> Surveyed:
     if not error <= NEAR:
         return asked.model_copy(
             update={
-                "missing": f"it answers a mean of pixels {error:.2g} off",
-                "hint": "judge on another; report it to the engine's makers",
+                "missing": f"its answer to a mean of pixels is off by {error:.2g}",
+                "hint": "judge with another runner, and report this to the engine's makers",
             }
         )
     return asked.model_copy(update={"device": device})

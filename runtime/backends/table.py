@@ -118,7 +118,7 @@ def _held(
 
 def no_command() -> UsageFault:
     """Return the error where a command is to judge, and none is given."""
-    return UsageFault(f"--backend {COMMAND} has no command", hint='name it by --judge-command "CMD"')
+    return UsageFault(f"--backend {COMMAND} needs a command", hint='give it with --judge-command "CMD"')
 
 
 def _start_command(bundle: Bundle, how: Opening) -> Judge:
@@ -156,7 +156,10 @@ def provider_of(backend: str, provider: str | None) -> str:
 
     """
     if backend not in BACKENDS:
-        raise UsageFault(f"{backend!r} names no backend", hint=f"known: {', '.join(BACKENDS)}, each also as ort:cpu")
+        raise UsageFault(
+            f"{backend!r} is not a backend",
+            hint=f"choose from {', '.join(BACKENDS)}, with a provider or without, as ort:cpu",
+        )
     providers = BACKENDS[backend].providers
     if provider is not None and BACKENDS[backend].plugins and is_plugin(provider):
         return provider
@@ -169,7 +172,7 @@ def check_precision(bundle: Bundle, precision: str) -> None:
     """Raise `BadBundle` where a bundle has no such precision."""
     if precision not in bundle.manifest.graphs:
         has = ", ".join(sorted(bundle.manifest.graphs))
-        raise BadBundle(f"{bundle.path} holds no precision {precision!r}", hint=f"it has: {has}")
+        raise BadBundle(f"{bundle.path} has no precision {precision!r}", hint=f"it has: {has}")
 
 
 def open_session(

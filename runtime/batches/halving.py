@@ -56,11 +56,11 @@ class BatchHalving(Around):
             except (OutOfMemory, MemoryError) as error:
                 if size == 1:
                     raise OutOfMemory(
-                        f"a single image does not fit the memory: {error}",
-                        hint="end what else runs here, or give the container more memory",
+                        f"a single image does not fit in memory: {error}",
+                        hint="stop other programs, or give the container more memory",
                     ) from None
                 self.largest = size // 2
-            log.info(f"memory ran out at {size} images at a time: going on with {self.largest}, to the same verdict")
+            log.info(f"memory ran out with batches of {size}; continuing with {self.largest}, which changes no verdict")
 
 
 def _joined(parts: list[Any]) -> Any:

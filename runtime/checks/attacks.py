@@ -23,8 +23,8 @@ def far_from_chance(facts: Facts) -> Seen:
     low, _ = wilson(round(far.accuracy * far.n), far.n)
     chance = 1 / facts.classes
     message = (
-        f"at eps {radius(far.eps)} PGD leaves an accuracy of {percent(far.accuracy)} "
-        f"(low end {percent(low)}); chance is {percent(chance)}"
+        f"PGD at eps {radius(far.eps)} leaves an accuracy of {percent(far.accuracy)} "
+        f"(at least {percent(low)} with 95 % confidence); chance is {percent(chance)}"
     )
     return seen(low > chance, message)
 
@@ -38,7 +38,7 @@ def fgsm_over_pgd(facts: Facts) -> Seen:
     fgsm, pgd = (np.any([fell[name] for name in names], axis=0)[correct] for names in zip(*both, strict=True))
     only_fgsm, only_pgd = int((fgsm & ~pgd).sum()), int((pgd & ~fgsm).sum())
     p = mcnemar(Pairs(0, only_fgsm, only_pgd, 0))
-    message = f"{only_fgsm} images fell to fgsm alone, {only_pgd} to pgd alone (exact McNemar p = {p:.2g})"
+    message = f"only fgsm broke {only_fgsm} images, only pgd broke {only_pgd} (exact McNemar p = {p:.2g})"
     return seen(only_fgsm > only_pgd and p < SIGNIFICANT, message)
 
 
@@ -51,7 +51,7 @@ def pgd_over_autoattack(facts: Facts) -> Seen:
         return not_run("pgd and aa")
     by_pgd, by_standard = (int(np.any([fell[name] for name in names], axis=0).sum()) for names in (pgd, standard))
     above = (by_standard - by_pgd) / facts.n
-    return seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {points(above)} above that under aa")
+    return seen(above > PGD_ABOVE_AA, f"accuracy under pgd is {points(above)} higher than under aa")
 
 
 def black_box(facts: Facts) -> Seen:
@@ -61,4 +61,4 @@ def black_box(facts: Facts) -> Seen:
     if facts.white_box:
         return seen(False, "attacks with gradients ran too")
     blocking = facts.gated and not facts.accepts_blind_evidence
-    return seen(True, "no attack used a gradient: what stands is weak evidence", blocking=blocking)
+    return seen(True, "no attack used a gradient, so the evidence is weak", blocking=blocking)

@@ -17,7 +17,7 @@ def square_alone(facts: Facts) -> Seen:
     found = facts.outcome.square_alone
     if found is None:
         return not_run("square and an attack that uses gradients")
-    alone = f"square alone broke {found.alone} of {found.n} images that stood the attacks with gradients"
+    alone = f"only square broke {found.alone} of {found.n} images that the attacks with gradients could not break"
     return seen(beyond_chance(found), f"{alone}; {_power(found)}")
 
 
@@ -30,8 +30,8 @@ def blind_control(facts: Facts) -> Seen:
         return not_run("an attack that uses gradients")
     searches = ", ".join(sorted(found.by))
     message = (
-        f"blind searches ({searches}) broke {found.broken} of {found.n} images that stood every attack, "
-        f"{found.alone} of them alone; {_power(found)}"
+        f"searches without gradients ({searches}) broke {found.broken} of {found.n} images that no attack broke, "
+        f"and {found.alone} of these fell to nothing else; {_power(found)}"
     )
     return seen(beyond_chance(found), message)
 
@@ -42,5 +42,5 @@ def beyond_chance(found: Searched) -> bool:
 
 
 def _power(found: Searched) -> str:
-    """Say the smallest share of the images that would have been seen to fall."""
-    return f"{percent(power_of_search(found.n).share)} of them falling so would have been seen"
+    """Say the smallest share of such images that the check notices."""
+    return f"the check notices a share of {percent(power_of_search(found.n).share)}"

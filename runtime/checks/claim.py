@@ -36,14 +36,14 @@ def _claimed_threat(request: Request) -> CheckResult:
     if request.gate == Gate():
         state, message = "not run", "not run: no gate was asked for"
     elif request.claim is None:
-        state, message = "found", "the run was begun by version 0.1, which did not record what the artifact claims"
+        state, message = "found", "version 0.1 began this run and did not record what the artifact claims"
     elif short := [*_weaker_threat(request, request.claim), *_less_evidence(request, request.claim)]:
         state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
     elif request.threat_model.eps == 0:
         state, message = "found", "eps is 0: no image was changed"
     elif not moves_pixels(request.threat_model.eps):
         eps = radius(request.threat_model.eps)
-        state, message = "found", f"eps is {eps}, which is lost in float32: no white pixel was changed"
+        state, message = "found", f"eps is {eps}, too small for float32: no white pixel was changed"
     else:
         state, message = "quiet", f"the run covers the claimed eps of {radius(request.claim.threat_model.eps)}"
     return CheckResult(
@@ -51,7 +51,7 @@ def _claimed_threat(request: Request) -> CheckResult:
         blocking=True,
         state=state,
         message=message,
-        hint="leave out --eps, --attacks and --n to judge the claim; --no-gate to measure something else",
+        hint="leave out --eps, --attacks and --n to judge the claim, or add --no-gate to measure something else",
     )
 
 
@@ -62,7 +62,7 @@ def moves_pixels(eps: float) -> bool:
 
 def _weaker_threat(request: Request, claim: Claim) -> list[str]:
     asked, claimed = request.threat_model.eps, claim.threat_model.eps
-    return [f"eps is {radius(asked)}, the claim {radius(claimed)}"] if asked < claimed else []
+    return [f"eps is {radius(asked)}, and the claim is {radius(claimed)}"] if asked < claimed else []
 
 
 def _less_evidence(request: Request, claim: Claim) -> list[str]:
@@ -71,9 +71,9 @@ def _less_evidence(request: Request, claim: Claim) -> list[str]:
         return []
     short, names = [], {attack.name for attack in request.attacks}
     if request.gradients and not (names >= set(DEFAULT) or names & CASCADES.keys()):  # else: `black-box-only`
-        short.append(f"the attacks are {', '.join(sorted(names)) or 'none'}, the claim's {', '.join(DEFAULT)}")
+        short.append(f"the attacks are {', '.join(sorted(names)) or 'none'}, and the claim needs {', '.join(DEFAULT)}")
     if claim.n is not None and request.n < claim.n:
-        short.append(f"the images are {request.n}, the claim's {claim.n}")
+        short.append(f"the run has {request.n} images, and the claim needs {claim.n}")
     return short
 
 
@@ -84,7 +84,7 @@ def _one_step(request: Request) -> CheckResult:
     state: Literal["quiet", "found", "not run"] = "not run" if request.gate == Gate() else "found" if alone else "quiet"
     messages = {
         "not run": "not run: no gate was asked for",
-        "found": f"by a gradient {ONE_STEP} alone ran: one step is no evidence of robustness",
+        "found": f"{ONE_STEP} is the only attack with a gradient, and one step is no evidence of robustness",
         "quiet": "an attack of more than one step ran",
     }
     return CheckResult(

@@ -41,17 +41,17 @@ def check_clean(request: Request, label: Any, correct: Any) -> CheckResult:
     state: Literal["quiet", "found"] = "quiet"
     if not above_chance(label, correct):
         state = "found"
-        message += f", and the answer of the commonest class alone would be right on {percent(chance(label))}"
+        message += f", and always answering the commonest class gives {percent(chance(label))}"
     elif expected is not None and ends[1] < expected:
-        state, message = "found", f"{message}, and at least {percent(expected)} is expected"
+        state, message = "found", f"{message}, and the model should reach at least {percent(expected)}"
     return CheckResult(
         check="clean-above-chance",
         blocking=request.gate != Gate(),
         state=state,
         message=message,
-        hint="look at the labels and the order of the classes (--classes), the normalisation (--mean, --std) and the "
-        "order of the channels (--layout, --bgr); few images, or nearly all of one class, cannot show more; "
-        "--expect-clean says what these images should give",
+        hint="check the labels, the order of the classes (--classes), the normalisation (--mean, --std) and the order "
+        "of the channels (--layout, --bgr); a few images, or images of one class, cannot show more; "
+        "--expect-clean sets the accuracy that these images should give",
     )
 
 

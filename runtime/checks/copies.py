@@ -35,9 +35,9 @@ def check_copies(request: Request, pixels: Any) -> CheckResult:
     message = f"{distinct} of the {n} images judged are distinct"
     if (pixels == UNKNOWN).any():
         found, hint = True, "run the shards again"
-        message = "a shard was made by an earlier version, which did not record which images are copies"
+        message = "an earlier version made one of the shards, and did not record which images are copies"
     elif found:
-        message += f": {percent(1 - distinct / n)} are copies, which prove nothing more"
+        message += f": {percent(1 - distinct / n)} are copies, which add no evidence"
     return CheckResult(
         check="repeated-images",
         blocking=request.gate != Gate(),

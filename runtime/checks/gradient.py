@@ -24,8 +24,8 @@ LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
 MOST_SPARED, MOST_SPARED_QUANTISED, LEVEL = 0.01, 0.05, 0.01
 """More images that a process alone held right than this share explains, at LEVEL, are a finding."""
 APART = (
-    "{judge} judges and {lender} lends the gradient, and they answer otherwise: attacks miss what they aim at. Look "
-    "for another model, preprocessing or precision on the judge, or name another --gradient-backend"
+    "{judge} judges and {lender} computes the gradient, but their answers differ, so the attacks miss. Look for "
+    "another model, preprocessing or precision on the judge, or choose another --gradient-backend"
 )
 """What is said where judge and lender are two."""
 OF_BYTES = (
@@ -67,13 +67,13 @@ def untrue(test: GradientTest) -> str | None:
 
 def _apart(test: GradientTest) -> str:
     if test.surrogate:
-        far = f"over eps/2 it need not predict it, and on {test.apart_far} does not"
+        far = f"it fails to predict it over eps/2 on {test.apart_far}, which is allowed"
         if test.unrelated is None:
-            return f"of {test.n} images: the gradient is a surrogate of the artifact's; {far}"
-        return f"on {test.unrelated} of {test.n} images the surrogate gradient is unrelated to the artifact; {far}"
+            return f"the gradient is a surrogate, asked on {test.n} images; {far}"
+        return f"the surrogate gradient is unrelated to the artifact on {test.unrelated} of {test.n} images; {far}"
     return (
-        f"on {test.apart_near} of {test.n} images the gradient does not predict the artifact over eps/8, "
-        f"on {test.apart_far} over eps/2"
+        f"the gradient fails to predict the artifact over eps/8 on {test.apart_near} of {test.n} images, "
+        f"and over eps/2 on {test.apart_far}"
     )
 
 
@@ -84,7 +84,7 @@ def steady(facts: Facts) -> Seen:
         return _no_gradient()
     if test.unsteady is None:
         return _surrogate()
-    words = f"on {test.unsteady} of {test.n} images the gradient turns within eps/4"
+    words = f"the gradient turns within eps/4 on {test.unsteady} of {test.n} images"
     return seen(test.unsteady > most_tolerated(test.n), f"{words}; {_power(test, STEADY)}")
 
 
@@ -97,22 +97,22 @@ def jumps(facts: Facts) -> Seen:
         return _surrogate()
     if not test.lines:
         return not_run("images of two classes")
-    words = f"on {test.jumps} of {test.lines} lines between two images the margin jumps where the class changes"
+    words = f"the margin jumps where the class changes on {test.jumps} of {test.lines} lines between two images"
     return seen(test.jumps > most_tolerated(test.lines), f"{words}; {_power(test, JUMPS)}")
 
 
 def _no_gradient() -> Seen:
-    return not_run("an attack by the artifact's own gradient, and an image of the sample that stood")
+    return not_run("an attack with the artifact's own gradient, and an image of the sample that no attack broke")
 
 
 def _surrogate() -> Seen:
-    return Seen("not run", "not run: the gradient is a surrogate, and its artifact a staircase")
+    return Seen("not run", "not run: the artifact answers in steps, so its gradient is a surrogate")
 
 
 def _power(test: GradientTest, check: str) -> str:
     """Say the smallest share of the images on which a lie would have been seen."""
     (share,) = (power.share for power in powers_of_tests(test) if power.check == check)
-    return f"a lie on {percent(share)} of the images would have been seen"
+    return f"the test notices a false gradient on {percent(share)} of the images"
 
 
 def enough_images(facts: Facts) -> Seen:
@@ -125,10 +125,12 @@ def enough_images(facts: Facts) -> Seen:
     coarsest = max(powers_of_tests(test), key=lambda power: power.share)
     allowed = COARSEST_OF_A_SURROGATE if test.surrogate else COARSEST
     if coarsest.share <= allowed:
-        words = f"{coarsest.check} looked at {coarsest.n} images that stood: {_power(test, coarsest.check)}"
+        words = f"{coarsest.check} tested {coarsest.n} images that no attack broke: {_power(test, coarsest.check)}"
         return Seen("quiet", words)
-    missed = f"could have missed a lie on up to {percent(coarsest.share)} of them; a gate allows {percent(allowed, 0)}"
-    return Seen("found", f"too few images: {coarsest.check} looked at {coarsest.n} that stood and {missed}")
+    missed = (
+        f"could miss a false gradient on up to {percent(coarsest.share)} of them; a gate allows {percent(allowed, 0)}"
+    )
+    return Seen("found", f"too few images: {coarsest.check} tested {coarsest.n} that no attack broke, and {missed}")
 
 
 def agreement(facts: Facts) -> Seen:
@@ -155,7 +157,7 @@ def agreement(facts: Facts) -> Seen:
                 _, high = wilson(answers.near, answers.images)
                 found |= high < LEAST_AGREEMENT
                 words.append(
-                    f"its logits are the judge's, but for rounding, on {answers.near} of {answers.images} images"
+                    f"its logits match the judge's up to rounding on {answers.near} of {answers.images} images"
                 )
     if facts.artifact.judge_command is not None:
         beyond, what = _spared(facts)
@@ -186,11 +188,11 @@ def parentless(facts: Facts) -> Seen:
     if not facts.within:
         return not_run("an attack within eps")
     alone = "parent" not in facts.gradient_from
-    led = "its own straight-through gradient and by Square" if "own" in facts.gradient_from else "Square"
+    led = "its own straight-through gradient and Square" if "own" in facts.gradient_from else "Square"
     if not alone:
-        return seen(False, "the gradient of its fp32 parent led attacks too")
-    attacked = f"{facts.called} was attacked by {led} alone"
+        return seen(False, "attacks also followed the gradient of its fp32 parent")
+    attacked = f"only {led} attacked {facts.called}"
     kind = facts.artifact.facts
     if kind.takes_bytes and not kind.quantised and set(kind.staircases) <= {"Cast", "Round"}:
         return seen(True, f"each pixel is rounded to the byte that the model takes: {attacked}", hint=OF_BYTES)
-    return seen(True, f"no fp32 parent lent its gradient: {attacked}")
+    return seen(True, f"there was no gradient of an fp32 parent: {attacked}")

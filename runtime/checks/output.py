@@ -21,7 +21,7 @@ def randomised(facts: Facts) -> Seen:
     words = f"five passes over {probe.n} images agree on {probe.n - probe.randomised}"
     mixed = probe.otherwise_alone > most_tolerated(probe.n)
     if mixed:
-        words += f"; {probe.otherwise_alone} are answered otherwise in a batch than alone"
+        words += f"; {probe.otherwise_alone} get another answer in a batch than alone"
     return seen(probe.randomised > 0 or mixed, words)
 
 
@@ -32,7 +32,7 @@ def softmax(facts: Facts) -> Seen:
         return Seen("not run", "not run: no image of the sample was judged")
     if probe.probabilities == probe.n:
         return Seen("found", f"the output is a softmax: on all {probe.n} images it is non-negative and sums to one")
-    return Seen("quiet", "the output is no softmax")
+    return Seen("quiet", "the output is not a softmax")
 
 
 def fusion(facts: Facts) -> Seen:
@@ -41,10 +41,10 @@ def fusion(facts: Facts) -> Seen:
     if found is None:
         return not_run("a backend whose optimisations can be left out, as ONNX Runtime on the CPU")
     other, (low, high) = found.n - found.same_prediction, _change(found)
-    message = f"with ONNX Runtime's optimisations {other} of {found.n} images are put into another class than without"
+    message = f"ONNX Runtime's optimisations change the class of {other} of {found.n} images"
     changed = low > 0 or high < 0
     if changed:
-        message += f", and accuracy changes by {points(low)} to {points(high)}"
+        message += f", and change accuracy by {points(low)} to {points(high)}"
     return seen(other > 0, message, blocking=changed)
 
 

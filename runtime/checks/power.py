@@ -23,7 +23,7 @@ BY_CHANCE, LEVEL = 0.005, 0.01
 HOLDS, STEADY, JUMPS = "gradient-holds", "gradient-steady", "margin-jumps"
 """The tests of a gradient: that it is the artifact's, that it is not shattered, that no step hides from it."""
 CONTROL = "blind-control"
-EVERY_IMAGE = "add square to --attacks, or judge by aa, to search every image"
+EVERY_IMAGE = "add square or aa to --attacks, to search every image"
 
 
 class Power(NamedTuple):
@@ -93,13 +93,11 @@ def what_hides(
     power = weakest(power_of_search(searched), powers_of_tests(test))
     missed = 0.0 if by_square else standing * power.share
     if fell >= missed:
-        what = "judge by aa, which finds more" if by_square else EVERY_IMAGE
-        found = f"{CONTROL} broke {broken} of {searched} images that stood"
+        what = "add --attacks aa, which finds more" if by_square else EVERY_IMAGE
+        found = f"{CONTROL} broke {broken} of {searched} images that no attack broke"
         return Hidden(fell, f"up to {points(fell)} may fall to it: {found}; {what}")
-    smallest = (
-        f"{power.check} looked at {power.n} images that stood, and would have seen a fault of {percent(power.share)}"
-    )
+    smallest = f"{power.check} tested {power.n} images, and notices a fault of {percent(power.share)}"
     return Hidden(
         missed,
-        f"up to {points(missed)} may hide: {smallest} of them, no smaller one; judge more images, or {EVERY_IMAGE}",
+        f"up to {points(missed)} may hide: {smallest} of them or more; judge more images, or {EVERY_IMAGE}",
     )

@@ -64,7 +64,7 @@ CHECKS = (
     Check(
         "randomised", True, randomised,
         "make the graph deterministic (no dropout, no random resizing, nothing by the size of the batch) and export it "
-        "again: an attack on one draw says nothing of the next",
+        "again: an attack on one draw says nothing about the next",
     ),
     Check(
         "softmax", True, softmax,
@@ -82,8 +82,8 @@ CHECKS = (
     ),
     Check(
         "gradient-holds", True, holds,
-        "attacks follow a gradient that is not the artifact's: look for a dropped branch, a step, a ripple, or a "
-        "rounding that hides what it rounds, and export again",
+        "the gradient is not the artifact's: look for a dropped branch, a step, a ripple, or a rounding in the graph, "
+        "and export again",
         Page.MASKING,
     ),
     Check(
@@ -98,43 +98,43 @@ CHECKS = (
     ),
     Check(
         "enough-images", True, enough_images,
-        "judge more images: leave out --n, or name a larger set by --data",
+        "judge more images: leave out --n, or give a larger set with --data",
     ),
     Check(
         "fgsm-over-pgd", True, fgsm_over_pgd,
-        "the gradient misleads after the first step, as after single-step training: add --attacks aa",
+        "the gradient misleads after the first step, as after single-step training; add --attacks aa",
     ),
     Check(
         "agreement", True, agreement,
-        "the gradient graph is not of this artifact: export both again, from the same weights",
+        "the gradient graph belongs to another artifact: export both again from the same weights",
     ),
     Check(
         "pgd-over-aa", False, pgd_over_autoattack,
-        "believe aa; do not choose between models by pgd",
+        "rely on aa, and do not choose between models by pgd",
     ),
     Check(
         "square-alone", True, square_alone,
-        "the gradient hides what a blind search finds: the true accuracy may be lower still",
+        "the gradient hides adversarial points: the true accuracy may be lower still",
         Page.MASKING,
     ),
     Check(
         "blind-control", True, blind_control,
-        "attacks with gradients miss what a blind search finds: the true accuracy is lower, and --attacks aa says more",
+        "attacks with gradients miss adversarial points: the true accuracy is lower; --attacks aa says more",
         Page.MASKING,
     ),
     Check(
         "fusion", False, fusion,
-        "the engine's optimisations change the answers: report it to ONNX Runtime, and verify what ships as it ships",
+        "the optimisations change answers: report this to ONNX Runtime, and verify the model as it ships",
     ),
     Check(
         "no-parent", False, parentless,
-        "where it was quantised from a float model, pack that one with --precision fp32,int8 --calibration SET (or "
-        "export it so), and verify that bundle: both gradients find more",
+        "if a float model exists, pack or export it with --precision fp32,int8 and verify that bundle: two gradients "
+        "find more",
     ),
     Check(
         "black-box-only", False, black_box,
-        "attack with gradients too, as by --attacks aa: they find more; --accept-blind-evidence lets a gate pass "
-        "without, and the report keeps saying so",
+        "add attacks with gradients, as --attacks aa: they find more; --accept-blind-evidence lets a gate pass without "
+        "them, and the report says so",
     ),
 )  # fmt: skip
 """In the order of the report."""

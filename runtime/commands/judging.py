@@ -11,6 +11,7 @@ import click
 
 from runtime.checks.claim import check_claim
 from runtime.errors import UsageFault
+from runtime.estimate.announcement import announce
 from runtime.files import check_writable
 from runtime.machine.card import made_by
 from runtime.records.report import load_report
@@ -68,7 +69,7 @@ def check_asked(options: VerifyOptions, run: RunOptions, *, several: bool = Fals
 
     """
     if run.resume and run.out is None:
-        raise UsageFault("--resume needs the run to go on with", hint="--out DIR")
+        raise UsageFault("--resume needs the directory of the run", hint="name it with --out DIR")
     if options.no_gate:
         check_decidable(options, Gate())
     if run.out is None:
@@ -110,7 +111,7 @@ def choose_directories(
     earlier = "an earlier run" if precision == PARENT else f"a verify with --precision {PARENT}"
     hint = f"--against DIR, the --out of {earlier}"
     if options.until_decided or options.shard:
-        raise UsageFault("--max-drop of a part of the images needs a run to compare with", hint=hint)
+        raise UsageFault("--max-drop on a part of the images needs a run to compare with", hint=hint)
     if not has_parent:
         if by_hand:
             raise UsageFault(f"--max-drop has nothing to compare {precision} with", hint=hint)
@@ -148,7 +149,7 @@ def judge_subject(
     """
     report = judged(subject, options, directories, resume=run.resume, write=write or write_all)
     if report is None:
-        log.info(f"shard {options.shard} is done; `edgeproof merge` judges all: {directories.out}")
+        log.info(f"shard {options.shard} is done in {directories.out}; `edgeproof merge` judges all shards together")
         return
     show(report, directories.out, as_json=run.as_json)
 
@@ -200,13 +201,14 @@ def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -
     """
     shard = case.request.shard
     if resume and finished(out, case.request):
-        log.info(f"{out} is finished already")
+        log.info(f"the run in {out} is already finished")
         return None if shard else load_report(out)
     warn_of_gate(case)
     where = made_by(case.subject.libraries) | case.subject.accelerators | case.sampled
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
-            log.info(f"resuming: {len(journal)} work units already done")
+            log.info(f"resuming: {len(journal)} units of work are done")
+        announce(case, journal.done)
         with progress_on_stderr() as progress:
             findings = case.attack(progress, journal, started=journal.started)
         if shard:
@@ -223,9 +225,9 @@ def warn_of_gate(case: Case) -> None:
     request = case.request
     short = [each.message for each in check_claim(request) if each.state == "found" and each.blocking]
     if request.gate != Gate() and not case.plan.searches_by_gradient and not request.accept_blind_evidence:
-        short.append("no attack follows a gradient, which is weak evidence; --accept-blind-evidence lets it pass")
+        short.append("no attack follows a gradient, which is weak evidence (--accept-blind-evidence lets it pass)")
     for message in short:
-        log.warning(f"this run can fail its gate and cannot pass it: {message}; --no-gate measures")
+        log.warning(f"this run can fail its gate but cannot pass it: {message}; --no-gate only measures")
 
 
 def fresh_directory(name: str, precision: str) -> Path:

@@ -68,7 +68,9 @@ def judge_each(
 
     """
     if options.shard:
-        raise UsageFault("--shard is of one run, and --on and --precision ask for several", hint="leave one out")
+        raise UsageFault(
+            "--shard belongs to one run, and --on and --precision ask for several", hint="leave one of them out"
+        )
     out = run.out or fresh_directory(opened.manifest.name, "targets")
     options = with_the_same_attacks(opened, each, options)
     where = {_name(one): run.model_copy(update={"out": out / _directory(one)}) for one in each}

@@ -19,6 +19,7 @@ from runtime.options.engine import pairing_of
 from runtime.options.preparers import ModelOptions, Wanted, pack_first
 from runtime.records.options import command_words
 from runtime.spec import PARENT, Gate, ThreatModel
+from runtime.terminal.progress import working
 from runtime.verdict.options import check_decidable
 from runtime.verdict.subject import LIBRARIES, Subject
 
@@ -74,7 +75,8 @@ def open_artifact(
     )
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
         bundle = Path(scratch) / "bundle"
-        pack_first(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
+        with working(f"packing {artifact.name}: its graph, and the graph of its gradient"):
+            pack_first(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
         opened = open_bundle(bundle)
     return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
 

@@ -42,7 +42,7 @@ def to_lattice(x: Any, clean: Any, eps: float) -> Any:
     high = np.minimum(np.floor(centre + LEVELS * eps + SLACK), LEVELS)
     if (low > high).any():
         raise BadData(
-            f"no point of the uint8 lattice lies within {eps} of every image",
+            f"no point of the uint8 lattice lies within {radius(eps)} of every image",
             hint="--lattice needs images stored as uint8, or an eps of at least 1/510",
         )
     level = np.clip(to_levels(x), low, high)

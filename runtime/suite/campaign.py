@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack, any_bounded
+from runtime.attacks.passes import Headway, Passes
 from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
 from runtime.statistics import wilson
@@ -18,7 +19,19 @@ from runtime.suite.journal import NoJournal
 from runtime.suite.outcome import Held, Outcome
 from runtime.suite.scrutiny import Scrutiny, doubtful
 from runtime.suite.totals import add_rows
-from runtime.suite.units import Target, agree, classify, measure_all, repeat, search, search_all
+from runtime.suite.units import (
+    AGREE,
+    AGREE_OF_A_PROCESS,
+    CLASSIFY,
+    REPEAT,
+    Target,
+    agree,
+    classify,
+    measure_all,
+    repeat,
+    search,
+    search_all,
+)
 from runtime.terminal.progress import Silent
 from runtime.words import radius
 
@@ -30,7 +43,7 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.suite.journal import Ledger, Work
     from runtime.suite.plan import Plan, PlannedAttack
-    from runtime.suite.units import Job
+    from runtime.suite.units import Follow, Job
     from runtime.terminal.progress import Progress
 
 __all__ = ["Campaign", "Target", "clean_pass", "run_suite"]
@@ -41,6 +54,21 @@ CURVE = (0.0, 1 / 4, 1 / 2, 1.0, 3 / 2, 2.0)
 """Multiples of eps on the curve."""
 FAR, FAR_MULTIPLE = 64 / 255, 4
 """An eps at which no honest network stands above chance: the larger of this and this multiple of the model's own."""
+
+
+def far_from(eps: float) -> float:
+    """Return the eps at which no honest network stands above chance, at most 1."""
+    return min(max(FAR, FAR_MULTIPLE * eps), 1.0)
+
+
+def pgd_at(eps: float) -> str:
+    """Return what a stage of the curve is called."""
+    return f"PGD at eps {radius(eps)}"
+
+
+def as_file_name(unit: str) -> str:
+    """Return the name of a unit as its file has it."""
+    return unit.replace(" ", "-").replace("/", "-")
 
 
 def run_suite(
@@ -132,7 +160,7 @@ def run_suite(
             campaign.curve_point(sample, multiple * eps, gradients, f"curve-{number}-")
             for number, multiple in enumerate(CURVE)
         ),
-        far=campaign.curve_point(sample, min(max(FAR, FAR_MULTIPLE * eps), 1.0), gradients, "far-"),
+        far=campaign.curve_point(sample, far_from(eps), gradients, "far-"),
         agreement=campaign.agreement(sample, "own") if "own" in gradients else None,
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
         square_alone=scrutiny.square_alone(bounded),
@@ -183,7 +211,7 @@ class Campaign:
 
     def classify(self, index: Any) -> None:
         """Classify the images at `index`, before any attack."""
-        for chunk, work in self.units("clean", index, classify):
+        for chunk, work in self.units("clean", index, classify, CLASSIFY):
             self.evidence.classify(chunk, work.arrays["prediction"], work.arrays["margin"])
 
     def run(self, planned: Sequence[PlannedAttack], index: Any) -> tuple[AttackRow, ...]:
@@ -225,8 +253,8 @@ class Campaign:
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
         for gradient_from in gradients if eps > 0 else ():
-            stage = labelled(f"PGD at eps {radius(eps)}", gradient_from)
-            units = self.units(stage, index, job, prefix=prefix, gradient_from=gradient_from)
+            stage = labelled(pgd_at(eps), gradient_from)
+            units = self.units(stage, index, job, PGD.passes, prefix=prefix, gradient_from=gradient_from)
             broken = [chunk[work.arrays["broken"]] for chunk, work in units]
             index = np.setdiff1d(index, np.concatenate(broken)) if broken else index
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
@@ -236,9 +264,9 @@ class Campaign:
         n = same = 0
         near: int | None = 0 if self.target.session.card().judge_command else None
         job = partial(agree, evidence=self.evidence, eps=self.eps, seed=self.seed)
-        for chunk, work in self.units(
-            labelled("gradient graph", gradient_from), sample, job, gradient_from=gradient_from
-        ):
+        costs = AGREE if near is None else AGREE_OF_A_PROCESS
+        stage = labelled("gradient graph", gradient_from)
+        for chunk, work in self.units(stage, sample, job, costs, gradient_from=gradient_from):
             correct = self.evidence.correct[chunk]
             clean = work.arrays["clean"] == self.evidence.clean_prediction[chunk]
             worst = (work.arrays["worst"] == self.evidence.adversarial_prediction[chunk])[correct]
@@ -250,7 +278,7 @@ class Campaign:
     def probe(self, sample: Any) -> Probe:
         """Ask the artifact what only shows in several answers put side by side."""
         counts = {"randomised": 0, "probabilities": 0, "otherwise_alone": 0}
-        for _, work in self.units("repeated passes", sample, repeat):
+        for _, work in self.units("repeated passes", sample, repeat, REPEAT):
             counts = {name: count + int(work.arrays[name].sum()) for name, count in counts.items()}
         return Probe(n=len(sample), **counts)
 
@@ -271,9 +299,17 @@ class Campaign:
         if attack.bounded:
             job = partial(job, evidence=self.evidence, lattice=self.lattice)
             self.evidence.began(label, gradient_from)
-        for chunk, work in self.units(
-            label, index, job, prefix=f"{row}-", most=attack.unit, gradient_from=gradient_from, do=search_all
-        ):
+        units = self.units(
+            label,
+            index,
+            job,
+            attack.passes + (CLASSIFY if self.lattice and attack.bounded else Passes()),
+            prefix=f"{row}-",
+            most=attack.unit,
+            gradient_from=gradient_from,
+            do=search_all,
+        )
+        for chunk, work in units:
             if attack.bounded:
                 self.evidence.update(row, label, gradient_from, chunk, work.arrays)
             standing[chunk] = ~work.arrays["broken"]
@@ -290,24 +326,25 @@ class Campaign:
         stage: str,
         index: Any,
         job: Job,
+        costs: Passes,
         prefix: str = "",
         most: int = UNIT,
         gradient_from: GradientSource = "own",
-        do: Callable[[Target, Sequence[Any], Job], Generator[Work]] = measure_all,
+        do: Callable[[Target, Sequence[Any], Job, Follow], Generator[Work]] = measure_all,
     ) -> Iterator[tuple[Any, Work]]:
-        """Yield the chunks of `index`, each with what the unit on it left; `prefix` tells stages of one name apart."""
+        """Yield the chunks of `index`, each with what the unit on it left.
+
+        `costs` is what the job costs an image at most; `prefix` tells stages of one name apart.
+        """
         self.progress.stage(stage, len(index))
         target, name = self.target.following(gradient_from), f"{self.prefix}{prefix}{stage}"
-        units = [
-            (f"{name}-{number}".replace(" ", "-").replace("/", "-"), chunk)
-            for number, chunk in enumerate(target.chunks(index, most))
-        ]
+        units = [(as_file_name(f"{name}-{number}"), chunk) for number, chunk in enumerate(target.chunks(index, most))]
         missing = [chunk for name, chunk in units if not self.ledger.holds(name)]
-        with closing(do(target, missing, job)) as works:
+        with closing(do(target, missing, job, partial(Headway, most=costs, tell=self.progress.advance))) as works:
             for name, chunk in units:
-                held = self.ledger.holds(name)
+                if self.ledger.holds(name):
+                    self.progress.advance(len(chunk), fresh=False)
                 yield chunk, self.ledger.unit(name, chunk, partial(_confirmed, works, target.session))
-                self.progress.advance(len(chunk), fresh=not held)
 
 
 def _confirmed(works: Generator[Work], session: Session) -> Work:

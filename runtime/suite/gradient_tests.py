@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 from runtime.attacks.losses import linear, one_hot
 from runtime.attacks.noise import Noise
 from runtime.attacks.oracle import margins, predictions, to_numpy
+from runtime.attacks.passes import Passes
 from runtime.attacks.pgd import uniform_start
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ TURNS, RADIUS = 4, 1 / 4
 HALVINGS = (9, 16)
 """Of the line between two images: after so many the jump of the margin is looked at."""
 
+STEADY = Passes(forwards=1, gradients=TURNS)
+CROSS = Passes(forwards=2 + max(HALVINGS))
+"""What `steady` and `cross` cost an image."""
+
+
+def holding(scales: Sequence[float]) -> Passes:
+    """Return what `hold` costs an image over so many scales: at three points, both ends of every direction."""
+    return Passes(forwards=3 + 3 * 2 * (PIXELS + BLOCKS) * len(scales), gradients=3)
+
 
 def hold(
     oracle: Oracle,
@@ -46,7 +56,7 @@ def hold(
 
     At three points of each image: as it is, somewhere in the ball, and its worst point; each brought a step into the
     box, so that both ends of a step are images. Returns by scale, as `apart-0`, the least `concordance` of the three
-    over all directions: float64 [B]. Costs 3 gradients and 3 + 48 len(scales) forwards an image.
+    over all directions: float64 [B]. Costs `holding(scales)`.
     """
     noise = Noise(seed, "gradient-holds")
     steps = [max(scale * eps, FINEST) for scale in scales]
@@ -109,7 +119,7 @@ def concordance(predicted: Any, actual: Any) -> Any:
 def steady(oracle: Oracle, target: Target, points: Points, *, eps: float, seed: int) -> Arrays:
     """Return `steadiness`, the mean cosine between the gradients at TURNS points around each image: float64 [B].
 
-    Costs TURNS gradients and a forward an image.
+    Costs STEADY.
     """
     xp, noise = array_namespace(points.x), Noise(seed, "gradient-steady")
     loss, _ = above_label(target, points, oracle.logits(points, points.x))
@@ -129,7 +139,7 @@ def cross(oracle: Oracle, target: Target, points: Points, *, seed: int) -> Array
 
     Of a continuous artifact the margin passes through zero. Returns `jump-0` and `jump-1`, its rise over the last
     interval after HALVINGS, as a part of the mean |margin| of the ends: float64 [B], NaN where both ends have the
-    image's label. Costs 2 + max(HALVINGS) forwards an image.
+    image's label. Costs CROSS.
     """
     end = target.to_device(target.images.as_float(others(target, points, seed)))
     margin = [margins(oracle.logits(points, x), points.label).astype(np.float64) for x in (points.x, end)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from errno import ENOSPC
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 JOURNAL = "journal.jsonl"
 UNITS = "units"
 SCHEMA = "edgeproof.journal/1"
-BEGIN_AGAIN = "begin again in another --out"
+BEGIN_AGAIN = "start again with another --out"
 CHECK_DIGITS = 32
 """Of the hexadecimal digits of a line's SHA-256."""
 
@@ -114,7 +115,9 @@ class Journal:
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             if not try_lock(self._file, self.path):
-                raise UsageFault(f"another process is at work in {directory}", hint="let it end, or name another --out")
+                raise UsageFault(
+                    f"another process is using {directory}", hint="wait for it to end, or choose another --out"
+                )
             self._check, self._entries = "", {}
             lines = self._read()
             if not lines:
@@ -122,7 +125,7 @@ class Journal:
             else:
                 header = lines[0]
                 if header.get("schema") != SCHEMA or header.get("request_sha256") != request_sha256:
-                    raise BadRun(f"{self.path} is of another request or version", hint=BEGIN_AGAIN)
+                    raise BadRun(f"{self.path} belongs to another request or version", hint=BEGIN_AGAIN)
                 self._check_made_by(header.get("made_by", {}), dict(made_by or {}))
                 self.started: str = header["started"]
                 self._entries = {line["unit"]: line for line in lines[1:]}
@@ -137,6 +140,14 @@ class Journal:
     def holds(self, name: str) -> bool:
         """Return whether a unit is done."""
         return name in self._entries
+
+    @property
+    def done(self) -> dict[str, int]:
+        """Images that are done, by the names of their units without the number at the end."""
+        images: Counter[str] = Counter()
+        for name, entry in self._entries.items():
+            images[name.rpartition("-")[0]] += entry["images"]
+        return dict(images)
 
     def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
         """Return what a unit left, doing and recording it where it is not done yet.
@@ -173,13 +184,13 @@ class Journal:
         try:
             data = path.read_bytes()
             if sha256(data) != entry["sha256"]:
-                raise ValueError("its digest is not the journal's")
+                raise ValueError("its digest does not match the journal")
             with open_npz(data) as file:
                 arrays = dict(file)
         except UNREADABLE as error:
             raise BadRun(f"{path} is damaged: {error}", hint=BEGIN_AGAIN) from None
         if not np.array_equal(arrays.pop("index"), index):
-            raise BadRun(f"{path} is of other images", hint=BEGIN_AGAIN)
+            raise BadRun(f"{path} belongs to other images", hint=BEGIN_AGAIN)
         self.earlier_seconds += entry["seconds"]
         return Work(arrays, entry["seconds"], entry["forwards"], entry["gradients"])
 
@@ -190,15 +201,15 @@ class Journal:
         unsaid = [name for name in GPU_SOFTWARE if name not in was]  # as before it was asked for
         for name in sorted((was.keys() | now.keys()) - set(unsaid)):
             if was.get(name) != now.get(name):
-                before, after = (card.get(name, "not said") for card in (was, now))
+                before, after = (card.get(name, "unknown") for card in (was, now))
                 raise BadRun(
-                    f"{self.path} was begun with {name} {before}, now {after}: other bits may come out",
-                    hint=f"go on with the same, or {BEGIN_AGAIN}",
+                    f"{self.path} began with {name} {before}, and this is {after}: the results may differ",
+                    hint=f"resume with the same {name}, or {BEGIN_AGAIN}",
                 )
 
     def _begin(self, request_sha256: str, made_by: dict[str, str | int]) -> None:
         if self.units.exists():
-            raise BadRun(f"{self.path} is lost, but {self.units} is not", hint=BEGIN_AGAIN)
+            raise BadRun(f"{self.path} is missing, but {self.units} exists", hint=BEGIN_AGAIN)
         self.started = timestamp()
         header = {"schema": SCHEMA, "request_sha256": request_sha256, "started": self.started, "made_by": made_by}
         self._append(header)

@@ -110,8 +110,8 @@ def runnable(plan: Plan, card: SessionCard) -> Plan:
     needing = [name for name, attacks in plan.asked.items() if any(attack.uses_gradient for attack in attacks)]
     if needing and not plan.gradients:
         raise BadModel(
-            f"{needing[0]} needs the gradient, and {card.precision} has no gradient graph",
-            hint="--gradient none attacks it by Square alone",
+            f"{needing[0]} needs a gradient, and {card.precision} has no gradient graph",
+            hint="--gradient none attacks it with Square alone",
         )
     return plan
 

@@ -12,13 +12,14 @@ from runtime.attacks import AGAIN, CONTROLS, SMOOTHED
 from runtime.records.report import Fusion, GradientTest, Searched
 from runtime.records.request import labelled
 from runtime.statistics import fewest_beyond
-from runtime.suite.gradient_tests import SCALES, cross, hold, steady
-from runtime.suite.units import classify_plainly, search, search_all
+from runtime.suite.gradient_tests import CROSS, SCALES, STEADY, cross, hold, holding, steady
+from runtime.suite.units import CLASSIFY, classify_plainly, search, search_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runtime.attacks import Attack
+    from runtime.attacks.passes import Passes
     from runtime.records.report import AttackRow
     from runtime.records.request import GradientSource
     from runtime.suite.evidence import Evidence
@@ -82,13 +83,15 @@ class Scrutiny:
             return None
         scales = (SCALES[-1], max(SCALES[-1], WIDE / self.eps)) if surrogate else SCALES
         job = partial(hold, eps=self.eps, seed=self.seed, evidence=self.evidence, scales=scales)
-        held = self._values("gradient holds", index, job)
+        held = self._values("gradient holds", index, job, holding(scales))
         apart = [int((held[f"apart-{row}"] < LEAST_CONCORDANCE).sum()) for row in range(len(scales))]
         if surrogate:
             unrelated = int((held["apart-1"] < LEAST_RELATION).sum())
             return GradientTest(n=len(index), surrogate=True, apart_far=apart[0], unrelated=unrelated)
-        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed))["steadiness"]
-        crossed = self._values("margin jumps", index, partial(cross, seed=self.seed))
+        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)[
+            "steadiness"
+        ]
+        crossed = self._values("margin jumps", index, partial(cross, seed=self.seed), CROSS)
         jumps = np.any([crossed[f"jump-{row}"] > most for row, most in enumerate(LARGEST_JUMPS)], axis=0)
         return GradientTest(
             n=len(index),
@@ -127,7 +130,7 @@ class Scrutiny:
 
     def fusion(self, sample: Any) -> Fusion:
         """Compare the artifact's classes with those that it gives without the engine's optimisations."""
-        plain = self._values("unoptimised", sample, classify_plainly)["prediction"]
+        plain = self._values("unoptimised", sample, classify_plainly, CLASSIFY)["prediction"]
         label, optimised = self.evidence.label[sample], self.evidence.clean_prediction[sample]
         return Fusion(
             n=len(sample),
@@ -168,7 +171,9 @@ class Scrutiny:
         """Return the indices of the images that an attack breaks, and add what it cost."""
         job, found = partial(search, attack=attack, eps=self.eps, seed=self.seed), [index[:0]]
         stage = labelled(attack.name, gradient_from)
-        units = self.units(stage, index, job, prefix=f"{prefix}-", gradient_from=gradient_from, do=search_all)
+        units = self.units(
+            stage, index, job, attack.passes, prefix=f"{prefix}-", gradient_from=gradient_from, do=search_all
+        )
         for chunk, work in units:
             self.evidence.spare(chunk, work.arrays)
             found.append(chunk[work.arrays["broken"]])
@@ -176,9 +181,9 @@ class Scrutiny:
                 costs[cost] += getattr(work, cost)
         return np.concatenate(found)
 
-    def _values(self, stage: str, index: Any, job: Any) -> dict[str, Any]:
+    def _values(self, stage: str, index: Any, job: Any, costs: Passes) -> dict[str, Any]:
         led = self.gradients[0] if self.gradients else "none"
-        works = [work.arrays for _, work in self.units(stage, index, job, gradient_from=led)]
+        works = [work.arrays for _, work in self.units(stage, index, job, costs, gradient_from=led)]
         return {name: np.concatenate([arrays[name] for arrays in works]) for name in works[0]}
 
 

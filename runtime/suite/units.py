@@ -18,6 +18,7 @@ from runtime.attacks.geometry import linf
 from runtime.attacks.losses import cross_entropy, one_hot
 from runtime.attacks.noise import Noise
 from runtime.attacks.oracle import Oracle, Points, margins, predictions
+from runtime.attacks.passes import Headway, Passes
 from runtime.batches.side_by_side import Asking, side_by_side
 from runtime.errors import BadModel
 from runtime.images.uint8_grid import to_lattice
@@ -53,6 +54,13 @@ PROBABILITY = 1e-3
 Arrays = dict[str, Any]
 Job = Callable[[Oracle, "Target", Points], Arrays]
 """A unit's work: arrays by name, one row an image."""
+Follow = Callable[[int], Headway]
+"""Makes what follows the work on so many images."""
+
+CLASSIFY = Passes(forwards=1)
+REPEAT = Passes(forwards=PASSES + 1)
+AGREE, AGREE_OF_A_PROCESS = Passes(gradients=2), Passes(forwards=3, gradients=3)
+"""What the jobs below cost an image; a `search` costs what its attack does."""
 
 
 @dataclass(frozen=True)
@@ -110,29 +118,33 @@ class Target:
             yield index[start : start + size]
 
 
-def measure(target: Target, index: Any, job: Job) -> Work:
+def measure(target: Target, index: Any, job: Job, follow: Follow | None = None) -> Work:
     """Do a job on the images at `index`, and say what it cost."""
-    oracle, began = Oracle(target.session, target.batch, target.witness), time.perf_counter()
+    headway = follow(len(index)) if follow else None
+    oracle, began = Oracle(target.session, target.batch, target.witness, headway), time.perf_counter()
     arrays = job(oracle, target, target.points(index))
-    return Work(arrays, time.perf_counter() - began, oracle.forwards, oracle.gradients)
+    seconds = time.perf_counter() - began
+    if headway:
+        headway.end()
+    return Work(arrays, seconds, oracle.forwards, oracle.gradients)
 
 
-def measure_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
+def measure_all(target: Target, chunks: Sequence[Any], job: Job, follow: Follow) -> Generator[Work]:
     """Yield what `measure` returns for each chunk."""
-    yield from (measure(target, chunk, job) for chunk in chunks)
+    yield from (measure(target, chunk, job, follow) for chunk in chunks)
 
 
-def search_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Work]:
+def search_all(target: Target, chunks: Sequence[Any], job: Job, follow: Follow) -> Generator[Work]:
     """Yield what `measure` returns for each chunk, where a job is `search`; close it to stop what runs.
 
     Where batches are to be full and take several small units, parts of the chunks are done side by side, so that the
     points of one take the place of those that another broke. The seconds are then those that a chunk was waited for.
     """
     if not target.full or target.batch < 2 * SMALL_UNIT:
-        yield from measure_all(target, chunks, job)
+        yield from measure_all(target, chunks, job, follow)
         return
     parts = [np.split(chunk, range(SMALL_UNIT, len(chunk), SMALL_UNIT)) for chunk in chunks]
-    jobs = [Asking(len(part), partial(_measure_alone, target, part, job)) for each in parts for part in each]
+    jobs = [Asking(len(part), partial(_measure_alone, target, part, job, follow)) for each in parts for part in each]
     with closing(side_by_side(target.session, jobs, target.batch)) as works:
         for each in parts:
             began = time.perf_counter()
@@ -142,8 +154,8 @@ def search_all(target: Target, chunks: Sequence[Any], job: Job) -> Generator[Wor
             yield Work(arrays, time.perf_counter() - began, forwards, gradients)
 
 
-def _measure_alone(target: Target, index: Any, job: Job, session: Session) -> Work:
-    return measure(replace(target, session=session), index, job)
+def _measure_alone(target: Target, index: Any, job: Job, follow: Follow, session: Session) -> Work:
+    return measure(replace(target, session=session), index, job, follow)
 
 
 def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
@@ -155,14 +167,17 @@ def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
     """
     z = oracle.logits(points, points.x)
     if z.shape != (len(points), target.classes):
-        raise BadModel(f"the logits have shape {z.shape}", hint=f"{target.classes} classes, one row an image")
+        raise BadModel(
+            f"the model's logits have shape {z.shape}, and should have {(len(points), target.classes)}",
+            hint="a classifier answers one row for each image and one column for each class",
+        )
     return {"prediction": predictions(z), "margin": margins(z, points.label)}
 
 
 def classify_plainly(oracle: Oracle, target: Target, points: Points) -> Arrays:
     """Return the `prediction` int64 [B] of the clean images without the engine's optimisations."""
     assert target.plain is not None
-    plain = Oracle(target.plain(), target.batch)
+    plain = Oracle(target.plain(), target.batch, oracle.headway)
     return {"prediction": predictions(plain.logits(points, points.x))}
 
 

@@ -17,12 +17,12 @@ OUT, RESUME = "--out", "--resume"
 
 
 def to_go_on(out: Path) -> str:
-    """Return what to do about a run that is stopped, and did a part of its work in `out`."""
+    """Return how to resume a run that was stopped, and did a part of its work in `out`."""
     ctx = click.get_current_context(silent=True)
     typed = ctx.meta.get(TYPED) if ctx else None
     more = f"{OUT} {shlex.quote(str(out))} {RESUME}"
     command = f"edgeproof {shlex.join(_without(typed))}" if typed else "the same command with"
-    return f"what is done is kept; to go on: {command} {more}"
+    return f"finished work is saved; to resume: {command} {more}"
 
 
 def _without(typed: Sequence[str]) -> list[str]:

@@ -9,18 +9,23 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from runtime.terminal.log import is_quiet, log
-from runtime.words import clock
+from runtime.words import clock, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Self = TypeVar("Self", bound="Lines")
-LINE_SECONDS = 60.0
-"""Between two lines of a run whose stderr is no terminal."""
+FIRST_SECONDS, LINE_SECONDS = 5.0, 60.0
+"""Until the first line of a stage where stderr is no terminal, and the most between two: each pause is twice the last.
+"""
+REDRAWN_SECONDS = 0.1
+"""A bar moves no more often."""
+WHOLE = 1e-6
+"""Parts of images add up to whole ones but for this."""
 
 
 class Progress(Protocol):
@@ -29,8 +34,8 @@ class Progress(Protocol):
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of `total` images."""
 
-    def advance(self, count: int, *, fresh: bool = True) -> None:
-        """Count images as done; not `fresh`: by an earlier process, so that they say nothing of the rate."""
+    def advance(self, count: float, *, fresh: bool = True) -> None:
+        """Count images, or parts of some, as done; not `fresh`: by an earlier process, so that they tell no rate."""
 
 
 class Silent:
@@ -39,43 +44,59 @@ class Silent:
     def stage(self, name: str, total: int) -> None:
         """Ignore it."""
 
-    def advance(self, count: int, *, fresh: bool = True) -> None:
+    def advance(self, count: float, *, fresh: bool = True) -> None:
         """Ignore it."""
 
 
 class Pace:
-    """How fast a stage goes: images a second of this process, and the seconds that are left at this rate."""
+    """How far a stage is, and how fast this process goes; several threads may tell it."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self._fresh, self._began = total, 0, 0, time.monotonic()
+        self.total, self.done, self._fresh = total, 0.0, 0.0
+        self._began, self._lock = time.monotonic(), threading.Lock()
 
-    def advance(self, count: int, *, fresh: bool) -> None:
+    def advance(self, count: float, *, fresh: bool) -> None:
         """Count images as done."""
-        self.done += count
-        if fresh:
-            self._fresh += count
-        else:
-            self._began = time.monotonic()
+        with self._lock:
+            self.done += count
+            if fresh:
+                self._fresh += count
+            else:
+                self._began = time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all images are done."""
+        return self.done >= self.total - WHOLE
 
     def __str__(self) -> str:
-        """Return the rate and the time left, as '41.2 images/s, 0:32 left'; nothing before there is a rate."""
-        rate = self._fresh / max(time.monotonic() - self._began, 1e-9)
-        if not rate:
-            return ""
-        return f"{rate:.{1 if rate < 100 else 0}f} images/s, {clock((self.total - self.done) / rate)} left"
+        """Return '32 % of 2000 images, 0:33 left'; at the end '2000 images in 48.2 s'."""
+        if not self.total:
+            return "no image"
+        seconds = time.monotonic() - self._began
+        if self.ended:
+            return f"{self.total} images {f'in {duration(seconds)}' if self._fresh else 'from before'}"
+        share = self.done / self.total
+        left = f", {clock(seconds * (self.total - self.done) / self._fresh)} left" if self._fresh else ""
+        return f"{_percent(share)} of {self.total} images{left}"
+
+
+def _percent(share: float) -> str:
+    """Write a share so that little is seen to move: 32 %, 3.2 %, 0.032 %."""
+    return f"{100 * share:.0f} %" if share >= 0.1 or not share else f"{100 * share:.2g} %"
 
 
 class Lines:
-    """One line a minute and one at the end of a stage; the former from a thread, however long a unit takes.
+    """Lines while a stage lasts, from a thread, and one at its end.
 
     Args:
-        every: seconds between two lines.
+        every: seconds between two lines, at most.
 
     """
 
     def __init__(self, every: float = LINE_SECONDS) -> None:
         self._every, self._name, self._pace = every, "", Pace(0)
-        self._fresh = True
+        self._wait()
 
     def __enter__(self: Self) -> Self:
         self._ended = threading.Event()
@@ -90,46 +111,54 @@ class Lines:
     def stage(self, name: str, total: int) -> None:
         """Begin a stage."""
         self._name, self._pace = name, Pace(total)
+        self._wait()
         if not total:
-            log.info(f"{name}: no image to attack")
+            log.info(str(self))
 
-    def advance(self, count: int, *, fresh: bool = True) -> None:
+    def advance(self, count: float, *, fresh: bool = True) -> None:
         """Write a line where the stage ends."""
-        self._fresh = fresh
         self._pace.advance(count, fresh=fresh)
-        if self._pace.done >= self._pace.total:
+        if self._pace.ended:
             log.info(str(self))
 
     def __str__(self) -> str:
-        """Return the line: 'pgd: 640 of 2000 images, 41.2 images/s, 0:33 left'."""
-        how = str(self._pace) if self._fresh else "from before"
-        return f"{self._name}: {self._pace.done} of {self._pace.total} images{how and ', '}{how}"
+        """Return the line: 'pgd: 32 % of 2000 images, 0:33 left'."""
+        return f"{self._name}: {self._pace}"
+
+    def _wait(self, seconds: float = FIRST_SECONDS) -> None:
+        self._pause = min(seconds, self._every)
+        self._due = time.monotonic() + self._pause
 
     def _beat(self) -> None:
-        while not self._ended.wait(self._every):
-            if self._pace.done < self._pace.total:
+        while not self._ended.wait(min(self._every, 1.0)):
+            if time.monotonic() >= self._due and not self._pace.ended:
                 log.info(str(self))
+                self._wait(2 * self._pause)
 
 
 class Bar:
     """One bar a stage."""
 
     def __init__(self, bars: Bars) -> None:
-        self._bars, self._pace = bars, Pace(0)
+        self._bars, self._pace, self._drawn = bars, Pace(0), 0.0
 
     def stage(self, name: str, total: int) -> None:
         """Begin a bar."""
-        self._task, self._pace = self._bars.add_task(name, total=total, pace=""), Pace(total)
+        self._pace = Pace(total)
+        self._task = self._bars.add_task(name, total=total, pace=str(self._pace))
 
-    def advance(self, count: int, *, fresh: bool = True) -> None:
+    def advance(self, count: float, *, fresh: bool = True) -> None:
         """Move the bar."""
         self._pace.advance(count, fresh=fresh)
-        self._bars.update(self._task, advance=count, pace=str(self._pace))
+        now = time.monotonic()
+        if self._pace.ended or now - self._drawn >= REDRAWN_SECONDS:
+            self._drawn = now
+            self._bars.update(self._task, completed=self._pace.done, pace=str(self._pace))
 
 
 @contextlib.contextmanager
 def progress_on_stderr() -> Iterator[Progress]:
-    """Yield a bar where stderr is a terminal, else a plain line a minute; nothing of both where -q asks for quiet."""
+    """Yield a bar where stderr is a terminal, else plain lines; nothing of both where -q asks for quiet."""
     if is_quiet():
         yield Silent()
         return
@@ -137,7 +166,25 @@ def progress_on_stderr() -> Iterator[Progress]:
         with Lines() as lines:
             yield lines
         return
-    pace = TextColumn("{task.fields[pace]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[pace]}"))
     with Bars(*columns, console=Console(stderr=True)) as bars:
         yield Bar(bars)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say that work goes on which cannot tell how far it is; where it took its time, how long it was."""
+    began = time.monotonic()
+    if is_quiet():
+        yield
+        return
+    if sys.stderr.isatty():
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Bars(*columns, console=Console(stderr=True)) as bars:
+            bars.add_task(what, total=None)
+            yield
+        return
+    log.info(f"{what} ...")
+    yield
+    if (seconds := time.monotonic() - began) >= FIRST_SECONDS:
+        log.info(f"{what}: done in {duration(seconds)}")

@@ -152,8 +152,7 @@ class Case:
         began, now = time.perf_counter(), timestamp()
         subject, request, order = self.subject, self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
-        session = BatchHalving(subject.session)
-        lender = BatchHalving(subject.lender) if subject.lender else None
+        session, lender = self.halving()
         opening = subject.session.unoptimised()
         with ExitStack() as opened:
             plain = (
@@ -162,17 +161,7 @@ class Case:
                 else None
             )
             outcome = run_suite(
-                Target(
-                    self._sized(session),
-                    self.images,
-                    len(subject.classes),
-                    request.batch,
-                    subject.to_device,
-                    self._sized(lender) if lender else None,
-                    plain,
-                    self.full,
-                    witness_of(subject),
-                ),
+                self.target(session, lender, plain),
                 self.plan,
                 eps=request.threat_model.eps,
                 seed=request.seed,
@@ -193,6 +182,25 @@ class Case:
         halved = (each.largest for each in (session, lender) if each and each.largest)
         largest = min(halved, default=None)
         return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
+
+    def halving(self) -> tuple[BatchHalving, BatchHalving | None]:
+        """Return the judge and what lends the gradient, each asked for smaller batches where memory is short."""
+        lender = self.subject.lender
+        return BatchHalving(self.subject.session), BatchHalving(lender) if lender else None
+
+    def target(self, session: Session, lender: Session | None, plain: Callable[[], Session] | None = None) -> Target:
+        """Return what is attacked, by sessions around the subject's own: see `Target`."""
+        return Target(
+            self._sized(session),
+            self.images,
+            len(self.subject.classes),
+            self.request.batch,
+            self.subject.to_device,
+            self._sized(lender) if lender else None,
+            plain,
+            self.full,
+            witness_of(self.subject),
+        )
 
     def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""

@@ -19,7 +19,7 @@ from runtime.statistics import Pairs, mcnemar, paired_difference
 from runtime.suite.evidence import STANDS
 from runtime.suite.plan import BLIND
 from runtime.verdict import sequential
-from runtime.words import radius
+from runtime.words import exact_radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,7 +128,7 @@ def other_threat(mine: ThreatModel, its: ThreatModel) -> Obstacle | None:
     """Return what keeps two runs apart whose threat models differ."""
     if mine == its:
         return None
-    return Obstacle(f"the threat models are {_said(mine)} and {_said(its)}", f"run it again with --eps {mine.eps}")
+    return Obstacle(f"the threat models are {mine} and {its}", f"run it again with --eps {exact_radius(mine.eps)}")
 
 
 def other_attacks(mine: Iterable[str], its: Iterable[str]) -> Obstacle | None:
@@ -141,10 +141,6 @@ def other_attacks(mine: Iterable[str], its: Iterable[str]) -> Obstacle | None:
 
 def _again(attacks: Iterable[str]) -> str:
     return f"run it again with --attacks {','.join(('clean', *attacks))}"
-
-
-def _said(threat: ThreatModel) -> str:
-    return f"{threat.norm}, eps {radius(threat.eps)}"
 
 
 def check_comparable(request: Request, reference: Finished | None) -> None:

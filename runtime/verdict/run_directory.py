@@ -14,7 +14,7 @@ from runtime.gallery.store import GALLERY, read_gallery
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
-from runtime.spec import to_json
+from runtime.spec import ThreatModel, to_json
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import JOURNAL, Journal
 from runtime.suite.outcome import COUNTS
@@ -136,6 +136,8 @@ def check_same(out: Path, request: Request) -> None:
 
 def _in_words(value: Any) -> str:
     """Return what a request asks for in one field: the names of attacks; of a record what is set."""
+    if isinstance(value, ThreatModel):
+        return str(value)
     if isinstance(value, BaseModel):
         return " ".join(f"{name}={each}" for name, each in value if each is not None) or "none"
     if isinstance(value, tuple):

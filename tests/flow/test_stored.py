@@ -82,7 +82,7 @@ def test_a_stored_run_that_was_killed_half_way_goes_on_to_its_end(stored):
     call("verify", stored / "bundle", "--n", 1, "--attacks", "fgsm", "--no-gate", "--out", stored / "here")
     move_here(stored / "half", json.loads((stored / "here/journal.jsonl").read_text().partition("\n")[0])["made_by"])
     result = call("verify", stored / "bundle", *OPTIONS, "--out", stored / "half", "--resume")
-    assert "resuming: 4 work units already done" in result.stderr
+    assert "resuming: 4 units of work are done" in result.stderr
     whole, half = load_report(stored / "run"), load_report(stored / "half")
     assert half.request.unlike(whole.request) == []
     assert half.clean.accuracy == whole.clean.accuracy

@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up_ends_a_run_with_its_reason_and_it_goes_on_when_the
             said = go_on(process)
         assert process.returncode == 4
         assert "No space left on device" in said
-        assert f" --out {out} --resume\n" in said.partition("what is done is kept; to go on: edgeproof verify ")[2]
+        assert f" --out {out} --resume\n" in said.partition("finished work is saved; to resume: edgeproof verify ")[2]
         assert "Traceback" not in said
         done = lines(out)
         assert done >= 4
@@ -175,7 +175,7 @@ def test_process_1_of_a_container_ends_by_sigterm_within_the_unit(place, tmp_pat
         os.kill(int(child), signal.SIGTERM)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert f" --out {out} --resume\n" in said.partition("to go on: edgeproof verify ")[2]
+    assert f" --out {out} --resume\n" in said.partition("to resume: edgeproof verify ")[2]
     resume(place, out)
 
 
@@ -243,7 +243,7 @@ def starved(wide, out, megabytes):
 def test_where_memory_runs_out_the_batch_is_halved_and_the_verdict_is_the_same(wide, tmp_path):
     result = starved(wide, tmp_path / "run", 480)
     assert result.returncode == 0, result.stderr
-    assert "memory ran out at 64 images at a time: going on with 32, to the same verdict" in result.stderr
+    assert "memory ran out with batches of 64; continuing with 32, which changes no verdict" in result.stderr
     report, whole = load_report(tmp_path / "run"), load_report(wide / "whole")
     assert report.device[LARGEST_BATCH] in (1, 2, 4, 8, 16, 32)
     assert LARGEST_BATCH not in whole.device

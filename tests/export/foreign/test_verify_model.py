@@ -41,7 +41,7 @@ def test_precision_that_a_model_is_not_in_is_refused_by_the_file_that_the_user_g
     model = save(plain())
     result = command("verify", model, "--data", data, "--precision", "int8")
     assert result.exit_code == 3
-    assert f"{model} holds no precision 'int8'" in result.stderr
+    assert f"{model} has no precision 'int8'" in result.stderr
     assert "it has: fp32" in result.stderr
 
 

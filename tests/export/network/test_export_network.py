@@ -307,7 +307,7 @@ def test_a_network_whose_gradient_does_not_hold_is_refused(
 ) -> None:
     labels = np.argmax(_answers(Waves(network), evaluation), axis=1)
     right = ImageSet("right", evaluation.images, labels, evaluation.ids)
-    with pytest.raises(BadModel, match="images the gradient does not predict the artifact over eps/8"):
+    with pytest.raises(BadModel, match="the gradient fails to predict the artifact over eps/8"):
         export_network(Waves(network), shape=SHAPE, evaluation=right, claims=CLAIMS, out=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

@@ -257,7 +257,7 @@ def test_an_interrupted_command_exits_130_and_says_how_to_go_on(tmp_path, monkey
         result = edgeproof(*command, "--save-every", 0)
     assert result.exit_code == 130
     told = f"edgeproof distill {recipe} --set train.max_steps=3 --save-every 0 --out {run} --resume\n"
-    assert f"to go on: {told}" in result.stderr
+    assert f"to resume: {told}" in result.stderr
     result = edgeproof(*command, "--resume")
     assert result.exit_code == 0, result.output
     assert "resumed after step 1" in result.stderr

@@ -102,7 +102,7 @@ def test_a_study_that_is_interrupted_says_how_the_study_goes_on(study_file, tmp_
         told = process.communicate(timeout=120)[1]
     assert process.returncode == 130, told
     assert told.splitlines()[-2:] == [
-        f"what is done is kept; to go on: edgeproof study {study_file} --out {out} --resume",
+        f"finished work is saved; to resume: edgeproof study {study_file} --out {out} --resume",
         "interrupted",
     ]
     assert told.count("to go on") == 1

@@ -116,7 +116,7 @@ CHANGES = {
     "an inconclusive verdict": ({"verdict": "inconclusive"}, "contradicts itself"),
     "eps on the scale of bytes": ({"threat_model": {"norm": "linf", "eps": 8}}, "less than or equal to 1"),
     "eps in another norm": ({"threat_model": {"norm": "l2", "eps": 0.5}}, "norm"),
-    "a smaller eps": ({"threat_model": {"norm": "linf", "eps": 0.009}}, "eps is 2.29/255, at least 2.55/255"),
+    "a smaller eps": ({"threat_model": {"norm": "linf", "eps": 0.009}}, "eps is 0.009, at least 0.01"),
     "no eps": ({"threat_model": {"norm": "linf", "eps": 0}}, "eps is 0/255"),
     "a wide interval": ({"low": 0.005}, "at least 0.0 % (the low end of its interval is 0.5 %"),
     "more that may hide": ({"may_hide": 1.0}, "may hide"),
@@ -185,7 +185,7 @@ def test_a_weaker_set_of_attacks_is_refused(case, change, says):
     ("line", "says"),
     [
         ('robust_accuracy = "100%"', "100.0 % is asked for"),
-        ("largest_eps = 0.005", "at most 1.28/255 is allowed"),
+        ("largest_eps = 0.005", "at most 0.005 is allowed"),
         ("images = 61", "at least 61 are asked for"),
         ('attacks = ["aa"]', "aa did not run"),
         ('backends = ["tensorrt"]', "tensorrt is asked for"),

@@ -136,7 +136,7 @@ def test_inspect_says_what_it_says_of_which_bundle_and_who_signed(case, key):
     result = edgeproof("inspect", "--attestation", case.attestation, "--trust", case.place / "judge.pem")
     assert result.exit_code == 0, result.stderr
     assert f"signed with key {fingerprint(key.public_key())}" in result.stdout
-    assert "linf, eps 2.55/255, by fgsm, pgd, cw" in result.stdout
+    assert "linf, eps 0.01, by fgsm, pgd, cw" in result.stdout
     assert "no bundle was named" in result.stdout
     result = edgeproof("inspect", case.bundle, "--attestation", case.attestation)
     assert "not authenticated" in result.stdout

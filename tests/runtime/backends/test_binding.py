@@ -182,7 +182,7 @@ def test_what_a_graph_answered_is_in_doubt_where_its_kernels_find_no_memory(card
     session = open_(files, "cuda", tmp_path)
     session.logits(task[2][:16])
     fake.sessions[0].fitting = 0
-    with pytest.raises(BadModel, match=r"cannot be held to its kernels once more .*memory.* in doubt"):
+    with pytest.raises(BadModel, match=r"cannot be compared with its kernels again .*memory.* in doubt"):
         session.confirm()
 
 
@@ -219,7 +219,7 @@ def test_a_graph_that_goes_wrong_within_an_attack_gives_no_verdict_and_leaves_no
 
     asked = suite(tmp_path / "sound", None)
     assert asked > 10
-    with pytest.raises(BadModel, match="answers otherwise than its kernels: what was found is in doubt"):
+    with pytest.raises(BadModel, match="gives other answers than its kernels: the results are in doubt"):
         suite(tmp_path / "stale", 4)
     left = {path.name for path in (tmp_path / "stale" / "units").iterdir()}
     assert "clean-0.npz" in left
@@ -231,7 +231,7 @@ def test_kernels_that_do_not_answer_twice_alike_are_not_captured(card, files, ta
     fake = card(graphs="shaky")
     session = open_(files, "cuda", tmp_path)
     session.logits(task[2])
-    assert "without CUDA graphs: its kernels do not answer twice alike" in told.text
+    assert "without CUDA graphs: its kernels give different answers to the same batch" in told.text
     fake.sessions[0].asked.clear()
     session.logits(task[2])
     assert fake.sessions[0].asked == ["-1"]

@@ -58,7 +58,7 @@ class OnTheGpu(onnxruntime.InferenceSession):
 @pytest.mark.filterwarnings(LEFT_OUT)
 @pytest.mark.parametrize("provider", ON_GPU)
 def test_a_provider_that_is_listed_but_does_not_work_is_refused(files, tmp_path, provider):
-    with pytest.raises(MissingEnvironment, match=r"does not take the forward graph: .*assigned to the default CPU EP"):
+    with pytest.raises(MissingEnvironment, match=r"cannot run the forward graph: .*assigned to the default CPU EP"):
         open_(files, provider, tmp_path)
 
 
@@ -74,7 +74,7 @@ def test_a_provider_that_does_not_work_is_refused_where_a_graph_has_nothing_to_p
 def test_a_graph_of_which_a_part_would_run_on_the_cpu_is_refused(files, tmp_path, monkeypatch):
     """Azure's provider works everywhere, and takes no node of ours."""
     monkeypatch.setitem(PROVIDERS, "cuda", Provider(AZURE, lambda tf32, engines, graph: {}))
-    with pytest.raises(MissingEnvironment, match=r"does not take the forward graph: .*assigned to the default CPU EP"):
+    with pytest.raises(MissingEnvironment, match=r"cannot run the forward graph: .*assigned to the default CPU EP"):
         open_(files, "cuda", tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_a_gpu_that_is_full_is_told_from_a_provider_that_does_not_work(files, tm
         raise RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", full)
-    with pytest.raises(OutOfMemory, match="forward graph does not fit the memory: CUDA failure 2"):
+    with pytest.raises(OutOfMemory, match="forward graph does not fit in memory: CUDA failure 2"):
         open_(files, provider, tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_a_process_never_uses_the_gpu_with_tf32_and_without(files, tmp_path, pro
 
 
 def test_tf32_on_the_cpu_is_a_contradiction(files):
-    with pytest.raises(UsageFault, match="--tf32 is of a GPU"):
+    with pytest.raises(UsageFault, match="--tf32 needs a GPU"):
         OrtSession(files["model.fp32.onnx"], None, precision="fp32", tf32=True)
 
 

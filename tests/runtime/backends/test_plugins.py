@@ -84,19 +84,19 @@ def test_a_device_is_chosen_by_its_kind_and_never_guessed_among_several(brought)
 
 
 def test_a_package_that_is_not_installed_and_a_file_that_is_no_plugin_are_told(tmp_path):
-    with pytest.raises(MissingEnvironment, match="no plugin nowhere is installed") as error:
+    with pytest.raises(MissingEnvironment, match="the plugin nowhere is not installed") as error:
         provider_named("plugin:nowhere")
     assert "onnxruntime-ep-nowhere" in error.value.hint
     (tmp_path / "no.so").write_bytes(b"no library")
     plugins.use_library(tmp_path / "no.so")
-    with pytest.raises(MissingEnvironment, match="is no plugin of ONNX Runtime"):
+    with pytest.raises(MissingEnvironment, match="is not an ONNX Runtime plugin"):
         provider_named(NAME)
 
 
 def test_an_onnx_runtime_that_loads_no_plugins_is_told(monkeypatch, tmp_path):
     monkeypatch.delattr(onnxruntime, "register_execution_provider_library")
     plugins.use_library(tmp_path / "any.so")
-    with pytest.raises(MissingEnvironment, match="loads no plugins"):
+    with pytest.raises(MissingEnvironment, match="cannot load plugins"):
         provider_named(NAME)
 
 
@@ -140,7 +140,7 @@ def test_no_node_is_left_to_the_cpu(library):
     )
     graph_of_both = model.SerializeToString()
     OrtSession(graph_of_both, None, precision="fp32").logits(np.zeros((2, 4), np.float32))
-    with pytest.raises(MissingEnvironment, match="does not take the forward graph whole"):
+    with pytest.raises(MissingEnvironment, match="cannot run the whole forward graph"):
         OrtSession(graph_of_both, None, precision="fp32", provider=NAME)
 
 

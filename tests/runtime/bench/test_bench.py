@@ -213,7 +213,7 @@ def test_a_precision_that_the_bundle_lacks_is_told_before_another_is_measured(bu
     result = edgeproof(
         "bench", bundle, "--precision", "fp32,nope", "--seconds", "0.01", "--idle", "0", "--out", tmp_path / "run"
     )
-    assert (result.exit_code, "holds no precision 'nope'" in result.stderr) == (3, True)
+    assert (result.exit_code, "has no precision 'nope'" in result.stderr) == (3, True)
     assert "batch" not in result.stderr
     assert not (tmp_path / "run").exists()
 

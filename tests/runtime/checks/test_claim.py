@@ -37,10 +37,10 @@ def test_the_claim_as_it_stands_passes_its_gate(gated):
 
 
 SHORT = {
-    "smaller eps": (["--eps", EPS / 2], "eps is 1.28/255, the claim 2.55/255"),
-    "no eps at all": (["--eps", 0], "eps is 0/255, the claim 2.55/255"),
-    "fewer images": (["--n", 59], "the images are 59, the claim's 60"),
-    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, the claim's fgsm, pgd, cw"),
+    "smaller eps": (["--eps", EPS / 2], "eps is 0.005, and the claim is 0.01"),
+    "no eps at all": (["--eps", 0], "eps is 0, and the claim is 0.01"),
+    "fewer images": (["--n", 59], "the run has 59 images, and the claim needs 60"),
+    "fewer attacks": (["--attacks", "fgsm,pgd"], "the attacks are fgsm, pgd, and the claim needs fgsm, pgd, cw"),
 }
 
 
@@ -55,9 +55,9 @@ def test_less_than_claimed_passes_no_gate_whoever_asks_for_it(gated, gate, optio
 @pytest.mark.parametrize(("options", "message"), SHORT.values(), ids=SHORT)
 def test_a_gate_that_cannot_pass_is_announced_before_the_first_attack(gated, options, message):
     said = edgeproof("verify", gated, *options, "--out", "run").stderr
-    assert said.startswith("this run can fail its gate and cannot pass it: ")
-    assert f"{message}; --no-gate measures\n" in said
-    assert "clean: " in said.partition("--no-gate measures")[2]
+    assert said.startswith("this run can fail its gate but cannot pass it: ")
+    assert f"{message}; --no-gate only measures\n" in said
+    assert "clean: " in said.partition("--no-gate only measures")[2]
 
 
 BLIND = {"no gradient": ("--gradient", "none"), "Square alone": ("--attacks", "clean,square")}
@@ -67,8 +67,8 @@ BLIND = {"no gradient": ("--gradient", "none"), "Square alone": ("--attacks", "c
 def test_that_searches_without_gradients_pass_no_gate_is_said_before_the_first_attack(gated, options):
     few = ("verify", gated, "--n", 4, *options)
     said, _, later = edgeproof(*few, "--out", "run").stderr.partition(
-        "this run can fail its gate and cannot pass it: no attack follows a gradient, which is weak evidence; "
-        "--accept-blind-evidence lets it pass; --no-gate measures\n"
+        "this run can fail its gate but cannot pass it: no attack follows a gradient, which is weak evidence "
+        "(--accept-blind-evidence lets it pass); --no-gate only measures\n"
     )
     assert "clean: " not in said
     assert "clean: " in later
@@ -105,7 +105,7 @@ def test_an_eps_of_zero_passes_no_gate_though_no_more_is_claimed(tmp_path, files
 def test_an_eps_that_moves_no_white_pixel_counts_as_none(tmp_path, files, eps):
     bundle = write_bundle(tmp_path / "claims nothing", files, n=60, threat_model=ThreatModel(eps=0))
     code, verdict, found = judged(bundle, "--fail-under", "1%", "--eps", eps)
-    words = f"eps is {radius(eps)}, which is lost in float32: no white pixel was changed"
+    words = f"eps is {radius(eps)}, too small for float32: no white pixel was changed"
     assert (code, verdict, found["claimed-threat"]) == (5, "inconclusive", words)
 
 
@@ -141,7 +141,7 @@ def test_without_a_gate_less_than_claimed_is_measured(gated):
 def test_one_step_alone_passes_no_gate(gated, attacks):
     code, verdict, found = judged(gated, "--attacks", attacks, "--fail-under", "1%")
     assert (code, verdict) == (5, "inconclusive")
-    assert found["one-step"] == "by a gradient fgsm alone ran: one step is no evidence of robustness"
+    assert found["one-step"] == "fgsm is the only attack with a gradient, and one step is no evidence of robustness"
 
 
 def test_searches_without_gradients_pass_no_gate_unless_a_person_accepts_them(gated):

@@ -53,7 +53,7 @@ def test_images_of_which_each_comes_once_are_counted_and_pass(gated):
 def test_a_few_images_many_times_pass_no_gate_and_meet_no_claim(gated, own):
     code, verdict, check = judged("verify", gated, "--data", own(np.arange(120) % 30))
     assert (code, verdict, check["state"], check["blocking"]) == (5, "inconclusive", "found", True)
-    assert check["message"] == "30 of the 120 images judged are distinct: 75.0 % are copies, which prove nothing more"
+    assert check["message"] == "30 of the 120 images judged are distinct: 75.0 % are copies, which add no evidence"
 
 
 def test_a_gate_fails_on_copies_all_the_same(gated, own):
@@ -106,7 +106,7 @@ def test_shards_of_an_earlier_version_which_recorded_no_pixels_are_read_and_pass
         np.savez(f"shard{number}/evidence.npz", **arrays)
     code, verdict, check = judged("merge", "shard1", "shard2", out="merged")
     assert (code, verdict, check["state"]) == (5, "inconclusive", "found")
-    assert check["message"].startswith("a shard was made by an earlier version")
+    assert check["message"].startswith("an earlier version made one of the shards")
 
 
 def test_images_are_copies_by_their_pixels_whatever_their_labels():

@@ -151,7 +151,7 @@ def test_a_judge_and_a_lender_that_disagree_are_both_named(bundle, tmp_path, mon
     verified(bundle, tmp_path / "run", *ON, *PGD, "--no-gate", code=5)
     (finding,) = (each for each in load_report(tmp_path / "run").warnings if each.check == "agreement")
     assert "the gradient graph on ort/cpu predicts as the artifact does on" in finding.message
-    assert "tensorrt/tensorrt judges and ort/cpu lends the gradient, and they answer otherwise" in finding.hint
+    assert "tensorrt/tensorrt judges and ort/cpu computes the gradient, but their answers differ" in finding.hint
 
 
 def test_a_run_goes_on_by_the_same_lender_alone(bundle, tmp_path):
@@ -220,7 +220,7 @@ def as_another(open_):
     ("options", "said"),
     [
         (("--gradient", "none", "--gradient-backend", "ort"), "--gradient none uses no gradient"),
-        (("--gradient-backend", "nothing"), "names no backend"),
+        (("--gradient-backend", "nothing"), "is not a backend"),
         (("--gradient-backend", "ort:nothing"), "has no provider nothing"),
     ],
 )

@@ -102,11 +102,11 @@ def test_what_was_judged_is_not_judged_again_and_the_rest_is(bundle, tmp_path, m
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ((*BOTH, "--shard", "1/2"), 2, "--shard is of one run"),
+        ((*BOTH, "--shard", "1/2"), 2, "--shard belongs to one run"),
         ((*BOTH, "--provider", "cpu"), 2, "--on already names the providers"),
-        (("--on", "ort:cpu,nothing"), 2, "names no backend"),
+        (("--on", "ort:cpu,nothing"), 2, "is not a backend"),
         (("--on", "ort:cpu,command"), 2, "--judge-command"),
-        (("--precision", "fp32,int8"), 3, "holds no precision 'int8'"),
+        (("--precision", "fp32,int8"), 3, "has no precision 'int8'"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_any_run(options, code, said, bundle, tmp_path):

@@ -50,9 +50,9 @@ def occupied(in_an_empty_folder):
 REFUSED = {
     "an --out that holds something": (["--out", "occupied"], 2, "occupied exists and is not empty"),
     "an --out that is no run, to be resumed": (["--out", "occupied", "--resume"], 3, "occupied holds no run.json"),
-    "nothing to resume": (["--resume"], 2, "--resume needs the run to go on with"),
+    "nothing to resume": (["--resume"], 2, "--resume needs the directory of the run"),
     "a provider of another backend": (["--backend", "tensorrt", "--provider", "cuda"], 2, "has no provider cuda"),
-    "TF32 on a CPU": (["--tf32"], 2, "--tf32 is of a GPU"),
+    "TF32 on a CPU": (["--tf32"], 2, "--tf32 needs a GPU"),
     "a gate without an attack": (["--attacks", "clean", "--fail-under", "1%"], 2, "needs an attack within eps"),
     "an attack that needs the gradient": (["--gradient", "none", "--attacks", "pgd"], 2, "pgd needs the gradient"),
     "an early stop without a gate": (["--no-gate", "--until-decided"], 2, "has no gate to decide"),
@@ -106,7 +106,7 @@ def test_a_bundle_without_a_gate_to_decide_is_refused_before_images_are_read(bun
 def test_a_precision_that_the_bundle_does_not_hold_is_refused_before_images_are_read(bundle, work):
     result = edgeproof("verify", bundle, "--precision", "int8")
     assert (result.exit_code, work) == (3, [])
-    assert "holds no precision 'int8'" in result.stderr
+    assert "has no precision 'int8'" in result.stderr
 
 
 def test_what_was_accepted_goes_on_to_the_work(model, work):

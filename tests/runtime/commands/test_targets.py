@@ -44,7 +44,9 @@ def test_what_is_missing_is_said_with_what_to_do(monkeypatch):
     assert "onnxruntime-gpu" in cuda["hint"]
 
 
-@pytest.mark.parametrize(("judge", "said"), [(OnlyJudges, "judges on chip"), (Shifted, "missing: it answers a mean")])
+@pytest.mark.parametrize(
+    ("judge", "said"), [(OnlyJudges, "judges on chip"), (Shifted, "missing: its answer to a mean")]
+)
 def test_a_new_row_appears_by_itself_and_must_answer_right(judge, said, monkeypatch):
     monkeypatch.setitem(BACKENDS, JUDGE.backend, judge.backend())
     assert said in lines()[str(JUDGE)]

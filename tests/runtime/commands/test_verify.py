@@ -141,7 +141,7 @@ def test_a_failure_while_writing_leaves_no_report_and_loses_no_work(bundle, tmp_
     assert not (tmp_path / "run" / "report.json").exists()
     result = edgeproof("verify", bundle, "--out", "run", "--resume")
     assert result.exit_code == 0
-    assert "pgd: 50 of 50 images, from before" in result.stderr
+    assert "pgd: 50 images from before" in result.stderr
 
 
 def test_an_interrupt_ends_with_130_keeps_what_is_done_and_says_how_to_go_on(tmp_path, task, files):
@@ -158,16 +158,16 @@ def test_an_interrupt_ends_with_130_keeps_what_is_done_and_says_how_to_go_on(tmp
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it as ignored
     ) as process:
         try:
-            first = process.stderr.readline()
+            first = next(line for line in process.stderr if line.startswith("clean: "))
             time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             out, rest = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert first.startswith("clean: ")
+    assert first
     assert process.returncode == 130
     assert rest.splitlines()[-1] == "interrupted"
     assert "Traceback" not in rest
     assert out == ""
-    assert f"to go on: edgeproof verify {bundle} --batch 1 --out run --resume" in rest
+    assert f"to resume: edgeproof verify {bundle} --batch 1 --out run --resume" in rest
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "journal.jsonl", "units"}

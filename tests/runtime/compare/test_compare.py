@@ -104,7 +104,7 @@ def asked_otherwise(runs, place, **changes):
 
 PGD, FGSM, APGD = (AttackRequest(name=name, settings={}) for name in ("pgd", "fgsm", "apgd-ce"))
 OTHERWISE = {
-    "eps": ({"threat_model": ThreatModel(eps=4 / 255)}, "the threat models are linf, eps 4/255 and linf, eps 2.55/255"),
+    "eps": ({"threat_model": ThreatModel(eps=4 / 255)}, "the threat models are linf, eps 4/255 and linf, eps 0.01"),
     "attacks": ({"attacks": (FGSM, APGD)}, "only one of the two ran apgd-ce, pgd"),
     "added": ({"added": (APGD,)}, "only one of the two ran apgd-ce"),
     "settings": ({"attacks": (FGSM, PGD)}, "the settings of pgd differ"),
@@ -205,7 +205,7 @@ def test_every_row_says_something_of_every_run(runs):
 def test_the_table_on_a_terminal_names_runs_figures_and_remarks(runs):
     result = edgeproof("compare", runs / "a", runs / "a-wide")
     assert result.exit_code == 0
-    for words in ("worst case", "change of worst case", "McNemar p (exact)", "eps 7.65/255 and linf, eps 2.55/255"):
+    for words in ("worst case", "change of worst case", "McNemar p (exact)", "eps 0.03 and linf, eps 0.01"):
         assert words in " ".join(result.stdout.split())
 
 

@@ -127,7 +127,7 @@ def test_a_lie_while_shards_are_attacked_shows_when_they_are_merged(bundle, liar
 def test_an_answer_that_is_no_number_leaves_no_verdict(judged, liar):
     result, report = judged(liar("NaN"))
     assert (result.exit_code, report) == (5, None)
-    assert "image 0: the logit is NaN or infinite" in result.stderr
+    assert "the logit of image 0 is NaN or infinite" in result.stderr
 
 
 def asked(path):

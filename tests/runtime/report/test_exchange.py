@@ -86,7 +86,7 @@ def test_its_figures_are_the_reports_with_slice_and_interval(account):
     assert [float(ends["lowerBound"]), float(ends["upperBound"])] == pytest.approx(
         report.robust_accuracy.ci95, abs=1e-6
     )
-    assert "linf, eps 2.55/255" in worst["slice"]
+    assert "linf, eps 0.01" in worst["slice"]
     assert all(each["slice"] for each in metrics)
     classes = [each for each in metrics if each["slice"].startswith("class ")]
     assert len(classes) == 2 * len(report.per_class)

@@ -51,5 +51,5 @@ def test_a_stage_of_a_cascade_is_told_from_the_same_attack_on_all_images(bundle)
 def test_an_attack_that_needs_more_classes_is_bad_input(bundle, tmp_path):
     result = edgeproof("verify", bundle, "--attacks", "apgd-t", "--out", "run")
     assert result.exit_code == 3
-    assert "apgd-t needs 4 classes, the model has 3" in result.stderr
+    assert "apgd-t needs 4 classes, and the model has 3" in result.stderr
     assert not (tmp_path / "run").exists()

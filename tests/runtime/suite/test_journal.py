@@ -59,7 +59,7 @@ def test_a_journal_cut_anywhere_keeps_the_lines_that_are_whole(tmp_path_factory,
     kept = data[: round(cut * len(data))]
     (directory / "journal.jsonl").write_bytes(kept)
     if not kept.count(b"\n"):
-        with pytest.raises(BadRun, match="is lost"):
+        with pytest.raises(BadRun, match="is missing"):
             Journal(directory, REQUEST)
         return
     journal = Journal(directory, REQUEST)
@@ -105,7 +105,7 @@ def test_a_journal_of_another_software_or_machine_is_refused_and_names_it(tmp_pa
     Journal(tmp_path, REQUEST, then).close()
     Journal(tmp_path, REQUEST, then).close()
     (name,) = (name for name in then if now.get(name) != then[name])
-    with pytest.raises(BadRun, match=f"begun with {name} {then[name]}, now {now.get(name, 'not said')}"):
+    with pytest.raises(BadRun, match=f"began with {name} {then[name]}, and this is {now.get(name, 'unknown')}"):
         Journal(tmp_path, REQUEST, now)
 
 

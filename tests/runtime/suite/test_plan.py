@@ -220,7 +220,7 @@ def test_without_a_parent_the_report_says_so(tmp_path):
     assert who(report) == [("fgsm", "own"), ("pgd", "own"), SQUARE]
     (finding,) = (each for each in report.warnings if each.check == "no-parent")
     assert not finding.blocking
-    assert "int8 was attacked by its own straight-through gradient and by Square alone" in finding.message
+    assert "only its own straight-through gradient and Square attacked int8" in finding.message
     assert report.parent_agreement is None
 
 

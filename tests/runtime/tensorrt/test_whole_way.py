@@ -116,14 +116,14 @@ def test_memory_that_runs_out_on_the_way_halves_the_batch_to_the_same_verdict(tm
     asked = ("--backend", "tensorrt", "--state", tmp_path / "state")
     scarce = verify(tmp_path / "scarce", *asked, FAKE_MEMORY="100000", **environment)
     assert scarce.returncode == 0, scarce.stderr
-    assert "memory ran out at 24 images at a time: going on with 12" in scarce.stderr
+    assert "memory ran out with batches of 24; continuing with 12" in scarce.stderr
     assert verify(tmp_path / "enough", *asked, **environment).returncode == 0
     first, second = (np.load(tmp_path / run / "evidence.npz") for run in ("scarce", "enough"))
     for name in ("broken_by", "clean_prediction", "adversarial_prediction"):
         np.testing.assert_array_equal(first[name], second[name])
     nothing = verify(tmp_path / "nothing", *asked, FAKE_MEMORY="1000", **environment)
     assert nothing.returncode == 4
-    assert "a single image does not fit the memory" in nothing.stderr
+    assert "a single image does not fit in memory" in nothing.stderr
 
 
 def test_memory_is_used_from_the_thread_that_works(kind, environment):

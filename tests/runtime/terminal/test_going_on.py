@@ -40,12 +40,12 @@ TYPED = {
 def test_the_whole_command_is_said_in_words_for_a_shell(monkeypatch, typed, kept):
     monkeypatch.setattr(cli, "_found", lambda: {"verify": Entry})
     said = CliRunner().invoke(cli.main, ["verify", "it's", *typed]).stdout
-    words = shlex.split(said.partition("to go on: ")[2])
+    words = shlex.split(said.partition("to resume: ")[2])
     assert words == ["edgeproof", "verify", "it's", *kept, "--out", "my run", "--resume"]
 
 
 def test_where_nobody_typed_a_command_only_its_options_are_said():
-    assert to_go_on(Path("run")).endswith("to go on: the same command with --out run --resume")
+    assert to_go_on(Path("run")).endswith("to resume: the same command with --out run --resume")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_drop_is_measured_from_the_bundles_own_fp32_where_no_other_run_is_name
     assert (paired["only_this"], paired["only_that"]) == (0, 0)
     assert load_report(Path("run-fp32")).gate == Gate()
     result = edgeproof("verify", both, "--out", "run", "--resume")
-    assert "run-fp32 is finished already" in result.stderr
+    assert "run-fp32 is already finished" in result.stderr
     for part in (["--shard", "1/2"], ["--until-decided"]):
         result = edgeproof("verify", both, "--attacks", "fgsm", *part, "--out", "part")
         assert (result.exit_code, "--against DIR" in result.stderr) == (2, True)

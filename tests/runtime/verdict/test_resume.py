@@ -45,7 +45,7 @@ def test_a_killed_run_loses_at_most_the_unit_in_flight(place, tmp_path, killed_a
     assert done >= killed_after - 1
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--batch", 7, "--out", out, "--resume")
     assert result.exit_code == 0, result.stderr
-    assert done == 0 or f"resuming: {done} work units already done" in result.stderr
+    assert done == 0 or f"resuming: {done} units of work are done" in result.stderr
     assert_same(out, place / "whole")
     assert not (out / "units").exists()
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on(place, tmp_path):
     with start(place, out) as process:
         said = stop(process, signal.SIGTERM, out, 2)
     assert process.returncode == 130
-    assert f" --out {out} --resume\n" in said.partition("what is done is kept; to go on: edgeproof verify ")[2]
+    assert f" --out {out} --resume\n" in said.partition("finished work is saved; to resume: edgeproof verify ")[2]
     assert said.splitlines()[-1] == "interrupted"
     assert edgeproof("verify", place / "bundle", *OPTIONS, "--out", out, "--resume").exit_code == 0
     assert_same(out, place / "whole")
@@ -78,7 +78,7 @@ def test_a_drop_that_is_interrupted_in_either_of_its_runs_goes_on_to_the_run_tha
         said = stop(process, signal.SIGINT, tmp_path / stopped_in, 2)
     assert process.returncode == 130
     (told,) = (line for line in said.splitlines() if "to go on" in line)
-    program, *words = shlex.split(told.partition("what is done is kept; to go on: ")[2])
+    program, *words = shlex.split(told.partition("finished work is saved; to resume: ")[2])
     assert (program, words[:2], words[-3:]) == (
         "edgeproof", ["verify", str(tmp_path / "bundle")], ["--out", str(out), "--resume"],
     )  # fmt: skip
@@ -94,7 +94,7 @@ def test_a_finished_run_is_not_done_again(place):
     before = (place / "whole" / "report.json").read_bytes()
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", place / "whole", "--resume", "--json")
     assert result.exit_code == 0
-    assert "is finished already" in result.stderr
+    assert "is already finished" in result.stderr
     assert result.stdout.encode() == before
 
 
@@ -116,7 +116,7 @@ def half(place, tmp_path):
 
 CHANGED = {
     "other seed": (["--seed", "1"], "asked with seed 0, now with 1\n"),
-    "other eps": (["--eps", "0.02"], "asked with threat_model norm=linf eps="),
+    "other eps": (["--eps", "0.02"], "asked with threat_model linf, eps 0.01, now with linf, eps 0.02"),
     "other attacks": (["--attacks", "fgsm"], "asked with attacks fgsm, pgd, apgd-ce, now with fgsm\n"),
     "fewer images": (["--n", "300"], "asked with n "),
     "a gate": (["--fail-under", "1%"], "asked with gate none, now with fail_under=0.01\n"),
@@ -151,7 +151,7 @@ def test_another_version_of_the_engine_does_not_go_on_with_a_run(place, half, pa
     monkeypatch.setattr(card, "version", lambda name: "0.0" if name == package else real(name))
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3, result.stderr
-    assert f"begun with {package} " in result.stderr
+    assert f"began with {package} " in result.stderr
 
 
 GPU = {"accelerator": "H200", "driver": "580.159", "cuda_runtime": "13.0", "cudnn": "9.10.2"}
@@ -175,7 +175,7 @@ def test_another_card_driver_cuda_or_cudnn_does_not_go_on_with_a_run(place, half
     begun_on_a_gpu(GPU, {key: value for key, value in (GPU | {name: now}).items() if value})
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3, result.stderr
-    assert f"begun with {name} {GPU[name]}, now {now or 'not said'}" in result.stderr
+    assert f"began with {name} {GPU[name]}, and this is {now or 'unknown'}" in result.stderr
 
 
 def test_a_run_of_before_drivers_were_said_goes_on(place, half, begun_on_a_gpu):
@@ -190,8 +190,8 @@ def test_a_run_that_looked_at_the_first_images_does_not_go_on_with_others(place,
     move_here(half, {name: value for name, value in made_by.items() if name != "sample"})
     result = edgeproof("verify", place / "bundle", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3, result.stderr
-    assert "begun with sample not said, now random" in result.stderr
-    assert "begin again in another --out" in result.stderr
+    assert "began with sample unknown, and this is random" in result.stderr
+    assert "start again with another --out" in result.stderr
 
 
 DAMAGE = {

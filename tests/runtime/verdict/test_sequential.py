@@ -193,7 +193,7 @@ def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, 
         patch.setattr(units, "measure", interrupted)
         assert edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "run").exit_code == 130
     result = edgeproof("verify", place / "bundle", *options, "--out", tmp_path / "run", "--resume")
-    assert "resuming: 6 work units already done" in result.stderr
+    assert "resuming: 6 units of work are done" in result.stderr
     assert (tmp_path / "run" / "evidence.npz").read_bytes() == (tmp_path / "whole" / "evidence.npz").read_bytes()
 
 
