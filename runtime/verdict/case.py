@@ -162,16 +162,7 @@ class Case:
                 else None
             )
             outcome = run_suite(
-                Target(
-                    self._sized(session),
-                    self.images,
-                    len(subject.classes),
-                    request.batch,
-                    subject.to_device,
-                    self._sized(lender) if lender else None,
-                    plain,
-                    self.full,
-                ),
+                self.target(session, lender, plain),
                 self.plan,
                 eps=request.threat_model.eps,
                 seed=request.seed,
@@ -192,6 +183,40 @@ class Case:
         halved = (each.largest for each in (session, lender) if each and each.largest)
         largest = min(halved, default=None)
         return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
+
+    def target(self, session: Session, lender: Session | None, plain: Callable[[], Session] | None = None) -> Target:
+        """Return what is attacked, by sessions around the subject's own: see `Target`."""
+        return Target(
+            self._sized(session),
+            self.images,
+            len(self.subject.classes),
+            self.request.batch,
+            self.subject.to_device,
+            self._sized(lender) if lender else None,
+            plain,
+            self.full,
+        )
+
+    @property
+    def artifact(self) -> Artifact:
+        """What is attacked, as the report has it."""
+        subject, card = self.subject, self.subject.session.card()
+        return Artifact(
+            name=subject.name,
+            sha256=card.sha256,
+            engine_sha256=card.engine_sha256,
+            precision=card.precision,
+            backend=card.backend,
+            provider=card.provider,
+            provider_library_sha256=card.library_sha256,
+            **subject.lent_by,
+            judge_command=card.judge_command,
+            tf32=card.tf32,
+            bundle_version=subject.bundle_version,
+            authenticated=subject.authenticated,
+            origin=subject.origin,
+            facts=card.facts,
+        )
 
     def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""
@@ -216,25 +241,10 @@ class Case:
         return FixedSizes(session, self.request.batch) if self.full else session
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
-        subject, card = self.subject, self.subject.session.card()
+        subject = self.subject
         fitted = {} if largest is None else {LARGEST_BATCH: largest}
         return Circumstances(
-            artifact=Artifact(
-                name=subject.name,
-                sha256=card.sha256,
-                engine_sha256=card.engine_sha256,
-                precision=card.precision,
-                backend=card.backend,
-                provider=card.provider,
-                provider_library_sha256=card.library_sha256,
-                **subject.lent_by,
-                judge_command=card.judge_command,
-                tf32=card.tf32,
-                bundle_version=subject.bundle_version,
-                authenticated=subject.authenticated,
-                origin=subject.origin,
-                facts=card.facts,
-            ),
+            artifact=self.artifact,
             classes=subject.classes,
             device={**machine_card(), **subject.accelerators, **fitted},
             software=software(subject.libraries),
