@@ -21,7 +21,7 @@ from runtime.spec import DataRecord, Digest, Frozen, Name, Text, first_fault
 from runtime.words import percent, points
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
-METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
+METRICS, STATE, TRACKED = "metrics.jsonl", "state/training.safetensors", "tracking.json"
 CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
 
 
@@ -173,7 +173,7 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
 
     """
     if resume and directory.is_dir():
-        for file in (RECIPE, SUMMARY, METRICS, STATE, *CHECKPOINTS.values()):
+        for file in (RECIPE, SUMMARY, METRICS, STATE, TRACKED, *CHECKPOINTS.values()):
             path = directory / file
             for leftover in path.parent.glob(f".{path.name}.*"):
                 leftover.unlink()
