@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.methods.search import Precision
 from pipeline.models.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe.schema import Recipe, load_recipe
+from pipeline.tracking.trackers import TRACKED
 from runtime.errors import BadInput, BadRecipe, UsageFault
 from runtime.files import check_new_directory, sha256
 from runtime.locks import lock_if_free
@@ -21,7 +22,7 @@ from runtime.spec import DataRecord, Digest, Frozen, Name, Text, first_fault
 from runtime.words import percent, points
 
 RECIPE, SUMMARY = "recipe.toml", "summary.json"
-METRICS, STATE, TRACKED = "metrics.jsonl", "state/training.safetensors", "tracking.json"
+METRICS, STATE = "metrics.jsonl", "state/training.safetensors"
 CHECKPOINTS = {"best": "student.best.safetensors", "last": "student.last.safetensors"}
 
 

@@ -25,7 +25,7 @@ from pipeline.runs.judge import judge
 from pipeline.runs.loop import TrainingLoop
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
-from pipeline.runs.tracking import Trackers, check_trackers
+from pipeline.tracking.trackers import Trackers, check_trackers
 from pipeline.training.devices import from_first, launch, local_processes
 from pipeline.training.graphs import recorder_of
 from pipeline.training.precision import in_words, resolve

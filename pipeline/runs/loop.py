@@ -23,7 +23,7 @@ from pipeline.runs.directory import CHECKPOINTS
 from pipeline.runs.evaluate import attacked, teacher_entropy
 from pipeline.runs.progress import SilentLog, TrainingLog, cut_metrics
 from pipeline.runs.state import Standing, save_state
-from pipeline.runs.tracking import Trackers
+from pipeline.tracking.trackers import Trackers
 from pipeline.training.devices import from_first
 from pipeline.training.trainer import Trainer
 from runtime.errors import NonFinite

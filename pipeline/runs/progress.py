@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from pipeline.models.checkpoint import Figures
 from pipeline.runs.directory import METRICS
 from pipeline.runs.state import START_ANEW, Standing
-from pipeline.runs.tracking import Trackers
+from pipeline.tracking.trackers import Trackers
 from runtime.errors import BadInput
 from runtime.files import write_atomic
 from runtime.terminal.log import is_quiet, log

@@ -8,7 +8,7 @@ from pipeline.models.checkpoint import Figures
 from pipeline.runs import progress
 from pipeline.runs.progress import TrainingLog
 from pipeline.runs.state import Standing
-from pipeline.runs.tracking import Trackers
+from pipeline.tracking.trackers import Trackers
 
 STANDING = Standing(parts=1, training_data="0" * 64, teacher=None)
 

@@ -17,12 +17,13 @@ from lightning_fabric.loggers.logger import Logger
 from pydantic import ValidationError
 
 from pipeline.recipe.schema import LogTable, Recipe
-from pipeline.runs.directory import TRACKED, Summary
 from runtime.errors import BadInput, MissingEnvironment, first_line, install
 from runtime.files import write_atomic
 from runtime.spec import Frozen, Text, first_fault, to_json
 from runtime.terminal.log import log
 
+TRACKED = "tracking.json"
+"""In the run directory: which runs of trackers it is logged to."""
 MODULES = {"wandb": "wandb", "mlflow": "mlflow"}
 """By extra, which is a key of [log] too: what it installs."""
 EXPERIMENT = "edgeproof"
@@ -193,7 +194,7 @@ class Trackers:
         """Log figures of a step or an epoch."""
         self._each(lambda logger: logger.log_metrics(dict(figures), step))
 
-    def summary(self, summary: Summary) -> None:
+    def summary(self, summary: Frozen) -> None:
         """Log what the run reached, as summary.json has it."""
         table = summary.model_dump(mode="json", exclude_none=True, exclude={"software"})
         self._each(lambda logger: logger.log_hyperparams({"summary": table}))

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from pipeline.recipe.schema import load_recipe
-from pipeline.runs import tracking
 from pipeline.runs.distill import distill
+from pipeline.tracking import trackers as tracking
 from runtime.errors import BadInput, MissingEnvironment
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights
 from tests.pipeline.runs.test_resume import STEP, stop
@@ -131,8 +131,8 @@ def test_a_missing_extra_is_named_before_anything_is_written(name, tmp_path, mon
 def test_a_damaged_record_of_the_trackers_says_what_to_do(store, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tracking.json").write_text("{")
-    with pytest.raises(BadInput, match=r"tracking\.json"), tracking.Trackers() as trackers:
-        trackers.open(small(tmp_path, f"log.mlflow={store}"), tmp_path / "run")
+    with pytest.raises(BadInput, match=r"tracking\.json"), tracking.Trackers() as opened:
+        opened.open(small(tmp_path, f"log.mlflow={store}"), tmp_path / "run")
 
 
 def test_where_a_run_is_logged_is_no_part_of_the_recipe(tmp_path):
