@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.errors import BadData, first_line
 from runtime.images.npz import from_arrays
 from runtime.images.store import is_float
 
@@ -13,25 +14,45 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet, Layout
 
 
-def image_set(x: Any, y: Any, *, name: str = "arrays", layout: Layout | None = None) -> ImageSet:
+def image_set(x: Any, y: Any, *, name: str, argument: str, layout: Layout | None = None) -> ImageSet:
     """Return images and labels as a set.
 
     Args:
         x: uint8, or floats in [0, 1]: [N, C, H, W], [N, H, W, C] or [N, H, W]; an array, or a tensor on any device.
         y: integers [N] or [N, 1], or one-hot [N, K].
         name: what the report calls it.
+        argument: what errors call it, as "x, y".
         layout: 'nchw' or 'nhwc', where the shape does not tell.
 
     Raises:
-        BadData: see `runtime.images.npz.from_arrays`.
+        BadData: an argument is no array, or see `runtime.images.npz.from_arrays`.
 
     """
-    images = as_numpy(x)
-    return from_arrays(
-        name, images.astype(np.float32) if is_float(images.dtype) else images, as_numpy(y), layout=layout
-    )
+    images, labels = as_numpy(x, f"the images of {argument}"), as_numpy(y, f"the labels of {argument}")
+    try:
+        return from_arrays(
+            name, images.astype(np.float32) if is_float(images.dtype) else images, labels, layout=layout, where=name
+        )
+    except BadData as error:
+        raise BadData(f"{argument}: {error.message.removeprefix(f'{name}: ')}", hint=error.hint) from None
 
 
-def as_numpy(values: Any) -> Any:
-    """Return an array, a tensor or nested lists as numpy has them."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+def as_numpy(values: Any, what: str) -> Any:
+    """Return an array, a tensor or nested lists as numpy has them.
+
+    Args:
+        values: what is given.
+        what: what errors call it.
+
+    Raises:
+        BadData: it is no array of numbers.
+
+    """
+    try:
+        tensor = values.detach().cpu() if hasattr(values, "detach") else values
+        array = np.asarray(tensor.float() if str(getattr(tensor, "dtype", "")) == "torch.bfloat16" else tensor)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors without data, or sparse
+        raise BadData(f"{what} are no array: {first_line(error)}", hint="an array of numpy, or a tensor") from None
+    if array.dtype == object:
+        raise BadData(f"{what} are no array of numbers", hint="an array of numpy, or a tensor")
+    return array

@@ -1,4 +1,4 @@
-"""What a call from Python asks, in the records of the command line: one way to a verdict, whoever asks."""
+"""Turns the arguments of a call into the records of the command line, so that both ways lead through the same code."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import tempfile
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from edgeproof.arrays import as_numpy
+from edgeproof.arguments import filled
+from edgeproof.arrays import image_set
 from runtime.backends.table import check_precision
+from runtime.bundle.opening import Bundle
 from runtime.bundle.signing import load_trust
 from runtime.commands.subjects import open_artifact, open_subject
 from runtime.errors import UsageFault
 from runtime.options.engine import EngineOptions
 from runtime.options.preparers import ModelOptions
-from runtime.spec import Frozen, ThreatModel
+from runtime.spec import ThreatModel
 from runtime.verdict.options import VerifyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from os import PathLike
 
-    from runtime.bundle.opening import Bundle
     from runtime.images.image_set import Layout
     from runtime.session import Session
     from runtime.verdict.subject import Subject
 
-Record = TypeVar("Record", bound=Frozen)
 MODEL, IMAGES, CLASSES, BUNDLE = "model.onnx", "images.npz", "classes.txt", "bundle"
 
 
@@ -46,15 +45,29 @@ class Given:
     layout: Layout | None = None
     classes: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what is no model.
+
+        Raises:
+            UsageFault: it is none of the kinds that `edgeproof.verify` takes.
+
+        """
+        if not (self.is_network or isinstance(self.model, (str, PathLike, bytes, Bundle))):
+            kind = self.model.__name__ if isinstance(self.model, type) else type(self.model).__name__
+            raise UsageFault(
+                f"model is {'the class' if isinstance(self.model, type) else 'of type'} {kind}",
+                hint="give a bundle, a path, the bytes of an ONNX file, or a PyTorch network (an nn.Module)",
+            )
+
     @property
     def is_network(self) -> bool:
         """Whether the model is a PyTorch network; PyTorch may not be installed."""
-        return hasattr(self.model, "state_dict")
+        return hasattr(self.model, "state_dict") and not isinstance(self.model, type)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The same on disk and opened, with what is asked of it."""
+    """The model and the images on disk, opened, and the options of the call."""
 
     artifact: Path
     opened: Bundle
@@ -63,7 +76,7 @@ class Asked:
     options: VerifyOptions
 
     def subject(self, keep: Callable[[Session], Session]) -> Subject:
-        """Open what is judged; `keep` is handed every session, to close it, and returns it."""
+        """Open what is judged. `keep` gets every session, to close it later, and returns it."""
         return open_subject(self.artifact, None, self.opened, self.model, self.options, None, keep, self.engine)
 
 
@@ -75,7 +88,7 @@ def what_is_asked(
     model: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Asked:
-    """Put what is given on disk where it is not, and open it; settings that are None are the records' own.
+    """Write what is given to disk where it is not there yet, and open it; a setting of None takes the default.
 
     Raises:
         UsageFault: a setting is none that the command line would take, several precisions are named, or images come
@@ -85,7 +98,7 @@ def what_is_asked(
     """
     engines = filled(EngineOptions, engine).with_provider()
     if engines.several:
-        raise UsageFault("a verdict is of one precision, and several are named", hint="call verify once for each")
+        raise UsageFault("a verdict is of one precision, and several are named", hint="call verify for each of them")
     packing, asked = filled(ModelOptions, model), filled(VerifyOptions, {**options, **_images(given, scratch)})
     asked = asked if engines.uses_gradient else asked.gradient_free()
     artifact = _artifact(given, scratch, asked)
@@ -95,28 +108,15 @@ def what_is_asked(
     return Asked(artifact, opened, engines, packing, asked)
 
 
-def filled(record: type[Record], settings: Mapping[str, Any]) -> Record:
-    """Return a record of settings; those that are None are left at its own.
-
-    Raises:
-        UsageFault: one is unknown, or out of range.
-
-    """
-    try:
-        return record(**{name: value for name, value in settings.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageFault(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
 def _images(given: Given, scratch: Path) -> dict[str, Any]:
-    """Return what names the images and classes that are given, which lie in files then."""
+    """Write images and classes to files, and return the options that name them."""
     named: dict[str, Any] = {}
     if (given.x is None) != (given.y is None):
-        raise UsageFault("images and labels come together: x and y")
+        raise UsageFault("images and labels come together: x and y", hint="verify(model, x, y)")
     if given.x is not None and not given.is_network:  # of a network the bundle has them
-        np.savez(scratch / IMAGES, x=as_numpy(given.x), y=as_numpy(given.y))
-        named |= {"data": str(scratch / IMAGES), "layout": given.layout}
+        images = image_set(given.x, given.y, name=Path(IMAGES).stem, argument="x, y", layout=given.layout)
+        np.savez(scratch / IMAGES, x=images.images, y=images.labels)
+        named |= {"data": str(scratch / IMAGES), "layout": "nchw"}
     if given.classes:
         (scratch / CLASSES).write_text("\n".join(given.classes))
         named["classes"] = str(scratch / CLASSES)
@@ -143,15 +143,17 @@ def _artifact(given: Given, scratch: Path, options: VerifyOptions) -> Path:
             eps=eps,
         )
         return scratch / BUNDLE
-    path = Path(given.model)
+    path = given.model.path if isinstance(given.model, Bundle) else Path(given.model)
     if not path.exists():
-        raise UsageFault(f"there is no bundle and no model at {path}")
+        raise UsageFault(f"there is no bundle and no model at {path}", hint="the path is wrong")
+    if path.is_file() and given.x is None:
+        raise UsageFault(f"{path} brings no images", hint="verify(model, x, y)")
     return path
 
 
 @contextmanager
 def scratch_directory() -> Iterator[tuple[Path, Callable[[object], object]]]:
-    """Yield a temporary directory, and what makes it last as long as an object; else it goes with the block."""
+    """Yield a temporary directory, and a function that keeps it as long as an object lives, not only for the block."""
     place = Path(tempfile.mkdtemp(prefix="edgeproof-"))
     owners: list[object] = []
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from edgeproof.arguments import filled, names_arguments
 from edgeproof.arrays import image_set
+from edgeproof.networks import count_logits
 from export.bundle.write import Claims
 from export.foreign.images import class_names
 from export.foreign.order import name_of
 from export.network.export_network import export_network
-from export.network.parity import reference_logits
 from export.precision.calibrate import IMAGES, Calibration, calibration_images
 from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import load_private_key
-from runtime.errors import BadModel, UsageFault, first_line
+from runtime.errors import UsageFault
 from runtime.spec import Gate, ThreatModel
 
 if TYPE_CHECKING:
@@ -25,15 +27,16 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from runtime.images.image_set import ImageSet, Layout
+    from runtime.images.image_set import Layout
 
 
+@names_arguments
 def export(
     network: nn.Module,
     *,
     evaluation: tuple[Any, Any],
     out: str | PathLike[str],
-    precisions: Sequence[str] = ("fp32",),
+    precisions: str | Sequence[str] = ("fp32",),
     calibration: tuple[Any, Any] | None = None,
     keep_fp16: Sequence[str] | None = None,
     eps: float = 8 / 255,
@@ -50,11 +53,12 @@ def export(
 
     Args:
         network: images float32 [B, C, H, W] in [0, 1] to logits [B, K], its normalisation inside. It is left as it is.
-        evaluation: the images that the bundle is judged on, and their labels, as `verify` takes x and y.
+        evaluation: the images that judge the bundle and their labels, as (x, y); `verify` says which arrays it takes.
         out: the bundle: a directory that does not exist yet, or is empty.
-        precisions: of fp32, fp16 and int8.
-        calibration: the images of int8 and their labels, as `evaluation`; best those trained on, and none of it.
-        keep_fp16: layers of int8 that stay in float16, by name; by default chosen by what int8 costs.
+        precisions: of fp32, fp16 and int8, as a list or as "fp32,int8".
+        calibration: the images that set the ranges of int8 and their labels, as (x, y); training images, for example.
+            They must not be among those of `evaluation`.
+        keep_fp16: names of the layers that stay in float16 in int8; by default those that int8 costs most.
         eps: the L-infinity radius that the bundle claims to withstand.
         fail_under: the gate: the least robust accuracy, from 0 to 1.
         max_drop: the gate: the largest drop of robust accuracy from fp32.
@@ -63,35 +67,31 @@ def export(
         layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
         version: of the bundle, rising: a device refuses to go back.
         ships: the precision that goes to the device; by default fp16, int8 or fp32, the first that is there.
-        key: a private key of `edgeproof key new`, which signs the bundle.
+        key: the file of a private key made by `edgeproof key new`, which signs the bundle.
 
     Returns:
         The bundle, opened: `.path`, and what it says of itself in `.manifest`.
 
     Raises:
-        UsageFault: `out` is not empty, or int8 has no calibration images, or they have no labels.
+        UsageFault: `out` is not empty, a number is out of range, or int8 has no calibration images with labels.
         BadModel: the network cannot be exported or differentiated, or a graph is too far from it.
         BadData: images or labels do not fit.
 
     """
-    images = image_set(*evaluation, name="evaluation", layout=layout)
-    logits = count_logits(network, images)
+    images = image_set(*_pair(evaluation, "evaluation"), name="evaluation", argument="evaluation", layout=layout)
+    logits = count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
     channels, height, width = (int(size) for size in images.images.shape[1:])
     calibrated = None
     if calibration is not None:
-        if not isinstance(calibration, tuple):
-            raise UsageFault(
-                "the calibration images have no labels, on which what int8 costs is measured",
-                hint="calibration=(x, y)",
-            )
-        used, held = calibration_images(image_set(*calibration, name="calibration", layout=layout), images, IMAGES)
+        given = image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
+        used, held = calibration_images(given, images, IMAGES)
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
     claims = Claims(
         name=name or name_of(Path(type(network).__name__)),
         classes=class_names(tuple(classes), images, logits),
-        threat_model=ThreatModel(eps=eps),
+        threat_model=filled(ThreatModel, {"eps": eps}),
         version=version,
-        gate=Gate(fail_under=fail_under, max_drop=max_drop),
+        gate=filled(Gate, {"fail_under": fail_under, "max_drop": max_drop}),
         ships=ships,
     )
     export_network(
@@ -100,25 +100,20 @@ def export(
         evaluation=images,
         claims=claims,
         out=Path(out),
-        precisions=precisions,
+        precisions=precisions.split(",") if isinstance(precisions, str) else precisions,
         calibration=calibrated,
         key=load_private_key(Path(key)) if key is not None else None,
     )
     return open_bundle(Path(out))
 
 
-def count_logits(network: nn.Module, images: ImageSet) -> int:
-    """Return how many logits a network gives.
+def _pair(images: Any, argument: str) -> tuple[Any, Any]:
+    """Return images and labels that come as one argument.
 
     Raises:
-        BadModel: it does not take the images, or gives no row of logits for each.
+        UsageFault: they are no pair.
 
     """
-    try:
-        logits = reference_logits(copy.deepcopy(network).eval(), images.rows(slice(1)))
-    except RuntimeError as error:
-        shape = tuple(images.images.shape[1:])
-        raise BadModel(f"the network does not take images of {shape}: {first_line(error)}") from error
-    if logits.ndim != 2:
-        raise BadModel(f"the network answers an image with shape {logits.shape}", hint="logits, [B, K]")
-    return int(logits.shape[1])
+    if not (isinstance(images, (tuple, list)) and len(images) == 2):
+        raise UsageFault(f"{argument} is no pair of images and labels", hint=f"{argument}=(x, y)")
+    return images[0], images[1]

@@ -5,25 +5,25 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeproof.arguments import names_arguments
 from edgeproof.asked import Given, scratch_directory, what_is_asked
-from runtime.attacks import NAMES, any_bounded, stages
-from runtime.batches.halving import BatchHalving
+from edgeproof.points import worst_points
+from runtime.attacks import NAMES, any_bounded
 from runtime.commands.judging import check_asked, judged
 from runtime.commands.judging_each import directories_of
 from runtime.errors import MissingEnvironment, UsageFault, install
 from runtime.options.run import RunOptions
 from runtime.records.report import REPORT
 from runtime.report.formats import FORMATS
-from runtime.suite.evidence import Evidence
-from runtime.suite.units import Target, classify, measure, search
+from runtime.verdict.case import prepare_case
 from runtime.verdict.paired import EVIDENCE
-from runtime.words import percent
+from runtime.words import percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,22 +31,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from runtime.attacks import Attack
     from runtime.images.image_set import Layout
     from runtime.records.report import Report
-    from runtime.records.request import GradientSource
-    from runtime.verdict.subject import Subject
 
-HTML = FORMATS["html"].file
+HTML, SUMMARY = FORMATS["html"].file, FORMATS["markdown"].file
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a model, and whether it passed its gate.
+    """What `verify` found out about a model, and whether the model passed its gate.
 
     Args:
-        report: all of it, as report.json has it.
-        directory: the run directory. Without `out` it is a temporary one, which goes when this goes.
+        report: every figure, as report.json has it.
+        directory: the run directory. Without `out` it is temporary, and vanishes with this object.
 
     """
 
@@ -60,31 +57,35 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether a gate was asked for, and passed. 'measured' and 'inconclusive' are no pass."""
+        """Whether there was a gate, and the model passed it. 'measured' and 'inconclusive' are no pass."""
         return self.outcome == "passed"
 
     @property
     def clean_accuracy(self) -> float:
-        """The fraction of the images that is classified correctly."""
+        """The fraction of the images that the model classifies correctly, from 0 to 1."""
         return self.report.clean.accuracy
 
     @property
     def robust_accuracy(self) -> float | None:
-        """The fraction that is classified correctly at every point tried within eps; None where none was attacked so.
+        """The fraction of the images that no attack within eps broke, from 0 to 1; None where no such attack ran.
 
-        It is an upper bound: it says what these attacks did not break.
+        It is an upper bound. Stronger attacks may break more.
         """
         robust = self.report.robust_accuracy
         return None if robust is None else robust.value
 
     @cached_property
     def evidence(self) -> dict[str, NDArray[Any]]:
-        """The arrays of evidence.npz by name, a row an image: see `runtime.suite.evidence.Evidence`."""
+        """The arrays of evidence.npz by name, one row an image: see `runtime.suite.evidence.Evidence`.
+
+        `broken_by` int64 [N] is the row of the attack that broke the image first, -1 where none did, and -2 where the
+        image was misclassified before any attack.
+        """
         with np.load(self.directory / EVIDENCE, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write the report's page, one file that needs no other; return its path.
+        """Write the report as one HTML file that needs no other, and return its path.
 
         Raises:
             MissingEnvironment: the extra `report` is not installed.
@@ -96,24 +97,33 @@ class Verdict:
         return Path(shutil.copyfile(page, path))
 
     def to_json(self, path: str | PathLike[str]) -> Path:
-        """Write report.json; return its path."""
+        """Write report.json, and return its path."""
         return Path(shutil.copyfile(self.directory / REPORT, path))
 
     def __bool__(self) -> bool:
-        """Refuse to be taken for an answer: a verdict that failed is an object like any other.
+        """Raise, so that `if ep.verify(...)` cannot pass by accident.
 
         Raises:
             TypeError: always.
 
         """
-        raise TypeError("a verdict is neither true nor false: ask verdict.passed")
+        raise TypeError("a verdict is neither true nor false; use verdict.passed")
 
     def __str__(self) -> str:
         """Return the outcome and the figures in a line."""
         robust = "" if self.robust_accuracy is None else f", robust {percent(self.robust_accuracy)}"
         return f"{self.outcome}: clean {percent(self.clean_accuracy)}{robust}"
 
+    def __repr__(self) -> str:
+        """Return the same with what it is of, in a line."""
+        return f"<Verdict {self}, {self.report.clean.n} images, eps {radius(self.report.threat_model.eps)}>"
 
+    def _repr_markdown_(self) -> str:
+        """Return summary.md, which a notebook shows in place of the line."""
+        return (self.directory / SUMMARY).read_text()
+
+
+@names_arguments
 def verify(
     model: Any,
     x: Any = None,
@@ -142,10 +152,10 @@ def verify(
     seed: int = 0,
     out: str | PathLike[str] | None = None,
 ) -> Verdict:
-    """Attack a model as it ships, on this machine, and judge it: what `edgeproof verify` does.
+    """Attack a model on the engine that runs it, on this machine, and judge it, as `edgeproof verify` does.
 
     Args:
-        model: a bundle's directory, an ONNX file, its bytes, or a PyTorch network, which is exported first.
+        model: a bundle or its directory, an ONNX file, its bytes, or a PyTorch network, which is exported first.
         x: the images, uint8 or floats in [0, 1]: [N, C, H, W], [N, H, W, C] or [N, H, W]; numpy or a tensor. By default
             a bundle's own.
         y: their labels: class numbers [N] in the order of the logits, or one-hot rows.
@@ -160,20 +170,23 @@ def verify(
         precision: which graph of a bundle; by default the one that ships.
         backend: the engine that judges; `edgeproof targets` lists them.
         provider: what the engine runs on.
-        gradient_backend: what lends the gradient, as "ort:cpu"; by default the judge where it can.
-        gradient: "none" follows no gradient, which is weak evidence.
+        gradient_backend: the engine that computes the gradient, as "ort:cpu"; by default the one that judges.
+        gradient: "auto", or "none" for attacks without gradients alone, which are weak evidence.
         classes: names of the classes.
-        mean: taken off each channel before the model, of images in [0, 1]; not for a bundle or a network.
-        std: divided by, likewise.
+        mean: subtracted from each channel before the model; for images in [0, 1], and for ONNX files and bytes alone.
+        std: divides each channel after that.
         bgr: the model takes blue first.
-        output: which of the model's outputs has the logits.
-        layout: where x has its channels, where its shape does not tell.
-        trust: a public key: the bundle must be signed by it.
+        output: the name of the output that holds the logits, where the model has several.
+        layout: 'nchw' or 'nhwc', where the shape of x does not tell.
+        trust: the file of a public key, which must have signed the bundle.
         seed: of every random number.
         out: the run directory, new or empty; by default a temporary one.
 
+    Returns:
+        The verdict. It is neither true nor false: use `verdict.passed`.
+
     Raises:
-        UsageFault: what is asked contradicts itself.
+        UsageFault: an argument is missing, out of range, or contradicts another.
         BadBundle, BadModel, BadData: the model or the images cannot be used; the message says why.
         NonFinite: the model answers NaN or infinity.
         MissingEnvironment: an engine, an extra or a place to write is missing.
@@ -201,6 +214,7 @@ def verify(
         return verdict
 
 
+@names_arguments
 def attack(
     model: Any,
     x: Any,
@@ -221,28 +235,30 @@ def attack(
 ) -> NDArray[np.float32]:
     """Return the worst point that an attack finds within eps of each image: float32 [N, C, H, W] in [0, 1].
 
-    It is one that the model misclassifies, where one was found, else the one with the largest margin. An image that is
-    misclassified already stays as it is.
+    That point is one that the model misclassifies, where the attack found one; else it is the one with the largest
+    margin. An image that is misclassified already stays as it is. The attack follows every gradient that `verify`
+    follows: of int8 also that of the fp32 graph.
 
     Args:
         model: see `verify`, as every other argument.
         x: the images.
         y: their labels.
         attack: its name, as "apgd-t"; "aa" is standard AutoAttack.
-        eps: L-infinity radius.
+        eps: L-infinity radius, on images in [0, 1].
         precision: which graph of a bundle.
         backend: the engine that judges.
         provider: what it runs on.
-        gradient_backend: what lends the gradient.
-        mean: taken off each channel before the model.
-        std: divided by, likewise.
+        gradient_backend: the engine that computes the gradient.
+        mean: subtracted from each channel before the model.
+        std: divides each channel after that.
         bgr: the model takes blue first.
-        output: which of the model's outputs has the logits.
-        layout: where x has its channels.
+        output: the name of the output that holds the logits.
+        layout: 'nchw' or 'nhwc', where the shape of x does not tell.
         seed: of every random number.
 
     Raises:
         UsageFault: there is no such attack, or it knows no eps.
+        BadModel: the gradient is zero, or it is not that of the artifact; the points would say nothing.
         EdgeproofError: see `verify`.
 
     """
@@ -256,24 +272,4 @@ def attack(
             {"mean": tuple(mean) or None, "std": tuple(std) or None, "bgr": bgr, "output": output},
             {"eps": eps, "attacks": (attack,), "no_gate": True, "seed": seed},
         )  # fmt: skip
-        subject = asked.subject(sessions.enter_context)
-        return worst_points(subject, stages(attack, len(subject.classes)), eps, seed)
-
-
-def worst_points(subject: Subject, attacks: Sequence[Attack], eps: float, seed: int) -> NDArray[np.float32]:
-    """Return the worst point of each image that attacks, each on what the earlier ones left, find within eps."""
-    images = subject.images
-    images.check_fits(subject.shape, subject.classes)
-    largest = subject.session.batching(subject.shape).largest
-    target = Target(BatchHalving(subject.session), images, len(subject.classes), largest, subject.to_device)
-    evidence = Evidence.blank(images, np.arange(len(images)))
-    for chunk in target.chunks(evidence.index):
-        evidence.classify(chunk, **measure(target, chunk, classify).arrays)
-    for row, each in enumerate(attacks):
-        source: GradientSource = "own" if each.uses_gradient else "none"
-        evidence.began(each.name, source)
-        job = partial(search, attack=each, eps=eps, seed=seed, evidence=evidence)
-        for chunk in target.chunks(np.flatnonzero(evidence.robust), each.unit):
-            evidence.update(row, each.name, source, chunk, measure(target, chunk, job).arrays)
-    found: NDArray[np.float32] = evidence.adversarial
-    return found
+        return worst_points(prepare_case(asked.subject(sessions.enter_context), asked.options))

@@ -12,13 +12,15 @@ layer, so that eps means the same for student, teacher and the verdict. `edgepro
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from edgeproof.arguments import filled
+from edgeproof.networks import count_logits, in_eval_mode
 from pipeline.methods import METHODS, View
 from pipeline.methods.adr import AdrOptions
 from pipeline.methods.igdm import with_igdm
@@ -26,25 +28,24 @@ from pipeline.methods.losses import Reduction, reduce
 from pipeline.methods.published import Start, started
 from pipeline.methods.search import STARTS, SearchSpec, search
 from pipeline.training.mean_teacher import MeanTeacher
-from runtime.errors import BadData, UsageFault
+from runtime.errors import BadData, BadModel, UsageFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pipeline.methods.method import Method
 
 __all__ = ["ADR", "AKD", "ARD", "IAD", "PGDAT", "RSLAD", "TRADES", "AdaAD", "AdaIAD", "TrainingMethod"]
 
 
 class TrainingMethod:
-    """What all methods share: search x' within eps of each image, and return the loss there.
+    """The base of all methods: `loss` searches a point x' within eps of each image, and returns the loss there.
 
     Args:
-        student: learns. It stays in the mode that you put it into; a search in evaluation mode puts it back.
-        teacher: of the methods that have one. It is put into evaluation mode, and its weights are frozen.
+        student: the network that learns. It stays in the mode that you put it into.
+        teacher: the robust network to learn from, for methods that take one. It goes into evaluation mode, and its
+            weights are frozen.
         eps: L-infinity radius of the search, on images in [0, 1].
-        step: of the search; a quarter of eps by default, as 2/255 is of 8/255.
-        steps: of the search.
+        step: size of one step of the search; a quarter of eps by default, as 2/255 is of 8/255.
+        steps: number of steps of the search.
         reduction: 'batchmean' or 'mean', which divides by the number of classes too; by default the published code's.
         start: 'clamped', or 'published' for the step of the published code (docs/recipes.md).
         igdm: weight of IGDM's term (Lee et al., ICLR 2025), for methods with a teacher; None adds none.
@@ -83,11 +84,11 @@ class TrainingMethod:
         self.student, self.teacher = student, teacher
         try:
             self.options = method.options(**options)
-            self.spec = SearchSpec(eps=eps, step=eps / 4 if step is None else step, steps=steps)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise UsageFault(f"{self.name}: {place}: {first['msg']}", hint=_known(method)) from None
+        self.spec = filled(SearchSpec, {"eps": eps, "step": eps / 4 if step is None else step, "steps": steps})
         self.reduction: Reduction = reduction or method.reduction
         self._changes = self.method.phase(self.options, 1.0) or self.method.averages or igdm is not None
         self._seed = seed
@@ -97,7 +98,7 @@ class TrainingMethod:
             teacher.eval().requires_grad_(False)
 
     def loss(self, images: Tensor, labels: Tensor, *, progress: float | None = None) -> Tensor:
-        """Search x' for a batch, and return the loss there: a number whose gradient is the student's.
+        """Search x' for each image of a batch, and return the loss there: a scalar to call `backward` on.
 
         Args:
             images: float32 [B, C, H, W] in [0, 1], on the student's device.
@@ -106,7 +107,9 @@ class TrainingMethod:
                 goes on need it: IAD and AdaIAD (introspection joins at 0.3), ADR, and any method with `igdm`.
 
         Raises:
-            BadData: the first batch is no batch of images in [0, 1].
+            BadData: the first batch is no batch of images in [0, 1] with labels of the student's classes, or it lies
+                on another device.
+            BadModel: student or teacher do not take the images, or give no logits.
             UsageFault: the method needs `progress`.
 
         """
@@ -117,7 +120,7 @@ class TrainingMethod:
         return reduce(values, self.reduction, student.classes)
 
     def search(self, images: Tensor, labels: Tensor, *, progress: float | None = None) -> Tensor:
-        """Return the points x' [B, C, H, W] that `loss` would lower the loss at; arguments and errors are its own."""
+        """Return the points x' [B, C, H, W] at which `loss` computes the loss; it takes and raises the same."""
         return self._searched(images, labels, progress)[1]
 
     def _searched(self, images: Tensor, labels: Tensor, progress: float | None) -> tuple[View, Tensor]:
@@ -140,19 +143,40 @@ class TrainingMethod:
             )
         if progress is not None and not 0 <= progress <= 1:
             raise UsageFault(f"progress is {progress}", hint="the fraction of all training that lies behind: 0 to 1")
-        if self._checked:
-            return
-        if images.ndim != 4 or not images.is_floating_point() or labels.shape != images.shape[:1]:
+        if not self._checked:
+            self._check_first(images, labels)
+            self._checked = True
+
+    def _check_first(self, images: Tensor, labels: Tensor) -> None:
+        """Look at the first batch and at the networks; raises as `loss` does. The batches after it cost nothing."""
+        numbers = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
+        if images.ndim != 4 or not images.is_floating_point() or not numbers:
             raise BadData(
-                f"images are {images.dtype} of shape {tuple(images.shape)}, labels of shape {tuple(labels.shape)}",
-                hint="float32 [B, C, H, W] and int64 [B]",
+                f"images are {images.dtype} of shape {tuple(images.shape)}, "
+                f"labels {labels.dtype} of shape {tuple(labels.shape)}",
+                hint="float32 [B, C, H, W] in [0, 1] and int64 [B], the class of each image",
+            )
+        networks = [self.student] if self.teacher is None else [self.student, self.teacher]
+        devices = {str(next(network.parameters(), images).device) for network in networks}
+        if {str(images.device), str(labels.device)} != devices:
+            raise BadData(
+                f"student and teacher are on {' and '.join(sorted(devices))}, images on {images.device}, "
+                f"labels on {labels.device}",
+                hint="bring all to one device: images.to(device), labels.to(device), network.to(device)",
             )
         if not bool(((images >= 0) & (images <= 1)).all()):
             raise BadData(
                 f"images have values from {float(images.min()):g} to {float(images.max()):g}, or NaN",
                 hint="scale them to [0, 1], and put the normalisation into the network",
             )
-        self._checked = True
+        classes = count_logits(self.student, images[:1], "student")
+        if self.teacher is not None and (taught := count_logits(self.teacher, images[:1], "teacher")) != classes:
+            raise BadModel(f"the student gives {classes} logits, the teacher {taught}", hint="they share their classes")
+        if int(labels.min()) < 0 or int(labels.max()) >= classes:
+            raise BadData(
+                f"labels go from {int(labels.min())} to {int(labels.max())}, and the student has {classes} classes",
+                hint="labels are class numbers from 0, in the order of the logits",
+            )
 
     def _noise(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -212,9 +236,9 @@ class ADR(TrainingMethod):
     """PGD adversarial training on labels that an average of the student's weights softens (Wu et al., ICLR 2024).
 
     Args:
-        student: learns.
-        optimizer: after each of its steps the average follows the student.
-        settings: see `TrainingMethod`.
+        student: the network that learns.
+        optimizer: the one of your loop. After each of its steps the average follows the student.
+        settings: the keyword arguments of `TrainingMethod`.
 
     """
 
@@ -238,18 +262,6 @@ class _Counted:
         logits: Tensor = self.network(images)
         self.classes = logits.shape[1]
         return logits
-
-
-@contextmanager
-def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own; also after an error."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _known(method: Method) -> str:

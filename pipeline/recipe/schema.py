@@ -194,6 +194,16 @@ class ResourcesTable(Frozen):
     gpus: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class LogTable(Frozen):
+    """[log]: trackers that are told of the run, besides its directory; no part of what the run is.
+
+    `wandb` is a project of Weights & Biases, `mlflow` the URI of an MLflow server; each needs the extra of its name.
+    """
+
+    wandb: Text | None = None
+    mlflow: Text | None = None
+
+
 class MethodTable(Frozen):
     """[method]: its name, its own fields in the table of that name, its `start`, and `igdm`.
 
@@ -264,6 +274,8 @@ class Recipe(Frozen):
     gate: Gate = Gate()
     resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
     """Not saved with the run, which may be resumed elsewhere with other resources."""
+    log: Annotated[LogTable, Field(exclude=True)] = LogTable()
+    """Not saved with the run, nor with what is made of it: it names places of its user's own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -308,7 +320,7 @@ class Recipe(Frozen):
         return train
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved recipe as a TOML table: every default filled in, without None values and [resources]."""
+        """Return the resolved recipe as a TOML table: every default filled in, no None, no [resources], no [log]."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def to_toml(self) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.methods.search import Precision
 from pipeline.models.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe.schema import Recipe, load_recipe
+from pipeline.tracking.trackers import TRACKED
 from runtime.errors import BadInput, BadRecipe, UsageFault
 from runtime.files import check_new_directory, sha256
 from runtime.locks import lock_if_free
@@ -174,7 +175,7 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
 
     """
     if resume and directory.is_dir():
-        for file in (RECIPE, SUMMARY, METRICS, STATE, *CHECKPOINTS.values()):
+        for file in (RECIPE, SUMMARY, METRICS, STATE, TRACKED, *CHECKPOINTS.values()):
             path = directory / file
             for leftover in path.parent.glob(f".{path.name}.*"):
                 leftover.unlink()

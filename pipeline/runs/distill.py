@@ -18,13 +18,14 @@ from pipeline.memory import running_out
 from pipeline.methods import METHODS
 from pipeline.models.checkpoint import NetworkCard
 from pipeline.models.factory import check_made
-from pipeline.recipe.schema import Recipe
+from pipeline.recipe.schema import LogTable, Recipe
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
 from pipeline.runs.judge import judge
 from pipeline.runs.loop import TrainingLoop
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
+from pipeline.tracking.trackers import Trackers, check_trackers
 from pipeline.training.devices import from_first, launch, local_processes
 from pipeline.training.graphs import recorder_of
 from pipeline.training.precision import in_words, resolve
@@ -72,17 +73,20 @@ def distill(
         UsageFault: `out` is not empty, or not a run; or another process is training there.
         BadData, BadModel, BadRecipe: data, teacher and recipe do not match; nothing has been written.
         BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
-        MissingEnvironment: there are fewer devices, or a process was lost; or memory ran out.
+        MissingEnvironment: there are fewer devices, or a process was lost; or memory ran out; or a tracker of [log] is
+            not installed, or refuses.
         NonFinite: the loss is no longer a number.
 
     """
-    arguments = (recipe.to_dict(), out, data_root, resume, save_seconds, allow_weak_teacher)
+    check_trackers(recipe.log)
+    arguments = (recipe.to_dict(), recipe.log, out, data_root, resume, save_seconds, allow_weak_teacher)
     return launch(_run, *arguments, devices=devices, nodes=nodes)
 
 
 def _run(
     fabric: Fabric,
     table: dict[str, Any],
+    log_to: LogTable,
     out: Path,
     data_root: Path,
     resume: bool,
@@ -90,7 +94,7 @@ def _run(
     allow_weak_teacher: bool,
 ) -> Summary:
     """Run `distill` in one of the processes. Only the first one writes and logs."""
-    recipe = Recipe.model_validate(table)
+    recipe = Recipe.model_validate({**table, "log": log_to})
     with ExitStack() as held, running_out():
         finished = from_first(fabric, lambda: _claimed(held, out, recipe, resume=resume))
         if finished is None:
@@ -168,37 +172,40 @@ def _trained(
     standing = restore_state(out, trainer, new)
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
 
-    run = TrainingLoop(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds)
-    words = in_words(trainer.precision, trainer.search_precision)
-    standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
-    assert standing.best is not None
-    assert standing.last is not None
-    tell("evaluating the best and the last checkpoint")
-    judged = from_first(fabric, lambda: judge(out, holdout, eps=recipe.threat.eps, device=device))
-    summary = Summary(
-        name=recipe.name,
-        method=recipe.method.name,
-        seed=recipe.seed,
-        best=standing.best,
-        last=standing.last,
-        judged=judged,
-        steps=standing.steps,
-        seconds=round(standing.seconds, 1),
-        images_per_second=round(standing.steps * batches.size / max(standing.busy_seconds, 1e-9), 1),
-        precision=trainer.precision,
-        search_precision=trainer.search_precision if recipe.search.precision else None,
-        device=device_name(device),
-        threads=torch.get_num_threads(),
-        devices=fabric.world_size,
-        norm_batch=recipe.train.batch // trainer.parts,
-        teacher_sha256=digest,
-        teacher=teacher.figures if teacher else None,
-        training_data=trained_on,
-        extra_data=also_on,
-        software={"python": platform.python_version(), **software(("edgeproof", "torch"))}
-        | (gpu_software() if device.type == "cuda" else {}),
-    )
-    from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
+    with Trackers() as trackers:
+        from_first(fabric, lambda: trackers.open(recipe, out))
+        run = TrainingLoop(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds, trackers)
+        words = in_words(trainer.precision, trainer.search_precision)
+        standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
+        assert standing.best is not None
+        assert standing.last is not None
+        tell("evaluating the best and the last checkpoint")
+        judged = from_first(fabric, lambda: judge(out, holdout, eps=recipe.threat.eps, device=device))
+        summary = Summary(
+            name=recipe.name,
+            method=recipe.method.name,
+            seed=recipe.seed,
+            best=standing.best,
+            last=standing.last,
+            judged=judged,
+            steps=standing.steps,
+            seconds=round(standing.seconds, 1),
+            images_per_second=round(standing.steps * batches.size / max(standing.busy_seconds, 1e-9), 1),
+            precision=trainer.precision,
+            search_precision=trainer.search_precision if recipe.search.precision else None,
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            devices=fabric.world_size,
+            norm_batch=recipe.train.batch // trainer.parts,
+            teacher_sha256=digest,
+            teacher=teacher.figures if teacher else None,
+            training_data=trained_on,
+            extra_data=also_on,
+            software={"python": platform.python_version(), **software(("edgeproof", "torch"))}
+            | (gpu_software() if device.type == "cuda" else {}),
+        )
+        from_first(fabric, lambda: write_atomic(out / SUMMARY, to_json(summary)))
+        trackers.summary(summary)
     return summary
 
 

@@ -23,6 +23,7 @@ from pipeline.runs.directory import CHECKPOINTS
 from pipeline.runs.evaluate import attacked, teacher_entropy
 from pipeline.runs.progress import SilentLog, TrainingLog, cut_metrics
 from pipeline.runs.state import Standing, save_state
+from pipeline.tracking.trackers import Trackers
 from pipeline.training.devices import from_first
 from pipeline.training.trainer import Trainer
 from runtime.errors import NonFinite
@@ -44,6 +45,7 @@ class TrainingLoop:
         holdout: the images on which the checkpoint is chosen.
         standing: the progress of the run; it is updated.
         save_seconds: how often the state is saved within an epoch.
+        trackers: told of it too.
 
     """
 
@@ -56,6 +58,7 @@ class TrainingLoop:
     card: NetworkCard
     standing: Standing
     save_seconds: float
+    trackers: Trackers
 
     def __post_init__(self) -> None:
         """Count the steps, and begin to count the time."""
@@ -95,6 +98,7 @@ class TrainingLoop:
             steps_per_epoch=len(self.batches),
             batch=self.batches.size,
             standing=self.standing,
+            trackers=self.trackers,
         )
 
     def _train(self, epoch: int, log: TrainingLog | SilentLog, asked: Callable[[], bool]) -> None:

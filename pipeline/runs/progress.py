@@ -9,13 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.models.checkpoint import Figures
 from pipeline.runs.directory import METRICS
 from pipeline.runs.state import START_ANEW, Standing
+from pipeline.tracking.trackers import Trackers
 from runtime.errors import BadInput
 from runtime.files import write_atomic
 from runtime.terminal.log import is_quiet, log
@@ -31,16 +32,27 @@ class TrainingLog:
         steps, steps_per_epoch: how many optimiser steps the run, and one epoch, has.
         batch: images in a step, for the rate.
         standing: where the run stands.
+        trackers: told of it too.
 
     """
 
-    def __init__(self, directory: Path, *, steps: int, steps_per_epoch: int, batch: int, standing: Standing) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        steps: int,
+        steps_per_epoch: int,
+        batch: int,
+        standing: Standing,
+        trackers: Trackers,
+    ) -> None:
         self.console = Console(stderr=True)
         self.steps, self.steps_per_epoch, self.batch = steps, steps_per_epoch, batch
         self.lines, self.busy_seconds = standing.lines, standing.busy_seconds
         self._said = time.monotonic()
         self._metrics = (directory / METRICS).open("a")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=standing.steps + 1)
+        self._board = TensorBoardLogger(directory, "tensorboard", "", purge_step=standing.steps + 1)
+        self._trackers = trackers
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -64,7 +76,7 @@ class TrainingLog:
     ) -> None:
         self._bar.stop()
         self._metrics.close()
-        self._board.close()
+        self._board.finalize("")
 
     @property
     def images_per_second(self) -> float:
@@ -79,7 +91,7 @@ class TrainingLog:
         reached = f"  loss {loss:.4f}  {self.images_per_second:.0f} images/s"
         self._bar.update(self._task, epoch=epoch, reached=reached)
         self._write({"step": number, "epoch": epoch, "loss": loss, "seconds": round(seconds, 4)})
-        self._board.add_scalar("train/loss", loss, number)
+        self._tell({"train/loss": loss}, number)
         due = number == self._first or time.monotonic() - self._said >= LINE_SECONDS
         if due and not self.console.is_terminal:
             left = clock(self.busy_seconds / number * (self.steps - number))
@@ -93,8 +105,7 @@ class TrainingLog:
             measured["teacher_entropy"] = figures.teacher_entropy
             line += f"; where it errs the teacher's entropy is {figures.teacher_entropy:.2f} nats"
         self._write({"epoch": figures.epoch} | {f"holdout_{name}": value for name, value in measured.items()})
-        for name, value in measured.items():
-            self._board.add_scalar(f"holdout/{name}", value, figures.epoch)
+        self._tell({f"holdout/{name}": value for name, value in measured.items()}, figures.epoch)
         self.say(line)
 
     def say(self, line: str) -> None:
@@ -105,6 +116,11 @@ class TrainingLog:
     def sync(self) -> None:
         """Bring what is logged to the disk, so that a saved state never counts lines that a power cut takes."""
         os.fsync(self._metrics.fileno())
+        self._trackers.save()
+
+    def _tell(self, figures: dict[str, float], step: int) -> None:
+        self._board.log_metrics(figures, step)
+        self._trackers.metrics(figures, step)
 
     def _write(self, record: dict[str, float]) -> None:
         self._metrics.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")

@@ -202,6 +202,28 @@ class Case:
             witness_of(self.subject),
         )
 
+    @property
+    def artifact(self) -> Artifact:
+        """What is attacked, as the report has it."""
+        subject, card = self.subject, self.subject.session.card()
+        return Artifact(
+            name=subject.name,
+            sha256=card.sha256,
+            engine_sha256=card.engine_sha256,
+            precision=card.precision,
+            backend=card.backend,
+            provider=card.provider,
+            provider_library_sha256=card.library_sha256,
+            **subject.lent_by,
+            judge_command=card.judge_command,
+            tf32=card.tf32,
+            bundle_version=subject.bundle_version,
+            authenticated=subject.authenticated,
+            origin=subject.origin,
+            facts=card.facts,
+            model=subject.model,
+        )
+
     def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""
         judged = self.order[: len(findings.outcome.evidence)] if self.request.until_decided else None
@@ -225,26 +247,10 @@ class Case:
         return FixedSizes(session, self.request.batch) if self.full else session
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
-        subject, card = self.subject, self.subject.session.card()
+        subject = self.subject
         fitted = {} if largest is None else {LARGEST_BATCH: largest}
         return Circumstances(
-            artifact=Artifact(
-                name=subject.name,
-                sha256=card.sha256,
-                engine_sha256=card.engine_sha256,
-                precision=card.precision,
-                backend=card.backend,
-                provider=card.provider,
-                provider_library_sha256=card.library_sha256,
-                **subject.lent_by,
-                judge_command=card.judge_command,
-                tf32=card.tf32,
-                bundle_version=subject.bundle_version,
-                authenticated=subject.authenticated,
-                origin=subject.origin,
-                facts=card.facts,
-                model=subject.model,
-            ),
+            artifact=self.artifact,
             classes=subject.classes,
             device={**machine_card(), **subject.accelerators, **fitted},
             software=software(subject.libraries),

@@ -88,5 +88,5 @@ def test_what_int8_costs_is_measured_by_the_labels_of_its_images(tmp_path, capsy
 
 def test_calibration_images_without_labels_are_refused(tmp_path):
     x, _ = evaluation(64, 1)
-    with pytest.raises(UsageFault, match="no labels"):
+    with pytest.raises(UsageFault, match="no pair of images and labels"):
         ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x)

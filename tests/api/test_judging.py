@@ -88,6 +88,8 @@ def test_a_verdict_is_neither_true_nor_false(model, images):
     with pytest.raises(TypeError, match=r"verdict\.passed"):
         bool(verdict)
     assert str(verdict).startswith("measured: clean ")
+    assert repr(verdict) == f"<Verdict {verdict}, {len(images[1])} images, eps 7.65/255>"
+    assert "Measured: model" in verdict._repr_markdown_()
 
 
 def test_the_page_and_the_record_are_written_where_they_are_asked_for(model, images, tmp_path):

@@ -8,6 +8,7 @@ from pipeline.models.checkpoint import Figures
 from pipeline.runs import progress
 from pipeline.runs.progress import TrainingLog
 from pipeline.runs.state import Standing
+from pipeline.tracking.trackers import Trackers
 
 STANDING = Standing(parts=1, training_data="0" * 64, teacher=None)
 
@@ -23,7 +24,7 @@ def clock(monkeypatch):
 def test_elsewhere_than_on_a_terminal_training_is_its_first_step_then_a_line_a_minute_and_one_an_epoch(
     clock, seconds, lines, tmp_path, capsys
 ):
-    with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING) as log:
+    with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING, trackers=Trackers()) as log:
         for number in range(1, 7):
             clock[0] += seconds
             log.step(number, loss=1.5, seconds=seconds)
@@ -40,7 +41,7 @@ def test_before_the_first_step_the_bar_shows_no_figure_of_it(tmp_path, monkeypat
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     terminal = io.StringIO()
     monkeypatch.setattr("sys.stderr", terminal)
-    with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING) as log:
+    with TrainingLog(tmp_path, steps=12, steps_per_epoch=6, batch=64, standing=STANDING, trackers=Trackers()) as log:
         log._bar.refresh()
         before = terminal.getvalue()
         log.step(1, loss=1.5, seconds=1.0)
