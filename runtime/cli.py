@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
+GONE = "the file system is gone: mount it again; a command that takes --resume goes on"
+MORE_MEMORY = "a smaller --batch, or more memory for the container"
 HINTS = {
     errno.ENOSPC: "free some space on that disk; a command that takes --resume goes on with it",
     errno.EDQUOT: "the quota of that disk is used up; free some space",
     errno.EROFS: "name a place that can be written to",
     errno.EACCES: "name a place that this user may write to",
+    errno.EIO: "the disk or its mount fails: see what the system's log says; a command that takes --resume goes on",
+    errno.ENOMEM: MORE_MEMORY,
+    **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ENODEV), GONE),
 }
 """What to do about an error of the operating system, by its number."""
 CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
@@ -149,7 +154,7 @@ class LazyGroup(click.Group):
             _tell(str(error), HINTS.get(error.errno))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
-            _tell("memory ran out", "a smaller --batch, or more memory for the container")
+            _tell("memory ran out", MORE_MEMORY)
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
-from runtime.files import check_new_directory, npz_of, write_atomic
+from runtime.files import check_new_directory, npz_of, remove_half_written, write_atomic
 from runtime.gallery.store import GALLERY, read_gallery
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, SHARD, ShardRecord
@@ -80,6 +80,7 @@ def open_run(
         write_run_record(out, request)
     journal = Journal(out, read_request(out).digest(), made_by)
     try:
+        remove_half_written(out)
         yield journal
     except (EdgeproofError, OSError):
         if not there and not len(journal):
