@@ -96,8 +96,8 @@ def _locked(directory: Path) -> Iterator[bool]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what a killed process left of a new directory `path`; what a living one fills is locked, and stays."""
-    folder = path if path.is_dir() else path.parent
-    for begun in folder.glob(f".{glob.escape(path.name)}.????????"):
+    name = f".{glob.escape(path.name)}.????????"
+    for begun in (*path.parent.glob(name), *path.glob(name)):
         with contextlib.suppress(OSError):
             if {entry.name for entry in begun.iterdir()} <= {path.name}:
                 with _locked(begun) as abandoned:
@@ -150,12 +150,13 @@ def check_new_directory(path: Path, *, resumable: bool = False) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that files can be made in a directory that exists or is to be made.
+    """Check that files can be made in a directory that exists or is to be made; what an earlier check left is removed.
 
     Raises:
         MissingEnvironment: its place cannot be written to.
     """
     path = path.absolute()
+    _remove_abandoned(path)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     try:
         with tempfile.TemporaryDirectory(
