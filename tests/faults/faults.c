@@ -1,5 +1,5 @@
 /* Faults of a disk, on demand: preloaded, it counts the calls that change what lies under one directory, and from a
-   chosen one on answers with an error, ends the process, or takes away the memory. */
+   chosen one on answers with an error, or ends the process. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -10,7 +10,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -18,7 +17,7 @@
 #include <unistd.h>
 
 enum kind { CHANGE = 1, REMOVE = 2, READ = 4 };
-enum action { ANSWER_ONCE, ANSWER_FROM_NOW_ON, KILL, STARVE };
+enum action { ANSWER_ONCE, ANSWER_FROM_NOW_ON, KILL };
 
 static char under[PATH_MAX];
 static int counts, fails, number, told;
@@ -65,14 +64,8 @@ static int refused(const char *call, enum kind kind, int directory, const char *
   if (first) {
     dprintf(told, "%s %s", call, path + strlen(under));
     if (doing == KILL) kill(0, SIGKILL);
-    if (doing == STARVE) {
-      struct rlimit limit;
-      getrlimit(RLIMIT_AS, &limit);
-      limit.rlim_cur = 1;
-      setrlimit(RLIMIT_AS, &limit);
-    }
   }
-  if (doing >= KILL || !(first || (doing == ANSWER_FROM_NOW_ON && now >= at && (kind & fails)))) return 0;
+  if (doing == KILL || !(first || (doing == ANSWER_FROM_NOW_ON && now >= at && (kind & fails)))) return 0;
   errno = number;
   return 1;
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("faults.c")
 CHANGE, REMOVE, READ = 1, 2, 4
-ANSWER_ONCE, ANSWER_FROM_NOW_ON, KILL, STARVE = range(4)
+ANSWER_ONCE, ANSWER_FROM_NOW_ON, KILL = range(3)
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Fault:
         fails: calls of which kinds fail from then on, where it lasts.
         error: the number that they fail with.
         action: what is done.
-        cleans_up: whether the command can still remove what it wrote; without memory it may not be able to.
+        cleans_up: whether the command can still remove what it wrote.
 
     """
 
@@ -49,7 +49,6 @@ FAULTS = {
     ),
     "io": Fault("one call fails (EIO)", CHANGES, error=errno.EIO),
     "no memory": Fault("one call finds no memory (ENOMEM)", CHANGES, error=errno.ENOMEM),
-    "starved": Fault("no memory can be had from then on (RLIMIT_AS)", CHANGES, action=STARVE, cleans_up=False),
     "out of memory": Fault("SIGKILL, as of the OOM killer", CHANGES, action=KILL, cleans_up=False),
 }
 
