@@ -9,7 +9,6 @@ import click
 
 from tests.faults import library
 from tests.faults.library import FAULTS
-from tests.faults.mutations import KINDS, SLOW
 
 NAMES = ("install", "merge", "bench", "pack", "verify", "export", "distill")
 PARTS = ("kills", "writes", "fleet", "mutations")
@@ -66,6 +65,8 @@ def _of(part, session, commands, faults, kills, stop, rounds, mutations):
     elif part == "fleet":
         yield partial(session.fleet, rounds)
     else:
+        from tests.faults.mutations import KINDS, SLOW
+
         yield from (partial(session.mutate, kind, mutations // SLOW.get(kind, 1)) for kind in KINDS)
 
 

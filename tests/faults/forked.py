@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import importlib
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +21,7 @@ from tests.faults import library
 
 PATIENCE = 120.0
 """Seconds after which a command hangs."""
-STREAMS = ("stdout", "stderr", "felt")
+STREAMS = ("stdout", "stderr", "felt", "modules")
 
 
 class Still(datetime):
@@ -88,7 +90,7 @@ def run(command, place, scratch, fault=None, number=0):
 
 
 def _run(command, place, scratch, fault, number):
-    out, error, felt = (os.open(scratch / stream, os.O_WRONLY) for stream in STREAMS)
+    out, error, felt, modules = (os.open(scratch / stream, os.O_WRONLY) for stream in STREAMS)
     os.dup2(out, 1)
     os.dup2(error, 2)
     sys.stdout, sys.stderr = (open(stream, "w", buffering=1) for stream in (1, 2))  # noqa: SIM115
@@ -107,4 +109,12 @@ def _run(command, place, scratch, fault, number):
     atexit._run_exitfuncs()
     if fault:
         library.disarm()
+    os.write(modules, "\n".join(sys.modules).encode())
     return code
+
+
+def import_what_it_did(scratch):
+    """Import what a command imported when it ran last, so that the next one finds it."""
+    for name in (scratch / "modules").read_text().split():
+        with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+            importlib.import_module(name)

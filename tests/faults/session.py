@@ -6,7 +6,7 @@ import subprocess
 from functools import cache
 from importlib import import_module
 
-from tests.faults import fleet, inputs
+from tests.faults import fleet, forked, inputs
 from tests.faults.commands import COMMANDS
 from tests.faults.kills import kill
 from tests.faults.trial import WRONG, Bench, Wrong
@@ -52,6 +52,7 @@ class Session:
         inputs.need(given, command.given, scratch)
         bench = Bench(name, given, place, scratch)
         bench.undisturbed()
+        forked.import_what_it_did(scratch)
         return bench, *bench.undisturbed()
 
     def kill(self, name, count):
