@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import to_json
 from runtime.suite.evidence import Evidence
-from runtime.suite.journal import JOURNAL, Journal
+from runtime.suite.journal import JOURNAL, UNITS, Journal
 from runtime.suite.outcome import COUNTS
 from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
@@ -145,7 +146,7 @@ def _in_words(value: Any) -> str:
 
 
 def finished(out: Path, request: Request) -> bool:
-    """Return whether the run of this request is finished in `out`.
+    """Return whether the run of this request is finished in `out`; what one that was killed after that left is removed.
 
     Raises:
         BadRun: a run there is of another request.
@@ -154,6 +155,8 @@ def finished(out: Path, request: Request) -> bool:
     if not any((out / name).is_file() for name in ENDS):
         return False
     check_same(out, request)
+    remove_half_written(out)
+    shutil.rmtree(out / UNITS, ignore_errors=True)
     return True
 
 
