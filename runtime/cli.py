@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 
 COMMANDS_GROUP = "edgeproof.commands"
 INTERRUPTED = 130
+GONE = "the file system is gone: mount it again; a command that takes --resume goes on"
+MORE_MEMORY = "a smaller --batch, or more memory for the container"
 HINTS = {
     errno.ENOSPC: "free some space on that disk; a command with --resume can then continue",
     errno.EDQUOT: "your quota on that disk is used up: free some space",
     errno.EROFS: "choose a place that can be written to",
     errno.EACCES: "choose a place that this user may write to",
+    errno.EIO: "the disk or its mount fails: see the system's log. A command with --resume can then continue",
+    errno.ENOMEM: MORE_MEMORY,
+    **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ENODEV), GONE),
 }
 """What to do about an error of the operating system, by its number."""
 CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
@@ -151,7 +156,7 @@ class LazyGroup(click.Group):
             _tell(str(error), HINTS.get(error.errno))
             ctx.exit(MissingEnvironment.exit_code)
         except MemoryError:
-            _tell("memory ran out", "a smaller --batch, or more memory for the container")
+            _tell("memory ran out", MORE_MEMORY)
             ctx.exit(MissingEnvironment.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

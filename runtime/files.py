@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import io
 import os
+import re
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +19,10 @@ from runtime.errors import MissingEnvironment, UsageFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}")
+"""What `write_atomic` calls a file until it is whole."""
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -37,6 +45,13 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise
 
 
+def remove_half_written(directory: Path, name: str = "*") -> None:
+    """Remove what a killed process left of a file, or of all, in a directory that no other process writes to."""
+    for path in directory.glob(f".{name}.????????"):
+        if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a directory that becomes `path` if the block succeeds, and vanishes if not.
@@ -49,7 +64,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     inside = path.is_dir()
     folder = path if inside else path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as temporary, _locked(Path(temporary)):
         inner = Path(temporary) / path.name
         inner.mkdir()
         yield inner
@@ -60,6 +75,32 @@ def new_directory(path: Path) -> Iterator[Path]:
         else:
             inner.replace(path)
         sync_directory(folder)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Lock a directory until the block or the process ends; yields False where it cannot be locked."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a killed process left of a new directory `path`; what a living one fills is locked, and stays."""
+    name = f".{glob.escape(path.name)}.????????"
+    for begun in (*path.parent.glob(name), *path.glob(name)):
+        with contextlib.suppress(OSError):
+            if {entry.name for entry in begun.iterdir()} <= {path.name}:
+                with _locked(begun) as abandoned:
+                    if abandoned:
+                        shutil.rmtree(begun)
 
 
 PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -90,12 +131,14 @@ def sync_directory(path: Path) -> None:
 def check_new_directory(path: Path, *, resumable: bool = False) -> None:
     """Check, before any work, that `path` can become a new directory.
 
-    Makes a directory in its place and removes it at once. `resumable`: the command has --resume.
+    Makes a directory in its place and removes it at once; what a killed process began to fill there is removed too.
+    `resumable`: the command has --resume.
 
     Raises:
         UsageFault: it is a file, or a directory that holds anything.
         MissingEnvironment: its place cannot be written to.
     """
+    _remove_abandoned(path.absolute())
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageFault(
             f"{path} exists and is not empty",
@@ -105,15 +148,18 @@ def check_new_directory(path: Path, *, resumable: bool = False) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that files can be made in a directory that exists or is to be made.
+    """Check that files can be made in a directory that exists or is to be made; what an earlier check left is removed.
 
     Raises:
         MissingEnvironment: its place cannot be written to.
     """
     path = path.absolute()
+    _remove_abandoned(path)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     try:
-        with tempfile.TemporaryDirectory(dir=existing):  # permissions alone say nothing: root has them all
+        with tempfile.TemporaryDirectory(
+            dir=existing, prefix=f".{path.name}."
+        ):  # permissions alone say nothing: root has them all
             pass
     except OSError as error:
         raise MissingEnvironment(

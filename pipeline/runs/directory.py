@@ -16,7 +16,7 @@ from pipeline.models.checkpoint import Figures, NetworkCard, load_checkpoint
 from pipeline.recipe.schema import Recipe, load_recipe
 from pipeline.tracking.trackers import TRACKED
 from runtime.errors import BadInput, BadRecipe, UsageFault
-from runtime.files import check_new_directory, sha256
+from runtime.files import check_new_directory, remove_half_written, sha256
 from runtime.locks import lock_if_free
 from runtime.spec import DataRecord, Digest, Frozen, Name, Text, first_fault
 from runtime.words import percent, points
@@ -177,8 +177,7 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
     if resume and directory.is_dir():
         for file in (RECIPE, SUMMARY, METRICS, STATE, TRACKED, *CHECKPOINTS.values()):
             path = directory / file
-            for leftover in path.parent.glob(f".{path.name}.*"):
-                leftover.unlink()
+            remove_half_written(path.parent, path.name)
         if (directory / RECIPE).is_file():
             _check_same(load_recipe(str(directory / RECIPE)), recipe)
             return read_summary(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,10 @@ class TrainingLog:
         self.lines, self.busy_seconds = standing.lines, standing.busy_seconds
         self._said = time.monotonic()
         self._metrics = (directory / METRICS).open("a")
+        self._hook, threading.excepthook = (
+            threading.excepthook,
+            self._thread_failed,
+        )  # its thread starts to write at once
         self._board = TensorBoardLogger(directory, "tensorboard", "", purge_step=standing.steps + 1)
         self._trackers = trackers
         self._bar = Progress(
@@ -76,7 +81,10 @@ class TrainingLog:
     ) -> None:
         self._bar.stop()
         self._metrics.close()
-        self._board.finalize("")
+        try:
+            self._board.finalize("")
+        finally:
+            threading.excepthook = self._hook
 
     @property
     def images_per_second(self) -> float:
@@ -121,6 +129,13 @@ class TrainingLog:
     def _tell(self, figures: dict[str, float], step: int) -> None:
         self._board.log_metrics(figures, step)
         self._trackers.metrics(figures, step)
+
+    def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        """Say in a line that TensorBoard's thread cannot write: the next call of its writer raises the error itself."""
+        if isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard."):
+            log.warning(f"the log for TensorBoard is cut short: {failed.exc_value}")
+        else:
+            self._hook(failed)
 
     def _write(self, record: dict[str, float]) -> None:
         self._metrics.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from runtime.attestation.figures import AttackFigure, Figures
     from runtime.attestation.statement import Attestation
     from runtime.bundle.opening import Bundle
+    from runtime.bundle.signing import Trust
 
 SKEW = timedelta(minutes=5)
 """By which the clocks of two machines may differ."""
@@ -132,7 +133,7 @@ def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None 
 
     """
     policy = load_policy(policy_path)
-    attestation = read_attestation(path, load_trust(policy_path.parent / policy.keys))
+    attestation = read_attestation(path, _keys(policy, policy_path))
     check_subjects(path, attestation, bundle)
     fault = next(faults(policy, attestation, bundle, now or datetime.now(timezone.utc)), None)
     if fault is not None:
@@ -140,6 +141,16 @@ def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None 
             f"{path} does not meet {policy_path}: {fault}", hint="verify the bundle again, as the policy asks"
         )
     return attestation
+
+
+def _keys(policy: Policy, path: Path) -> Trust:
+    try:
+        return load_trust(path.parent / policy.keys)
+    except OSError as error:
+        raise BadInput(
+            f"the keys of {path} cannot be read: {error.strerror}",
+            hint="`keys` names a file of public keys beside the policy",
+        ) from None
 
 
 def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: datetime) -> Iterator[str]:

@@ -90,7 +90,11 @@ def _link(link: Path, name: str | None) -> None:
     beside = link.with_name(f".{link.name}.new")
     beside.unlink(missing_ok=True)
     beside.symlink_to(f"{VERSIONS}/{name}")
-    beside.replace(link)
+    try:
+        beside.replace(link)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     sync_directory(link.parent)
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from runtime.bundle.manifest import MANIFEST
 from runtime.errors import BadInput, BadSignature, Rollback
-from runtime.files import sha256, write_atomic
+from runtime.files import remove_half_written, sha256, write_atomic
 from runtime.locks import wait_for_lock
 from runtime.spec import Digest, Frozen, Name, first_fault, to_json
 
@@ -129,6 +129,7 @@ def accept(directory: Path, bundle: Bundle, *, allow_rollback: bool = False) -> 
         Rollback: see `check_not_older`; not with `allow_rollback`.
 
     """
+    remove_half_written(directory, ACCEPTED)
     state = read_state(directory)
     if not allow_rollback:
         check_not_older(state, bundle)

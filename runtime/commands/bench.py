@@ -14,7 +14,7 @@ from runtime.bench.record import bench_record
 from runtime.bundle.evaluation import evaluation_images
 from runtime.commands.bench_table import print_bench
 from runtime.external import BACKEND as COMMAND
-from runtime.files import check_writable, write_atomic
+from runtime.files import check_writable, remove_half_written, write_atomic
 from runtime.machine.sensors import find_sensors
 from runtime.options.engine import (
     EngineOptions,
@@ -125,6 +125,7 @@ def bench(
     """
     if out is not None:
         check_writable(out)
+        remove_half_written(out, BENCH)
     engine = EngineOptions(
         precision=precisions,
         backend=backend,

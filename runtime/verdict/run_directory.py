@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
-from runtime.files import check_new_directory, npz_of, write_atomic
+from runtime.files import check_new_directory, npz_of, remove_half_written, write_atomic
 from runtime.gallery.store import GALLERY, read_gallery
 from runtime.images.npz import UNREADABLE, open_npz
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import ThreatModel, to_json
 from runtime.suite.evidence import Evidence
-from runtime.suite.journal import JOURNAL, Journal
+from runtime.suite.journal import JOURNAL, UNITS, Journal
 from runtime.suite.outcome import COUNTS
 from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
@@ -80,6 +81,7 @@ def open_run(
         write_run_record(out, request)
     journal = Journal(out, read_request(out).digest(), made_by)
     try:
+        remove_half_written(out)
         yield journal
     except (EdgeproofError, OSError):
         if not there and not len(journal):
@@ -146,7 +148,7 @@ def _in_words(value: Any) -> str:
 
 
 def finished(out: Path, request: Request) -> bool:
-    """Return whether the run of this request is finished in `out`.
+    """Return whether the run of this request is finished in `out`; what one that was killed after that left is removed.
 
     Raises:
         BadRun: a run there is of another request.
@@ -155,6 +157,8 @@ def finished(out: Path, request: Request) -> bool:
     if not any((out / name).is_file() for name in ENDS):
         return False
     check_same(out, request)
+    remove_half_written(out)
+    shutil.rmtree(out / UNITS, ignore_errors=True)
     return True
 
 

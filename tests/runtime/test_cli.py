@@ -1,3 +1,4 @@
+import errno
 import importlib.metadata
 import json
 import os
@@ -237,6 +238,27 @@ def test_a_file_system_that_refuses_is_the_environments_fault(install):
     assert result.exit_code == 4
     assert result.stderr.splitlines()[0] == "error: [Errno 13] Permission denied: 'reports/x'"
     assert "hint: choose a place that this user may write to" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EIO, "the disk or its mount fails"),
+        (errno.ESTALE, "mount it again"),
+        (errno.ENOTCONN, "mount it again"),
+        (errno.ENODEV, "mount it again"),
+        (errno.ENOMEM, "more memory for the container"),
+    ],
+)
+def test_a_mount_that_is_lost_and_a_lack_of_memory_come_with_what_to_do(install, number, says):
+    def write():
+        raise OSError(number, os.strerror(number), "reports/x")
+
+    install(Entry("verify", lambda: click.Command("verify", callback=write)))
+    result = run("verify")
+    assert result.exit_code == 4
+    assert f"error: [Errno {number}]" in result.stderr
+    assert says in result.stderr.partition("hint: ")[2]
 
 
 def test_an_os_error_that_is_not_the_systems_is_a_defect(install):

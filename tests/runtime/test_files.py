@@ -1,9 +1,12 @@
-"""New directories: beside their place, or inside it where it is a volume."""
+"""New directories: beside their place, or inside it where it is a volume; and what a killed process leaves of files."""
+
+import os
+import signal
 
 import pytest
 
 from runtime.errors import MissingEnvironment, UsageFault
-from runtime.files import check_new_directory, new_directory
+from runtime.files import check_new_directory, new_directory, remove_half_written
 from tests.runtime.mounts import read_only, tmpfs
 
 
@@ -53,3 +56,52 @@ def test_a_place_that_takes_no_file_is_told_before_any_work(tmp_path):
     (tmp_path / "out" / "a").write_text("a")
     with pytest.raises(UsageFault):
         check_new_directory(tmp_path / "out")
+
+
+def killed_in_the_middle(path):
+    """Leave what a process leaves that is killed while it fills a directory."""
+    child = os.fork()
+    if not child:
+        with new_directory(path) as directory:
+            (directory / "a").write_text("a")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_process_began_makes_room_for_the_next_one(tmp_path, there):
+    out = tmp_path / "out"
+    if there:  # a volume
+        out.mkdir()
+    killed_in_the_middle(out)
+    assert list(tmp_path.rglob(".out.*"))
+    fill(out, "b")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["out", "out/b"]
+
+
+def test_what_another_process_is_filling_is_left_to_it(tmp_path):
+    with new_directory(tmp_path / "out") as directory:
+        (directory / "a").write_text("a")
+        check_new_directory(tmp_path / "out")
+        assert (directory / "a").read_text() == "a"
+    assert (tmp_path / "out" / "a").exists()
+
+
+def test_what_only_looks_like_a_directory_that_was_begun_stays(tmp_path):
+    for name, content in ((".out.12345678", "mine"), (".out.cfg", "out"), (".other.12345678", "other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / content).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    check_new_directory(tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_and_nothing_else(tmp_path):
+    kept = {"a.json", ".a.json.old", ".a.json.0123456g", ".b.json.01234567"}
+    for name in (*kept, ".a.json.01234567", ".a.json.89abcdef"):
+        (tmp_path / name).write_text("")
+    remove_half_written(tmp_path, "a.json")
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    remove_half_written(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept - {".b.json.01234567"}
+    remove_half_written(tmp_path / "nowhere")

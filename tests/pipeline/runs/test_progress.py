@@ -1,6 +1,9 @@
 """What a training run says where nobody watches a bar."""
 
+import errno
 import io
+import threading
+import time
 
 import pytest
 
@@ -50,3 +53,27 @@ def test_before_the_first_step_the_bar_shows_no_figure_of_it(tmp_path, monkeypat
     assert "nan" not in before
     assert "images/s" not in before
     assert "loss 1.5000  64 images/s" in terminal.getvalue()
+
+
+def test_a_full_disk_under_tensorboard_is_told_in_a_line_and_its_thread_prints_no_traceback(
+    tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def steps(log):
+        monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+        for number in range(1, 100):
+            log.step(number, loss=1.0, seconds=0.1)
+            time.sleep(0.05)
+
+    before = threading.excepthook
+    with (
+        pytest.raises(OSError, match="No space left"),
+        TrainingLog(tmp_path, steps=100, steps_per_epoch=100, batch=64, standing=STANDING) as log,
+    ):
+        steps(log)
+    assert threading.excepthook is before
+    told = capsys.readouterr().err
+    assert "the log for TensorBoard is cut short: [Errno 28] No space left on device" in told
+    assert "Traceback" not in told

@@ -224,7 +224,9 @@ def test_other_images_under_the_same_path_are_refused(halfway):
 
 def test_what_a_killed_process_left_half_written_is_removed(halfway):
     recipe, run = halfway
-    for leftover in (".student.last.safetensors.x1", ".recipe.toml.x2", "state/.training.safetensors.x3"):
+    for leftover in (
+        ".student.last.safetensors.01234567", ".recipe.toml.89abcdef", "state/.training.safetensors.00000000",
+    ):  # fmt: skip
         (run / leftover).write_text("")
     distill(recipe, run, resume=True)
     assert list(run.rglob(".*")) == []

@@ -299,3 +299,11 @@ def test_a_changed_character_is_refused_or_changes_nothing_that_is_said(case):
 def test_what_is_no_attestation_is_told(case, text):
     case.attestation.write_text(text)
     refused(case, "attestation.json")
+
+
+@pytest.mark.parametrize("keys", ["nowhere.pem", ".", "a/b.pem", "k" * 300])
+def test_a_policy_whose_keys_cannot_be_read_is_refused(case, keys):
+    case.policy.write_text(POLICY.replace("judge.pem", keys))
+    with pytest.raises(BadInput, match=r"the keys of .*policy\.toml cannot be read") as caught:
+        require(case.attestation, case.policy, case.opened())
+    assert "beside the policy" in caught.value.hint

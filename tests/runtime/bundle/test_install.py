@@ -1,11 +1,13 @@
 """Installing: never back, never half, whenever the power fails."""
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +101,30 @@ def test_installing_again_changes_nothing(make, to):
     before = snapshot(to)
     install(open_bundle(to / "current"), to, state=to)
     assert snapshot(to) == before
+
+
+def test_what_a_killed_process_left_of_the_record_is_removed_by_installing_again(make, to):
+    install(make(1), to, state=to)
+    (to / ".accepted.json.01234567").write_text("{")
+    install(make(2), to, state=to)
+    assert sorted(path.name for path in to.glob(".*")) == []
+
+
+def test_a_link_that_cannot_be_put_in_place_leaves_nothing_beside(make, to, monkeypatch):
+    install(make(1), to, state=to)
+    replace = Path.replace
+
+    def failing(path, target):
+        if path.is_symlink():
+            raise OSError(errno.EIO, "Input/output error")
+        return replace(path, target)
+
+    newer = make(2)
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        install(newer, to, state=to)
+    assert sorted(path.name for path in to.glob(".*")) == []
+    assert current(to) == 1
 
 
 def test_a_damaged_installation_is_repaired_by_installing_again(make, to):

@@ -302,3 +302,14 @@ def test_a_run_of_another_model_says_what_two_digests_mean(finished):
     with pytest.raises(BadRun) as caught:
         check_same(finished[0], asked.model_copy(update={"seed": asked.seed + 1}))
     assert caught.value.hint == "ask for the same, or begin in another --out"
+
+
+def test_what_a_run_leaves_that_is_killed_after_its_end_is_removed_by_resuming(bundle, tmp_path):
+    command = ("verify", bundle, "--attacks", "fgsm", "--n", "8", "--out", tmp_path / "run", "--resume")
+    assert edgeproof(*command).exit_code == 0
+    before = {path.name for path in (tmp_path / "run").iterdir()}
+    (tmp_path / "run" / "units").mkdir()
+    for name in ("units/clean-0.npz", ".report.json.01234567"):
+        (tmp_path / "run" / name).write_bytes(b"")
+    assert edgeproof(*command).exit_code == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == before
