@@ -59,7 +59,7 @@ class Summary(Frozen):
 
     Every batch norm saw `norm_batch` images: the batch of a run on one device that divides none; less on several,
     with micro-batches, or where a batch did not fit the device's memory. `judged` is None in a run of an earlier
-    version.
+    version. `start_sha256` is of the checkpoint that [int8] went on from.
     """
 
     name: Name
@@ -81,6 +81,7 @@ class Summary(Frozen):
     teacher: TeacherFigures | None = None
     training_data: DataRecord
     extra_data: DataRecord | None = None
+    start_sha256: Digest | None = None
     software: dict[Text, Text]
 
 
