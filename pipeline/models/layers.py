@@ -190,6 +190,7 @@ def _is_affine(module: nn.Module) -> bool:
 
 
 def folds(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the convolutions of a network, each with the batch normalisation that folds into it, by name."""
     for name, module in network.named_modules():
         for conv, norm in getattr(module, "folds", ()):
             yield f"{name}.{conv}".lstrip("."), f"{name}.{norm}".lstrip(".")

@@ -61,6 +61,13 @@ class Rounded(nn.Module):
         self.measuring = False
 
     def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weights()
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(x, weight, bias)
+        return self.layer._conv_forward(x, weight, bias)  # type: ignore[no-any-return]  # untyped
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias as the layer multiplies by them: folded, and the weight rounded by output channel."""
         weight, bias = self.layer.weight, self.layer.bias
         if self.norm is not None:
             norm = self.norm
@@ -71,9 +78,7 @@ class Rounded(nn.Module):
             weight, bias = weight * scale.view(-1, 1, 1, 1), norm.bias + own * scale
         if not self.measuring:
             weight = rounded(weight, _scale(weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)))
-        if isinstance(self.layer, nn.Linear):
-            return F.linear(x, weight, bias)
-        return self.layer._conv_forward(x, weight, bias)
+        return weight, bias
 
 
 def _scale(largest: Tensor) -> Tensor:
@@ -120,13 +125,15 @@ class Quantised(nn.Module):
                 f"int8: the forward pass of this network cannot be followed: {first_line(error)}",
                 hint="make it free of branches on values, or leave [int8] out",
             ) from error
-        like = next(network.parameters())
+        like = next(network.parameters(), torch.zeros(()))
         self.traced = fx.GraphModule(own, graph)
         for number, read in enumerate(_read(graph, own)):
             self.traced.add_submodule(f"rounding_{number}", Rounding(like))
+            readers = list(read.users)
             with graph.inserting_after(read):
                 node = graph.call_module(f"rounding_{number}", (read,))
-            read.replace_all_uses_with(node, lambda user, node=node: user is not node)
+            for reader in readers:
+                reader.replace_input_with(read, node)
         if not self.ranges:
             raise BadRecipe("int8: the network has no convolution and no linear layer", hint="leave [int8] out")
         self.traced.recompile()
