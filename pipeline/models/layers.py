@@ -128,7 +128,7 @@ class Folded(nn.Module):
         super().__init__()
         self._source = [network]  # in a list, so that it is not registered as a submodule
         self.copy = copy.deepcopy(network).eval().requires_grad_(False)
-        self._folds = tuple(_folds(network))
+        self._folds = tuple(folds(network))
         for conv, follower in self._folds:
             self.copy.set_submodule(conv, _with_bias(self.copy.get_submodule(conv)))
             self.copy.set_submodule(follower, nn.Identity())
@@ -189,7 +189,8 @@ def _is_affine(module: nn.Module) -> bool:
     return isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats
 
 
-def _folds(network: nn.Module) -> Iterator[tuple[str, str]]:
+def folds(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the convolutions of a network, each with the batch normalisation that folds into it, by name."""
     for name, module in network.named_modules():
         for conv, norm in getattr(module, "folds", ()):
             yield f"{name}.{conv}".lstrip("."), f"{name}.{norm}".lstrip(".")

@@ -183,6 +183,17 @@ class TrainTable(Frozen):
         return milestones
 
 
+class Int8Table(Frozen):
+    """[int8]: a finished student is trained on through the rounding of its int8 export.
+
+    `start` is the run, or the checkpoint, whose weights the student begins with; its network must be the recipe's own.
+    `images` training images set the ranges, anew after every epoch.
+    """
+
+    start: Path
+    images: Annotated[int, Field(gt=0)] = 512
+
+
 class ResourcesTable(Frozen):
     """[resources]: what a run uses on a Ray cluster as the cell of a study. It does not define the run.
 
@@ -270,6 +281,7 @@ class Recipe(Frozen):
     teacher: Annotated[TeacherTable | None, Field(validate_default=True)] = None
     search: SearchSpec = SearchSpec()
     train: TrainTable
+    int8: Int8Table | None = None
     threat: ThreatModel = ThreatModel()
     gate: Gate = Gate()
     resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
@@ -308,6 +320,20 @@ class Recipe(Frozen):
             raise ValueError(f"data.augment_switch is after {switch[0]} epochs, but the run ends after {train.epochs}")
         if extra is not None and not 0 < extra_of(train.batch, extra.share) < train.batch:
             raise ValueError(f"data.extra.share = {extra.share:g} is none or all of a batch of {train.batch} images")
+        return self
+
+    @model_validator(mode="after")
+    def _int8_fits_training(self) -> Recipe:
+        if self.int8 is None:
+            return self
+        for key, precision in (("train", self.train.precision), ("search", self.search.precision)):
+            if precision not in (None, "auto", "fp32"):
+                raise ValueError(f"{key}.precision: [int8] rounds in fp32, not in {precision}: leave it at auto")
+        if METHODS[self.method.name].averages or self.train.ema is not None:
+            what = "train.ema" if self.train.ema is not None else f"the method {self.method.name}"
+            raise ValueError(f"{what} averages weights, which [int8] does not round: leave one of them out")
+        if self.train.compile:
+            raise ValueError("train.compile: [int8] is not compiled: leave one of them out")
         return self
 
     @field_validator("train")

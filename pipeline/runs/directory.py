@@ -60,6 +60,7 @@ class Summary(Frozen):
 
     Every batch norm saw `norm_batch` images. This is the whole batch on one device, and less on several devices, with
     micro-batches, or if a batch did not fit the device's memory. `judged` is None in a run of an earlier version.
+    `start_sha256` is the digest of the checkpoint that a run with [int8] began with.
     """
 
     name: Name
@@ -81,6 +82,7 @@ class Summary(Frozen):
     teacher: TeacherFigures | None = None
     training_data: DataRecord
     extra_data: DataRecord | None = None
+    start_sha256: Digest | None = None
     software: dict[Text, Text]
 
 

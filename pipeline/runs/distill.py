@@ -23,6 +23,7 @@ from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
 from pipeline.runs.judge import judge
 from pipeline.runs.loop import TrainingLoop
+from pipeline.runs.start import calibration_images, open_start
 from pipeline.runs.state import Standing, restore_state
 from pipeline.runs.teacher import check_teacher, prepare_teacher
 from pipeline.tracking.trackers import Trackers, check_trackers
@@ -138,7 +139,8 @@ def _trained(
     if teacher is not None:
         tell(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
-    student = card.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    start = None if recipe.int8 is None else open_start(recipe.int8, card)
+    student = (card.build() if start is None else start.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(
         training,
         recipe.train.batch,
@@ -161,6 +163,7 @@ def _trained(
         precision=precision,
         fabric=fabric,
         recorder=recorder_of(device),
+        calibration=None if recipe.int8 is None else calibration_images(training, recipe.int8.images, recipe.seed),
     )
     trained_on, also_on = _record(training), _record(extra.images) if extra else None
     new = Standing(
@@ -168,6 +171,7 @@ def _trained(
         training_data=trained_on.sha256,
         extra_data=also_on.sha256 if also_on else None,
         teacher=digest,
+        start=start.sha256 if start else None,
     )
     standing = restore_state(out, trainer, new)
     from_first(fabric, lambda: write_atomic(out / RECIPE, recipe.to_toml().encode()))
@@ -180,7 +184,9 @@ def _trained(
         assert standing.best is not None
         assert standing.last is not None
         tell("evaluating the best and the last checkpoint")
-        judged = from_first(fabric, lambda: judge(out, holdout, eps=recipe.threat.eps, device=device))
+        judged = from_first(
+            fabric, lambda: judge(out, holdout, eps=recipe.threat.eps, device=device, shipped=trainer.shipped)
+        )
         summary = Summary(
             name=recipe.name,
             method=recipe.method.name,
@@ -201,6 +207,7 @@ def _trained(
             teacher=teacher.figures if teacher else None,
             training_data=trained_on,
             extra_data=also_on,
+            start_sha256=start.sha256 if start else None,
             software={"python": platform.python_version(), **software(("edgeproof", "torch"))}
             | (gpu_software() if device.type == "cuda" else {}),
         )

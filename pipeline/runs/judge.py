@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipeline.models.checkpoint import load_checkpoint
 from pipeline.models.layers import Folded
@@ -18,16 +20,28 @@ JUDGE = replace(PGD, name="pgd-20", defaults={**PGD.defaults, "steps": 20})
 """PGD of twice the steps, from a start of its own: the noise of an attack follows from its name."""
 
 
-def judge(directory: Path, images: ImageSet, *, eps: float, device: torch.device) -> Judged:
-    """Attack the best and the last checkpoint in a run directory on its hold-out images, in the ball of radius eps."""
+def judge(
+    directory: Path,
+    images: ImageSet,
+    *,
+    eps: float,
+    device: torch.device,
+    shipped: Callable[[nn.Module], nn.Module] = Folded,
+) -> Judged:
+    """Attack the best and the last checkpoint in a run directory on its hold-out images, in the ball of radius eps.
+
+    `shipped` makes of a network what is attacked.
+    """
     files = [directory / CHECKPOINTS[which] for which in ("best", "last")]
-    last = _accuracy(files[1], images, eps, device)
-    best = last if files[0].read_bytes() == files[1].read_bytes() else _accuracy(files[0], images, eps, device)
+    last = _accuracy(files[1], images, eps, device, shipped)
+    best = last if files[0].read_bytes() == files[1].read_bytes() else _accuracy(files[0], images, eps, device, shipped)
     return Judged(attack=JUDGE.name, n=len(images), best=best, last=last, overfitting=best - last)
 
 
-def _accuracy(checkpoint: Path, images: ImageSet, eps: float, device: torch.device) -> float:
+def _accuracy(
+    checkpoint: Path, images: ImageSet, eps: float, device: torch.device, shipped: Callable[[nn.Module], nn.Module]
+) -> float:
     network, card = load_checkpoint(checkpoint)
-    frozen = Folded(network.to(device))
+    frozen = shipped(network.eval().to(device))
     evidence = attacked(frozen, images, classes=len(card.classes), eps=eps, device=device, attack=JUDGE)
     return float(evidence.robust.mean())

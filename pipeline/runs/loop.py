@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pipeline.data.batches import Batches
 from pipeline.models.checkpoint import Figures, NetworkCard, save_checkpoint
-from pipeline.models.layers import Folded
 from pipeline.recipe.schema import Recipe
 from pipeline.runs.directory import CHECKPOINTS
 from pipeline.runs.evaluate import attacked, teacher_entropy
@@ -81,8 +80,11 @@ class TrainingLoop:
         holding = defer_signals(alone=fabric.world_size == 1, told=fabric.is_global_zero)
         with self._open_log() as log, holding as asked:
             log.say(title if self.standing.steps == 0 else f"{title}; resumed after step {self.standing.steps}")
+            if self.standing.steps == 0:
+                self.trainer.calibrate()
             for epoch in range(evaluated, math.ceil(self.steps / len(self.batches))):
                 self._train(epoch, log, asked)
+                self.trainer.calibrate()
                 best, last = from_first(self.fabric, partial(self._evaluate, epoch, log))
                 self._move(log, best=best, last=last)
                 self._save(log)
@@ -143,7 +145,7 @@ class TrainingLoop:
         network = self.trainer.result(self.batches.epoch(epoch))
         teacher = self.trainer.teacher if self.trainer.method.needs_teacher else None
         evidence = attacked(
-            Folded(network),
+            self.trainer.shipped(network),
             self.holdout,
             classes=len(self.card.classes),
             eps=self.recipe.threat.eps,

@@ -33,7 +33,7 @@ class Standing(Frozen):
         parts: in which a batch is taken, all devices together.
         best, last: figures of the hold-out so far.
         seconds, busy_seconds: spent so far, in all and in steps.
-        training_data, extra_data, teacher: digests.
+        training_data, extra_data, teacher, start: digests.
 
     """
 
@@ -47,6 +47,7 @@ class Standing(Frozen):
     training_data: Digest
     extra_data: Digest | None = None
     teacher: Digest | None
+    start: Digest | None = None
 
 
 def save_state(directory: Path, standing: Standing, trainer: Trainer) -> None:
@@ -81,6 +82,7 @@ def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
         ("training data", new.training_data, standing.training_data),
         ("extra training data", new.extra_data, standing.extra_data),
         ("teacher", new.teacher, standing.teacher),
+        ("start of [int8]", new.start, standing.start),
     ):
         if now != then:
             raise BadInput(f"the {what} has changed since this run began: its digest differs", hint=START_ANEW)
@@ -97,6 +99,8 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
             found[f"momentum.{name}"] = momentum
     if trainer.average is not None:
         found |= {f"average.{name}": tensor for name, tensor in trainer.average.state_dict().items()}
+    if trainer.quantised is not None:
+        found |= {f"range.{name}": tensor for name, tensor in trainer.quantised.ranges.items()}
     if trainer.mean_teacher is not None:
         found |= {f"teacher.{name}": tensor for name, tensor in trainer.mean_teacher.network.state_dict().items()}
     return found
@@ -104,13 +108,15 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _put(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
     """Put back what `_tensors` returned."""
-    parts: dict[str, dict[str, Tensor]] = {"student": {}, "momentum": {}, "average": {}, "teacher": {}}
+    parts: dict[str, dict[str, Tensor]] = {"student": {}, "momentum": {}, "average": {}, "teacher": {}, "range": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     trainer.student.load_state_dict(parts["student"])
     if trainer.average is not None:
         trainer.average.load_state_dict(parts["average"])
+    for name, tensor in (trainer.quantised.ranges if trainer.quantised is not None else {}).items():
+        tensor.copy_(parts["range"][name])
     if trainer.mean_teacher is not None:
         trainer.mean_teacher.network.load_state_dict(parts["teacher"])
     for name, parameter in trainer.student.named_parameters():

@@ -16,6 +16,7 @@ from pipeline.methods import View
 from pipeline.methods.losses import reduce
 from pipeline.methods.search import STARTS, Precision, search
 from pipeline.models.layers import Folded, keep_in
+from pipeline.models.quantised import Quantised
 from pipeline.recipe.schema import Recipe
 from pipeline.training.average import Statistics, averaged, follow
 from pipeline.training.devices import one_device, share_buffers
@@ -24,8 +25,10 @@ from pipeline.training.mean_teacher import MeanTeacher
 from pipeline.training.precision import arithmetic, products, resolve
 from pipeline.training.schedule import learning_rate
 from runtime.errors import BadRecipe, MissingEnvironment
+from runtime.images.image_set import ImageSet
 from runtime.terminal.log import log
 
+CALIBRATED_AT_ONCE = 32
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images [B, C, H, W], labels [B], noise [B, C, H, W]."""
 
@@ -53,6 +56,7 @@ class Trainer:
         precision: resolved; also used for the search, unless the recipe sets another.
         fabric: the processes; by default this one alone.
         recorder: captures the work of a step; by default, steps run without capture.
+        calibration: images that set the ranges, where the recipe has [int8].
 
     """
 
@@ -66,12 +70,15 @@ class Trainer:
         precision: Precision,
         fabric: Fabric | None = None,
         recorder: Recorder | None = None,
+        calibration: ImageSet | None = None,
     ) -> None:
         self.recipe, self.classes, self.precision = recipe, classes, precision
         device = next(student.parameters()).device
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
         self.method = recipe.method.resolved()
         self.student = student.train()
+        self.calibration = calibration
+        self.quantised = Quantised(student) if recipe.int8 is not None else None
         kept = torch.bfloat16 if self.search_precision == "bf16" else torch.float32
         self.folded = Folded(student, kept)
         self.searched_teacher = teacher
@@ -97,6 +104,9 @@ class Trainer:
         self._folding, self._searching, self._learning = (
             Replayed(name, recorder, tell) for name in ("the folding", "the search", "the outer step")
         )
+        if self.quantised is not None:
+            for work in (self._folding, self._searching, self._learning):
+                work.give_up("it is rounded to int8")
         if self.fabric.world_size > 1:
             self._learning.give_up("the gradients of several processes meet in it")
         self.divide(self.fabric.world_size * train.micro_batches)
@@ -105,7 +115,8 @@ class Trainer:
                 if network is not None:
                     network.compile()
         # What the outer loss sees: the gradients of all processes meet there. The search never goes through it.
-        self.learning = self.fabric.setup_module(self.student, move_to_device=False)
+        learning = self.student if self.quantised is None else self.quantised
+        self.learning = self.fabric.setup_module(learning, move_to_device=False)
 
     def divide(self, parts: int) -> None:
         """Split every batch into this many parts from now on.
@@ -180,7 +191,7 @@ class Trainer:
         """Sum the gradients of this process's parts, and return its share of the loss."""
         loss = torch.zeros((), device=batch[0].device)
         phase = self.method.phase(self.recipe.method.options, progress)
-        if self.method.search_mode == "eval":
+        if self.method.search_mode == "eval" and self.quantised is None:
             self._folding(self._fold, ())
         parts = self._own_parts(batch)
         for index, part in enumerate(parts):
@@ -208,7 +219,8 @@ class Trainer:
         """Return the points of one part, and T(x) if the search has computed it for the loss."""
         # Folded copies are kept in the search's precision; the student itself needs autocast.
         folded = self.method.search_mode == "eval"
-        view = self._view(images, labels, self.folded if folded else self.student, self.searched_teacher, progress)
+        student = self.quantised or (self.folded if folded else self.student)
+        view = self._view(images, labels, student, self.searched_teacher, progress)
         context = products(self.search_precision) if folded else arithmetic(self.search_precision, images.device)
         with context:
             points = search(self.method.objective, view, noise, self.recipe.search, self.method.clamped)
@@ -247,6 +259,27 @@ class Trainer:
         first = self.fabric.global_rank * each
         divided = zip(*(tensor.tensor_split(self.parts) for tensor in batch), strict=True)
         return list(divided)[first : first + each]
+
+    def calibrate(self) -> None:
+        """Set the ranges of [int8] to what the network now is; nothing without it."""
+        if self.quantised is not None:
+            self._calibrate(self.quantised)
+
+    def shipped(self, network: nn.Module) -> nn.Module:
+        """Return what is to be judged of a network [B, C, H, W] to [B, K]: itself, folded; with [int8], rounded."""
+        if self.recipe.int8 is None:
+            return Folded(network)
+        quantised = Quantised(network)
+        self._calibrate(quantised)
+        return quantised
+
+    def _calibrate(self, quantised: Quantised) -> None:
+        assert self.calibration is not None
+        device = next(quantised.parameters()).device
+        starts = range(0, len(self.calibration), CALIBRATED_AT_ONCE)
+        batches = (self.calibration.as_float(slice(start, start + CALIBRATED_AT_ONCE)) for start in starts)
+        with arithmetic("fp32", device):
+            quantised.calibrate(torch.from_numpy(images).to(device) for images in batches)
 
     def result(self, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
         """Return the network to evaluate and save: the student, or its average with the statistics of `batches`."""

@@ -21,6 +21,16 @@ NETWORKS = [
 def trained_like(request):
     """A tiny network whose batch-norm statistics and scales are not those of a fresh one, in eval mode."""
     arch, depth = request.param
+    return as_if_trained(arch, depth)
+
+
+@pytest.fixture
+def trained_like_of():
+    """Makes such a network of one architecture."""
+    return as_if_trained
+
+
+def as_if_trained(arch, depth=None):
     wide = 1.0 if depth == 10 else 1.5  # width 1 cannot fold the stem, 1.5 can
     width = wide if arch.endswith("wideresnet") else 0.125
     network = build_network(arch, channels=1, classes=10, width=width, depth=depth, mean=[0.3], std=[0.4])
