@@ -177,7 +177,7 @@ def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
 def classify_plainly(oracle: Oracle, target: Target, points: Points) -> Arrays:
     """Return the `prediction` int64 [B] of the clean images without the engine's optimisations."""
     assert target.plain is not None
-    plain = Oracle(target.plain(), target.batch, oracle.headway)
+    plain = Oracle(target.plain(), target.batch, headway=oracle.headway)
     return {"prediction": predictions(plain.logits(points, points.x))}
 
 

@@ -54,7 +54,7 @@ class Counting:
 def counted(attack, kind, eps):
     weight, bias, images, labels = linear_task(CLASSES, N)
     index, count = np.arange(N), Counting()
-    oracle = Oracle(kind(weight, bias), 8, count)
+    oracle = Oracle(kind(weight, bias), 8, headway=count)
     attack.run(oracle, Points(images, one_hot(labels, CLASSES), labels, index, index), eps, 0)
     assert (oracle.forwards, count.gradients.sum()) == (count.forwards.sum(), count.gradients.sum())
     assert oracle.gradients in range(count.gradients.sum(), 2 * count.gradients.sum() + 1)
