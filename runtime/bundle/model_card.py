@@ -118,7 +118,7 @@ def _threat_model(manifest: Manifest) -> list[str]:
     return [
         "## Threat model",
         "",
-        f"To be judged against changes of at most {radius(eps)} in every pixel (L-infinity), "
+        f"To be judged against changes of at most {radius(eps)} in every pixel (L-infinity {eps:.5f}), "
         "by an attacker who knows the weights. Nothing is claimed of other norms, larger changes, or images unlike "
         "the training data."
         + (" How it was trained is in the recipe, in manifest.json." if manifest.provenance else ""),

@@ -292,7 +292,7 @@ class Circumstances(Frozen):
 
 
 class ShardRecord(Frozen):
-    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.suite.totals`).
+    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.records.totals`).
 
     `smoothed_control`: what smoothed gradients broke of what the blind control left; merge knows whether it counts.
     """

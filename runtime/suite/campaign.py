@@ -13,12 +13,12 @@ from runtime.attacks import PGD, UNIT, Attack, any_bounded
 from runtime.attacks.passes import Headway, Passes
 from runtime.records.report import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
+from runtime.records.totals import add_rows
 from runtime.statistics import wilson
 from runtime.suite.evidence import Evidence
 from runtime.suite.journal import NoJournal
 from runtime.suite.outcome import Held, Outcome
 from runtime.suite.scrutiny import Scrutiny, doubtful
-from runtime.suite.totals import add_rows
 from runtime.suite.units import (
     AGREE,
     AGREE_OF_A_PROCESS,

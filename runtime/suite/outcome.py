@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from runtime.records.totals import add_control
 from runtime.suite.scrutiny import doubtful
-from runtime.suite.totals import add_control
 
 if TYPE_CHECKING:
     from runtime.records.report import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched

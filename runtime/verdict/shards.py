@@ -11,11 +11,11 @@ from runtime.errors import BadRun
 from runtime.gallery import store as gallery
 from runtime.records.options import without_option
 from runtime.records.request import Request
+from runtime.records.totals import add_counts, add_curves, add_points, add_rows
 from runtime.spec import Shard
 from runtime.statistics import Pairs
 from runtime.suite.evidence import Evidence
 from runtime.suite.outcome import COUNTS, Outcome
-from runtime.suite.totals import add_counts, add_curves, add_points, add_rows
 from runtime.verdict.figures import build_report
 from runtime.verdict.paired import paired_record
 

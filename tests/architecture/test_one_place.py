@@ -9,8 +9,9 @@ from tests.paths import ROOT
 PLACES = {
     r"from rich\.table": {"runtime/report/tables.py"},  # no other table reads a text as markup
     r":\.\d%\}": set(),  # percent is runtime.words.percent
-    r"255 \*[^\n]*\}/255": {"runtime/words.py"},  # a radius is runtime.words.radius
-    r"fcntl": {"runtime/locks.py"},
+    r":g\}/255": {"runtime/words.py"},  # a radius is runtime.words.radius
+    # A new directory is locked as long as it is filled, without waiting: whoever can take the lock may remove it.
+    r"fcntl": {"runtime/locks.py", "runtime/files.py"},
     r"O_NOFOLLOW": {"runtime/files.py"},
     r"np\.savez\(": {"runtime/files.py"},
     # A table of Markdown; the metadata of a model card.

@@ -169,7 +169,7 @@ def test_the_table_has_a_line_for_each_artifact_and_the_pictures_name_every_form
     lines = table(found).splitlines()
     assert len(lines) == 2 + len(FORMATS)
     assert lines[3].startswith(
-        "| student | 25.5/255 | fp16 | 100.0 | 90.0 | 100.0 | 100.0 | 90.0 (69.9 to 97.2) | 0.900 ("
+        "| student | 0.1 | fp16 | 100.0 | 90.0 | 100.0 | 100.0 | 90.0 (69.9 to 97.2) | 0.900 ("
     )
     drawn = pictures(found)
     for form in FORMATS[1:]:

@@ -165,7 +165,7 @@ class LeavesTheBall:
 
 def test_a_point_outside_the_ball_is_a_defect_and_never_a_result():
     weight, bias, images, labels = correct_task(CLASSES)
-    with pytest.raises(RuntimeError, match="left its ball"):
+    with pytest.raises(RuntimeError, match="left the ball"):
         LeavesTheBall()(Oracle(LinearSession(weight, bias), 8), points_of(images, labels, CLASSES), 0.01)
 
 
@@ -247,7 +247,7 @@ def test_a_gradient_that_is_not_finite_names_its_image(attack):
     weight, bias, images, labels = correct_task(CLASSES)
     images[5] = 0.125
     labels[5] = LinearSession(weight, bias).logits(images[5:6]).argmax()
-    with pytest.raises(NonFinite, match="image 5: the gradient"):
+    with pytest.raises(NonFinite, match="the gradient of image 5"):
         attack.run(Oracle(Poisoned(weight, bias), 4), points_of(images, labels, CLASSES), 0.0, 0)
 
 
