@@ -9,7 +9,7 @@ from tests.paths import ROOT
 PLACES = {
     r"from rich\.table": {"runtime/report/tables.py"},  # no other table reads a text as markup
     r":\.\d%\}": set(),  # percent is runtime.words.percent
-    r":g\}/255": {"runtime/words.py"},  # a radius is runtime.words.radius
+    r"255 \* eps": {"runtime/words.py"},  # a radius is runtime.words.radius
     # A new directory is locked as long as it is filled, without waiting: whoever can take the lock may remove it.
     r"fcntl": {"runtime/locks.py", "runtime/files.py"},
     r"O_NOFOLLOW": {"runtime/files.py"},
