@@ -15,6 +15,8 @@ FREE = 0.95
 MISJUDGES = 0.05
 """The rule: a route that leaves this much more standing than the union misjudges the artifact."""
 RESAMPLES, SEED = 10_000, 0
+ROUNDING = 1e-9
+"""Of a difference of two fractions in float64."""
 
 
 class Share(Frozen):
@@ -115,7 +117,7 @@ def ruled(found: list[Row]) -> list[str]:
         assert least.ratio is not None
         free = "is free" if least.ratio >= FREE else "is not free"
         sentences.append(f"{form} {free}: the least union ratio is {least.ratio:.3f} ({least.student}).")
-    misjudged = [(row, route, gap) for row in found for route, gap in row.gaps.items() if gap > MISJUDGES]
+    misjudged = [(row, route, gap) for row in found for route, gap in row.gaps.items() if gap > MISJUDGES + ROUNDING]
     for row, route, gap in misjudged:
         sentences.append(
             f"Gradient {route} alone misjudges {row.form} of {row.student}: it leaves {100 * gap:.1f} points more "

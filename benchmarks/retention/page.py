@@ -80,11 +80,16 @@ def route_plot(axes: Any, rows: Sequence[Row]) -> None:
     for number, kind in enumerate(kinds):
         heights = [100 * (row.union if kind == "union" else row.routes[kind]).accuracy for row in rows]  # type: ignore[index]
         axes.bar([place + 0.2 * (number - 1.5) for place in range(len(rows))], heights, 0.2, label=kind)
-    axes.set_xticks(
-        range(len(rows)), [f"{row.student}, {row.form}" for row in rows], rotation=75, ha="right", fontsize=7
-    )
+    axes.set_xticks(range(len(rows)), [row.form for row in rows], rotation=60, ha="right", fontsize=7)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(0, 100)
     axes.set_ylabel("standing, % of all images")
-    axes.legend(frameon=False, ncols=len(kinds))
+    for student in dict.fromkeys(row.student for row in rows):
+        places = [place for place, row in enumerate(rows) if row.student == student]
+        axes.axvline(places[-1] + 0.5, color="C7", linewidth=0.8)
+        label = f"{student}\n{radius(rows[places[0]].eps)}".replace("-", "-\n", 1)
+        axes.text(sum(places) / len(places), 98, label, ha="center", va="top", fontsize=7)
+    axes.legend(frameon=False, ncols=len(kinds), loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _drawn(name: str, plot: Callable[[Any], None]) -> bytes:

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from benchmarks.retention.__main__ import main
+from benchmarks.retention.__main__ import main, rows_of
 from benchmarks.retention.__main__ import parser as main_parser
 from benchmarks.retention.artifacts import FORMATS, Student
 from benchmarks.retention.cells import ROUTES, SEEDS, Cell, attacked, settings, standing, union
@@ -164,6 +164,11 @@ def test_a_route_that_leaves_over_five_points_more_than_the_union_misjudges():
     assert not any("parent alone" in sentence for sentence in sentences)
 
 
+def test_five_points_are_not_more_than_five():
+    left, union = "1" * 128 + "0" * 372, "1" * 103 + "0" * 397  # .256 - .206 is above .05 in float64
+    assert not any("misjudges" in sentence for sentence in ruled(rows("student", cells("1" * 500, left, union, union))))
+
+
 def test_the_table_has_a_line_for_each_artifact_and_the_pictures_name_every_format():
     found = rows("student", cells("1" * 20, "1" * 18 + "00", "1" * 20, "1" * 20))
     lines = table(found).splitlines()
@@ -223,3 +228,13 @@ def test_formats_can_be_left_for_later():
     assert {sentence.split(" is ")[0] for sentence in ruled(found) if "free" in sentence} == {"int8 plain"}
     with pytest.raises(SystemExit):
         main_parser().parse_args(["run", "--out", "x", "--formats", "int3"])
+
+
+def test_the_page_shows_what_is_on_record():
+    record = Record.model_validate_json((ROOT / "benchmarks" / "results" / "retention.json").read_bytes())
+    page, found = (ROOT / "docs" / "results" / "retention.md").read_text(), rows_of(record)
+    assert table(found) in page
+    assert all(f"- {sentence}\n" in page for sentence in ruled(found))
+    for name, picture in pictures(found).items():
+        assert f"]({name})" in page
+        assert (ROOT / "docs" / "results" / name).read_bytes().count(b"<path") == picture.count(b"<path")
