@@ -22,7 +22,7 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def verbosity_as_before(monkeypatch):
     """Begin with the usual verbosity, and end what -q and -v said to this process."""
     monkeypatch.setenv(VARIABLE, "")

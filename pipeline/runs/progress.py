@@ -127,7 +127,10 @@ class TrainingLog:
         self._trackers.save()
 
     def _tell(self, figures: dict[str, float], step: int) -> None:
-        self._board.log_metrics(figures, step)
+        try:
+            self._board.log_metrics(figures, step)
+        except ValueError as error:  # in which the logger wraps whatever its writer raises
+            raise (error.__cause__ if isinstance(error.__cause__, OSError) else error) from None
         self._trackers.metrics(figures, step)
 
     def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:

@@ -187,8 +187,11 @@ class Evidence:
         self.broken_by[index[standing[index] & broken]] = row
 
     def spare(self, index: Any, found: Mapping[str, Any]) -> None:
-        """Take in which of the images at `index` a search left to the judge alone: those that it did not break."""
-        self.spared[index] |= found["spared"] & ~found["broken"]
+        """Take in which of the images at `index` a search left to the judge alone: those that it did not break.
+
+        Of a unit of an earlier version, which had no witness, that is every one.
+        """
+        self.spared[index] |= found.get("spared", np.ones(len(index), bool)) & ~found["broken"]
 
     def rows(self, index: Any) -> Evidence:
         """Return the rows of the images at the rising `index`; kept points that are among them."""

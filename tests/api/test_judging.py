@@ -88,7 +88,7 @@ def test_a_verdict_is_neither_true_nor_false(model, images):
     with pytest.raises(TypeError, match=r"verdict\.passed"):
         bool(verdict)
     assert str(verdict).startswith("measured: clean ")
-    assert repr(verdict) == f"<Verdict {verdict}, {len(images[1])} images, eps 7.65/255>"
+    assert repr(verdict) == f"<Verdict {verdict}, {len(images[1])} images, eps 0.03>"
     assert "Measured: model" in verdict._repr_markdown_()
 
 

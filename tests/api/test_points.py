@@ -68,7 +68,7 @@ class TestOfALinearModel:
             return z, value, -gradient
 
         monkeypatch.setattr(lent, turned)
-        with pytest.raises(BadModel, match="does not predict the artifact") as caught:
+        with pytest.raises(BadModel, match="fails to predict the artifact") as caught:
             ep.attack(graph(FORWARD, self.weight, self.bias), self.x, self.y, attack="pgd", eps=0.01)
         assert "square" in caught.value.hint
 

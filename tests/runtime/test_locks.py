@@ -84,6 +84,6 @@ def test_a_lock_in_a_place_that_cannot_be_written_to_is_told(tmp_path):
 
 def test_two_journals_of_one_directory_are_refused_as_another_process(tmp_path):
     journal = Journal(tmp_path, "a" * 64)
-    with pytest.raises(UsageFault, match="another process is at work"):
+    with pytest.raises(UsageFault, match="another process is using"):
         Journal(tmp_path, "a" * 64)
     journal.close()

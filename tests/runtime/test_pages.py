@@ -43,6 +43,6 @@ def test_the_command_line_names_the_page_below_the_hint(tmp_path):
     result = edgeproof("distill", tmp_path / "mine.toml")
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-2:] == [
-        "hint: the name of a recipe, or a path that ends in .toml",
+        "hint: give the name of a recipe, or a path that ends in .toml",
         "see: docs/recipes.md",
     ]

@@ -167,7 +167,7 @@ def test_mixed_sizes_are_brought_to_one_by_pack_verify_model_and_verify_bundle_a
         Image.fromarray(pixels).save(path)
     for name in ("pack", "verify"):
         result = command(name, model, "--data", folder, "--out", tmp_path / "out")
-        assert (result.exit_code, "hint: --size" in result.stderr) == (3, True), result.output
+        assert (result.exit_code, "all of them: --size N" in result.stderr) == (3, True), result.output
     bundle = packed(model, folder, tmp_path / "bundle", "--size", f"6:{SIDE}")
     assert str(bundle.manifest.preprocessing) == f"6:{SIDE}"
     digests = set()

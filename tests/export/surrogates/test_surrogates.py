@@ -124,7 +124,7 @@ def test_a_rounding_with_a_way_round_it_must_stand_a_blind_search_too(
     np.savez(tmp_path / "set.npz", x=images.images[:24], y=images.labels[:24])
     options = ("--data", tmp_path / "set.npz", "--eps", EPS, "--attacks", "pgd")
     result = edgeproof("verify", tmp_path / "model.onnx", *options, "--out", tmp_path / "run")
-    assert "the gradient goes straight through Round: it is a surrogate" in result.stdout, result.output
+    assert "the gradient is a surrogate: it passes straight through Round" in result.stdout, result.output
     report = load_report(tmp_path / "run")
     pgd, square = report.attacks
     assert ((pgd.name, pgd.gradient), (square.name, square.gradient)) == (("pgd", "own"), ("square", "none"))

@@ -135,7 +135,7 @@ def test_a_folder_of_mixed_sizes_is_trained_on_in_the_size_that_is_asked_for(tmp
     folder, size = mixed_folder(tmp_path / "set"), TypeAdapter(Size).validate_python(6)
     with pytest.raises(BadData, match="3 x 20 x 30") as caught:
         load_dataset(None, folder)
-    assert "[data] size" in caught.value.hint
+    assert "size = N under [data]" in caught.value.hint
     decoded = load_dataset(None, folder, preprocessing=size)
     assert decoded.train.images.shape == (16, 3, 6, 6)
     monkeypatch.setattr("pipeline.data.sets.free_memory", lambda device: 100)

@@ -70,7 +70,7 @@ def test_a_full_disk_under_tensorboard_is_told_in_a_line_and_its_thread_prints_n
     before = threading.excepthook
     with (
         pytest.raises(OSError, match="No space left"),
-        TrainingLog(tmp_path, steps=100, steps_per_epoch=100, batch=64, standing=STANDING) as log,
+        TrainingLog(tmp_path, steps=100, steps_per_epoch=100, batch=64, standing=STANDING, trackers=Trackers()) as log,
     ):
         steps(log)
     assert threading.excepthook is before

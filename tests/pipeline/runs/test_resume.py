@@ -174,7 +174,7 @@ def test_a_run_keeps_the_digest_of_its_extra_images_and_goes_on_with_no_others(t
     with np.load(extra) as file:
         images, labels = file["image"], file["label"]
     np.savez(extra, image=images, label=labels[::-1])
-    with pytest.raises(BadInput, match="extra training data changed"):
+    with pytest.raises(BadInput, match="extra training data has changed"):
         distill(recipe, tmp_path / "run", resume=True)
     extra.write_bytes(content)
     record = distill(recipe, tmp_path / "run", resume=True).extra_data
@@ -218,7 +218,7 @@ def test_other_images_under_the_same_path_are_refused(halfway):
     recipe, run = halfway
     with np.load(run.parent / "train.npz") as file:
         np.savez(run.parent / "train.npz", x=255 - file["x"], y=file["y"])
-    with pytest.raises(BadInput, match="training data changed"):
+    with pytest.raises(BadInput, match="training data has changed"):
         distill(recipe, run, resume=True)
 
 

@@ -114,7 +114,7 @@ def test_of_two_sets_of_weights_none_is_guessed(layout, network, tmp_path):
 
 def test_what_is_taken_of_a_file_is_said(network, tmp_path, capsys):
     load(write(tmp_path / "teacher.pt", {"model": {"ema": network.state_dict()}}))
-    assert "teacher.pt: the weights under model.ema are taken" in capsys.readouterr().err
+    assert "teacher.pt: loading the weights under model.ema" in capsys.readouterr().err
 
 
 def test_keys_of_a_file_without_weights_are_named(tmp_path):

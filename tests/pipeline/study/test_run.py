@@ -105,7 +105,7 @@ def test_a_study_that_is_interrupted_says_how_the_study_goes_on(study_file, tmp_
         f"finished work is saved; to resume: edgeproof study {study_file} --out {out} --resume",
         "interrupted",
     ]
-    assert told.count("to go on") == 1
+    assert told.count("to resume") == 1
 
 
 def test_a_directory_that_exists_needs_resume(finished):

@@ -95,7 +95,7 @@ def test_a_gpu_answers_what_its_kernels_do_however_it_is_with_cuda_graphs(
     said = [record.getMessage() for record in told.records if "without CUDA graphs" in record.getMessage()]
     reason = {
         "sound": None,
-        "stale": "a replay answers otherwise",
+        "stale": "a replay gives other answers",
         "fails": "operation not permitted when stream is capturing",
         "refused": "cannot use the graph capture feature",
     }[graphs]
@@ -130,7 +130,7 @@ def test_a_graph_that_is_right_at_first_and_stale_later_ends_the_run(card, files
 
     ask(30)
     fake.sessions[0].graphs = "stale"
-    with pytest.raises(BadModel, match="a CUDA graph of the forward graph answers otherwise"):
+    with pytest.raises(BadModel, match="a CUDA graph of the forward graph gives other answers"):
         ask(20)
 
 
@@ -162,7 +162,7 @@ def test_what_a_graph_answered_that_went_wrong_since_is_not_confirmed(card, file
     fake.sessions[graph == "gradient"].graphs = "stale"
     x, loss = asked(task, 20, place)
     answers(session, 1 - x, loss)
-    with pytest.raises(BadModel, match=f"a CUDA graph of the {graph} graph answers otherwise.* in doubt") as caught:
+    with pytest.raises(BadModel, match=f"a CUDA graph of the {graph} graph gives other answers.* in doubt") as caught:
         session.confirm()
     assert "another --out" in caught.value.hint
 

@@ -50,7 +50,7 @@ def test_the_parents_gradient_comes_from_where_the_artifacts_own_does(bundle):
 
 
 def test_a_lender_that_is_named_is_never_replaced(bundle):
-    with pytest.raises(MissingEnvironment, match="does not run the gradient graph of int8") as failed:
+    with pytest.raises(MissingEnvironment, match="cannot run the gradient graph of int8") as failed:
         Pairing(bundle, DEFAULT_LENDER, lender=JUDGE).session("int8")
     assert "--gradient-backend ort:cpu" in failed.value.hint
 

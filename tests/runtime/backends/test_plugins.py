@@ -76,7 +76,7 @@ def test_a_device_is_chosen_by_its_kind_and_never_guessed_among_several(brought)
     with pytest.raises(UsageFault, match="several devices") as error:
         provider_named("plugin:acme")
     assert "plugin:acme:cpu or --provider plugin:acme:npu" in error.value.hint
-    with pytest.raises(MissingEnvironment, match="is not here"):
+    with pytest.raises(MissingEnvironment, match="this machine has no"):
         provider_named("plugin:acme:gpu")
     with pytest.raises(MissingEnvironment, match="has no execution provider qnn") as error:
         provider_named("plugin:qnn")

@@ -263,7 +263,9 @@ def test_a_float_model_of_bytes_misses_no_parent(outcome, quantised, missing):
     results = check(outcome, classes=3, artifact=artifact(facts=facts))
     (result,) = (each for each in results if each.check == "no-parent")
     assert result.state == "found"
-    assert result.message.startswith("no fp32 parent" if missing else "each pixel is rounded to the byte")
+    assert result.message.startswith(
+        "there was no gradient of an fp32 parent" if missing else "each pixel is rounded to the byte"
+    )
     assert ("a float model exists" in result.hint, "no parent is missing" in result.hint) == (
         missing,
         not missing,

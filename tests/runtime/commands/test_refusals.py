@@ -141,7 +141,7 @@ def test_a_bundle_without_a_gradient_graph_is_refused_before_any_pass_unless_non
     bundle = write_bundle(tmp_path / "bundle", files, n=60, graphs=graphs)
     result = edgeproof("verify", bundle, "--attacks", "square,pgd", "--out", "run")
     assert result.exit_code == 3, result.stderr
-    assert "pgd needs the gradient" in result.stderr
+    assert "pgd needs a gradient" in result.stderr
     assert "--gradient none" in result.stderr
     assert "clean:" not in result.stderr
     assert not Path("run").exists()

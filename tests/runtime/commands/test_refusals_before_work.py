@@ -49,7 +49,7 @@ def occupied(in_an_empty_folder):
 
 REFUSED = {
     "an --out that holds something": (["--out", "occupied"], 2, "occupied exists and is not empty"),
-    "an --out that is no run, to be resumed": (["--out", "occupied", "--resume"], 3, "occupied holds no run.json"),
+    "an --out that is no run, to be resumed": (["--out", "occupied", "--resume"], 3, "occupied has no run.json"),
     "nothing to resume": (["--resume"], 2, "--resume needs the directory of the run"),
     "a provider of another backend": (["--backend", "tensorrt", "--provider", "cuda"], 2, "has no provider cuda"),
     "TF32 on a CPU": (["--tf32"], 2, "--tf32 needs a GPU"),

@@ -45,7 +45,7 @@ def test_a_signed_bundle_is_opened_under_trust_and_no_other_file_of_it_changed(b
     (fingerprint,) = load_trust(keys / "ours" / "public.pem").keys
     assert result.stdout.splitlines() == [
         f"tiny version 1, made {open_bundle(bundle).manifest.created}",
-        "threat model: linf, eps 2.55/255",
+        "threat model: linf, eps 0.01",
         "gate: none",
         "evaluation: 60 images of tiny/test",
         f"bundle: {bundle}, signed with key {fingerprint}",

@@ -231,7 +231,7 @@ def test_a_staircase_is_attacked_by_the_union_though_the_bundle_calls_it_fp32(tm
     assert (report.artifact.precision, report.artifact.facts.staircases) == ("fp32", ("Round",))
     assert who(report) == [("fgsm", "own"), ("pgd", "own"), SQUARE]
     (finding,) = (each for each in report.warnings if each.check == "no-parent")
-    assert "fp32 with staircases (Round) was attacked by its own straight-through gradient" in finding.message
+    assert "only its own straight-through gradient and Square attacked fp32 with staircases (Round)" in finding.message
     assert (
         "the gradient is a surrogate: it passes straight through Round" in (tmp_path / "run" / "summary.md").read_text()
     )

@@ -77,7 +77,7 @@ def test_a_drop_that_is_interrupted_in_either_of_its_runs_goes_on_to_the_run_tha
     with start(tmp_path, out, *drop) as process:
         said = stop(process, signal.SIGINT, tmp_path / stopped_in, 2)
     assert process.returncode == 130
-    (told,) = (line for line in said.splitlines() if "to go on" in line)
+    (told,) = (line for line in said.splitlines() if "to resume" in line)
     program, *words = shlex.split(told.partition("finished work is saved; to resume: ")[2])
     assert (program, words[:2], words[-3:]) == (
         "edgeproof", ["verify", str(tmp_path / "bundle")], ["--out", str(out), "--resume"],

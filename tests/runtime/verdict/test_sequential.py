@@ -176,7 +176,7 @@ def test_the_paired_gate_stops_early_too_and_claims_no_test(place, tmp_path):
     assert report["paired"]["mcnemar_p"] is None
     assert report["paired"]["ci95"][0] >= -0.2
     assert report["sequential"]["judged"] < N
-    assert "no test, as it stopped early" in (tmp_path / "run" / "report.html").read_text()
+    assert "no test, because the run stopped early" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_run_that_stops_early_can_be_interrupted_and_goes_on(place, tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ REFUSED = {
     "other images": (other_images, "does not hold the images of shard 2/3"),
     "not finished": (not_finished, "shard2 is not finished"),
     "damaged": (damaged, "shard2 is damaged"),
-    "record of another": (record_of_another, "belongs to another request"),
+    "record of another": (record_of_another, "is of another request"),
     "a whole run": (a_whole_run, "whole is a whole run"),
 }
 
