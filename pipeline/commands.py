@@ -311,9 +311,10 @@ def _reference(trained: TrainedRun) -> Reference | None:
 def _provenance(trained: TrainedRun) -> Provenance:
     """Return the provenance of a student. Of each path in the recipe, it keeps only the last part."""
     recipe = trained.recipe.to_dict()
-    for table in (recipe["data"], recipe["data"].get("extra", {}), recipe.get("teacher", {})):
-        if "path" in table:
-            table["path"] = Path(table["path"]).name
+    places = [(table, "path") for table in (recipe["data"], recipe["data"].get("extra", {}), recipe.get("teacher", {}))]
+    for table, key in (*places, (recipe.get("int8", {}), "start")):
+        if key in table:
+            table[key] = Path(table[key]).name
     return Provenance(
         recipe=recipe,
         recipe_sha256=trained.recipe_sha256,

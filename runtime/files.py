@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}")
 """What `write_atomic` calls a file until it is whole."""
+BEGUN = ".begun"
+"""Ends the name of a directory until it is whole; nobody calls his own so."""
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -64,7 +66,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     inside = path.is_dir()
     folder = path if inside else path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as temporary, _locked(Path(temporary)):
+    begun = tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.", suffix=BEGUN)
+    with begun as temporary, _locked(Path(temporary)):
         inner = Path(temporary) / path.name
         inner.mkdir()
         yield inner
@@ -94,7 +97,7 @@ def _locked(directory: Path) -> Iterator[bool]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what a killed process left of a new directory `path`; what a living one fills is locked, and stays."""
-    name = f".{glob.escape(path.name)}.????????"
+    name = f".{glob.escape(path.name)}.????????{BEGUN}"
     for begun in (*path.parent.glob(name), *path.glob(name)):
         with contextlib.suppress(OSError):
             if {entry.name for entry in begun.iterdir()} <= {path.name}:
@@ -158,7 +161,7 @@ def check_writable(path: Path) -> None:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     try:
         with tempfile.TemporaryDirectory(
-            dir=existing, prefix=f".{path.name}."
+            dir=existing, prefix=f".{path.name}.", suffix=BEGUN
         ):  # permissions alone say nothing: root has them all
             pass
     except OSError as error:

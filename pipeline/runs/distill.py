@@ -139,7 +139,10 @@ def _trained(
     if teacher is not None:
         tell(str(teacher))
     torch.manual_seed(recipe.seed)  # the initial weights
-    start = None if recipe.int8 is None else open_start(recipe.int8, card)
+    trained_on, also_on = _record(training), _record(extra.images) if extra else None
+    start = None if recipe.int8 is None else open_start(recipe.int8, card, trained_on)
+    if start and not start.vouched and fabric.is_global_zero:
+        log.warning(f"int8.start: no {SUMMARY} beside it: its hold-out figures may be of images that it was trained on")
     student = (card.build() if start is None else start.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(
         training,
@@ -165,7 +168,6 @@ def _trained(
         recorder=recorder_of(device),
         calibration=None if recipe.int8 is None else calibration_images(training, recipe.int8.images, recipe.seed),
     )
-    trained_on, also_on = _record(training), _record(extra.images) if extra else None
     new = Standing(
         parts=trainer.parts,
         training_data=trained_on.sha256,

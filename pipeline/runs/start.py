@@ -9,28 +9,40 @@ from torch import nn
 
 from pipeline.models.checkpoint import NetworkCard, load_checkpoint
 from pipeline.recipe.schema import Int8Table
-from pipeline.runs.directory import CHECKPOINTS
+from pipeline.runs.directory import CHECKPOINTS, read_summary
 from runtime.errors import BadRecipe
 from runtime.files import sha256
 from runtime.images.image_set import ImageSet
+from runtime.spec import DataRecord
 
 
 @dataclass(frozen=True)
 class Start:
-    """The network that a run begins with, and the digest of its file."""
+    """The network that a run begins with, and the digest of its file.
+
+    Args:
+        network: with its weights.
+        sha256: of its file.
+        vouched: whether its run says what it was trained on, and that is what this run trains on.
+
+    """
 
     network: nn.Module
     sha256: str
+    vouched: bool
 
 
-def open_start(table: Int8Table, card: NetworkCard) -> Start:
+def open_start(table: Int8Table, card: NetworkCard, training: DataRecord) -> Start:
     """Load what [int8] names.
 
     Args:
         table: names a run, of which the best checkpoint is taken, or a checkpoint.
         card: the network of the recipe, which it must be.
+        training: the images of the recipe without its hold-out, which must be those that it was trained on: figures
+            on images that it was trained on would be too good.
 
     Raises:
+        BadInput: the summary of its run is damaged.
         BadModel: there is no such checkpoint, or it is damaged.
         BadRecipe: it is of another network, of other images or of other classes.
 
@@ -44,7 +56,13 @@ def open_start(table: Int8Table, card: NetworkCard) -> Start:
                 f"int8.start: {path} has {name} = {there}, and this recipe makes {here}",
                 hint="take [data] and [student] from the recipe that trained it",
             )
-    return Start(network, sha256(path.read_bytes()))
+    summary = read_summary(path.parent)
+    if summary is not None and summary.training_data.sha256 != training.sha256:
+        raise BadRecipe(
+            f"int8.start: {path} was trained on other images than this recipe trains on, perhaps on its hold-out",
+            hint="take seed and [data] from the recipe that trained it",
+        )
+    return Start(network, sha256(path.read_bytes()), vouched=summary is not None)
 
 
 def calibration_images(training: ImageSet, count: int, seed: int) -> ImageSet:

@@ -44,7 +44,7 @@ def _sections(manifest: Manifest) -> Iterator[list[str]]:
     yield [f"# {manifest.name}, version {manifest.version}"]
     yield _what_it_is(manifest)
     yield _threat_model(manifest)
-    yield _figures(manifest.reference)
+    yield _figures(manifest)
     yield _precisions(manifest)
     parities = _parities(manifest)
     if parities:
@@ -85,7 +85,7 @@ def _results(manifest: Manifest, reference: Reference) -> list[dict[str, Any]]:
         for name, parity in _parities(manifest).items()
     }
     return [
-        _result(trained_on, f"{reference.n} hold-out images", "accuracy", accuracies),
+        _result(trained_on, f"{reference.n} hold-out images{_as_judged(manifest)}", "accuracy", accuracies),
         *([_result(data.name, f"{data.n} images", "agreement", agreements)] if agreements else []),
     ]
 
@@ -125,13 +125,20 @@ def _threat_model(manifest: Manifest) -> list[str]:
     ]
 
 
-def _figures(reference: Reference | None) -> list[str]:
+def _as_judged(manifest: Manifest) -> str:
+    """Return what the figures of training are of, where it is not the network in float32: see [int8] of a recipe."""
+    return ", rounded to int8" if manifest.provenance and manifest.provenance.recipe.get("int8") else ""
+
+
+def _figures(manifest: Manifest) -> list[str]:
+    reference = manifest.reference
     if reference is None:
         return ["## Figures", "", "None were recorded when this model was trained."]
     return [
         "## Figures",
         "",
-        f"Measured in training ({escape(reference.checkpoint)} checkpoint) on {reference.n} hold-out images:",
+        f"Measured in training ({escape(reference.checkpoint)} checkpoint) on {reference.n} hold-out images"
+        f"{_as_judged(manifest)}:",
         "",
         table(("", "accuracy"), (("clean", percent(reference.clean)), ("PGD", percent(reference.pgd)))),
         "",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import CASCADES, any_bounded
-from runtime.report.phrases import attack_names, findings, verdict_of
-from runtime.spec import Gate
+from runtime.report.phrases import attack_names, findings, gate_words, verdict_of
+from runtime.spec import PARENT, Gate
 from runtime.words import interval, percent, points, radius, signed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def answers(account: Account) -> tuple[Answer, ...]:
 
 
 def doubts(report: Report) -> list[str]:
-    """Return what keeps a gate that passed from being an answer: a note nobody has read, or another artifact."""
+    """Return what keeps a gate that passed from being an answer: a note nobody has read, another artifact or gate."""
     artifact = report.artifact
     doubted = [f"check {finding.check} found something" for finding in findings(report)]
     if not report.checks:
@@ -39,7 +39,23 @@ def doubts(report: Report) -> list[str]:
         doubted.append("this run judged the PyTorch network, not the artifact that ships")
     if artifact.model and artifact.model.ships != artifact.precision:
         doubted.append(f"this run judged {artifact.precision}, and the bundle ships {artifact.model.ships}")
+    if artifact.bundle_version is not None and artifact.model is None:
+        doubted.append(f"this run judged {artifact.precision}, and an earlier version did not record what ships")
+    if asks_less(report):
+        assert report.request.claim is not None
+        doubted.append(f"this gate asks less than the bundle's own: {gate_words(report.request.claim.gate)}")
     return doubted
+
+
+def asks_less(report: Report) -> bool:
+    """Return whether a gate by hand asks less than the bundle's own; of the parent, no drop is measured by itself."""
+    if report.request.claim is None:
+        return False
+    gate, own = report.gate, report.request.claim.gate
+    less = own.fail_under is not None and (gate.fail_under is None or gate.fail_under < own.fail_under)
+    if report.artifact.precision == PARENT:
+        return less
+    return less or (own.max_drop is not None and (gate.max_drop is None or gate.max_drop > own.max_drop))
 
 
 def may_ship(report: Report) -> bool:

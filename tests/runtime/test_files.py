@@ -68,6 +68,16 @@ def killed_in_the_middle(path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("name", ["previous", "original", "20261130"])
+def test_what_a_user_set_aside_beside_it_stays(tmp_path, name):
+    (tmp_path / f".out.{name}" / "out").mkdir(parents=True)
+    (tmp_path / f".out.{name}" / "out" / "model.onnx").write_text("mine")
+    (tmp_path / f".out.{name}0").mkdir()
+    check_new_directory(tmp_path / "out")
+    fill(tmp_path / "out", "a")
+    assert (tmp_path / f".out.{name}" / "out" / "model.onnx").read_text() == "mine"
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_what_a_killed_process_began_makes_room_for_the_next_one(tmp_path, there):
     out = tmp_path / "out"

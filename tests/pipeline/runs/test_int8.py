@@ -1,7 +1,10 @@
 """A finished student that is trained on through the rounding of its int8 export."""
 
+import shutil
+
 import pytest
 import torch
+from click.testing import CliRunner
 
 from pipeline.data.sets import hold_out, load_dataset
 from pipeline.models.checkpoint import load_checkpoint, save_checkpoint
@@ -10,6 +13,7 @@ from pipeline.recipe.schema import load_recipe
 from pipeline.runs.directory import read_summary
 from pipeline.runs.distill import distill
 from pipeline.runs.evaluate import attacked
+from runtime.cli import main
 from runtime.errors import BadInput, BadModel, BadRecipe
 from runtime.files import sha256
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights
@@ -86,6 +90,31 @@ def test_a_start_of_another_network_is_refused(begun, tmp_path):
     with pytest.raises(BadRecipe, match="has classes"):
         distill(through_int8(begun, f"int8.start={begun}/other.safetensors"), tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_start_that_has_trained_on_the_hold_out_is_refused(begun, tmp_path):
+    for override in ("seed=1", "data.holdout=40"):
+        with pytest.raises(BadRecipe, match=r"int8\.start: .* was trained on other images"):
+            distill(through_int8(begun, override), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_of_a_start_that_does_not_say_what_it_was_trained_on_that_is_said(begun, tmp_path, capsys):
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(begun / "start" / "student.best.safetensors", alone)
+    distill(through_int8(begun, f"int8.start={alone}", "train.max_steps=1"), tmp_path / "run")
+    assert "its hold-out figures may be of images that it was trained on" in capsys.readouterr().err
+
+
+def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_no_place(begun, tmp_path):
+    for run, rounded in (("start", False), ("whole", True)):
+        arguments = ["export", str(begun / run), "--out", str(tmp_path / run), "--data-root", str(begun)]
+        done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        card = (tmp_path / run / "MODEL_CARD.md").read_text()
+        assert ("rounded to int8" in card) is rounded
+        assert ("hold-out images, rounded to int8" in card.split("---")[1]) is rounded
+        assert str(begun) not in (tmp_path / run / "manifest.json").read_text()
 
 
 @pytest.mark.parametrize(

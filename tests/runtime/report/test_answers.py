@@ -33,6 +33,12 @@ def of_another(report, **fields):
     return changed(report, artifact={**report.artifact.model_dump(), **fields})
 
 
+def claiming(report, **gate):
+    """The report of a run of a bundle whose own gate is another."""
+    request = report.request.model_dump(by_alias=True)
+    return changed(report, request={**request, "claim": {**request["claim"], "gate": gate}})
+
+
 def found(report, check):
     """A report whose first check found something that no finding repeats, as a file may say."""
     first, *others = report.model_dump(by_alias=True)["checks"]
@@ -65,6 +71,13 @@ NEVER = {
     "a blocking check that found something": lambda report: found(report, check=True),
     "no check recorded": lambda report: changed(report, checks=[]),
     "the network in training": lambda report: of_another(report, backend="torch"),
+    "a precision of a bundle, without what that ships, as version 0.2 said": lambda report: of_another(
+        report, model=None
+    ),
+    "a gate by hand below the bundle's own": lambda report: claiming(report, fail_under=0.99),
+    "a gate by hand that leaves out the bundle's drop": lambda report: claiming(
+        of_another(report, precision="int8", model=Model(ships="int8", image=(1, 4, 4)).model_dump()), max_drop=0.02
+    ),
     "another precision than ships": lambda report: of_another(
         report, model=Model(ships="int8", image=(1, 4, 4)).model_dump()
     ),
@@ -81,6 +94,11 @@ def test_nothing_else_is_a_yes(passed, change):
     steps = " ".join(f"{step.text} {step.type_}" for step in next_steps(report))
     assert "sign" not in steps
     assert "attest" not in steps
+
+
+def test_a_gate_by_hand_that_asks_more_is_a_yes_and_so_is_that_of_a_parent_without_its_drop(passed):
+    assert passed.artifact.precision == "fp32"
+    assert may_ship(claiming(passed, fail_under=passed.gate.fail_under / 2, max_drop=0.02))
 
 
 def test_the_first_screen_asks_in_the_order_in_which_people_do(passed):
