@@ -188,7 +188,7 @@ def test_a_gate_of_45_is_asked_back(tmp_path):
 def test_errors_name_arguments_and_no_options():
     with pytest.raises(BadData) as caught:
         ep.verify(MODEL, np.zeros((3, 4, 4, 4), np.uint8), Y[:3])
-    assert caught.value.hint == "say layout nchw or nhwc"
+    assert caught.value.hint == "give layout nchw or nhwc"
     with pytest.raises(UsageFault) as caught:
         ep.verify(MODEL, X, Y, fail_under=0.4, no_gate=True)
     assert str(caught.value) == "no_gate contradicts fail_under and max_drop"

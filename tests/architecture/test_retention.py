@@ -168,9 +168,7 @@ def test_the_table_has_a_line_for_each_artifact_and_the_pictures_name_every_form
     found = rows("student", cells("1" * 20, "1" * 18 + "00", "1" * 20, "1" * 20))
     lines = table(found).splitlines()
     assert len(lines) == 2 + len(FORMATS)
-    assert lines[3].startswith(
-        "| student | 0.1 | fp16 | 100.0 | 90.0 | 100.0 | 100.0 | 90.0 (69.9 to 97.2) | 0.900 ("
-    )
+    assert lines[3].startswith("| student | 0.1 | fp16 | 100.0 | 90.0 | 100.0 | 100.0 | 90.0 (69.9 to 97.2) | 0.900 (")
     drawn = pictures(found)
     for form in FORMATS[1:]:
         assert form.name in drawn["retention-ratio.svg"].decode()
