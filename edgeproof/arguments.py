@@ -13,13 +13,13 @@ from runtime.errors import EdgeproofError, UsageFault
 from runtime.spec import Frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Record = TypeVar("Record", bound=Frozen)
-OPTION = re.compile(r"--([a-z][a-z-]*)(?: (\d[\d./]*))?")
-"""An option of the command line in a message, and its value where that is a number."""
+OPTION = re.compile(r"--([a-z][a-z-]*)(?: (\d[\d./]*)| [A-Z]{2,}\b)?")
+"""An option of the command line in a message, and its value where that is a number; what stands for one is left out."""
 
 
 def names_arguments(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,6 +61,11 @@ def filled(record: type[Record], settings: Mapping[str, Any]) -> Record:
         raise UsageFault(
             f"{name} is {first['input']!r}: {first['msg']}", hint=FRACTION.get(name) if above else None
         ) from None
+
+
+def each_channel(numbers: float | Sequence[float]) -> tuple[float, ...] | None:
+    """Return numbers, one for all channels or one each; None where there are none."""
+    return (numbers,) if isinstance(numbers, int | float) else tuple(numbers) or None
 
 
 FRACTION = {"eps": "eps is a radius on images in [0, 1], as 8/255"} | dict.fromkeys(

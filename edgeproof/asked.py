@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,10 +74,13 @@ class Asked:
     engine: EngineOptions
     model: ModelOptions
     options: VerifyOptions
+    claims: bool
+    """Whether who shipped the model claims something; of a network nobody does, as of a file."""
 
     def subject(self, keep: Callable[[Session], Session]) -> Subject:
         """Open what is judged. `keep` gets every session, to close it later, and returns it."""
-        return open_subject(self.artifact, None, self.opened, self.model, self.options, None, keep, self.engine)
+        subject = open_subject(self.artifact, None, self.opened, self.model, self.options, None, keep, self.engine)
+        return subject if self.claims else replace(subject, claimed_images=None)
 
 
 def what_is_asked(
@@ -105,7 +108,7 @@ def what_is_asked(
     opened = open_artifact(artifact, engines, packing, asked, load_trust(Path(trust)) if trust is not None else None)
     (engines,) = engines.each(opened.manifest.ships)
     check_precision(opened, engines.precision or "")
-    return Asked(artifact, opened, engines, packing, asked)
+    return Asked(artifact, opened, engines, packing, asked, claims=not given.is_network)
 
 
 def _images(given: Given, scratch: Path) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def _artifact(given: Given, scratch: Path, options: VerifyOptions) -> Path:
         from edgeproof.exporting import export
 
         if given.x is None:
-            raise UsageFault("a network brings no images", hint="verify(network, x, y)")
+            raise UsageFault("a network brings no images", hint="give them: verify(network, x, y)")
         eps = options.threat_model_or(ThreatModel()).eps
         export(
             given.model,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeproof.arguments import names_arguments
+from edgeproof.arguments import each_channel, names_arguments
 from edgeproof.asked import Given, scratch_directory, what_is_asked
 from edgeproof.points import worst_points
 from runtime.attacks import NAMES, any_bounded
@@ -143,8 +143,8 @@ def verify(
     gradient_backend: str | None = None,
     gradient: str = "auto",
     classes: Sequence[str] = (),
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
+    mean: float | Sequence[float] = (),
+    std: float | Sequence[float] = (),
     bgr: bool = False,
     output: str | None = None,
     layout: Layout | None = None,
@@ -173,7 +173,8 @@ def verify(
         gradient_backend: the engine that computes the gradient, as "ort:cpu"; by default the one that judges.
         gradient: "auto", or "none" for attacks without gradients alone, which are weak evidence.
         classes: names of the classes.
-        mean: subtracted from each channel before the model; for images in [0, 1], and for ONNX files and bytes alone.
+        mean: subtracted from each channel before the model: one number, or one a channel; for images in [0, 1], and for
+            ONNX files and bytes alone.
         std: divides each channel after that.
         bgr: the model takes blue first.
         output: the name of the output that holds the logits, where the model has several.
@@ -197,7 +198,7 @@ def verify(
             Given(model, x, y, layout, classes), scratch, trust,
             {"backend": backend, "provider": provider, "precision": precision,
              "gradient_backend": gradient_backend, "gradient": gradient},
-            {"mean": tuple(mean) or None, "std": tuple(std) or None, "bgr": bgr, "output": output},
+            {"mean": each_channel(mean), "std": each_channel(std), "bgr": bgr, "output": output},
             {"eps": eps, "attacks": attacks, "n": n, "fail_under": fail_under, "max_drop": max_drop,
              "against": None if against is None else Path(against), "expect_clean": expect_clean, "no_gate": no_gate,
              "seed": seed},
@@ -226,8 +227,8 @@ def attack(
     backend: str = "ort",
     provider: str | None = None,
     gradient_backend: str | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
+    mean: float | Sequence[float] = (),
+    std: float | Sequence[float] = (),
     bgr: bool = False,
     output: str | None = None,
     layout: Layout | None = None,
@@ -269,7 +270,7 @@ def attack(
         asked = what_is_asked(
             Given(model, x, y, layout), scratch, None,
             {"backend": backend, "provider": provider, "precision": precision, "gradient_backend": gradient_backend},
-            {"mean": tuple(mean) or None, "std": tuple(std) or None, "bgr": bgr, "output": output},
+            {"mean": each_channel(mean), "std": each_channel(std), "bgr": bgr, "output": output},
             {"eps": eps, "attacks": (attack,), "no_gate": True, "seed": seed},
         )  # fmt: skip
         return worst_points(prepare_case(asked.subject(sessions.enter_context), asked.options))

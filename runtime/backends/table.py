@@ -158,7 +158,7 @@ def provider_of(backend: str, provider: str | None) -> str:
     if backend not in BACKENDS:
         raise UsageFault(
             f"{backend!r} is not a backend",
-            hint=f"choose from {', '.join(BACKENDS)}, with a provider or without, as ort:cpu",
+            hint=f"a backend, with a provider or without, as ort:cpu or ort:cuda; backends: {', '.join(BACKENDS)}",
         )
     providers = BACKENDS[backend].providers
     if provider is not None and BACKENDS[backend].plugins and is_plugin(provider):

@@ -48,6 +48,9 @@ class Bundle:
         self.signed_by = signed_by
         self._made: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        return f"<Bundle {self.manifest.name}: {', '.join(self.manifest.graphs)}, at {self.path}>"
+
     def read(self, name: str) -> bytes:
         """Return the checked bytes of one file."""
         return self.contents[name].read()
@@ -108,7 +111,10 @@ def _listing(path: Path) -> set[str]:
     try:
         return {entry.name for entry in path.iterdir()}
     except NotADirectoryError:
-        raise BadBundle(f"{path} is not a bundle: it is a file", hint="a bundle is a directory") from None
+        raise BadBundle(
+            f"{path} is not a bundle: it is a file",
+            hint="a bundle is a directory; `edgeproof pack MODEL.onnx --data SET` makes one of a model",
+        ) from None
 
 
 def _without_manifest(digests: Mapping[str, str]) -> dict[str, str]:

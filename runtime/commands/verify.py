@@ -54,6 +54,8 @@ def verify(
 ) -> None:
     """Attack the artifact that ships, on this machine, and judge it.
 
+    For example: edgeproof verify model.onnx --data test.npz --eps 2/255
+
     An ONNX file is packed into a bundle first, in a temporary place; it needs --data. A bundle of the Hugging Face Hub
     is fetched first, as hf://ORG/NAME or hf://ORG/NAME@REVISION.
     """

@@ -125,8 +125,10 @@ def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
     usual = (*KEYS, *((images.format(split), labels.format(split)) for images, labels in KEYS_OF))
     pairs = [pair for pair in usual if set(pair) <= set(found)]
     if not pairs:
+        absent = [key for key in KEYS[0] if key not in found]
+        are = "is" if len(absent) == 1 else "are"
         raise BadImages(
-            f"{where} holds {', '.join(found) or 'nothing'}: x and y are missing",
+            f"{where} holds {', '.join(found) or 'nothing'}: {' and '.join(absent)} {are} missing",
             hint=f"numpy.savez(file, x=images, y=labels); also read: {', '.join(map('/'.join, usual[1:]))}",
         )
     if len(pairs) > 1:

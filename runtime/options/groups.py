@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 
 REST = "Options"
 OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
-    "What is attacked": (
-        "--checkpoint", "--precision", "--on", "--backend", "--provider", "--provider-library", "--judge-command",
-        "--tf32", "--trust", "--state", "--allow-rollback", "--allow-unsigned", "--mean", "--std", "--bgr", "--output",
-    ),
-    "Attacks": ("--attacks", "--eps", "--gradient", "--gradient-backend", "--lattice", "--seed"),
-    "Images": ("--data", "--layout", "--size", "--classes", "--data-root", "--n"),
+    "Images": ("--data", "--n", "--layout", "--size", "--classes", "--data-root"),
+    "Model file": ("--mean", "--std", "--bgr", "--output"),
+    "Attacks": ("--eps", "--attacks", "--gradient", "--gradient-backend", "--lattice", "--seed"),
     "Gate": (
         "--fail-under", "--max-drop", "--against", "--expect-clean", "--no-gate",
         "--until-decided", "--accept-blind-evidence",
     ),
+    "Artifact and engine": (
+        "--checkpoint", "--precision", "--on", "--backend", "--provider", "--provider-library", "--judge-command",
+        "--tf32",
+    ),
+    "Trust in a bundle": ("--trust", "--state", "--allow-rollback", "--allow-unsigned"),
     "Run": ("--batch", "--shard", "--resume"),
     "Output": ("--out", "--attest", "--json", "--save-adversarial", "--quiet", "--verbose", "--help"),
 }  # fmt: skip

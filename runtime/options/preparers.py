@@ -67,7 +67,10 @@ def pack_first(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel)
     entry = known.get(path.suffix.lower().removeprefix("."))
     if entry is None:
         suffixes = ", ".join(f".{name}" for name in sorted(known))
-        raise BadBundle(f"{path} is neither a bundle nor a model", hint=f"a bundle is a directory; models: {suffixes}")
+        raise BadBundle(
+            f"{path} is neither a bundle nor a model",
+            hint=f"a bundle is a directory, a model ends in {suffixes}; torch.onnx.export writes PyTorch's",
+        )
     try:
         pack: Callable[[Path, Path, Wanted, ThreatModel], Any] = entry.load()
     except ImportError as error:

@@ -92,7 +92,7 @@ def robustness(report: Report) -> Answer:
         question,
         percent(robust.value),
         (
-            f"of {images} withstand every attack within {eps} (95 % interval {interval(robust.ci95)})",
+            f"this share of {images} withstands every attack within {eps} (95 % interval {interval(robust.ci95)})",
             f"{percent(clean.accuracy)} are right without an attack: attacks cost {points(gap(report))}",
         ),
     )
@@ -111,8 +111,10 @@ def weakest_point(report: Report) -> Answer:
     least = min(row.accuracy for _, row in ran)
     worst, others = ([each for each in ran if (each[1].accuracy == least) is lowest] for lowest in (True, False))
     row = worst[0][1]
+    if not row.attacked:
+        return Answer(question, "Nothing to attack", ("the model was right on no image",))
     if not row.broken:
-        return Answer(question, "Under none that ran", (", ".join(name for name, _ in ran),))
+        return Answer(question, "Under none that ran", ("these ran: " + ", ".join(name for name, _ in ran),))
     each = "each leaves" if len(worst) > 1 else "leaves"
     details = [f"{each} {percent(least)}: it breaks {row.broken:,} of {row.attacked:,} images"]
     stages = [stage for stage in report.attacks if stage.cascade]

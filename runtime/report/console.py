@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
+from runtime.report.phrases import accuracy_rows, checks_line, effect, reasons, union_line, verdict_of
 from runtime.report.tables import add_row, new_table, print_line
 from runtime.words import interval, percent, radius
 
@@ -37,7 +37,7 @@ def print_summary(report: Report, out: Path) -> None:
     if union:
         print_line(console, union)
     for warning in (each for each in report.warnings if each.message not in said):
-        print_line(console, f"{'blocking' if warning.blocking else 'warning'}: {warning.message}")
+        print_line(console, f"{effect(warning)}: {warning.message}")
         print_line(console, f"  hint: {warning.hint}")
     if report.checks:
         print_line(console, checks_line(report))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runtime.markdown import escape, fenced, table
 from runtime.report.next_steps import next_steps, weak_classes
-from runtime.report.phrases import accuracy_rows, checks_line, findings, reasons, union_line, verdict_of
+from runtime.report.phrases import accuracy_rows, checks_line, effect, findings, reasons, union_line, verdict_of
 from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ def _change(paired: Paired) -> tuple[str, str]:
 
 def _warnings(report: Report) -> list[str]:
     return [
-        f"> **{'Blocking' if each.blocking else 'Warning'}: {escape(each.check)}.** {escape(each.message)}. "
-        f"*{escape(each.hint)}.*"
+        f"> **{effect(each).capitalize()}: {escape(each.check)}.** {escape(each.message)}. *{escape(each.hint)}.*"
         for each in findings(report)
     ]

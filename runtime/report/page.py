@@ -115,6 +115,7 @@ def render(account: Account) -> str:
             weak=weak_classes(report),
             limits=limits(report),
             findings=phrases.findings(report),
+            effect=phrases.effect,
             quiet=[check for check in report.checks if check.state == "quiet"],
             unasked=[check for check in report.checks if check.state == "not run"],
             sections=sections(account),

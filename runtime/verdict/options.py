@@ -59,7 +59,7 @@ class CompletedOptions(Frozen):
     eps: Annotated[
         Fraction | None,
         Option(
-            f"L-infinity radius, as 8/255 or a float.{OWN}",
+            "L-infinity radius, as 8/255 or a float.  [default: the artifact's own; 8/255 for a model file]",
             expects=FRACTION,
             unit="/255",
             write=exact_radius,

@@ -38,6 +38,7 @@ def test_a_network_becomes_a_bundle_of_three_precisions(tmp_path):
     assert (manifest.name, manifest.classes) == ("Sequential", ("ant", "bee", "cat", "dog"))
     assert (manifest.threat_model.eps, manifest.gate.fail_under) == (4 / 255, 0.4)
     assert bundle.path == tmp_path / "bundle"
+    assert repr(bundle) == f"<Bundle Sequential: fp16, fp32, int8, at {tmp_path / 'bundle'}>"
 
 
 def test_tensors_channels_last_and_bytes_are_the_same_images(tmp_path):
@@ -73,8 +74,9 @@ def test_images_that_the_network_does_not_take_are_refused(tmp_path):
 
 
 def test_int8_asks_for_calibration_images(tmp_path):
-    with pytest.raises(UsageFault, match="calibration"):
+    with pytest.raises(UsageFault, match="calibration images") as caught:
         ep.export(network(), evaluation=evaluation(), out=tmp_path / "bundle", precisions=("int8",))
+    assert caught.value.hint == "give them with calibration"
 
 
 def test_what_int8_costs_is_measured_by_the_labels_of_its_images(tmp_path, capsys):

@@ -73,6 +73,20 @@ def test_a_path_bytes_tensors_and_a_network_are_judged_alike(model, images, netw
         np.testing.assert_array_equal(verdict.evidence["broken_by"], verdicts[0].evidence["broken_by"])
 
 
+def test_a_network_claims_as_little_as_a_file_does(model, images, network):
+    verdicts = [ep.verify(each, *images, eps=EPS, attacks="pgd", fail_under=0.01) for each in (model, network)]
+    states = [{each.check: each.state for each in verdict.report.checks} for verdict in verdicts]
+    assert states[0] == states[1]
+    assert states[1]["claimed-threat"] == "quiet"
+
+
+def test_a_number_normalises_as_a_list_of_one_does(model, images):
+    asked = {"eps": EPS, "attacks": "pgd", "no_gate": True}
+    one, each = (ep.verify(model, *images, mean=mean, std=std, **asked) for mean, std in ((0.1, 0.5), ([0.1], [0.5])))
+    assert one.report.clean == each.report.clean
+    assert one.robust_accuracy == each.robust_accuracy
+
+
 def test_a_bundle_brings_its_images_and_its_gate(network, images, tmp_path):
     bundle = ep.export(network, evaluation=images, out=tmp_path / "bundle", eps=EPS, fail_under=0.99)
     verdict = ep.verify(bundle.path, attacks="pgd", out=tmp_path / "run")

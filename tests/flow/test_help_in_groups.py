@@ -9,7 +9,7 @@ from runtime.cli import main
 from runtime.options.groups import GroupedCommand, flag
 
 MANY = 15
-CONTEXT = click.Context(main, info_name="edgeproof")
+CONTEXT = click.Context(main, info_name="edgeproof", **main.context_settings)
 COMMANDS = {name: main.get_command(CONTEXT, name) for name in main.list_commands(CONTEXT)}
 GROUPED = {name: command for name, command in COMMANDS.items() if len(command.params) > MANY}
 
@@ -64,6 +64,6 @@ def test_an_option_that_no_group_names_is_shown_all_the_same():
         """Do it."""
 
     assert sections(command) == {
-        "Output": ["--out TEXT  Where.", "--help      Show this message and exit."],
+        "Output": ["--out TEXT  Where.", "-h, --help  Show this message and exit."],
         "Options": ["--more TEXT  What else."],
     }

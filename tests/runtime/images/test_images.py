@@ -64,7 +64,7 @@ BAD = {
     "label beyond int64": ({"x": X, "y": np.full(6, 2**63, np.uint64)}, "labels has 9223372036854775808 at index 0"),
     "label beyond any class": ({"x": X, "y": Y + 2**31}, "labels has 2147483650 at index 2"),
     "id beyond int64": ({"images": X, "labels": Y, "ids": np.full(6, 2**63, np.uint64)}, "ids has"),
-    "no labels": ({"x": X}, "x and y are missing"),
+    "no labels": ({"x": X}, "holds x: y is missing"),
     "nothing": ({}, "x and y are missing"),
     "pickle": ({"x": np.array([{}] * 6, object), "y": Y}, "cannot be read"),
 }

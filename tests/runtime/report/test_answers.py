@@ -253,3 +253,8 @@ def test_an_answer_has_no_more_to_say_than_its_reasons(passed):
     assert measured.details == ("nothing was required, so nothing passed or failed",)
     twice = shipping(changed(passed, verdict="inconclusive", warnings=[BLOCK], reasons=[BLOCK["message"], "open"]))
     assert twice.details == (BLOCK["message"], "open")
+
+
+def test_a_model_that_is_right_on_no_image_does_not_seem_to_withstand_attacks(passed):
+    rows = [{**row.model_dump(), "attacked": 0, "broken": 0, "accuracy": 0.0} for row in passed.attacks]
+    assert answers(Account(changed(passed, attacks=rows)))[2].answer == "Nothing to attack"
