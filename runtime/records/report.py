@@ -10,6 +10,7 @@ from runtime.errors import BadData
 from runtime.records.request import GradientSource, Request, labelled
 from runtime.session import GraphFacts
 from runtime.spec import (
+    PARENT,
     DataRecord,
     Digest,
     Document,
@@ -355,6 +356,15 @@ class Report(Frozen):
     software: dict[Text, Text]
     started: Text
     seconds: float
+
+    @property
+    def stricter_gate(self) -> Gate | None:
+        """The bundle's own gate, where a gate by hand asks less; of the parent, no drop is measured by itself."""
+        gate, own = self.gate, self.request.claim.gate if self.request.claim else Gate()
+        less = own.fail_under is not None and (gate.fail_under is None or gate.fail_under < own.fail_under)
+        if self.artifact.precision != PARENT and own.max_drop is not None:
+            less = less or gate.max_drop is None or gate.max_drop > own.max_drop
+        return own if less else None
 
 
 def load_report(directory: Path) -> Report:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import CASCADES, any_bounded
 from runtime.report.phrases import attack_names, findings, gate_words, verdict_of
-from runtime.spec import PARENT, Gate
+from runtime.spec import Gate
 from runtime.words import interval, percent, points, radius, signed
 
 if TYPE_CHECKING:
@@ -41,21 +41,8 @@ def doubts(report: Report) -> list[str]:
         doubted.append(f"this run judged {artifact.precision}, and the bundle ships {artifact.model.ships}")
     if artifact.bundle_version is not None and artifact.model is None:
         doubted.append(f"this run judged {artifact.precision}, and an earlier version did not record what ships")
-    if asks_less(report):
-        assert report.request.claim is not None
-        doubted.append(f"this gate asks less than the bundle's own: {gate_words(report.request.claim.gate)}")
-    return doubted
-
-
-def asks_less(report: Report) -> bool:
-    """Return whether a gate by hand asks less than the bundle's own; of the parent, no drop is measured by itself."""
-    if report.request.claim is None:
-        return False
-    gate, own = report.gate, report.request.claim.gate
-    less = own.fail_under is not None and (gate.fail_under is None or gate.fail_under < own.fail_under)
-    if report.artifact.precision == PARENT:
-        return less
-    return less or (own.max_drop is not None and (gate.max_drop is None or gate.max_drop > own.max_drop))
+    less = [f"this gate asks less than the bundle's own: {gate_words(own)}"] if (own := report.stricter_gate) else []
+    return doubted + less
 
 
 def may_ship(report: Report) -> bool:

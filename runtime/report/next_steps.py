@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.report.answers import asks_less, attacks_within, may_ship
+from runtime.report.answers import attacks_within, may_ship
 from runtime.report.phrases import findings, verdict_of
 from runtime.spec import PARENT
 from runtime.statistics import Z95, wilson
@@ -127,7 +127,7 @@ def _after_a_pass(report: Report) -> Iterator[Step]:
         return
     if artifact.model and artifact.model.ships != artifact.precision:
         yield Step("Verify the precision that ships", f"--precision {artifact.model.ships}")
-    if asks_less(report):
+    if report.stricter_gate:
         yield Step("Judge it by the bundle's own gate: leave out --fail-under and --max-drop")
     if not may_ship(report):
         return
