@@ -59,7 +59,8 @@ class Summary(Frozen):
     `search_precision` is None if the recipe sets none: the search then uses `precision`.
 
     Every batch norm saw `norm_batch` images. This is the whole batch on one device, and less on several devices, with
-    micro-batches, or if a batch did not fit the device's memory. `judged` is None in a run of an earlier version.
+    micro-batches, or if a batch did not fit the device's memory. It is None with [int8], which leaves the statistics as
+    they are. `judged` is None in a run of an earlier version.
     `start_sha256` is the digest of the checkpoint that a run with [int8] began with.
     """
 

@@ -204,7 +204,7 @@ def _trained(
             device=device_name(device),
             threads=torch.get_num_threads(),
             devices=fabric.world_size,
-            norm_batch=recipe.train.batch // trainer.parts,
+            norm_batch=None if recipe.int8 else recipe.train.batch // trainer.parts,
             teacher_sha256=digest,
             teacher=teacher.figures if teacher else None,
             training_data=trained_on,
