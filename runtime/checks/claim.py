@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from runtime.attacks import CASCADES, DEFAULT, any_bounded
-from runtime.records.report import CheckResult
+from runtime.records.report import CheckResult, Finding
 from runtime.spec import Gate
 from runtime.suite.plan import BLIND
 from runtime.words import radius
@@ -23,6 +23,13 @@ WEAK_EVIDENCE = frozenset(
 )
 """Checks that keep a gate from passing and not from failing: what is missing could only break more images, and no more
 stand an attack than are right without one."""
+
+
+def effect(finding: Finding) -> str:
+    """Return what a finding does to the verdict: blocking, no pass (a gate may still fail), or a note."""
+    if not finding.blocking:
+        return "note"
+    return "no pass" if finding.check in WEAK_EVIDENCE else "blocking"
 
 
 def check_claim(request: Request) -> tuple[CheckResult, ...]:

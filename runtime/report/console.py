@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from runtime.report.phrases import accuracy_rows, checks_line, effect, reasons, union_line, verdict_of
+from runtime.checks.claim import effect
+from runtime.report.phrases import accuracy_rows, checks_line, reasons, union_line, verdict_of
 from runtime.report.tables import add_row, new_table, print_line
 from runtime.words import interval, percent, radius
 

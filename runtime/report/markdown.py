@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runtime.checks.claim import effect
 from runtime.markdown import escape, fenced, table
 from runtime.report.next_steps import next_steps, weak_classes
-from runtime.report.phrases import accuracy_rows, checks_line, effect, findings, reasons, union_line, verdict_of
+from runtime.report.phrases import accuracy_rows, checks_line, findings, reasons, union_line, verdict_of
 from runtime.words import interval, percent, points, radius
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runtime.checks.claim import effect
 from runtime.machine.card import NOT_FOUND
 from runtime.report import phrases
 from runtime.report.answers import answers, shipping
@@ -115,7 +116,7 @@ def render(account: Account) -> str:
             weak=weak_classes(report),
             limits=limits(report),
             findings=phrases.findings(report),
-            effect=phrases.effect,
+            effect=effect,
             quiet=[check for check in report.checks if check.state == "quiet"],
             unasked=[check for check in report.checks if check.state == "not run"],
             sections=sections(account),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import any_bounded
-from runtime.checks.claim import WEAK_EVIDENCE
 from runtime.spec import PARENT, Gate
 from runtime.suite.evidence import STANDS, WRONG_BEFORE
 from runtime.words import percent, points
@@ -49,13 +48,6 @@ def findings(report: Report) -> list[Finding]:
     named = {finding.check for finding in report.warnings}
     also = [check for check in report.checks if check.state == "found" and check.check not in named]
     return sorted((*report.warnings, *also), key=lambda finding: not finding.blocking)
-
-
-def effect(finding: Finding) -> str:
-    """Return what a finding does to the verdict: blocking, no pass (a gate may still fail), or a note."""
-    if not finding.blocking:
-        return "note"
-    return "no pass" if finding.check in WEAK_EVIDENCE else "blocking"
 
 
 def attack_names(report: Report) -> list[str]:
