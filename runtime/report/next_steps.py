@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     from runtime.records.report import ClassRow, Report
 
 MOST_STEPS = 3
-FEWEST_OF_A_CLASS = 10
-"""Images of a class below which its accuracy is no finding."""
-WEAK_SHARE = 0.5
-"""A class is weak where less than this share of the clean accuracy over all classes is left of it."""
+FEWEST_OF_A_CLASS, WEAK_SHARE = 10, 0.5
+"""A class of so many images is weak where it has less than this share of the clean accuracy over all classes."""
 MOST_IMAGES = 1_000_000
 """More than anybody judges."""
-WIDE = 0.1
-"""An interval wider than this is too coarse to choose a gate by."""
+WIDE, SAME = 0.1, 0.01
+"""An interval wider than WIDE is too coarse to choose a gate by; attacks whose accuracies lie within SAME are alike."""
 SMALL_IMAGE = 64
 """Pixels of a side below which results on pictures are another matter."""
-SAME = 0.01
-"""Attacks whose accuracies lie within this are not told apart."""
 
 
 class Step(NamedTuple):

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from runtime.records.report import Finding, Report
     from runtime.statistics import Verdict
 
-BEYOND = "(no eps)"
-"""Said of an attack that keeps to no ball, hence is no part of the worst case."""
-STAGE = ": "
-"""Between a cascade and one of its stages, as in 'aa: square'."""
+BEYOND, STAGE = "(no eps)", ": "
+"""Of an attack that keeps to no ball, so is no part of the worst case; between a cascade and its stage: 'aa: square'."""
 CLEAN, WORST, BYTES = "clean", "worst case", "on uint8"
 """Rows of accuracy that are no attack's own."""
 

@@ -135,7 +135,7 @@ def test_file_of_another_kind_is_no_model(tmp_path: Path, data: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"PK")
     result = command("verify", tmp_path / "model.pt", "--data", data)
     assert result.exit_code == 3
-    assert "models: .onnx" in result.stderr
+    assert "a model ends in .onnx" in result.stderr
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, data: Path, save: Any) -> None:
