@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runtime.statistics import Verdict
 
 BEYOND, STAGE = "(no eps)", ": "
-"""Of an attack that keeps to no ball, so is no part of the worst case; between a cascade and its stage: 'aa: square'."""
+"""Of an attack that keeps to no ball, so is not in the worst case; between a cascade and its stage: 'aa: square'."""
 CLEAN, WORST, BYTES = "clean", "worst case", "on uint8"
 """Rows of accuracy that are no attack's own."""
 
