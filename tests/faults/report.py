@@ -8,7 +8,7 @@ from collections import Counter
 from runtime.files import write_atomic
 from runtime.machine.card import cpu_model, software
 from tests.faults.library import FAULTS
-from tests.faults.trial import WRONG
+from tests.faults.trial import KILLED, WRONG
 from tests.paths import ROOT
 
 LIBRARIES = ("edgeproof", "numpy", "onnx", "onnxruntime", "torch")
@@ -74,7 +74,7 @@ def page(record):
         lines += table(
             ("command", "kills that came before its end", "then the same command ends right"),
             [
-                (name, row["n"], sum(n for how, n in row["ended"].items() if how != WRONG))
+                (name, row["ended"].get(KILLED, 0) + row["ended"].get(WRONG, 0), row["ended"].get(KILLED, 0))
                 for name, faults in parts["kills"].items()
                 for row in faults.values()
             ],
