@@ -74,7 +74,8 @@ def test_the_tutorial_needs_no_make_where_a_wheel_is_installed():
 
 
 def test_another_index_gives_the_pytorch_that_training_asks_for_before_anything_asks_pypi():
-    dry = ["make", "--always-make", "--dry-run", ".venv/main-job", "TORCH_INDEX=https://somewhere/cpu"]
+    settings = ["VENV=.venv", "TORCH_INDEX=https://somewhere/cpu"]  # a make around this one passes its own VENV on
+    dry = ["make", "--always-make", "--dry-run", ".venv/main-job", *settings]
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # make's own
     told = subprocess.run(dry, cwd=ROOT, env=alone, check=True, capture_output=True, text=True).stdout.splitlines()
     first, second = [line for line in told if "pip install" in line]
