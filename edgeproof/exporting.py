@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from edgeproof.arguments import filled, names_arguments
-from edgeproof.arrays import image_set
-from edgeproof.networks import count_logits
+from edgeproof.arrays import as_numpy, image_set
+from edgeproof.networks import answers, count_logits
 from export.bundle.write import Claims
 from export.foreign.images import class_names
 from export.foreign.order import name_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from runtime.images.image_set import Layout
+    from runtime.images.image_set import ImageSet, Layout
 
 
 @names_arguments
@@ -37,7 +39,7 @@ def export(
     evaluation: tuple[Any, Any],
     out: str | PathLike[str],
     precisions: str | Sequence[str] = ("fp32",),
-    calibration: tuple[Any, Any] | None = None,
+    calibration: Any = None,
     keep_fp16: Sequence[str] | None = None,
     eps: float = 8 / 255,
     fail_under: float | None = None,
@@ -56,8 +58,9 @@ def export(
         evaluation: the images that judge the bundle and their labels, as (x, y); `verify` says which arrays it takes.
         out: the bundle: a directory that does not exist yet, or is empty.
         precisions: of fp32, fp16 and int8, as a list or as "fp32,int8".
-        calibration: the images that set the ranges of int8 and their labels, as (x, y); training images, for example.
-            They must not be among those of `evaluation`.
+        calibration: the images that set the ranges of int8, as x or (x, y); training images, for example. They must
+            not be among those of `evaluation`. What int8 costs is measured on them against y; without y, against the
+            network's own answers.
         keep_fp16: names of the layers that stay in float16 in int8; by default those that int8 costs most.
         eps: the L-infinity radius that the bundle claims to withstand.
         fail_under: the gate: the least robust accuracy, from 0 to 1.
@@ -73,7 +76,7 @@ def export(
         The bundle, opened: `.path`, and what it says of itself in `.manifest`.
 
     Raises:
-        UsageFault: `out` is not empty, a number is out of range, or int8 has no calibration images with labels.
+        UsageFault: `out` is not empty, a number is out of range, or int8 has no calibration images.
         BadModel: the network cannot be exported or differentiated, or a graph is too far from it.
         BadData: images or labels do not fit.
 
@@ -83,7 +86,7 @@ def export(
     channels, height, width = (int(size) for size in images.images.shape[1:])
     calibrated = None
     if calibration is not None:
-        given = image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
+        given = _calibration_set(calibration, network, images, layout)
         used, held = calibration_images(given, images, IMAGES)
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
     claims = Claims(
@@ -105,6 +108,27 @@ def export(
         key=load_private_key(Path(key)) if key is not None else None,
     )
     return open_bundle(Path(out))
+
+
+def _calibration_set(calibration: Any, network: nn.Module, evaluation: ImageSet, layout: Layout | None) -> ImageSet:
+    """Return calibration images with the given labels, or with the classes that the network answers.
+
+    Args:
+        calibration: x, or (x, y).
+        network: images [B, C, H, W] to logits [B, K].
+        evaluation: images that the network takes.
+        layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
+
+    Raises:
+        BadData: see `image_set`; or they have another shape than the evaluation images.
+
+    """
+    if isinstance(calibration, (tuple, list)):
+        return image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
+    unlabelled = np.zeros(len(as_numpy(calibration, "the images of calibration")), np.int64)
+    images = image_set(calibration, unlabelled, name="calibration", argument="calibration", layout=layout)
+    images.check_shape(evaluation.images.shape[1:])
+    return replace(images, labels=answers(network, images))
 
 
 def _pair(images: Any, argument: str) -> tuple[Any, Any]:

@@ -88,7 +88,18 @@ def test_what_int8_costs_is_measured_by_the_labels_of_its_images(tmp_path, capsy
     assert "(fp32: clean 100.0 %" in capsys.readouterr().err
 
 
-def test_calibration_images_without_labels_are_refused(tmp_path):
-    x, _ = evaluation(64, 1)
-    with pytest.raises(UsageFault, match="no pair of images and labels"):
-        ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x)
+def test_calibration_images_without_labels_are_judged_by_what_the_network_answers(tmp_path, capsys):
+    x, _ = evaluation(300, 1)
+    ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x, eps=0.0)
+    assert "(fp32: clean 100.0 %" in capsys.readouterr().err
+
+
+def test_calibration_images_without_labels_must_fit_the_network(tmp_path):
+    with pytest.raises(BadData, match="calibration"):
+        ep.export(
+            network(),
+            evaluation=evaluation(),
+            out=tmp_path / "b",
+            precisions=("int8",),
+            calibration=evaluation(8, 1)[0][:, :1],
+        )
