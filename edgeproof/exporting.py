@@ -15,6 +15,7 @@ from export.foreign.images import class_names
 from export.foreign.order import name_of
 from export.network.export_network import export_network
 from export.precision.calibrate import IMAGES, Calibration, calibration_images
+from export.precision.table import precisions as known
 from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import load_private_key
@@ -100,7 +101,7 @@ def export(
         evaluation=images,
         claims=claims,
         out=Path(out),
-        precisions=precisions.split(",") if isinstance(precisions, str) else precisions,
+        precisions=known(precisions.split(",") if isinstance(precisions, str) else precisions),
         calibration=calibrated,
         key=load_private_key(Path(key)) if key is not None else None,
     )

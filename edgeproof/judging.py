@@ -23,7 +23,7 @@ from runtime.records.report import REPORT
 from runtime.report.formats import FORMATS
 from runtime.verdict.case import prepare_case
 from runtime.verdict.paired import EVIDENCE
-from runtime.words import percent, radius
+from runtime.words import did_you_mean, percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -264,8 +264,10 @@ def attack(
 
     """
     if attack not in NAMES or not any_bounded([attack]):
-        known = ", ".join(name for name in NAMES if any_bounded([name]))
-        raise UsageFault(f"{attack!r} is no attack within eps", hint=f"known: {known}")
+        known = [name for name in NAMES if any_bounded([name])]
+        raise UsageFault(
+            f"{attack!r} is no attack within eps{did_you_mean(attack, known)}", hint=f"known: {', '.join(known)}"
+        )
     with scratch_directory() as (scratch, _), ExitStack() as sessions:
         asked = what_is_asked(
             Given(model, x, y, layout), scratch, None,

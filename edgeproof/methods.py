@@ -29,6 +29,7 @@ from pipeline.methods.published import Start, started
 from pipeline.methods.search import STARTS, SearchSpec, search
 from pipeline.training.mean_teacher import MeanTeacher
 from runtime.errors import BadData, BadModel, UsageFault
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.methods.method import Method
@@ -87,7 +88,9 @@ class TrainingMethod:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise UsageFault(f"{self.name}: {place}: {first['msg']}", hint=_known(method)) from None
+            known = method.options.model_fields
+            wrong = "no such option" + did_you_mean(place, known) if place not in known else first["msg"]
+            raise UsageFault(f"{self.name}: {place}: {wrong}", hint=_known(method)) from None
         self.spec = filled(SearchSpec, {"eps": eps, "step": eps / 4 if step is None else step, "steps": steps})
         self.reduction: Reduction = reduction or method.reduction
         self._changes = self.method.phase(self.options, 1.0) or self.method.averages or igdm is not None

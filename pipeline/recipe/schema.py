@@ -31,7 +31,7 @@ from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.models.factory import Factory
 from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
-from pipeline.recipe.problems import keys, message, path
+from pipeline.recipe.problems import UNKNOWN_METHOD, keys, message, path
 from runtime.errors import BadRecipe
 from runtime.images.preprocessing import Size
 from runtime.spec import Digest, Frozen, Gate, Name, Text, ThreatModel
@@ -264,7 +264,7 @@ else:
         Union[tuple(Annotated[_method_table(name), Tag(name)] for name in METHODS)],  # noqa: UP007
         Discriminator(
             lambda table: str(table.get("name")) if isinstance(table, Mapping) else getattr(table, "name", None),
-            custom_error_type="method",
+            custom_error_type=UNKNOWN_METHOD,
             custom_error_message=f"name one of the methods {', '.join(METHODS)}",
         ),
     ]

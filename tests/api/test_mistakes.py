@@ -233,3 +233,19 @@ def test_a_batch_that_does_not_fit_a_method_is_refused(call, error, said):
     with pytest.raises(error, match=said) as caught:
         call()
     assert caught.value.hint
+
+
+MISTYPED = {
+    "attacks": (lambda out: ep.verify(MODEL, X, Y, attacks="pgd20"), "pgd-20"),
+    "attack": (lambda out: ep.attack(MODEL, X, Y, attack="fgms"), "fgsm"),
+    "backend": (lambda out: ep.verify(MODEL, X, Y, backend="openvin"), "openvino"),
+    "provider": (lambda out: ep.verify(MODEL, X, Y, provider="cpus"), "cpu"),
+    "precisions": (lambda out: ep.export(network(), evaluation=(X, Y), out=out, precisions="fp23"), "fp32"),
+    "an option of a method": (lambda out: ep.methods.AdaAD(network(), network(), alhpa=1), "alpha"),
+}
+
+
+@pytest.mark.parametrize(("call", "meant"), MISTYPED.values(), ids=MISTYPED)
+def test_a_mistyped_name_is_refused_with_the_one_meant(call, meant, tmp_path):
+    with pytest.raises(UsageFault, match=rf"did you mean {meant}\?$"):
+        call(tmp_path / "bundle")
