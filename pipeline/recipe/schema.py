@@ -206,13 +206,13 @@ class ResourcesTable(Frozen):
 
 
 class LogTable(Frozen):
-    """[log]: trackers that are told of the run, besides its directory; no part of what the run is.
+    """[log]: trackers that log the run besides its directory. They do not define the run.
 
-    `wandb` is a project of Weights & Biases, `mlflow` the URI of an MLflow server; each needs the extra of its name.
+    Each needs the extra of its name.
     """
 
-    wandb: Text | None = None
-    mlflow: Text | None = None
+    wandb: Annotated[Text | None, Field(description="the project of Weights & Biases that logs the run")] = None
+    mlflow: Annotated[Text | None, Field(description="the URI of the MLflow server that logs the run")] = None
 
 
 class MethodTable(Frozen):
