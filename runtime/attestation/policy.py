@@ -15,7 +15,7 @@ from runtime.bundle.signing import load_trust
 from runtime.errors import BadAttestation, BadInput
 from runtime.spec import Digest, Fraction, Frozen, Name, Text
 from runtime.verdict.subject import attack_request
-from runtime.words import did_you_mean, moment, percent, printable, radius
+from runtime.words import did_you_mean, moment, percent, points, printable, radius
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -156,7 +156,7 @@ def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: dateti
     if figures.at_least < policy.robust_accuracy:
         yield (
             f"the run shows a robust accuracy of at least {percent(max(figures.at_least, 0.0))} (the low end of its "
-            f"interval is {percent(figures.low)}, up to {percent(figures.may_hide)} may hide), "
+            f"interval is {percent(figures.low)}, and attacks may have missed up to {points(figures.may_hide)}), "
             f"{percent(policy.robust_accuracy)} is asked for"
         )
     for name in policy.attacks:
