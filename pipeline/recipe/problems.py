@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
 from pipeline.methods import METHODS
+from runtime.spec import fault_words
 from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 UNKNOWN_METHOD = "method"
 """The type of the problem that [method] names no method."""
-QUOTED = re.compile("'([^']*)'")
-OURS = "Value error, "
-"""What pydantic puts before the words of our own checks."""
 
 
 def path(location: Iterable[int | str]) -> str:
@@ -33,11 +30,9 @@ def message(problem: ErrorDetails, known: Iterable[str]) -> str:
     given, names = problem["input"], tuple(known)
     if problem["type"] == "extra_forbidden":
         return f"no such key; known: {', '.join(names) or 'none'}{did_you_mean(problem['loc'][-1], names)}"
-    if problem["type"] == "literal_error":
-        return problem["msg"] + did_you_mean(given, QUOTED.findall(problem["ctx"]["expected"]))
     if problem["type"] == UNKNOWN_METHOD and isinstance(given, Mapping):
         return problem["msg"] + did_you_mean(given.get("name"), METHODS)
-    return problem["msg"].removeprefix(OURS)
+    return fault_words(problem)
 
 
 def keys(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
@@ -55,7 +55,8 @@ class CompletedOptions(Frozen):
         ),
     ] = DEFAULT
     n: Annotated[
-        int | None, Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True)
+        Annotated[int, Field(ge=1)] | None,
+        Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True),
     ] = None
     eps: Annotated[
         Fraction | None,
