@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from functools import wraps
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from runtime.errors import EdgeproofError, UsageFault
-from runtime.spec import Frozen
+from runtime.spec import Frozen, fault_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,7 +25,7 @@ OPTION = re.compile(r"--([a-z][a-z-]*)(?: (\d[\d./]*)| [A-Z]{2,}\b)?")
 
 
 def names_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the errors of a function name its arguments where they name options: fail_under for --fail-under."""
+    """Let the errors of a function speak of its arguments, not of options and files: fail_under for --fail-under."""
     known = signature(function).parameters
 
     def argument(option: re.Match[str]) -> str:
@@ -32,14 +34,19 @@ def names_arguments(function: Callable[P, R]) -> Callable[P, R]:
             return option[0]
         return f"{name}={option[2]}" if option[2] else name
 
+    def in_python(words: str) -> str:
+        for of_the_command_line, of_python in PHRASES.items():
+            words = words.replace(of_the_command_line, of_python)
+        return OPTION.sub(argument, words)
+
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except EdgeproofError as error:
-            error.message = OPTION.sub(argument, error.message)
+            error.message = in_python(error.message)
             error.args = (error.message,)
-            error.hint = error.hint and OPTION.sub(argument, error.hint)
+            error.hint = error.hint and in_python(error.hint)
             raise
 
     return called
@@ -59,8 +66,32 @@ def filled(record: type[Record], settings: Mapping[str, Any]) -> Record:
         name = ".".join(map(str, first["loc"]))
         above = first["type"] == "less_than_equal" and first.get("ctx", {}).get("le") == 1
         raise UsageFault(
-            f"{name} is {first['input']!r}: {first['msg']}", hint=FRACTION.get(name) if above else None
+            f"{name} is {first['input']!r}: {fault_words(first)}", hint=FRACTION.get(name) if above else FORMS.get(name)
         ) from None
+
+
+def existing(path: str | PathLike[str], argument: str) -> Path:
+    """Return the path that an argument names.
+
+    Raises:
+        UsageFault: nothing is there.
+
+    """
+    if not Path(path).exists():
+        raise UsageFault(f"{argument}: there is no {path}", hint="give the path of a file or directory that exists")
+    return Path(path)
+
+
+def names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes.
+
+    Raises:
+        UsageFault: they are one text.
+
+    """
+    if isinstance(classes, str):
+        raise UsageFault(f"classes is the text {classes!r}", hint="give a list of names, as ['cat', 'dog']")
+    return tuple(classes)
 
 
 def each_channel(numbers: float | Sequence[float]) -> tuple[float, ...] | None:
@@ -68,7 +99,22 @@ def each_channel(numbers: float | Sequence[float]) -> tuple[float, ...] | None:
     return (numbers,) if isinstance(numbers, int | float) else tuple(numbers) or None
 
 
+PHRASES = {
+    "images has ": "x has ",
+    "images: image ": "x, y: image ",
+    ": one name a line, in the order of its logits": ", in the order of its logits",
+    "--layout is for an .npz, --size resizes pictures": "resize the images before",
+    "every image of calibration is in the evaluation set": "calibration: every image is in evaluation too",
+    "remove it, name another --out, or go on with --resume": "remove it, or give another directory as out",
+    "remove it, or name another": "remove it, or give another directory as out",
+    "N,H,W,C with --layout nhwc": "N,H,W,C with layout='nhwc'",
+    "give --layout nchw or nhwc": "give layout='nchw' or layout='nhwc'",
+    "are of a model; a bundle carries its normalisation": "belong to an ONNX file; a bundle or a network holds its own",
+}
+"""What errors say to who uses the command line, and what they say to who calls from Python."""
 FRACTION = {"eps": "eps is a radius on images in [0, 1], as 8/255"} | dict.fromkeys(
     ("fail_under", "max_drop", "expect_clean"), "a fraction from 0 to 1, as 0.45"
 )
 """What to do about a number above 1, by argument."""
+FORMS = {"name": "use letters, digits, '.', '_' and '-', as my-model", "version": "give a whole number from 1"}
+"""What an argument must look like."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import BadData, first_line
+from runtime.errors import BadData, UsageFault, first_line
 from runtime.images.npz import from_arrays
 from runtime.images.store import is_float
 
@@ -25,9 +25,12 @@ def image_set(x: Any, y: Any, *, name: str, argument: str, layout: Layout | None
         layout: 'nchw' or 'nhwc', where the shape does not tell.
 
     Raises:
+        UsageFault: there is no such layout.
         BadData: an argument is no array, or see `runtime.images.npz.from_arrays`.
 
     """
+    if layout not in (None, "nchw", "nhwc"):
+        raise UsageFault(f"layout is {layout!r}", hint="give layout='nchw' or layout='nhwc'")
     images, labels = as_numpy(x, f"the images of {argument}"), as_numpy(y, f"the labels of {argument}")
     try:
         return from_arrays(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeproof.arguments import filled
+from edgeproof.arguments import existing, filled, names
 from edgeproof.arrays import image_set
 from runtime.backends.table import check_precision
 from runtime.bundle.opening import Bundle
@@ -28,7 +28,7 @@ from runtime.verdict.options import VerifyOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from runtime.images.image_set import Layout
+    from runtime.images.image_set import ImageSet, Layout
     from runtime.session import Session
     from runtime.verdict.subject import Subject
 
@@ -58,6 +58,10 @@ class Given:
                 f"model is {'the class' if isinstance(self.model, type) else 'of type'} {kind}",
                 hint="give a bundle, a path, the bytes of an ONNX file, or a PyTorch network (an nn.Module)",
             )
+
+    def images(self) -> ImageSet:
+        """Return the images and labels as a set; raises as `edgeproof.arrays.image_set` does."""
+        return image_set(self.x, self.y, name=Path(IMAGES).stem, argument="x, y", layout=self.layout)
 
     @property
     def is_network(self) -> bool:
@@ -105,7 +109,9 @@ def what_is_asked(
     packing, asked = filled(ModelOptions, model), filled(VerifyOptions, {**options, **_images(given, scratch)})
     asked = asked if engines.uses_gradient else asked.gradient_free()
     artifact = _artifact(given, scratch, asked)
-    opened = open_artifact(artifact, engines, packing, asked, load_trust(Path(trust)) if trust is not None else None)
+    opened = open_artifact(
+        artifact, engines, packing, asked, load_trust(existing(trust, "trust")) if trust is not None else None
+    )
     (engines,) = engines.each(opened.manifest.ships)
     check_precision(opened, engines.precision or "")
     return Asked(artifact, opened, engines, packing, asked, claims=not given.is_network)
@@ -117,10 +123,10 @@ def _images(given: Given, scratch: Path) -> dict[str, Any]:
     if (given.x is None) != (given.y is None):
         raise UsageFault("images and labels come together: x and y", hint="verify(model, x, y)")
     if given.x is not None and not given.is_network:  # of a network the bundle has them
-        images = image_set(given.x, given.y, name=Path(IMAGES).stem, argument="x, y", layout=given.layout)
+        images = given.images()
         np.savez(scratch / IMAGES, x=images.images, y=images.labels)
         named |= {"data": str(scratch / IMAGES), "layout": "nchw"}
-    if given.classes:
+    if names(given.classes):
         (scratch / CLASSES).write_text("\n".join(given.classes))
         named["classes"] = str(scratch / CLASSES)
     return named
@@ -132,23 +138,19 @@ def _artifact(given: Given, scratch: Path, options: VerifyOptions) -> Path:
         (scratch / MODEL).write_bytes(given.model)
         return scratch / MODEL
     if given.is_network:
-        from edgeproof.exporting import export
+        from edgeproof.exporting import write_network
 
         if given.x is None:
             raise UsageFault("a network brings no images", hint="give them: verify(network, x, y)")
-        eps = options.threat_model_or(ThreatModel()).eps
-        export(
-            given.model,
-            evaluation=(given.x, given.y),
-            layout=given.layout,
-            classes=given.classes,
-            out=scratch / BUNDLE,
-            eps=eps,
-        )
-        return scratch / BUNDLE
+        threat_model = options.threat_model_or(ThreatModel())
+        out, classes = scratch / BUNDLE, names(given.classes)
+        write_network(given.model, given.images(), out=out, threat_model=threat_model, classes=classes)
+        return out
     path = given.model.path if isinstance(given.model, Bundle) else Path(given.model)
     if not path.exists():
-        raise UsageFault(f"there is no bundle and no model at {path}", hint="the path is wrong")
+        raise UsageFault(
+            f"there is no bundle and no model at {path}", hint="give the path of a bundle or of an ONNX file"
+        )
     if path.is_file() and given.x is None:
         raise UsageFault(f"{path} brings no images", hint="verify(model, x, y)")
     return path

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from edgeproof.arguments import filled, names_arguments
+from edgeproof.arguments import existing, filled, names, names_arguments
 from edgeproof.arrays import as_numpy, image_set
 from edgeproof.networks import answers, count_logits
 from export.bundle.write import Claims
@@ -17,19 +18,24 @@ from export.foreign.images import class_names
 from export.foreign.order import name_of
 from export.network.export_network import export_network
 from export.precision.calibrate import IMAGES, Calibration, calibration_images
+from export.precision.table import PRECISIONS
+from export.precision.table import precisions as known
 from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import load_private_key
 from runtime.errors import UsageFault
-from runtime.spec import Gate, ThreatModel
+from runtime.spec import Frozen, Gate, Name, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from torch import nn
 
     from runtime.images.image_set import ImageSet, Layout
+
+NO_GATE = Gate()
 
 
 @names_arguments
@@ -82,32 +88,79 @@ def export(
 
     """
     images = image_set(*_pair(evaluation, "evaluation"), name="evaluation", argument="evaluation", layout=layout)
-    logits = count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
-    channels, height, width = (int(size) for size in images.images.shape[1:])
+    wanted = known(precisions.split(",") if isinstance(precisions, str) else precisions)
+    if ships is not None and ships not in wanted:
+        raise UsageFault(f"ships is {ships!r}, which is not among precisions", hint=f"one of: {', '.join(wanted)}")
+    with_int8 = any(PRECISIONS[each].calibrated for each in wanted)
+    if keep_fp16 is not None and not with_int8:
+        raise UsageFault("keep_fp16 is for int8, which is not among precisions", hint="precisions=('fp32', 'int8')")
     calibrated = None
     if calibration is not None:
         given = _calibration_set(calibration, network, images, layout)
         used, held = calibration_images(given, images, IMAGES)
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
-    claims = Claims(
-        name=name or name_of(Path(type(network).__name__)),
-        classes=class_names(tuple(classes), images, logits),
+    elif with_int8:
+        raise UsageFault("int8 needs images that set its ranges", hint="calibration=x_train")
+    return write_network(
+        network,
+        images,
+        out=Path(out),
+        precisions=wanted,
+        calibration=calibrated,
         threat_model=filled(ThreatModel, {"eps": eps}),
-        version=version,
         gate=filled(Gate, {"fail_under": fail_under, "max_drop": max_drop}),
+        name=name,
+        classes=names(classes),
+        version=version,
         ships=ships,
+        key=load_private_key(existing(key, "key")) if key is not None else None,
     )
+
+
+def write_network(
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    out: Path,
+    threat_model: ThreatModel,
+    precisions: Sequence[str] = ("fp32",),
+    calibration: Calibration | None = None,
+    gate: Gate = NO_GATE,
+    name: str | None = None,
+    classes: tuple[str, ...] = (),
+    version: int = 1,
+    ships: str | None = None,
+    key: EllipticCurvePrivateKey | None = None,
+) -> Bundle:
+    """Write a network and the images that judge it as a bundle, and open it; see `export`, also for what it raises."""
+    stated = filled(_Stated, {"name": name or name_of(Path(type(network).__name__)), "version": version})
+    logits = count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
+    channels, height, width = (int(size) for size in images.images.shape[1:])
     export_network(
         network,
         shape=InputShape(channels=channels, height=height, width=width),
         evaluation=images,
-        claims=claims,
-        out=Path(out),
-        precisions=precisions.split(",") if isinstance(precisions, str) else precisions,
-        calibration=calibrated,
-        key=load_private_key(Path(key)) if key is not None else None,
+        claims=Claims(
+            name=stated.name,
+            classes=class_names(classes, images, logits),
+            threat_model=threat_model,
+            version=stated.version,
+            gate=gate,
+            ships=ships,
+        ),
+        out=out,
+        precisions=precisions,
+        calibration=calibration,
+        key=key,
     )
-    return open_bundle(Path(out))
+    return open_bundle(out)
+
+
+class _Stated(Frozen):
+    """What a manifest must be able to say."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
 
 
 def _calibration_set(calibration: Any, network: nn.Module, evaluation: ImageSet, layout: Layout | None) -> ImageSet:
@@ -121,6 +174,7 @@ def _calibration_set(calibration: Any, network: nn.Module, evaluation: ImageSet,
 
     Raises:
         BadData: see `image_set`; or they have another shape than the evaluation images.
+        BadModel: the network does not take them, or does not answer with logits.
 
     """
     if isinstance(calibration, (tuple, list)):
@@ -128,6 +182,7 @@ def _calibration_set(calibration: Any, network: nn.Module, evaluation: ImageSet,
     unlabelled = np.zeros(len(as_numpy(calibration, "the images of calibration")), np.int64)
     images = image_set(calibration, unlabelled, name="calibration", argument="calibration", layout=layout)
     images.check_shape(evaluation.images.shape[1:])
+    count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
     return replace(images, labels=answers(network, images))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeproof.arguments import each_channel, names_arguments
+from edgeproof.arguments import each_channel, existing, names_arguments
 from edgeproof.asked import Given, scratch_directory, what_is_asked
 from edgeproof.points import worst_points
 from runtime.attacks import NAMES, any_bounded
@@ -23,7 +23,7 @@ from runtime.records.report import REPORT
 from runtime.report.formats import FORMATS
 from runtime.verdict.case import prepare_case
 from runtime.verdict.paired import EVIDENCE
-from runtime.words import percent, radius
+from runtime.words import did_you_mean, percent, radius
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from runtime.images.image_set import Layout
     from runtime.records.report import Report
 
+CHANCE = "clean-above-chance"
+GUESSING = (
+    "unless these are too few images, y (numbers from 0, in the order of the logits), the normalisation (mean, std) "
+    "or the order of the colours (bgr) is probably wrong"
+)
 HTML, SUMMARY = FORMATS["html"].file, FORMATS["markdown"].file
 
 
@@ -115,8 +120,10 @@ class Verdict:
         return f"{self.outcome}: clean {percent(self.clean_accuracy)}{robust}"
 
     def __repr__(self) -> str:
-        """Return the same with what it is of, in a line."""
-        return f"<Verdict {self}, {self.report.clean.n} images, eps {radius(self.report.threat_model.eps)}>"
+        """Return the same with what it is of, in a line; and a hint if the model does no better than chance."""
+        line = f"<Verdict {self}, {self.report.clean.n} images, eps {radius(self.report.threat_model.eps)}>"
+        guesses = [found for found in self.report.checks if found.check == CHANCE and found.state == "found"]
+        return "\n".join((line, *(f"hint: {found.message}; {GUESSING}" for found in guesses)))
 
     def _repr_markdown_(self) -> str:
         """Return summary.md, which a notebook shows in place of the line."""
@@ -200,8 +207,8 @@ def verify(
              "gradient_backend": gradient_backend, "gradient": gradient},
             {"mean": each_channel(mean), "std": each_channel(std), "bgr": bgr, "output": output},
             {"eps": eps, "attacks": attacks, "n": n, "fail_under": fail_under, "max_drop": max_drop,
-             "against": None if against is None else Path(against), "expect_clean": expect_clean, "no_gate": no_gate,
-             "seed": seed},
+             "against": None if against is None else existing(against, "against"), "expect_clean": expect_clean,
+             "no_gate": no_gate, "seed": seed},
         )  # fmt: skip
         run = RunOptions(out=scratch / "run" if out is None else Path(out))
         check_asked(asked.options, run)
@@ -264,8 +271,10 @@ def attack(
 
     """
     if attack not in NAMES or not any_bounded([attack]):
-        known = ", ".join(name for name in NAMES if any_bounded([name]))
-        raise UsageFault(f"{attack!r} is no attack within eps", hint=f"known: {known}")
+        known = [name for name in NAMES if any_bounded([name])]
+        raise UsageFault(
+            f"{attack!r} is no attack within eps{did_you_mean(attack, known)}", hint=f"known: {', '.join(known)}"
+        )
     with scratch_directory() as (scratch, _), ExitStack() as sessions:
         asked = what_is_asked(
             Given(model, x, y, layout), scratch, None,

@@ -13,13 +13,14 @@ layer, so that eps means the same for student, teacher and the verdict. `edgepro
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from edgeproof.arguments import filled
+from edgeproof.batches import check_form, check_images, check_labels
 from edgeproof.networks import count_logits, in_eval_mode
 from pipeline.methods import METHODS, View
 from pipeline.methods.adr import AdrOptions
@@ -28,7 +29,9 @@ from pipeline.methods.losses import Reduction, reduce
 from pipeline.methods.published import Start, started
 from pipeline.methods.search import STARTS, SearchSpec, search
 from pipeline.training.mean_teacher import MeanTeacher
-from runtime.errors import BadData, BadModel, UsageFault
+from runtime.errors import BadModel, UsageFault
+from runtime.spec import Frozen, fault_words
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.methods.method import Method
@@ -75,25 +78,29 @@ class TrainingMethod:
     ) -> None:
         method = METHODS[self.name]
         if method.needs_teacher != (teacher is not None):
-            raise UsageFault(f"{self.name} takes {'a' if method.needs_teacher else 'no'} teacher")
+            takes = "a teacher" if method.needs_teacher else "no teacher"
+            raise UsageFault(f"{self.name} takes {takes}", hint=_call(type(self).__name__, method))
         if igdm is not None and not method.needs_teacher:
             raise UsageFault(f"igdm matches the gradient of a teacher, and {self.name} has none", hint="leave igdm out")
         if start == "published" and method.published is None:
             raise UsageFault(f"{self.name} has no published code to start as", hint="leave start at 'clamped'")
-        self.method: Method = with_igdm(started(method, start), igdm)
         self.student, self.teacher = student, teacher
         try:
             self.options = method.options(**options)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise UsageFault(f"{self.name}: {place}: {first['msg']}", hint=_known(method)) from None
+            known = method.options.model_fields
+            wrong = "no such option" + did_you_mean(place, known) if place not in known else fault_words(first)
+            raise UsageFault(f"{self.name}: {place}: {wrong}", hint=_known(method)) from None
+        chosen = filled(_Chosen, {"reduction": reduction, "start": start, "igdm": igdm})
+        self.method: Method = with_igdm(started(method, chosen.start), chosen.igdm)
         self.spec = filled(SearchSpec, {"eps": eps, "step": eps / 4 if step is None else step, "steps": steps})
         self.reduction: Reduction = reduction or method.reduction
         self._changes = self.method.phase(self.options, 1.0) or self.method.averages or igdm is not None
         self._seed = seed
         self._generator: torch.Generator | None = None
-        self._checked = False
+        self._classes: int | None = None  # known after the first batch
         if teacher is not None:
             teacher.eval().requires_grad_(False)
 
@@ -106,9 +113,13 @@ class TrainingMethod:
             progress: the fraction of all training that lies behind, from 0 to 1. Methods that change as training
                 goes on need it: IAD and AdaIAD (introspection joins at 0.3), ADR, and any method with `igdm`.
 
+        The shape, type and device of every batch are checked. The values, images in [0, 1] and labels below the number
+        of classes, are checked in every batch on a CPU, but only in the first batch on a GPU: the CPU would wait for
+        the GPU in each step. The networks are checked with the first batch.
+
         Raises:
-            BadData: the first batch is no batch of images in [0, 1] with labels of the student's classes, or it lies
-                on another device.
+            BadData: it is no batch of images in [0, 1] with labels of the student's classes, or it lies on another
+                device.
             BadModel: student or teacher do not take the images, or give no logits.
             UsageFault: the method needs `progress`.
 
@@ -143,40 +154,22 @@ class TrainingMethod:
             )
         if progress is not None and not 0 <= progress <= 1:
             raise UsageFault(f"progress is {progress}", hint="the fraction of all training that lies behind: 0 to 1")
-        if not self._checked:
-            self._check_first(images, labels)
-            self._checked = True
-
-    def _check_first(self, images: Tensor, labels: Tensor) -> None:
-        """Look at the first batch and at the networks; raises as `loss` does. The batches after it cost nothing."""
-        numbers = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
-        if images.ndim != 4 or not images.is_floating_point() or not numbers:
-            raise BadData(
-                f"images are {images.dtype} of shape {tuple(images.shape)}, "
-                f"labels {labels.dtype} of shape {tuple(labels.shape)}",
-                hint="float32 [B, C, H, W] in [0, 1] and int64 [B], the class of each image",
-            )
         networks = [self.student] if self.teacher is None else [self.student, self.teacher]
-        devices = {str(next(network.parameters(), images).device) for network in networks}
-        if {str(images.device), str(labels.device)} != devices:
-            raise BadData(
-                f"student and teacher are on {' and '.join(sorted(devices))}, images on {images.device}, "
-                f"labels on {labels.device}",
-                hint="bring all to one device: images.to(device), labels.to(device), network.to(device)",
-            )
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            raise BadData(
-                f"images have values from {float(images.min()):g} to {float(images.max()):g}, or NaN",
-                hint="scale them to [0, 1], and put the normalisation into the network",
-            )
-        classes = count_logits(self.student, images[:1], "student")
-        if self.teacher is not None and (taught := count_logits(self.teacher, images[:1], "teacher")) != classes:
+        check_form(images, labels, networks)
+        first = self._classes is None
+        if first or images.device.type == "cpu":  # else the CPU would wait for the GPU in each step
+            check_images(images)
+        if self._classes is None:
+            self._classes = self._count_classes(images[:1])
+        if first or images.device.type == "cpu":
+            check_labels(labels, self._classes)
+
+    def _count_classes(self, image: Tensor) -> int:
+        """Return how many logits student and teacher give; raises as `loss` does."""
+        classes = count_logits(self.student, image, "student")
+        if self.teacher is not None and (taught := count_logits(self.teacher, image, "teacher")) != classes:
             raise BadModel(f"the student gives {classes} logits, the teacher {taught}", hint="they share their classes")
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
-            raise BadData(
-                f"labels go from {int(labels.min())} to {int(labels.max())}, and the student has {classes} classes",
-                hint="labels are class numbers from 0, in the order of the logits",
-            )
+        return classes
 
     def _noise(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -252,6 +245,12 @@ class ADR(TrainingMethod):
         optimizer.register_step_post_hook(lambda *_: average.follow())
 
 
+class _Chosen(Frozen):
+    reduction: Reduction | None = None
+    start: Start = "clamped"
+    igdm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+
 class _Counted:
     """A network that remembers how many logits it gave."""
 
@@ -262,6 +261,10 @@ class _Counted:
         logits: Tensor = self.network(images)
         self.classes = logits.shape[1]
         return logits
+
+
+def _call(name: str, method: Method) -> str:
+    return f"{name}(student, teacher)" if method.needs_teacher else f"{name}(student)"
 
 
 def _known(method: Method) -> str:

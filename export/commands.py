@@ -15,7 +15,7 @@ from runtime.images.preprocessing import SIZE, Size
 from runtime.options.engine import gradient_option
 from runtime.options.groups import GroupedCommand
 from runtime.options.preparers import Wanted, data_root_option, model_options
-from runtime.options.record import NewDirectory, reader
+from runtime.options.record import NewDirectory, OneOf, reader
 from runtime.options.trust import key_option, version_option, written
 from runtime.spec import LONGEST_NAME, Fraction, Name, ThreatModel
 from runtime.terminal.log import log
@@ -58,7 +58,7 @@ GROUPS = {
 @model_options
 @click.option(
     "--layout",
-    type=click.Choice(["nchw", "nhwc"]),
+    type=OneOf(["nchw", "nhwc"]),
     help="Position of the channels in the model and the .npz, if their shapes leave it open.",
 )
 @click.option(

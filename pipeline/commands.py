@@ -37,7 +37,7 @@ from runtime.images.image_set import ImageSet
 from runtime.machine.card import software
 from runtime.options.groups import OF_A_VERDICT, GroupedCommand
 from runtime.options.preparers import data_root_option
-from runtime.options.record import NewDirectory, record_options
+from runtime.options.record import NewDirectory, OneOf, record_options
 from runtime.options.run import RunOptions
 from runtime.options.trust import key_option, version_option, written
 from runtime.spec import PARENT
@@ -64,7 +64,7 @@ out_option = click.option(
 run_argument = click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 checkpoint_option = click.option(
     "--checkpoint",
-    type=click.Choice(list(CHECKPOINTS)),
+    type=OneOf(list(CHECKPOINTS)),
     default="best",
     show_default=True,
     help="Checkpoint of the run.",

@@ -15,7 +15,7 @@ from runtime.interrupt import sigterm_interrupts
 from runtime.terminal.broken_pipe import ends_quietly, unread
 from runtime.terminal.going_on import TYPED
 from runtime.terminal.log import log, say
-from runtime.words import printable_lines
+from runtime.words import did_you_mean, printable, printable_lines
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -114,6 +114,15 @@ class LazyGroup(click.Group):
         except ImportError as error:
             raise _missing(entry, error) from error
         return _with_verbosity(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the name of the command, the command, and the arguments left for it; refuse a name that is none."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {printable(repr(name))}{did_you_mean(name, known)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by what they are for, without importing any."""

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -20,7 +20,10 @@ from pydantic import (
     model_serializer,
 )
 
-from runtime.words import printable, radius
+from runtime.words import did_you_mean, printable, radius
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Record = TypeVar("Record", bound="Frozen")
 
@@ -56,6 +59,13 @@ def first_fault(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     first = next((fault for fault in faults if fault["loc"] == ("schema",)), faults[0])
     return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
+
+
+def fault_words(fault: ErrorDetails) -> str:
+    """Return what is wrong with a value in pydantic's words, and the name that was meant, perhaps."""
+    if fault["type"] == "literal_error":
+        return fault["msg"] + did_you_mean(fault["input"], re.findall("'([^']*)'", fault["ctx"]["expected"]))
+    return fault["msg"].removeprefix("Value error, ")  # pydantic's, before the words of a validator of our own
 
 
 def parse_fraction(value: Any) -> Any:

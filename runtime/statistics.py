@@ -49,7 +49,7 @@ class Hidden(NamedTuple):
     words: str
 
 
-NOTHING = Hidden(0.0, "nothing may hide")
+NOTHING = Hidden(0.0, "attacks missed nothing")
 
 
 def wilson(successes: int, n: int) -> Interval:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from math import isclose
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 UNSEEN = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
@@ -21,6 +25,15 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return the same of a text that may have lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """Return '; did you mean pgd-20?' for a name that is close to a known one, in any case; else nothing."""
+    from difflib import get_close_matches  # slow to import
+
+    names = {name.casefold(): name for name in known}
+    close = get_close_matches(str(given).casefold(), list(names), n=1)
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def timestamp() -> str:

@@ -45,5 +45,6 @@ SCORE = Method(
     options=ScoreOptions,
     needs_teacher=False,
     has_labels=True,
+    does="TRADES with squared distances of probabilities",
     source="after Pang et al., ICML 2022; beta and schedule are our choice",
 )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from export.precision.calibrate import IMAGES, METHODS
-from export.precision.table import PRECISIONS, SHIPPING, Choice
+from export.precision.table import PRECISIONS, SHIPPING, Choice, precisions
+from runtime.options.record import OneOf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +18,7 @@ AUTO, NONE = "auto", "none"
 
 def _precisions(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Return the requested keys of PRECISIONS, in order and once each; an unknown one is a usage error."""
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(","))) if value is not None else ()
-    for name in names:
-        if name not in PRECISIONS:
-            raise click.BadParameter(f"{name!r} is not a precision; known: {', '.join(PRECISIONS)}")
-    return names
+    return precisions(value.split(",")) if value is not None else ()
 
 
 def _layers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...] | None:
@@ -43,12 +40,12 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
         ),
         click.option(
             "--ships",
-            type=click.Choice(list(PRECISIONS)),
+            type=OneOf(list(PRECISIONS)),
             help=f"Precision that goes to the device.  [default: the first of {', '.join(SHIPPING)} that is written]",
         ),
         click.option(
             "--calibration-method",
-            type=click.Choice(list(METHODS)),
+            type=OneOf(list(METHODS)),
             default=next(iter(METHODS)),
             show_default=True,
             help="Method by which int8 determines its ranges.",

@@ -14,9 +14,10 @@ from runtime.bundle.manifest import Calibrated
 from runtime.errors import UsageFault
 from runtime.spec import DataRecord
 from runtime.terminal.log import log
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from export.precision.candidate import Candidate
 
@@ -75,6 +76,22 @@ PRECISIONS: dict[str, NumberFormat] = {
 
 SHIPPING = ("fp16", "int8", "fp32")
 """What ships of several where nobody says: the first of these (docs/adr/0027)."""
+
+
+def precisions(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of precisions, in order and once each.
+
+    Raises:
+        UsageFault: PRECISIONS has no such name.
+
+    """
+    asked = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in asked:
+        if name not in PRECISIONS:
+            raise UsageFault(
+                f"{name!r} is not a precision{did_you_mean(name, PRECISIONS)}", hint=f"known: {', '.join(PRECISIONS)}"
+            )
+    return asked
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Augmentation:
     """One row of the table of augmentations.
 
     Args:
+        does: what it does, in half a sentence for `edgeproof recipes`.
         draw: (images in a batch, `crop`, `flip`, generator on the CPU) to the numbers that say what becomes of each
             image: float32 [B, K].
         change: (images [B, C, H, W], uint8 or float32 in [0, 1], those numbers on the same device) to images. A pure
@@ -26,14 +27,21 @@ class Augmentation:
 
     """
 
+    does: str
     draw: Callable[[int, int, bool, torch.Generator], Tensor]
     change: Callable[[Tensor, Tensor], Tensor]
 
 
 AUGMENTATIONS = {
-    "pad-crop": Augmentation(draw_pad_crop, pad_crop),
-    "cropshift": Augmentation(draw_cropshift, cropshift),
-    "idbh-weak": Augmentation(draw_idbh_weak, idbh_weak),
+    "pad-crop": Augmentation("pads by data.crop pixels and crops at random", draw_pad_crop, pad_crop),
+    "cropshift": Augmentation(
+        "crops a rectangle and shifts it to a random place (Li and Spratling, ICLR 2023)", draw_cropshift, cropshift
+    ),
+    "idbh-weak": Augmentation(
+        "cropshift, one change of colour or shape, and a rectangle erased (Li and Spratling, ICLR 2023)",
+        draw_idbh_weak,
+        idbh_weak,
+    ),
 }
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from runtime.images.folder import read_folder
 from runtime.images.image_set import ImageSet
 from runtime.images.npz import read_npz
 from runtime.images.preprocessing import Preprocessing
+from runtime.words import did_you_mean
 
 EMBEDDED = Path(__file__).parent / "embedded"
 CPU = torch.device("cpu")
@@ -138,7 +139,7 @@ def load_dataset(
     found = known[name].load() if name in known else None
     if not isinstance(found, KnownSet):
         raise BadData(
-            f"there is no data set named {name!r} to train on",
+            f"there is no data set named {name!r} to train on{did_you_mean(name, known)}",
             hint=f"known: {', '.join(sorted(known))}; or give a path",
         )
     return found.load(root)

@@ -57,6 +57,7 @@ ADAAD = Method(
     options=AdaAdOptions,
     needs_teacher=True,
     has_labels=False,
+    does="searches the point where student and teacher disagree most, and aligns them there",
     source="Huang et al., CVPR 2023; direction and start as in the published code",
     published=Published(clean_first=True),
 )

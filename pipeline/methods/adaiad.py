@@ -45,6 +45,7 @@ ADAIAD = Method(
     options=AdaIadOptions,
     needs_teacher=True,
     has_labels=False,
+    does="AdaAD; from 30 % of the run on, the student trusts the teacher only as far as it answers well at x'",
     source="Huang et al., CVPR 2023; direction, temperature and second phase as in the published code",
     published=Published(clean_first=True, clean=2, second_phase=1),
     phase=in_second_phase,

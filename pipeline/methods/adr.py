@@ -69,6 +69,7 @@ ADR = Method(
     options=AdrOptions,
     needs_teacher=False,
     has_labels=False,
+    does="PGD-AT on labels that an average of the student's own weights softens",
     source="Wu et al., ICLR 2024, on PGD-AT; as in the published code",
     published=Published(clamped=True, clean=0),
     averages=True,

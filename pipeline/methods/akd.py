@@ -35,5 +35,6 @@ AKD = Method(
     options=AkdOptions,
     needs_teacher=True,
     has_labels=True,
+    does="PGD-AT on labels mixed with the teacher's answer at x'",
     source="our reading of Maroto et al., arXiv 2203.07159 (labels mixed with teacher outputs); schedule as AdaAD",
 )

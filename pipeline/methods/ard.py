@@ -36,6 +36,7 @@ ARD = Method(
     options=ArdOptions,
     needs_teacher=True,
     has_labels=False,
+    does="the student learns to answer at the attacked point x' as the teacher does at x",
     source="Goldblum et al., AAAI 2020, at alpha = 1; as in the published code, but with its second learning-rate drop",
     published=Published(),
 )

@@ -35,6 +35,7 @@ IAD = Method(
     options=IadOptions,
     needs_teacher=True,
     has_labels=False,
+    does="ARD; from 30 % of the run on, the student trusts the teacher only as far as it answers well at x'",
     source="Zhu et al., ICLR 2022, IAD-I; as in the published code, but with its second learning-rate drop",
     published=Published(second_phase=1),
     phase=in_second_phase,

@@ -150,6 +150,7 @@ class Method:
         needs_teacher: whether a recipe must name one.
         averages: whether the teacher is an average of the student's own weights, with the decay `options.decay`.
         has_labels: whether the outer loss has a cross-entropy with the labels, which label smoothing needs.
+        does: what it trains by, in half a sentence for `edgeproof recipes`.
         source: the paper, and whether paper or code is followed where they differ.
         published: the step of its published code; None if there is no code.
         clamped: whether the search starts within the ball and [0, 1].
@@ -166,6 +167,7 @@ class Method:
     options: type[Frozen]
     needs_teacher: bool
     has_labels: bool
+    does: str
     source: str
     published: Published | None = None
     clamped: bool = True

@@ -33,6 +33,7 @@ PGD_AT = Method(
     options=PgdAtOptions,
     needs_teacher=False,
     has_labels=True,
+    does="adversarial training: cross-entropy at the attacked point x'",
     source="Madry et al., ICLR 2018, eq. 2.1; start and batch-norm mode as in the TRADES and AdaAD code",
     published=Published(clamped=True),
 )

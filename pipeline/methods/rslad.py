@@ -45,6 +45,7 @@ RSLAD = Method(
     options=RsladOptions,
     needs_teacher=True,
     has_labels=False,
+    does="the teacher's clean answer replaces the label, in search and loss",
     source="Zi et al., ICCV 2021, eq. 5; weights, reduction and schedule as in the published code",
     published=Published(),
 )

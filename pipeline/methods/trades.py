@@ -43,6 +43,7 @@ TRADES = Method(
     options=TradesOptions,
     needs_teacher=False,
     has_labels=True,
+    does="cross-entropy at x, and the same answer at the attacked point x' as at x",
     source="Zhang et al., ICML 2019, eq. 5; direction, beta and schedule as in the published code",
     published=Published(clean_first=True, clean=2),
 )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipeline.methods import METHODS
 from pipeline.recipe.source import read_source
 from runtime.errors import BadRecipe
+from runtime.words import did_you_mean
 
 BASE, FOR = "base", "for"
 SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path", "extra"), "teacher": None}
@@ -93,7 +94,10 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
     if not isinstance(special, dict) or not all(isinstance(changes, dict) for changes in special.values()):
         raise BadRecipe(f"{where}: {FOR} must hold one table per method", hint="for example [for.adaad.train]")
     if strange := sorted(set(special) - set(METHODS)):
-        raise BadRecipe(f"{where}: {FOR}.{strange[0]}: there is no such method", hint=f"known: {', '.join(METHODS)}")
+        raise BadRecipe(
+            f"{where}: {FOR}.{strange[0]}: there is no such method{did_you_mean(strange[0], METHODS)}",
+            hint=f"known: {', '.join(METHODS)}",
+        )
     file = _File(table, special)
     if base is None:
         return (file,), where

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
+
+from pipeline.methods import METHODS
+from runtime.spec import fault_words
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-OURS = "Value error, "
-"""What pydantic puts before the words of our own checks."""
+UNKNOWN_METHOD = "method"
+"""The type of the problem that [method] names no method."""
 
 
 def path(location: Iterable[int | str]) -> str:
@@ -22,10 +26,13 @@ def path(location: Iterable[int | str]) -> str:
 
 
 def message(problem: ErrorDetails, known: Iterable[str]) -> str:
-    """Return one problem in words; `known` are the keys of the table it lies in."""
-    if problem["type"] != "extra_forbidden":
-        return problem["msg"].removeprefix(OURS)
-    return f"no such key; known: {', '.join(known) or 'none'}"
+    """Return one problem in words, and the name that was meant, perhaps; `known` are the keys of its table."""
+    given, names = problem["input"], tuple(known)
+    if problem["type"] == "extra_forbidden":
+        return f"no such key; known: {', '.join(names) or 'none'}{did_you_mean(problem['loc'][-1], names)}"
+    if problem["type"] == UNKNOWN_METHOD and isinstance(given, Mapping):
+        return problem["msg"] + did_you_mean(given.get("name"), METHODS)
+    return fault_words(problem)
 
 
 def keys(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:

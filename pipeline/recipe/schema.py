@@ -31,7 +31,7 @@ from pipeline.methods.search import Precision, SearchSpec
 from pipeline.models import Arch, Blueprint, Depth, Width, known_depth
 from pipeline.models.factory import Factory
 from pipeline.recipe.file import USUAL_SCHEDULE, in_place, read_recipe
-from pipeline.recipe.problems import keys, message, path
+from pipeline.recipe.problems import UNKNOWN_METHOD, keys, message, path
 from runtime.errors import BadRecipe
 from runtime.images.preprocessing import Size
 from runtime.spec import Digest, Frozen, Gate, Name, Text, ThreatModel
@@ -206,13 +206,13 @@ class ResourcesTable(Frozen):
 
 
 class LogTable(Frozen):
-    """[log]: trackers that are told of the run, besides its directory; no part of what the run is.
+    """[log]: trackers that log the run besides its directory. They do not define the run.
 
-    `wandb` is a project of Weights & Biases, `mlflow` the URI of an MLflow server; each needs the extra of its name.
+    Each needs the extra of its name.
     """
 
-    wandb: Text | None = None
-    mlflow: Text | None = None
+    wandb: Annotated[Text | None, Field(description="the project of Weights & Biases that logs the run")] = None
+    mlflow: Annotated[Text | None, Field(description="the URI of the MLflow server that logs the run")] = None
 
 
 class MethodTable(Frozen):
@@ -264,7 +264,7 @@ else:
         Union[tuple(Annotated[_method_table(name), Tag(name)] for name in METHODS)],  # noqa: UP007
         Discriminator(
             lambda table: str(table.get("name")) if isinstance(table, Mapping) else getattr(table, "name", None),
-            custom_error_type="method",
+            custom_error_type=UNKNOWN_METHOD,
             custom_error_message=f"name one of the methods {', '.join(METHODS)}",
         ),
     ]

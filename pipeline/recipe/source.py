@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import BadRecipe, UsageFault
+from runtime.words import did_you_mean
 
 FOLDERS = {"recipe": "recipes", "study": "studies"}
 
@@ -39,12 +40,14 @@ def read_source(source: str, kind: str) -> str:
     except UnicodeDecodeError as error:
         raise BadRecipe(f"{source}: {error}") from None
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        known = ", ".join(names_of(kind))
+        names = names_of(kind)
+        known = ", ".join(names)
         if is_path:
             state = "is a directory" if path.is_dir() else "does not exist"
             raise NotThere(f"{source} {state}", hint=f"give the path of a {kind}, or one of: {known}") from None
         raise NotThere(
-            f"there is no {kind} named {source!r}", hint=f"give a path that ends in .toml, or one of: {known}"
+            f"there is no {kind} named {source!r}{did_you_mean(source, names)}",
+            hint=f"give a path that ends in .toml, or one of: {known}",
         ) from None
 
 

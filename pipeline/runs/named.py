@@ -6,40 +6,56 @@ import re
 from importlib.metadata import entry_points
 
 from pipeline.data.augment import AUGMENTATIONS
-from pipeline.methods import METHODS
+from pipeline.methods import METHODS, Method
 from pipeline.models import NETWORKS
-from pipeline.recipe.schema import Recipe, load_recipe
+from pipeline.recipe.schema import LogTable, Recipe, TeacherTable, load_recipe
 from pipeline.recipe.source import names_of, read_source
 from pipeline.runs.teacher import TEACHERS
 from runtime.images.find import DATASETS_GROUP
 
 Lines = tuple[str, ...]
+SHIPS = "ships with the package"
 
 
 def named() -> dict[str, dict[str, Lines]]:
     """Return, by where they are named, all names that ship with the package, each with lines that describe it."""
     return {
         "Recipes (edgeproof distill NAME, or teach NAME)": {
-            name: (in_short(load_recipe(name)), purpose(name, "recipe")) for name in names_of("recipe")
+            name: (purpose(name, "recipe"), in_short(load_recipe(name))) for name in names_of("recipe")
         },
         "Studies (edgeproof study NAME)": {name: (purpose(name, "study"),) for name in names_of("study")},
-        "[method] name": {name: (method.source,) for name, method in METHODS.items()},
+        "[method] name": {name: of_method(name, method) for name, method in METHODS.items()},
         "[student] arch": dict.fromkeys(NETWORKS, ()),
         "[teacher] name": {
-            name: (f"looked for at {teacher.path}" if teacher.foreign else "ships with the package",)
-            for name, teacher in TEACHERS.items()
+            name: (f"looked for at {teacher.path}" if teacher.foreign else SHIPS,) for name, teacher in TEACHERS.items()
         },
         "[data] name": dict.fromkeys(sorted(entry.name for entry in entry_points(group=DATASETS_GROUP)), ()),
-        "[data] augment": dict.fromkeys(AUGMENTATIONS, ()),
+        "[data] augment": {name: (augmentation.does,) for name, augmentation in AUGMENTATIONS.items()},
+        "[log], beside the TensorBoard files that every run keeps": {
+            name: (f"{field.description}; needs the extra {name!r}",) for name, field in LogTable.model_fields.items()
+        },
     }
 
 
 def in_short(recipe: Recipe) -> str:
-    """Return what a recipe trains, by what, on what and for how long."""
+    """Return what a recipe trains, by what, on what, for how long, and whether it needs a teacher."""
     student, data, teacher = recipe.student, recipe.data, recipe.teacher
     network = f"{student.arch or student.factory}, width {student.width:g}"
-    learns = f"; teacher {teacher.name or teacher.path}" if teacher else ""
-    return f"{recipe.method.name}: {network}, on {data.name or data.path}, epochs: {recipe.train.epochs}{learns}"
+    learns = f"needs the teacher {teacher.name or teacher.path}{_whence(teacher)}" if teacher else "needs no teacher"
+    return f"{recipe.method.name}: {network}, on {data.name or data.path}, epochs: {recipe.train.epochs}; {learns}"
+
+
+def _whence(teacher: TeacherTable) -> str:
+    if teacher.name is None:
+        return ", which another recipe makes"
+    return ", which you download" if TEACHERS[teacher.name].foreign else f", which {SHIPS}"
+
+
+def of_method(name: str, method: Method) -> Lines:
+    """Return what a method does and whether it needs a teacher, its options, and its source."""
+    options = ", ".join(method.options.model_fields)
+    teacher = "needs a teacher" if method.needs_teacher else "needs no teacher"
+    return (f"{method.does}; {teacher}", f"options in [method.{name}]: {options or 'none'}", method.source)
 
 
 def purpose(name: str, kind: str) -> str:

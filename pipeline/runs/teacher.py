@@ -22,7 +22,7 @@ from pipeline.runs.evaluate import holdout_accuracy
 from runtime.bundle.described import network_words
 from runtime.errors import BadModel, BadRecipe, Page
 from runtime.images.image_set import ImageSet
-from runtime.words import percent
+from runtime.words import did_you_mean, percent
 
 MODELS = Path("models")
 """Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
@@ -262,7 +262,10 @@ def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]
         path = table.path / CHECKPOINTS["best"] if table.path.is_dir() else table.path
         return path, table.sha256, _blueprint(table)
     if table.name not in TEACHERS:
-        raise BadRecipe(f"teacher.name: there is no teacher named {table.name!r}", hint=f"known: {', '.join(TEACHERS)}")
+        raise BadRecipe(
+            f"teacher.name: there is no teacher named {table.name!r}{did_you_mean(table.name, TEACHERS)}",
+            hint=f"known: {', '.join(TEACHERS)}",
+        )
     known = TEACHERS[table.name]
     path = table.path or known.path
     if path.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.attestation.statement import check_subjects, read_attestation
-from runtime.words import percent, radius
+from runtime.words import percent, points, radius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,8 @@ def described(path: Path, trust: Trust | None, bundle: Bundle | None) -> Iterato
         yield f"  {digest}  {name}"
     yield f"{figures.precision} on {figures.backend}/{figures.provider}, {figures.device.get('cpu', 'unknown')}"
     yield (
-        f"robust accuracy {percent(figures.robust_accuracy)} ({percent(figures.low)} to {percent(figures.high)}; up to "
-        f"{percent(figures.may_hide)} may hide) of {figures.data.n} images of {figures.data.name}"
+        f"robust accuracy {percent(figures.robust_accuracy)} ({percent(figures.low)} to {percent(figures.high)}; "
+        f"attacks may have missed up to {points(figures.may_hide)}) on {figures.data.n} images of {figures.data.name}"
     )
     attacks = ", ".join(dict.fromkeys(attack.name for attack in figures.attacks if not attack.cascade))
     yield f"{figures.threat_model.norm}, eps {radius(figures.threat_model.eps)}, by {attacks}, on {figures.measured}"

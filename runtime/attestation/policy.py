@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta, timezone
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,7 +15,7 @@ from runtime.bundle.signing import load_trust
 from runtime.errors import BadAttestation, BadInput
 from runtime.spec import Digest, Fraction, Frozen, Name, Text
 from runtime.verdict.subject import attack_request
-from runtime.words import moment, percent, printable, radius
+from runtime.words import did_you_mean, moment, percent, points, printable, radius
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +23,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runtime.attestation.figures import AttackFigure, Figures
@@ -106,16 +105,11 @@ def _fault(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     key, given = str(first["loc"][0]), first["input"]
     if key not in MAY_BE:
-        return f"a policy has no key {printable(key)}{_meant(key, MAY_BE)}"
+        return f"a policy has no key {printable(key)}{did_you_mean(key, MAY_BE)}"
     if first["type"] == "missing":
         return f"the key {key} is missing: {MAY_BE[key]}"
-    meant = _meant(given, BOUNDED) if key == "attacks" else ""
+    meant = did_you_mean(given, BOUNDED) if key == "attacks" else ""
     return f"{key} has to be {MAY_BE[key]}, and holds {printable(repr(given))}{meant}"
-
-
-def _meant(given: object, known: Iterable[str]) -> str:
-    close = get_close_matches(str(given), list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None = None) -> Attestation:
@@ -162,7 +156,7 @@ def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: dateti
     if figures.at_least < policy.robust_accuracy:
         yield (
             f"the run shows a robust accuracy of at least {percent(max(figures.at_least, 0.0))} (the low end of its "
-            f"interval is {percent(figures.low)}, up to {percent(figures.may_hide)} may hide), "
+            f"interval is {percent(figures.low)}, and attacks may have missed up to {points(figures.may_hide)}), "
             f"{percent(policy.robust_accuracy)} is asked for"
         )
     for name in policy.attacks:

@@ -19,6 +19,7 @@ from runtime.files import sha256
 from runtime.openvino.library import PROVIDERS as OPENVINO
 from runtime.session import BorrowedGradient, Session
 from runtime.tensorrt.library import EDITIONS, installed_edition
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,22 +158,28 @@ def provider_of(backend: str, provider: str | None) -> str:
     """
     if backend not in BACKENDS:
         raise UsageFault(
-            f"{backend!r} is not a backend",
+            f"{backend!r} is not a backend{did_you_mean(backend, BACKENDS)}",
             hint=f"a backend, with a provider or without, as ort:cpu or ort:cuda; backends: {', '.join(BACKENDS)}",
         )
     providers = BACKENDS[backend].providers
     if provider is not None and BACKENDS[backend].plugins and is_plugin(provider):
         return provider
     if provider is not None and provider not in providers:
-        raise UsageFault(f"--backend {backend} has no provider {provider}", hint=f"it has: {', '.join(providers)}")
+        raise UsageFault(
+            f"--backend {backend} has no provider {provider}{did_you_mean(provider, providers)}",
+            hint=f"it has: {', '.join(providers)}",
+        )
     return provider or BACKENDS[backend].default()
 
 
 def check_precision(bundle: Bundle, precision: str) -> None:
     """Raise `BadBundle` where a bundle has no such precision."""
     if precision not in bundle.manifest.graphs:
-        has = ", ".join(sorted(bundle.manifest.graphs))
-        raise BadBundle(f"{bundle.path} has no precision {precision!r}", hint=f"it has: {has}")
+        has = sorted(bundle.manifest.graphs)
+        raise BadBundle(
+            f"{bundle.path} has no precision {precision!r}{did_you_mean(precision, has)}",
+            hint=f"it has: {', '.join(has)}",
+        )
 
 
 def open_session(

@@ -1,4 +1,4 @@
-"""What of a figure may hide from the checks: the smallest fault that each would have seen, counted by one rule.
+"""How much of a robust accuracy the attacks may have missed: the smallest fault that each check notices, by one rule.
 
 A gradient may lie in three ways, and each has a test that looks for it. Searches without gradients follow none, and
 so look for all three. A fault stays hidden only where both miss it: the better of the two says how much of it there
@@ -23,7 +23,7 @@ BY_CHANCE, LEVEL = 0.005, 0.01
 HOLDS, STEADY, JUMPS = "gradient-holds", "gradient-steady", "margin-jumps"
 """The tests of a gradient: that it is the artifact's, that it is not shattered, that no step hides from it."""
 CONTROL = "blind-control"
-EVERY_IMAGE = "add square or aa to --attacks, to search every image"
+EVERY_IMAGE = "add square or aa to --attacks, which search every image without a gradient"
 
 
 class Power(NamedTuple):
@@ -74,7 +74,7 @@ def _share(power: Power) -> float:
 def what_hides(
     standing: float, control: Searched | None, test: GradientTest | None = None, *, by_square: bool = False
 ) -> Hidden:
-    """Return what of the robust accuracy the blind control may break, or may hide from every check, at 95 %.
+    """Return how much of the robust accuracy the attacks may have missed, at 95 %.
 
     The control broke a part of a sample, and may break more of all: the one-sided upper end of Clopper and Pearson
     (1934) counts, the smallest share at which more than these would have fallen. Where Square itself searched every
@@ -93,11 +93,10 @@ def what_hides(
     power = weakest(power_of_search(searched), powers_of_tests(test))
     missed = 0.0 if by_square else standing * power.share
     if fell >= missed:
-        what = "add --attacks aa, which finds more" if by_square else EVERY_IMAGE
+        remedy = "add aa to --attacks, which finds more" if by_square else EVERY_IMAGE
         found = f"{CONTROL} broke {broken} of {searched} images that no attack broke"
-        return Hidden(fell, f"up to {points(fell)} may fall to it: {found}; {what}")
-    smallest = f"{power.check} tested {power.n} images, and notices a fault of {percent(power.share)}"
-    return Hidden(
-        missed,
-        f"up to {points(missed)} may hide: {smallest} of them or more; judge more images, or {EVERY_IMAGE}",
+        return Hidden(fell, f"attacks may have missed up to {points(fell)}: {found}; {remedy}")
+    why = (
+        f"{power.check} tested {power.n} images, too few to notice a fault on less than {percent(power.share)} of them"
     )
+    return Hidden(missed, f"attacks may have missed up to {points(missed)}: {why}; judge more images, or {EVERY_IMAGE}")

@@ -12,6 +12,7 @@ from runtime.compare.comparison import compare as put_side_by_side
 from runtime.compare.formats import FORMATS, print_text
 from runtime.errors import UsageFault
 from runtime.files import write_atomic
+from runtime.options.record import OneOf
 from runtime.verdict.paired import read_finished
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="REPORT...")
-@click.option(
-    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Format to write."
-)
+@click.option("--format", "form", type=OneOf(list(FORMATS)), default="text", show_default=True, help="Format to write.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: stdout]")
 def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
     """Compare finished runs, each a run directory or its report.json. The first run is the base.

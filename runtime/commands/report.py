@@ -12,6 +12,7 @@ from runtime.commands.compare import check_distinct
 from runtime.errors import MissingEnvironment
 from runtime.report.account import read_account
 from runtime.report.formats import ALL, FORMATS, INSTALL, write_formats
+from runtime.words import did_you_mean
 
 
 def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -19,7 +20,7 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for name in names:
         if name not in ALL:
-            raise click.BadParameter(f"{name!r} is not a format; known: {', '.join(ALL)}")
+            raise click.BadParameter(f"{name!r} is not a format; known: {', '.join(ALL)}{did_you_mean(name, ALL)}")
     return names
 
 

@@ -17,6 +17,7 @@ from runtime.images.npz import read_npz
 from runtime.images.store import decoded
 from runtime.images.unlinked_file import LARGE
 from runtime.terminal.log import log
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet, Layout
@@ -72,7 +73,7 @@ def find_images(
         images = read_npz(path, layout=layout)
     else:
         raise UsageFault(
-            f"{option} {data}: no such file, folder or known set",
+            f"{option} {data}: no such file, folder or known set{did_you_mean(data, known)}",
             hint=f"known: {', '.join(sorted(known)) or 'none'}",
         )
     return images if classes is None else images.numbered(classes)

@@ -15,7 +15,7 @@ from runtime.backends.table import BACKENDS, no_command, provider_of
 from runtime.errors import UsageFault
 from runtime.external import BACKEND as COMMAND
 from runtime.external import PROVIDER as PROCESS
-from runtime.options.record import field_option
+from runtime.options.record import OneOf, field_option
 from runtime.records.options import Option
 from runtime.spec import PARENT, Frozen, Name, ProviderName, Text
 
@@ -40,7 +40,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-class ProviderType(click.Choice):  # type: ignore[type-arg]  # click 8.1 takes none
+class ProviderType(OneOf):
     """One of the providers of the backends, or a plugin of ONNX Runtime's."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -61,7 +61,7 @@ class EngineOptions(Frozen):
         Name,
         Option(
             "Engine that judges: it decides about every point, by a forward pass. No fallback.",
-            type=click.Choice(list(BACKENDS)),
+            type=OneOf(list(BACKENDS)),
             always=True,
             envvar="EDGEPROOF_BACKEND",
         ),

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.records.options import Option, flag_of, option_of
+from runtime.words import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -66,10 +67,21 @@ def field_option(record: type[Frozen], name: str) -> Callable[[Command], Command
     )
 
 
-def _choice(annotation: Any) -> click.Choice[str] | None:
+class OneOf(click.Choice):  # type: ignore[type-arg]  # click 8.1 takes none
+    """One of some names; what is none of them is refused with the closest one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(error.message.rstrip(".") + did_you_mean(value, map(str, self.choices)), param, ctx)
+
+
+def _choice(annotation: Any) -> OneOf | None:
     """Return what a Literal, or one that may be None, can be."""
     literals = (kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal)
-    return next((click.Choice(get_args(kind)) for kind in literals), None)
+    return next((OneOf(get_args(kind)) for kind in literals), None)
 
 
 def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:

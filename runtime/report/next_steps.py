@@ -88,7 +88,7 @@ def _after_no_decision(report: Report) -> Iterator[Step]:
                     f"Judge more images: about {needed:,} decide it if the figure stays; these were {n:,}", "--n N"
                 )
         elif low >= gate.fail_under:
-            yield Step("Search every image without a gradient too, so that less may hide", "--attacks aa")
+            yield Step("Search every image without a gradient too, so that attacks miss less", "--attacks aa")
     if gate.max_drop is not None and report.paired is None:
         yield Step("Name the run that the drop is measured from", "--against DIR")
     elif gate.max_drop is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from runtime.attacks import ATTACKS, DEFAULT, NAMES, any_bounded
 from runtime.errors import UsageFault
@@ -18,7 +18,7 @@ from runtime.images.classes import read_classes, refuse_another_count
 from runtime.images.preprocessing import SIZE, Size
 from runtime.records.options import Option, RecordedOptions
 from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel
-from runtime.words import exact_radius
+from runtime.words import did_you_mean, exact_radius
 
 CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
@@ -36,7 +36,8 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the NAMES of attacks in order and once each."""
     for name in names:
         if name not in (CLEAN, *NAMES):
-            raise ValueError(f"{name!r} is not an attack; known: {', '.join((CLEAN, *NAMES))}")
+            known = (CLEAN, *NAMES)
+            raise ValueError(f"{name!r} is not an attack; known: {', '.join(known)}{did_you_mean(name, known)}")
     return tuple(name for name in dict.fromkeys(names) if name in NAMES)
 
 
@@ -54,7 +55,8 @@ class CompletedOptions(Frozen):
         ),
     ] = DEFAULT
     n: Annotated[
-        int | None, Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True)
+        Annotated[int, Field(ge=1)] | None,
+        Option("Judge the first N images.  [default: all]", type=click.IntRange(min=1), always=True),
     ] = None
     eps: Annotated[
         Fraction | None,

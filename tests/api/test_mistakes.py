@@ -1,6 +1,7 @@
 """Mistakes that people make with arrays, labels and networks end in an error that says what to do."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ REFUSED = {
 def test_what_are_no_images_or_labels_is_refused_by_its_name(call, given, said, hint, tmp_path):
     with pytest.raises(BadData, match=said) as caught:
         call(MODEL, *given(), tmp_path)
-    assert "x, y" in caught.value.message or "evaluation" in caught.value.message or "images" in caught.value.message
+    assert ("evaluation" if call is exported else "x, y") in caught.value.message
     assert hint in caught.value.hint
 
 
@@ -188,7 +189,7 @@ def test_a_gate_of_45_is_asked_back(tmp_path):
 def test_errors_name_arguments_and_no_options():
     with pytest.raises(BadData) as caught:
         ep.verify(MODEL, np.zeros((3, 4, 4, 4), np.uint8), Y[:3])
-    assert caught.value.hint == "give layout nchw or nhwc"
+    assert caught.value.hint == "give layout='nchw' or layout='nhwc'"
     with pytest.raises(UsageFault) as caught:
         ep.verify(MODEL, X, Y, fail_under=0.4, no_gate=True)
     assert str(caught.value) == "no_gate contradicts fail_under and max_drop"
@@ -203,6 +204,65 @@ def test_a_bundle_is_judged_as_export_returns_it(tmp_path):
 def trained(x, y, student=None, teacher=None):
     method = ep.methods.AdaAD(student or network(), teacher or network(), steps=1)
     return method.loss(x, y)
+
+
+CALIBRATED = {"precisions": "int8", "calibration": (X, Y)}
+
+
+def made(out, **settings):
+    return ep.export(network(), **{"evaluation": (X, Y), "out": out / "bundle", "eps": EPS, **settings})
+
+
+WRONG_ARGUMENTS = {
+    "gradient": lambda out: ep.verify(MODEL, X, Y, gradient="nope"),
+    "layout": lambda out: ep.verify(MODEL, X, Y, layout="nchv"),
+    "n": lambda out: ep.verify(network(), X, Y, n=0),
+    "seed": lambda out: ep.verify(MODEL, X, Y, seed=-1),
+    "classes": lambda out: ep.verify(MODEL, X, Y, classes=["a"]),
+    "classes are": lambda out: ep.verify(MODEL, X, Y, classes="abc"),
+    "trust": lambda out: ep.verify(made(out), trust=out / "nothing.pem"),
+    "against": lambda out: ep.verify(MODEL, X, Y, against=out / "nothing"),
+    "mean, std": lambda out: ep.verify(network(), X, Y, mean=0.5),
+    "^x has images": lambda out: ep.verify(made(out), X[:, :, :3], Y),
+    "ships": lambda out: made(out, ships="fp16"),
+    "key": lambda out: made(out, key=out / "nothing.pem"),
+    "name": lambda out: made(out, name="a b"),
+    "version": lambda out: made(out, version=0),
+    "keep_fp16": lambda out: made(out, keep_fp16=["a"]),
+    "^calibration: every image": lambda out: made(out, **CALIBRATED),
+    "int8": lambda out: made(out, precisions="int8"),
+    "reduction": lambda out: ep.methods.PGDAT(network(), reduction="men"),
+    "start": lambda out: ep.methods.PGDAT(network(), start="publishd"),
+    "adaad takes a teacher": lambda out: ep.methods.AdaAD(network()),
+}
+
+
+@pytest.mark.parametrize(("said", "call"), WRONG_ARGUMENTS.items(), ids=WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_refused_by_its_name_and_no_option_is_spoken_of(said, call, tmp_path):
+    with pytest.raises((UsageFault, BadData), match=said.removesuffix(" are")) as caught:
+        call(tmp_path)
+    assert not re.search("--[a-z]", f"{caught.value.message} {caught.value.hint}")
+    assert caught.value.hint or "did you mean" in caught.value.message or "greater than" in caught.value.message
+    assert not (tmp_path / "bundle" / "manifest.json").exists() or said in ("trust", "^x has images")
+
+
+def test_a_directory_that_is_not_empty_is_refused_by_the_argument_that_names_it(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "kept").touch()
+    for call in (lambda: made(tmp_path), lambda: ep.verify(MODEL, X, Y, out=tmp_path / "bundle")):
+        with pytest.raises(UsageFault, match="not empty") as caught:
+            call()
+        assert caught.value.hint == "remove it, or give another directory as out"
+
+
+def test_a_verdict_on_a_model_that_guesses_says_where_to_look():
+    wrong = (Y + 1) % len(BIAS)
+    shown = repr(ep.verify(MODEL, X, wrong, eps=EPS, attacks="fgsm"))
+    assert "hint: clean accuracy is 0.0 %" in shown
+    assert "normalisation" in shown
+    assert "hint" not in repr(
+        ep.verify(MODEL, *[np.concatenate([each] * 9) for each in (X, Y)], eps=EPS, attacks="fgsm")
+    )
 
 
 LABELS = torch.from_numpy(Y)
@@ -233,3 +293,34 @@ def test_a_batch_that_does_not_fit_a_method_is_refused(call, error, said):
     with pytest.raises(error, match=said) as caught:
         call()
     assert caught.value.hint
+
+
+MISTYPED = {
+    "attacks": (lambda out: ep.verify(MODEL, X, Y, attacks="pgd20"), "pgd-20"),
+    "attack": (lambda out: ep.attack(MODEL, X, Y, attack="fgms"), "fgsm"),
+    "backend": (lambda out: ep.verify(MODEL, X, Y, backend="openvin"), "openvino"),
+    "provider": (lambda out: ep.verify(MODEL, X, Y, provider="cpus"), "cpu"),
+    "precisions": (lambda out: ep.export(network(), evaluation=(X, Y), out=out, precisions="fp23"), "fp32"),
+    "an option of a method": (lambda out: ep.methods.AdaAD(network(), network(), alhpa=1), "alpha"),
+}
+
+
+@pytest.mark.parametrize(("call", "meant"), MISTYPED.values(), ids=MISTYPED)
+def test_a_mistyped_name_is_refused_with_the_one_meant(call, meant, tmp_path):
+    with pytest.raises(UsageFault, match=rf"did you mean {meant}\?$"):
+        call(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("then", ["images of 0 to 255", "bytes", "labels from 1", "labels in floats"])
+def test_a_later_batch_that_does_not_fit_is_refused_too(then):
+    method = ep.methods.PGDAT(network(), steps=1)
+    method.loss(TENSOR, LABELS)
+    batch = {
+        "images of 0 to 255": (255 * TENSOR, LABELS),
+        "bytes": ((255 * TENSOR).byte(), LABELS),
+        "labels from 1": (TENSOR, LABELS + 1),
+        "labels in floats": (TENSOR, LABELS.float()),
+    }[then]
+    with pytest.raises(BadData):
+        method.loss(*batch)
+    method.loss(TENSOR, LABELS)

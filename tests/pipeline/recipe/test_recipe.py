@@ -221,6 +221,29 @@ def test_a_key_that_there_is_not_is_told_beside_those_that_there_are(override, s
     assert f"  {says}" in error.value.message
 
 
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("serch.eps=1/255", "search"),
+        ("method.nmae=adaad", "name"),
+        ("method.name=adada", "adaad"),
+        ("method.name=AdaAD", "adaad"),
+        ("method.adaad.alpah=1", "alpha"),
+        ("student.arch=resnet19", "resnet18"),
+        ("train.precision=fp23", "fp32"),
+        ("data.augment=idhb-weak", "idbh-weak"),
+    ],
+)
+def test_a_mistyped_key_or_name_of_a_recipe_is_refused_with_the_one_meant(override, meant):
+    with pytest.raises(BadRecipe, match=rf"; did you mean {meant}\?$"):
+        load_recipe("fashion-mini", [override])
+
+
+def test_a_mistyped_method_of_a_table_for_one_method_is_refused_with_the_one_meant(write):
+    with pytest.raises(BadRecipe, match=r"for\.adaadd: .*; did you mean adaad\?"):
+        load_recipe(write("own", 'base = "cifar10"\n[for.adaadd.train]\nepochs = 2\n'))
+
+
 def test_a_key_that_would_move_the_cursor_is_told_as_toml_writes_it(tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('base = "fashion-mini"\n[search]\n"\\u001b[2J" = 1\n')
@@ -272,6 +295,7 @@ def test_an_unknown_recipe_names_those_there_are():
     ("source", "message"),
     [
         ("nonsense", "there is no {kind} named 'nonsense'"),
+        ("two-cores", "there is no {kind} named 'two-cores'{meant}"),
         ("none.toml", "none.toml does not exist"),
         ("folder.toml", "folder.toml is a directory"),
     ],
@@ -280,9 +304,10 @@ def test_a_recipe_or_study_that_is_not_there_is_a_usage_error(command, source, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.toml").mkdir()
     kind, own = ("study", "two-core") if command == "study" else ("recipe", "fashion-mini")
+    meant = "; did you mean two-core?" if command == "study" else ""
     result = edgeproof(command, source)
     assert result.exit_code == 2
-    assert f"error: {message.format(kind=kind)}\n" in result.stderr
+    assert f"error: {message.format(kind=kind, meant=meant)}\n" in result.stderr
     assert own in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["folder.toml"]
 

@@ -119,7 +119,7 @@ CHANGES = {
     "a smaller eps": ({"threat_model": {"norm": "linf", "eps": 0.009}}, "eps is 0.009, at least 0.01"),
     "no eps": ({"threat_model": {"norm": "linf", "eps": 0}}, "eps is 0, at least"),
     "a wide interval": ({"low": 0.005}, "at least 0.0 % (the low end of its interval is 0.5 %"),
-    "more that may hide": ({"may_hide": 1.0}, "may hide"),
+    "more that may hide": ({"may_hide": 1.0}, "may have missed up to 100.0 points"),
     "an accuracy beside its interval": ({"robust_accuracy": 0.0001}, "outside of its interval"),
     "an accuracy above an attack's": ({"robust_accuracy": 1.0, "high": 1.0}, "above what an attack left"),
     "more right than there are": ({"correct": 61}, "than there are"),

@@ -89,7 +89,7 @@ def replace_share(power, share):
 def test_tests_of_the_gradient_count_where_the_search_saw_less():
     few = what_hides(0.5, control(8), held(256, 200))
     assert few.points == pytest.approx(0.5 * powers_of_tests(held(256, 200))[2].share)
-    assert few.words.startswith("up to 9.9 points may hide: margin-jumps tested 200 images, and notices")
+    assert few.words.startswith("attacks may have missed up to 9.9 points: margin-jumps tested 200 images, too few to")
     assert what_hides(0.5, control(8)).points > few.points
 
 
@@ -106,8 +106,9 @@ def test_a_test_that_was_not_asked_has_no_power():
 def test_what_may_hide_names_the_check_its_power_and_what_to_do():
     words = what_hides(0.45, control(86), held(115, 110)).words
     assert words == (
-        "up to 3.2 points may hide: blind-control tested 86 images, and notices a fault of 7.1 % of them or more; "
-        "judge more images, or add square or aa to --attacks, to search every image"
+        "attacks may have missed up to 3.2 points: blind-control tested 86 images, too few to notice a fault on less "
+        "than 7.1 % of them; judge more images, or add square or aa to --attacks, which search every image without a "
+        "gradient"
     )
 
 

@@ -64,7 +64,7 @@ def test_a_gate_that_what_may_hide_leaves_open_is_an_error_as_the_verdict_says(m
     _, found = cases(changed(made / "run", verdict="inconclusive", gate={"fail_under": least, "max_drop": 0.99}))
     (result,) = found["gate", f"robust accuracy of at least {percent(least)}"].result
     assert isinstance(result, Error)
-    assert "may hide" in result.message
+    assert "attacks may have missed" in result.message
 
 
 def test_a_blocking_check_leaves_errors_and_no_failure(made):
