@@ -31,7 +31,7 @@ def worst_points(case: Case) -> NDArray[np.float32]:
 
     """
     subject, eps, seed = case.subject, case.request.threat_model.eps, case.request.seed
-    target = case.target(*case.halving())
+    target = case.target()
     evidence = Evidence.blank(case.images, np.arange(len(case.images)))
     campaign = Campaign(target, evidence, eps, seed, Silent())
     campaign.classify(evidence.index)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import CASCADES
-from runtime.batches.halving import BatchHalving
 from runtime.images.uint8_grid import LEVELS, to_levels
 from runtime.machine.cuda import accelerator
 from runtime.records.options import AUTO, RecordedOptions, command_words
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.records.report import Model
     from runtime.session import Session
+    from runtime.spec import JudgeCommand
     from runtime.suite.plan import Plan
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.paired import Finished
@@ -107,14 +107,13 @@ class Subject:
         return lender.backend, lender.provider, lender.device
 
 
-def witness_of(subject: Subject) -> Witness | None:
+def witness_of(witness: Session | None, judge: JudgeCommand | None) -> Witness | None:
     """Return what the witness answers to the points that the judge sees, those of a judge of bytes rounded to them."""
-    if subject.witness is None:
+    if witness is None:
         return None
-    session, judge = BatchHalving(subject.witness), subject.session.card().judge_command
     if judge is None or judge.images == "float32":
-        return session.logits
-    return lambda x: session.logits((to_levels(x) / LEVELS).astype(np.float32))
+        return witness.logits
+    return lambda x: witness.logits((to_levels(x) / LEVELS).astype(np.float32))
 
 
 def resolve(
