@@ -17,7 +17,7 @@ from runtime.errors import BadData
 from runtime.gallery.store import Gallery, gather
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
-from runtime.records.report import Artifact, Circumstances
+from runtime.records.report import Circumstances
 from runtime.session import BorrowedGradient
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, run_suite
@@ -205,28 +205,6 @@ class Case:
             witness_of(self.witness, self.subject.session.card().judge_command),
         )
 
-    @property
-    def artifact(self) -> Artifact:
-        """What is attacked, as the report has it."""
-        subject, card = self.subject, self.subject.session.card()
-        return Artifact(
-            name=subject.name,
-            sha256=card.sha256,
-            engine_sha256=card.engine_sha256,
-            precision=card.precision,
-            backend=card.backend,
-            provider=card.provider,
-            provider_library_sha256=card.library_sha256,
-            **subject.lent_by,
-            judge_command=card.judge_command,
-            tf32=card.tf32,
-            bundle_version=subject.bundle_version,
-            authenticated=subject.authenticated,
-            origin=subject.origin,
-            facts=card.facts,
-            model=subject.model,
-        )
-
     def conclude(self, findings: Findings) -> Run:
         """Judge what was found."""
         judged = self.order[: len(findings.outcome.evidence)] if self.request.until_decided else None
@@ -266,7 +244,7 @@ class Case:
         subject = self.subject
         fitted = {} if largest is None else {LARGEST_BATCH: largest}
         return Circumstances(
-            artifact=self.artifact,
+            artifact=subject.artifact,
             classes=subject.classes,
             device={**machine_card(), **subject.accelerators, **fitted},
             software=software(subject.libraries),
