@@ -106,7 +106,8 @@ def test_of_a_start_that_does_not_say_what_it_was_trained_on_that_is_said(begun,
     assert "its hold-out figures may be of images that it was trained on" in capsys.readouterr().err
 
 
-def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_no_place(begun, tmp_path):
+def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_its_start_and_no_place(begun, tmp_path):
+    summary = read_summary(begun / "whole")  # the digest is that of the checkpoint that the bundle of `start` holds
     for run, rounded in (("start", False), ("whole", True)):
         arguments = ["export", str(begun / run), "--out", str(tmp_path / run), "--data-root", str(begun)]
         done = CliRunner().invoke(main, arguments, catch_exceptions=False)
@@ -115,6 +116,10 @@ def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_no_
         assert ("rounded to int8" in card) is rounded
         assert ("hold-out images, rounded to int8" in card.split("---")[1]) is rounded
         assert str(begun) not in (tmp_path / run / "manifest.json").read_text()
+        shown = CliRunner().invoke(main, ["inspect", str(tmp_path / run)]).stdout
+        for text in (card, shown):
+            assert ("trained on through int8 from" in text) is rounded
+            assert summary.start_sha256 in text
 
 
 @pytest.mark.parametrize(
