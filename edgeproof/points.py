@@ -31,7 +31,7 @@ def worst_points(case: Case) -> NDArray[np.float32]:
 
     """
     subject, eps, seed = case.subject, case.request.threat_model.eps, case.request.seed
-    target = case.target(*case.halving())
+    target = case.target()
     evidence = Evidence.blank(case.images, np.arange(len(case.images)))
     campaign = Campaign(target, evidence, eps, seed, Silent())
     campaign.classify(evidence.index)
@@ -56,7 +56,7 @@ def worst_points(case: Case) -> NDArray[np.float32]:
 
 def refuse_wrong_gradient(case: Case, outcome: Outcome) -> None:
     """Raise `BadModel` where a verdict would call the gradient zero, or another graph's."""
-    facts = Facts(outcome, len(case.subject.classes), case.artifact)
+    facts = Facts(outcome, len(case.subject.classes), case.subject.artifact)
     for look in (zero_gradient, holds, agreement):
         seen = look(facts)
         if seen.state == "found":

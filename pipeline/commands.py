@@ -319,6 +319,7 @@ def _provenance(trained: TrainedRun) -> Provenance:
         recipe=recipe,
         recipe_sha256=trained.recipe_sha256,
         checkpoint_sha256=trained.checkpoint_sha256,
+        start_sha256=trained.summary.start_sha256,
         teacher_sha256=trained.summary.teacher_sha256,
         teacher_architecture=teacher_architecture(trained.recipe.teacher, trained.summary.teacher_sha256),
         training_data=trained.summary.training_data,

@@ -25,6 +25,8 @@ HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}")
 """What `write_atomic` calls a file until it is whole."""
 BEGUN = ".begun"
 """Ends the name of a directory until it is whole; nobody calls his own so."""
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Opens a directory to lock it, and no link to one."""
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -66,9 +68,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     inside = path.is_dir()
     folder = path if inside else path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    begun = tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.", suffix=BEGUN)
-    with begun as temporary, _locked(Path(temporary)):
-        inner = Path(temporary) / path.name
+    with _begun(path, folder) as temporary:
+        inner = temporary / path.name
         inner.mkdir()
         yield inner
         sync_directory(inner)
@@ -81,9 +82,41 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def _begun(path: Path, folder: Path) -> Iterator[Path]:
+    """Yield a directory in `folder` for what becomes `path`; it is locked, and vanishes in the end.
+
+    Before it is locked, another process may take it for abandoned: then another is made.
+    """
+    while True:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.", suffix=BEGUN) as temporary:
+            handle = _lock_new(Path(temporary))
+            if handle is None:
+                continue
+            try:
+                yield Path(temporary)
+            finally:
+                os.close(handle)
+            return
+
+
+def _lock_new(directory: Path) -> int | None:
+    """Lock a directory that was just made, where that can be, until its handle is closed; None if it was removed."""
+    try:
+        handle = os.open(directory, DIRECTORY)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)  # who removes it holds the lock until it is gone
+    if directory.is_dir():
+        return handle
+    os.close(handle)
+    return None
+
+
+@contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[bool]:
     """Lock a directory until the block or the process ends; yields False where it cannot be locked."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = os.open(directory, DIRECTORY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

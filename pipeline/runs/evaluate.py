@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -167,8 +168,11 @@ def attacked(
     device: torch.device,
     attack: Attack = PGD,
     keep: bool = False,
+    lender: nn.Module | None = None,
 ) -> Evidence:
     """Return what a frozen network answers before and under one attack; with `keep`, also the points found.
+
+    What stood the attack is attacked again by the gradient of `lender`, where there is one; the network judges.
 
     Raises:
         OutOfMemory: not even one image fits the device's memory.
@@ -176,9 +180,13 @@ def attacked(
     """
     session = TorchSession(network, sha256="", device=device)
     full = session.batching(images.images.shape[1:]).full
-    target = Target(_sized(session, full), images, classes, HOLDOUT_BATCH, placement(device), full=full)
+    slopes = None if lender is None else _sized(TorchSession(lender, sha256="", device=device), full)
+    target = Target(_sized(session, full), images, classes, HOLDOUT_BATCH, placement(device), slopes, full=full)
     evidence = clean_pass(target, len(images) if keep else 0, Silent())
-    Campaign(target, evidence, eps, 0, Silent()).attack(attack, 0)
+    campaign = Campaign(target, evidence, eps, 0, Silent())
+    campaign.attack(attack, 0)
+    if lender is not None:
+        campaign.attack(attack, 1, np.flatnonzero(evidence.robust), "parent")
     return evidence
 
 

@@ -13,6 +13,7 @@ from pipeline.models.checkpoint import load_checkpoint
 from pipeline.models.layers import Folded
 from pipeline.runs.directory import CHECKPOINTS, Judged
 from pipeline.runs.evaluate import attacked
+from pipeline.training.trainer import Shipped
 from runtime.attacks import PGD
 from runtime.images.image_set import ImageSet
 
@@ -26,7 +27,7 @@ def judge(
     *,
     eps: float,
     device: torch.device,
-    shipped: Callable[[nn.Module], nn.Module] = Folded,
+    shipped: Callable[[nn.Module], Shipped] = lambda network: Shipped(Folded(network)),
 ) -> Judged:
     """Attack the best and the last checkpoint in a run directory on its hold-out images, in the ball of radius eps.
 
@@ -39,9 +40,9 @@ def judge(
 
 
 def _accuracy(
-    checkpoint: Path, images: ImageSet, eps: float, device: torch.device, shipped: Callable[[nn.Module], nn.Module]
+    checkpoint: Path, images: ImageSet, eps: float, device: torch.device, shipped: Callable[[nn.Module], Shipped]
 ) -> float:
     network, card = load_checkpoint(checkpoint)
-    frozen = shipped(network.eval().to(device))
-    evidence = attacked(frozen, images, classes=len(card.classes), eps=eps, device=device, attack=JUDGE)
+    frozen, lender = shipped(network.eval().to(device))
+    evidence = attacked(frozen, images, classes=len(card.classes), eps=eps, device=device, attack=JUDGE, lender=lender)
     return float(evidence.robust.mean())

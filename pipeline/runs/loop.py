@@ -144,9 +144,11 @@ class TrainingLoop:
         """Evaluate the student on the hold-out and save it; return the best figures so far, and these."""
         network = self.trainer.result(self.batches.epoch(epoch))
         teacher = self.trainer.teacher if self.trainer.method.needs_teacher else None
+        shipped = self.trainer.shipped(network)
         evidence = attacked(
-            self.trainer.shipped(network),
+            shipped.network,
             self.holdout,
+            lender=shipped.lender,
             classes=len(self.card.classes),
             eps=self.recipe.threat.eps,
             device=self.fabric.device,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -31,6 +32,13 @@ from runtime.terminal.log import log
 CALIBRATED_AT_ONCE = 32
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images [B, C, H, W], labels [B], noise [B, C, H, W]."""
+
+
+class Shipped(NamedTuple):
+    """What is judged of a network, [B, C, H, W] to [B, K], and whose gradient attacks follow besides its own."""
+
+    network: nn.Module
+    lender: nn.Module | None = None
 
 
 class Trainer:
@@ -265,13 +273,16 @@ class Trainer:
         if self.quantised is not None:
             self._calibrate(self.quantised)
 
-    def shipped(self, network: nn.Module) -> nn.Module:
-        """Return what is to be judged of a network [B, C, H, W] to [B, K]: itself, folded; with [int8], rounded."""
+    def shipped(self, network: nn.Module) -> Shipped:
+        """Return what is to be judged of a network: itself, folded; with [int8], rounded, and also by its own slopes.
+
+        Rounding may hide the slopes of the rounded network, as a verdict on an int8 artifact knows too.
+        """
         if self.recipe.int8 is None:
-            return Folded(network)
+            return Shipped(Folded(network))
         quantised = Quantised(network)
         self._calibrate(quantised)
-        return quantised
+        return Shipped(quantised, lender=Folded(network))
 
     def _calibrate(self, quantised: Quantised) -> None:
         assert self.calibration is not None

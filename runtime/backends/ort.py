@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from runtime.errors import BadModel, EngineFault, OutOfMemory, first_line
 from runtime.files import sha256
 from runtime.graph.facts import differentiates_itself, graph_facts
 from runtime.machine.card import cores
+from runtime.machine.workers import run_side_by_side
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Batching, Session, SessionCard
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class _Graph:
             pieces = [{name: array[rows] for name, array in wanted.items()} for rows in cuts]
             if len(pieces) == 1:
                 return self._run(outputs, pieces[0])
-            parts = self._side_by_side(outputs, pieces)
+            parts = run_side_by_side(self._pool, partial(self._run, outputs), pieces)
         except BadModel:
             raise
         except Exception as error:  # ONNX Runtime's own errors share no base but this one
@@ -224,19 +225,6 @@ class _Graph:
         """Let go of ONNX Runtime's session and the threads."""
         self._pool.shutdown()
         self._session = self._bound = None
-
-    def _side_by_side(self, outputs: tuple[str, ...], pieces: list[dict[str, Any]]) -> list[list[Any]]:
-        """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""
-        runs: list[Future[list[Any]]] = []
-        try:
-            for piece in pieces:
-                runs.append(self._pool.submit(self._run, outputs, piece))  # one may find no thread
-            return [run.result() for run in runs]
-        finally:
-            for run in runs:
-                run.cancel()
-            wait(runs)
-            runs.clear()  # an error's traceback holds this frame, and so what the others found
 
     def _run(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
         if self._bound:

@@ -105,13 +105,15 @@ class Provenance(Grown):
     """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one.
 
     `extra_data` are further training images, of which every batch had a share. `teacher_architecture` is null where
-    no teacher taught, or its file was not there any more.
+    no teacher taught, or its file was not there any more. `start_sha256` is of the checkpoint that an [int8] run went
+    on from.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("extra_data", "teacher_architecture")
+    later: ClassVar[tuple[str, ...]] = ("extra_data", "start_sha256", "teacher_architecture")
     recipe: Document
     recipe_sha256: Digest
     checkpoint_sha256: Digest
+    start_sha256: Digest | None = None
     teacher_sha256: Digest | None
     teacher_architecture: Text | None = None
     training_data: DataRecord

@@ -237,6 +237,7 @@ def _origin(manifest: Manifest) -> list[str]:
         *_calibrations(manifest),
         f"- recipe: sha256 `{origin.recipe_sha256}` (resolved, in manifest.json)",
         f"- checkpoint: sha256 `{origin.checkpoint_sha256}`",
+        *([f"- trained on through int8 from: sha256 `{origin.start_sha256}`"] if origin.start_sha256 else []),
         f"- teacher: {f'sha256 `{origin.teacher_sha256}`' if origin.teacher_sha256 else 'none'}",
         f"- software: {escape(', '.join(f'{name} {version}' for name, version in sorted(origin.software.items())))}",
     ]

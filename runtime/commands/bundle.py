@@ -173,6 +173,8 @@ def _described(manifest: Manifest) -> Iterator[str]:
         origin = manifest.provenance
         yield f"recipe: sha256 {origin.recipe_sha256}; teacher: {origin.teacher_sha256 or 'none'}"
         also = f", and on {origin.extra_data.n} of {origin.extra_data.name}" if origin.extra_data else ""
+        if origin.start_sha256:
+            yield f"trained on through int8 from the checkpoint with sha256 {origin.start_sha256}"
         yield f"trained on {origin.training_data.n} images of {origin.training_data.name}{also}"
         yield f"made with {', '.join(f'{name} {version}' for name, version in sorted(origin.software.items()))}"
     if manifest.packed:

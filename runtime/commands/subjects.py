@@ -16,7 +16,8 @@ from runtime.checks.clean import least_expected
 from runtime.errors import UsageFault
 from runtime.images.find import find_images
 from runtime.options.engine import pairing_of
-from runtime.options.preparers import ModelOptions, Wanted, pack_first
+from runtime.options.preparers import ModelOptions, Wanted, preparer_of
+from runtime.options.trust import open_acceptable
 from runtime.records.options import command_words
 from runtime.spec import PARENT, Gate, ThreatModel
 from runtime.terminal.progress import working
@@ -35,13 +36,21 @@ if TYPE_CHECKING:
 
 
 def open_artifact(
-    artifact: Path, engine: EngineOptions, model: ModelOptions, options: VerifyOptions, trust: Trust | None
+    artifact: Path,
+    engine: EngineOptions,
+    model: ModelOptions,
+    options: VerifyOptions,
+    trust: Trust | None,
+    state: Path | None = None,
+    *,
+    allow_rollback: bool = False,
+    allow_unsigned: bool = False,
 ) -> Bundle:
     """Open a bundle, or pack a model into one that lives in memory alone.
 
     Raises:
         UsageFault: what is asked is of a bundle, and this is a model; or the other way round.
-        EdgeproofError: see `open_bundle` and `pack_first`.
+        EdgeproofError: see `open_acceptable` and `preparer_of`, or what packing raises.
 
     """
     if artifact.is_dir():
@@ -50,7 +59,8 @@ def open_artifact(
                 "--mean, --std, --bgr and --output are of a model; a bundle carries its normalisation",
                 hint="leave them out",
             )
-        return open_bundle(artifact, trust)
+        return open_acceptable(artifact, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
+    pack = preparer_of(artifact)
     if trust:
         raise UsageFault(f"{artifact} is a model file, which has no signature", hint="--trust is for a bundle")
     if options.data is None:
@@ -76,7 +86,7 @@ def open_artifact(
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
         bundle = Path(scratch) / "bundle"
         with working(f"packing {artifact.name}: its graph, and the graph of its gradient"):
-            pack_first(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
+            pack(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
         opened = open_bundle(bundle)
     return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
 

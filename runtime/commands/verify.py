@@ -61,7 +61,6 @@ def verify(
     """
     from runtime.attestation.attesting import attested, check_attestable
     from runtime.backends.table import check_precision
-    from runtime.bundle.rollback import check_acceptable
     from runtime.commands.judging import check_asked, judge_subject, write_all
     from runtime.commands.judging_each import directories_of, judge_each
     from runtime.commands.subjects import open_artifact, open_subject
@@ -70,10 +69,10 @@ def verify(
     options = options if engine.uses_gradient else options.gradient_free()
     check_asked(options, run, several=engine.several)
     artifact, origin = on_disk(artifact)
-    opened = open_artifact(artifact, engine, model, options, trust)
     accepted = None if artifact.is_file() else state  # a model file has no version to remember
-    if accepted is not None:
-        check_acceptable(accepted, opened, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)
+    opened = open_artifact(
+        artifact, engine, model, options, trust, accepted, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned
+    )
     if attest_key:
         check_attestable(opened, options, run.out if run.resume else None, several=engine.several)
     each = engine.each(opened.manifest.ships)

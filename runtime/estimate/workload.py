@@ -151,10 +151,10 @@ def time_passes(case: Case) -> Speed:
 
     Nothing that it answers is looked at. Raises what the session raises.
     """
-    target, parent = case.target(*case.halving()), None
+    target, lender, parent = case.target(), case.lender, None
     index = case.order[: target.batch if target.full else min(TIMED, target.batch, UNIT)]
-    if case.subject.lender:
-        parent = _timed(len(index), lambda: case.subject.lender and case.subject.lender.logits(target.points(index).x))
+    if lender:
+        parent = _timed(len(index), lambda: lender.logits(target.points(index).x))
     gradients: dict[GradientSource, float] = {
         source: _gradient_seconds(target.following(source), index) for source in case.plan.gradients
     }

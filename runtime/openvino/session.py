@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,11 @@ from runtime.errors import BadModel, EngineFault, MissingEnvironment, OutOfMemor
 from runtime.files import sha256
 from runtime.graph.facts import graph_facts
 from runtime.machine.card import cores
+from runtime.machine.workers import run_side_by_side
 from runtime.openvino.library import F32, NARROW, PROVIDERS, check_device, is_memory, load_core, said
 from runtime.session import FORWARD_OUTPUTS, GRADIENT_OUTPUTS, INPUT, Batching, Session, SessionCard
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from runtime.openvino.library import Provider
     from runtime.session import LossSpec
 
@@ -168,7 +168,8 @@ class _Compiled:
         size = 1 if self.singly else max(1, min(PIECE, -(-n // self._workers)) if self._workers > 1 else n)
         pieces = [{name: array[at : at + size] for name, array in wanted.items()} for at in range(0, max(n, 1), size)]
         try:
-            parts = self._side_by_side(pieces, outputs)
+            infer = partial(self._infer, outputs)
+            parts = [infer(pieces[0])] if len(pieces) == 1 else run_side_by_side(self._pool, infer, pieces)
         except Exception as error:  # OpenVINO's own errors share no base but this one
             if is_memory(error):
                 self._renew()  # what it holds would keep a smaller batch from fitting
@@ -218,29 +219,16 @@ class _Compiled:
         return frozenset(told.intersection((*REALS, *INTEGERS))) or frozenset({kind.arithmetic.name})
 
     def _renew(self) -> None:
-        """Begin with new requests, which hold no memory yet: one for each piece that runs at a time."""
+        """Begin with no requests, which hold memory: each piece that runs at a time makes one when it is first run."""
         self._requests = SimpleQueue()
         for _ in range(self._workers):
-            self._requests.put(self._model.create_infer_request())
+            self._requests.put(None)
 
-    def _side_by_side(self, pieces: list[dict[str, Any]], outputs: tuple[str, ...]) -> list[list[Any]]:
-        """Run the pieces; where one fails, leave none running: it would hold the memory that a smaller batch needs."""
-        if len(pieces) == 1:
-            return [self._infer(pieces[0], outputs)]
-        runs: list[Future[list[Any]]] = []
-        try:
-            for piece in pieces:
-                runs.append(self._pool.submit(self._infer, piece, outputs))  # one may find no thread
-            return [run.result() for run in runs]
-        finally:
-            for run in runs:
-                run.cancel()
-            wait(runs)
-            runs.clear()  # an error's traceback holds this frame, and so what the others found
-
-    def _infer(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
+    def _infer(self, outputs: tuple[str, ...], feeds: dict[str, Any]) -> list[Any]:
         request = self._requests.get()
         try:
+            if request is None:
+                request = self._model.create_infer_request()
             found = request.infer(feeds)
             return [np.array(found[name], np.float32) for name in outputs]
         finally:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from runtime.images.image_set import Layout
     from runtime.images.preprocessing import Preprocessing
 
+    Preparer = Callable[[Path, Path, "Wanted", ThreatModel], Any]
+    """Packs the model in a file into a bundle at a path."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -54,13 +57,12 @@ class Wanted:
     output: str | None = None
 
 
-def pack_first(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel) -> None:
-    """Pack the model in a file into a bundle at `out`.
+def preparer_of(path: Path) -> Preparer:
+    """Return what packs the model in a file into a bundle.
 
     Raises:
         BadBundle: nobody knows the format.
         MissingEnvironment: the extra of who does is not installed.
-        EdgeproofError: what packing it raises.
 
     """
     known = {entry.name: entry for entry in entry_points(group=PREPARERS_GROUP) if entry.name != BUILDER}
@@ -72,10 +74,10 @@ def pack_first(path: Path, out: Path, wanted: Wanted, threat_model: ThreatModel)
             hint=f"a bundle is a directory, a model ends in {suffixes}; torch.onnx.export writes PyTorch's",
         )
     try:
-        pack: Callable[[Path, Path, Wanted, ThreatModel], Any] = entry.load()
+        pack: Preparer = entry.load()
     except ImportError as error:
         raise missing_extra(f"`edgeproof verify` of a {path.suffix} file", tuple(entry.extras), error) from error
-    pack(path, out, wanted, threat_model)
+    return pack
 
 
 def _numbers(value: Any) -> Any:

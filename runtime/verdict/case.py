@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from runtime.errors import BadData
 from runtime.gallery.store import Gallery, gather
 from runtime.images.uint8_grid import check_whole_levels
 from runtime.machine.card import machine_card, software
-from runtime.records.report import Artifact, Circumstances
+from runtime.records.report import Circumstances
 from runtime.session import BorrowedGradient
 from runtime.spec import PARENT, Gate
 from runtime.suite.campaign import SAMPLE, run_suite
@@ -150,18 +150,12 @@ class Case:
 
         """
         began, now = time.perf_counter(), timestamp()
-        subject, request, order = self.subject, self.request, self.order
+        request, order = self.request, self.order
         early, ledger = request.until_decided, NoJournal() if ledger is None else ledger
-        session, lender = self.halving()
-        opening = subject.session.unoptimised()
+        asked = [each for each in (self.judge, self.lender, self.witness) if each]
         with ExitStack() as opened:
-            plain = (
-                cache(lambda: BatchHalving(BorrowedGradient(opened.enter_context(opening()), None)))
-                if opening
-                else None
-            )
             outcome = run_suite(
-                self.target(session, lender, plain),
+                self.target(self._plain(opened, asked)),
                 self.plan,
                 eps=request.threat_model.eps,
                 seed=request.seed,
@@ -179,49 +173,36 @@ class Case:
         compared = pair_with_reference(outcome.evidence, self.reference, judged) if self.reference else None
         seconds = ledger.earlier_seconds + time.perf_counter() - began
         gallery = gather(outcome.evidence, self.images, request.threat_model.eps, len(outcome.attacks))
-        halved = (each.largest for each in (session, lender) if each and each.largest)
-        largest = min(halved, default=None)
+        largest = min((each.largest for each in asked if each.largest), default=None)
         return Findings(outcome, self._circumstances(started or now, seconds, largest), compared, gallery)
 
-    def halving(self) -> tuple[BatchHalving, BatchHalving | None]:
-        """Return the judge and what lends the gradient, each asked for smaller batches where memory is short."""
-        lender = self.subject.lender
-        return BatchHalving(self.subject.session), BatchHalving(lender) if lender else None
+    @cached_property
+    def judge(self) -> BatchHalving:
+        """The subject's session, asked for smaller batches where memory is short: from then on, by whoever asks."""
+        return BatchHalving(self.subject.session)
 
-    def target(self, session: Session, lender: Session | None, plain: Callable[[], Session] | None = None) -> Target:
-        """Return what is attacked, by sessions around the subject's own: see `Target`."""
+    @cached_property
+    def lender(self) -> BatchHalving | None:
+        """What lends the gradient, asked as the judge is; None where there is none."""
+        return BatchHalving(self.subject.lender) if self.subject.lender else None
+
+    @cached_property
+    def witness(self) -> BatchHalving | None:
+        """The witness, asked as the judge is; None where there is none."""
+        return BatchHalving(self.subject.witness) if self.subject.witness else None
+
+    def target(self, plain: Callable[[], Session] | None = None) -> Target:
+        """Return what is attacked; `plain` opens the artifact without the engine's optimisations: see `Target`."""
         return Target(
-            self._sized(session),
+            self._sized(self.judge),
             self.images,
             len(self.subject.classes),
             self.request.batch,
             self.subject.to_device,
-            self._sized(lender) if lender else None,
+            self._sized(self.lender) if self.lender else None,
             plain,
             self.full,
-            witness_of(self.subject),
-        )
-
-    @property
-    def artifact(self) -> Artifact:
-        """What is attacked, as the report has it."""
-        subject, card = self.subject, self.subject.session.card()
-        return Artifact(
-            name=subject.name,
-            sha256=card.sha256,
-            engine_sha256=card.engine_sha256,
-            precision=card.precision,
-            backend=card.backend,
-            provider=card.provider,
-            provider_library_sha256=card.library_sha256,
-            **subject.lent_by,
-            judge_command=card.judge_command,
-            tf32=card.tf32,
-            bundle_version=subject.bundle_version,
-            authenticated=subject.authenticated,
-            origin=subject.origin,
-            facts=card.facts,
-            model=subject.model,
+            witness_of(self.witness, self.subject.session.card().judge_command),
         )
 
     def conclude(self, findings: Findings) -> Run:
@@ -242,6 +223,19 @@ class Case:
         found = Outcome(seen, (), **held()._asdict()).settled
         return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
 
+    def _plain(self, opened: ExitStack, asked: list[BatchHalving]) -> Callable[[], Session] | None:
+        """Return what opens the artifact without optimisations, once; it joins `opened`, to be closed, and `asked`."""
+        opening = self.subject.session.unoptimised()
+        if opening is None:
+            return None
+
+        @cache
+        def plain() -> Session:
+            asked.append(BatchHalving(BorrowedGradient(opened.enter_context(opening()), None)))
+            return asked[-1]
+
+        return plain
+
     def _sized(self, session: Session) -> Session:
         """Return a session that is asked in few sizes of a batch where they should be full."""
         return FixedSizes(session, self.request.batch) if self.full else session
@@ -250,7 +244,7 @@ class Case:
         subject = self.subject
         fitted = {} if largest is None else {LARGEST_BATCH: largest}
         return Circumstances(
-            artifact=self.artifact,
+            artifact=subject.artifact,
             classes=subject.classes,
             device={**machine_card(), **subject.accelerators, **fitted},
             software=software(subject.libraries),

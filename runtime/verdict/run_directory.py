@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from runtime.errors import BadRun, EdgeproofError, MissingEnvironment
+from runtime.errors import BadRun, EdgeproofError, MissingEnvironment, UsageFault
 from runtime.files import check_new_directory, npz_of, remove_half_written, write_atomic
 from runtime.gallery.store import GALLERY, read_gallery
 from runtime.images.npz import UNREADABLE, open_npz
+from runtime.locks import lock_if_free
 from runtime.records.report import REPORT, SHARD, ShardRecord
 from runtime.records.request import Request, RunRecord
 from runtime.spec import ThreatModel, to_json
@@ -69,7 +70,7 @@ def open_run(
 
     Raises:
         BadRun: the run there is of another request, software or machine, or damaged.
-        UsageFault, MissingEnvironment: see `check_out`; or another process is at work there.
+        UsageFault, MissingEnvironment: see `check_out`; or another process is at work there, or has just ended it.
 
     """
     check_out(out, resume=resume)
@@ -81,6 +82,8 @@ def open_run(
         write_run_record(out, request)
     journal = Journal(out, read_request(out).digest(), made_by)
     try:
+        if has_ended(out):
+            raise UsageFault(f"another process has finished the run in {out}", hint="ask again with --resume")
         remove_half_written(out)
         yield journal
     except (EdgeproofError, OSError):
@@ -150,16 +153,26 @@ def _in_words(value: Any) -> str:
 def finished(out: Path, request: Request) -> bool:
     """Return whether the run of this request is finished in `out`; what one that was killed after that left is removed.
 
+    A process that is still at work there removes it itself. Where nothing can be written, it stays.
+
     Raises:
         BadRun: a run there is of another request.
 
     """
-    if not any((out / name).is_file() for name in ENDS):
+    if not has_ended(out):
         return False
     check_same(out, request)
-    remove_half_written(out)
-    shutil.rmtree(out / UNITS, ignore_errors=True)
+    if (out / JOURNAL).is_file():
+        with contextlib.suppress(MissingEnvironment), lock_if_free(out / JOURNAL) as mine:
+            if mine:
+                remove_half_written(out)
+                shutil.rmtree(out / UNITS, ignore_errors=True)
     return True
+
+
+def has_ended(out: Path) -> bool:
+    """Return whether what is written last is there."""
+    return any((out / name).is_file() for name in ENDS)
 
 
 def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:

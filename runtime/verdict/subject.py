@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import CASCADES
-from runtime.batches.halving import BatchHalving
 from runtime.images.uint8_grid import LEVELS, to_levels
 from runtime.machine.cuda import accelerator
 from runtime.records.options import AUTO, RecordedOptions, command_words
+from runtime.records.report import Artifact
 from runtime.records.request import AttackRequest, Claim, Request
 from runtime.spec import DataRecord, Gate, ThreatModel
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runtime.images.image_set import ImageSet
     from runtime.records.report import Model
     from runtime.session import Session
+    from runtime.spec import JudgeCommand
     from runtime.suite.plan import Plan
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.paired import Finished
@@ -85,10 +86,33 @@ class Subject:
         return Claim(threat_model=self.threat_model, gate=self.gate, n=self.claimed_images)
 
     @property
-    def lent_by(self) -> dict[str, Any]:
-        """`gradient_backend` and `gradient_provider` of what lends the gradients; empty where the judge does."""
-        lender = self._lending
-        return {"gradient_backend": lender[0], "gradient_provider": lender[1]} if lender else {}
+    def judged_by(self) -> dict[str, Any]:
+        """What judges, and what lends the gradients where the judge does not: fields of a request, and of a report."""
+        card, lender = self.session.card(), self._lending
+        return {
+            "precision": card.precision,
+            "backend": card.backend,
+            "provider": card.provider,
+            "provider_library_sha256": card.library_sha256,
+            "judge_command": card.judge_command,
+            "tf32": card.tf32,
+        } | ({"gradient_backend": lender[0], "gradient_provider": lender[1]} if lender else {})
+
+    @property
+    def artifact(self) -> Artifact:
+        """What is attacked, as the report has it."""
+        card = self.session.card()
+        return Artifact(
+            name=self.name,
+            sha256=card.sha256,
+            engine_sha256=card.engine_sha256,
+            **self.judged_by,
+            bundle_version=self.bundle_version,
+            authenticated=self.authenticated,
+            origin=self.origin,
+            facts=card.facts,
+            model=self.model,
+        )
 
     @property
     def accelerators(self) -> dict[str, str]:
@@ -107,14 +131,13 @@ class Subject:
         return lender.backend, lender.provider, lender.device
 
 
-def witness_of(subject: Subject) -> Witness | None:
+def witness_of(witness: Session | None, judge: JudgeCommand | None) -> Witness | None:
     """Return what the witness answers to the points that the judge sees, those of a judge of bytes rounded to them."""
-    if subject.witness is None:
+    if witness is None:
         return None
-    session, judge = BatchHalving(subject.witness), subject.session.card().judge_command
     if judge is None or judge.images == "float32":
-        return session.logits
-    return lambda x: session.logits((to_levels(x) / LEVELS).astype(np.float32))
+        return witness.logits
+    return lambda x: witness.logits((to_levels(x) / LEVELS).astype(np.float32))
 
 
 def resolve(
@@ -141,13 +164,7 @@ def resolve(
         artifact_sha256=card.sha256,
         gradient_sha256=card.gradient_sha256,
         parent_gradient_sha256=subject.lender.card().gradient_sha256 if subject.lender else None,
-        precision=card.precision,
-        backend=card.backend,
-        provider=card.provider,
-        provider_library_sha256=card.library_sha256,
-        **subject.lent_by,
-        judge_command=card.judge_command,
-        tf32=card.tf32,
+        **subject.judged_by,
         data=DataRecord(name=subject.images.name, n=len(subject.images), sha256=subject.images.sha256),
         n=n,
         threat_model=threat_model,

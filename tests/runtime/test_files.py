@@ -1,7 +1,10 @@
 """New directories: beside their place, or inside it where it is a volume; and what a killed process leaves of files."""
 
+import fcntl
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -95,6 +98,41 @@ def test_what_another_process_is_filling_is_left_to_it(tmp_path):
         check_new_directory(tmp_path / "out")
         assert (directory / "a").read_text() == "a"
     assert (tmp_path / "out" / "a").exists()
+
+
+def test_a_directory_that_another_process_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    """Another process that looks at the same place takes it for what a killed one left."""
+    lock, looked = fcntl.flock, []
+
+    def look_and_lock(handle, how):
+        if not looked:
+            looked.append(True)
+            check_new_directory(tmp_path / "out")
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", look_and_lock)
+    with new_directory(tmp_path / "out") as directory:
+        (directory / "file").write_bytes(b"whole")
+    assert looked
+    assert (tmp_path / "out" / "file").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_directory_that_another_process_removes_before_it_is_opened_is_made_again(tmp_path, monkeypatch):
+    class Removed(tempfile.TemporaryDirectory):
+        left = 2  # that of the check before, and the first that is begun
+
+        def __enter__(self):
+            if Removed.left:
+                Removed.left -= 1
+                shutil.rmtree(self.name)
+            return super().__enter__()
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Removed)
+    with new_directory(tmp_path / "out") as directory:
+        (directory / "file").write_bytes(b"whole")
+    assert Removed.left == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_only_looks_like_a_directory_that_was_begun_stays(tmp_path):

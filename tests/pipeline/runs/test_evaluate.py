@@ -46,6 +46,31 @@ class Bright(torch.nn.Module):
         return torch.stack([-level, level], dim=1)
 
 
+class Masked(torch.nn.Module):
+    """Answers as a network does, and hides its slope."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x.detach()) + 0 * x.mean()
+
+
+def test_what_hides_its_slope_falls_to_that_of_the_network_which_it_answers_as():
+    pixels = np.repeat(np.arange(100, 156, dtype=np.uint8), 4).reshape(-1, 1, 2, 2)
+    images = ImageSet("levels", pixels, (np.arange(56) > 27).astype(np.int64), np.arange(56))
+    judged = partial(attacked, images=images, classes=2, eps=16 / 255, device=torch.device("cpu"))
+    open_, masked = judged(Bright()), judged(Masked(Bright()))
+    assert masked.robust.sum() > open_.robust.sum()
+    lent = judged(Masked(Bright()), lender=Bright())
+    assert lent.correct.tolist() == masked.correct.tolist()
+    assert lent.robust.tolist() == open_.robust.tolist()
+    assert 1 in lent.broken_by
+    unhelpful = judged(Bright(), lender=Masked(Bright()))
+    assert unhelpful.robust.tolist() == open_.robust.tolist()
+
+
 def test_the_teachers_entropy_is_asked_where_the_student_errs_and_nowhere_else():
     """Wrong before any attack: at the image; broken by it: at the point found; else not at all."""
     pixels = np.repeat(np.array([255, 120, 0, 0, 255], np.uint8), 4).reshape(5, 1, 2, 2)

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from pipeline.data.sets import hold_out, load_dataset
 from pipeline.models.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.models.layers import Folded
 from pipeline.models.quantised import Quantised
 from pipeline.recipe.schema import load_recipe
 from pipeline.runs.directory import read_summary
@@ -59,7 +60,8 @@ def test_its_figures_are_those_of_the_rounded_network(begun, tmp_path):
     network, card = load_checkpoint(begun / "whole" / "student.last.safetensors")
     quantised = Quantised(network.eval())
     quantised.calibrate([torch.from_numpy(training.as_float(slice(None)))])
-    evidence = attacked(quantised, holdout, classes=len(card.classes), eps=recipe.threat.eps, device=DEVICE)
+    lender, classes = Folded(network), len(card.classes)
+    evidence = attacked(quantised, holdout, classes=classes, eps=recipe.threat.eps, device=DEVICE, lender=lender)
     assert float(evidence.robust.mean()) == summary.last.pgd
     assert float(evidence.correct.mean()) == summary.last.clean
 
@@ -106,7 +108,8 @@ def test_of_a_start_that_does_not_say_what_it_was_trained_on_that_is_said(begun,
     assert "its hold-out figures may be of images that it was trained on" in capsys.readouterr().err
 
 
-def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_no_place(begun, tmp_path):
+def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_its_start_and_no_place(begun, tmp_path):
+    summary = read_summary(begun / "whole")
     for run, rounded in (("start", False), ("whole", True)):
         arguments = ["export", str(begun / run), "--out", str(tmp_path / run), "--data-root", str(begun)]
         done = CliRunner().invoke(main, arguments, catch_exceptions=False)
@@ -115,6 +118,9 @@ def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_no_
         assert ("rounded to int8" in card) is rounded
         assert ("hold-out images, rounded to int8" in card.split("---")[1]) is rounded
         assert str(begun) not in (tmp_path / run / "manifest.json").read_text()
+        shown = CliRunner().invoke(main, ["inspect", str(tmp_path / run)]).stdout
+        assert (f"trained on through int8 from: sha256 `{summary.start_sha256}`" in card) is rounded
+        assert (f"trained on through int8 from the checkpoint with sha256 {summary.start_sha256}" in shown) is rounded
 
 
 @pytest.mark.parametrize(

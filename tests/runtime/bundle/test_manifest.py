@@ -67,6 +67,7 @@ FIRST = {
 LATER = {
     "preprocessing": ("", {"resize": [64, 64], "crop": [64, 64], "interpolation": "bilinear"}),
     "staircases": ("graphs.fp32", ["Round /act/Round"]),
+    "start_sha256": ("provenance", "0" * 64),
     "extra_data": ("provenance", {"name": "generated", "n": 1, "sha256": "0" * 64}),
 }
 """What later versions added: the table, and a value that says something."""

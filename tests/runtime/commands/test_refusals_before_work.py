@@ -112,3 +112,12 @@ def test_a_precision_that_the_bundle_does_not_hold_is_refused_before_images_are_
 def test_what_was_accepted_goes_on_to_the_work(model, work):
     """The tests above would hold of a command that does nothing."""
     assert (edgeproof("verify", *model).exit_code, work) == (70, ["packed"])
+
+
+@pytest.mark.parametrize("images", [[], ["--data", "set.npz"]])
+def test_a_file_that_nobody_can_pack_is_refused_before_anything_is_said_to_be_packed(work, model, images):
+    Path("model.pt").write_bytes(b"PK")
+    result = edgeproof("verify", "model.pt", *images)
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (3, "error: model.pt is neither a bundle nor a model")
+    assert "packing" not in result.stderr
+    assert work == []

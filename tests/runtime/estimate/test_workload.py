@@ -16,7 +16,7 @@ from runtime.spec import ThreatModel
 from runtime.suite.campaign import as_file_name
 from runtime.suite.journal import NoJournal
 from runtime.terminal.progress import Silent
-from runtime.verdict.case import prepare_case
+from runtime.verdict.case import LARGEST_BATCH, prepare_case
 from runtime.verdict.options import VerifyOptions
 from runtime.verdict.subject import Subject
 from tests.command_line import edgeproof
@@ -110,6 +110,24 @@ def test_timing_asks_for_what_will_be_asked_and_no_attack():
     assert speed.gradient.keys() == {"own", "parent"}
     assert min(speed.forward, speed.parent, *speed.gradient.values()) > 0
     assert sum(case.subject.session.calls) == 2 * 32
+
+
+class Small(LinearSession):
+    """Holds ten images at a time."""
+
+    def _logits(self, x):
+        if x.shape[0] > 10:
+            raise MemoryError
+        return super()._logits(x)
+
+
+def test_a_run_never_asks_again_for_a_batch_that_did_not_fit_while_it_was_timed():
+    case = case_of(Small)
+    time_passes(case)
+    timed = len(case.subject.session.calls)
+    findings = case.attack(Silent())
+    assert max(case.subject.session.calls[timed:]) == 8
+    assert findings.circumstances.device[LARGEST_BATCH] == 8
 
 
 def test_the_plan_names_gradients_gate_and_what_was_added():

@@ -212,15 +212,44 @@ def test_memory_that_runs_out_is_told_as_such_and_the_session_can_be_asked_again
     ours, theirs = both(task, gradient=None)
     infer = session._Compiled._infer
 
-    def starved(self, feeds, outputs):
+    def starved(self, outputs, feeds):
         if len(feeds["input"]) > 2:
             raise error
-        return infer(self, feeds, outputs)
+        return infer(self, outputs, feeds)
 
     monkeypatch.setattr(session._Compiled, "_infer", starved)
     with pytest.raises(OutOfMemory):
         ours.logits(task[2])
     np.testing.assert_allclose(ours.logits(task[2][:2]), theirs.logits(task[2][:2]), atol=1e-5)
+
+
+class Starved:
+    """A compiled model that finds no memory for its first request."""
+
+    def __init__(self, model):
+        self.model, self.asked = model, 0
+
+    def create_infer_request(self):
+        self.asked += 1
+        if self.asked == 1:
+            raise RuntimeError("std::bad_alloc")
+        return self.model.create_infer_request()
+
+
+def test_no_memory_for_another_request_after_memory_ran_out_is_told_as_such_too(task, monkeypatch):
+    ours, theirs = both(task, gradient=None)
+    ours._forward._model = Starved(ours._forward._model)
+    with monkeypatch.context() as patch:
+        patch.setattr(session._Compiled, "_infer", starved)
+        with pytest.raises(OutOfMemory):
+            ours.logits(task[2])
+    with pytest.raises(OutOfMemory):
+        ours.logits(task[2][:2])
+    np.testing.assert_allclose(ours.logits(task[2][:2]), theirs.logits(task[2][:2]), atol=1e-5)
+
+
+def starved(self, *given):
+    raise MemoryError
 
 
 STEPPED = (

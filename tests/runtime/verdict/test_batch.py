@@ -72,6 +72,22 @@ def test_where_memory_is_short_what_fills_a_batch_up_is_cut_too_and_the_report_s
     assert case.attack(Silent()).circumstances.device[LARGEST_BATCH] == max(small.fitted) == largest
 
 
+class Unfused(Worth):
+    """Takes more memory without its engine's optimisations: so it holds a dozen images."""
+
+    def unoptimised(self):
+        return lambda: Small(self.weight, self.bias, 12)
+
+
+def test_where_memory_is_short_for_what_is_asked_without_optimisations_alone_the_report_says_so_too(linear):
+    session, images = linear
+    unfused = Unfused(session.weight, session.bias)
+    subject = Subject(unfused, "tiny", ("a", "b", "c"), SHAPE, images, "edgeproof it", ThreatModel(eps=EPS))
+    findings = prepare_case(subject, VerifyOptions(attacks=("fgsm",))).attack(Silent())
+    assert findings.outcome.fusion.same_prediction == 60
+    assert findings.circumstances.device[LARGEST_BATCH] == 8
+
+
 def test_on_the_cpu_a_run_that_asks_for_no_batch_is_the_same_as_ever(bundle, tmp_path):
     for name, words in (("auto", []), ("number", ["--batch", 64])):
         assert edgeproof("verify", bundle, "--attacks", "fgsm", "--out", tmp_path / name, *words).exit_code == 0

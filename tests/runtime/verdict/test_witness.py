@@ -15,18 +15,13 @@ class Echo:
         return x
 
 
-def judged_by(images, witness=Echo):
-    card = SimpleNamespace(judge_command=SimpleNamespace(images=images))
-    return SimpleNamespace(witness=witness and witness(), session=SimpleNamespace(card=lambda: card))
-
-
 @pytest.mark.parametrize(("images", "seen"), [("float32", 0.5), ("uint8", 128 / 255)])
 def test_a_witness_of_a_judge_of_bytes_is_asked_at_the_nearest_bytes(images, seen):
     x = np.full((1, 1, 2, 2), 0.5, np.float32)
-    answer = witness_of(judged_by(images))(x)
+    answer = witness_of(Echo(), SimpleNamespace(images=images))(x)
     assert answer.dtype == np.float32
     np.testing.assert_array_equal(answer, np.full_like(x, seen))
 
 
 def test_an_engine_of_ours_has_no_witness():
-    assert witness_of(judged_by("float32", witness=None)) is None
+    assert witness_of(None, None) is None
