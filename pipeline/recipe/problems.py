@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from runtime.spec import OURS
+
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-
-OURS = "Value error, "
-"""What pydantic puts before the words of our own checks."""
 
 
 def path(location: Iterable[int | str]) -> str:
