@@ -51,7 +51,7 @@ def test_an_unknown_schema_is_named_before_any_other_fault(bundle, rewrite, sche
 @pytest.mark.parametrize("key", ["fail_\x7funder", "\x1b[31m", "a\nb"])
 def test_a_key_that_acts_on_a_terminal_is_named_as_no_more_than_text(bundle, rewrite, key):
     rewrite(bundle, "gate", key, value=1)
-    with pytest.raises(BadBundle, match="no such key$") as refused:
+    with pytest.raises(BadBundle, match=r"no such key$") as refused:
         open_bundle(bundle)
     assert refused.value.message.isprintable()
 
