@@ -13,7 +13,8 @@ from tests.faults import library
 from tests.faults.commands import plain
 from tests.faults.forked import Ended
 from tests.faults.mutations import KINDS
-from tests.faults.report import summary
+from tests.faults.publish import MEASURED, PAGE, RAW
+from tests.faults.report import summary, tables
 from tests.faults.trial import FINISHED, KILLED, Bench, Wrong, how_it_ended
 from tests.faults.writes import spread
 from tests.paths import ROOT, TINY
@@ -179,6 +180,14 @@ def test_the_report_counts_trials_and_names_those_that_ended_wrong():
     assert found["commits"] == ["1234567"]
     assert found["wrong"] == [{**wrong, "commit": "1234567"}]
     assert found["places"] == {"pack": {"open": 1}}
+
+
+def test_the_page_of_results_says_what_its_trials_say():
+    found = summary([json.loads(line) for line in RAW.read_text().splitlines()])
+    said = MEASURED.search(PAGE.read_text())[0]
+    assert said.endswith("\n\n" + tables(found))
+    assert said.startswith(f"Commit {' and '.join(found['commits'])}; ")
+    assert found["wrong"] == []
 
 
 @pytest.fixture(scope="module")
