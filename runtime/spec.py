@@ -54,18 +54,28 @@ class Grown(Frozen):
         return {key: value for key, value in write(self).items() if key not in silent}
 
 
+IN_WORDS = {"missing": "is missing", "extra_forbidden": "no such key"}
+"""What pydantic says of a key, in plain words."""
+OURS = "Value error, "
+"""What pydantic puts before the words of our own checks."""
+
+
 def first_fault(error: ValidationError) -> str:
-    """Return where and how a record is wrong first, as 'input.height: Field required'; a wrong schema before all."""
+    """Return where and how a record is wrong first, as 'input.height: is missing'; a wrong schema before all.
+
+    A key is text from outside: it is named as it may be shown.
+    """
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     first = next((fault for fault in faults if fault["loc"] == ("schema",)), faults[0])
-    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
+    where = ".".join(map(str, first["loc"])) or "document"
+    return printable(f"{where}: {IN_WORDS.get(first['type'], first['msg'].removeprefix(OURS))}")
 
 
 def fault_words(fault: ErrorDetails) -> str:
     """Return what is wrong with a value in pydantic's words, and the name that was meant, perhaps."""
     if fault["type"] == "literal_error":
         return fault["msg"] + did_you_mean(fault["input"], re.findall("'([^']*)'", fault["ctx"]["expected"]))
-    return fault["msg"].removeprefix("Value error, ")  # pydantic's, before the words of a validator of our own
+    return fault["msg"].removeprefix(OURS)
 
 
 def parse_fraction(value: Any) -> Any:

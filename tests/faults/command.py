@@ -12,6 +12,8 @@ from tests.faults.library import FAULTS
 
 NAMES = ("install", "merge", "bench", "pack", "verify", "export", "distill")
 PARTS = ("kills", "writes", "fleet", "mutations")
+ROUND = 8
+"""So many writes of a command are tried before the next fault and command has its turn."""
 
 
 def listed(known):
@@ -31,7 +33,7 @@ def listed(known):
 @click.option("--commands", callback=listed(NAMES), default=",".join(NAMES), show_default=True)
 @click.option("--faults", callback=listed(tuple(FAULTS)), default=",".join(FAULTS), show_default=True)
 @click.option("--kills", default=100, show_default=True, help="Of each command.")
-@click.option("--stop", type=int, help="Of each command so many writes at most.  [default: all]")
+@click.option("--stop", type=int, help="Of each command so many writes, evenly spread.  [default: all]")
 @click.option("--rounds", default=4, show_default=True, help="Of the fleet.")
 @click.option("--mutations", default=10_000, show_default=True, help="Of each kind.")
 def main(out, work, parts, commands, faults, kills, stop, rounds, mutations):
@@ -61,7 +63,10 @@ def _of(part, session, commands, faults, kills, stop, rounds, mutations):
     if part == "kills":
         yield from (partial(session.kill, name, kills) for name in commands)
     elif part == "writes":
-        yield from (partial(session.disturb, name, fault, stop) for name in commands for fault in faults)
+        asked = {(name, fault): session.writes(name, fault)[:stop] for name in commands for fault in faults}
+        for first in range(0, max(map(len, asked.values())), ROUND):
+            for each, numbers in asked.items():
+                yield partial(session.disturb, *each, numbers[first : first + ROUND])
     elif part == "fleet":
         yield partial(session.fleet, rounds)
     else:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ class Disturbed:
         sound: checks of what it writes what must hold at any moment.
         result: what it wrote, in words that are the same for every right end.
         module: is imported before any fork.
+        ready: is called after that, likewise.
 
     """
 
@@ -116,6 +118,7 @@ class Disturbed:
     sound: Callable[[Path], None]
     result: Callable[[Path], dict[str, str]] = tree
     module: str = "runtime.commands.verify"
+    ready: Callable[[], None] = lambda: None
 
 
 def but_logs(out):
@@ -125,6 +128,16 @@ def but_logs(out):
 
 def device(out):
     return out.with_name("device")
+
+
+def operators_are_read_once():
+    """Let PyTorch's exporter read its table of operators before any fork, and once: that takes it some seconds."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from export.network.to_onnx import OPSET
+
+    ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))
+    ONNXRegistry.from_torchlib(opset_version=OPSET)
 
 
 ATTACKS = ("--attacks", "fgsm,pgd", "--batch", "32")
@@ -152,11 +165,15 @@ COMMANDS = {
     ),
     "verify": Disturbed(("verify", "bundle", *ATTACKS, "--out", OUT, "--resume"), ("bundle",), no_early_report),
     "export": Disturbed(
-        ("export", "trained", "--out", OUT), ("training", "trained"), whole_or_absent, module="pipeline.commands"
+        ("export", "trained", "--out", OUT),
+        (inputs.NETWORK, "training", "trained"),
+        whole_or_absent,
+        module="pipeline.commands",
+        ready=operators_are_read_once,
     ),
     "distill": Disturbed(
         ("distill", "training/small.toml", *inputs.STEPS, "--save-every", "0", "--out", OUT, "--resume"),
-        ("training",),
+        (inputs.NETWORK, "training"),
         no_early_summary,
         but_logs,
         "pipeline.commands",

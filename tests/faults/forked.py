@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -21,7 +22,7 @@ from tests.faults import library
 
 PATIENCE = 120.0
 """Seconds after which a command hangs."""
-STREAMS = ("stdout", "stderr", "felt", "modules")
+STREAMS = ("stdout", "stderr", "felt", "counted", "modules")
 
 
 class Still(datetime):
@@ -41,6 +42,7 @@ class Ended:
         said: stderr.
         seconds: it took.
         felt: the call that felt the fault first, and its path; nothing where none did.
+        counted: the calls that a fault counts, to its end.
         hung: whether it had to be ended.
 
     """
@@ -49,6 +51,7 @@ class Ended:
     said: str
     seconds: float
     felt: str = ""
+    counted: int = 0
     hung: bool = False
 
 
@@ -79,25 +82,25 @@ def wait(process, scratch, began, patience=PATIENCE):
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    said, felt = ((scratch / stream).read_text(errors="replace") for stream in ("stderr", "felt"))
-    return Ended(code, said, time.monotonic() - began, felt, hung)
+    said, felt, counted = ((scratch / each).read_text(errors="replace") for each in ("stderr", "felt", "counted"))
+    return Ended(code, said, time.monotonic() - began, felt, int(counted or 0), hung)
 
 
 def run(command, place, scratch, fault=None, number=0):
-    """Run it to its end."""
+    """Run it to its end, with a fault at the write with a number."""
     began = time.monotonic()
     return wait(start(command, place, scratch, fault, number), scratch, began)
 
 
 def _run(command, place, scratch, fault, number):
-    out, error, felt, modules = (os.open(scratch / stream, os.O_WRONLY) for stream in STREAMS)
+    out, error, felt, counted, modules = (os.open(scratch / stream, os.O_WRONLY) for stream in STREAMS)
     os.dup2(out, 1)
     os.dup2(error, 2)
     sys.stdout, sys.stderr = (open(stream, "w", buffering=1) for stream in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(place)
     os.environ["TMPDIR"], tempfile.tempdir = str(place / "tmp"), None
-    words.datetime = Still
+    words.datetime, sys.dont_write_bytecode = Still, True
     if fault:
         library.arm(place, fault, number, felt)
     code = 0
@@ -108,7 +111,7 @@ def _run(command, place, scratch, fault, number):
     threading._shutdown()
     atexit._run_exitfuncs()
     if fault:
-        library.disarm()
+        os.write(counted, str(library.disarm()).encode())
     os.write(modules, "\n".join(sys.modules).encode())
     return code
 
@@ -118,3 +121,5 @@ def import_what_it_did(scratch):
     for name in (scratch / "modules").read_text().split():
         with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each process goes through all of it, and so copies it

@@ -84,8 +84,9 @@ def arm(directory, fault, number, report):
 
 
 def disarm():
-    """End that."""
-    _loaded().faults_disarm()
+    """End that; return how many calls were counted."""
+    _loaded().faults_disarm.restype = ctypes.c_long
+    return _loaded().faults_disarm()
 
 
 def _loaded():

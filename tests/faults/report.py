@@ -2,14 +2,12 @@
 
 import json
 import platform
-import subprocess
 from collections import Counter
 
 from runtime.files import write_atomic
 from runtime.machine.card import cpu_model, software
 from tests.faults.library import FAULTS
 from tests.faults.trial import KILLED, WRONG
-from tests.paths import ROOT
 
 LIBRARIES = ("edgeproof", "numpy", "onnx", "onnxruntime", "torch")
 
@@ -17,16 +15,10 @@ LIBRARIES = ("edgeproof", "numpy", "onnx", "onnxruntime", "torch")
 def write_report(out, session):
     """Write both files of all trials so far; return how many ended wrong."""
     trials = [trial for trial in session.trials.values() if trial["how"] is not None]
-    record = {"commit": commit(), "machine": machine(), "file_system": session.file_system, **summary(trials)}
+    record = {"machine": machine(), "file_system": session.file_system, **summary(trials)}
     write_atomic(out / "faults.json", (json.dumps(record, indent=1) + "\n").encode())
     write_atomic(out / "faults.md", page(record).encode())
     return len(record["wrong"])
-
-
-def commit():
-    """Return the commit that was tried, and whether anything was changed since."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
 
 
 def machine():
@@ -46,30 +38,34 @@ def summary(trials):
         row = parts.setdefault(trial["part"], {}).setdefault(trial["command"], {}).setdefault(trial["fault"], [])
         row.append(trial)
     counted = {
-        part: {
-            command: {
-                fault: {"n": _n(row), "ended": dict(Counter(trial["how"] for trial in row))}
-                for fault, row in faults.items()
-            }
-            for command, faults in commands.items()
-        }
+        part: {command: {fault: _counted(row) for fault, row in faults.items()} for command, faults in commands.items()}
         for part, commands in parts.items()
     }
     places = {
         command: dict(Counter(trial["felt"].partition(" ")[0] for trial in faults.get("io", ()) if "felt" in trial))
         for command, faults in parts.get("writes", {}).items()
     }
-    return {"parts": counted, "places": places, "wrong": [trial for trial in trials if trial["how"] == WRONG]}
+    wrong = [trial for trial in trials if trial["how"] == WRONG]
+    commits = sorted({trial["commit"] for trial in trials})
+    return {"commits": commits, "parts": counted, "places": places, "wrong": wrong}
 
 
-def _n(row):
-    return sum(trial.get("mutations", trial.get("processes", 1)) for trial in row)
+def _counted(row):
+    """Return how many trials there were, of how many writes where a fault may begin at each, and how they ended."""
+    n = sum(trial.get("mutations", trial.get("processes", 1)) for trial in row)
+    of = next((trial["writes"] for trial in row if "writes" in trial), None)
+    return {"n": n, "of": of, "ended": dict(Counter(trial["how"] for trial in row))}
 
 
 def page(record):
-    """Return the tables, in Markdown."""
-    lines = [f"Commit {record['commit']}; {_said(record['machine'])}; files on {record['file_system']}.", ""]
-    parts = record["parts"]
+    """Return what the trials were made on, and their tables, in Markdown."""
+    on = f"{_said(record['machine'])}; files on {record['file_system']}."
+    return f"Commit {' and '.join(record['commits'])}; {on}\n\n{tables(record)}"
+
+
+def tables(record):
+    """Return what was injected where, and how it ended, in Markdown."""
+    lines, parts = [], record["parts"]
     if "kills" in parts:
         lines += table(
             ("command", "kills that came before its end", "then the same command ends right"),
@@ -114,7 +110,7 @@ def table(head, rows):
 
 
 def _cell(row):
-    return "not tried" if row is None else f"{row['n']}: {_ended(row)}"
+    return "not tried" if row is None else f"{row['n']} of {row['of']} writes: {_ended(row)}"
 
 
 def _ended(row):

@@ -9,10 +9,14 @@ from importlib import import_module
 from tests.faults import fleet, forked, inputs
 from tests.faults.commands import COMMANDS
 from tests.faults.kills import kill
-from tests.faults.trial import WRONG, Bench, Wrong
-from tests.faults.writes import disturb
+from tests.faults.trial import KILLED, WRONG, Bench, Wrong
+from tests.faults.writes import disturb, spread, writes
+from tests.paths import ROOT
 
 TRIALS, WORK = "trials.jsonl", "work"
+KEY = ("part", "command", "fault", "number")
+LATE = 2
+"""Some kills come after the end of a command, and are no kills: so many trials for each that is wanted, at most."""
 
 
 class Session:
@@ -28,7 +32,8 @@ class Session:
         self.path = out / TRIALS
         out.mkdir(parents=True, exist_ok=True)
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.trials = {(t["part"], t["command"], t["fault"], t["number"]): t for t in map(json.loads, lines)}
+        self.trials = {tuple(trial[name] for name in KEY): trial for trial in map(json.loads, lines)}
+        self.commit = commit()
         self._place = ((work or out) / WORK).resolve()
         shutil.rmtree(self._place, ignore_errors=True)
 
@@ -48,6 +53,7 @@ class Session:
         """Return where a command is tried, what comes of it undisturbed, and the seconds that it takes."""
         command = COMMANDS[name]
         import_module(command.module)
+        command.ready()
         given, place, scratch = self._places()
         inputs.need(given, command.given, scratch)
         bench = Bench(name, given, place, scratch)
@@ -56,18 +62,25 @@ class Session:
         return bench, *bench.undisturbed()
 
     def kill(self, name, count):
-        """Kill a command so many times."""
-        for number in range(1, count + 1):
-            self._once("kills", name, "SIGKILL", number, lambda number=number: kill(*self.bench(name), number))
-
-    def disturb(self, name, fault, stop=None):
-        """Let a fault begin at each write of a command; `stop` after so many."""
-        number = 1
-        while not stop or number <= stop:
-            bench, right, _ = self.bench(name)
-            if self._once("writes", name, fault, number, lambda n=number, b=bench, r=right: disturb(b, r, fault, n)):
+        """Kill a command until so many kills came before its end."""
+        came = 0
+        for number in range(1, LATE * count + 1):
+            how = self._once("kills", name, "SIGKILL", number, lambda number=number: kill(*self.bench(name), number))
+            came += how in (KILLED, WRONG)
+            if came == count:
                 return
-            number += 1
+
+    @cache  # noqa: B019 # one session a process
+    def writes(self, name, fault):
+        """Return the numbers of the writes of a command that a fault can begin at, evenly spread ones first."""
+        return spread(writes(self.bench(name)[0], fault))
+
+    def disturb(self, name, fault, numbers):
+        """Let a fault begin at each of these writes of a command."""
+        bench, right, _ = self.bench(name)
+        count = len(self.writes(name, fault))
+        for number in numbers:
+            self._once("writes", name, fault, number, lambda n=number: disturb(bench, right, fault, n, count))
 
     def fleet(self, rounds):
         """Let a fleet work on one state directory so many times, every second time with kills among it."""
@@ -101,17 +114,23 @@ class Session:
         return places
 
     def _once(self, part, command, fault, number, trial):
-        """Make a trial that was not made yet, and keep it; return whether there was nothing to try."""
+        """Make a trial that was not made yet, and keep it; return how it ended, None where there was nothing to try."""
         key = (part, command, fault, number)
         if self.trials.get(key, {"how": WRONG})["how"] == WRONG:
             try:
                 found = trial() or {"how": None}
             except Wrong as wrong:
                 found = {"how": WRONG, "wrong": str(wrong)}
-            record = {**dict(zip(("part", "command", "fault", "number"), key, strict=True)), **found}
+            record = {**dict(zip(KEY, key, strict=True)), **found, "commit": self.commit}
             self.trials[key] = record
             with self.path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             if found["how"] == WRONG:
                 print(f"{part} {command} {fault} {number}: {found['wrong']}", flush=True)
-        return self.trials[key]["how"] is None
+        return self.trials[key]["how"]
+
+
+def commit():
+    """Return the commit that is tried, and whether anything was changed since."""
+    told = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"

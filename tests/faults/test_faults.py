@@ -13,8 +13,10 @@ from tests.faults import library
 from tests.faults.commands import plain
 from tests.faults.forked import Ended
 from tests.faults.mutations import KINDS
-from tests.faults.report import summary
+from tests.faults.publish import MEASURED, PAGE, RAW
+from tests.faults.report import summary, tables
 from tests.faults.trial import FINISHED, KILLED, Bench, Wrong, how_it_ended
+from tests.faults.writes import spread
 from tests.paths import ROOT, TINY
 
 TOOL = (sys.executable, "-m", "tests.faults")
@@ -119,6 +121,14 @@ def test_other_ends_are_put_in_words():
     assert [how_it_ended(each) for each in told] == [FINISHED, KILLED, "ended by SIGABRT", "typed error, exit code 4"]
 
 
+@pytest.mark.parametrize("count", [1, 2, 47, 188])
+def test_the_writes_that_are_tried_first_lie_far_apart(count):
+    order = spread(count)
+    assert sorted(order) == list(range(1, count + 1))
+    quarters = {(number - 1) * 4 // count for number in order[:5]}
+    assert quarters == {(number - 1) * 4 // count for number in order}
+
+
 FULL = Ended(4, "error: full\nhint: free some space\n", 0, "write /out/x")
 
 
@@ -164,11 +174,20 @@ def test_only_what_says_how_long_something_took_is_left_out_of_a_comparison():
 
 def test_the_report_counts_trials_and_names_those_that_ended_wrong():
     wrong = {"part": "writes", "command": "pack", "fault": "io", "number": 2, "how": "wrong", "wrong": "x stays"}
-    right = {**wrong, "number": 1, "how": FINISHED, "felt": "open /out"}
-    found = summary([right, wrong])
-    assert found["parts"]["writes"]["pack"]["io"] == {"n": 2, "ended": {FINISHED: 1, "wrong": 1}}
-    assert found["wrong"] == [wrong]
+    right = {**wrong, "number": 1, "how": FINISHED, "felt": "open /out", "writes": 47}
+    found = summary([{**trial, "commit": "1234567"} for trial in (right, wrong)])
+    assert found["parts"]["writes"]["pack"]["io"] == {"n": 2, "of": 47, "ended": {FINISHED: 1, "wrong": 1}}
+    assert found["commits"] == ["1234567"]
+    assert found["wrong"] == [{**wrong, "commit": "1234567"}]
     assert found["places"] == {"pack": {"open": 1}}
+
+
+def test_the_page_of_results_says_what_its_trials_say():
+    found = summary([json.loads(line) for line in RAW.read_text().splitlines()])
+    said = MEASURED.search(PAGE.read_text())[0]
+    assert said.endswith("\n\n" + tables(found))
+    assert said.startswith(f"Commit {' and '.join(found['commits'])}; ")
+    assert found["wrong"] == []
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,22 @@ def test_an_unknown_schema_is_named_before_any_other_fault(bundle, rewrite, sche
         open_bundle(bundle)
 
 
+@pytest.mark.parametrize("key", ["fail_\x7funder", "\x1b[31m", "a\nb"])
+def test_a_key_that_acts_on_a_terminal_is_named_as_no_more_than_text(bundle, rewrite, key):
+    rewrite(bundle, "gate", key, value=1)
+    with pytest.raises(BadBundle, match=r"no such key$") as refused:
+        open_bundle(bundle)
+    assert refused.value.message.isprintable()
+
+
+def test_a_missing_key_is_said_to_be_missing(bundle):
+    record = json.loads((bundle / "manifest.json").read_text())
+    del record["input"]["height"]
+    (bundle / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(BadBundle, match=r"manifest\.json: input\.height: is missing$"):
+        open_bundle(bundle)
+
+
 def test_a_manifest_without_a_schema_is_refused(bundle):
     record = json.loads((bundle / "manifest.json").read_text())
     del record["schema"]

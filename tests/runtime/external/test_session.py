@@ -69,7 +69,7 @@ AT_FIRST = {
     "ends at once": (JudgeFault, "exit code 7; its stderr ends: no such device / ?[31mgiving up"),
     "closes stdout": (JudgeFault, "did not answer"),
     "another version": (BadAnswer, "speaks 'edgeproof-judge/2', and this edgeproof edgeproof-judge/1"),
-    "another key": (BadAnswer, "dtype: Extra inputs"),
+    "another key": (BadAnswer, "dtype: no such key"),
     "no name": (BadAnswer, "name: String should match"),
     "no JSON": (BadAnswer, "is no JSON: 'ready'"),
     "a list": (BadAnswer, "handshake is wrong"),
