@@ -30,6 +30,8 @@ LIES_IN = {
     "verify": "edgeproof.judging",
 }
 """The module of each public name that is none itself."""
+OF_TRAINING = ("export", "methods")
+"""The names that need PyTorch, which the extra `train` brings."""
 
 HOME = str(Path(__file__).resolve().parents[1])
 """Where the packages lie: the environment's site-packages, or a checkout."""
@@ -62,11 +64,17 @@ find_ours_first()
 
 
 def __getattr__(name: str) -> Any:
-    if name in LIES_IN:
-        return getattr(import_module(LIES_IN[name]), name)
-    if name in __all__:
-        return import_module(f"edgeproof.{name}")
-    raise AttributeError(f"module 'edgeproof' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'edgeproof' has no attribute {name!r}")
+    try:
+        module = import_module(LIES_IN.get(name, f"edgeproof.{name}"))
+    except ImportError as error:
+        if name not in OF_TRAINING:
+            raise
+        from runtime.errors import missing_extra
+
+        raise missing_extra(f"edgeproof.{name}", ("train",), error) from error
+    return getattr(module, name) if name in LIES_IN else module
 
 
 def __dir__() -> list[str]:

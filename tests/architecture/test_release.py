@@ -73,11 +73,15 @@ def test_the_tutorial_needs_no_make_where_a_wheel_is_installed():
     assert not [block for block in blocks if "make " in block]
 
 
-def test_another_index_gives_the_pytorch_that_training_asks_for_before_anything_asks_pypi():
-    settings = ["VENV=.venv", "TORCH_INDEX=https://somewhere/cpu"]  # a make around this one passes its own VENV on
-    dry = ["make", "--always-make", "--dry-run", ".venv/main-job", *settings]
+def dry(*words):
+    """Return what make would run, in lines."""
+    command = ["make", "--always-make", "--dry-run", *words, "VENV=.venv"]  # a make around this one passes its VENV on
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # make's own
-    told = subprocess.run(dry, cwd=ROOT, env=alone, check=True, capture_output=True, text=True).stdout.splitlines()
+    return subprocess.run(command, cwd=ROOT, env=alone, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_another_index_gives_the_pytorch_that_training_asks_for_before_anything_asks_pypi():
+    told = dry(".venv/main-job", "TORCH_INDEX=https://somewhere/cpu")
     first, second = [line for line in told if "pip install" in line]
     assert "--index-url https://somewhere/cpu" in first
     assert second.endswith("'.[train]'")
@@ -124,3 +128,24 @@ def test_torchattacks_which_pins_requests_comes_without_its_dependencies():
         line for line in (ROOT / "Makefile").read_text().splitlines() if "pip" in line and "torchattacks" in line
     ]
     assert "--no-deps" in line
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ((), "--precision fp32,int8 --ships fp32"),
+        (("SHIPS=int8",), "--precision fp32,int8 --ships int8"),
+        (("PRECISION=fp32,fp16,int8",), "--precision fp32,fp16,int8 --ships fp32"),
+        (("PRECISION=int8",), "--precision int8 --out"),
+    ],
+)
+def test_make_exports_fp32_and_int8_and_fp32_ships_unless_told_otherwise(asked, told):
+    (line,) = [line for line in dry("export", *asked) if line.startswith(".venv/bin/edgeproof export ")]
+    assert told in " ".join(line.split())
+
+
+def test_make_judges_what_ships_by_its_gate_before_it_shows_two_precisions_by_none():
+    whole, *few = [line for line in dry("verify") if ".venv/bin/edgeproof verify " in line]
+    assert whole == ".venv/bin/edgeproof verify bundles/fashion-mini --out reports/fashion-mini"
+    assert all("--no-gate" in line and " --n " in line for line in few)
+    assert "--precision fp32,int8" in few[-1]

@@ -1,5 +1,6 @@
 """The commands of README and tutorial, as written, in a copy of the tracked files with an environment of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,10 @@ def test_the_readme_names_the_main_job_first_and_the_tests():
     assert "make test" in COMMANDS
 
 
+def test_the_readme_stays_a_front_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
 def test_the_tutorial_goes_the_same_way_step_by_step():
     assert TUTORIAL[:2] == ["make distill", "make export"]
 
@@ -59,3 +64,14 @@ def test_the_command_runs_as_written(clone, command):
 def test_the_main_job_left_its_report(clone):
     report = (clone / "reports/fashion-mini/report.html").read_text()
     assert "worst case" in report
+
+
+@pytest.mark.slow
+def test_the_main_job_shows_int8_beside_fp32_and_ships_fp32(clone):
+    manifest = json.loads((clone / "bundles/fashion-mini/manifest.json").read_text())
+    assert (set(manifest["graphs"]), manifest["ships"]) == ({"fp32", "int8"}, "fp32")
+    assert json.loads((clone / "reports/fashion-mini/report.json").read_text())["artifact"]["precision"] == "fp32"
+    beside = clone / "reports/fashion-mini-int8"
+    judged = [json.loads(report.read_text()) for report in sorted(beside.glob("*/report.json"))]
+    assert [report["artifact"]["precision"] for report in judged] == ["fp32", "int8"]
+    assert (beside / "comparison.html").is_file()
