@@ -233,11 +233,19 @@ class ADR(TrainingMethod):
         optimizer: the one of your loop. After each of its steps the average follows the student.
         settings: the keyword arguments of `TrainingMethod`.
 
+    Raises:
+        UsageFault: `optimizer` is none; or see `TrainingMethod`.
+
     """
 
     name = "adr"
 
     def __init__(self, student: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UsageFault(
+                f"the optimizer of adr is of type {type(optimizer).__name__}",
+                hint="ADR(student, optimizer): no teacher",
+            )
         super().__init__(student, **settings)
         assert isinstance(self.options, AdrOptions)
         average = MeanTeacher(student, self.options.decay)

@@ -119,6 +119,12 @@ def test_a_teacher_never_learns():
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
+def test_adr_asks_for_the_optimizer_where_it_is_given_a_teacher():
+    with pytest.raises(UsageFault, match="optimizer of adr is of type Sequential") as caught:
+        ep.methods.ADR(network(0), network(1))
+    assert caught.value.hint == "ADR(student, optimizer): no teacher"
+
+
 def test_the_average_of_adr_follows_each_step_of_the_optimizer():
     student = network(0)
     optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
