@@ -100,7 +100,7 @@ def export(
         used, held = calibration_images(given, images, IMAGES)
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
     elif with_int8:
-        raise UsageFault("int8 needs images that set its ranges", hint="calibration=x_train")
+        raise UsageFault("int8 needs calibration images, which set its ranges", hint="calibration=x_train")
     return write_network(
         network,
         images,

@@ -309,7 +309,7 @@ def _reference(trained: TrainedRun) -> Reference | None:
 
 
 def _provenance(trained: TrainedRun) -> Provenance:
-    """Return the provenance of a student. Of each path in the recipe, it keeps only the last part."""
+    """Return the provenance of a student. It keeps only the last part of each path in the recipe."""
     recipe = trained.recipe.to_dict()
     places = [(table, "path") for table in (recipe["data"], recipe["data"].get("extra", {}), recipe.get("teacher", {}))]
     for table, key in (*places, (recipe.get("int8", {}), "start")):

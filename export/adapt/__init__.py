@@ -1,1 +1,1 @@
-"""Anyone's ONNX classifier brought behind edgeproof's interface: images in [0, 1] to logits, in any batch."""
+"""Adapts any ONNX classifier to edgeproof's interface: images in [0, 1] to logits, in batches of any size."""

@@ -1,4 +1,4 @@
-"""From anyone's ONNX classifier to edgeproof's interface: `input` [batch, C, H, W] in [0, 1] to `logits` [batch, K]."""
+"""Adapts any ONNX classifier to edgeproof's interface: `input` [batch, C, H, W] in [0, 1] to `logits` [batch, K]."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A model behind edgeproof's interface.
+    """A model with edgeproof's interface.
 
     Args:
         model: opset 18 to 20, `input` [batch, C, H, W] float32 to `logits` [batch, K] float32.
-        interface: how the model as it was takes images.
-        output: the one of its own that was kept.
-        cut: what was cut off at its end, a key of `export.adapt.softmax.CUTS`, or None.
-        changes: everything that was done to it, in words.
+        interface: how the original model takes images.
+        output: the name of the original output that was kept.
+        cut: the activation that was cut off the end, a key of `export.adapt.softmax.CUTS`; None if there was none.
+        changes: every change to the model, in words.
 
     """
 
@@ -57,16 +57,16 @@ def adapt(
     bgr: bool = False,
     output: str | None = None,
 ) -> Adapted:
-    """Return a copy of a classifier behind edgeproof's interface.
+    """Return a copy of a classifier with edgeproof's interface.
 
     Args:
         original: as `export.adapt.model_file.read_model` returns it.
         image: (C, H, W) of the images that it is to be judged on.
-        layout: where its input has the channels, if its shape does not tell.
-        mean: taken off each channel, and
-        std: divided by; empty where the model wants images in [0, 1] as they are.
-        bgr: whether it takes blue first.
-        output: its output with a number for each class, if their shapes do not tell.
+        layout: the place of the channels in the model's input, if the shape does not determine it.
+        mean: subtracted from each channel before the model; empty if the model takes images in [0, 1].
+        std: divides each channel after that; empty likewise.
+        bgr: whether the model takes blue first.
+        output: the name of the output that holds the logits, if the shapes do not determine it.
 
     Raises:
         BadModel: another number of inputs, outputs that do not tell, an opset that cannot be raised, or a graph that
@@ -107,7 +107,7 @@ def _front(
     bgr: bool,
     changes: list[str],
 ) -> list[Step]:
-    """Return what stands between images in [0, 1], channels first, and the model's own input of [batch, *inner]."""
+    """Return the steps from images in [0, 1], channels first, to the model's own input [batch, *inner]."""
     steps = _pixels(interface, mean, std, changes)
     if bgr:
         if image[0] != 3:
@@ -127,7 +127,7 @@ def _front(
 
 
 def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], changes: list[str]) -> list[Step]:
-    """Return what makes of pixels in [0, 1] the numbers that the model takes: normalised, or bytes."""
+    """Return the steps from pixels in [0, 1] to what the model takes: normalised numbers, or bytes."""
     if interface.kind == BYTES:
         if len(mean) or len(std):
             raise BadData("the model takes bytes and normalises them itself", hint="leave --mean and --std out")
@@ -144,7 +144,7 @@ def _pixels(interface: Interface, mean: Sequence[float], std: Sequence[float], c
 
 
 def _back(graph: Values, logits: str, cut: str | None) -> list[Step]:
-    """Return what stands between the model's own logits and float32 [batch, K]."""
+    """Return the steps from the model's own logits to float32 [batch, K]."""
     sizes, steps = graph.sizes(logits) or (), []
     if len(sizes) == 1:
         steps.append(Step("Unsqueeze", (np.asarray([1]),)))

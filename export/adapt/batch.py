@@ -1,4 +1,4 @@
-"""A graph of any batch from one of a fixed batch: every size but the batch becomes a constant."""
+"""Frees a graph of its fixed batch: every other size becomes a constant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDED_AT_MOST = 2**22
 
 
 class FreedGraph(Values):
-    """One walk over a graph, from its inputs on: folds what is constant at a fixed batch, rewrites what named it."""
+    """One walk over a graph: it folds what is constant at a fixed batch and rewrites the nodes that name the batch."""
 
     def __init__(self, model: ModelProto, sizes: Mapping[str, Sizes]) -> None:
         super().__init__(model, sizes)
@@ -57,7 +57,7 @@ class FreedGraph(Values):
         graph.input.extend(inputs)
 
     def refuse_unknown(self, names: Iterable[str]) -> None:
-        """Raise `BadModel` where nothing is known of a value because ONNX Runtime does not know a node before it."""
+        """Raise `BadModel` if the shape of a value is unknown because ONNX Runtime does not know an earlier node."""
         if any(self.sizes(name) is None for name in names):
             for node in self.nodes:
                 if node.domain not in ONNX and all(self.sizes(name) is None for name in node.output):
@@ -77,7 +77,7 @@ class FreedGraph(Values):
         self.constants[name] = numpy_helper.from_array(np.asarray(sizes[start:end], np.int64), name)
 
     def _small(self, node: NodeProto) -> bool:
-        """Whether folding a node makes no huge constant: an Expand may."""
+        """Whether folding a node gives a constant of moderate size; Expand can give a huge one."""
         if node.op_type not in ("ConstantOfShape", "Expand", "Tile"):
             return True
         self._infer(node, self._types)
@@ -88,14 +88,14 @@ class FreedGraph(Values):
 
 
 def free_batch(model: ModelProto, sizes: Mapping[str, Sizes]) -> FreedGraph:
-    """Rewrite a model, in place, so that it takes any batch and names no other size at run time.
+    """Rewrite a model in place so that it takes any batch; every other size is a constant.
 
     Args:
         model: opset 18 to 20.
         sizes: of each input, the batch first: the batch that the graph names, 1 where it names none.
 
     Returns:
-        What is known of its values.
+        The constants and shapes of its values.
 
     """
     graph = FreedGraph(model, sizes)

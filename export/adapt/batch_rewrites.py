@@ -1,4 +1,4 @@
-"""What becomes of the operations whose constants may name a batch, in a graph that is freed of it."""
+"""Rewrites the operations whose constants may name the batch, so that they take any batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TO_THE_END = 2**63 - 1
 
 
 def _reshape(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Name every size but the one that holds the batch, which a reshape leaves as deep in memory as it was."""
+    """Name every size except that of the batch's axis; a reshape does not move the batch in memory."""
     sizes, axis, out = graph.sizes(node.input[0]), graph.batch_axis(node.input[0]), graph.sizes(node.output[0])
     if sizes is None or axis is None or not out:
         return [node]
@@ -32,7 +32,7 @@ def _reshape(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _axis_of_batch(sizes: Sizes, depth: int) -> tuple[int, int]:
-    """Return the axis that holds a batch of such a depth, and how much of that axis lies before it.
+    """Return the axis that holds a batch of this depth, and how many rows of that axis lie before the batch.
 
     At a border between two axes it is one of its own, of size 1; else it begins the second, or where that is the
     last, features, it ends the first: rows.
@@ -49,7 +49,7 @@ def _axis_of_batch(sizes: Sizes, depth: int) -> tuple[int, int]:
 
 
 def _expand(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Ask for 1 where the operand has the batch: it stays what it is."""
+    """Ask for size 1 on the batch's axis, which leaves the batch unchanged."""
     operand, shape = node.input[0], graph.value(node.input[1])
     sizes, larger = graph.sizes(operand), graph.sizes_at_larger_batch(operand)
     if sizes is None or larger is None or shape is None:
@@ -62,7 +62,7 @@ def _expand(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Join what has one row (class tokens, stored as integers too) by padding and adding: that broadcasts it."""
+    """Join an operand of one row, such as a class token, by padding and adding, which broadcasts it over the batch."""
     fixed = [position for position, name in enumerate(node.input) if name in graph.constants]
     sizes = [graph.sizes(name) for name in node.input]
     live = [name for name in node.input if graph.batch_axis(name) is not None]
@@ -92,7 +92,7 @@ def _concat(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _slice(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Take the whole batch where the whole of the fixed one was taken."""
+    """Take the whole batch if the slice took the whole fixed batch."""
     sizes, batch = graph.sizes(node.input[0]), graph.batch_axis(node.input[0])
     starts, ends = graph.value(node.input[1]), graph.value(node.input[2])
     if sizes is None or batch is None or starts is None or ends is None:
@@ -111,7 +111,7 @@ def _slice(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _squeeze(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Name the axes, never the batch's, where all of size 1 were meant."""
+    """Name the axes of size 1 except the batch's, if the node names none."""
     sizes, batch = graph.sizes(node.input[0]), graph.batch_axis(node.input[0])
     if sizes is None or batch is None or (len(node.input) > 1 and node.input[1]):
         return [node]
@@ -120,7 +120,7 @@ def _squeeze(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _gather(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Reshape where all numbers of a flat value are gathered in order, as PyTorch writes a pooled one's strides."""
+    """Replace a Gather that takes all numbers of a flat value in order by a Reshape; PyTorch writes pooling so."""
     sizes, indices = graph.sizes(node.input[0]), graph.value(node.input[1])
     if sizes is None or len(sizes) != 1 or indices is None or not np.array_equal(indices.ravel(), range(sizes[0])):
         return [node]
@@ -140,7 +140,7 @@ def _resize(graph: Values, node: NodeProto) -> list[NodeProto]:
 
 
 def _recurrent(graph: Values, node: NodeProto) -> list[NodeProto]:
-    """Leave out what names a batch and says what is taken without: lengths of the whole, first states of zeros.
+    """Drop inputs that name the batch but state the default: full sequence lengths, initial states of zero.
 
     Raises:
         BadModel: its sequences are shorter, each by a number of its own.

@@ -1,4 +1,4 @@
-"""What is known of the values of a graph at its own batch, and at a larger one."""
+"""The constants and shapes of a graph's values, at its own batch and at a larger one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Sizes = tuple[int, ...]
 LARGER = 3
-"""The graph is inferred at its own batch and at this many times it: what grows is the batch's."""
+"""Shapes are inferred at the graph's own batch and at this multiple of it: an axis that grows holds the batch."""
 
 
 class Values:
@@ -49,14 +49,14 @@ class Values:
         return self._known(name, self._larger)
 
     def batch_axis(self, name: str) -> int | None:
-        """Return the first axis of a value that grows with the batch; None where none does, or that is not known."""
+        """Return the first axis of a value that grows with the batch; None if none does or the shape is unknown."""
         sizes, larger = self.sizes(name), self.sizes_at_larger_batch(name)
         if sizes is None or larger is None or len(sizes) != len(larger):
             return None
         return next((axis for axis, size in enumerate(sizes) if larger[axis] != size), None)
 
     def depth(self, name: str) -> int:
-        """Return how many numbers lie before the second image in memory's order of axes: the batch's place in it."""
+        """Return how many rows lie before the batch in memory order; it locates the batch."""
         axis, sizes = self.batch_axis(name), self.sizes(name)
         return math.prod((sizes or ())[:axis]) * self.rows_before.get(name, 1)
 
@@ -77,7 +77,7 @@ class Values:
         return name
 
     def move_batch(self, name: str, rows_before: int) -> None:
-        """Note where the batch lies in the axis that holds it, of an output of the node that is rewritten."""
+        """Note where the batch lies within its axis in an output of the rewritten node."""
         self._moved[name] = rows_before
 
     def _known(self, name: str, types: Mapping[str, TypeProto]) -> Sizes | None:

@@ -1,4 +1,4 @@
-"""The two ends of a graph: edgeproof's input put before it, its output behind it."""
+"""Attaches edgeproof's input and output to a graph."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Tied:
-    """What a model answers, a sigmoid of its logits whose ties they have to keep (`export.graph.ties`).
+    """The model's own answer, a sigmoid; the logits must keep its ties (`export.graph.ties`).
 
     Args:
         output: the value.
@@ -92,7 +92,7 @@ def attach_output(model: ModelProto, own: str, classes: int, steps: Sequence[Ste
 
 
 def inner(name: str) -> str:
-    """Return the name of a value inside the graph, none of which is called like an end of it."""
+    """Return the name of a value inside the graph; it never equals the name of an input or output."""
     return INNER + name if name in (INPUT, LOGITS) or name.startswith((INNER, FRONT, BACK)) else name
 
 

@@ -1,4 +1,4 @@
-"""How a model takes its images: read from the shape and type of its input, and refused where they do not tell."""
+"""How a model takes images, read from the shape and type of its input; an ambiguous input is refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Interface:
 
 
 def interface_of(model: ModelProto, image: tuple[int, int, int], preferred: Layout | None) -> Interface:
-    """Return how a model takes images of (C, H, W); `preferred` is the layout where its shape does not tell.
+    """Return how a model takes images of (C, H, W); `preferred` decides if the shape fits both layouts.
 
     Raises:
         BadModel: it has another number of inputs, or one of another type or form.
@@ -72,7 +72,7 @@ def interface_of(model: ModelProto, image: tuple[int, int, int], preferred: Layo
 
 
 def image_input(model: ModelProto) -> ValueInfoProto:
-    """Return the one input that is no constant; raise `BadModel` where there is another number of them."""
+    """Return the one input that is not a constant; raise `BadModel` if there is not exactly one."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in constants]
     if len(inputs) != 1:
@@ -86,7 +86,7 @@ def image_input(model: ModelProto) -> ValueInfoProto:
 
 
 def dims_of(info: ValueInfoProto) -> Dims | None:
-    """Return the sizes of a value; None where not even their number is known."""
+    """Return the sizes of a value; None if the rank is unknown."""
     tensor = info.type.tensor_type
     if not tensor.HasField("shape"):
         return None

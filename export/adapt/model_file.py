@@ -1,4 +1,4 @@
-"""Reading anyone's ONNX file: whole, of bounded size, its weights from its own directory only."""
+"""Reads any ONNX file of bounded size, with external weights from its own directory only."""
 
 from __future__ import annotations
 

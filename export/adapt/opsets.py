@@ -1,4 +1,4 @@
-"""A model's operator set brought to one that edgeproof works with."""
+"""Converts a model to an operator set that edgeproof supports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HINT = f"export it again with opset {OPSETS[0]} to {OPSETS[-1]}, which TensorRT 
 
 
 def raised(original: ModelProto, changes: list[str]) -> ModelProto:
-    """Return a copy with an opset of `OPSETS`, and add to `changes` what was done.
+    """Return a copy with an opset of `OPSETS`; add the conversion to `changes`.
 
     Raises:
         BadModel: it is too old, or holds an operation that this opset has not and that cannot be written out in it.
@@ -47,7 +47,7 @@ def raised(original: ModelProto, changes: list[str]) -> ModelProto:
 
 
 def _check_all_exist(model: ModelProto, target: int) -> None:
-    """Raise `BadModel` where an operator set has not a node's operation, or not for what the node does with it."""
+    """Raise `BadModel` if an operator set lacks a node's operation, or does not support its use there."""
     for node in model.graph.node:
         if node.domain not in ONNX:
             continue

@@ -1,4 +1,4 @@
-"""Which of a model's outputs has a number for each class."""
+"""Finds the output of a model that holds one number for each class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDS = frozenset({*MOVING, "Unsqueeze", "Softmax", "LogSoftmax", "Sigmoid", "Mul
 
 
 def output_of(model: ModelProto, graph: FreedGraph, wanted: str | None, changes: list[str]) -> tuple[str, int]:
-    """Return the output that has a number for each class, and how many those are; 1 where it has a single number.
+    """Return the output that holds one number for each class, and how many; 1 for a single number.
 
     Args:
         model: the classifier.
@@ -57,7 +57,7 @@ def output_of(model: ModelProto, graph: FreedGraph, wanted: str | None, changes:
 
 
 def _numbers(graph: FreedGraph, name: str) -> int | None:
-    """Return how many floating-point numbers an output has for each image, all along one axis; None for another."""
+    """Return how many numbers an output holds for each image along one axis; None if it has another form."""
     sizes = graph.sizes(name)
     if not sizes or graph.batch_axis(name) != 0 or graph.kind(name) not in REAL:
         return None

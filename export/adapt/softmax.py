@@ -1,4 +1,4 @@
-"""A softmax or sigmoid at the end of a classifier: found, and cut off where that keeps what the model answers."""
+"""Finds a softmax or sigmoid at the end of a classifier, and cuts it off if the predictions stay the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHIFTING = ("Add", "Sub")
 
 
 def before_softmax(graph: FreedGraph, output: str, classes: int) -> tuple[str, str | None]:
-    """Return the value that a softmax, log-softmax or sigmoid at the very end was made of, and which it was.
+    """Return the input of a softmax, log-softmax or sigmoid at the end of the graph, and which of them it is.
 
     Sound because each keeps the order of the classes: a softmax to the last bits, a sigmoid where its ties are kept
     (`TYING`). A softmax must be over the classes and nothing else. Of one number for two classes see `OF_ONE_NUMBER`.

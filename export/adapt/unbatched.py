@@ -1,4 +1,4 @@
-"""A model that takes one image without an axis for the batch: given one, where it begins by adding it."""
+"""Adds a batch axis to a model that takes one image without it, if the model begins by adding that axis itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def behind_batch(model: ModelProto, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the shape of one image behind the axis for the batch that a model adds; None where it adds none.
+    """Return the shape of one image after the model adds a batch axis; None if it adds none.
 
     Args:
         model: takes one image of `shape`; opset 13 or later.

@@ -1,1 +1,1 @@
-"""An ONNX graph: its nodes and shapes, how it is cleaned up, what is constant in it."""
+"""ONNX graphs: nodes and shapes, clean-up, and constant folding."""

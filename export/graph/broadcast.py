@@ -1,4 +1,4 @@
-"""Undoing broadcasts: the gradient of a value that was repeated is the sum over its repetitions."""
+"""Undoes broadcasts: the gradient of a repeated value is the sum over its repetitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that depend on no input: told, and computed."""
+"""Recognises and evaluates the nodes that depend on no input."""
 
 from __future__ import annotations
 

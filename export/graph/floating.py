@@ -1,4 +1,4 @@
-"""What a model computes in: float32, float16 or float64."""
+"""The floating-point type that a model computes in: float32, float16 or float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REAL: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "floa
 
 
 def in_float32(model: ModelProto) -> ModelProto:
-    """Return a copy that computes in float32 whatever was computed in float16 or float64."""
+    """Return a copy that computes in float32 what the model computed in float16 or float64."""
     copy = ModelProto()
     copy.CopyFrom(model)
     other = {TensorProto.FLOAT16, TensorProto.DOUBLE}

@@ -1,4 +1,4 @@
-"""An ONNX graph as differentiation sees it: nodes with known shapes, and a place to append new ones."""
+"""An ONNX graph for differentiation: nodes with known shapes, and an emitter that appends new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of one node's outputs, of ONNX's own operations and of ONNX Runtime's."""
+"""Infers the types of a node's outputs, for operations of ONNX and of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS: dict[str, int] = {
 def infer_node(
     node: NodeProto, types: MutableMapping[str, TypeProto], constants: Mapping[str, TensorProto], model: ModelProto
 ) -> None:
-    """Add the types of a node's outputs to `types`, which holds those of its inputs; leave out what nobody tells."""
+    """Add the types of a node's outputs to `types`, which holds those of its inputs; unknown types are left out."""
     data = {name: constants[name] for name in node.input if name in constants}
     known = {name: types[name] for name in node.input if name in types}
     known |= {name: helper.make_tensor_type_proto(t.data_type, list(t.dims)) for name, t in data.items()}

@@ -1,4 +1,4 @@
-"""Clean-ups of an ONNX model, each with a postcondition; after all of them the logits are the same as before."""
+"""Clean-up passes over an ONNX model, each with a postcondition. Together they leave the logits unchanged."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def has_no_metadata(model: ModelProto) -> bool:
 
 
 def _reads_only_what_is_computed(model: ModelProto) -> bool:
-    """Whether no node is left to fold, and every name that is read was written before."""
+    """Whether no node can be folded, and every value is written before it is read."""
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     known = {"", *constants, *(info.name for info in graph.input)}
@@ -252,19 +252,19 @@ def _same_logits(before: ModelProto, after: ModelProto) -> Logits:
 
 
 def refuse_nan(answers: NDArray[Any], what: str) -> None:
-    """Raise `BadModel` where a graph answers what is no number."""
+    """Raise `BadModel` if a graph returns NaN."""
     if np.isnan(answers).any():
         raise BadModel(f"the {what} of the graph are NaN", hint=NOT_A_NUMBER)
 
 
 def refuse_infinite(answers: NDArray[Any], what: str) -> None:
-    """Raise `BadModel` where a graph answers an infinite number: no attack can be led by it."""
+    """Raise `BadModel` if a graph returns infinity, which no attack can follow."""
     if np.isinf(answers).any():
         raise BadModel(f"the {what} of the graph are infinite", hint=INFINITE)
 
 
 def _opened(model: ModelProto) -> Logits:
-    """Open a model in ONNX Runtime, or where it is in float64, which that lacks kernels for, in onnx itself."""
+    """Open a model in ONNX Runtime; if it is in float64, for which ONNX Runtime lacks kernels, in onnx's evaluator."""
     if _type_of_images(model) == np.float64:
         evaluator = ReferenceEvaluator(model)
         return lambda images: np.asarray(next(iter(evaluator.run(None, {INPUT: images}))))

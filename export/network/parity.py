@@ -1,4 +1,4 @@
-"""Is the exported graph the network that was trained? Compared in logits, predictions and gradients."""
+"""Compares the exported graph with the trained network in logits, predictions and gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 GRADIENT_IMAGES = 512
-"""Gradients are compared on the first so many images, logits on all."""
+"""Number of images on which gradients are compared; logits are compared on all."""
 BATCH = 64
 
 

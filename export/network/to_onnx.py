@@ -1,4 +1,4 @@
-"""From a PyTorch network to an ONNX model that carries the graph and nothing else."""
+"""Exports a PyTorch network as an ONNX model without metadata."""
 
 from __future__ import annotations
 

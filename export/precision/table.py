@@ -96,13 +96,13 @@ def precisions(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked of the precisions of a bundle.
+    """The choice of precisions for a bundle.
 
     Args:
         names: keys of PRECISIONS; empty: the model's own.
         ships: the one that goes to the device; None: `shipping`.
         method: of calibration, a key of METHODS.
-        images: at most so many calibration images.
+        images: largest number of calibration images.
         keep: layers of int8 that stay in fp16, by name; None: chosen by what int8 costs.
 
     """

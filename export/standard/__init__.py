@@ -1,6 +1,6 @@
-"""A graph with operations of ONNX Runtime's own, or composed ones, written out in ONNX's simple operations.
+"""Writes out ONNX Runtime's own and composed operations in ONNX's simple operations.
 
-What is judged stays as it came; its gradient graph is made of what is returned here.
+The artifact stays unchanged; its gradient graph is derived from the graph that this package returns.
 """
 
 from __future__ import annotations

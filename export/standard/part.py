@@ -1,4 +1,4 @@
-"""One operation that is to be written out, and what may be known of its operands."""
+"""One operation to write out, with what is known of its operands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Part:
-    """A node of a graph that is being written out from its inputs on.
+    """A node of a graph that is written out in order.
 
     Args:
         proto: the node.

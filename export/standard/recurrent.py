@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN, step after step: as many copies of the cell as the sequence is long.
+"""Unrolls LSTM, GRU and RNN: one copy of the cell for each step of the sequence.
 
 X [length, batch, input], W [directions, gates * hidden, input], R [directions, gates * hidden, hidden],
 B [directions, 2 * gates * hidden], states [directions, batch, hidden]; y [length, directions, batch, hidden].

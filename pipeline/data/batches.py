@@ -22,9 +22,9 @@ from runtime.machine.card import cores
 Place = Literal["auto", "device", "stream"]
 """Where a training set is kept: on the device, or where it was read from; auto: on the device if it fits."""
 HELD_SHARE = 0.5
-"""Of the device's free memory, what a training set may fill; the rest is for networks and activations."""
+"""Largest share of the device's free memory for a training set; the rest is for networks and activations."""
 WORKERS = 8
-"""At most so many processes decode pictures; fewer on fewer cores."""
+"""Largest number of processes that decode pictures; fewer on fewer cores."""
 Batched = Iterable[tuple[Tensor, Tensor]]
 Fetch = Callable[[Tensor], Batched]
 """Row numbers [batches, size] to (images as stored [size, C, H, W], labels [size]) on the device, one batch a time."""
@@ -162,7 +162,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def decoders(sharing: int) -> int:
-    """Return how many processes decode pictures for each of so many that train on this machine."""
+    """Return how many processes decode pictures for each training process on this machine."""
     return min(WORKERS, max(1, cores() // sharing))
 
 

@@ -30,7 +30,7 @@ from runtime.words import did_you_mean
 EMBEDDED = Path(__file__).parent / "embedded"
 CPU = torch.device("cpu")
 DECODED_SHARE = 0.5
-"""Of the free memory, what a decoded training set may fill."""
+"""Largest share of the free memory for a decoded training set."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ AVERAGED = "n_averaged"
 Normalisation = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 """Mean and standard deviation, each per channel."""
 COUNTER = "num_batches_tracked"
-"""Of a batch norm, which nothing here uses; checkpoints from before PyTorch 0.4.1 have none."""
+"""A key of batch norms that is not used here; checkpoints from before PyTorch 0.4.1 lack it."""
 REFUSALS = ("Unsupported global", "Unsupported class", "Trying to instantiate", "Trying to call reduce")
 """What PyTorch says of a pickle that would run code; of a damaged one it says other things."""
 LISTED = 3

@@ -16,11 +16,11 @@ from runtime.words import did_you_mean
 
 BASE, FOR = "base", "for"
 SOURCES: dict[str, tuple[str, ...] | None] = {"data": ("name", "path", "extra"), "teacher": None}
-"""Tables that say, by name or path, where something comes from; the keys that go when that is said anew (None: all)."""
+"""Tables that name a source; a new source drops these keys of the table below (None: all)."""
 NETWORK: dict[str, tuple[str, ...]] = {"factory": ("arch", "width", "depth"), "arch": ("factory",)}
-"""In [student], what goes where one of these is said anew."""
+"""In [student], the keys that each of these drops from the recipe below."""
 USUAL_SCHEDULE: Final = "steps"
-"""Of the learning rate: the one that has milestones."""
+"""The learning-rate schedule that has milestones."""
 Table = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def _train(table: Table) -> Table:
 
 
 def in_place(milestones: Iterable[float], of: float, epochs: Any) -> list[float]:
-    """Return the milestones of a schedule of so many epochs where they lie in a run of `epochs`."""
+    """Return the milestones of a schedule of `of` epochs, scaled to a run of `epochs`."""
     return [milestone * epochs / of if of else milestone for milestone in milestones]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a table of TOML, in words: pydantic's, but of a key that there is not which ones there are."""
+"""Describes what is wrong with a table of TOML; for an unknown key it lists the known ones."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ RateSchedule = Literal["steps", "one-cycle", "cosine"]
 RISES = {"one-cycle": 0.25}
 """The fraction of all epochs in which the learning rate rises, if the recipe sets no warm-up; by schedule."""
 USUAL_DECAY = 0.999
-"""Of an average of the weights, a step."""
+"""Decay of the weight average in each step."""
 
 
 def usual_decay(value: Any) -> Any:
@@ -355,7 +355,7 @@ class Recipe(Frozen):
 
 
 def _published(method: Method, epochs: Any, schedule: Any) -> dict[str, Any]:
-    """Return the [train] keys of the method's own code: the milestones, or the warm-up, for so many epochs."""
+    """Return the [train] defaults of the method's published code, with milestones or warm-up scaled to the epochs."""
     own = method.schedule
     total = epochs if isinstance(epochs, int | float) else own.epochs
     falls = schedule == USUAL_SCHEDULE

@@ -30,7 +30,7 @@ from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject
 
 FLOAT = GraphFacts(quantised=False, computes_in="float32", staircases=())
-"""Of every network of `pipeline.models`: none rounds or steps."""
+"""The facts of every network of `pipeline.models`: none rounds or steps."""
 HOLDOUT_BATCH = 250
 """Hold-out images at a time; fewer where they do not fit the device's memory."""
 
@@ -70,7 +70,7 @@ class TorchSession(Session):
         """Return logits [B, K].
 
         Raises:
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         (logits,) = self._ask(self._forward, x)

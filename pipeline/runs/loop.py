@@ -30,7 +30,7 @@ from runtime.images.image_set import ImageSet
 from runtime.interrupt import defer_signals
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
-"""By device: so many steps are taken before their losses are read, which waits for the device."""
+"""Steps between two readings of the losses, by device; a reading waits for the device."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class TrainingLoop:
     def _train(self, epoch: int, log: TrainingLog | SilentLog, asked: Callable[[], bool]) -> None:
         """Take the remaining steps of an epoch. The batches of earlier steps are drawn again and skipped.
 
-        Of several processes, only the first one ends on a signal: it has the state, and the others end with it.
+        Only the first of several processes ends on a signal. It has the state, and the others end with it.
         """
         taken = self.standing.steps - epoch * len(self.batches)
         left = islice(self.batches.epoch(epoch), taken, None)

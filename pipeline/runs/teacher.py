@@ -27,7 +27,7 @@ from runtime.words import did_you_mean, percent
 MODELS = Path("models")
 """Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
 WEAK = 1.5
-"""A teacher whose accuracy under PGD is below so many times chance has nothing to teach."""
+"""A teacher is weak if its accuracy under PGD is below this multiple of chance."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 TIE = 2.0
-"""A difference under so many standard errors is a tie."""
+"""A difference below this number of standard errors is a tie."""
 
 ROUNDING = 1e-12
 """Means that are one image apart differ from that by so much at the most; one image of a million is far more."""

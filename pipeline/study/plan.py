@@ -30,7 +30,7 @@ else:  # the tables are the lists of choices
     MethodName, StudentName, AttackName = Literal[tuple(METHODS)], Literal[tuple(NETWORKS)], Literal[NAMES]
 
 RUN = "run"
-"""Of every cell's directory: where its training run lies, beside one directory an evaluation."""
+"""Subdirectory of a cell's directory that holds its training run; each evaluation has one beside it."""
 
 
 class Own(Frozen):

@@ -14,7 +14,7 @@ from runtime.spec import to_json
 
 FOLDER = Path(__file__).parent
 TABLE = "table"
-"""Of a study's directory: where this lies, whole enough to be kept without the runs."""
+"""Subdirectory of a study's directory that can be kept without the runs."""
 
 
 def publish(study: Study, results: list[CellResult], unfinished: dict[str, str], out: Path) -> Table:

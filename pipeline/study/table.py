@@ -146,7 +146,7 @@ def notes(
     radii = sorted({radius(result.threat_eps) for result in results})
     lines = [
         "Accuracy in percent: mean ± standard deviation over seeds; of one seed there is no spread. "
-        f"Each column is on the first so many test images: {counts}. Attacked at eps {', '.join(radii)}.",
+        f"Each column is measured on the first test images: {counts}. Attacked at eps {', '.join(radii)}.",
         f"Differences are to {study.reference} of the same student, in points. One under two standard errors "
         "(seeds taken as independent; at least half an image) is a tie; n = 1 allows no claim.",
         f"The checkpoint is the one with the best PGD-10 accuracy on the hold-out. {_circumstances(results)}",

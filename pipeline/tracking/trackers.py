@@ -1,6 +1,6 @@
 """Where a training run is logged besides its directory: Weights & Biases, MLflow; each an extra, by Fabric's `Logger`.
 
-The run's own files come first: a tracker that fails while the run trains is told nothing more, and a warning says so.
+The run's own files come first: a tracker that fails during training gets no further figures, and a warning says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MODULES = {"wandb": "wandb", "mlflow": "mlflow"}
 EXPERIMENT = "edgeproof"
 """Of MLflow, where MLFLOW_EXPERIMENT_NAME names no other."""
 FLUSH_SECONDS, MOST = 5.0, 900
-"""MLflow is told at most so often, or of so many figures at once; it takes 1,000."""
+"""Least seconds between two requests to MLflow, and most figures in one; MLflow takes 1,000."""
 ENDED = {"success": "FINISHED", "aborted": "KILLED"}
 """MLflow's words for how a run ended; else it failed."""
 LONGEST = 500
@@ -209,7 +209,7 @@ class Trackers:
                 tell(logger)
             except Exception as error:  # whatever a tracker's library or server does, the run trains on
                 del self._loggers[name]
-                log.warning(f"{name} failed and is told nothing more; the run goes on: {first_line(error)}")
+                log.warning(f"{name} failed and gets no further figures; the run continues: {first_line(error)}")
 
 
 def check_trackers(asked: LogTable) -> None:

@@ -19,7 +19,7 @@ A forward pass of a WideResNet-34-10 makes 3,400 at 32 x 32, of a ResNet-18 660,
 
 
 def on_gpu(memory: int, image: tuple[int, ...]) -> Batching:
-    """Return how to ask a GPU of so many bytes for images of one shape.
+    """Return the batch sizes for a GPU with this many bytes and images of one shape.
 
     Of all its memory, not of what is free now: the same card is asked for the same batch in every run, and so answers
     the same to the bit. Where that does not fit, the batch is halved.

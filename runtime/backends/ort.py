@@ -39,7 +39,7 @@ class OrtSession(Session):
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
             to `logits`, `value`, `gradient`. None: only attacks without gradients run.
         precision: what the graph is called, for the card; what it is, its bytes say.
-        provider: a key of PROVIDERS, or plugin:NAME. Never another one in its place.
+        provider: a key of PROVIDERS, or plugin:NAME. There is no fallback.
         state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
         threads: of one operator, on the whole batch. 0, on the CPU: a batch is cut into pieces that run side by side,
@@ -102,7 +102,7 @@ class OrtSession(Session):
 
         Raises:
             BadModel: the graph does not take this shape, or fails.
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         (z,) = self._forward.run({INPUT: x}, FORWARD_OUTPUTS)
@@ -113,7 +113,7 @@ class OrtSession(Session):
 
         Raises:
             BadModel: there is no gradient graph, it does not take this shape, or fails.
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         if self._gradient is None:

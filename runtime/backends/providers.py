@@ -1,4 +1,4 @@
-"""ONNX Runtime, its execution providers, and what each is asked for: never another one in its place."""
+"""ONNX Runtime's execution providers and their options. No provider falls back on another."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ PROVIDERS = {
 
 
 def check_tf32(provider: str, tf32: bool) -> None:
-    """Raise `UsageFault` where TF32 is let on what does not round to it."""
+    """Raise `UsageFault` if TF32 is allowed on a processor that has no TF32."""
     if tf32 and provider not in EDITIONS and not (provider in PROVIDERS and PROVIDERS[provider].on_gpu):
         raise UsageFault("--tf32 needs a GPU", hint="leave it out, or choose --provider cuda")
 

@@ -121,7 +121,7 @@ def bench(
 ) -> None:
     """Measure latency, throughput, power and heat of the artifact on this machine.
 
-    Queries follow one another, after a warm-up, with a line on each minute; what lowered a clock meanwhile is told.
+    After a warm-up it sends one query after another. It prints a line each minute and reports what lowered a clock.
     """
     if out is not None:
         check_writable(out)

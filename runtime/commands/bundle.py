@@ -91,7 +91,7 @@ def inspect(bundle: Path | None, attestation: Path | None, trust: Trust | None) 
 def _show(opened: Bundle) -> None:
     for line in _described(opened.manifest):
         click.echo(line)
-    click.echo(f"whole: {len(opened.manifest.files)} files have the size and digest that the manifest lists")
+    click.echo(f"intact: all {len(opened.manifest.files)} files have the size and digest that the manifest lists")
     click.echo(authenticity(opened))
 
 

@@ -85,8 +85,8 @@ def time_in_words(case: Case, stages: Sequence[Stage], speed: Speed) -> Iterator
     total = sum(seconds.values())
     slopes = "".join(f", {FOLLOWS[source]} {_milliseconds(each)}" for source, each in speed.gradient.items())
     yield (
-        f"  time: at most about {roughly(total)} at the present speed; less where images fall early "
-        f"(an image takes: forward {_milliseconds(speed.forward)}{slopes})"
+        f"  time: at most about {roughly(total)}, less if attacks break images early "
+        f"(measured for one image: forward {_milliseconds(speed.forward)}{slopes})"
     )
     facts = case.subject.session.card().facts
     blind = [stage for stage in stages if stage.name.partition("-")[2] == BLIND and stage.name[0].isdigit()]

@@ -1,4 +1,4 @@
-"""A judge's process: started, asked within a time limit, and ended whatever happens."""
+"""Runs a judge's process: starts it, enforces a time limit on each answer, and always ends it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 PIECE = 2**16
 """Bytes that are read or written at once."""
 TAIL, LINES, WIDEST = 4096, 5, 200
-"""Of stderr the last so many bytes are kept; of these so many lines are shown, each of so many signs at most."""
+"""Bytes of stderr that are kept, lines of them that are shown, and characters of a line."""
 LOOK = 0.1
-"""Seconds after which it is looked whether the process has ended: others may hold its stdout open."""
+"""Seconds between two looks at whether the process has ended; another process may hold its stdout open."""
 FAREWELL, GRACE, DEATH = 5.0, 2.0, 5.0
 """Seconds to end once stdin is closed, after SIGTERM, and after SIGKILL."""
 
@@ -34,11 +34,11 @@ FAREWELL, GRACE, DEATH = 5.0, 2.0, 5.0
 class JudgeProcess:
     """A process that answers each frame on its stdin by one on its stdout.
 
-    It is the leader of a session: Ctrl-C in a terminal reaches this process alone, which ends it, and its children with
-    it. After an error within an exchange it is asked no more: nobody knows where in the stream it stands.
+    It leads a session of its own, so Ctrl-C in a terminal reaches edgeproof alone, which then ends it and its children.
+    After an error within an exchange it gets no further frame, since its position in the stream is unknown.
 
     Args:
-        words: of the command, found by PATH.
+        words: the command and its arguments; the program is looked up in PATH.
 
     Raises:
         UsageFault: there is no such program.
@@ -93,13 +93,13 @@ class JudgeProcess:
         return answer
 
     def last_words(self) -> str:
-        """Return the last lines of its stderr, to be put behind a message; nothing where it said none."""
+        """Return the last lines of its stderr, to append to a message; empty if there are none."""
         lines = [printable(line.strip())[:WIDEST] for line in self._tail.decode("utf-8", "replace").splitlines()]
         last = [line for line in lines if line][-LINES:]
         return f"; its stderr ends: {' / '.join(last)}" if last else ""
 
     def close(self) -> None:
-        """End it and all that it started: by closing its stdin, else by signals. A second time nothing happens."""
+        """End it and all that it started: close its stdin, then send signals. A second call does nothing."""
         if not self._left.alive:
             return
         try:
@@ -115,7 +115,7 @@ class JudgeProcess:
             self._selector.close()
 
     def _send(self, *parts: bytes, deadline: float, seconds: float) -> None:
-        """Write the parts. Whatever it writes before it has been asked is no answer."""
+        """Write the parts. Output that comes before the whole request is written is an error."""
         self._selector.register(self._stdin, selectors.EVENT_WRITE)
         try:
             for part in parts:
@@ -135,7 +135,7 @@ class JudgeProcess:
             self._selector.unregister(self._stdin)
 
     def _receive(self, length: int, deadline: float, seconds: float) -> bytes:
-        """Read so many bytes."""
+        """Read exactly this many bytes."""
         answer = bytearray()
         while len(answer) < length:
             gone = self._has_ended()  # before the look at what it left
@@ -149,14 +149,14 @@ class JudgeProcess:
         return bytes(answer)
 
     def _read(self, most: int) -> bytes | None:
-        """Return what lies on its stdout at the moment; nothing at its end, None while there may come more."""
+        """Return what its stdout holds now; empty at the end of the stream, None if more may come."""
         try:
             return os.read(self._stdout.fileno(), min(PIECE, most))
         except BlockingIOError:
             return None
 
     def _at_hand(self) -> bytes:
-        """Return what lies on its stdout at the moment, if anything does."""
+        """Return what its stdout holds now, if anything."""
         return self._read(PIECE) or b""
 
     def _wait(self, deadline: float, seconds: float) -> None:
@@ -193,7 +193,7 @@ class JudgeProcess:
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
     def _ends_within(self, seconds: float) -> os.waitid_result | None:
-        """Give it so long to end, reading all it writes; return how it ended."""
+        """Wait this long for it to end, reading all that it writes; return how it ended."""
         deadline = time.monotonic() + seconds
         while (ended := self._has_ended()) is None and time.monotonic() < deadline:
             self._drain()
@@ -209,7 +209,7 @@ class JudgeProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Return the user's environment: our program adds PYTHONSAFEPATH, by which a script misses modules beside it."""
+    """Return the environment without our own PYTHONSAFEPATH, which would hide the modules beside a script."""
     ours = () if getattr(sys.flags, "safe_path", False) else ("PYTHONSAFEPATH",)
     return {name: value for name, value in os.environ.items() if name not in ours}
 
@@ -230,13 +230,13 @@ def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a process and all that it started; it is not reaped yet, so that its number is its own."""
+    """Signal a process and all that it started. It is not reaped yet, so its number cannot belong to another."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it left, reap it and close its pipes: the last of a judge, also where nobody closed it."""
+    """End a process and its children, reap it, and close its pipes; the last resort if nobody closed the judge."""
     _signal(process, signal.SIGKILL)
     try:
         process.wait(DEATH)

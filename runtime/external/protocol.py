@@ -1,7 +1,7 @@
-"""What a judge's process is asked and answers: frames of bytes, in protocol edgeproof-judge/1.
+"""The protocol edgeproof-judge/1 between edgeproof and a judge's process; docs/reference/judges.md defines it.
 
-docs/reference/judges.md defines it. A frame is its length, eight bytes little-endian, and so many bytes: JSON at first
-and for a refusal, else an npy array.
+A frame is its length, eight bytes little-endian, and that many bytes: JSON for the handshake and for a refusal, else
+an npy array.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.words import printable
 PROTOCOL: Literal["edgeproof-judge/1"] = "edgeproof-judge/1"
 LENGTH = struct.Struct("<Q")
 MOST_JSON = 4096
-"""Bytes of a handshake or refusal, at most. Whatever text comes in place of a length is a larger number."""
+"""Most bytes of a handshake or refusal. Text in place of a length reads as a larger number, so it is noticed."""
 NPY_HEADER = 4096
 """Bytes of an npy header, at most."""
 SEE = "docs/reference/judges.md says what a judge writes"
@@ -32,7 +32,7 @@ SHOWN = 80
 
 
 class Handshake(Frozen):
-    """What a judge says of itself before it is asked.
+    """What a judge says of itself before the first request.
 
     Args:
         protocol: PROTOCOL.
@@ -57,14 +57,14 @@ class Handshake(Frozen):
 
 
 class Refusal(Frozen):
-    """An answer without logits; after 'memory' fewer images are asked for, 'failed' ends the run."""
+    """An answer without logits: after 'memory' edgeproof sends fewer images, 'failed' ends the run."""
 
     error: Literal["memory", "failed"]
     message: Annotated[Text, Field(max_length=1000)] = ""
 
 
 def hello(image: tuple[int, ...], classes: int) -> bytes:
-    """Return what a judge is sent first: the protocol, the shape of an image (C, H, W), and how many classes."""
+    """Return the first frame for a judge: the protocol, the shape of an image (C, H, W), and the number of classes."""
     return json.dumps({"protocol": PROTOCOL, "image": list(image), "classes": classes}).encode()
 
 
@@ -96,7 +96,7 @@ def encode(x: Any, images: Literal["float32", "uint8"]) -> bytes:
 
 
 def most_bytes(rows: int, classes: int) -> int:
-    """Return how many bytes an answer to so many images has at most."""
+    """Return the most bytes that an answer to this many images can have."""
     return NPY_HEADER + 4 * rows * classes
 
 
@@ -146,6 +146,6 @@ def _refused(answer: bytes) -> EdgeproofError:
 
 
 def shown(data: bytes) -> str:
-    """Return the beginning of bytes that are something else than expected, as they may be shown."""
+    """Return the beginning of unexpected bytes as printable text."""
     text = printable(data[:SHOWN].decode("ascii", "replace").replace("\ufffd", "?"))
     return repr(text + ("..." if len(data) > SHOWN else ""))

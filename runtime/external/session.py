@@ -1,4 +1,4 @@
-"""A judge's process behind the seam that attackers see: it answers with logits, and has no gradient."""
+"""A judge's process as a `Judge` that attacks can query: it gives logits, and has no gradient."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class ExternalJudge(Judge):
     """A classifier run by a command.
 
     Args:
-        command: as a shell would split it into words; no shell sees it.
-        artifact: digest of the graph that it says it runs.
-        facts: of that graph.
-        precision: what that graph is called.
-        image: shape of one, (C, H, W).
-        classes: how many the model knows.
-        start: seconds in which it has to be ready.
+        command: the command line, split into words as a shell does; no shell runs it.
+        artifact: SHA-256 of the graph that the command runs.
+        facts: facts about that graph.
+        precision: name of that graph in the bundle.
+        image: shape of one image, (C, H, W).
+        classes: number of classes, K.
+        start: seconds within which the process must be ready.
 
     Raises:
-        UsageFault: the command is none, or there is no such program.
-        BadAnswer: it writes something else than the protocol says.
-        JudgeFault: it ends, or is not ready in time.
+        UsageFault: the command cannot be split into words, or the program does not exist.
+        BadAnswer: the process does not follow the protocol.
+        JudgeFault: the process ends, or is not ready in time.
 
     """
 
@@ -92,12 +92,12 @@ class ExternalJudge(Judge):
         )
 
     def logits(self, x: Any) -> Any:
-        """Return what the judge answers: float32 [B, K]. Of bytes, to the points rounded to them.
+        """Return the judge's logits, float32 [B, K]; a judge of bytes gets the points rounded to bytes.
 
         Raises:
             BadAnswer: it answers something else than logits.
             JudgeFault: it ends, fails, or takes too long.
-            OutOfMemory: it says that so many images do not fit.
+            OutOfMemory: the judge says that the batch does not fit into memory.
 
         """
         n, most = len(x), self._said.batch
@@ -115,7 +115,7 @@ class ExternalJudge(Judge):
         return Batching(self._said.batch)
 
     def card(self) -> SessionCard:
-        """Return what it says that it runs, and who it says that it is."""
+        """Return the card: what the judge says it runs, and who it says it is."""
         return self._card
 
     def close(self) -> None:

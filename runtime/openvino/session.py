@@ -42,7 +42,7 @@ class OvSession(Session):
         gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name, to `logits`, `value`,
             `gradient`; it is computed in float32, and not at all on a device without. None: there is none.
         precision: what the graph is called, for the card; what it is, its bytes say.
-        provider: a key of PROVIDERS. Never another one in its place.
+        provider: a key of PROVIDERS. There is no fallback.
 
     Raises:
         BadModel: a graph that OpenVINO cannot compile, or with other inputs and outputs.
@@ -79,7 +79,7 @@ class OvSession(Session):
 
         Raises:
             BadModel: the graph does not take this shape, or fails.
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         (z,) = self._forward.run({INPUT: x}, FORWARD_OUTPUTS)
@@ -90,7 +90,7 @@ class OvSession(Session):
 
         Raises:
             BadModel: there is no gradient graph, it does not take this shape, or fails.
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         if self._gradient is None:

@@ -60,7 +60,7 @@ class EngineOptions(Frozen):
     backend: Annotated[
         Name,
         Option(
-            "Engine that judges: it decides about every point, by a forward pass. No fallback.",
+            "Engine that judges: its forward pass decides about every adversarial image. No fallback.",
             type=OneOf(list(BACKENDS)),
             always=True,
             envvar="EDGEPROOF_BACKEND",
@@ -105,7 +105,7 @@ class EngineOptions(Frozen):
         Runner | None,
         BeforeValidator(_runner),
         Option(
-            "Engine that computes the gradient for attacks, as ort or ort:cuda; it decides about no point.  "
+            "Engine that computes the gradient for attacks, as ort or ort:cuda. It does not judge.  "
             "[default: the judge if it runs the gradient graph, else ort:cpu]",
         ),
     ] = None

@@ -130,7 +130,7 @@ class ModelOptions(Frozen):
     bgr: Annotated[bool, Option("The model takes BGR. --mean and --std stay in RGB order.")] = False
     output: Annotated[
         Text | None,
-        Option("The model output that has a number for each class.  [default: the only one that can be it]", type=str),
+        Option("Name of the model output that holds the logits.  [default: the only one that fits]", type=str),
     ] = None
 
 

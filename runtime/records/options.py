@@ -116,7 +116,7 @@ class RecordedOptions(Frozen):
     ] = AUTO
     lattice: Annotated[
         Literal["uint8"] | None,
-        Option("Judge each point found rounded to bytes too; reported beside the score."),
+        Option("Also judge each adversarial image after rounding to bytes. The report shows this beside the score."),
     ] = None
     until_decided: Annotated[bool, Option("Take the images in random order and stop when the gate is decided.")] = False
     shard: Annotated[ShardField | None, Option("Judge one part of the images, as 2/5; merge judges all.")] = None

@@ -1,1 +1,1 @@
-"""TensorRT: engines built, kept and run on this device."""
+"""TensorRT: builds, stores and runs engines on this device."""

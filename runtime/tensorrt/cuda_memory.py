@@ -1,4 +1,4 @@
-"""The Memory protocol over the CUDA driver: by cuda-bindings, which is a wheel, else by PyCUDA, which is compiled."""
+"""Implements the Memory protocol on the CUDA driver, with cuda-bindings (a wheel) or PyCUDA (compiled)."""
 
 from __future__ import annotations
 

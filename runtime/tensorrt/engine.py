@@ -1,4 +1,4 @@
-"""One TensorRT engine that is loaded, and its context: its tensors by name, and a pass over rows that lie in memory."""
+"""One loaded TensorRT engine with its execution context: its tensors by name, and a pass over rows in memory."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Engine:
             raise self._fault("does not start")
 
     def _make_context(self) -> None:
-        """Make a context that takes no memory by itself, and answers a batch the same at all times.
+        """Make a context that allocates no memory itself, and answers the same batch always alike.
 
         By default TensorRT-RTX compiles kernels for a batch's size behind its back, and changes to them between two
         passes.
@@ -88,7 +88,7 @@ class Engine:
         self._context = self._engine.create_execution_context(self._config)
 
     def check(self, outputs: Collection[str]) -> None:
-        """Raise `BadModel` unless it takes and gives what a session needs, a row an image, in float32."""
+        """Raise `BadModel` unless its tensors are what a session needs: one float32 row for each image."""
         trt = self._library.module
         missing = ({INPUT} - set(self.inputs)) | (set(outputs) - set(self.outputs))
         unknown = set(self.inputs) - FEEDS
@@ -102,11 +102,11 @@ class Engine:
                 raise BadModel(f"the {self.role} has {name} as {self.types[name]} {list(row)}", hint="export it again")
 
     def run(self, n: int, buffers: BufferPool, memory: Memory) -> None:
-        """Run the first n rows of what lies in the buffers, and wait.
+        """Run the first n rows of the buffers, and wait for the result.
 
         Raises:
             EngineFault: it does not run.
-            OutOfMemory: so many rows do not fit.
+            OutOfMemory: the rows do not fit into memory.
 
         """
         assert self._context is not None
@@ -124,12 +124,12 @@ class Engine:
         memory.synchronize()
 
     def drop_context(self) -> None:
-        """Let go of the context, which must be before the engine."""
+        """Release the context; call it before the engine is released."""
         self._context = None
         self._config = None
 
     def drop(self) -> None:
-        """Let go of the engine."""
+        """Release the engine."""
         self._engine = None
 
     def _fault(self, what: str) -> EdgeproofError:

@@ -1,4 +1,4 @@
-"""TensorRT loaded, in one of its EDITIONS: TensorRT itself, or TensorRT-RTX, which pip can install."""
+"""Loads TensorRT in one of its EDITIONS: TensorRT itself, or TensorRT-RTX, which pip can install."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from runtime.machine.driver import CudaDevice
 
 KEPT = 20
-"""Messages of TensorRT that are remembered at once."""
+"""Number of messages of TensorRT that are kept."""
 SHOWN = 3
 NO_MEMORY = re.compile("out ?of ?memory|could not be allocated|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
-"""What TensorRT says, as an error among others, where memory of the GPU or the machine ran out."""
+"""What TensorRT says if the memory of the GPU or the machine ran out."""
 NOT_TAKEN = ("SM75",)
 """What TensorRT-RTX names, and its engines leave out by default: it has no float32 matrix product there."""
 
@@ -35,7 +35,7 @@ class Edition:
         title: what people call it.
         oldest: the first release that takes everything that is exported.
         source: where it comes from, in words.
-        mark: what its versions are told apart by in the key of an engine.
+        mark: prefix of its versions in the key of an engine, which tells the editions apart.
         times_kernels: an engine is built by timing kernels, whose times serve the next build; else kernels are
             compiled where the engine is loaded, for the GPUs that the library names.
 
@@ -74,7 +74,7 @@ EDITIONS = {each.name: each for each in (TENSORRT, TENSORRT_RTX)}
 
 
 def installed_edition() -> str:
-    """Return the first of EDITIONS that is installed, whether it works or not; the first where there is none."""
+    """Return the first of EDITIONS that is installed, whether or not it works; the first of all if none is."""
     return next((name for name, each in EDITIONS.items() if find_spec(each.module)), next(iter(EDITIONS)))
 
 
@@ -153,7 +153,7 @@ def library_of(module: Any, edition: Edition = TENSORRT) -> Library:
 
 
 def load_library(name: str, gpu: CudaDevice) -> Library:
-    """Import one of EDITIONS for a GPU; call it after `driver.probe`.
+    """Import one of EDITIONS for a GPU; call `driver.probe` before.
 
     Raises:
         MissingEnvironment: it is not installed, does not load, is too old, or does not serve this GPU.

@@ -1,4 +1,4 @@
-"""Memory that a GPU and numpy see alike, and the stream that work on it runs in, behind a small protocol.
+"""A small protocol for memory that a GPU and numpy share, and for the stream in which the GPU works on it.
 
 The host and the device share the buffers (page-locked and mapped): on a Jetson they are the same memory, elsewhere the
 GPU reads and writes them over the bus, and nothing is copied by hand. What an engine works in is the device's alone.
@@ -49,7 +49,7 @@ class Memory(Protocol):
         """Return new float32 memory of a shape, zeroed, that the host sees too."""
 
     def reserve(self, size: int) -> Buffer:
-        """Return new memory of so many bytes that is the device's alone."""
+        """Return this many bytes of new memory that only the device can access."""
 
     def free(self, buffer: Buffer) -> None:
         """Give memory back; the buffer's array is not to be touched again."""
@@ -82,7 +82,7 @@ class BufferPool:
         return self._grown(name, n, lambda: self._memory.allocate((n, *row)))
 
     def working(self, size: int) -> int:
-        """Return the address of so many bytes to work in; raises as `rows`."""
+        """Return the address of this many bytes of working memory; raises as `rows`."""
         size = max(size, ALIGNMENT)
         return self._grown("", size, lambda: self._memory.reserve(size)).address
 

@@ -1,4 +1,4 @@
-"""TensorRT behind the Session protocol: an engine of the artifact's graph, and one of its gradient graph."""
+"""A session on TensorRT: one engine for the artifact's graph, and one for its gradient graph."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Accelerator:
 
 
 def open_accelerator(edition: str) -> Accelerator:
-    """Find the GPU and what is needed to use it; the driver first, since TensorRT dies without.
+    """Find the GPU and load what it needs; the driver comes first, since TensorRT ends the process without it.
 
     Args:
         edition: one of `library.EDITIONS`.
@@ -155,7 +155,7 @@ class TrtSession(Session):
         Raises:
             BadModel: the engine does not take this shape.
             EngineFault: it fails.
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         return self._run(self._forward, {INPUT: x})[LOGITS]
@@ -166,7 +166,7 @@ class TrtSession(Session):
         Raises:
             BadModel: there is none, or it does not take this shape.
             EngineFault: it fails.
-            OutOfMemory: so many images do not fit.
+            OutOfMemory: the batch does not fit into memory.
 
         """
         if self._gradient is None:
@@ -179,7 +179,7 @@ class TrtSession(Session):
         return self._card
 
     def close(self) -> None:
-        """Let go of contexts, engines, runtime, memory and stream, in this order; a second time nothing happens."""
+        """Release contexts, engines, runtime, memory and stream, in this order; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -246,7 +246,7 @@ class TrtSession(Session):
         return found
 
     def _settle(self) -> None:
-        """Wait for what may still run, before its memory goes; that it failed was said by the call that began it."""
+        """Wait for running work before its memory is freed; the call that began the work has reported its failure."""
         with suppress(EngineFault):
             self._memory.synchronize()
 

@@ -1,4 +1,4 @@
-"""TensorRT engines on disk: built here, kept under all that decides them, and loaded only if this device built them.
+"""Stores TensorRT engines on disk, each under a key of all that determines it; a device loads only its own engines.
 
 DIR/DIGEST.engine   what TensorRT serialised; DIGEST is of its EngineKey
 DIR/DIGEST.json     its Sidecar
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runtime.bundle.manifest import InputShape
 
 MOST_IMAGES, MOST_VALUES = 64, 2**22
-"""A batch of a profile: so many images, but no more than so many pixel values, of which a Jetson has room for."""
+"""The largest batch of a profile, in images and in pixel values; it fits the memory of a Jetson."""
 WORKSPACE = 256 * 2**20
 """Bytes that TensorRT may use beside weights and activations."""
 PLACE = "engines"
@@ -47,7 +47,7 @@ class Profile(Frozen):
 
 
 class EngineKey(Frozen):
-    """All that decides what an engine computes and where it runs. Precision is in the graph.
+    """All that determines what an engine computes and where it runs. The graph determines the precision.
 
     `tensorrt` is `Library.version`: 10.3.0, or RTX 1.7.1.116.
     """
@@ -72,7 +72,7 @@ class EngineKey(Frozen):
 
 
 class Sidecar(Frozen):
-    """What is known of an engine file; `device` is `Gpu.identity` of the one that built it."""
+    """The record beside an engine file; `device` is `Gpu.identity` of the GPU that built it."""
 
     schema_: Literal["edgeproof.engine/1"] = Field(alias="schema", default="edgeproof.engine/1")
     key: EngineKey
@@ -82,24 +82,24 @@ class Sidecar(Frozen):
 
 @dataclass(frozen=True)
 class Built:
-    """What building left: an engine, and the timings with which the next is built faster."""
+    """The result of a build: an engine, and the kernel timings that make the next build faster."""
 
     engine: bytes
     timings: bytes
 
 
 class Stale(Exception):
-    """An engine on disk is not to be used; says why."""
+    """An engine on disk cannot be used; the message says why."""
 
 
 def profile_for(shape: InputShape) -> Profile:
-    """Return the batches that engines of a model take; larger ones are cut."""
+    """Return the batch sizes that engines of a model take; larger batches are split."""
     most = max(1, min(MOST_IMAGES, MOST_VALUES // (shape.channels * shape.height * shape.width)))
     return Profile(usual=most, most=most)
 
 
 def engines_directory(state: Path | None) -> Path:
-    """Return where engines are kept: in the state directory, else in the user's cache.
+    """Return the directory of engines: in the state directory if there is one, else in the user's cache.
 
     Raises:
         MissingEnvironment: the user has no directory.
@@ -130,7 +130,7 @@ class EngineStore:
     device: str
 
     def obtain(self, key: EngineKey, build: Callable[[bytes], Built], load: Callable[[bytes], None], role: str) -> str:
-        """Load the engine of a key and return the digest of its bytes; it is built where there is none to use.
+        """Load the engine of a key, or build it if there is none to use; return the digest of its bytes.
 
         Args:
             key: what is wanted.
@@ -208,7 +208,7 @@ class EngineStore:
 
 
 def private_directory(directory: Path) -> None:
-    """Make a directory that is the user's alone, unless it is there.
+    """Make a directory that only the user can access, unless it exists.
 
     Raises:
         MissingEnvironment: it cannot be made, or others may write to it.

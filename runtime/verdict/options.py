@@ -24,7 +24,7 @@ CLEAN = "clean"
 """Accepted among the attacks: accuracy without any is always measured."""
 GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
 OWN = "  [default: the artifact's own]"
-CLASSES = "Their names in the order of the logits: a file with one a line, or with commas, as ant,bee,cat."
+CLASSES = "Names of the classes in the order of the logits: a file with one a line, or a list, as ant,bee,cat."
 FRACTION = "a number from 0 to 1, like 8/255, 0.03 or 45%"
 
 
@@ -76,8 +76,8 @@ class CompletedOptions(Frozen):
     size: Annotated[
         Size | None,
         Option(
-            "Resize the pictures of a folder to cover this size, then cut its middle out: 224, 96x128, or 256:224 to "
-            f"cut 224 of 256.{OWN}",
+            "Resize the pictures of a folder to cover this size, then crop the centre: 224, 96x128, or 256:224 to "
+            f"resize to 256 and crop 224.{OWN}",
             expects=SIZE,
         ),
     ] = None
@@ -104,8 +104,8 @@ class CompletedOptions(Frozen):
     max_drop: Annotated[
         Fraction | None,
         Option(
-            f"Largest drop of robust accuracy, as 1%, from the run named by --against, else from {PARENT}, "
-            f"judged first; of a model file by --against alone.{OWN}",
+            f"Largest drop of robust accuracy, as 1%, from the run in --against; by default from the bundle's {PARENT} "
+            f"graph, which is judged first. A model file needs --against.{OWN}",
             expects=FRACTION,
             unit="%",
         ),

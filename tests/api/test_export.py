@@ -76,7 +76,7 @@ def test_images_that_the_network_does_not_take_are_refused(tmp_path):
 def test_int8_asks_for_calibration_images(tmp_path):
     with pytest.raises(UsageFault, match="calibration images") as caught:
         ep.export(network(), evaluation=evaluation(), out=tmp_path / "bundle", precisions=("int8",))
-    assert caught.value.hint == "give them with calibration"
+    assert caught.value.hint == "calibration=x_train"
 
 
 def test_what_int8_costs_is_measured_by_the_labels_of_its_images(tmp_path, capsys):

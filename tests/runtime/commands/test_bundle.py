@@ -188,7 +188,7 @@ def test_inspect_says_what_is_in_it_and_whose_it_is(version, keys):
         "fp32: opset 18",
         "with gradient graph, ships",
         "60 images of tiny/test",
-        "whole: 3 files",
+        "intact: all 3 files",
         "authenticated: signed with key ",
     ):
         assert words in result.stdout

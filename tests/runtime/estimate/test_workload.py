@@ -144,7 +144,7 @@ def test_a_long_int8_run_on_a_cpu_says_where_the_time_goes():
     case = case_of(Int8)
     slow = Speed(0.01, {"own": 0.03, "parent": 0.02}, parent=0.005)
     time, int8 = time_in_words(case, list(stages_of(case)), slow)
-    assert time.startswith("  time: at most about 1.7 hours at the present speed; less where images fall early (")
+    assert time.startswith("  time: at most about 1.7 hours, less if attacks break images early (")
     assert "5000 forward passes an image; a forward pass takes 2.0 times as long as in fp32" in int8
     quick = Speed(1e-5, {"own": 3e-5, "parent": 2e-5}, parent=5e-6)
     assert len(list(time_in_words(case, list(stages_of(case)), quick))) == 1
