@@ -14,7 +14,8 @@ from pydantic_core import core_schema
 
 from pipeline.methods import METHODS
 from pipeline.recipe.file import BASE, FOR
-from pipeline.recipe.schema import Recipe, usual_decay
+from pipeline.recipe.schema import Recipe
+from pipeline.recipe.tables import usual_decay
 from runtime.images.preprocessing import read_size
 from runtime.spec import parse_fraction
 

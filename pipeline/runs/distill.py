@@ -18,7 +18,8 @@ from pipeline.memory import running_out
 from pipeline.methods import METHODS
 from pipeline.models.checkpoint import NetworkCard
 from pipeline.models.factory import check_made
-from pipeline.recipe.schema import LogTable, Recipe
+from pipeline.recipe.schema import Recipe
+from pipeline.recipe.tables import LogTable
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
 from pipeline.runs.evaluate import device_name
 from pipeline.runs.judge import judge

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from pipeline.models.checkpoint import NetworkCard, load_checkpoint
-from pipeline.recipe.schema import Int8Table
+from pipeline.recipe.tables import Int8Table
 from pipeline.runs.directory import CHECKPOINTS, read_summary
 from runtime.errors import BadRecipe
 from runtime.files import sha256

@@ -16,7 +16,8 @@ from pipeline.models.checkpoint import NetworkCard, load_checkpoint
 from pipeline.models.factory import check_made
 from pipeline.models.foreign import Normalisation, load_foreign, refuse_web_page
 from pipeline.models.layers import frozen
-from pipeline.recipe.schema import Recipe, TeacherTable
+from pipeline.recipe.schema import Recipe
+from pipeline.recipe.tables import TeacherTable
 from pipeline.runs.directory import CHECKPOINTS, TeacherFigures
 from pipeline.runs.evaluate import holdout_accuracy
 from runtime.bundle.described import network_words

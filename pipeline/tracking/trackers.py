@@ -16,7 +16,8 @@ from typing import Any, Self
 from lightning_fabric.loggers.logger import Logger
 from pydantic import ValidationError
 
-from pipeline.recipe.schema import LogTable, Recipe
+from pipeline.recipe.schema import Recipe
+from pipeline.recipe.tables import LogTable
 from runtime.errors import BadInput, MissingEnvironment, first_line, install
 from runtime.files import write_atomic
 from runtime.spec import Frozen, Text, first_fault, to_json

@@ -6,7 +6,7 @@ import bisect
 import math
 from collections.abc import Callable
 
-from pipeline.recipe.schema import RateSchedule, TrainTable
+from pipeline.recipe.tables import RateSchedule, TrainTable
 
 
 def learning_rate(train: TrainTable, epoch: float) -> float:

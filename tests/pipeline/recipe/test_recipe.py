@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.methods import METHODS
-from pipeline.recipe.schema import ResourcesTable, load_recipe
+from pipeline.recipe.schema import load_recipe
 from pipeline.recipe.source import names_of
+from pipeline.recipe.tables import ResourcesTable
 from runtime.errors import BadRecipe
 from tests.command_line import edgeproof
 from tests.paths import ROOT

@@ -13,7 +13,7 @@ from pipeline.models import Blueprint, build_network
 from pipeline.models.checkpoint import METADATA_KEY, NetworkCard, load_checkpoint, save_checkpoint
 from pipeline.models.foreign import load_foreign
 from pipeline.models.layers import frozen
-from pipeline.recipe.schema import TeacherTable
+from pipeline.recipe.tables import TeacherTable
 from pipeline.runs import teacher as teachers
 from pipeline.runs.directory import TeacherFigures
 from pipeline.runs.teacher import TEACHERS, KnownTeacher, Teacher, load_teacher, teacher_architecture
