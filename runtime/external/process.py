@@ -12,7 +12,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from runtime.errors import BadAnswer, JudgeFault, UsageFault
+from runtime.errors import BadAnswer, EdgeproofError, JudgeFault, UsageFault
 from runtime.external.protocol import LENGTH, SEE, TO_STDERR, shown
 from runtime.interrupt import defer_signals
 from runtime.terminal.log import log
@@ -55,7 +55,7 @@ class JudgeProcess:
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         self._stdin, self._stdout, self._stderr = (pipe for pipe in pipes if pipe)
         self._tail = bytearray()
-        self._usable = True
+        self._usable, self._why = True, ""
         self._selector = selectors.DefaultSelector()
         for pipe in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(pipe.fileno(), False)
@@ -76,8 +76,20 @@ class JudgeProcess:
 
         """
         if not self._usable:
-            raise JudgeFault("the judge's process has been given up", hint="begin again, or go on by --resume")
+            raise JudgeFault(
+                f"the judge's process has been given up{self._why}", hint="begin again, or go on by --resume"
+            )
         self._usable = False
+        try:
+            answer = self._answer_to(question, most, seconds)
+        except EdgeproofError as fault:
+            self._why = f": {fault.message}"
+            raise
+        self._usable = True
+        return answer
+
+    def _answer_to(self, question: bytes, most: int, seconds: float) -> bytes:
+        """Send and receive; raises as `exchange` does."""
         deadline = time.monotonic() + seconds
         self._send(LENGTH.pack(len(question)), question, deadline=deadline, seconds=seconds)
         (length,) = LENGTH.unpack(prefix := self._receive(LENGTH.size, deadline, seconds))
@@ -88,9 +100,7 @@ class JudgeProcess:
                 + self.last_words(),
                 hint=TO_STDERR,
             )
-        answer = self._receive(length, deadline, seconds)
-        self._usable = True
-        return answer
+        return self._receive(length, deadline, seconds)
 
     def last_words(self) -> str:
         """Return the last lines of its stderr, to append to a message; empty if there are none."""

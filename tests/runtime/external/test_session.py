@@ -155,10 +155,11 @@ def test_a_judge_is_never_asked_for_more_images_than_it_takes(pids):
 
 def test_after_a_broken_exchange_it_is_asked_no_more(pids):
     with stranger("hangs", pids) as judge:
-        with pytest.raises(JudgeFault):
+        with pytest.raises(JudgeFault) as first:
             judge.logits(IMAGES)
-        with pytest.raises(JudgeFault, match="given up"):
+        with pytest.raises(JudgeFault, match="given up") as second:
             judge.logits(IMAGES)
+    assert first.value.message in second.value.message  # the first may have been caught, as by the estimate of time
 
 
 def test_what_does_not_fit_its_memory_is_asked_in_halves(pids):
