@@ -8,8 +8,9 @@ from importlib.metadata import entry_points
 from pipeline.data.augment import AUGMENTATIONS
 from pipeline.methods import METHODS, Method
 from pipeline.models import NETWORKS
-from pipeline.recipe.schema import LogTable, Recipe, TeacherTable, load_recipe
+from pipeline.recipe.schema import Recipe, load_recipe
 from pipeline.recipe.source import names_of, read_source
+from pipeline.recipe.tables import LogTable, TeacherTable
 from pipeline.runs.teacher import TEACHERS
 from runtime.images.find import DATASETS_GROUP
 
