@@ -83,10 +83,10 @@ def existing(path: str | PathLike[str], argument: str) -> Path:
 
 
 def names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of classes as a tuple.
+    """Return the names of classes.
 
     Raises:
-        UsageFault: `classes` is a single string.
+        UsageFault: they are one text.
 
     """
     if isinstance(classes, str):

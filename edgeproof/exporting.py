@@ -173,11 +173,11 @@ def _calibration_set(calibration: Any, network: nn.Module, evaluation: ImageSet,
         calibration: x, or (x, y).
         network: images [B, C, H, W] to logits [B, K].
         evaluation: images that the network takes.
-        layout: 'nchw' or 'nhwc', if the shape of the images allows both.
+        layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
 
     Raises:
         BadData: see `image_set`; or they have another shape than the evaluation images.
-        BadModel: the network does not take the images, or does not answer with logits.
+        BadModel: the network does not take them, or does not answer with logits.
 
     """
     if isinstance(calibration, (tuple, list)):
