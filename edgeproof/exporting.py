@@ -89,6 +89,8 @@ def export(
     """
     images = image_set(*_pair(evaluation, "evaluation"), name="evaluation", argument="evaluation", layout=layout)
     wanted = known(precisions.split(",") if isinstance(precisions, str) else precisions)
+    if not wanted:
+        raise UsageFault("precisions names none", hint=f"one or more of: {', '.join(PRECISIONS)}")
     if ships is not None and ships not in wanted:
         raise UsageFault(f"ships is {ships!r}, which is not among precisions", hint=f"one of: {', '.join(wanted)}")
     with_int8 = any(PRECISIONS[each].calibrated for each in wanted)

@@ -231,6 +231,7 @@ WRONG_ARGUMENTS = {
     "keep_fp16": lambda out: made(out, keep_fp16=["a"]),
     "^calibration: every image": lambda out: made(out, **CALIBRATED),
     "int8": lambda out: made(out, precisions="int8"),
+    "precisions": lambda out: made(out, precisions=()),
     "^calibration": lambda out: made(out, precisions="int8", calibration="train.npz"),
     "reduction": lambda out: ep.methods.PGDAT(network(), reduction="men"),
     "start": lambda out: ep.methods.PGDAT(network(), start="publishd"),
