@@ -248,6 +248,10 @@ def test_a_wrong_argument_is_refused_by_its_name_and_no_option_is_spoken_of(said
     assert not (tmp_path / "bundle" / "manifest.json").exists() or said in ("trust", "^x has images")
 
 
+def test_classes_that_are_none_are_as_good_as_left_out():
+    assert repr(ep.verify(MODEL, X, Y, classes=None, eps=EPS, attacks="fgsm"))
+
+
 def test_a_directory_that_is_not_empty_is_refused_by_the_argument_that_names_it(tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "kept").touch()
