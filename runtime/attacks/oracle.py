@@ -108,7 +108,7 @@ class Oracle:
         return z
 
     def hear_witness(self, points: Points, x: Any, z: Any) -> None:
-        """Ask the witness about points within eps, at which the judge's logits are z; note where only the judge is right.
+        """Ask the witness about points within eps, where the judge's logits are z; note where only the judge is right.
 
         Points that a search merely passes are left out: at the judge's own boundary, rounding decides the class.
         """
