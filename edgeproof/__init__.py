@@ -1,9 +1,9 @@
-"""Distil, export and judge robust image classifiers, from Python: the names in `__all__`, each loaded when it is used.
+"""Distil, export and judge robust image classifiers from Python. Each name in `__all__` is loaded when it is used.
 
-It is also the door to edgeproof's packages: whoever imports it finds ours, wherever the process was started.
+Importing this package also makes Python find edgeproof's own packages first, wherever the process was started.
 
-`runtime`, `export` and `pipeline` are words that users name their own files and folders by. A finder before all others
-looks for those three beside this package and nowhere else; nothing changes for any other name.
+Users may have files or folders named `runtime`, `export` or `pipeline`. A finder that runs before all others therefore
+looks for these three names beside this package only. It does not handle any other name.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LIES_IN = {
     "export": "edgeproof.exporting",
     "verify": "edgeproof.judging",
 }
-"""The module of each public name that is none itself."""
+"""The module of each public name that is not itself a module."""
 OF_TRAINING = ("export", "methods")
-"""The names that need PyTorch, which the extra `train` brings."""
+"""The names that need PyTorch, which the extra `train` installs."""
 
 HOME = str(Path(__file__).resolve().parents[1])
-"""Where the packages lie: the environment's site-packages, or a checkout."""
+"""The directory of the packages: the environment's site-packages, or a checkout."""
 PACKAGES = ("runtime", "export", "pipeline")
 
 
@@ -43,18 +43,18 @@ class OurPackages:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return where one of our packages lies; None for any other module."""
+        """Return the location of one of our packages; None for any other module."""
         return PathFinder.find_spec(name, [HOME]) if name in PACKAGES else None
 
 
 def find_ours_first() -> None:
-    """Ask our finder before all others; once, however often it is called."""
+    """Put our finder before all others, only once even if this is called again."""
     if OurPackages not in sys.meta_path:
         sys.meta_path.insert(0, OurPackages)
 
 
 def strangers() -> list[str]:
-    """Return the modules by our names that this process imported from elsewhere before it came to us."""
+    """Return the modules with our names that this process has already imported from elsewhere."""
     imported = {name: getattr(sys.modules[name], "__file__", None) for name in PACKAGES if name in sys.modules}
     ours = {name: Path(HOME, name, "__init__.py") for name in imported}
     return [f"{name} ({file})" for name, file in imported.items() if not file or Path(file).resolve() != ours[name]]

@@ -1,4 +1,4 @@
-"""What a caller from Python gives, checked as the command line checks it; and errors that name its arguments."""
+"""Checks the arguments of a call from Python as the command line does, and makes errors name these arguments."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Record = TypeVar("Record", bound=Frozen)
 OPTION = re.compile(r"--([a-z][a-z-]*)(?: (\d[\d./]*)| [A-Z]{2,}\b)?")
-"""An option of the command line in a message, and its value where that is a number; what stands for one is left out."""
+"""An option of the command line in a message, with its value if that is a number; a placeholder is dropped."""
 
 
 def names_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Let the errors of a function speak of its arguments, not of options and files: fail_under for --fail-under."""
+    """Make the errors of a function name its arguments instead of options and files: fail_under for --fail-under."""
     known = signature(function).parameters
 
     def argument(option: re.Match[str]) -> str:
@@ -53,10 +53,10 @@ def names_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def filled(record: type[Record], settings: Mapping[str, Any]) -> Record:
-    """Return a record of settings; those that are None are left at its own.
+    """Return a record of settings; settings of None keep the default of the record.
 
     Raises:
-        UsageFault: one is unknown, or out of range.
+        UsageFault: a setting is unknown, or out of range.
 
     """
     try:
@@ -74,7 +74,7 @@ def existing(path: str | PathLike[str], argument: str) -> Path:
     """Return the path that an argument names.
 
     Raises:
-        UsageFault: nothing is there.
+        UsageFault: the path does not exist.
 
     """
     if not Path(path).exists():
@@ -83,10 +83,10 @@ def existing(path: str | PathLike[str], argument: str) -> Path:
 
 
 def names(classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of classes, none of None.
+    """Return the names of classes as a tuple; None is no names.
 
     Raises:
-        UsageFault: they are one text.
+        UsageFault: `classes` is a single string.
 
     """
     if isinstance(classes, str):
@@ -95,7 +95,7 @@ def names(classes: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def each_channel(numbers: float | Sequence[float]) -> tuple[float, ...] | None:
-    """Return numbers, one for all channels or one each; None where there are none."""
+    """Return one number for all channels, or one per channel; None if there are none."""
     return (numbers,) if isinstance(numbers, int | float) else tuple(numbers) or None
 
 
@@ -111,10 +111,10 @@ PHRASES = {
     "give --layout nchw or nhwc": "give layout='nchw' or layout='nhwc'",
     "are of a model; a bundle carries its normalisation": "belong to an ONNX file; a bundle or a network holds its own",
 }
-"""What errors say to who uses the command line, and what they say to who calls from Python."""
+"""Phrases of errors on the command line, and what replaces them for callers from Python."""
 FRACTION = {"eps": "eps is a radius on images in [0, 1], as 8/255"} | dict.fromkeys(
     ("fail_under", "max_drop", "expect_clean"), "a fraction from 0 to 1, as 0.45"
 )
-"""What to do about a number above 1, by argument."""
+"""The hint for a number above 1, by argument."""
 FORMS = {"name": "use letters, digits, '.', '_' and '-', as my-model", "version": "give a whole number from 1"}
-"""What an argument must look like."""
+"""The hint that says what an argument must look like, by argument."""

@@ -1,4 +1,4 @@
-"""Images and labels as numpy or PyTorch has them, as the set that is judged."""
+"""Turns images and labels from numpy or PyTorch into the set that is judged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def image_set(x: Any, y: Any, *, name: str, argument: str, layout: Layout | None
     Args:
         x: uint8, or floats in [0, 1]: [N, C, H, W], [N, H, W, C] or [N, H, W]; an array, or a tensor on any device.
         y: integers [N] or [N, 1], or one-hot [N, K].
-        name: what the report calls it.
-        argument: what errors call it, as "x, y".
-        layout: 'nchw' or 'nhwc', where the shape does not tell.
+        name: the name of the set in the report.
+        argument: the name of the set in errors, such as "x, y".
+        layout: 'nchw' or 'nhwc', if the shape allows both.
 
     Raises:
         UsageFault: there is no such layout.
-        BadData: an argument is no array, or see `runtime.images.npz.from_arrays`.
+        BadData: an argument is not an array, or see `runtime.images.npz.from_arrays`.
 
     """
     if layout not in (None, "nchw", "nhwc"):
@@ -41,14 +41,14 @@ def image_set(x: Any, y: Any, *, name: str, argument: str, layout: Layout | None
 
 
 def as_numpy(values: Any, what: str) -> Any:
-    """Return an array, a tensor or nested lists as numpy has them.
+    """Return an array, a tensor or nested lists as a numpy array.
 
     Args:
-        values: what is given.
-        what: what errors call it.
+        values: an array, a tensor on any device, or nested lists.
+        what: its name in errors.
 
     Raises:
-        BadData: it is no array of numbers.
+        BadData: it is not an array of numbers.
 
     """
     try:

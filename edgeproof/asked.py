@@ -1,4 +1,4 @@
-"""Turns the arguments of a call into the records of the command line, so that both ways lead through the same code."""
+"""Turns the arguments of a call into the records of the command line, so that both run the same code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODEL, IMAGES, CLASSES, BUNDLE = "model.onnx", "images.npz", "classes.txt", "bun
 
 @dataclass(frozen=True)
 class Given:
-    """A model and images as a caller has them: see `edgeproof.verify`."""
+    """A model and images as the caller passes them; see `edgeproof.verify`."""
 
     model: Any
     x: Any = None
@@ -46,10 +46,10 @@ class Given:
     classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no model.
+        """Check the type of the model.
 
         Raises:
-            UsageFault: it is none of the kinds that `edgeproof.verify` takes.
+            UsageFault: it is not one of the types that `edgeproof.verify` takes.
 
         """
         if not (self.is_network or isinstance(self.model, (str, PathLike, bytes, Bundle))):
@@ -60,18 +60,18 @@ class Given:
             )
 
     def images(self) -> ImageSet:
-        """Return the images and labels as a set; raises as `edgeproof.arrays.image_set` does."""
+        """Return the images and labels as a set. Raises the same errors as `edgeproof.arrays.image_set`."""
         return image_set(self.x, self.y, name=Path(IMAGES).stem, argument="x, y", layout=self.layout)
 
     @property
     def is_network(self) -> bool:
-        """Whether the model is a PyTorch network; PyTorch may not be installed."""
+        """Whether the model is a PyTorch network. This works without PyTorch too."""
         return hasattr(self.model, "state_dict") and not isinstance(self.model, type)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The model and the images on disk, opened, and the options of the call."""
+    """The model and the images, on disk and opened, and the options of the call."""
 
     artifact: Path
     opened: Bundle
@@ -79,10 +79,10 @@ class Asked:
     model: ModelOptions
     options: VerifyOptions
     claims: bool
-    """Whether who shipped the model claims something; of a network nobody does, as of a file."""
+    """Whether the bundle's claim holds for the run. A network in memory claims nothing, like an ONNX file."""
 
     def subject(self, keep: Callable[[Session], Session]) -> Subject:
-        """Open what is judged. `keep` gets every session, to close it later, and returns it."""
+        """Open the model that is judged. `keep` gets and returns every session; the caller closes them later."""
         subject = open_subject(self.artifact, None, self.opened, self.model, self.options, None, keep, self.engine)
         return subject if self.claims else replace(subject, claimed_images=None)
 
@@ -95,11 +95,11 @@ def what_is_asked(
     model: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Asked:
-    """Write what is given to disk where it is not there yet, and open it; a setting of None takes the default.
+    """Write the model and the images to disk if they are not there yet, and open them; None means the default.
 
     Raises:
-        UsageFault: a setting is none that the command line would take, several precisions are named, or images come
-            without labels.
+        UsageFault: the command line would not take a setting, several precisions are named, or images come without
+            labels.
         EdgeproofError: see `open_artifact`.
 
     """
@@ -122,7 +122,7 @@ def _images(given: Given, scratch: Path) -> dict[str, Any]:
     named: dict[str, Any] = {}
     if (given.x is None) != (given.y is None):
         raise UsageFault("images and labels come together: x and y", hint="verify(model, x, y)")
-    if given.x is not None and not given.is_network:  # of a network the bundle has them
+    if given.x is not None and not given.is_network:  # the bundle of a network contains them
         images = given.images()
         np.savez(scratch / IMAGES, x=images.images, y=images.labels)
         named |= {"data": str(scratch / IMAGES), "layout": "nchw"}
@@ -133,7 +133,7 @@ def _images(given: Given, scratch: Path) -> dict[str, Any]:
 
 
 def _artifact(given: Given, scratch: Path, options: VerifyOptions) -> Path:
-    """Return where the model lies; bytes and a network are put into `scratch`."""
+    """Return the path of the model. Bytes and a network are written into `scratch` first."""
     if isinstance(given.model, bytes):
         (scratch / MODEL).write_bytes(given.model)
         return scratch / MODEL
@@ -158,7 +158,7 @@ def _artifact(given: Given, scratch: Path, options: VerifyOptions) -> Path:
 
 @contextmanager
 def scratch_directory() -> Iterator[tuple[Path, Callable[[object], object]]]:
-    """Yield a temporary directory, and a function that keeps it as long as an object lives, not only for the block."""
+    """Yield a temporary directory, and a function that keeps it for the lifetime of an object instead of the block."""
     place = Path(tempfile.mkdtemp(prefix="edgeproof-"))
     owners: list[object] = []
 

@@ -1,4 +1,4 @@
-"""What a batch of a training loop must be before a method trains on it."""
+"""Checks a batch of a training loop before a method trains on it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def check_form(images: Tensor, labels: Tensor, networks: Iterable[nn.Module]) -> None:
-    """Check shape, type and device of a batch; no device is waited for.
+    """Check shape, type and device of a batch, without waiting for the device.
 
     Args:
         images: should be floats [B, C, H, W].
         labels: should be int64 [B].
-        networks: what is trained, and what it learns from.
+        networks: the student, and the teacher if there is one.
 
     Raises:
-        BadData: it is no such batch, or it lies on another device than the networks.
+        BadData: shape or type is wrong, or the batch is on another device than the networks.
 
     """
     numbers = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
@@ -43,7 +43,7 @@ def check_form(images: Tensor, labels: Tensor, networks: Iterable[nn.Module]) ->
 
 
 def check_images(images: Tensor) -> None:
-    """Check that images are in [0, 1]; waits for their device.
+    """Check that images are in [0, 1]. This waits for their device.
 
     Raises:
         BadData: a value is outside, or NaN.
@@ -58,10 +58,10 @@ def check_images(images: Tensor) -> None:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Check that labels number classes; waits for their device.
+    """Check that labels are class numbers. This waits for their device.
 
     Raises:
-        BadData: one is below 0, or no class of the student.
+        BadData: a label is below 0, or not below the number of the student's classes.
 
     """
     low, high = (int(end) for end in labels.aminmax())

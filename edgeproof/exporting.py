@@ -1,4 +1,4 @@
-"""`edgeproof.export`: a network in memory becomes a bundle on disk, which any device can judge."""
+"""`edgeproof.export`: writes a network in memory as a bundle on disk, which any device can judge."""
 
 from __future__ import annotations
 
@@ -60,26 +60,29 @@ def export(
     """Export a PyTorch classifier with the graph of its input gradient, compare both with it, and write the bundle.
 
     Args:
-        network: images float32 [B, C, H, W] in [0, 1] to logits [B, K], its normalisation inside. It is left as it is.
-        evaluation: the images that judge the bundle and their labels, as (x, y); `verify` says which arrays it takes.
-        out: the bundle: a directory that does not exist yet, or is empty.
-        precisions: of fp32, fp16 and int8, as a list or as "fp32,int8".
-        calibration: the images that set the ranges of int8, as x or (x, y); training images, for example. They must
-            not be among those of `evaluation`. What int8 costs is measured on them against y; without y, against the
-            network's own answers.
-        keep_fp16: names of the layers that stay in float16 in int8; by default those that int8 costs most.
-        eps: the L-infinity radius that the bundle claims to withstand.
-        fail_under: the gate: the least robust accuracy, from 0 to 1.
-        max_drop: the gate: the largest drop of robust accuracy from fp32.
-        name: of the model; by default that of its class.
-        classes: their names in the order of the logits; numbers by default.
-        layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
-        version: of the bundle, rising: a device refuses to go back.
-        ships: the precision that goes to the device; by default fp16, int8 or fp32, the first that is there.
+        network: maps images float32 [B, C, H, W] in [0, 1] to logits [B, K]. Its normalisation is part of it. The
+            network is not changed.
+        evaluation: the images on which the bundle is judged, and their labels, as (x, y), in the forms that `verify`
+            takes.
+        out: the directory of the bundle. It must not exist, or be empty.
+        precisions: any of fp32, fp16 and int8, as a list or as "fp32,int8".
+        calibration: the images that set the ranges of int8, as x or (x, y); training images, for example. None of them
+            may be in `evaluation`. The cost of int8 is measured on them against y; without y, against the network's
+            own answers.
+        keep_fp16: names of the layers that stay in float16 in int8; by default the layers that are most sensitive to
+            int8, if plain int8 costs more than a point of accuracy.
+        eps: the L-infinity radius that the bundle claims, on images in [0, 1].
+        fail_under: gate: the least robust accuracy, from 0 to 1.
+        max_drop: gate: the largest drop of robust accuracy from fp32, from 0 to 1.
+        name: the name of the model; by default that of its class.
+        classes: the names of the classes in the order of the logits; numbers by default.
+        layout: 'nchw' or 'nhwc', if the shape of the images allows both.
+        version: the version of the bundle. Increase it with each release: a device refuses an older bundle.
+        ships: the precision that goes to the device; by default the first of fp16, int8 and fp32 that is there.
         key: the file of a private key made by `edgeproof key new`, which signs the bundle.
 
     Returns:
-        The bundle, opened: `.path`, and what it says of itself in `.manifest`.
+        The opened bundle: its directory is `.path`, its manifest `.manifest`.
 
     Raises:
         UsageFault: `out` is not empty, a number is out of range, or int8 has no calibration images.
@@ -133,7 +136,7 @@ def write_network(
     ships: str | None = None,
     key: EllipticCurvePrivateKey | None = None,
 ) -> Bundle:
-    """Write a network and the images that judge it as a bundle, and open it; see `export`, also for what it raises."""
+    """Write a network and its evaluation images as a bundle, and open it. `export` says what it takes and raises."""
     stated = filled(_Stated, {"name": name or name_of(Path(type(network).__name__)), "version": version})
     logits = count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
     channels, height, width = (int(size) for size in images.images.shape[1:])
@@ -158,7 +161,7 @@ def write_network(
 
 
 class _Stated(Frozen):
-    """What a manifest must be able to say."""
+    """Name and version, in the forms that a manifest can hold."""
 
     name: Name
     version: Annotated[int, Field(ge=1)]
@@ -173,14 +176,14 @@ def _calibration_sets(
         calibration: x, or (x, y).
         network: images [B, C, H, W] to logits [B, K].
         evaluation: images that the network takes.
-        layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
+        layout: 'nchw' or 'nhwc', if the shape of the images allows both.
 
     Returns:
         See `calibration_images`.
 
     Raises:
         BadData: see `image_set` and `calibration_images`.
-        BadModel: the network does not take them, or does not answer with logits.
+        BadModel: the network does not take the images, or does not answer with logits.
 
     """
     if isinstance(calibration, (tuple, list)):
@@ -199,10 +202,10 @@ def _labelled(images: ImageSet, network: nn.Module) -> ImageSet:
 
 
 def _pair(images: Any, argument: str) -> tuple[Any, Any]:
-    """Return images and labels that come as one argument.
+    """Return the images and the labels of one argument (x, y).
 
     Raises:
-        UsageFault: they are no pair.
+        UsageFault: the argument is not a pair.
 
     """
     if not (isinstance(images, (tuple, list)) and len(images) == 2):

@@ -1,4 +1,4 @@
-"""`edgeproof.verify` and `edgeproof.attack`: what `edgeproof verify` does, from Python."""
+"""`edgeproof.verify` and `edgeproof.attack`: the command `edgeproof verify` as functions."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ HTML, SUMMARY = FORMATS["html"].file, FORMATS["markdown"].file
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found out about a model, and whether the model passed its gate.
+    """The result of `verify` for a model, and whether the model passed its gate.
 
     Args:
-        report: every figure, as report.json has it.
-        directory: the run directory. Without `out` it is temporary, and vanishes with this object.
+        report: all figures, as in report.json.
+        directory: the run directory. Without `out` it is temporary, and is removed together with this object.
 
     """
 
@@ -57,12 +57,12 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """'passed', 'failed', 'inconclusive', or 'measured' where no gate was asked for."""
+        """'passed', 'failed', 'inconclusive', or 'measured' if no gate was asked for."""
         return self.report.verdict
 
     @property
     def passed(self) -> bool:
-        """Whether there was a gate, and the model passed it. 'measured' and 'inconclusive' are no pass."""
+        """Whether there was a gate and the model passed it. 'measured' and 'inconclusive' do not count as passed."""
         return self.outcome == "passed"
 
     @property
@@ -72,25 +72,25 @@ class Verdict:
 
     @property
     def robust_accuracy(self) -> float | None:
-        """The fraction of the images that no attack within eps broke, from 0 to 1; None where no such attack ran.
+        """The fraction of the images that are correct and that no attack within eps broke; None without such an attack.
 
-        It is an upper bound. Stronger attacks may break more.
+        It is from 0 to 1, and an upper bound: stronger attacks may break more images.
         """
         robust = self.report.robust_accuracy
         return None if robust is None else robust.value
 
     @cached_property
     def evidence(self) -> dict[str, NDArray[Any]]:
-        """The arrays of evidence.npz by name, one row an image: see `runtime.suite.evidence.Evidence`.
+        """The arrays of evidence.npz by name, with one row per image; see `runtime.suite.evidence.Evidence`.
 
-        `broken_by` int64 [N] is the row of the attack that broke the image first, -1 where none did, and -2 where the
-        image was misclassified before any attack.
+        `broken_by` int64 [N] is the row of the attack that broke the image first. It is -1 if no attack did, and -2 if
+        the image was misclassified before any attack.
         """
         with np.load(self.directory / EVIDENCE, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write the report as one HTML file that needs no other, and return its path.
+        """Write the report as one self-contained HTML file, and return its path.
 
         Raises:
             MissingEnvironment: the extra `report` is not installed.
@@ -115,18 +115,18 @@ class Verdict:
         raise TypeError("a verdict is neither true nor false; use verdict.passed")
 
     def __str__(self) -> str:
-        """Return the outcome and the figures in a line."""
+        """Return the outcome and the figures in one line."""
         robust = "" if self.robust_accuracy is None else f", robust {percent(self.robust_accuracy)}"
         return f"{self.outcome}: clean {percent(self.clean_accuracy)}{robust}"
 
     def __repr__(self) -> str:
-        """Return the same with what it is of, in a line; and a hint if the model does no better than chance."""
+        """Return the same with the number of images and eps, and a hint if the model is no better than chance."""
         line = f"<Verdict {self}, {self.report.clean.n} images, eps {radius(self.report.threat_model.eps)}>"
         guesses = [found for found in self.report.checks if found.check == CHANCE and found.state == "found"]
         return "\n".join((line, *(f"hint: {found.message}; {GUESSING}" for found in guesses)))
 
     def _repr_markdown_(self) -> str:
-        """Return summary.md, which a notebook shows in place of the line."""
+        """Return summary.md, which a notebook shows instead of the line."""
         return (self.directory / SUMMARY).read_text()
 
 
@@ -159,35 +159,35 @@ def verify(
     seed: int = 0,
     out: str | PathLike[str] | None = None,
 ) -> Verdict:
-    """Attack a model on the engine that runs it, on this machine, and judge it, as `edgeproof verify` does.
+    """Attack a model on this machine, on the engine that runs it, and judge it, as `edgeproof verify` does.
 
     Args:
         model: a bundle or its directory, an ONNX file, its bytes, or a PyTorch network, which is exported first.
-        x: the images, uint8 or floats in [0, 1]: [N, C, H, W], [N, H, W, C] or [N, H, W]; numpy or a tensor. By default
-            a bundle's own.
-        y: their labels: class numbers [N] in the order of the logits, or one-hot rows.
-        eps: L-infinity radius, on images in [0, 1]; by default the bundle's own, 8/255 for a model.
-        attacks: names, as "pgd,cw" or a list; "aa" is standard AutoAttack.
-        n: judge the first n images.
-        fail_under: the gate: the least robust accuracy, from 0 to 1; by default the bundle's own.
-        max_drop: the gate: the largest drop of robust accuracy, from fp32 or from the run `against`.
-        against: the run directory to compare with, image by image.
-        expect_clean: the least clean accuracy expected of these images; below it no gate passes.
-        no_gate: ask for no gate, whatever the bundle says.
-        precision: which graph of a bundle; by default the one that ships.
+        x: the images, uint8 or floats in [0, 1]: [N, C, H, W], [N, H, W, C] or [N, H, W]; a numpy array or a tensor.
+            By default, the images of the bundle.
+        y: their labels: class numbers [N] in the order of the logits, or one-hot rows [N, K].
+        eps: L-infinity radius, on images in [0, 1]; by default that of the bundle, and 8/255 without a bundle.
+        attacks: names, such as "pgd,cw" or a list; "aa" is standard AutoAttack.
+        n: judge the first n images only.
+        fail_under: gate: the least robust accuracy, from 0 to 1; by default that of the bundle.
+        max_drop: gate: the largest drop of robust accuracy, from 0 to 1, from fp32 or from the run `against`.
+        against: a run directory to compare with, image by image.
+        expect_clean: the least clean accuracy that you expect, from 0 to 1; below it no gate passes.
+        no_gate: ask for no gate, even if the bundle has one.
+        precision: the graph of a bundle that is judged; by default the one that ships.
         backend: the engine that judges; `edgeproof targets` lists them.
-        provider: what the engine runs on.
-        gradient_backend: the engine that computes the gradient, as "ort:cpu"; by default the one that judges.
-        gradient: "auto", or "none" for attacks without gradients alone, which are weak evidence.
+        provider: the device or variant of the engine.
+        gradient_backend: the engine that computes the gradient, such as "ort:cpu"; by default the one that judges.
+        gradient: "auto", or "none" for attacks without a gradient only, which are weak evidence.
         classes: names of the classes.
-        mean: subtracted from each channel before the model: one number, or one a channel; for images in [0, 1], and for
-            ONNX files and bytes alone.
-        std: divides each channel after that.
-        bgr: the model takes blue first.
-        output: the name of the output that holds the logits, where the model has several.
-        layout: 'nchw' or 'nhwc', where the shape of x does not tell.
-        trust: the file of a public key, which must have signed the bundle.
-        seed: of every random number.
+        mean: subtracted from each channel of images in [0, 1] before the model: one number, or one per channel. Only
+            for ONNX files and bytes.
+        std: divides each channel after that; in the same form.
+        bgr: whether the model takes blue first.
+        output: the name of the output that holds the logits, if the model has several.
+        layout: 'nchw' or 'nhwc', if the shape of x allows both.
+        trust: the file of a public key; the bundle must be signed with its private key.
+        seed: seeds all random numbers.
         out: the run directory, new or empty; by default a temporary one.
 
     Returns:
@@ -243,30 +243,30 @@ def attack(
 ) -> NDArray[np.float32]:
     """Return the worst point that an attack finds within eps of each image: float32 [N, C, H, W] in [0, 1].
 
-    That point is one that the model misclassifies, where the attack found one; else it is the one with the largest
-    margin. An image that is misclassified already stays as it is. The attack follows every gradient that `verify`
-    follows: of int8 also that of the fp32 graph.
+    The worst point is one that the model misclassifies, if the attack found one; otherwise it is the point that comes
+    closest to being misclassified. An image that is already misclassified is returned unchanged. The attack follows
+    every gradient that `verify` follows: for int8, also that of the fp32 graph.
 
     Args:
-        model: see `verify`, as every other argument.
+        model: as for `verify`, which describes the other arguments too.
         x: the images.
         y: their labels.
-        attack: its name, as "apgd-t"; "aa" is standard AutoAttack.
+        attack: the name of an attack, such as "apgd-t"; "aa" is standard AutoAttack.
         eps: L-infinity radius, on images in [0, 1].
-        precision: which graph of a bundle.
+        precision: the graph of a bundle that is attacked.
         backend: the engine that judges.
-        provider: what it runs on.
+        provider: the device or variant of the engine.
         gradient_backend: the engine that computes the gradient.
         mean: subtracted from each channel before the model.
         std: divides each channel after that.
-        bgr: the model takes blue first.
+        bgr: whether the model takes blue first.
         output: the name of the output that holds the logits.
-        layout: 'nchw' or 'nhwc', where the shape of x does not tell.
-        seed: of every random number.
+        layout: 'nchw' or 'nhwc', if the shape of x allows both.
+        seed: seeds all random numbers.
 
     Raises:
-        UsageFault: there is no such attack, or it knows no eps.
-        BadModel: the gradient is zero, or it is not that of the artifact; the points would say nothing.
+        UsageFault: there is no such attack, or it has no eps.
+        BadModel: the gradient is zero, or it is not that of the artifact; the points would be meaningless.
         EdgeproofError: see `verify`.
 
     """

@@ -6,8 +6,8 @@
         method.loss(images, labels).backward()
         optimizer.step()
 
-Networks take images in [0, 1], float32 [B, C, H, W], to logits [B, K]: a normalisation belongs inside them, as a first
-layer, so that eps means the same for student, teacher and the verdict. `edgeproof distill` trains by the same methods.
+Networks map images in [0, 1], float32 [B, C, H, W], to logits [B, K]. Put the normalisation inside, as the first layer,
+so that eps means the same for student, teacher and verdict. `edgeproof distill` trains with the same methods.
 """
 
 from __future__ import annotations
@@ -43,17 +43,19 @@ class TrainingMethod:
     """The base of all methods: `loss` searches a point x' within eps of each image, and returns the loss there.
 
     Args:
-        student: the network that learns. It stays in the mode that you put it into.
-        teacher: the robust network to learn from, for methods that take one. It goes into evaluation mode, and its
+        student: the network that learns. It stays in the mode in which you put it.
+        teacher: the robust network to learn from, for methods that take one. It is put into evaluation mode, and its
             weights are frozen.
         eps: L-infinity radius of the search, on images in [0, 1].
-        step: size of one step of the search; a quarter of eps by default, as 2/255 is of 8/255.
+        step: size of one step of the search; by default eps / 4, which is 2/255 for 8/255.
         steps: number of steps of the search.
-        reduction: 'batchmean' or 'mean', which divides by the number of classes too; by default the published code's.
+        reduction: 'batchmean', or 'mean', which also divides by the number of classes; by default as in the published
+            code.
         start: 'clamped', or 'published' for the step of the published code (docs/recipes.md).
-        igdm: weight of IGDM's term (Lee et al., ICLR 2025), for methods with a teacher; None adds none.
-        seed: of the noise that each search starts with.
-        options: the method's own, as in `[method.<name>]` of a recipe: `alpha` of AdaAD, `beta` of TRADES.
+        igdm: weight of IGDM's term (Lee et al., ICLR 2025), for methods with a teacher; None adds no term.
+        seed: seeds the noise with which each search starts.
+        options: the method's own options, as in `[method.<name>]` of a recipe, such as `alpha` of AdaAD or `beta` of
+            TRADES.
 
     Raises:
         UsageFault: an option is unknown or out of range.
@@ -110,17 +112,16 @@ class TrainingMethod:
         Args:
             images: float32 [B, C, H, W] in [0, 1], on the student's device.
             labels: int64 [B].
-            progress: the fraction of all training that lies behind, from 0 to 1. Methods that change as training
-                goes on need it: IAD and AdaIAD (introspection joins at 0.3), ADR, and any method with `igdm`.
+            progress: the fraction of the training that is done, from 0 to 1. Methods that change during training need
+                it: IAD and AdaIAD (introspection starts at 0.3), ADR, and any method with `igdm`.
 
-        The shape, type and device of every batch are checked. The values, images in [0, 1] and labels below the number
-        of classes, are checked in every batch on a CPU, but only in the first batch on a GPU: the CPU would wait for
-        the GPU in each step. The networks are checked with the first batch.
+        Shape, type and device are checked in every batch. The values (images in [0, 1], labels below the number of
+        classes) are checked in every batch on a CPU. On a GPU they are checked in the first batch only, because
+        otherwise the CPU would wait for the GPU in each step. The networks are checked with the first batch.
 
         Raises:
-            BadData: it is no batch of images in [0, 1] with labels of the student's classes, or it lies on another
-                device.
-            BadModel: student or teacher do not take the images, or give no logits.
+            BadData: images are not in [0, 1], labels are not classes of the student, or the batch is on another device.
+            BadModel: student or teacher do not take the images, or do not return logits.
             UsageFault: the method needs `progress`.
 
         """
@@ -131,7 +132,7 @@ class TrainingMethod:
         return reduce(values, self.reduction, student.classes)
 
     def search(self, images: Tensor, labels: Tensor, *, progress: float | None = None) -> Tensor:
-        """Return the points x' [B, C, H, W] at which `loss` computes the loss; it takes and raises the same."""
+        """Return the points x' [B, C, H, W] at which `loss` computes the loss. Arguments and errors are the same."""
         return self._searched(images, labels, progress)[1]
 
     def _searched(self, images: Tensor, labels: Tensor, progress: float | None) -> tuple[View, Tensor]:
@@ -165,7 +166,7 @@ class TrainingMethod:
             check_labels(labels, self._classes)
 
     def _count_classes(self, image: Tensor) -> int:
-        """Return how many logits student and teacher give; raises as `loss` does."""
+        """Return the number of logits of student and teacher. Raises the same errors as `loss`."""
         classes = count_logits(self.student, image, "student")
         if self.teacher is not None and (taught := count_logits(self.teacher, image, "teacher")) != classes:
             raise BadModel(f"the student gives {classes} logits, the teacher {taught}", hint="they share their classes")
@@ -184,7 +185,7 @@ class AdaAD(TrainingMethod):
 
 
 class AdaIAD(TrainingMethod):
-    """AdaAD with introspection from 0.3 of the training on (Huang et al., CVPR 2023)."""
+    """AdaAD with introspection after 0.3 of the training (Huang et al., CVPR 2023)."""
 
     name = "adaiad"
 
@@ -196,7 +197,7 @@ class ARD(TrainingMethod):
 
 
 class IAD(TrainingMethod):
-    """The student trusts the teacher by how well it answers at x' (Zhu et al., ICLR 2022)."""
+    """The better the teacher answers at x', the more the student follows it (Zhu et al., ICLR 2022)."""
 
     name = "iad"
 
@@ -230,11 +231,11 @@ class ADR(TrainingMethod):
 
     Args:
         student: the network that learns.
-        optimizer: the one of your loop. After each of its steps the average follows the student.
+        optimizer: the optimizer of your loop. The average follows the student after each of its steps.
         settings: the keyword arguments of `TrainingMethod`.
 
     Raises:
-        UsageFault: `optimizer` is none; or see `TrainingMethod`.
+        UsageFault: `optimizer` is not an optimizer; or see `TrainingMethod`.
 
     """
 
@@ -260,7 +261,7 @@ class _Chosen(Frozen):
 
 
 class _Counted:
-    """A network that remembers how many logits it gave."""
+    """A network that remembers the number of its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network, self.classes = network, 0

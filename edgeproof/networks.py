@@ -1,4 +1,4 @@
-"""What a network must be before it is exported, or trained by a method."""
+"""Checks a network before it is exported or trained, and computes its answers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from runtime.images.image_set import Array, ImageSet
 
 BATCH = 256
-"""Images that a network answers at once."""
+"""Images in one pass of a network."""
 
 
 def count_logits(network: Any, image: Tensor, called: str) -> int:
-    """Return how many logits a network gives; its mode and its statistics stay as they are.
+    """Return the number of logits of a network; its mode and its statistics are not changed.
 
     Args:
-        network: what should be an nn.Module, on any device.
-        image: one, [1, C, H, W].
-        called: what errors call the network.
+        network: should be an nn.Module, on any device.
+        image: one image, [1, C, H, W].
+        called: the name of the network in errors.
 
     Raises:
-        BadModel: it is no network, it does not take the image, or it does not answer with a row of logits.
+        BadModel: it is not a network, it does not take the image, or it does not answer with a row of logits.
 
     """
     if not isinstance(network, nn.Module):
@@ -72,7 +72,7 @@ def answers(network: nn.Module, images: ImageSet) -> Array:
 
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own; also after an error."""
+    """Put a network into evaluation mode, and restore the mode of each module afterwards, also after an error."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

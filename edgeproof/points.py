@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def worst_points(case: Case) -> NDArray[np.float32]:
-    """Return the worst point of each image that the attacks asked for find, by every gradient there is.
+    """Return the worst point of each image, float32 [N, C, H, W], under the requested attacks and every gradient.
 
     Raises:
-        BadModel: the gradient is zero, or it is not that of the artifact: the points would say nothing.
+        BadModel: the gradient is zero, or it is not that of the artifact: the points would be meaningless.
         EdgeproofError: see `Case.attack`.
 
     """
@@ -55,7 +55,7 @@ def worst_points(case: Case) -> NDArray[np.float32]:
 
 
 def refuse_wrong_gradient(case: Case, outcome: Outcome) -> None:
-    """Raise `BadModel` where a verdict would call the gradient zero, or another graph's."""
+    """Raise `BadModel` if a verdict would find that the gradient is zero, or belongs to another graph."""
     facts = Facts(outcome, len(case.subject.classes), case.subject.artifact)
     for look in (zero_gradient, holds, agreement):
         seen = look(facts)

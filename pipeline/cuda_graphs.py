@@ -15,7 +15,7 @@ Work = Callable[[], Tensors]
 class CudaRecorder:
     """Captures work on one device. Its graphs share memory, as long as one of them exists.
 
-    Other threads, as NCCL's or those that load images, may go on while a graph is captured: hence `thread_local`.
+    A capture is `thread_local`, so that other threads (NCCL's, or those that load images) may continue meanwhile.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,7 +23,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Work) -> Tensors:
-        """Run the work on the stream that it will be captured on: libraries settle what a first call settles."""
+        """Run the work on the stream of the capture, so that libraries do now what they do only at a first call."""
         with torch.cuda.device(self._device):
             here, aside = torch.cuda.current_stream(), _aside(self._device)
             aside.wait_stream(here)
@@ -36,7 +36,7 @@ class CudaRecorder:
         """Record the work as one graph without running it.
 
         Returns:
-            Its outputs, and the function that computes them anew in place.
+            Its outputs, and a function that computes them again in place.
 
         Raises:
             RuntimeError: it cannot be captured.
@@ -53,5 +53,5 @@ class CudaRecorder:
 
 @cache
 def _aside(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream for captures: one a device, since cuBLAS keeps its work space of every stream."""
+    """Return the stream for captures: one per device, because cuBLAS keeps a workspace for every stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""One training step on CUDA beside the same step on the CPU."""
+"""Compares one training step on CUDA with the same step on the CPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "training"
 BATCH, CLASSES, SIDE = 32, 10, 32
 STEPS = 5
 LOSS_APART, COSINE = 1e-2, 0.99
-"""How far float32 on both may be apart, after ten signed steps of the search: loss, and direction of its gradient."""
+"""Limits in float32, after ten steps of the search: relative difference of the losses, and cosine of the gradients."""
 OVERRIDES = ("method.name=adaad", "student.width=0.25", f"train.batch={BATCH}", "train.epochs=1")
 
 
@@ -40,7 +40,7 @@ def training(given: CheckContext) -> Result:
 
 
 def compared(device: torch.device) -> Result:
-    """Compare a device with the CPU, and say how long a step takes there."""
+    """Compare a device with the CPU, and measure how fast a step runs there."""
     recipe = load_recipe("fashion-mini", list(OVERRIDES))
     student, teacher, batch = parts()
     here = differentiated(recipe, student, teacher, batch, torch.device("cpu"))
@@ -59,12 +59,12 @@ def compared(device: torch.device) -> Result:
 
 
 def in_json(figures: dict[str, float]) -> dict[str, float | str]:
-    """Return figures with what is no number as a word."""
+    """Return figures with NaN and infinity as words, since JSON has none."""
     return {name: value if math.isfinite(value) else str(value) for name, value in figures.items()}
 
 
 def parts() -> tuple[nn.Module, nn.Module, tuple[Tensor, Tensor, Tensor]]:
-    """Return student, teacher, and (images, labels, noise); on the CPU, the same every time."""
+    """Return student, teacher, and (images, labels, noise), on the CPU. They are the same every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         student, teacher = (build_network("resnet18", channels=3, classes=CLASSES, width=0.25) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Draw the rooms from the code: `make rooms` writes docs/rooms.svg, which reads well on light and on dark pages."""
+"""Draws the rooms from the code: `make rooms` writes docs/rooms.svg, for light and dark pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ WIDTH, MARGIN, FLOOR, GROUND = 1000, 18, 84, 44
 BOX, BOX_HEIGHT, POINT = 132, 46, 16
 HALF, WHOLE = (WIDTH - 3 * MARGIN) / 2, WIDTH - 2 * MARGIN
 PORT = 18.0
-"""Between two arrows at the edge of a box, at most."""
+"""The largest distance between two arrows at the edge of a box."""
 LONGEST = 1700
-"""Lines of a room whose bar is full: no room should have more."""
+"""Lines of code at which the bar of a room is full: no room should have more."""
 SAYS = {
     "pipeline": "data, networks, methods, training, with PyTorch",
     "export": "ONNX in, ONNX out: gradients, precisions, bundles",
@@ -61,7 +61,7 @@ class Panel:
 
     @property
     def header(self) -> list[str]:
-        """What the package takes of others, in lines."""
+        """The lines of text that say which rooms of other packages this package imports."""
         lines = []
         for other, names in self.package.uses.items():
             ground = read(other).ground
@@ -77,17 +77,17 @@ class Panel:
 
     @property
     def least_height(self) -> float:
-        """What the panel needs."""
+        """The height that the panel needs at least."""
         return self.first_floor - self.top + FLOOR * len(self.package.floors) - 20 + self.ground_height
 
     @property
     def ground_height(self) -> float:
-        """What the ground takes at the foot of the panel."""
+        """The height of the ground at the foot of the panel."""
         return GROUND if self.package.ground else 0
 
     @property
     def floor(self) -> float:
-        """From one floor to the next."""
+        """The distance from one floor to the next."""
         return (self.top + self.height + 20 - self.ground_height - self.first_floor) / len(self.package.floors)
 
 
@@ -165,7 +165,7 @@ def _panel(panel: Panel) -> Iterator[str]:
 
 
 def _arrows(layout: Layout, x: Mapping[Node, float], y: Mapping[Node, float]) -> Iterator[str]:
-    """Yield the arrows, each from the lower edge of its room along its points to the upper edge of another."""
+    """Yield the arrows: each leads from the lower edge of its room, along its points, to the upper edge of another."""
     for (start, end), way in layout.ways.items():
         xs = [x[node] for node in way]
         xs[0] += _port(layout, (start, end), 0)
@@ -180,9 +180,9 @@ def _arrows(layout: Layout, x: Mapping[Node, float], y: Mapping[Node, float]) ->
 
 
 def _port(layout: Layout, edge: tuple[str, str], side: int) -> float:
-    """Return how far from the middle of its room (0: where it leaves, 1: where it comes in) an arrow stands.
+    """Return the distance of an arrow from the middle of the room that it leaves (side 0) or enters (side 1).
 
-    Arrows stand there in the order of where they come from or lead, so that none cross at the box.
+    Arrows are ordered by their other ends, so that none cross at the box.
     """
     near = {
         key: layout.x[way[1] if side == 0 else way[-2]] for key, way in layout.ways.items() if key[side] == edge[side]

@@ -1,7 +1,7 @@
-"""Where the boxes of a picture stand: floors from top to bottom, with arrows that cross as little as may be.
+"""Places the boxes of a picture: floors from top to bottom, with as few crossing arrows as possible.
 
-Sugiyama's method: an arrow over several floors gets a point on each floor between, rows are ordered by the mean of
-their neighbours, and then moved towards them as far as the distances between them allow.
+It uses Sugiyama's method. An arrow over several floors gets a point on each floor between. Rows are ordered by the mean
+position of their neighbours, and then moved towards them as far as the distances allow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Layout:
 
 
 def without_detours(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return the edges that do not follow from others (transitive reduction of a graph without circles)."""
+    """Return the edges that do not follow from others (transitive reduction of an acyclic graph)."""
     below: dict[str, set[str]] = {}
     for start, end in edges:
         below.setdefault(start, set()).add(end)
@@ -41,14 +41,14 @@ def without_detours(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
 def lay_out(
     floors: Sequence[Sequence[str]], edges: set[tuple[str, str]], *, box: float, point: float, width: float
 ) -> Layout:
-    """Return where the rooms of every floor stand.
+    """Return the positions of the rooms of every floor.
 
     Args:
         floors: names of rooms, from top to bottom.
-        edges: from a room to one below it.
-        box: what a room takes of a row's width.
-        point: what an arrow that passes a floor takes.
-        width: of all; the middle of it is zero.
+        edges: pairs of a room and one below it.
+        box: the width of a room in a row.
+        point: the width of an arrow that passes a floor.
+        width: the width of the picture; its middle is zero.
 
     """
     floor = {name: number for number, names in enumerate(floors) for name in names}
@@ -119,9 +119,10 @@ def _placed(
 
 
 def _apart(wanted: Sequence[float], widths: Sequence[float], width: float) -> Iterator[float]:
-    """Yield the centres nearest to those wanted, in least squares, that neither overlap nor leave the picture.
+    """Yield the centres nearest to the wanted ones, in least squares, that neither overlap nor leave the picture.
 
-    Less the widths before it, each centre must be no less than the one before: isotonic regression, by pooling.
+    After the widths before it are subtracted, each centre must be at least the one before: isotonic regression, by
+    pooling adjacent violators.
     """
     offsets = [sum(widths[:place]) + each / 2 for place, each in enumerate(widths)]
     pools: list[list[float]] = []

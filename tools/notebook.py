@@ -1,4 +1,4 @@
-"""Runs the quickstart notebook, and writes it with its outputs and as a page: `python -m tools.notebook`."""
+"""Runs the quickstart notebook, and writes it with its outputs, also as a page: `python -m tools.notebook`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "notebooks" / "quickstart.ipynb"
 SECONDS = 1800
-"""That a cell may take on a busy machine."""
+"""Seconds that a cell may take on a busy machine."""
 NOTE = "This page is the notebook `docs/notebooks/quickstart.ipynb` with what it printed."
 
 
@@ -51,7 +51,7 @@ def as_page(notebook: Any, name: str = NOTEBOOK.stem) -> tuple[str, dict[str, by
 
 
 def main() -> None:
-    """Write both."""
+    """Write the notebook and the page."""
     notebook = executed()
     nbformat.write(notebook, NOTEBOOK)
     page, pictures = as_page(notebook)

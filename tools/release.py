@@ -1,10 +1,10 @@
-"""What is built for a release: whether it may be one, and whether its wheel works away from the checkout.
+"""Checks a release: whether the version may be released, and whether the wheel works outside of the checkout.
 
-    python -m tools.release standing           # the version beside the changelog
-    python -m tools.release try dist/*.whl     # the tutorial's commands, by the wheel in an environment of its own
+    python -m tools.release standing           # compares the version with the changelog
+    python -m tools.release try dist/*.whl     # runs the tutorial's commands with the wheel in its own environment
 
-`make dist` runs both. The changelog of a version that is not released begins with `## Unreleased`, that of a release
-with `## VERSION (YYYY-MM-DD)`.
+`make dist` runs both. The changelog of an unreleased version begins with `## Unreleased`, that of a release with
+`## VERSION (YYYY-MM-DD)`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[1]
 UNRELEASED = "Unreleased"
 HEADING = re.compile(r"^## (?:(?P<version>\S+) \(\d{4}-\d{2}-\d{2}\)|Unreleased)$")
 FOREIGN = ("PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
-"""Beginnings of variables by which this environment would reach into the other."""
+"""How the names of environment variables begin that would carry over into the other environment."""
 
 
 def standing(version: str, changelog: str) -> str:
-    """Return what a version is, in words.
+    """Return in words whether a version is released.
 
     Raises:
-        SystemExit: the changelog begins with another version, or with changes after this one, which was released.
+        SystemExit: the changelog begins with another version, or this version was released and there are changes since.
 
     """
     headings = [line for line in changelog.splitlines() if line.startswith("## ")]
@@ -48,7 +48,7 @@ def standing(version: str, changelog: str) -> str:
 
 
 def tutorial(page: str) -> list[str]:
-    """Return the blocks of commands of the tutorial, with what `make` runs in place of `make`."""
+    """Return the command blocks of the tutorial; each `make` line is replaced by the command that it runs."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     return ["\n".join(map(_without_make, block.splitlines())) for block in blocks]
 
@@ -62,7 +62,7 @@ def _without_make(command: str) -> str:
 
 
 def run_tutorial(wheel: Path, place: Path) -> None:
-    """Install a wheel into a new environment in `place`, and run the tutorial there; the first failure ends it."""
+    """Install a wheel into a new environment in `place`, and run the tutorial there until a command fails."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
 
     def run(script: str) -> None:
@@ -77,7 +77,7 @@ def run_tutorial(wheel: Path, place: Path) -> None:
 
 
 def main(words: list[str]) -> None:
-    """Do what the command line says."""
+    """Run the subcommand of the command line."""
     match words:
         case ["standing"]:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -1,6 +1,6 @@
-"""The rooms of the packages, read from the code: floors from the contracts in pyproject.toml, imports from the modules.
+"""Reads the rooms of the packages: floors from the contracts in pyproject.toml, imports from the modules.
 
-A room is a sub-package, or a module that lies beside them.
+A room is a subpackage, or a module beside the subpackages.
 """
 
 import tomllib
@@ -14,12 +14,12 @@ from tools.layout import without_detours
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "export", "runtime")
-"""From above; each may import those after it."""
+"""From top to bottom; each may import those after it."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """How much is in a room; `loose` is a module beside the sub-packages."""
+    """The size of a room: its files and lines; `loose` if it is a module beside the subpackages."""
 
     files: int
     lines: int
@@ -28,15 +28,15 @@ class Room:
 
 @dataclass(frozen=True)
 class Package:
-    """What is drawn of one package.
+    """The part of one package that is drawn.
 
     Args:
-        name: of the package.
-        floors: the rooms, floor by floor from above, without the ground.
-        ground: the lowest floors, where they are of loose modules alone.
-        rooms: all of them, by name.
-        imports: which room imports of which on a lower floor, without what follows from others.
-        uses: of the packages below, the rooms that this one imports of.
+        name: the name of the package.
+        floors: the rooms, floor by floor from the top, without the ground.
+        ground: the modules of the lowest floors, as far as these consist of loose modules only.
+        rooms: all rooms by name.
+        imports: pairs of a room and a room below that it imports, without pairs that follow from others.
+        uses: the rooms of other packages that this package imports, by package.
 
     """
 
@@ -78,7 +78,7 @@ def _layers(package: str) -> list[tuple[str, ...]]:
 
 
 def read(package: str) -> Package:
-    """Return what is drawn of a package."""
+    """Return the part of a package that is drawn."""
     floors, ground = _layers(package), list[str]()
     rooms = {name: _measure(package, name) for floor in floors for name in floor}
     while all(rooms[name].loose for name in floors[-1]):

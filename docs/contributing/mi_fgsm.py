@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def mi_fgsm(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, decay: float) -> Found:
-    """Take `steps` signed steps of eps / steps along a sum of gradients, each of L1 norm 1, that forgets by `decay`.
+    """Take `steps` signed steps of size eps / steps along the velocity: v = decay v + g / |g|_1, with the gradient g.
 
-    Draws no noise.
+    It draws no noise.
     """
     xp = array_namespace(points.x)
     found, x, velocity = Found(points, eps), points.x, xp.zeros_like(points.x)
@@ -36,5 +36,5 @@ def mi_fgsm(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: 
 
 
 def mi_fgsm_passes(*, steps: int, decay: float) -> Passes:
-    """Return what it costs an image at most: a gradient a step, and a forward for each point that is judged."""
+    """Return the most passes that one image costs: a gradient per step, and a forward pass per judged point."""
     return Passes(forwards=steps + 1, gradients=steps)

@@ -13,7 +13,7 @@ from runtime.spec import Frozen
 
 
 class ScoreOptions(Frozen):
-    """The fields of `[method.score]`: beta weighs the agreement against the label."""
+    """The fields of `[method.score]`: `beta` is the weight of the agreement against the label."""
 
     beta: Annotated[float, Field(ge=0)] = 3.0
 

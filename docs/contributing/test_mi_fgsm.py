@@ -1,4 +1,4 @@
-"""MI-FGSM against its formula, written a second time; every other test of attacks takes it by its row."""
+"""MI-FGSM compared with its formula, written a second time. The tests of all attacks find it in the table."""
 
 import numpy as np
 

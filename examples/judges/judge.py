@@ -1,6 +1,6 @@
-"""The protocol edgeproof-judge/1 from the judge's side: all that a runner needs beside NumPy.
+"""The protocol edgeproof-judge/1 for a judge. A runner needs only this file and NumPy.
 
-`serve` answers batches until its stdin ends. What the runner, or a library of it, prints to stdout goes to stderr.
+`serve` answers batches until its stdin ends. Anything that the runner or a library prints to stdout goes to stderr.
 """
 
 import io
@@ -16,17 +16,17 @@ LENGTH = struct.Struct("<Q")
 
 
 def serve(open_runner, **handshake):
-    """Answer whoever started this process.
+    """Answer the process that started this one.
 
     Args:
-        open_runner: takes the shape of an image (C, H, W) and the number of classes, and returns what answers a batch:
+        open_runner: takes the shape of an image (C, H, W) and the number of classes K. It returns a function that maps
             images [B, C, H, W], float32 in [0, 1] or uint8, to logits [B, K].
-        handshake: name and version; images, device, quantised, batch and seconds where they are not the default.
+        handshake: name and version; also images, device, quantised, batch and seconds, if they are not the default.
 
     """
     reads = sys.stdin.buffer
     writes = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # from here on a print is no answer
+    os.dup2(2, 1)  # from here on, a print goes to stderr and is not taken for an answer
 
     if (first := _receive(reads)) is None:
         sys.exit("nobody asks: edgeproof verify --judge-command starts this program")
@@ -36,7 +36,7 @@ def serve(open_runner, **handshake):
     while (question := _receive(reads)) is not None:
         try:
             logits = answer(np.load(io.BytesIO(question)))
-        except MemoryError as error:  # fewer images are asked for next
+        except MemoryError as error:  # edgeproof then sends fewer images
             _send(writes, json.dumps({"error": "memory", "message": str(error)[:1000]}).encode())
             continue
         file = io.BytesIO()
@@ -45,7 +45,7 @@ def serve(open_runner, **handshake):
 
 
 def _receive(stream):
-    """Return what the next frame holds; None at the end."""
+    """Return the contents of the next frame; None at the end."""
     prefix = stream.read(LENGTH.size)
     return stream.read(*LENGTH.unpack(prefix)) if len(prefix) == LENGTH.size else None
 

@@ -1,6 +1,6 @@
-"""Judges a TFLite model by LiteRT: run_litert.py MODEL.tflite. Its images are float32 [1, H, W, C], as TFLite has them.
+"""Judges a TFLite model with LiteRT: run_litert.py MODEL.tflite. The model reads one image, [1, H, W, C], at a time.
 
-An int8 model is fed by its scale and zero point; a model that reads uint8 gets the bytes as they are.
+Images for an int8 model are quantised with its scale and zero point. A model that reads uint8 gets the bytes unchanged.
 """
 
 import sys
@@ -29,7 +29,7 @@ def one(image):
 
 
 def open_runner(image, classes):
-    """Return what answers a batch: image by image, as such models are compiled."""
+    """Return the function that answers a batch, image by image, because such models are compiled for one image."""
     return lambda images: np.stack([one(each) for each in images.transpose(0, 2, 3, 1)])
 
 

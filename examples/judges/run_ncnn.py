@@ -1,4 +1,4 @@
-"""Judges an ncnn model, blobs in0 and out0 as pnnx calls them, by ncnn: run_ncnn.py MODEL.param MODEL.bin."""
+"""Judges a model with ncnn: run_ncnn.py MODEL.param MODEL.bin. Its blobs are in0 and out0, as pnnx names them."""
 
 import sys
 
@@ -8,10 +8,10 @@ from judge import serve
 
 
 def open_runner(image, classes):
-    """Return what answers a batch: image by image, as ncnn does."""
+    """Return the function that answers a batch, image by image, as ncnn does."""
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
-    net.opt.num_threads = 1  # small images are done before threads have met
+    net.opt.num_threads = 1  # small images take less time than starting threads
     if net.load_param(sys.argv[1]) or net.load_model(sys.argv[2]):
         sys.exit(f"ncnn cannot load {sys.argv[1]} and {sys.argv[2]}")
 

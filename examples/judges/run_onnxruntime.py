@@ -1,4 +1,4 @@
-"""Judges an ONNX graph, images float32 [B, C, H, W] to logits, by ONNX Runtime: run_onnxruntime.py MODEL.onnx."""
+"""Judges an ONNX graph with ONNX Runtime: run_onnxruntime.py MODEL.onnx, from float32 [B, C, H, W] to logits [B, K]."""
 
 import sys
 
@@ -7,7 +7,7 @@ from judge import serve
 
 
 def open_runner(image, classes):
-    """Return what answers a batch."""
+    """Return the function that answers a batch."""
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     return lambda images: session.run(None, {entry.name: images})[0]

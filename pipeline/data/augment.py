@@ -20,10 +20,10 @@ class Augmentation:
 
     Args:
         does: what it does, in half a sentence for `edgeproof recipes`.
-        draw: (images in a batch, `crop`, `flip`, generator on the CPU) to the numbers that say what becomes of each
-            image: float32 [B, K].
+        draw: (number of images, `crop`, `flip`, generator on the CPU) to the random numbers that determine how each
+            image is changed: float32 [B, K].
         change: (images [B, C, H, W], uint8 or float32 in [0, 1], those numbers on the same device) to images. A pure
-            function, which never waits for the device.
+            function that never waits for the device.
 
     """
 
@@ -53,12 +53,12 @@ Switch = tuple[Annotated[int, Field(gt=0)], Augment]
 
 
 def augment(name: Augment, images: Tensor, draws: Tensor) -> Tensor:
-    """Return a batch as it is trained on: float32 [B, C, H, W] in [0, 1], in channels_last.
+    """Return an augmented batch: float32 [B, C, H, W] in [0, 1], in channels_last.
 
     Args:
         name: one of AUGMENTATIONS.
         images: [B, C, H, W], uint8 or float32 in [0, 1].
-        draws: what its `draw` drew, on the device of the images.
+        draws: the numbers from the augmentation's `draw`, [B, K], on the device of the images.
 
     """
     return as_float(AUGMENTATIONS[name].change(images, draws))

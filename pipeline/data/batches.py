@@ -1,4 +1,4 @@
-"""Random, augmented batches of a training set: held on the device, or streamed to it where it does not fit."""
+"""Random, augmented batches of a training set, which is held on the device or, if it does not fit, streamed to it."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ WORKERS = 8
 """Largest number of processes that decode pictures; fewer on fewer cores."""
 Batched = Iterable[tuple[Tensor, Tensor]]
 Fetch = Callable[[Tensor], Batched]
-"""Row numbers [batches, size] to (images as stored [size, C, H, W], labels [size]) on the device, one batch a time."""
+"""Row numbers [batches, size] to (images as stored [size, C, H, W], labels [size]) on the device, batch by batch."""
 
 
 class Batches:
     """A training set, drawn in random, augmented batches.
 
-    Order and augmentation follow from (seed, epoch) alone, wherever the set is kept, so that a run can go on after a
+    Order and augmentation depend on (seed, epoch) only, not on where the set is kept. So a run can be resumed after a
     stop, and on another machine.
 
     Args:
-        images: the set; kept as it is stored, uint8 as a rule, and turned into float32 [0, 1] a batch at a time.
+        images: the set. It is kept as it is stored, usually uint8, and converted to float32 in [0, 1] batch by batch.
         size: images in a batch; the last, smaller batch of an epoch is left out.
-        crop: padding in pixels before a random crop of the image's own size.
+        crop: padding in pixels before a random crop of the image's own size; used by 'pad-crop' only.
         flip: whether half of the images are mirrored left to right.
-        kind: how the images are augmented; `crop` is of 'pad-crop' alone.
-        switch: after how many epochs another kind takes over, and which.
-        seed: of order and augmentation.
+        kind: how the images are augmented.
+        switch: the number of epochs after which another kind is used, and that kind.
+        seed: seeds order and augmentation.
         device: where the batches are yielded.
         place: where the set is kept.
-        sharing: processes of this run on this machine, which share its cores.
-        extra: further images, kept likewise. An epoch has as many batches as without them: of each the share is theirs,
-            spread evenly over it and drawn with replacement.
+        sharing: number of processes of this run on this machine, which share its cores.
+        extra: further images, kept in the same way. An epoch has as many batches as without them. They are their share
+            of each batch, drawn with replacement and spread evenly over it.
 
     """
 
@@ -79,7 +79,7 @@ class Batches:
             self._extra = fetch, len(extra.images), extra_of(size, extra.share)
 
     def __len__(self) -> int:
-        """Return the batches in one epoch."""
+        """Return the number of batches in one epoch."""
         return self._count // self.size
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -92,7 +92,7 @@ class Batches:
             yield augment(kind, images, numbers), labels
 
     def _drawn(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Draw which images an epoch shows, and return its batches, not yet augmented."""
+        """Draw the images of an epoch, and return its batches before augmentation."""
         own = self.size - (self._extra[2] if self._extra else 0)
         order = torch.randperm(self._count, generator=generator)[: len(self) * own].view(-1, own)
         if self._extra is None:
@@ -103,15 +103,15 @@ class Batches:
 
 
 def _mixed(own: Batched, extra: Batched, places: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield two epochs as one: of each batch the own images, then the extra ones, taken in the order of `places`."""
+    """Yield the batches of two epochs joined: own images, then extra ones, reordered by `places`."""
     for (images, labels), (more, their) in zip(own, extra, strict=True):
         yield torch.cat((as_float(images), as_float(more)))[places], torch.cat((labels, their))[places]
 
 
 def resolve_place(place: Place, images: ImageSet, device: torch.device) -> Place:
-    """Return where a set is kept for what a recipe asks; `auto` takes the device if the set fills half of it at most.
+    """Return where a set is kept: for `auto`, on the device if the set fills at most half of its free memory.
 
-    On the CPU that is a set which is in memory already: see `pipeline.data.sets.load_dataset`.
+    On the CPU, `auto` means the device if the set is already in memory; see `pipeline.data.sets.load_dataset`.
     """
     if place != "auto":
         return place
@@ -133,7 +133,7 @@ def _held(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
 
 
 def _on_device(images: Any, device: torch.device) -> Tensor:
-    """Copy images to a device, part by part where they would fill this machine's memory too."""
+    """Copy images to a device; images that are not in memory are copied in parts, so that they never fill it."""
     if type(images) is np.ndarray:
         return torch.from_numpy(np.ascontiguousarray(images)).to(device)
     stored = torch.empty(images.shape, dtype=torch.uint8, device=device)
@@ -143,7 +143,7 @@ def _on_device(images: Any, device: torch.device) -> Tensor:
 
 
 class _Rows(Dataset[Any]):
-    """An image set as DataLoader reads it: a whole batch at a time. An error is handed over, not raised."""
+    """An image set as DataLoader reads it: a whole batch at a time. An error is returned, not raised."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
@@ -177,7 +177,7 @@ def _streamed(images: ImageSet, device: torch.device, sharing: int) -> Fetch:
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else it draws from the global one
+            generator=torch.Generator(),  # otherwise it draws from the global one
         )
         for batch in _unless_a_worker_dies(loader):
             if isinstance(batch, EdgeproofError):

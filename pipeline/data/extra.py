@@ -1,4 +1,4 @@
-"""Further training images, usually generated ones, which make up a share of every batch."""
+"""Further training images, usually generated ones, that make up a share of every batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_extra(path: Path, share: float, dataset: Dataset) -> Extra:
     """Read further images of a data set's shape and classes from an .npz.
 
     Raises:
-        BadData: no such .npz, images of another shape, or a label that is none of the classes.
+        BadData: there is no such .npz, its images have another shape, or a label is not one of the classes.
 
     """
     images = read_npz(path, split="train")
@@ -37,15 +37,15 @@ def load_extra(path: Path, share: float, dataset: Dataset) -> Extra:
 
 
 def refuse_judged(extra: Extra, judged: ImageSet, role: str) -> None:
-    """Refuse extra images on which a network will be judged, compared in steps of 1/255.
+    """Refuse extra images on which the network will be judged. Pixels are compared in steps of 1/255.
 
     Args:
-        extra: what is trained on besides.
+        extra: the extra training images.
         judged: hold-out or test images.
-        role: what they are, in words.
+        role: the role of these, in words.
 
     Raises:
-        BadData: an image is one of both.
+        BadData: an image is in both sets.
 
     """
     seen = np.isin(_in_bytes(extra.images).pixels, _in_bytes(judged).pixels)
@@ -64,14 +64,14 @@ def _in_bytes(images: ImageSet) -> ImageSet:
 
 
 def extra_of(size: int, share: float) -> int:
-    """Return how many images of a batch are extra."""
+    """Return the number of extra images in a batch of `size`."""
     return round(size * share)
 
 
 def spread(own: int, extra: int) -> Tensor:
-    """Return the order that spreads the extra images evenly over a batch of `own` and then `extra` ones: int64 [B].
+    """Return the order that spreads the extra images evenly over a batch of `own` and then `extra` images: int64 [B].
 
-    Every part of a batch therefore has its share of them.
+    So every part of a batch has the same share of them.
     """
     places = [(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in (own, extra)]
     return torch.cat(places).argsort(stable=True)

@@ -1,7 +1,7 @@
-"""IDBH-weak (Li and Spratling, ICLR 2023): CropShift, one operation on colour or shape, a rectangle erased.
+"""IDBH-weak (Li and Spratling, ICLR 2023): CropShift, one operation on colour or shape, and a rectangle erased.
 
-Operations, ranges and their order are those of the published code's `cifar10-weak`. It computes on bytes and rounds
-after every step; here images are float32 in [0, 1] throughout, but for `equalize`, which is about 256 levels.
+Operations, ranges and their order are those of `cifar10-weak` in the published code. That code computes on bytes and
+rounds after every step. Here images are float32 in [0, 1] throughout; only `equalize` uses 256 levels.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 from pipeline.data.shifts import as_float, below, cropshift, draw_cropshift, take
 
 ERASED = 0.5
-"""How often a rectangle is erased."""
+"""The probability that a rectangle is erased."""
 AREA, RATIO, TRIES = (0.02, 0.33), (0.3, 3.3), 10
-"""Of an erased rectangle: its share of the image, height to width, and how often one that fits is looked for.
+"""The erased rectangle: ranges of its share of the image and of height / width, and the number of tries to fit one.
 
 They are the defaults of torchvision's RandomErasing, which the published code uses.
 """
 LEVELS = 256
 GREY = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue, as torchvision has them."""
+"""Weights of red, green and blue, as in torchvision."""
 Operation = Callable[[Tensor, Tensor], Tensor]
 """(images [B, C, H, W] in [0, 1], numbers in [0, 1) [B, 3]: how much, which sign, which axis) to images."""
 
 
 def draw_idbh_weak(count: int, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Draw for `idbh_weak`: float32 [B, 34], see `draw_cropshift`; the rest are numbers in [0, 1)."""
+    """Draw for `idbh_weak`: float32 [B, 34], first as in `draw_cropshift`, then numbers in [0, 1)."""
     more = torch.rand(count, 7 + 2 * TRIES, generator=generator)
     return torch.cat((draw_cropshift(count, crop, flip, generator), more), dim=1)
 
@@ -42,11 +42,11 @@ def idbh_weak(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def operate(images: Tensor, choice: Tensor, how: Tensor) -> Tensor:
-    """Change every image by one of OPERATIONS, each as likely.
+    """Change every image by one of OPERATIONS, which are equally likely.
 
     Args:
         images: [B, C, H, W] in [0, 1].
-        choice: which one, in [0, 1): [B, 1].
+        choice: selects the operation, in [0, 1): [B, 1].
         how: see `Operation`.
 
     """
@@ -58,11 +58,11 @@ def operate(images: Tensor, choice: Tensor, how: Tensor) -> Tensor:
 
 
 def erase(images: Tensor, draws: Tensor) -> Tensor:
-    """Make a rectangle of half of the images black, as torchvision's RandomErasing does.
+    """Make a rectangle black in half of the images, as torchvision's RandomErasing does.
 
     Args:
         images: [B, C, H, W].
-        draws: whether, where from the top, where from the left, then sizes to try: [B, 3 + 2 TRIES] in [0, 1).
+        draws: whether to erase, position from the top and from the left, then sizes to try: [B, 3 + 2 TRIES] in [0, 1).
 
     """
     height, width = images.shape[2:]
@@ -114,7 +114,7 @@ def sharpness(images: Tensor, how: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, how: Tensor) -> Tensor:
-    """Stretch every channel to [0, 1]; one of a single value stays as it is."""
+    """Stretch every channel to [0, 1]; a constant channel is not changed."""
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     flat = low == high
     return torch.where(flat, images, (images - low) / (high - low).masked_fill(flat, 1.0))
@@ -154,13 +154,13 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def _blended(images: Tensor, other: Tensor, how: Tensor, ends: tuple[float, float]) -> Tensor:
-    """Return the image times a factor plus the other times what is left to 1."""
+    """Return factor * image + (1 - factor) * other, clamped to [0, 1]."""
     factor = _between(how[:, 0], ends).view(-1, 1, 1, 1)
     return (factor * images + (1 - factor) * other).clamp(0, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return [B, 1, H, W]: what the eye makes of three channels; of other ones the mean."""
+    """Return [B, 1, H, W]: the luminance of three channels; the mean of any other number."""
     if images.shape[1] != len(GREY):
         return images.mean(dim=1, keepdim=True)
     red, green, blue = (weight * images[:, channel : channel + 1] for channel, weight in enumerate(GREY))
@@ -172,7 +172,7 @@ def _sign(how: Tensor) -> Tensor:
 
 
 def _warped(images: Tensor, xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor) -> Tensor:
-    """Take every pixel from where a matrix [B] by [B] sends its offset from the middle: the nearest one there."""
+    """Warp images by one 2 x 2 matrix each, [B] per entry, about the centre, taking the nearest pixel."""
     middle_y, middle_x = ((size - 1) / 2 for size in images.shape[2:])
     y = (torch.arange(images.shape[2], device=images.device) - middle_y)[:, None]
     x = torch.arange(images.shape[3], device=images.device) - middle_x

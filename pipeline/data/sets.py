@@ -41,10 +41,10 @@ class Dataset:
     test: ImageSet
 
     def __post_init__(self) -> None:
-        """Check that both splits show images of one shape, of the same classes.
+        """Check that both splits have images of one shape and the same classes.
 
         Raises:
-            BadData: they do not, or there is one class only.
+            BadData: they do not, or there is only one class.
         """
         if len(self.classes) < 2:
             raise BadData(f"{self.train.name} has {len(self.classes)} class", hint="a classifier needs at least two")
@@ -58,16 +58,16 @@ class Dataset:
         return self.train.classes
 
     def numbered(self, classes: tuple[str, ...]) -> Dataset:
-        """Return the set with labels that number a network's classes; see `ImageSet.numbered`."""
+        """Return the set with labels in the order of a network's classes; see `ImageSet.numbered`."""
         return Dataset(self.train.numbered(classes), self.test.numbered(classes))
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A data set known by name: what an entry point of `edgeproof.datasets` names. Called, it gives its test images.
+    """A data set with a name, which is an entry point of `edgeproof.datasets`. Calling it returns its test images.
 
     Args:
-        load: reads it from a directory, or downloads it there.
+        load: reads the set from a directory, or downloads it there.
 
     """
 
@@ -89,7 +89,7 @@ def _fashion_mini(root: Path) -> Dataset:
     """Load the embedded 10,000 training and 2,000 test images of Fashion-MNIST; `root` is not used.
 
     Raises:
-        BadData: the file is missing or not the one that belongs to this version.
+        BadData: the file is missing, or is not that of this version.
     """
     path = EMBEDDED / "fashion-mini.npz"
     content = path.read_bytes() if path.is_file() else b""
@@ -111,7 +111,7 @@ def _svhn(root: Path, *, train: bool, download: bool) -> SimpleNamespace:
 
 
 TESTS = ("test", "val", "valid", "validation")
-"""What the part beside train/ may be called; of several the first is taken."""
+"""Names for the part beside train/; if several exist, the first is used."""
 
 
 def load_dataset(
@@ -124,13 +124,13 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set by the name of its entry point, or from a path.
 
-    A path is a directory with train/ and one of TESTS, each with one folder a class; or with train.npz and such an
-    .npz, each holding images and labels. Pictures of a folder are brought to the size of `preprocessing`. Its training
-    images are decoded now where they fill at most half of the free memory, once for each of `sharing` processes on this
-    machine, else whenever they are looked at.
+    A path is a directory with train/ and one of TESTS, each with one folder per class; or with train.npz and one of
+    TESTS as .npz, each with images and labels. Pictures of a folder are resized to the size of `preprocessing`. The
+    training pictures are decoded now if, decoded once for each of `sharing` processes on this machine, they fill at
+    most half of the free memory; otherwise whenever they are read.
 
     Raises:
-        BadData: unknown name; nothing usable at the path; says where it looked. A size of what are no pictures.
+        BadData: the name is unknown, the path holds no data set, or a size is given for a set that is not of pictures.
 
     """
     if path is not None:
@@ -213,11 +213,16 @@ cifar10 = KnownSet(partial(_torchvision, "cifar10", datasets.CIFAR10))
 cifar100 = KnownSet(partial(_torchvision, "cifar100", datasets.CIFAR100))
 """With its 100 fine classes."""
 svhn = KnownSet(partial(_torchvision, "svhn", _svhn))
-"""The cropped digits, 73,257 and 26,032."""
+"""The cropped digits: 73,257 training and 26,032 test images."""
 
 
 def hold_out(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Split `count` images off, drawn without replacement by `seed`: (the rest, the hold-out, decoded)."""
+    """Draw `count` images without replacement, by `seed`; return the other images, and the drawn ones, decoded.
+
+    Raises:
+        BadData: `count` is 0, or leaves no image.
+
+    """
     if not 0 < count < len(images.labels):
         raise BadData(f"cannot hold out {count} of {len(images.labels)} images", hint="change data.holdout")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(images.labels))

@@ -1,7 +1,7 @@
-"""Shifted, mirrored images of a batch: each image in its own way, in one gather on the batch's device.
+"""Shifts and mirrors the images of a batch, each in its own way, by one gather on the batch's device.
 
-How an image is changed follows from its row of numbers alone, drawn on the CPU: alike for every device. What changes a
-batch asks the device for nothing, so that it can be captured.
+The change of an image depends only on its row of random numbers, which are drawn on the CPU and therefore the same for
+every device. Changing a batch reads no value from the device, so that it can be captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 STRONGEST = 10
-"""Pixels that CropShift cuts off at most, both directions together, as the published code does at 32 x 32."""
+"""The most rows and columns together that CropShift cuts off, as in the published code for 32 x 32."""
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -20,13 +20,13 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def take(images: Tensor, rows: Tensor, columns: Tensor, inside: Tensor | None = None) -> Tensor:
-    """Return images whose every pixel is one of its own, or black.
+    """Return images in which each pixel is a pixel of the same input image, or black.
 
     Args:
         images: [B, C, H, W].
-        rows: where a pixel comes from, integers that broadcast to [B, H, W].
-        columns: likewise.
-        inside: bool [B, H, W], where there is such a pixel; by default where it lies in the image.
+        rows: the row from which a pixel is taken, integers that broadcast to [B, H, W].
+        columns: likewise, the column.
+        inside: bool [B, H, W], where a pixel is taken and not black; by default if row and column are in the image.
 
     """
     channels, height, width = images.shape[1:]
@@ -38,7 +38,7 @@ def take(images: Tensor, rows: Tensor, columns: Tensor, inside: Tensor | None = 
 
 
 def below(uniform: Tensor, count: Tensor | int) -> Tensor:
-    """Turn float32 numbers in [0, 1) into integers from 0 that are below `count`, each as likely."""
+    """Turn float32 numbers in [0, 1) into integers from 0 to `count` - 1, which are equally likely."""
     return (uniform * count).long()
 
 
@@ -63,10 +63,10 @@ def draw_cropshift(count: int, crop: int, flip: bool, generator: torch.Generator
 
 
 def cropshift(images: Tensor, draws: Tensor) -> Tensor:
-    """Mirror images, cut a window out of each and put it down anywhere on black (Li and Spratling, ICLR 2023).
+    """Mirror images, crop a window from each, and paste it at a random place on black (Li and Spratling, ICLR 2023).
 
-    The strength is 0 to STRONGEST, less where the image is smaller; it is divided at random between columns and rows.
-    So many are missing in the window, which comes from anywhere in the image. At strength 0 the image stays whole.
+    The strength is drawn from 0 to STRONGEST (less if the image is smaller) and split at random between rows and
+    columns. The window lacks that many rows and columns and is cropped at a random place. Strength 0 changes nothing.
     """
     height, width = images.shape[2:]
     mirror, *uniforms = draws[:, :, None].unbind(1)
@@ -79,7 +79,7 @@ def cropshift(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _window(size: int, less: Tensor, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where each of `size` places comes from, and which are filled, for a window that is `less` shorter."""
+    """Return the source of each of `size` places, and which are filled, for a window that is `less` shorter."""
     at = torch.arange(size, device=less.device) - below(target, less + 1)
     return at + below(source, less + 1), (at >= 0) & (at < size - less)
 

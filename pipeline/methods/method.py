@@ -32,8 +32,8 @@ class View:
         progress: the fraction of all epochs that is done, from 0 to 1.
         smoothing: label smoothing in the outer loss; the search never smooths.
         known_teacher: T(x) if it is already known, else None until it is requested.
-        elapsed: the progress as a float64 number on the device, for what changes with every step: a captured step
-            reads it anew, where it would keep the `progress` of its capture. None makes one.
+        elapsed: the progress as a float64 scalar on the device, for values that change with every step. A captured
+            step reads it again in each replay, while it would keep the `progress` of its capture. None creates one.
 
     """
 
@@ -98,7 +98,7 @@ class _OnceAt:
 
 
 Objective = Callable[[View, Tensor], Tensor]
-"""(view, points x' [B, C, H, W]) to one value an image [B]."""
+"""(view, points x' [B, C, H, W]) to one value per image [B]."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Method:
         source: the paper, and whether paper or code is followed where they differ.
         published: the step of its published code; None if there is no code.
         clamped: whether the search starts within the ball and [0, 1].
-        phase: of (options, progress): what the loss depends on of the progress; it is the same within one.
+        phase: (options, progress) to the phase of training. Within a phase, the loss does not depend on `progress`.
 
     """
 

@@ -1,4 +1,4 @@
-"""Functions of tensors, replayed as CUDA graphs where possible. Batches have few sizes, since each needs a graph."""
+"""Functions of tensors, replayed as CUDA graphs where possible. Batches have few sizes, because each needs a graph."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from runtime.errors import BadModel, first_line
 from runtime.terminal.log import log
 
 Function = Callable[..., Tensors]
-"""Pure: it answers the same to the same, changes nothing, and never waits for the device."""
+"""A pure function: equal inputs give equal outputs, nothing is changed, and it never waits for the device."""
 Key = tuple[Function, tuple[tuple[torch.Size, torch.dtype], ...]]
-"""What a capture is for: a function, and the shapes and types of what it is asked."""
+"""What a capture is for: a function, and the shapes and types of its inputs."""
 Recorder = Callable[[Callable[[], Tensors]], tuple[Tensors, Callable[[], object]]]
-"""Takes work without arguments; returns where its results lie, and what does it again and leaves them there."""
+"""Takes work without arguments; returns its results, and a function that computes them again in place."""
 
 WARM_UP = 3
-"""Runs before a capture, in which libraries choose kernels and take their work space; as many as PyTorch's own."""
+"""Runs before a capture, in which libraries choose kernels and allocate workspace; as many as PyTorch uses."""
 APART = 1e-3
-"""How far a replay may be from the function, as a part of the largest value: kernels may add in another order."""
+"""Largest difference of a replay, relative to the largest value: kernels may add in another order."""
 
 ODD = 16
-"""Of so many images one may be further apart later on: rounding takes a point across a kink, to another slope."""
+"""In later checks, one in this many images may differ more: rounding may move a point across a kink."""
 
 
 class Captured:
-    """A function over buffers that keep their place.
+    """A function over buffers at fixed addresses.
 
-    Inputs are copied in and results are copied out. An answer therefore does not change when the next one is requested,
-    and graphs that share memory can be replayed in any order on one stream. The function is recorded on zeros, so that
-    an answer to other inputs shows that a replay reads its buffers.
+    Inputs are copied in and results are copied out. So a result does not change with the next call, and graphs that
+    share memory can be replayed in any order on one stream. The function is recorded on zeros. A correct answer to
+    other inputs therefore shows that a replay reads its buffers.
 
     Args:
-        function: what is asked.
-        inputs: tensors of the shapes and types that it is asked with from then on.
-        record: makes its replay.
+        function: the function to capture.
+        inputs: tensors with the shapes and types of all later calls.
+        record: makes the replay.
 
     Attributes:
-        unheld: whether it was asked since it was last held to the function.
+        unheld: whether it was called since its answer was last compared with the function's.
 
     """
 
@@ -57,7 +57,7 @@ class Captured:
         return self._replayed()
 
     def hold(self) -> bool:
-        """Return whether the last replay gave the function's answer; True if nothing was replayed since."""
+        """Return whether the last replay gave the function's answer; True without a replay since the last check."""
         if not self.unheld:
             return True
         self.unheld = not mostly_alike(self._replayed(), self._function(*self._inputs))
@@ -75,7 +75,7 @@ class Replays:
     called directly from then on. Replays since the last check are in doubt until `hold` has compared them.
 
     Args:
-        recorder: makes what captures; anew after `clear`.
+        recorder: makes the recorder of captures; called again after `clear`.
 
     """
 
@@ -86,11 +86,11 @@ class Replays:
         self._refused = False
 
     def ask(self, function: Function, *inputs: Tensor) -> Tensors:
-        """Return what `function` answers to `inputs`.
+        """Return the answer of `function` to `inputs`.
 
         Raises:
             RuntimeError: what `function` raises.
-            BadModel: see `hold`; where all captures are let go, they are held for the last time.
+            BadModel: see `hold`, which runs a last time before all captures are released.
 
         """
         key = function, tuple((tensor.shape, tensor.dtype) for tensor in inputs)
@@ -124,7 +124,7 @@ class Replays:
         """Release every graph and its memory."""
         self._asked.clear()
         self._captured.clear()
-        self._record = self._recorder()  # the memory that graphs shared went with the last of them
+        self._record = self._recorder()  # the shared memory of the graphs was freed with the last of them
         torch.cuda.empty_cache()
 
     def _capture(self, key: Key, inputs: Tensors, answer: Tensors) -> None:
@@ -151,7 +151,7 @@ def alike(ours: Tensors, theirs: Tensors) -> bool:
 
 
 def mostly_alike(ours: Tensors, theirs: Tensors) -> bool:
-    """Whether all rows but one in ODD are the other's but for rounding: what was replayed wrong is wrong in all."""
+    """Return whether all rows but one in ODD agree up to rounding. A wrong replay is wrong in all rows."""
     odd = torch.zeros(len(ours[0]), dtype=torch.bool, device=ours[0].device)
     for one, other in zip(ours, theirs, strict=True):
         odd |= ~((one - other).abs().reshape(len(odd), -1).amax(dim=1) <= APART * other.abs().max())
@@ -159,7 +159,7 @@ def mostly_alike(ours: Tensors, theirs: Tensors) -> bool:
 
 
 def uncaptured(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], object]]:
-    """Record work as what does it anew, kernel by kernel, into the same buffers: a `Recorder` for any device."""
+    """Record work without a graph: a replay runs it again, into the same buffers. A `Recorder` for any device."""
     results = tuple(result.clone() for result in work())
 
     def again() -> None:
@@ -170,7 +170,7 @@ def uncaptured(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], objec
 
 
 def cuda_graphs(device: torch.device) -> Recorder:
-    """Return what records on a CUDA device."""
+    """Return the recorder for a CUDA device."""
     recorder = CudaRecorder(device)
 
     def record(work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], object]]:

@@ -1,4 +1,4 @@
-"""Networks of the user: a function, named as `package.module:function`, that makes one."""
+"""Networks of the user: each is made by a function that is named as `package.module:function`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from runtime.spec import Text
 
 EXAMPLE = "my_package.nets:make"
 GIVES = "def make(channels: int, classes: int) -> nn.Module, from normalised images [B, C, H, W] to logits [B, K]"
-"""What a factory is, in a hint."""
+"""Says in hints what a factory is."""
 FOLDED = 1e-3
-"""How far a folded copy may answer from its network, relative to the largest logit."""
+"""Largest difference between a folded copy and its network, relative to the largest logit."""
 
 
 def _named(factory: str) -> str:
@@ -33,7 +33,7 @@ def _named(factory: str) -> str:
 
 
 Factory = Annotated[Text, AfterValidator(_named)]
-"""The name of a function; it is imported when the network is made, and not before."""
+"""The name of a function. It is imported only when the network is made."""
 
 
 class Made(nn.Module):

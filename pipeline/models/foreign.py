@@ -20,19 +20,19 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "net", "network", "params", "weights"),
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema"),
 )
-"""Keys under which checkpoints of whole trainings keep the weights, or an average of them."""
+"""Keys under which training checkpoints keep the weights, or an average of them."""
 PREFIX = re.compile(r"^((_orig_mod|module|model|net|network|ema|ema_model)\.)+")
-"""What compilation, DataParallel, averaging and wrapping modules put before every name."""
+"""Prefixes that compilation, DataParallel, averaging and wrapper modules add to every name."""
 NORMALISATION = (("mu", "mean"), ("sigma", "std"))
-"""RobustBench's names, and DeepMind's, for the mean and standard deviation that a checkpoint brings along."""
+"""RobustBench's and DeepMind's names for the mean and standard deviation in a checkpoint."""
 AVERAGED = "n_averaged"
-"""PyTorch's own count beside weights that it averages."""
+"""PyTorch's counter in a file of averaged weights."""
 Normalisation = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 """Mean and standard deviation, each per channel."""
 COUNTER = "num_batches_tracked"
 """A key of batch norms that is not used here; checkpoints from before PyTorch 0.4.1 lack it."""
 REFUSALS = ("Unsupported global", "Unsupported class", "Trying to instantiate", "Trying to call reduce")
-"""What PyTorch says of a pickle that would run code; of a damaged one it says other things."""
+"""PyTorch's messages about a pickle that would run code. Those about a damaged file are different."""
 LISTED = 3
 
 
@@ -77,7 +77,7 @@ def load_foreign(
         std=_per_channel(path, "std", std or own[1] or usual[1], channels),
     )
     own_names = network
-    if isinstance(network, Made):  # the file is of the network alone, and its names have lost what `PREFIX` takes off
+    if isinstance(network, Made):  # the file holds the inner network only, with names from which `PREFIX` was removed
         own_names = network.network
         full = {PREFIX.sub("", name): name for name in own_names.state_dict()}
         weights = {full.get(name, name): tensor for name, tensor in weights.items()}
@@ -89,7 +89,7 @@ def load_foreign(
 
 
 def _taken(weights: dict[str, Tensor], names: Iterable[str]) -> tuple[float, ...] | None:
-    """Take a normalisation out of the weights, under whichever of its names it is there."""
+    """Remove a normalisation from the weights, under any of its names, and return it."""
     found = [weights.pop(name) for name in names if name in weights]
     return tuple(found[0].flatten().tolist()) if found else None
 
@@ -106,7 +106,7 @@ def refuse_web_page(path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by their names, without wrappers and prefixes; see `load_foreign`."""
+    """Return the tensors of a file by name, without wrappers and prefixes; see `load_foreign`."""
     again = "download it again, and compare its size with what the site says"
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -138,10 +138,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(path: Path, content: Any) -> Mapping[Any, Any]:
-    """Return what is under the keys of `WRAPPERS`, however deep; where something was, say what was taken.
+    """Return the contents under the keys of `WRAPPERS`, at any depth, and log which were used.
 
     Raises:
-        BadModel: two of them hold weights that are not the same.
+        BadModel: two of these keys hold different weights.
 
     """
     taken: list[str] = []
@@ -161,7 +161,7 @@ def _unwrapped(path: Path, content: Any) -> Mapping[Any, Any]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two contents are the same, tensor by tensor; what else they hold does not count."""
+    """Return whether two contents are equal, tensor by tensor; values that are not tensors are ignored."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
@@ -190,7 +190,7 @@ def _per_channel(path: Path, what: str, values: tuple[float, ...] | None, channe
 def _check_fits(
     path: Path, blueprint: Blueprint, own: Mapping[str, Tensor], weights: Mapping[str, Tensor], classes: int
 ) -> None:
-    """Raise `BadModel`, with what to do, unless the weights have the network's names and shapes."""
+    """Raise `BadModel`, with a hint, unless the weights have the names and shapes of the network."""
     architecture = blueprint.architecture
     head = weights.get(f"{architecture.head}.weight")
     different = [name for name in own if name not in weights or weights[name].shape != own[name].shape]

@@ -1,4 +1,4 @@
-"""The building block of every network here, and its folded form for a frozen network."""
+"""The building blocks of all networks, and their folded form for a frozen network."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MINIMUM = 8
 """Least channels of a layer: with four, oneDNN's channels_last weight gradient corrupts memory on AVX2 (torch 2.14)."""
 
 Folds = tuple[tuple[str, str], ...]
-"""What a module says in `folds`: (convolution, batch normalisation) by name, where nothing else reads the former."""
+"""A module's attribute `folds`: pairs (convolution, batch normalisation) by name. Only the latter reads the former."""
 
 
 class Convolution(nn.Conv2d):
-    """A convolution; in fp32 where bf16 is no gain: of stride 2 and depthwise, on a CPU.
+    """A convolution that runs in fp32 where bf16 is slower: strided depthwise convolutions on a CPU.
 
-    oneDNN has no bf16 kernel for its backward pass, and takes 14 to 25 times as long as in fp32 (oneDNN of torch 2.14).
+    oneDNN has no bf16 kernel for their backward pass, which takes 14 to 25 times as long as in fp32 (torch 2.14).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Convolution(nn.Conv2d):
 
     @property
     def slow_in_bf16(self) -> bool:
-        """Whether it is in fp32 between bf16."""
+        """Whether this convolution runs in fp32 within a bf16 network."""
         depthwise = self.groups == self.in_channels > 1
         return depthwise and self.stride != (1, 1) and self.weight.device.type == "cpu"
 
@@ -68,10 +68,10 @@ class Normalize(nn.Module):
 
 
 class Affine(nn.Module):
-    """x scale + shift per channel: what a batch normalisation is that no convolution can take up.
+    """x scale + shift per channel: the form of a batch normalisation that cannot be folded into a convolution.
 
-    One before a convolution (pre-activation) cannot be folded where the shortcut reads its input too, or a ReLU lies
-    between. Three times as fast as BatchNorm2d in eval mode, backward included (CPU, channels_last).
+    A batch normalisation before a convolution (pre-activation) cannot be folded if the shortcut also reads its input,
+    or if a ReLU is between. Forward and backward take a third of BatchNorm2d's time in eval mode (CPU, channels_last).
     """
 
     scale: Tensor
@@ -98,7 +98,7 @@ class Affine(nn.Module):
 
 
 class _Alike(torch.autograd.Function):
-    """x scale + shift, computed in float32 and answered in the type of x: one kernel, where casts would be two more."""
+    """x scale + shift, computed in float32 and returned in the type of x, by one kernel instead of three with casts."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -119,8 +119,8 @@ class Folded(nn.Module):
     network say in `folds` which normalisations can be folded.
 
     Args:
-        network: what is copied.
-        dtype: what the weights of the copy are kept in; see `keep_in`.
+        network: the network that is copied.
+        dtype: the type of the copy's weights; see `keep_in`.
 
     """
 
@@ -164,8 +164,8 @@ class Folded(nn.Module):
 def keep_in(folded: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Convert the weights of a folded network to `dtype`, in which it then computes without autocast; return it.
 
-    Its input is normalised in float32, and so are the batch normalisations that are left: what autocast computes, from
-    weights that are cast once and not at every pass.
+    The normalisation of the input and the remaining batch normalisations are computed in float32. The result is that of
+    autocast, but the weights are cast once and not in every pass.
     """
     if dtype == torch.float32:
         return folded

@@ -1,7 +1,7 @@
-"""MobileNetV2 for small images (Sandler et al. 2018, arXiv 1801.04381): stem and second stage of stride 1.
+"""MobileNetV2 for small images (Sandler et al. 2018, arXiv 1801.04381): stem and second stage have stride 1.
 
-The variant of the adversarial-distillation literature: every block expands, also with factor 1, and a block of
-stride 1 whose width changes has a convolution as its shortcut; ReLU instead of ReLU6.
+This is the variant of the adversarial-distillation literature. Every block has an expansion layer, also with factor 1.
+A block of stride 1 whose width changes has a convolution as its shortcut. The activation is ReLU instead of ReLU6.
 """
 
 from __future__ import annotations

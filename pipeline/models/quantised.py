@@ -1,8 +1,8 @@
-"""A network that rounds as its int8 export does, to be trained through; the gradient of the rounding goes straight on.
+"""A network that rounds as its int8 export does, for training through the rounding with a straight-through gradient.
 
-The export (`export.precision.calibrate`) rounds every value that a convolution or a linear layer reads, for all who
-read it, with one symmetric scale. It rounds the weights of these layers with one scale for each output channel, after
-it has folded batch normalisation into them. Here the network itself does the same, so that its weights can adapt.
+The export (`export.precision.calibrate`) rounds every value that a convolution or a linear layer reads, for all of its
+readers, with one symmetric scale. It rounds the weights of these layers with one scale per output channel, after it has
+folded batch normalisation into them. Here the network does the same, so that its weights can adapt.
 
 Source: Jacob et al. 2018 (arXiv 1712.05877), section 3. The gradient is the straight-through estimator of Bengio et al.
 2013 (arXiv 1308.3432): the identity inside the range, 0 outside.
@@ -23,17 +23,17 @@ from pipeline.models.layers import folds
 from runtime.errors import BadRecipe, first_line
 
 LEVELS = 127
-"""The largest integer: the ranges are symmetric, -128 is not used."""
+"""The largest integer. Ranges are symmetric, so -128 is not used."""
 
 
 def rounded(x: Tensor, scale: Tensor) -> Tensor:
-    """Return x on the grid of `scale`, in -LEVELS to LEVELS steps; differentiated as the clipping alone."""
+    """Return x rounded to multiples of `scale`, from -LEVELS to LEVELS; its gradient is that of the clipping only."""
     clipped = x.clamp(-LEVELS * scale, LEVELS * scale)
     return clipped + ((clipped / scale).round() * scale - clipped).detach()
 
 
 class Rounding(nn.Module):
-    """Rounds a value with one scale; `measuring` learns the largest absolute value instead, and rounds nothing."""
+    """Rounds a value with one scale. With `measuring`, it records the largest absolute value and does not round."""
 
     largest: Tensor
 
@@ -50,9 +50,9 @@ class Rounding(nn.Module):
 
 
 class Rounded(nn.Module):
-    """A convolution or linear layer of the network, and the normalisation behind it, with its weights rounded.
+    """A convolution or linear layer with rounded weights, and with the normalisation that follows it folded in.
 
-    The weights stay the network's own, in its own layout. The normalisation's statistics stand still.
+    The parameters are those of the network itself, in its own layout. The normalisation's statistics do not change.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None = None) -> None:
@@ -67,7 +67,7 @@ class Rounded(nn.Module):
         return self.layer._conv_forward(x, weight, bias)  # type: ignore[no-any-return]  # untyped
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias as the layer multiplies by them: folded, and the weight rounded by output channel."""
+        """Return the weight and bias that the layer uses: folded, with the weight rounded per output channel."""
         weight, bias = self.layer.weight, self.layer.bias
         if self.norm is not None:
             norm = self.norm
@@ -82,12 +82,12 @@ class Rounded(nn.Module):
 
 
 def _scale(largest: Tensor) -> Tensor:
-    """Return the step of a range; 1 where there is nothing but zeros."""
+    """Return the step of a range; 1 if all values are zero."""
     return torch.where(largest > 0, largest / LEVELS, torch.ones_like(largest))
 
 
 class _Layers(fx.Tracer):
-    """Takes the layers that are rounded, and all of PyTorch's, as they are."""
+    """Traces a network, but not into the rounded layers or those of PyTorch."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, Rounded) or super().is_leaf_module(module, name)
@@ -96,14 +96,14 @@ class _Layers(fx.Tracer):
 class Quantised(nn.Module):
     """The network as its int8 export computes it, over the same weights: [B, C, H, W] in [0, 1] to logits [B, K].
 
-    Its parameters are the network's, so that whatever trains this trains the network. Batch normalisation is that of
-    evaluation mode. Which normalisations fold is said by the network's modules, in `folds`.
+    Its parameters are those of the network, so that training this trains the network. Batch normalisation uses the
+    statistics of evaluation mode. The network's modules say in `folds` which normalisations are folded.
 
     Args:
-        network: in float32; keeps its layout and its checkpoint.
+        network: in float32. Its layout and its checkpoint stay the same.
 
     Raises:
-        BadRecipe: its forward pass cannot be followed, or nothing in it is rounded.
+        BadRecipe: its forward pass cannot be traced, or it has no layer to round.
 
     """
 
@@ -143,12 +143,12 @@ class Quantised(nn.Module):
 
     @property
     def ranges(self) -> dict[str, Tensor]:
-        """The largest absolute value of what is rounded, in place."""
+        """The largest absolute value of each rounded value, by name. Changes to these tensors take effect."""
         return {name: module.largest for name, module in self.traced.named_children() if isinstance(module, Rounding)}
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set the ranges to what these images [B, C, H, W] make of the network in float32, as `minmax` does."""
+        """Set the ranges to the largest values in float32 for batches of images [B, C, H, W], as `minmax` does."""
         for largest in self.ranges.values():
             largest.zero_()
         with self._measuring():
@@ -171,7 +171,7 @@ _READERS = (nn.Conv2d, nn.Linear)
 
 
 def _read(graph: fx.Graph, network: nn.Module) -> list[fx.Node]:
-    """Return the values that the layers read, each once, in order."""
+    """Return the values that the rounded layers read, each once, in order."""
     layers = [
         node
         for node in graph.nodes

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): 3x3 stem of stride 1, no max-pooling."""
+"""ResNet-18 for small images (He et al. 2016, arXiv 1512.03385): a 3x3 stem of stride 1, and no max-pooling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ResNet18(nn.Module):
     """Images [B, channels, H, W] in [0, 1] to logits [B, classes]; four stages of two blocks, widths 64 to 512.
 
     Args:
-        width: multiplies every layer's channels, of which 8 are the least; 1.0 gives 11,173,962 parameters at three
+        width: multiplies the channels of every layer, with a minimum of 8; 1.0 gives 11,173,962 parameters at three
             channels and ten classes.
         mean, std: the normalisation, per channel, that the network applies to its input.
 

@@ -1,10 +1,10 @@
 """WideResNet for small images (Zagoruyko and Komodakis 2016, arXiv 1605.07146), with the key names of RobustBench.
 
-Pre-activation: every block normalises and activates its input first. Where the shape changes, the activated input feeds
-branch and shortcut, else the raw input is the shortcut; so published checkpoints load, and mean what they meant.
+Pre-activation: every block first normalises and activates its input. If the shape changes, the activated input feeds
+branch and shortcut; otherwise the raw input is the shortcut. So published checkpoints load and give the same answers.
 
-DeepMind's (Gowal et al. 2020, arXiv 2010.03593) is the same network in another style, and its published files have
-other key names.
+DeepMind's WideResNet (Gowal et al. 2020, arXiv 2010.03593) is the same network in another style. Its published files
+have other key names.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FIRST = 16
 
 @dataclass(frozen=True)
 class Style:
-    """What tells the published networks apart.
+    """The differences between the published networks.
 
     Args:
         activation: applied after every batch normalisation.
-        pads_below: whether a convolution of stride 2 pads an image of even size below and to the right alone, as 'same'
-            padding does, and not by one all around.
+        pads_below: whether a convolution of stride 2 pads an image of even size only below and to the right, as 'same'
+            padding does, and not by one on each side.
 
     """
 
@@ -53,13 +53,13 @@ KEYS_OF_DEEPMIND: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] =
     ),
     (r"\.shortcut\.", ".convShortcut."),
 )
-"""Of DeepMind's key names a pattern, and what it is called here."""
+"""Patterns in DeepMind's key names, and their replacements here."""
 
 
 def from_deepmind(name: str) -> str:
-    """Return what a weight of DeepMind's files is called here; a name of other files stays apart from all of ours.
+    """Return the name here of a weight in DeepMind's files; names of other files become names that are not used here.
 
-    So weights that were trained with another activation are not taken for DeepMind's.
+    So weights that were trained with another activation are not mistaken for DeepMind's.
     """
     ours = name
     for pattern, replacement in KEYS_OF_DEEPMIND:
@@ -108,13 +108,13 @@ class WideResNet(nn.Module):
     """Images [B, channels, H, W] in [0, 1] to logits [B, classes]; three groups, widths 16 to 64 times `width`.
 
     Args:
-        width: the widening factor, which may be a fraction; 8 channels are the least. Depth 34 has 46,160,474
-            parameters at width 10 and 184,531,674 at width 20, depth 94 of DeepMind's 365,915,610 at width 16;
-            for three channels and ten classes.
+        width: the widening factor, which may be a fraction; a layer has at least 8 channels. For three channels and
+            ten classes, depth 34 has 46,160,474 parameters at width 10 and 184,531,674 at width 20; depth 94 in
+            DeepMind's style has 365,915,610 at width 16.
         depth: one of DEPTHS.
         mean, std: the normalisation, per channel, that the network applies to its input; (0, 1) for RobustBench's
-            entries that take raw images. A file of DeepMind's brings its own.
-        style: the published one, or DeepMind's.
+            entries that take raw images. DeepMind's files contain their own.
+        style: ORIGINAL or DEEPMIND.
 
     """
 
@@ -152,7 +152,7 @@ class WideResNet(nn.Module):
 
 
 def measure(weights: Mapping[str, Tensor], of: str = "a WideResNet") -> str:
-    """Return what the shapes of a state_dict say: depth and width, or that its keys are not those `of` the network."""
+    """Describe a state_dict by its shapes: depth and width, or that its keys are not those `of` the network."""
     count = sum(name.startswith("block1.layer.") and name.endswith(".conv1.weight") for name in weights)
     kernel = weights.get("block1.layer.0.conv1.weight")
     if not count or kernel is None:

@@ -1,4 +1,4 @@
-"""A recipe's TOML as one table: its base, then the settings for the chosen method, then overrides (ADR 0009)."""
+"""Reads a recipe's TOML as one table: its base, then the settings for the chosen method, then overrides (ADR 0009)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Table = dict[str, Any]
 
 
 def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]:
-    """Read a recipe of this package by name, or a TOML file by path; return the table, and what to call it in messages.
+    """Read a recipe of this package by name, or a TOML file by path; return the table, and its name in messages.
 
     Later entries of this list override earlier ones: the recipe named by `base` with its tables `[for.METHOD...]` for
     the chosen method, the recipe itself, its tables `[for.METHOD...]`, overrides `path.to.key=value`. Another name or
@@ -33,7 +33,7 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]
     one `[for.METHOD.train]` are a schedule: the milestones scale with the number of epochs.
 
     Raises:
-        BadRecipe: there is no such recipe, it is not TOML, its bases form a circle, or an override is malformed.
+        BadRecipe: there is no such recipe, it is not TOML, its bases form a cycle, or an override is malformed.
 
     """
     files, where = _with_bases(source, ())
@@ -47,14 +47,14 @@ def read_recipe(source: str, overrides: Iterable[str] = ()) -> tuple[Table, str]
 
 @dataclass(frozen=True)
 class _File:
-    """One file: what it says of every method, and by method what it says of that one alone."""
+    """One file: the settings for every method, and the settings for single methods by method."""
 
     table: Table
     special: dict[str, Table]
 
 
 def _laid(files: tuple[_File, ...], method: str, asked: Table) -> Table:
-    """Return the files in one table, from the lowest base up, what each says of the method upon it; `asked` on top."""
+    """Merge the files from the lowest base up, each followed by its settings for the method; `asked` comes last."""
     whole: Table = {}
     schedule: Table | None = None  # the [for.METHOD.train] that the milestones are of
     for file in (*files, _File(asked, {})):
@@ -82,7 +82,7 @@ def in_place(milestones: Iterable[float], of: float, epochs: Any) -> list[float]
 
 
 def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...], str]:
-    """Return a recipe's files, its lowest base first, and what to call it in messages."""
+    """Return a recipe's files, the lowest base first, and the name of the recipe in messages."""
     if source in above:
         raise BadRecipe(f"{source} is its own {BASE}: {' -> '.join((*above, source))}")
     where = source if source.endswith(".toml") else f"recipe {source}"
@@ -108,9 +108,10 @@ def _with_bases(source: str, above: tuple[str, ...]) -> tuple[tuple[_File, ...],
 
 
 def _upon(beneath: Table, above: Table) -> Table:
-    """Return two recipes in one: where `above` names another source, what `beneath` says of its own is gone.
+    """Merge two recipes. If `above` names another source, `beneath` loses its settings for the former source.
 
-    So are its milestones, where `above` names another schedule, and its network, where `above` names another kind.
+    Likewise, `beneath` loses its milestones if `above` names another schedule, and its network if `above` names another
+    kind of network.
     """
     for table, keys in SOURCES.items():
         old, new = beneath.get(table), above.get(table)
@@ -127,7 +128,7 @@ def _upon(beneath: Table, above: Table) -> Table:
 
 
 def _merged(beneath: Table, above: Table) -> Table:
-    """Return both tables in one, key by key; lists and values are replaced whole."""
+    """Merge two tables key by key; lists and values are replaced as a whole."""
     both = dict(beneath)
     for key, value in above.items():
         under = both.get(key)
@@ -136,7 +137,7 @@ def _merged(beneath: Table, above: Table) -> Table:
 
 
 def assignment(override: str) -> tuple[list[str], str] | None:
-    """Return the path of keys and the value's text of an override `path.to.key=value`; None of what is none."""
+    """Return the keys and the text of the value in an override `path.to.key=value`; None if it is not of that form."""
     path, equals, text = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     return (keys, text.strip()) if equals and all(keys) else None

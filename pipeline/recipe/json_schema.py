@@ -1,7 +1,7 @@
-"""A recipe's file as a JSON schema, by which editors complete keys and mark those that there are not.
+"""The JSON schema of a recipe's file, with which editors complete keys and mark unknown ones.
 
-It is made from the records that read the file, and knows what may be written there: 8/255 as a text, the table of every
-method, `base` and `for`. What depends on several keys at once, only the reader knows.
+It is made from the records that read the file. It allows everything that may be written there: "8/255" as a string, the
+table of every method, `base` and `for`. It does not check rules that involve several keys; the reader does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ WRITTEN: dict[Callable[..., Any], list[JsonSchemaValue]] = {
     read_size: [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+(x[0-9]+)?(:[0-9]+(x[0-9]+)?)?$"}],
     usual_decay: [{"type": "boolean"}],
 }
-"""What a value may be written as too, by the function that reads it."""
+"""Further forms in which a value may be written, by the function that reads it."""
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-"""Where a value may be written as a text too, pydantic leaves the bounds of the number by its own names."""
+"""Names of bounds in JSON schema. If a value may also be a string, pydantic keeps its own names for them."""
 
 
 class _AsWritten(GenerateJsonSchema):
@@ -38,7 +38,7 @@ class _AsWritten(GenerateJsonSchema):
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON schema of a recipe's file, as an object of JSON."""
+    """Return the JSON schema of a recipe's file as a dictionary."""
     whole = Recipe.model_json_schema(schema_generator=_AsWritten)
     tables: dict[str, Any] = whole["$defs"]
     branches = [tables.pop(branch["$ref"].rpartition("/")[2]) for branch in whole["properties"]["method"]["oneOf"]]
@@ -47,7 +47,7 @@ def recipe_schema() -> dict[str, Any]:
     closed: dict[str, Any] = {"type": "object", "additionalProperties": False}
     tables["Part"] = {**closed, "description": "What holds for one method alone.", "properties": properties}
     for table in tables.values():
-        table.pop("required", None)  # a base may say it
+        table.pop("required", None)  # a base may set it
     of_methods = {**closed, "properties": {name: {"$ref": "#/$defs/Part"} for name in METHODS}}
     base = {"type": "string", "description": "The name of a recipe, or a path that ends in .toml, to build on."}
     schema: dict[str, Any] = {
@@ -62,13 +62,13 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def _one_table(branches: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return [method] as one table, which may hold the tables of methods that are not chosen."""
+    """Return [method] as one table, which may also hold the tables of other methods."""
     properties = {key: kind for branch in branches for key, kind in branch["properties"].items()}
     return branches[0] | {"title": "MethodTable", "properties": properties | {"name": {"enum": list(METHODS)}}}
 
 
 def _told(node: Any) -> Any:
-    """Return a schema that does not speak of null, which TOML lacks, and has bounds by their names in JSON schema."""
+    """Return a schema without null, which TOML lacks, and with the names that JSON schema has for bounds."""
     if isinstance(node, list):
         return [_told(each) for each in node if each != {"type": "null"}]
     if not isinstance(node, dict):

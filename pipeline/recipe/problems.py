@@ -21,12 +21,12 @@ UNKNOWN_METHOD = "method"
 
 
 def path(location: Iterable[int | str]) -> str:
-    r"""Return where a problem is, as TOML writes a key: `search."\u0000"`. Nothing in it moves a terminal's cursor."""
+    r"""Return the location of a problem as a TOML key: `search."\u0000"`. It cannot control a terminal."""
     return ".".join(part if _bare(part) else json.dumps(part).replace("\x7f", r"\u007f") for part in map(str, location))
 
 
 def message(problem: ErrorDetails, known: Iterable[str]) -> str:
-    """Return one problem in words, and the name that was meant, perhaps; `known` are the keys of its table."""
+    """Describe one problem, with the name that was probably meant; `known` are the keys of its table."""
     given, names = problem["input"], tuple(known)
     if problem["type"] == "extra_forbidden":
         return f"no such key; known: {', '.join(names) or 'none'}{did_you_mean(problem['loc'][-1], names)}"
@@ -36,7 +36,7 @@ def message(problem: ErrorDetails, known: Iterable[str]) -> str:
 
 
 def keys(model: type[BaseModel], location: tuple[int | str, ...]) -> Iterable[str]:
-    """Return the keys of the table that a location of pydantic's lies in, below those of `model`."""
+    """Return the keys of the table that contains a location of pydantic's, starting at `model`."""
     for part in location[:-1]:
         if part in model.model_fields:
             model = next(_records(model.model_fields[str(part)].annotation), model)
@@ -48,7 +48,7 @@ def _bare(key: str) -> bool:
 
 
 def _records(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the records that an annotation names, as `Table | None` or `dict[str, Table]` do."""
+    """Yield the records in an annotation such as `Table | None` or `dict[str, Table]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):

@@ -47,7 +47,7 @@ class Recipe(Frozen):
     resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
     """Not saved with the run, which may be resumed elsewhere with other resources."""
     log: Annotated[LogTable, Field(exclude=True)] = LogTable()
-    """Not saved with the run, nor with what is made of it: it names places of its user's own."""
+    """Not saved with the run or put into a bundle: it names accounts and servers of the user."""
 
     @model_validator(mode="before")
     @classmethod
@@ -146,8 +146,8 @@ def load_recipe(source: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _keys(location: tuple[int | str, ...]) -> Iterable[str]:
-    """Return the keys of the table that a location of pydantic's lies in."""
-    if location[:1] == ("method",):  # then the branch of the union, then what TOML has
+    """Return the keys of the table that contains a location of pydantic's."""
+    if location[:1] == ("method",):  # next comes the branch of the union, and then the keys in TOML
         return (
             METHODS[str(location[1])].options.model_fields if len(location) > 3 else ("name", "start", "igdm", *METHODS)
         )

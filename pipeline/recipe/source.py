@@ -1,4 +1,4 @@
-"""Where the TOML of a recipe or study is: in a file of the user's, or by name in this package."""
+"""Finds the TOML of a recipe or study: a file of the user, or a name in this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDERS = {"recipe": "recipes", "study": "studies"}
 
 
 class NotThere(BadRecipe):
-    """There is no such file, and nothing of that name in this package."""
+    """There is no such file, and this package has no recipe or study of that name."""
 
 
 def names_of(kind: str) -> list[str]:
@@ -24,10 +24,10 @@ def names_of(kind: str) -> list[str]:
 
 
 def read_source(source: str, kind: str) -> str:
-    """Return the TOML that `source` leads to: a path that ends in .toml, or a name.
+    """Return the TOML of a recipe or study. `source` is a path that ends in .toml, or a name.
 
     Raises:
-        NotThere: it leads nowhere.
+        NotThere: there is no such file or name.
         BadRecipe: it is not text.
 
     """
@@ -52,7 +52,7 @@ def read_source(source: str, kind: str) -> str:
 
 
 def checked(kind: str) -> Callable[[Any, Any, str], str]:
-    """Return the callback of an argument of the command line, which refuses with `UsageFault` what leads nowhere."""
+    """Return the callback of a command-line argument. It raises `UsageFault` if there is no such file or name."""
 
     def check(_ctx: Any, _param: Any, source: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""The tables of a recipe, each checked by itself; `pipeline.recipe.schema` checks what they say together."""
+"""The tables of a recipe, each checked by itself; `pipeline.recipe.schema` checks them together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ USUAL_DECAY = 0.999
 
 
 def usual_decay(value: Any) -> Any:
-    """Return the decay that `ema = true` stands for, none of false; what is no truth value as it is."""
+    """Return the default decay for true, None for false, and any other value unchanged."""
     return {True: USUAL_DECAY, False: None}[value] if isinstance(value, bool) else value
 
 
@@ -178,10 +178,10 @@ class TrainTable(Frozen):
 
 
 class Int8Table(Frozen):
-    """[int8]: a finished student is trained on through the rounding of its int8 export.
+    """[int8]: train a finished student further, through the rounding of its int8 export.
 
-    `start` is the run, or the checkpoint, whose weights the student begins with; its network must be the recipe's own.
-    `images` training images set the ranges, anew after every epoch.
+    The student starts with the weights of `start`, a run or a checkpoint, whose network must be that of the recipe.
+    `images` training images set the ranges, again after every epoch.
     """
 
     start: Path

@@ -1,4 +1,4 @@
-"""The directory of a training run: claimed for training, and read when the run is finished."""
+"""The directory of a training run: claims it for training, and reads it when the run is finished."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class TeacherFigures(Frozen):
 
 
 class Judged(Frozen):
-    """Accuracy of both checkpoints on the `n` hold-out images under an attack that chose neither; as fractions.
+    """Accuracy of both checkpoints on the `n` hold-out images, as fractions, under an attack that chose neither.
 
-    `overfitting` is the loss of the last against the best: robust overfitting (Rice et al., ICML 2020). The best was
-    chosen on these images, by a shorter attack: between equal checkpoints, the difference is above 0 by chance.
+    `overfitting` is the accuracy of the best minus that of the last: robust overfitting (Rice et al., ICML 2020). The
+    best was chosen on these images by a shorter attack, so the difference of equal checkpoints is above 0 by chance.
     """
 
     attack: Text
@@ -48,7 +48,7 @@ class Judged(Frozen):
     overfitting: float
 
     def __str__(self) -> str:
-        """Return it in words for a user."""
+        """Describe it for a user."""
         lost = f"robust overfitting of {points(self.overfitting)}" if self.overfitting > 0 else "no robust overfitting"
         return f"{self.attack.upper()}: best {percent(self.best)}, last {percent(self.last)}: {lost}"
 
@@ -59,9 +59,9 @@ class Summary(Frozen):
     `search_precision` is None if the recipe sets none: the search then uses `precision`.
 
     Every batch norm saw `norm_batch` images. This is the whole batch on one device, and less on several devices, with
-    micro-batches, or if a batch did not fit the device's memory. It is None with [int8], which leaves the statistics as
-    they are. `judged` is None in a run of an earlier version.
-    `start_sha256` is the digest of the checkpoint that a run with [int8] began with.
+    micro-batches, or if a batch did not fit the device's memory. It is None with [int8], which does not change the
+    statistics. `judged` is None in a run of an earlier version. `start_sha256` is the digest of the checkpoint that a
+    run with [int8] started from.
     """
 
     name: Name
@@ -171,10 +171,10 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
     Resuming a run that has not begun starts it. Half-written files of a killed process are removed.
 
     Raises:
-        UsageFault: the directory is not empty, and either not to be resumed or no run.
+        UsageFault: the directory is not empty, and `resume` is false or it holds no run.
         BadRecipe: the run began with another recipe.
         BadInput: the saved recipe or summary is damaged.
-        MissingEnvironment: its place cannot be written to.
+        MissingEnvironment: the directory cannot be written to.
 
     """
     if resume and directory.is_dir():

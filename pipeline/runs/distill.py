@@ -1,4 +1,4 @@
-"""From a recipe to a run: match data, teacher and student, train, and summarise."""
+"""Turns a recipe into a run: loads data, teacher and student, trains, and writes the summary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from runtime.spec import DataRecord, to_json
 from runtime.terminal.log import log
 
 SAVE_SECONDS = 60.0
-"""How often the state is saved within an epoch."""
+"""Seconds between two saves of the state within an epoch."""
 
 
 def distill(
@@ -58,25 +58,25 @@ def distill(
     save_seconds: float = SAVE_SECONDS,
     allow_weak_teacher: bool = False,
 ) -> Summary:
-    """Run a recipe; leave recipe.toml, both checkpoints, the logs and summary.json in `out`; return the summary.
+    """Run a recipe; write recipe.toml, both checkpoints, the logs and summary.json into `out`; return the summary.
 
     Args:
-        recipe: what to do.
-        out: the run directory; on storage that all nodes see.
-        data_root: where data sets known by name lie.
+        recipe: the training run.
+        out: the run directory, on storage that all nodes see.
+        data_root: the directory of data sets with a name.
         resume: continue from the saved state of the run in `out`, to the same weights; start if there is none; a
             finished run is left unchanged.
         devices: processes on this machine, each with a GPU if there are any; several share a batch.
         nodes: machines.
-        save_seconds: how often the state is saved within an epoch; it is always saved after an epoch.
+        save_seconds: seconds between two saves of the state within an epoch; it is always saved after an epoch.
         allow_weak_teacher: accept a teacher whose accuracy under PGD is near chance.
 
     Raises:
         UsageFault: `out` is not empty, or not a run; or another process is training there.
         BadData, BadModel, BadRecipe: data, teacher and recipe do not match; nothing has been written.
         BadRecipe, BadInput: the run began with another recipe, data or teacher, or its state is damaged.
-        MissingEnvironment: there are fewer devices, or a process was lost; or memory ran out; or a tracker of [log] is
-            not installed, or refuses.
+        MissingEnvironment: there are too few devices, a process was lost, memory ran out, or a tracker of [log] is not
+            installed or cannot start.
         NonFinite: the loss is no longer a number.
 
     """
@@ -234,7 +234,7 @@ def _check_batch(recipe: Recipe, training: ImageSet, holdout: ImageSet) -> None:
 
 
 def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
-    """Describe the student of a recipe: its shape and normalisation follow from the training images."""
+    """Describe the student of a recipe. The training images determine its input shape and its normalisation."""
     channels, height, width = dataset.train.images.shape[1:]
     mean, std = _mean_and_std(dataset.train)
     return NetworkCard(

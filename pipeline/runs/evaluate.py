@@ -1,4 +1,4 @@
-"""The PyTorch network as a Session: attacked by the same code as the exported artifact."""
+"""The PyTorch network as a Session, which the same code attacks as the exported artifact."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject
 
 FLOAT = GraphFacts(quantised=False, computes_in="float32", staircases=())
-"""The facts of every network of `pipeline.models`: none rounds or steps."""
+"""The facts of every network of `pipeline.models`: none of them rounds or has steps."""
 HOLDOUT_BATCH = 250
-"""Hold-out images at a time; fewer where they do not fit the device's memory."""
+"""Hold-out images in one batch; fewer if they do not fit the device's memory."""
 
 
 class TorchSession(Session):
@@ -42,11 +42,11 @@ class TorchSession(Session):
     the same gradient.
 
     Args:
-        network: the network to attack; its answer to an image depends on nothing else.
-        sha256: of the checkpoint.
-        device: where it runs.
-        recorder: makes what captures a pass, for each size of a batch; by default CUDA graphs on a GPU, and nothing
-            elsewhere, where passes are run as they are.
+        network: the network to attack; its answer to an image depends on that image only.
+        sha256: the digest of the checkpoint.
+        device: the device on which it runs.
+        recorder: makes the recorder that captures passes, one for each batch size. By default, passes become CUDA
+            graphs on a GPU, and run eagerly elsewhere.
 
     """
 
@@ -77,7 +77,7 @@ class TorchSession(Session):
         return logits
 
     def loss_gradient(self, x: Tensor, loss: LossSpec) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits [B, K], values [B] and gradients [B, C, H, W]; raises as `logits` does."""
+        """Return logits [B, K], values [B] and gradients [B, C, H, W]. Raises the same errors as `logits`."""
         logits, value, gradient = self._ask(self._gradient, x, *vars(loss).values())
         return logits, value, gradient
 
@@ -88,12 +88,12 @@ class TorchSession(Session):
         return on_gpu(torch.cuda.get_device_properties(self.device).total_memory, image)
 
     def card(self) -> SessionCard:
-        """Return what this session attacks."""
+        """Return the description of this session."""
         name = device_name(self.device)
         return SessionCard(self._sha256, "fp32", "torch", self.device.type, name, facts=FLOAT)
 
     def confirm(self) -> None:
-        """Compare the replays since the last check with eager passes; raises as `Replays.hold` does."""
+        """Compare the replays since the last check with eager passes. Raises the same errors as `Replays.hold`."""
         if self._replays:
             self._replays.hold()
 
@@ -108,7 +108,7 @@ class TorchSession(Session):
                 return self._replays.ask(function, *inputs) if self._replays else function(*inputs)
         except OutOfMemory:
             self.confirm()
-            self.close()  # fewer images at a time need the memory
+            self.close()  # smaller batches need the memory
             raise
 
 
@@ -154,7 +154,12 @@ def placement(device: torch.device) -> Callable[[Any], Tensor]:
 def holdout_accuracy(
     network: nn.Module, images: ImageSet, *, classes: int, eps: float, device: torch.device
 ) -> tuple[float, float]:
-    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images; raises as `attacked` does."""
+    """Return clean and PGD-10 accuracy of a frozen network, as fractions of the images.
+
+    Raises:
+        OutOfMemory: see `attacked`.
+
+    """
     evidence = attacked(network, images, classes=classes, eps=eps, device=device)
     return float(evidence.correct.mean()), float(evidence.robust.mean())
 
@@ -170,9 +175,10 @@ def attacked(
     keep: bool = False,
     lender: nn.Module | None = None,
 ) -> Evidence:
-    """Return what a frozen network answers before and under one attack; with `keep`, also the points found.
+    """Return the evidence of a frozen network before and under one attack; with `keep`, also the points found.
 
-    What stood the attack is attacked again by the gradient of `lender`, where there is one; the network judges.
+    With a `lender`, images that withstood the attack are attacked again with the lender's gradient. The network judges
+    every point.
 
     Raises:
         OutOfMemory: not even one image fits the device's memory.
@@ -191,21 +197,21 @@ def attacked(
 
 
 def _sized(session: TorchSession, full: bool) -> Session:
-    """Return what is asked for at most HOLDOUT_BATCH images: of as many as fit, in few sizes where they are `full`."""
+    """Return a session for up to HOLDOUT_BATCH images, split as memory requires; with `full`, in few batch sizes."""
     return FixedSizes(BatchHalving(session), HOLDOUT_BATCH) if full else BatchHalving(session)
 
 
 def teacher_entropy(teacher: nn.Module, evidence: Evidence, device: torch.device) -> float | None:
     """Return the mean entropy of T(x'), in nats, over the images that the student gets wrong; None if there are none.
 
-    x' is the point where it is wrong: the image itself, or the point that the attack found. A teacher that is confident
-    where a student cannot follow makes it learn noise (Lee and Chung, ICML 2026, arXiv 2605.21999). The paper measures
-    this on training images that students keep failing on; here it is measured on hold-out images, with this student.
+    x' is the point where the student is wrong: the image itself, or the point that the attack found. A teacher that is
+    confident where a student cannot follow makes it learn noise (Lee and Chung, ICML 2026, arXiv 2605.21999). The paper
+    measures this on training images that students keep getting wrong. Here it is measured on hold-out images.
 
     Args:
-        teacher: frozen.
-        evidence: of the student, by `attacked` with the points kept.
-        device: where the teacher is.
+        teacher: the frozen teacher.
+        evidence: the student's evidence from `attacked`, with the points kept.
+        device: the teacher's device.
 
     """
     points = evidence.adversarial[~evidence.robust]

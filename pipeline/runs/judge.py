@@ -1,4 +1,4 @@
-"""Both checkpoints of a run under an attack that chose neither of them."""
+"""Attacks both checkpoints of a run with an attack that chose neither of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime.attacks import PGD
 from runtime.images.image_set import ImageSet
 
 JUDGE = replace(PGD, name="pgd-20", defaults={**PGD.defaults, "steps": 20})
-"""PGD of twice the steps, from a start of its own: the noise of an attack follows from its name."""
+"""PGD with twice the steps. It has its own start, because the noise of an attack depends on its name."""
 
 
 def judge(
@@ -31,7 +31,7 @@ def judge(
 ) -> Judged:
     """Attack the best and the last checkpoint in a run directory on its hold-out images, in the ball of radius eps.
 
-    `shipped` makes of a network what is attacked.
+    `shipped` turns a network into the form that is attacked.
     """
     files = [directory / CHECKPOINTS[which] for which in ("best", "last")]
     last = _accuracy(files[1], images, eps, device, shipped)

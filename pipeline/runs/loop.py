@@ -1,4 +1,4 @@
-"""The training loop: batches through the trainer, the hold-out after every epoch, best and last checkpoint kept."""
+"""The training loop: trains on batches, evaluates the hold-out after every epoch, saves the best and last student."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from runtime.images.image_set import ImageSet
 from runtime.interrupt import defer_signals
 
 READ_EVERY = {"cpu": 1, "cuda": 20}
-"""Steps between two readings of the losses, by device; a reading waits for the device."""
+"""Steps between two readings of the losses, by device type. A reading waits for the device."""
 
 
 @dataclass
 class TrainingLoop:
-    """A run in each of its processes, from its current progress to the end.
+    """Runs the training in each of its processes, from its current progress to the end.
 
     Args:
-        recipe, trainer, batches, card: what is trained.
-        directory: where the first process writes.
+        recipe, trainer, batches, card: the training.
+        directory: the run directory, in which only the first process writes.
         fabric: the processes.
         holdout: the images on which the checkpoint is chosen.
         standing: the progress of the run; it is updated.
-        save_seconds: how often the state is saved within an epoch.
-        trackers: told of it too.
+        save_seconds: seconds between two saves of the state within an epoch.
+        trackers: also get all figures.
 
     """
 
@@ -60,19 +60,19 @@ class TrainingLoop:
     trackers: Trackers
 
     def __post_init__(self) -> None:
-        """Count the steps, and begin to count the time."""
+        """Compute the number of steps, and start the clock."""
         train = self.recipe.train
         self.steps = min(train.epochs * len(self.batches), train.max_steps or sys.maxsize)
         self._began = time.monotonic() - self.standing.seconds
         self._saved = time.monotonic()
 
     def to_the_end(self, title: str) -> Standing:
-        """Train and evaluate each epoch; `title` is the first line that is shown.
+        """Train and evaluate each epoch; `title` is the first line of the log.
 
         Raises:
-            KeyboardInterrupt: a signal asked to end, and the state is saved.
-            NonFinite: the loss is no longer a number.
-            BadInput: metrics.jsonl lacks lines that the state counts.
+            KeyboardInterrupt: a signal arrived, and the state is saved.
+            NonFinite: the loss is NaN or infinite.
+            BadInput: metrics.jsonl has fewer lines than the state says.
 
         """
         evaluated = self.standing.last.epoch if self.standing.last else 0
@@ -106,7 +106,7 @@ class TrainingLoop:
     def _train(self, epoch: int, log: TrainingLog | SilentLog, asked: Callable[[], bool]) -> None:
         """Take the remaining steps of an epoch. The batches of earlier steps are drawn again and skipped.
 
-        Only the first of several processes ends on a signal. It has the state, and the others end with it.
+        Of several processes, only the first one reacts to a signal. It saves the state, and the others end with it.
         """
         taken = self.standing.steps - epoch * len(self.batches)
         left = islice(self.batches.epoch(epoch), taken, None)
@@ -130,7 +130,7 @@ class TrainingLoop:
             self._read(unread, began, log)
 
     def _read(self, losses: list[Tensor], began: float, log: TrainingLog | SilentLog) -> None:
-        """Wait for the steps whose losses were not read yet, and log them; each took an equal part of the time."""
+        """Wait for the steps whose losses were not read yet, and log them, with their mean time for each."""
         values: list[float] = torch.stack(losses).tolist()
         seconds = (time.monotonic() - began) / len(values)
         for loss in values:
@@ -141,7 +141,7 @@ class TrainingLoop:
             self._move(log, steps=number)
 
     def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
-        """Evaluate the student on the hold-out and save it; return the best figures so far, and these."""
+        """Evaluate the student on the hold-out and save it; return the best figures so far, and those of this epoch."""
         network = self.trainer.result(self.batches.epoch(epoch))
         teacher = self.trainer.teacher if self.trainer.method.needs_teacher else None
         shipped = self.trainer.shipped(network)

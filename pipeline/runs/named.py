@@ -1,4 +1,4 @@
-"""What recipes and commands may name, each with what is known of it; `edgeproof recipes` prints it."""
+"""The names that recipes and commands can use, each with a description; `edgeproof recipes` prints them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHIPS = "ships with the package"
 
 
 def named() -> dict[str, dict[str, Lines]]:
-    """Return, by where they are named, all names that ship with the package, each with lines that describe it."""
+    """Return all names that ship with the package, by the place where they are used, each with its description."""
     return {
         "Recipes (edgeproof distill NAME, or teach NAME)": {
             name: (purpose(name, "recipe"), in_short(load_recipe(name))) for name in names_of("recipe")
@@ -39,7 +39,7 @@ def named() -> dict[str, dict[str, Lines]]:
 
 
 def in_short(recipe: Recipe) -> str:
-    """Return what a recipe trains, by what, on what, for how long, and whether it needs a teacher."""
+    """Describe a recipe in one line: method, network, data, epochs, and whether it needs a teacher."""
     student, data, teacher = recipe.student, recipe.data, recipe.teacher
     network = f"{student.arch or student.factory}, width {student.width:g}"
     learns = f"needs the teacher {teacher.name or teacher.path}{_whence(teacher)}" if teacher else "needs no teacher"
@@ -60,7 +60,7 @@ def of_method(name: str, method: Method) -> Lines:
 
 
 def purpose(name: str, kind: str) -> str:
-    """Return the sentence that a recipe or study of this package begins with, a comment."""
+    """Return the first sentence of the comment at the top of a recipe or study of this package."""
     comment = re.match(r"(?:#.*\n)*", read_source(name, kind))
     text = " ".join(line.removeprefix("#").strip() for line in (comment[0] if comment else "").splitlines())
     return text.partition(". ")[0].rstrip(".")

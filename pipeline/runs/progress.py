@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a bar on a terminal, elsewhere a line a minute and an epoch; logs on disk."""
+"""Shows the progress of a training run, as a bar on a terminal or as a line per minute and epoch; writes its logs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from runtime.words import clock, percent
 
 
 class TrainingLog:
-    """Shows progress on stderr and keeps metrics.jsonl and tensorboard/ in the run directory.
+    """Shows progress on stderr, and writes metrics.jsonl and tensorboard/ in the run directory.
 
     Args:
         directory: the run directory.
-        steps, steps_per_epoch: how many optimiser steps the run, and one epoch, has.
+        steps, steps_per_epoch: the number of optimiser steps in the run, and in one epoch.
         batch: images in a step, for the rate.
-        standing: where the run stands.
-        trackers: told of it too.
+        standing: the progress of the run so far.
+        trackers: also get all figures.
 
     """
 
@@ -55,7 +55,7 @@ class TrainingLog:
         self._hook, threading.excepthook = (
             threading.excepthook,
             self._thread_failed,
-        )  # its thread starts to write at once
+        )  # TensorBoard's thread starts to write at once
         self._board = TensorBoardLogger(directory, "tensorboard", "", purge_step=standing.steps + 1)
         self._trackers = trackers
         self._bar = Progress(
@@ -88,7 +88,7 @@ class TrainingLog:
 
     @property
     def images_per_second(self) -> float:
-        """The mean rate of all steps so far, evaluation not counted."""
+        """The mean rate of all steps so far, without the time of evaluation."""
         return self._bar.tasks[0].completed * self.batch / max(self.busy_seconds, 1e-9)
 
     def step(self, number: int, *, loss: float, seconds: float) -> None:
@@ -122,7 +122,7 @@ class TrainingLog:
         self._said = time.monotonic()
 
     def sync(self) -> None:
-        """Bring what is logged to the disk, so that a saved state never counts lines that a power cut takes."""
+        """Write the log to disk, so that a saved state never counts lines that a power cut removes."""
         os.fsync(self._metrics.fileno())
         self._trackers.save()
 
@@ -134,7 +134,7 @@ class TrainingLog:
         self._trackers.metrics(figures, step)
 
     def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
-        """Say in a line that TensorBoard's thread cannot write: the next call of its writer raises the error itself."""
+        """Log one line if TensorBoard's thread cannot write. The next call of its writer raises the error itself."""
         if isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard."):
             log.warning(f"the log for TensorBoard is cut short: {failed.exc_value}")
         else:
@@ -147,7 +147,7 @@ class TrainingLog:
 
 
 class SilentLog:
-    """The log of every process but the first: it keeps and shows nothing."""
+    """The log of every process except the first: it writes and shows nothing."""
 
     lines, busy_seconds = 0, 0.0
 
@@ -171,10 +171,10 @@ class SilentLog:
 
 
 def cut_metrics(directory: Path, count: int) -> None:
-    """Keep the first `count` lines of metrics.jsonl: what a killed run logged after its saved state comes again.
+    """Keep the first `count` lines of metrics.jsonl: the resumed run logs again what came after the saved state.
 
     Raises:
-        BadInput: it has fewer.
+        BadInput: the file has fewer lines.
 
     """
     path = directory / METRICS

@@ -1,4 +1,4 @@
-"""What a run with [int8] begins with: a finished student, and the images that set its ranges."""
+"""The start of a run with [int8]: a finished student, and the images that set its ranges."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from runtime.spec import DataRecord
 
 @dataclass(frozen=True)
 class Start:
-    """The network that a run begins with, and the digest of its file.
+    """The network with which a run begins, and the digest of its file.
 
     Args:
-        network: with its weights.
-        sha256: of its file.
-        vouched: whether its run says what it was trained on, and that is what this run trains on.
+        network: the network with its weights.
+        sha256: the digest of its file.
+        vouched: whether the summary of its run shows that it was trained on the images on which this run trains.
 
     """
 
@@ -33,18 +33,18 @@ class Start:
 
 
 def open_start(table: Int8Table, card: NetworkCard, training: DataRecord) -> Start:
-    """Load what [int8] names.
+    """Load the network that [int8] names.
 
     Args:
-        table: names a run, of which the best checkpoint is taken, or a checkpoint.
-        card: the network of the recipe, which it must be.
-        training: the images of the recipe without its hold-out, which must be those that it was trained on: figures
-            on images that it was trained on would be too good.
+        table: names a checkpoint, or a run whose best checkpoint is used.
+        card: the network of the recipe; that of the checkpoint must be the same.
+        training: the images of the recipe without its hold-out. The checkpoint must have been trained on the same
+            images: with another hold-out, the figures would be measured on training images and be too good.
 
     Raises:
         BadInput: the summary of its run is damaged.
         BadModel: there is no such checkpoint, or it is damaged.
-        BadRecipe: it is of another network, of other images or of other classes.
+        BadRecipe: the checkpoint has another network or other classes, or was trained on other images.
 
     """
     path = table.start / CHECKPOINTS["best"] if table.start.is_dir() else table.start
@@ -66,6 +66,6 @@ def open_start(table: Int8Table, card: NetworkCard, training: DataRecord) -> Sta
 
 
 def calibration_images(training: ImageSet, count: int, seed: int) -> ImageSet:
-    """Draw `count` training images by `seed`; all of them where there are no more."""
+    """Draw `count` training images by `seed`, or all of them if there are fewer."""
     drawn = np.random.Generator(np.random.Philox(seed)).permutation(len(training))[:count]
     return training.rows(np.sort(drawn))

@@ -23,16 +23,16 @@ START_ANEW = "remove the directory, or name another --out"
 
 
 class Standing(Frozen):
-    """The progress of a run, and what must be unchanged to resume it.
+    """The progress of a run, and the digests that must be unchanged to resume it.
 
-    Random numbers have no state: they follow from the seed and the step or epoch.
+    Random numbers have no state: they depend on the seed and the step or epoch.
 
     Args:
-        steps: optimiser steps taken.
-        lines: of metrics.jsonl.
-        parts: in which a batch is taken, all devices together.
-        best, last: figures of the hold-out so far.
-        seconds, busy_seconds: spent so far, in all and in steps.
+        steps: optimiser steps taken so far.
+        lines: number of lines in metrics.jsonl.
+        parts: number of parts of a batch, over all devices.
+        best, last: hold-out figures of the best and the last epoch so far.
+        seconds, busy_seconds: seconds so far, in total and in steps only.
         training_data, extra_data, teacher, start: digests.
 
     """
@@ -91,7 +91,7 @@ def restore_state(directory: Path, trainer: Trainer, new: Standing) -> Standing:
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
-    """Return all that a step changes: weights, statistics, momentum, the averages."""
+    """Return all tensors that a step changes: weights, statistics, momentum, averages, ranges."""
     found = {f"student.{name}": tensor for name, tensor in trainer.student.state_dict().items()}
     for name, parameter in trainer.student.named_parameters():
         momentum = trainer.optimiser.state[parameter].get("momentum_buffer")
@@ -107,7 +107,7 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def _put(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `_tensors` returned."""
+    """Restore the tensors that `_tensors` returned."""
     parts: dict[str, dict[str, Tensor]] = {"student": {}, "momentum": {}, "average": {}, "teacher": {}, "range": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""Teachers: known by name and digest, or by path, our own or foreign. They are evaluated before they teach."""
+"""Teachers: by name and digest, or by path; trained by edgeproof or foreign. Each is evaluated before it teaches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from runtime.images.image_set import ImageSet
 from runtime.words import did_you_mean, percent
 
 MODELS = Path("models")
-"""Where RobustBench downloads to; a teacher called cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
+"""RobustBench's download directory; a teacher named cifar10/Linf/NAME is expected in models/cifar10/Linf/NAME.pt."""
 WEAK = 1.5
 """A teacher is weak if its accuracy under PGD is below this multiple of chance."""
 
@@ -56,12 +56,12 @@ LTD = (
 )
 """RobustBench's entries of Chen and Lee 2021 (arXiv 2111.02331): name, width, digest. They take raw images in [0, 1].
 
-The digests were published by users of RobustBench, of files of 738,377,702 and 184,803,174 bytes; of the third nobody
-has published one that we know of.
+Users of RobustBench have published the digests, for files of 738,377,702 and 184,803,174 bytes. We know of no published
+digest for the third.
 """
 
 CIFAR10: Normalisation = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
-"""As in RobustBench's code, for files without it."""
+"""Mean and standard deviation as in RobustBench's code, for files that do not record them."""
 DEEPMIND = (
     ("Gowal2020Uncovering_34_20", 34, 20, None),
     ("Gowal2020Uncovering_28_10_extra", 28, 10, None),
@@ -76,7 +76,7 @@ DEEPMIND = (
 )  # fmt: skip
 """RobustBench's entries for CIFAR-10 at 8/255 that are DeepMind's WideResNet: name, depth, width, digest.
 
-The digest was published by a user of RobustBench, of a file of 1,464,289,203 bytes; of the others we know of none.
+A user of RobustBench has published the digest, for a file of 1,464,289,203 bytes. We know of none for the others.
 """
 
 TEACHERS = {
@@ -105,9 +105,9 @@ class Teacher:
     """A teacher on its device, folded and frozen.
 
     Args:
-        network: images to logits.
-        sha256: of its file.
-        vouched: whether the file was compared with a digest, or describes itself.
+        network: images [B, C, H, W] to logits [B, K].
+        sha256: the digest of its file.
+        vouched: whether the file was compared with a digest, or is a checkpoint of edgeproof.
         figures: its accuracy on the hold-out.
 
     """
@@ -118,7 +118,7 @@ class Teacher:
     figures: TeacherFigures
 
     def __str__(self) -> str:
-        """Return what a user should know about it before it teaches."""
+        """Describe the teacher for the user before training."""
         reached = self.figures
         return (
             f"teacher: clean {percent(reached.clean)}, PGD-10 {percent(reached.pgd)} on {reached.n} hold-out images; "
@@ -134,9 +134,9 @@ def prepare_teacher(
 
     Args:
         recipe: names the teacher, the method and the threat model.
-        card: the student's, whose images and classes the teacher must share.
+        card: that of the student; the teacher must have the same images and classes.
         holdout: held-out training images on which the teacher is evaluated, clean and under PGD-10.
-        device: where it will teach.
+        device: the device on which it will teach.
         allow_weak: accept a teacher whose accuracy under PGD is below 1.5 times chance.
 
     Raises:
@@ -162,11 +162,11 @@ def prepare_teacher(
 
 
 def load_teacher(table: TeacherTable, card: NetworkCard) -> tuple[nn.Module, str, bool]:
-    """Return a teacher in eval mode, the SHA-256 of its file, and whether that is vouched for (see `Teacher`).
+    """Return a teacher in eval mode, the SHA-256 of its file, and whether it is vouched for (see `Teacher`).
 
     Raises:
         BadRecipe: no teacher has that name, or its images or classes are not those of `card`.
-        BadModel: the file is missing, damaged, foreign and not described, or its digest is not the one asked for.
+        BadModel: the file is missing or damaged, is foreign but the recipe does not describe it, or has another digest.
 
     """
     path, expected, foreign = locate_teacher(table)
@@ -212,9 +212,9 @@ def _own(path: Path, card: NetworkCard) -> nn.Module:
 
 
 def teacher_architecture(table: TeacherTable | None, sha256: str | None) -> str | None:
-    """Return the network of the teacher that has this digest, as 'resnet18, width 0.25'.
+    """Return the network of the teacher with this digest, such as 'resnet18, width 0.25'.
 
-    None where none taught, or its file is not where the recipe says any more.
+    Return None if there was no teacher, or if its file is no longer where the recipe says.
     """
     if table is None or sha256 is None:
         return None
@@ -227,7 +227,7 @@ def teacher_architecture(table: TeacherTable | None, sha256: str | None) -> str 
 
 
 def check_teacher(recipe: Recipe) -> None:
-    """Check, before any data are needed, that the teacher of a recipe has a file, where its method needs one.
+    """Check, before any data are read, that the teacher's file exists, if the method needs a teacher.
 
     Raises:
         BadRecipe, BadModel: see `locate_teacher`.
@@ -239,7 +239,7 @@ def check_teacher(recipe: Recipe) -> None:
 
 
 def locate_teacher(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]:
-    """Return where a teacher's file lies, its digest if there is one to hold it to, and its network if foreign.
+    """Return the path of a teacher's file, the digest that it must have (or None), and its network if it is foreign.
 
     Raises:
         BadRecipe: no teacher has that name.
@@ -257,7 +257,7 @@ def locate_teacher(table: TeacherTable) -> tuple[Path, str | None, Blueprint | N
 
 
 def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]:
-    """Return where a teacher's file lies, its digest if there is one to hold it to, and its network if foreign."""
+    """Return the same as `locate_teacher`, whether or not the file exists."""
     if table.name is None:
         assert table.path is not None
         path = table.path / CHECKPOINTS["best"] if table.path.is_dir() else table.path
@@ -278,7 +278,7 @@ def _described(table: TeacherTable) -> tuple[Path, str | None, Blueprint | None]
 
 
 def _blueprint(table: TeacherTable) -> Blueprint | None:
-    """Return the network of a foreign checkpoint; None of one that says it itself."""
+    """Return the network of a foreign checkpoint; None if the file describes its network itself."""
     if table.arch is None and table.factory is None:
         return None
     return Blueprint(arch=table.arch, width=table.width or 1.0, depth=table.depth, factory=table.factory)

@@ -1,4 +1,4 @@
-"""One cell of a study, trained and judged in its own directory. Finished parts are never repeated."""
+"""Trains and judges one cell of a study in its own directory. Finished parts are never repeated."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _set_aside(directory: Path, reason: str) -> None:
 
 
 def own_report(directory: Path, evaluation: Evaluation) -> Report | None:
-    """Return a cell's report by an evaluation; None if there is none on the network of its run.
+    """Return a cell's report of an evaluation; None if there is no report on the current network of its run.
 
     Raises:
         BadData: the report is damaged.

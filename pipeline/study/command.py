@@ -1,4 +1,4 @@
-"""`edgeproof study`: a table of runs."""
+"""The command `edgeproof study`, which makes a table of runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from runtime.terminal.going_on import to_go_on
 from runtime.terminal.log import log
 
 WIDTH = 240
-"""The widest line of the table, in columns, before its figures are cut."""
+"""The width of the console in columns; the figures of a wider table are truncated."""
 
 
 class UnfinishedStudy(EdgeproofError):
-    """Some cells are not in the table: they failed, or another process still has them."""
+    """Some cells are not in the table, because they failed or another process is still running them."""
 
     exit_code = 5
 
@@ -98,7 +98,7 @@ def _unfinished(attempts: Iterable[Attempt], cells: int) -> dict[str, str]:
 def _publish(plan: Study, cells: list[Cell], unfinished: dict[str, str], out: Path) -> Table:
     found = []
     for cell in cells:
-        with suppress(BadInput):  # a damaged cell: it is among those that are not finished
+        with suppress(BadInput):  # a damaged cell counts as not finished
             found.append(read_cell(plan, cell, out / cell.name))
     return publish(plan, [result for result in found if result is not None], unfinished, out / TABLE)
 

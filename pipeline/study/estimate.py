@@ -10,7 +10,7 @@ TIE = 2.0
 """A difference below this number of standard errors is a tie."""
 
 ROUNDING = 1e-12
-"""Means that are one image apart differ from that by so much at the most; one image of a million is far more."""
+"""The largest rounding error of a difference of means; one image of a million is far more."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Estimate:
 
     Args:
         values: one per seed, as fractions of `images`.
-        images: how many test images each of them was measured on.
+        images: the number of test images on which each value was measured.
 
     """
 
@@ -28,7 +28,7 @@ class Estimate:
 
     @property
     def n(self) -> int:
-        """Seeds."""
+        """The number of seeds."""
         return len(self.values)
 
     @property
@@ -44,22 +44,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """One mean minus another, with its standard error; None if either has one seed, which allows no conclusion."""
+    """One mean minus another. The standard error is None if either has only one seed, which allows no conclusion."""
 
     value: float
     error: float | None
 
     @property
     def tie(self) -> bool:
-        """Whether it is under two standard errors, up to rounding; one seed cannot tell."""
+        """Whether the difference is under two standard errors, up to rounding; False without a standard error."""
         return self.error is not None and abs(self.value) < TIE * self.error + ROUNDING
 
 
 def difference(this: Estimate, that: Estimate) -> Difference:
     """Compare two means, their seeds taken as independent: sqrt(s1^2 / n1 + s2^2 / n2).
 
-    It is at least half an image of the smaller set: a few seeds that happen to agree to the image have a spread of 0,
-    but this is no certainty. A difference is therefore more than one image.
+    The standard error is at least half an image of the smaller set. A few seeds that happen to agree have a spread of
+    0, but this is not certainty. So only a difference of more than one image is not a tie.
     """
     value = this.mean - that.mean
     if this.spread is None or that.spread is None:

@@ -1,4 +1,4 @@
-"""The pictures of a study: clean against robust accuracy, and robust accuracy over the search radius."""
+"""Draws the pictures of a study: clean against robust accuracy, and robust accuracy over the search radius."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.study.results import CLEAN, Group
 from pipeline.study.svg import INK
 
 ROBUST = ("aa", "cw", "pgd", "fgsm")
-"""Attacks by strength; a picture shows the first that every row was judged by, else the first that any was."""
+"""Attacks by strength. A picture shows the first that was run for every row, or else the first that was run for any."""
 MARKERS = dict(zip(NETWORKS, "o^sDv", strict=False))
 BARS: dict[str, Any] = {"capsize": 2, "elinewidth": 1, "linewidth": 1, "alpha": 0.9}
 COLOURS = {method: f"C{index}" for index, method in enumerate(METHODS)}
@@ -41,7 +41,7 @@ class Picture:
 
 
 def pictures(groups: Sequence[Group]) -> tuple[Picture, ...]:
-    """Draw what the rows allow: nothing without an attack, no radius plot of one radius."""
+    """Draw the pictures that the rows allow: none without an attack, and no radius plot for a single radius."""
     attack = robust_column(groups)
     if attack is None:
         return ()
@@ -52,7 +52,7 @@ def pictures(groups: Sequence[Group]) -> tuple[Picture, ...]:
 
 
 def robust_column(groups: Sequence[Group]) -> str | None:
-    """Return the attack whose accuracy stands for robustness."""
+    """Return the attack whose accuracy is shown as robustness; None if there is none."""
     for enough in (all, any):
         for attack in ROBUST:
             if groups and enough(attack in group.estimates for group in groups):
@@ -61,7 +61,7 @@ def robust_column(groups: Sequence[Group]) -> str | None:
 
 
 def accuracy_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
-    """Draw clean against robust accuracy, a point a row, with the spread over seeds where there are several."""
+    """Draw clean against robust accuracy, one point per row, with the spread over seeds if there are several."""
     for group in groups:
         if attack not in group.estimates:
             continue
@@ -81,7 +81,7 @@ def accuracy_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
 
 
 def radius_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
-    """Draw robust accuracy over the search radius, a line a student and method."""
+    """Draw robust accuracy over the search radius, one line per student and method."""
     for student, method in dict.fromkeys((group.student, group.method) for group in groups):
         own = sorted(
             (g for g in groups if (g.student, g.method) == (student, method) and attack in g.estimates),
@@ -101,7 +101,7 @@ def radius_plot(axes: Axes, groups: Sequence[Group], attack: str) -> None:
 
 
 def _legend(axes: Axes, groups: Sequence[Group]) -> None:
-    """Say once which colour is which method and which marker which student."""
+    """Add a legend: one colour per method, one marker per student."""
     methods, students = (dict.fromkeys(getattr(group, what) for group in groups) for what in ("method", "student"))
     handles: list[Artist] = [Patch(color=COLOURS[method], label=method) for method in methods]
     handles += [

@@ -14,7 +14,7 @@ from runtime.spec import to_json
 
 FOLDER = Path(__file__).parent
 TABLE = "table"
-"""Subdirectory of a study's directory that can be kept without the runs."""
+"""The subdirectory of a study's directory with the table, which can be kept without the runs."""
 
 
 def publish(study: Study, results: list[CellResult], unfinished: dict[str, str], out: Path) -> Table:

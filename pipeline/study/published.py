@@ -1,4 +1,4 @@
-"""Published figures of others, to show beside measured ones."""
+"""Figures that others have published, to show beside measured ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("published.toml")
 
 
 class Published(Frozen):
-    """One published table: its setting, its source, and by student and method one value per column, in percent."""
+    """One published table: its setting and source, and for each student and method one value per column, in percent."""
 
     title: Text
     source: Text

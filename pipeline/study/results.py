@@ -1,4 +1,4 @@
-"""The results of the cells of a study: read from their directories, and collected over seeds."""
+"""Reads the results of a study's cells from their directories, and collects them over seeds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CellResult(Frozen):
     evaluations: dict[Name, Judged]
 
     def figures(self) -> dict[str, tuple[float, int]]:
-        """Return (accuracy, images) by column; of two evaluations with the same attack, the one on more images."""
+        """Return (accuracy, images) by column; if two evaluations have the same attack, that on more images counts."""
         best: dict[str, tuple[float, int]] = {}
         for judged in self.evaluations.values():
             for column, accuracy in ((CLEAN, judged.clean), *judged.attacks.items()):
@@ -58,7 +58,7 @@ class CellResult(Frozen):
 
 @dataclass(frozen=True)
 class Group:
-    """The seeds of one row: estimates by column, those that were measured."""
+    """One row over its seeds: the estimates by column, for the columns that were measured."""
 
     student: str
     method: str
@@ -87,7 +87,7 @@ def read_cell(study: Study, cell: Cell, directory: Path) -> CellResult | None:
 
 
 def figures_of(report: Report) -> Judged:
-    """Return each attack's own figures; a stage of a cascade is none, whatever it is called."""
+    """Return the figures of each requested attack. A stage of a cascade does not count, even if it has that name."""
     asked = {attack.name for attack in report.request.attacks}
     clean, n = report.clean, report.clean.n
     rows = [row for row in report.attacks if row.name in asked and not row.cascade]
@@ -102,7 +102,7 @@ def figures_of(report: Report) -> Judged:
 
 
 def gather(results: Iterable[CellResult]) -> list[Group]:
-    """Gather the cells that were judged over their seeds, in the order in which their rows first appear."""
+    """Group the judged cells into rows over their seeds, in the order in which the rows first appear."""
     rows: dict[tuple[str, str, float], list[CellResult]] = {}
     for result in results:
         if result.evaluations:

@@ -1,4 +1,4 @@
-"""Run the cells of a study, one after another in this process or in parallel on a Ray cluster."""
+"""Runs the cells of a study, one after another in this process or in parallel on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def attempt(study: Study, cell: Cell, out: Path, data_root: Path, allow_weak_tea
             check_unchanged(study, cell, directory)
             if missing(study, directory):
                 run_cell(study, cell, directory, data_root=data_root, allow_weak_teacher=allow_weak_teacher)
-        except Exception as error:  # any: the other cells go on, and this one is reported at the end
+        except Exception as error:  # of any kind: the other cells continue, and this one is reported at the end
             text = str(error) if isinstance(error, EdgeproofError) else traceback.format_exc()
             write_atomic(failure, f"{type(error).__name__}: {text}\n".encode())
             return Attempt(cell.name, "failed", f"{type(error).__name__}: {first_line(error)} ({failure})")
@@ -60,7 +60,7 @@ def run_here(
 
 
 def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
-    """Run nothing. Report for every cell whether it is finished, failed last time, or waits."""
+    """Run nothing. Report for every cell whether it is finished, failed last time, or is still waiting."""
     for cell in cells:
         failure = out / cell.name / FAILURE
         try:
@@ -78,7 +78,7 @@ def look(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Attempt]:
 
 
 def unfinished(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Cell]:
-    """Yield the cells that will be run. A damaged cell is not among them: its attempt reports it."""
+    """Yield the cells that will be run. Damaged cells are left out; their attempts report them."""
     for cell in cells:
         with suppress(BadInput):
             if missing(study, out / cell.name):
@@ -105,7 +105,7 @@ def check_ready(study: Study, cells: Sequence[Cell], out: Path, data_root: Path)
     """Check before any run that the remaining cells have their data and teachers.
 
     Raises:
-        BadData, BadModel, BadRecipe: something is not there, or cannot be used.
+        BadData, BadModel, BadRecipe: data or a teacher are missing, or cannot be used.
 
     """
     left = list(unfinished(study, cells, out))
@@ -132,7 +132,7 @@ def run_on_ray(
     that of a running cluster, 'auto' to find one, or 'local' to start one here.
 
     Raises:
-        MissingEnvironment: Ray is not installed, or a cell asks for more than a Ray that is started here has.
+        MissingEnvironment: Ray is not installed, or a cell needs more resources than a local Ray has.
 
     """
     try:
@@ -140,15 +140,15 @@ def run_on_ray(
     except ImportError as error:
         raise missing_extra("`edgeproof study --ray`", ("ray",), error) from error
     out, data_root = out.absolute(), data_root.absolute()
-    # Ray puts the working directory first on a worker's path; the hook runs before any task, and puts us before that.
+    # Ray puts the working directory first on a worker's path. The hook runs before any task, and puts ours before it.
     workers = {"worker_process_setup_hook": "edgeproof.find_ours_first"}
     with ray.init(address=address, include_dashboard=False, log_to_driver=True, runtime_env=workers):
         has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         needed = {cell.name: needs(cell, has_gpus=has.get("GPU", 0) > 0) for cell in cells}
-        if address == "local":  # a cluster may grow, and Ray tells what waits for it
+        if address == "local":  # a cluster may grow, and Ray reports tasks that wait for that
             for cell in unfinished(study, cells, out):
                 _check_enough(cell.name, needed[cell.name], has)
-        # A process a cell: what it sees of the GPUs, and its threads, are settled once.
+        # One process per cell, because the GPUs that it sees and its threads are set only once.
         task = ray.remote(max_retries=0, max_calls=1)(_attempt_by_name)
         waiting = {
             task.options(**need).remote(study, name, out, data_root, allow_weak_teacher): name
@@ -176,7 +176,7 @@ def _attempt_by_name(study: Study, name: str, out: Path, data_root: Path, allow_
     """Attempt one cell on a worker. The worker resolves the recipe itself, since recipe records cannot be sent."""
     import ray
 
-    if not ray.get_gpu_ids():  # newer Ray leaves a node's GPUs in sight of a task that asked for none
+    if not ray.get_gpu_ids():  # newer Ray lets a task without GPUs see those of its node
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     cell = next(cell for cell in expand(study) if cell.name == name)
     return attempt(study, cell, out, data_root, allow_weak_teacher)

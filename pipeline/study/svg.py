@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INK, SOFT, LINE = (f"#01020{number}" for number in range(3, 6))
-"""Drawn by matplotlib, then replaced by a colour of the page."""
+"""Placeholders for colours: matplotlib draws them, and colours of the page replace them."""
 COLOURS = {
     INK: "currentColor",
     SOFT: "var(--soft)",
     LINE: "var(--line)",
 }
 INCHES = 5.0
-"""Width of a plot. Texts of 10 points are readable on a phone, too."""
+"""Width of a plot in inches. Text of 10 points stays readable on a phone."""
 STYLE: dict[str, Any] = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT),
@@ -32,18 +32,18 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,  # names are shown letter by letter
 }
 OUTSIDE = re.compile(r'<style.*?</style>|<metadata>.*?</metadata>| xmlns(?::xlink)?="[^"]*"', re.DOTALL)
-"""What an <svg> of its own needs, and one inside a page does not."""
+"""Parts that a stand-alone <svg> needs, and an <svg> inside a page does not."""
 
 
 def draw(name: str, title: str, inches: float, plot: Callable[[Any], None], *, width: float = INCHES) -> str:
-    """Return what `plot` draws on a pair of axes.
+    """Return the drawing of `plot` as an <svg> element.
 
     Args:
-        name: unique on the page: ids begin with it.
-        title: what a screen reader says in place of it.
-        inches: its height.
-        plot: draws on the axes.
-        width: in inches.
+        name: unique on the page; all ids begin with it.
+        title: the text for screen readers.
+        inches: the height in inches.
+        plot: draws on matplotlib axes.
+        width: the width in inches.
 
     """
     import matplotlib as mpl
@@ -52,7 +52,7 @@ def draw(name: str, title: str, inches: float, plot: Callable[[Any], None], *, w
     file = io.StringIO()
     style: Any = {**STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style), warnings.catch_warnings():
-        # Of glyphs that its font lacks: the texts are drawn by the browser, in a font that has them.
+        # matplotlib warns of glyphs that its font lacks. The browser draws the text, in a font that has them.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure = Figure(figsize=(width, inches), layout="constrained")
         plot(figure.subplots())

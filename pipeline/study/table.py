@@ -1,4 +1,4 @@
-"""The table of a study: mean, spread and seeds per row, published figures, and differences beyond noise."""
+"""Builds the table of a study: mean, spread and seeds per row, published figures, and differences beyond noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Table:
     Args:
         heading, rows: accuracies in percent.
         difference_heading, difference_rows: every row minus the reference with the same student, in points.
-        notes: what the figures are, one sentence each.
+        notes: explain the figures, one sentence each.
 
     """
 
@@ -41,9 +41,9 @@ def build_table(study: Study, results: list[CellResult], unfinished: dict[str, s
     """Build the table of the cells that were judged.
 
     Args:
-        study: names the reference, and the published figures.
-        results: of the cells that were trained.
-        unfinished: by the name of every cell that was not trained and judged whole, why.
+        study: names the reference and the published figures.
+        results: the results of the cells that were trained.
+        unfinished: the reason for each cell that is not completely trained and judged, by the cell's name.
 
     """
     groups = gather(results)
@@ -75,7 +75,7 @@ def build_table(study: Study, results: list[CellResult], unfinished: dict[str, s
 
 
 def images(groups: list[Group]) -> dict[str, str]:
-    """Return how many test images each column was measured on; several numbers where rows differ."""
+    """Return the number of test images of each column; several numbers if rows differ."""
     found = {
         column: sorted({g.estimates[column].images for g in groups if column in g.estimates})
         for column in columns(groups)
@@ -107,12 +107,12 @@ def _difference_rows(
 
 
 def _is_reference(study: Study, group: Group) -> bool:
-    """Say whether differences are taken from a row: of the reference's method, at the study's first radius."""
+    """Return whether differences are taken from this row: it has the reference's method and the first radius."""
     return group.method == study.reference and (not study.radii or isclose(group.radius, study.radii[0]))
 
 
 def accuracy(estimate: Estimate | None, seeds: int) -> str:
-    """Write an accuracy in percent, with its standard deviation where it is of several seeds; say if not of all."""
+    """Write an accuracy in percent, with its standard deviation over several seeds; say if some seeds are missing."""
     if estimate is None:
         return ABSENT
     spread = "" if estimate.spread is None else f" ± {100 * estimate.spread:.1f}"
@@ -141,7 +141,7 @@ def notes(
     beside: Published | None,
     unfinished: dict[str, str],
 ) -> tuple[str, ...]:
-    """Say what the figures are: seeds, images, precision, machine, published source, methods, what is missing."""
+    """Explain the figures: seeds, images, precision, machine, published source, methods, and what is missing."""
     counts = ", ".join(f"{column} {n}" for column, n in images(groups).items())
     radii = sorted({radius(result.threat_eps) for result in results})
     lines = [
@@ -165,7 +165,7 @@ def notes(
 
 
 def by_reason(unfinished: dict[str, str]) -> list[str]:
-    """Return one line a reason, with the cells that it keeps from being finished."""
+    """Return one line per reason, with the cells that are unfinished for this reason."""
     cells: dict[str, list[str]] = {}
     for name, reason in unfinished.items():
         cells.setdefault(reason, []).append(name)
@@ -185,7 +185,7 @@ def _circumstances(results: list[CellResult]) -> str:
 
 
 def to_csv(study: Study, results: list[CellResult]) -> str:
-    """Return one line a row and column: mean and spread as fractions, seeds, images, the published value in percent."""
+    """Return one line per row and column: mean and spread as fractions, seeds, images, published value in percent."""
     beside = published()[study.published] if study.published else None
     heading = ("student", "method", "search_eps", "column", "mean", "spread", "seeds", "images", "published_percent")
     lines = []

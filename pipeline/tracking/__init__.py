@@ -1,1 +1,1 @@
-"""Where a training run is logged, besides its directory."""
+"""Trackers to which a training run is logged, besides its directory."""

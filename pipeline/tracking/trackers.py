@@ -1,6 +1,6 @@
-"""Where a training run is logged besides its directory: Weights & Biases, MLflow; each an extra, by Fabric's `Logger`.
+"""Logs a training run to Weights & Biases or MLflow, besides its directory. Each is an extra, with Fabric's `Logger`.
 
-The run's own files come first: a tracker that fails during training gets no further figures, and a warning says so.
+A tracker never stops a run. If it fails during training, a warning says so, and it gets no further figures.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from runtime.spec import Frozen, Text, first_fault, to_json
 from runtime.terminal.log import log
 
 TRACKED = "tracking.json"
-"""In the run directory: which runs of trackers it is logged to."""
+"""The file in the run directory that names the tracked runs."""
 MODULES = {"wandb": "wandb", "mlflow": "mlflow"}
-"""By extra, which is a key of [log] too: what it installs."""
+"""The module that each extra installs; extras are named like the keys of [log]."""
 EXPERIMENT = "edgeproof"
-"""Of MLflow, where MLFLOW_EXPERIMENT_NAME names no other."""
+"""The MLflow experiment, unless MLFLOW_EXPERIMENT_NAME names another."""
 FLUSH_SECONDS, MOST = 5.0, 900
-"""Least seconds between two requests to MLflow, and most figures in one; MLflow takes 1,000."""
+"""Least seconds between two requests to MLflow, and the most figures in one; MLflow allows 1,000."""
 ENDED = {"success": "FINISHED", "aborted": "KILLED"}
-"""MLflow's words for how a run ended; else it failed."""
+"""MLflow's words for how a run ended; any other status is FAILED."""
 LONGEST = 500
-"""Characters of a parameter's value that every version of MLflow takes."""
+"""The longest value of a parameter, in characters, that every version of MLflow accepts."""
 
 
 class Tracked(Frozen):
-    """tracking.json: the runs of trackers that a training run is logged to, so that it goes on there."""
+    """tracking.json: the tracked runs of a training run, which a resumed run continues."""
 
     wandb: Text | None = None
     mlflow: Text | None = None
 
 
 class WandbRun(Logger):
-    """A run of Weights & Biases; WANDB_MODE=offline keeps it on this disk, for `wandb sync`."""
+    """A run of Weights & Biases. WANDB_MODE=offline keeps it on the local disk, for `wandb sync`."""
 
     def __init__(self, project: str, recipe: Recipe, directory: Path, known: str | None) -> None:
         import wandb
@@ -72,15 +72,15 @@ class WandbRun(Logger):
         return str(self._run.id)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures of the training step, or of the hold-out after epoch, `step`."""
+        """Log figures of training step `step`, or of the hold-out after epoch `step`."""
         self._run.log({**metrics, _axis(metrics): step})
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Keep what the run reached beside the recipe."""
+        """Log the results of the run, in addition to the recipe."""
         self._run.summary.update(params)
 
     def finalize(self, status: str) -> None:
-        """End the run, and wait until all is sent."""
+        """End the run, and wait until everything is sent."""
         self._run.finish(exit_code=0 if status == "success" else 1)
 
 
@@ -115,7 +115,7 @@ class MlflowRun(Logger):
         return str(self._id)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures of the training step, or of the hold-out after epoch, `step`; sent a little later."""
+        """Queue figures of training step `step`, or of the hold-out after epoch `step`, for the next request."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
@@ -124,7 +124,7 @@ class MlflowRun(Logger):
             self.save()
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Keep what the run reached: numbers as metrics, the rest as tags."""
+        """Log the results of the run: numbers as metrics, the rest as tags."""
         for name, value in _flat(params).items():
             if isinstance(value, int | float):
                 self._client.log_metric(self._id, name, value)
@@ -132,14 +132,14 @@ class MlflowRun(Logger):
                 self._client.set_tag(self._id, name, str(value))
 
     def save(self) -> None:
-        """Send what waits."""
+        """Send the queued figures."""
         waiting, self._waiting = self._waiting, []
         self._told = time.monotonic()
         for start in range(0, len(waiting), MOST):
             self._client.log_batch(self._id, metrics=waiting[start : start + MOST])
 
     def finalize(self, status: str) -> None:
-        """Send what waits, and end the run."""
+        """Send the queued figures, and end the run."""
         self.save()
         self._client.set_terminated(self._id, ENDED.get(status, "FAILED"))
 
@@ -155,16 +155,16 @@ KINDS: dict[str, Callable[[str, Recipe, Path, str | None], Logger]] = {"wandb": 
 
 
 class Trackers:
-    """The trackers of a run, each left out with a warning once it fails. Leaving the block ends their runs."""
+    """The trackers of a run; one that fails is dropped with a warning. Leaving the block ends the tracked runs."""
 
     def __init__(self) -> None:
         self._loggers: dict[str, Logger] = {}
 
     def open(self, recipe: Recipe, directory: Path) -> None:
-        """Open what a recipe's [log] asks for, where a resumed run left it, and note the runs in tracking.json.
+        """Open the trackers of a recipe's [log], continue the runs of a resumed run, and write tracking.json.
 
         Raises:
-            MissingEnvironment: a tracker cannot be reached, or refuses: nothing has been trained yet.
+            MissingEnvironment: a tracker cannot be reached, or cannot start; nothing has been trained yet.
             BadInput: tracking.json is damaged.
 
         """
@@ -196,25 +196,25 @@ class Trackers:
         self._each(lambda logger: logger.log_metrics(dict(figures), step))
 
     def summary(self, summary: Frozen) -> None:
-        """Log what the run reached, as summary.json has it."""
+        """Log the results of the run, as in summary.json."""
         table = summary.model_dump(mode="json", exclude_none=True, exclude={"software"})
         self._each(lambda logger: logger.log_hyperparams({"summary": table}))
 
     def save(self) -> None:
-        """Send what waits."""
+        """Send the queued figures."""
         self._each(lambda logger: logger.save())
 
     def _each(self, tell: Callable[[Logger], None]) -> None:
         for name, logger in list(self._loggers.items()):
             try:
                 tell(logger)
-            except Exception as error:  # whatever a tracker's library or server does, the run trains on
+            except Exception as error:  # whatever a tracker's library or server does, training continues
                 del self._loggers[name]
                 log.warning(f"{name} failed and gets no further figures; the run continues: {first_line(error)}")
 
 
 def check_trackers(asked: LogTable) -> None:
-    """Check, before any data are read, that what a recipe's [log] asks for is installed.
+    """Check, before any data are read, that the trackers of a recipe's [log] are installed.
 
     Raises:
         MissingEnvironment: an extra is missing.

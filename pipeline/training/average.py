@@ -18,8 +18,8 @@ def averaged(student: nn.Module) -> AveragedModel:
 def follow(average: AveragedModel, student: nn.Module, decay: float) -> None:
     """Update the average: w <- decay w + (1 - decay) w_student.
 
-    The first update copies. Running statistics are not averaged but copied, until `update_bn` computes them anew
-    (Izmailov et al., UAI 2018). `AveragedModel.update_parameters` does the same, and waits for the device.
+    The first update copies the weights. Running statistics are not averaged but copied, until `update_bn` recomputes
+    them (Izmailov et al., UAI 2018). `AveragedModel.update_parameters` does the same, but waits for the device.
     """
     kept: list[Tensor] = list(average.module.parameters())
     now: list[Tensor] = list(student.parameters())

@@ -1,4 +1,4 @@
-"""Devices and processes, which Lightning Fabric starts for the training run."""
+"""Starts the processes of a training run with Lightning Fabric, one per device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from runtime.errors import EdgeproofError, MissingEnvironment, UsageFault
 
 T = TypeVar("T")
 GRACE = 60.0
-"""Seconds in which an interrupted run must finish a step and save its state."""
+"""Seconds within which an interrupted run must finish its step and save its state."""
 _SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the latter in older PyTorch
@@ -50,8 +50,8 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
 
     Raises:
         UsageFault: the launcher started another number of processes.
-        MissingEnvironment: there are fewer devices, or a process was lost; the others have ended then.
-        EdgeproofError: what `work` raises, from whichever process.
+        MissingEnvironment: there are too few devices, or a process was lost; the others have ended then.
+        EdgeproofError: any error of `work`, from any of the processes.
 
     """
     fabric = _fabric(devices, nodes)
@@ -63,7 +63,7 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
         told = []
         while not failures.empty():
             told.append(failures.get())
-        if told:  # a process that was lost to another may have failed of what happened there
+        if told:  # if one process reports that it lost another, the error of that other one is the cause
             raise next((failure for failure in told if not isinstance(failure, Lost)), told[0]) from None
         if isinstance(error, ProcessRaisedException):
             raise
@@ -74,7 +74,7 @@ def launch(work: Callable[..., T], *arguments: Any, devices: int = 1, nodes: int
 
 
 def _end(processes: set[multiprocessing.process.BaseProcess]) -> None:
-    """Let the first process save the state after its step, for GRACE seconds at most, and see that none is left."""
+    """Give the first process up to GRACE seconds to finish its step and save the state; then end all processes."""
     for process in processes:
         process.terminate()
     end = time.monotonic() + GRACE
@@ -86,7 +86,7 @@ def _end(processes: set[multiprocessing.process.BaseProcess]) -> None:
 
 
 def local_processes(fabric: Fabric) -> int:
-    """Return how many processes of the run this machine has, which share its cores and its memory."""
+    """Return the number of the run's processes on this machine, which share its cores and its memory."""
     return getattr(fabric.strategy, "num_processes", 1)
 
 
@@ -96,7 +96,7 @@ def one_device(device: torch.device) -> Fabric:
 
 
 def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
-    """Call `work` in the first process alone; what it returns or raises is returned or raised in all of them."""
+    """Call `work` in the first process only; return its result, or raise its error, in all processes."""
     outcome: T | Exception | None = None
     if fabric.is_global_zero:
         try:
@@ -110,7 +110,7 @@ def from_first(fabric: Fabric, work: Callable[[], T]) -> T:
 
 
 def share_buffers(fabric: Fabric, network: nn.Module) -> None:
-    """Give every process the first one's buffers: the running statistics."""
+    """Copy the buffers (the running statistics) of the first process to all others."""
     if fabric.world_size > 1:
         for sent in [torch.distributed.broadcast(buffer, src=0, async_op=True) for buffer in network.buffers()]:
             assert sent is not None
@@ -135,7 +135,7 @@ def _fabric(devices: int, nodes: int) -> Fabric:
         raise UsageFault(
             "--nodes needs torchrun or srun to start a process on every machine", hint="see docs/recipes/runs.md"
         )
-    # Spawned, not forked: CUDA allows no fork. Buffers are shared once a step, by share_buffers.
+    # Processes are spawned, because CUDA does not work after a fork. share_buffers shares buffers once per step.
     own: dict[str, Any] = {_SYNC_BUFFERS: False}
     strategy = DDPStrategy(start_method="spawn" if launcher is None else "popen", **own)
     environment = launcher or LightningEnvironment()
@@ -143,7 +143,7 @@ def _fabric(devices: int, nodes: int) -> Fabric:
 
 
 def _launcher() -> ClusterEnvironment | None:
-    """Return what has started one process a device already: torchrun or srun, not a Slurm allocation by itself."""
+    """Return the launcher that has started one process per device: torchrun or srun. A Slurm allocation is none."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     tasks = int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
@@ -159,9 +159,9 @@ def _launcher() -> ClusterEnvironment | None:
 
 
 def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..., T], *arguments: Any) -> T:
-    """Call `work`; leave what ended it in the queue.
+    """Call `work`; put the error that ended it into the queue.
 
-    PyTorch would make text of every error, and keep one alone: maybe that of a process which lost the one at fault.
+    PyTorch would convert every error to text and keep only one, perhaps that of a process which lost the one at fault.
     """
     keep_freed_memory()
     try:
@@ -180,7 +180,7 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
 
 
 class Lost(MissingEnvironment):
-    """A process of the run has ended, and the others cannot go on."""
+    """A process of the run has ended, and the others cannot continue."""
 
 
 def _lost(what: str) -> Lost:

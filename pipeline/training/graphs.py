@@ -1,4 +1,4 @@
-"""Work on tensors of fixed shapes as a CUDA graph: its thousands of kernels are launched at once, not one by one."""
+"""Captures work on tensors of fixed shapes as a CUDA graph, so that its thousands of kernels are launched together."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from runtime.errors import first_line
 from runtime.terminal.log import log
 
 MOST = 8
-"""Captures of one work, each of other shapes or of another phase, before it runs as it is for good."""
+"""The most captures of one work, each for other shapes or another phase; after that it always runs eagerly."""
 
 
 class Recorder(Protocol):
-    """What captures the kernels that a function launches."""
+    """Captures the kernels that a function launches."""
 
     def warm_up(self, work: Callable[[], Tensors]) -> Tensors:
-        """Run the work once as it is, so that libraries settle what they settle at a first call."""
+        """Run the work once eagerly, so that libraries do what they do only at a first call."""
 
     def capture(self, work: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
         """Record the work without running it.
 
         Returns:
-            Its outputs, and the function that computes them anew in place.
+            Its outputs, and a function that computes them again in place.
 
         Raises:
             RuntimeError: it cannot be captured.
@@ -36,24 +36,24 @@ class Recorder(Protocol):
 
 
 def recorder_of(device: torch.device) -> Recorder | None:
-    """Return what captures work on a device; None on the CPU, where no launch is to be saved."""
+    """Return the recorder for a device; None on the CPU, where launches cost nothing."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
 class Replayed:
     """Work that is captured at its second call, and replayed from then on.
 
-    The work is a function of tensors. Beside them it may read what is changed in place, as weights are, and must read
-    no value from the device. It sees buffers of its own, which the arguments are copied into, and its outputs are
-    overwritten by the next call. With arguments of other shapes, or in another phase, it begins anew.
+    The work is a function of tensors. It may also read tensors that are changed in place, such as weights, but it must
+    not read any value from the device to the CPU. The arguments are copied into buffers that the work reads, and each
+    call overwrites the outputs of the one before. Arguments of other shapes, or another phase, start a new capture.
 
-    The first call of a kind runs as it is: it is the warm-up that a capture needs. Where a capture fails, the work runs
-    as it is for good, and the log says why.
+    The first call runs eagerly: this is the warm-up that a capture needs. If a capture fails, the work always runs
+    eagerly from then on, and the log says why.
 
     Args:
-        name: what the log calls the work.
-        recorder: what captures it; None runs it as it is.
-        tell: says why it is not captured.
+        name: the name of the work in the log.
+        recorder: captures the work; None runs it eagerly.
+        tell: logs the reason why the work is not captured.
 
     """
 
@@ -63,21 +63,21 @@ class Replayed:
         self.release()
 
     def release(self) -> None:
-        """Let go of the graph and its memory; the next call begins anew."""
+        """Release the graph and its memory; the next call starts a new capture."""
         self._kind: Hashable = None
         self._replay: Callable[[], None] | None = None
         self._buffers: Tensors = ()
         self._outputs: Tensors = ()
 
     def give_up(self, reason: str) -> None:
-        """Run the work as it is from here on, and say why."""
+        """Run the work eagerly from now on, and log the reason."""
         if self.recorder is not None:
             self._tell(f"{self.name} runs without a CUDA graph: {reason}")
         self.recorder = None
         self.release()
 
     def __call__(self, work: Callable[..., Tensors], inputs: Tensors, phase: Hashable = None) -> Tensors:
-        """Return what the work makes of the inputs in a phase; it may differ from call to call by the phase alone."""
+        """Return the outputs of the work for these inputs. Between calls, the work may differ only by its phase."""
         kind = phase, tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
         if self.recorder is not None and kind != self._kind:
             return self._first(self.recorder, work, inputs, kind)
@@ -90,7 +90,7 @@ class Replayed:
         return self._outputs
 
     def _first(self, recorder: Recorder, work: Callable[..., Tensors], inputs: Tensors, kind: Hashable) -> Tensors:
-        """Begin anew, with other buffers."""
+        """Run the first call of a new capture, with new buffers."""
         self.release()
         if self._begun == MOST:
             self.give_up(f"after {MOST} captures its shapes change again")

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class MeanTeacher:
-    """A copy of the student in eval mode, which follows it: w <- decay w + (1 - decay) w_student.
+    """A copy of the student in eval mode that follows it: w <- decay w + (1 - decay) w_student.
 
-    Running statistics are averaged as weights are. Nothing in it waits for the device, and all is changed in place.
+    Running statistics are averaged like weights. Nothing waits for the device, and all tensors are changed in place.
 
     Args:
-        student: on its device; the average starts from its current weights.
-        decay: the share of itself that the average keeps in each step.
+        student: the student on its device; the average starts from its current weights.
+        decay: the share of its old value that the average keeps in each step.
 
     """
 
@@ -31,5 +31,5 @@ class MeanTeacher:
 
 
 def _numbers(network: nn.Module) -> list[Tensor]:
-    """Return weights and running statistics; in eval mode nothing reads the counts of batches."""
+    """Return weights and running statistics, without the batch counters, which are not used in eval mode."""
     return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]

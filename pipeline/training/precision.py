@@ -42,7 +42,7 @@ def in_words(precision: Precision, search: Precision | None) -> str:
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Run forward passes and their derivatives in a resolved precision; PyTorch's settings are restored afterwards.
 
-    Enter it anew for every step: autocast keeps its bf16 copies of the weights until it is left.
+    Enter it again for every step: autocast keeps its bf16 copies of the weights until the block ends.
     """
     with products(precision), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         yield
@@ -52,10 +52,10 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 def products(precision: Precision) -> Iterator[None]:
     """Set how CUDA multiplies float32 for a resolved precision; PyTorch's settings are restored afterwards.
 
-    That is all a backward pass needs: what autocast chose forwards, autograd takes backwards by itself.
+    A backward pass needs nothing else: autograd uses the types that autocast chose in the forward pass.
 
-    These are the settings that keep PyTorch's old and new names for them in agreement. `fp32_precision` alone, which is
-    new, does not; whoever then reads an old name gets an error, as torch.compile does where it chooses CUDA kernels.
+    These settings keep PyTorch's old and new names for them in agreement. The new `fp32_precision` alone does not:
+    reading an old name then raises an error, for example when torch.compile chooses CUDA kernels.
     """
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32

@@ -44,4 +44,4 @@ FALLS: dict[RateSchedule, Callable[[TrainTable, float], float]] = {
     "one-cycle": _line,
     "cosine": _cosine,
 }
-"""By schedule: the part of `train.lr` at a point in time after the warm-up."""
+"""By schedule: the learning rate after the warm-up, as a fraction of `train.lr`."""

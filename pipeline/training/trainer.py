@@ -1,4 +1,4 @@
-"""One optimiser step: search the points, then minimise the loss there."""
+"""One optimiser step: searches the points, then minimises the loss there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Shipped(NamedTuple):
-    """What is judged of a network, [B, C, H, W] to [B, K], and whose gradient attacks follow besides its own."""
+    """The judged form of a network, [B, C, H, W] to [B, K], and a network whose gradient attacks follow too."""
 
     network: nn.Module
     lender: nn.Module | None = None
@@ -57,14 +57,14 @@ class Trainer:
     process with two parts ends in the same weights as two processes with one part each.
 
     Args:
-        recipe: what to do.
-        student: learns; on the device.
-        teacher: `frozen`, on the device; None if the method needs none. A method that averages makes its own.
-        classes: how many.
-        precision: resolved; also used for the search, unless the recipe sets another.
-        fabric: the processes; by default this one alone.
+        recipe: the training run.
+        student: the network that learns, on the device.
+        teacher: made by `frozen`, on the device; None if the method needs none. A method that averages makes its own.
+        classes: the number of classes.
+        precision: the resolved precision; also used for the search, unless the recipe sets another.
+        fabric: the processes; by default, this process only.
         recorder: captures the work of a step; by default, steps run without capture.
-        calibration: images that set the ranges, where the recipe has [int8].
+        calibration: the images that set the ranges, if the recipe has [int8].
 
     """
 
@@ -122,7 +122,7 @@ class Trainer:
             for network in {self.student, self.folded, self.teacher, self.searched_teacher}:
                 if network is not None:
                     network.compile()
-        # What the outer loss sees: the gradients of all processes meet there. The search never goes through it.
+        # The outer loss uses this module, in which the gradients of all processes are averaged. The search does not.
         learning = self.student if self.quantised is None else self.quantised
         self.learning = self.fabric.setup_module(learning, move_to_device=False)
 
@@ -269,14 +269,14 @@ class Trainer:
         return list(divided)[first : first + each]
 
     def calibrate(self) -> None:
-        """Set the ranges of [int8] to what the network now is; nothing without it."""
+        """Set the ranges of [int8] for the current weights; without [int8], do nothing."""
         if self.quantised is not None:
             self._calibrate(self.quantised)
 
     def shipped(self, network: nn.Module) -> Shipped:
-        """Return what is to be judged of a network: itself, folded; with [int8], rounded, and also by its own slopes.
+        """Return the judged form of a network: folded, or, with [int8], rounded and with its unrounded copy as lender.
 
-        Rounding may hide the slopes of the rounded network, as a verdict on an int8 artifact knows too.
+        Rounding may hide the slopes of the rounded network. A verdict on an int8 artifact uses two gradients as well.
         """
         if self.recipe.int8 is None:
             return Shipped(Folded(network))

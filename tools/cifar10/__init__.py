@@ -1,1 +1,1 @@
-"""`make cifar10`: from the images of CIFAR-10 to a verdict, by the product's own commands; docs/how-to/cifar10.md."""
+"""`make cifar10`: from the images of CIFAR-10 to a verdict, with edgeproof's own commands; docs/how-to/cifar10.md."""

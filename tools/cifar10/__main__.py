@@ -1,8 +1,9 @@
-"""Say what the way takes, and go it: `make cifar10`, or in a clone's environment by its module.
+"""Prints what the route to a CIFAR-10 verdict costs, and then runs it: `make cifar10`.
 
     python -m tools.cifar10 [--small] [--data DIR]
 
-What is done is not done again. On a CPU the full size is refused, with the time that it would take there.
+does the same in the environment of a clone. Finished steps are not repeated. On a CPU the full size is refused, with
+the time that it would take there.
 """
 
 import subprocess
@@ -25,20 +26,20 @@ from tools.cifar10.cost import CLASSES, SIDE, network, seconds_of, steps_of
 from tools.cifar10.steps import FULL, SMALL, Source, Step, Way, source_of, steps, trains
 
 BYTES_A_WEIGHT = 48
-"""What both runs, of 16 each, and the bundle in three precisions, of about as much, keep on disk."""
+"""Bytes on disk per weight: 16 for each of the two runs, and about as many for the bundle in three precisions."""
 
 
 def provider_for(device: torch.device) -> str:
-    """Return the execution provider that attacks the exported graph: the GPU's where this ONNX Runtime has it."""
+    """Return the execution provider that attacks the exported graph: the GPU's, if this ONNX Runtime has it."""
     there = PROVIDERS["cuda"].name in onnxruntime.get_available_providers()
     return "cuda" if device.type == "cuda" and there else "cpu"
 
 
 def count_images(source: Source) -> int:
-    """Return how many training images there are; the published ones are downloaded where they are not there.
+    """Return the number of training images. The published images are downloaded if they are missing.
 
     Raises:
-        BadData: they are neither there nor to be had, or unlike CIFAR-10's.
+        BadData: they are missing and cannot be downloaded, or they do not look like CIFAR-10's.
 
     """
     try:
@@ -55,7 +56,7 @@ def count_images(source: Source) -> int:
 
 
 def expectation(way: Way, left: Sequence[Step], images: int, device: torch.device, provider: str) -> str:
-    """Return what is to be expected of what is left: steps, time, disk and accuracy."""
+    """Return what to expect of the remaining steps, as text: work, time, disk space and accuracy."""
     recipes = teacher, student = load_recipe(way.teacher), load_recipe(way.student)
     seconds = seconds_of(way, teacher, student, images, device)
     training = {
@@ -87,11 +88,11 @@ def expectation(way: Way, left: Sequence[Step], images: int, device: torch.devic
 
 
 def go(way: Way, source: Source) -> None:
-    """Say what to expect, run what is left, and exit with the last command's code.
+    """Print what to expect, run the remaining steps, and exit with the code of the last command.
 
     Raises:
         EdgeproofError: see `count_images`.
-        MissingEnvironment: a network of full size is to be trained, and there is no GPU.
+        MissingEnvironment: a network of full size has to be trained, and there is no GPU.
 
     """
     device = training_device()
@@ -111,7 +112,7 @@ def go(way: Way, source: Source) -> None:
         if step.left:
             sys.exit(code)
     click.echo(f"\nthe report: {every[-1].done}")
-    sys.exit(code)  # of `verify`, which writes its report before it exits with the verdict
+    sys.exit(code)  # that of `verify`, which writes its report before it exits with the verdict
 
 
 @click.command()

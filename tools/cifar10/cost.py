@@ -1,4 +1,4 @@
-"""What the way costs on this machine: steps of the recipes themselves are timed, on images of noise."""
+"""Estimates the time on this machine: training steps of the recipes are timed on images of noise."""
 
 import time
 from collections.abc import Callable
@@ -19,24 +19,24 @@ from tools.cifar10.steps import Way
 
 SIDE, CLASSES = 32, 10
 WARM_UP, TIMED = {"cpu": 1, "cuda": 4}, {"cpu": 3, "cuda": 10}
-"""By device: the first steps of a GPU warm up and are captured."""
+"""Untimed and timed steps, by device: on a GPU, the first steps warm up and are captured."""
 BATCH = {"cpu": 8, "cuda": 256}
-"""By device: images of a pass that is timed, and the most of a training step on a CPU."""
+"""Images in a timed pass, by device; on a CPU also the most images in a timed training step."""
 STANDS, FALLS = (1910, 5922), (100, 200)
-"""Gradients and forwards that standard AutoAttack asks of an image that stands to the end (docs/results.md), and about
-what it asks of one that falls."""
+"""Gradients and forward passes of standard AutoAttack for an image that it does not break (docs/results.md), and
+roughly for an image that it breaks."""
 STANDING = 0.45
-"""The share of images that is taken to stand."""
+"""The share of images that are assumed to stay unbroken."""
 
 
 def steps_of(recipe: Recipe, images: int) -> int:
-    """Return the optimiser steps that a recipe takes on so many training images, hold-out among them."""
+    """Return the number of optimiser steps of a recipe, for this many training images including the hold-out."""
     every = recipe.train.epochs * ((images - recipe.data.holdout) // recipe.train.batch)
     return min(every, recipe.train.max_steps or every)
 
 
 def seconds_of(way: Way, teacher: Recipe, student: Recipe, images: int, device: torch.device) -> dict[str, float]:
-    """Time a step of each recipe and a pass of the student; return what all of them take, by the command's name."""
+    """Time a step of each recipe and a pass of the student; return the seconds of each command, by its name."""
     teach, distill = (
         steps_of(recipe, images) * recipe.train.batch * seconds_an_image(recipe, teacher, device)
         for recipe in (teacher, student)
@@ -49,7 +49,7 @@ def seconds_of(way: Way, teacher: Recipe, student: Recipe, images: int, device: 
 
 
 def seconds_an_image(recipe: Recipe, teacher: Recipe, device: torch.device) -> float:
-    """Return what a training step takes for each of its images; untrained networks take as long."""
+    """Return the seconds per image of a training step. It is timed on untrained networks, which take as long."""
     size = recipe.train.batch if device.type == "cuda" else min(recipe.train.batch, BATCH["cpu"])
     student = network(recipe).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     teaching = frozen(network(teacher).to(device)) if METHODS[recipe.method.name].needs_teacher else None
@@ -61,7 +61,7 @@ def seconds_an_image(recipe: Recipe, teacher: Recipe, device: torch.device) -> f
 
 
 def attack_seconds(student: nn.Module, device: torch.device) -> float:
-    """Return what AutoAttack takes for an image, by passes of the network in PyTorch."""
+    """Return the seconds of AutoAttack per image, computed from timed passes of the network in PyTorch."""
     size = BATCH[device.type]
     session = TorchSession(student, sha256="", device=device)
     images = torch.rand(size, 3, SIDE, SIDE, device=device)
@@ -73,7 +73,7 @@ def attack_seconds(student: nn.Module, device: torch.device) -> float:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the fastest call after a warm-up: what runs beside for a moment is not in it."""
+    """Return the seconds of the fastest call after a warm-up, so that brief other work on the machine is left out."""
     taken = []
     for number in range(WARM_UP[device.type] + TIMED[device.type]):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The steps of the way, each a command of edgeproof, and what is there when one is done."""
+"""The steps of `make cifar10`: each is an edgeproof command, with the file that exists once it is finished."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ BATCHES = "cifar-10-batches-py"
 
 @dataclass(frozen=True)
 class Way:
-    """One size of the way.
+    """One size of the whole route: full or small.
 
     Args:
-        teacher: its recipe, of this package.
-        student: its recipe, of this package.
+        teacher: the name of the teacher's recipe.
+        student: the name of the student's recipe.
         images: how many test images are attacked.
         accuracy: what to expect, with its source.
 
@@ -49,19 +49,19 @@ SMALL = Way(
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images are: the published ones in `root`, downloaded where they are not there, or a set at `path`."""
+    """Where the images are: a set at `path`, or the published ones in `root`, downloaded if they are missing."""
 
     root: Path = DATA_ROOT
     path: Path | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What names a set of one's own to the commands that train."""
+        """The words that name the user's own set to the commands that train; none for the published images."""
         return () if self.path is None else ("--set", f"data.path={self.path}")
 
 
 def source_of(data: Path | None) -> Source:
-    """Return where the images are; by default they are downloaded.
+    """Return the source of the images; without `data`, the published ones, which are downloaded.
 
     Raises:
         UsageFault: there is no such directory.
@@ -77,19 +77,19 @@ def source_of(data: Path | None) -> Source:
 
 @dataclass(frozen=True)
 class Step:
-    """One command; `done` is there when it has ended."""
+    """One command; the file `done` exists once it has finished."""
 
     words: tuple[str, ...]
     done: Path
 
     @property
     def left(self) -> bool:
-        """Whether it is still to be done."""
+        """Whether the step is not finished yet."""
         return not self.done.exists()
 
 
 def steps(way: Way, source: Source, provider: str) -> tuple[Step, ...]:
-    """Return the commands in their order. All but `export`, which takes little, go on where they were stopped."""
+    """Return the commands in order. All resume where they were stopped, except `export`, which is short."""
     root = ("--data-root", str(source.root))
     teacher, student = Path("runs", way.teacher), Path("runs", way.student)
     bundle, report = Path("bundles", way.student), Path("reports", way.student)
@@ -108,5 +108,5 @@ def steps(way: Way, source: Source, provider: str) -> tuple[Step, ...]:
 
 
 def trains(steps: Iterable[Step]) -> bool:
-    """Return whether a network is still to be trained."""
+    """Return whether a network still has to be trained."""
     return any(step.left and step.words[0] in ("teach", "distill") for step in steps)

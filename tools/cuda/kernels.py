@@ -1,7 +1,7 @@
-"""The kernels that ONNX Runtime registers for CUDA, as a table: `python -m tools.cuda.kernels TABLE.json WHEEL...`.
+"""Writes the table of CUDA kernels in ONNX Runtime: `python -m tools.cuda.kernels TABLE.json WHEEL...`.
 
-A wheel is one of onnxruntime-gpu for this Python: `pip download --no-deps onnxruntime-gpu==VERSION`. No GPU is needed.
-Its library is asked as ONNX Runtime's own tools/python/gen_opkernel_doc.py asks it, for docs/OperatorKernels.md.
+Get a WHEEL for this Python by `pip download --no-deps onnxruntime-gpu==VERSION`. No GPU is needed.
+The kernels are read as in ONNX Runtime's tools/python/gen_opkernel_doc.py, which writes docs/OperatorKernels.md.
 """
 
 import json
@@ -15,14 +15,14 @@ from tools.cuda.stand_in import stand_in
 PROVIDER = "CUDAExecutionProvider"
 DOMAINS = ("", "com.microsoft")
 OPEN = 2**31 - 1
-"""The last version of a kernel that ends with none."""
+"""The last version that ONNX Runtime reports for a kernel without an end."""
 
 Kernel = tuple[int, int | None, dict[str, list[str]]]
-"""First and last version (None: its first alone, see tests/export/cuda/kernels.py), and types by their constraint."""
+"""First and last version (None: the first only, see tests/export/cuda/kernels.py), and types by their constraint."""
 
 
 def say_kernels() -> None:
-    """Print the kernels of the onnxruntime that is imported: {domain: {op: [Kernel, ...]}}."""
+    """Print the kernels of the imported onnxruntime as JSON: {domain: {op: [Kernel, ...]}}."""
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import get_all_opkernel_def
 
@@ -37,7 +37,7 @@ def say_kernels() -> None:
 
 
 def joined(kernels: list[Kernel]) -> list[Kernel]:
-    """Make one of kernels that differ in one constraint alone, as those of one template do."""
+    """Merge kernels that differ in one type constraint only, as the instances of one template do."""
     rows: list[Kernel] = []
     for first, last, types in kernels:
         for row in rows:
@@ -52,7 +52,7 @@ def joined(kernels: list[Kernel]) -> list[Kernel]:
 
 
 def written(tables: dict[str, Any]) -> str:
-    """Write tables by version as JSON, an operator a line."""
+    """Return tables by version as JSON, with one operator per line."""
     compact = json.JSONEncoder(separators=(",", ":"))
     versions = []
     for version, domains in tables.items():
@@ -65,7 +65,7 @@ def written(tables: dict[str, Any]) -> str:
 
 
 def main(target: str, *wheels: str) -> None:
-    """Write the table of several versions of ONNX Runtime."""
+    """Write the table for several versions of ONNX Runtime."""
     tables = {}
     for wheel in wheels:
         with stand_in(Path(wheel)) as runtime:

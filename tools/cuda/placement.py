@@ -1,7 +1,7 @@
-"""Which nodes of our graphs ONNX Runtime would leave to the CPU: `python -m tools.cuda.placement WHEEL MODEL.onnx...`.
+"""Lists the nodes that ONNX Runtime would leave to the CPU: `python -m tools.cuda.placement WHEEL MODEL.onnx...`.
 
-A wheel is one of onnxruntime-gpu for this Python: `pip download --no-deps onnxruntime-gpu==VERSION`. No GPU is needed.
-The graphs are opened as `--provider cuda` opens them. The exit code is 1 where one is refused.
+Get a WHEEL for this Python by `pip download --no-deps onnxruntime-gpu==VERSION`. No GPU is needed.
+The graphs are opened as `--provider cuda` opens them. The exit code is 1 if a graph is refused.
 """
 
 import json
@@ -17,7 +17,7 @@ NODE = re.compile(r"VerifyEachNodeIsAssignedToAnEp\]\s+(\w+) \((.*)\)")
 
 
 def say_refused(*models: str) -> None:
-    """Print the version of ONNX Runtime, and of the graphs that the product does not open for CUDA what is said."""
+    """Print the version of ONNX Runtime, and for each graph that edgeproof refuses for CUDA the message, as JSON."""
     import onnxruntime
 
     from runtime.backends.ort import OrtSession
@@ -33,7 +33,7 @@ def say_refused(*models: str) -> None:
 
 
 def log_placement(model: str) -> None:
-    """Open a graph with the CPU beside CUDA, and let ONNX Runtime log where each node goes."""
+    """Open a graph on CUDA with the CPU as fallback, so that ONNX Runtime logs the provider of each node."""
     import onnxruntime
 
     from runtime.backends.providers import NOT_ON_GPU
@@ -46,7 +46,7 @@ def log_placement(model: str) -> None:
 
 
 def left(runtime: StandIn, model: str) -> list[str]:
-    """Name the nodes of a graph that go to the CPU, as `Atanh grad/Atanh_12`."""
+    """Return the nodes of a graph that are placed on the CPU, such as `Atanh grad/Atanh_12`."""
     found, provider = [], ""
     for line in runtime.run("tools.cuda.placement:log_placement", model).stderr.splitlines():
         if placed := PLACED.search(line):
@@ -57,7 +57,7 @@ def left(runtime: StandIn, model: str) -> list[str]:
 
 
 def main(wheel: str, *models: str) -> int:
-    """Print what is left of each graph; return how many are refused."""
+    """Print the nodes that each refused graph leaves to the CPU; return how many graphs are refused."""
     with stand_in(Path(wheel)) as runtime:
         try:
             said = json.loads(runtime.run("tools.cuda.placement:say_refused", *models).stdout)

@@ -1,5 +1,5 @@
-/* CUDA as far as it is asked before the first computation: one device, memory of the machine, a handle for all else.
-   The other functions that ONNX Runtime links to are added by stand_in.py: they do nothing and return 0, success. */
+/* The part of CUDA that is used before the first computation: one device, the machine's memory, one handle for the rest.
+   stand_in.py adds the other functions that ONNX Runtime links to: they do nothing and return 0, success. */
 #include <stdlib.h>
 #include <string.h>
 

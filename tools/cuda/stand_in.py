@@ -1,8 +1,8 @@
-"""ONNX Runtime's CUDA provider where there is no GPU: all that it decides before it computes, it decides as on one.
+"""Opens sessions of ONNX Runtime's CUDA provider without a GPU. All decisions before the first kernel are as on a GPU.
 
-The provider's library is linked to CUDA's. Libraries of the same names and functions take their place, which know one
-device (stand_in.c) and otherwise do nothing. So a session opens: the kernels are registered, the graph is rewritten,
-every node gets its provider. Nothing can be computed.
+The provider's library is linked to CUDA's libraries. Stand-ins with the same names and functions replace them. They
+report one device (stand_in.c) and otherwise do nothing. So a session opens: the kernels are registered, the graph is
+rewritten, and every node gets its provider. Nothing can be computed.
 """
 
 import os
@@ -22,24 +22,24 @@ NVIDIA = re.compile(r"\(NEEDED\).*\[(lib(?:cu|nv)\S+)\]")
 WANTED = re.compile(r" U (\w+)(?:@+(\S+))?$", re.MULTILINE)
 DEFINED = re.compile(r"^\w[\w *]*?\b(\w+)\(", re.MULTILINE)
 LOOSE = re.compile(r"cu|nv|create|get")
-"""How a function of NVIDIA's begins that is linked without the library's version."""
+"""How the names of NVIDIA's functions begin, if they are linked without the version of the library."""
 BY_NAME = re.compile(r"^cudnn[A-Z]\w+$", re.MULTILINE)
-"""Functions that are looked up when they are called."""
+"""Functions that are looked up by name when they are called."""
 CUDNN, DRIVER = "libcudnn.so.9", "libcuda.so.1"
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """An unpacked onnxruntime-gpu, and the libraries that it is opened with."""
+    """An unpacked onnxruntime-gpu, and the stand-in libraries that it is linked to."""
 
     packages: Path
     libraries: Path
 
     def run(self, function: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Call `function`, as module:name, with texts, in a process that imports this onnxruntime; keep what it says.
+        """Call `function` (as module:name) with strings, in a process that imports this onnxruntime; keep its output.
 
         Raises:
-            CalledProcessError: it failed.
+            CalledProcessError: the process failed.
 
         """
         module, name = function.split(":")
@@ -53,7 +53,7 @@ class StandIn:
 
 @contextmanager
 def stand_in(wheel: Path) -> Iterator[StandIn]:
-    """Unpack a wheel of onnxruntime-gpu for this Python, and make the libraries that it asks for (gcc, binutils)."""
+    """Unpack a wheel of onnxruntime-gpu for this Python, and build the libraries that it needs (gcc, binutils)."""
     with tempfile.TemporaryDirectory() as place:
         made = StandIn(Path(place) / "packages", Path(place) / "libraries")
         zipfile.ZipFile(wheel).extractall(made.packages)
@@ -63,7 +63,7 @@ def stand_in(wheel: Path) -> Iterator[StandIn]:
 
 
 def _make(providers: Path, place: Path) -> None:
-    """Make every library of NVIDIA's that ONNX Runtime's providers are linked to, each with its functions."""
+    """Build a stand-in, with its functions, for every NVIDIA library that ONNX Runtime's providers are linked to."""
     libraries, versioned, loose = {CUDNN, DRIVER}, dict[str, set[str]](), set[str]()
     for provider in providers.glob("libonnxruntime_providers_*.so"):
         libraries.update(NVIDIA.findall(_said("readelf", "--dynamic", provider)))
@@ -78,7 +78,7 @@ def _make(providers: Path, place: Path) -> None:
 
 
 def _link(place: Path, library: str, versioned: set[str], loose: set[str]) -> None:
-    """Link one library; where its functions are asked for by its version, all have it."""
+    """Link one library. If a provider requires its functions with a version, all of its functions get that version."""
     source, script = place / f"{library}.c", place / f"{library}.map"
     known = SOURCE.read_text()
     idle = sorted((versioned | loose) - set(DEFINED.findall(known)))
