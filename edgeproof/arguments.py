@@ -82,16 +82,16 @@ def existing(path: str | PathLike[str], argument: str) -> Path:
     return Path(path)
 
 
-def names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of classes.
+def names(classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of classes as a tuple; None is no names.
 
     Raises:
-        UsageFault: they are one text.
+        UsageFault: `classes` is a single string.
 
     """
     if isinstance(classes, str):
         raise UsageFault(f"classes is the text {classes!r}", hint="give a list of names, as ['cat', 'dog']")
-    return tuple(classes)
+    return () if classes is None else tuple(classes)
 
 
 def each_channel(numbers: float | Sequence[float]) -> tuple[float, ...] | None:

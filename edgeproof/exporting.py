@@ -92,6 +92,8 @@ def export(
     """
     images = image_set(*_pair(evaluation, "evaluation"), name="evaluation", argument="evaluation", layout=layout)
     wanted = known(precisions.split(",") if isinstance(precisions, str) else precisions)
+    if not wanted:
+        raise UsageFault("precisions names none", hint=f"one or more of: {', '.join(PRECISIONS)}")
     if ships is not None and ships not in wanted:
         raise UsageFault(f"ships is {ships!r}, which is not among precisions", hint=f"one of: {', '.join(wanted)}")
     with_int8 = any(PRECISIONS[each].calibrated for each in wanted)
@@ -99,8 +101,7 @@ def export(
         raise UsageFault("keep_fp16 is for int8, which is not among precisions", hint="precisions=('fp32', 'int8')")
     calibrated = None
     if calibration is not None:
-        given = _calibration_set(calibration, network, images, layout)
-        used, held = calibration_images(given, images, IMAGES)
+        used, held = _calibration_sets(calibration, network, images, layout)
         calibrated = Calibration(used, keep=None if keep_fp16 is None else tuple(keep_fp16), held=held, eps=eps)
     elif with_int8:
         raise UsageFault("int8 needs calibration images, which set its ranges", hint="calibration=x_train")
@@ -166,27 +167,38 @@ class _Stated(Frozen):
     version: Annotated[int, Field(ge=1)]
 
 
-def _calibration_set(calibration: Any, network: nn.Module, evaluation: ImageSet, layout: Layout | None) -> ImageSet:
-    """Return calibration images with the given labels, or with the classes that the network answers.
+def _calibration_sets(
+    calibration: Any, network: nn.Module, evaluation: ImageSet, layout: Layout | None
+) -> tuple[ImageSet, ImageSet | None]:
+    """Draw calibration images and as many others; without labels, they get the classes that the network answers.
 
     Args:
         calibration: x, or (x, y).
         network: images [B, C, H, W] to logits [B, K].
         evaluation: images that the network takes.
-        layout: 'nchw' or 'nhwc', where the shape of the images does not tell.
+        layout: 'nchw' or 'nhwc', if the shape of the images allows both.
+
+    Returns:
+        See `calibration_images`.
 
     Raises:
-        BadData: see `image_set`; or they have another shape than the evaluation images.
-        BadModel: the network does not take them, or does not answer with logits.
+        BadData: see `image_set` and `calibration_images`.
+        BadModel: the network does not take the images, or does not answer with logits.
 
     """
     if isinstance(calibration, (tuple, list)):
-        return image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
-    unlabelled = np.zeros(len(as_numpy(calibration, "the images of calibration")), np.int64)
-    images = image_set(calibration, unlabelled, name="calibration", argument="calibration", layout=layout)
-    images.check_shape(evaluation.images.shape[1:])
-    count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
-    return replace(images, labels=answers(network, images))
+        given = image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
+        return calibration_images(given, evaluation, IMAGES)
+    x = as_numpy(calibration, "the images of calibration")
+    unlabelled = np.zeros(x.shape[:1], np.int64)
+    given = image_set(x, unlabelled, name="calibration", argument="calibration", layout=layout)
+    used, held = calibration_images(given, evaluation, IMAGES)
+    count_logits(network, torch.from_numpy(used.as_float(slice(1))), "network")
+    return _labelled(used, network), _labelled(held, network) if held else None
+
+
+def _labelled(images: ImageSet, network: nn.Module) -> ImageSet:
+    return replace(images, labels=answers(network, images), name=f"{images.name}, labelled by the network")
 
 
 def _pair(images: Any, argument: str) -> tuple[Any, Any]:

@@ -273,7 +273,8 @@ class _Counted:
 
 
 def _call(name: str, method: Method) -> str:
-    return f"{name}(student, teacher)" if method.needs_teacher else f"{name}(student)"
+    beside = ", teacher" if method.needs_teacher else ", optimizer" if method.averages else ""
+    return f"{name}(student{beside})"
 
 
 def _known(method: Method) -> str:

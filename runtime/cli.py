@@ -67,10 +67,10 @@ COMMANDS = {
         "gpu-check": "Compare this machine's GPU with its CPU, image by image.",
     },
 }
-"""One line a command, by the title that --help lists it under, which imports none of them."""
+"""A one-line summary of each command, under the title that --help shows. --help imports no command."""
 OTHERS = "Other"
 SUMMARIES = {name: told for commands in COMMANDS.values() for name, told in commands.items()}
-"""The same of all."""
+"""The summaries of all commands, by name."""
 
 
 def _say(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -85,11 +85,11 @@ VERBOSITY = tuple(
         (("-v", "--verbose"), "Show more on stderr; for an error, where it arose."),
     )
 )
-"""Options of every command."""
+"""Options that every command has."""
 
 
 def _with_verbosity(command: click.Command) -> click.Command:
-    """Give a command, and those of a group, the options of every command that it lacks; return it."""
+    """Add VERBOSITY to a command, and to the commands of a group, where they lack it; return the command."""
     command.params += [option for option in VERBOSITY if option not in command.params]
     for part in command.commands.values() if isinstance(command, click.Group) else ():
         _with_verbosity(part)
@@ -105,7 +105,7 @@ class LazyGroup(click.Group):
         return [name for name in SUMMARIES if name in found] + sorted(found.keys() - SUMMARIES.keys())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command; None where there is none of this name."""
+        """Import one command and return it; None if there is no command of this name."""
         entry = _found().get(cmd_name)
         if entry is None:
             return None
@@ -118,14 +118,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the name of the command, the command, and the arguments left for it; refuse a name that is none."""
+        """Return the command's name, the command and the arguments left for it; refuse an unknown name."""
         name, known = args[0], self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"there is no command {printable(repr(name))}{did_you_mean(name, known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by what they are for, without importing any."""
+        """List the commands by purpose, without importing any."""
         found = self.list_commands(ctx)
         others = {name: "" for name in found if name not in SUMMARIES}
         for title, commands in {**COMMANDS, OTHERS: others}.items():
@@ -142,9 +142,9 @@ class LazyGroup(click.Group):
         return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; its typed errors and an interrupt become one or two lines and an exit code.
+        """Run a command; turn its typed errors and an interrupt into a few lines and an exit code.
 
-        What nobody expected keeps its traceback and exits with DEFECT.
+        An unexpected error keeps its traceback and exits with DEFECT.
         """
         with ends_quietly():
             return self._invoke(ctx)
@@ -160,7 +160,7 @@ class LazyGroup(click.Group):
         except OSError as error:
             if isinstance(error, BrokenPipeError) and unread():
                 raise
-            if error.errno is None:  # of a library, such as jinja2's TemplateNotFound, and not of the system
+            if error.errno is None:  # a library raised it, such as jinja2's TemplateNotFound; the system did not
                 _end_as_defect(ctx)
             _tell(str(error), HINTS.get(error.errno))
             ctx.exit(MissingEnvironment.exit_code)
@@ -194,7 +194,7 @@ def _end_as_defect(ctx: click.Context) -> NoReturn:
 
 
 def _tell(error: str, hint: str | None, page: Page | None = None) -> None:
-    """Write to stderr; a text from outside in it is no more than text."""
+    """Write an error to stderr. Control characters in texts from outside are replaced."""
     lines = (f"error: {error}", f"hint: {hint}" if hint else "", f"see: {page}" if page else "")
     click.echo(printable_lines("\n".join(filter(None, lines))), err=True)
 

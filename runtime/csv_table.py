@@ -1,4 +1,4 @@
-"""CSV, in which a text from outside is no more than text: a spreadsheet computes what begins like a formula."""
+"""CSV tables that are safe to open: a spreadsheet would compute a cell that begins like a formula."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     Cell = str | float | None
 
 FORMULA = ("=", "+", "-", "@")
-"""How a cell begins that a spreadsheet computes (owasp.org/www-community/attacks/CSV_Injection)."""
+"""A spreadsheet computes a cell that begins with one of these (owasp.org/www-community/attacks/CSV_Injection)."""
 
 
 def csv_table(heading: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """Return a table as CSV; numbers stay numbers, a text is on one line, with an apostrophe before a formula."""
+    """Return a table as CSV. Each text is put on one line, and a text like a formula gets an apostrophe before it."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(map(_plain, row) for row in (heading, *rows))
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The errors that edgeproof raises, each with a hint and the exit code of the process it ends."""
+"""The errors that edgeproof raises, each with a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from enum import Enum
 from typing import ClassVar
 
 DEFECT = 70
-"""Exit code of what nobody expected (EX_SOFTWARE of sysexits.h); never 1, which says that a gate failed."""
+"""Exit code of an unexpected error (EX_SOFTWARE of sysexits.h). It is never 1, which says that a gate failed."""
 OWN_PACKAGES = ("runtime", "export", "pipeline")
 NEWER_PYTHON = {"tomllib": "3.11"}
-"""Modules of the standard library that an extra needs, and the Python that has them."""
+"""Standard-library modules that an extra needs, and the first Python that has each."""
 
 
 class Page(Enum):
-    """The pages that errors send people to, where a remedy takes more than a line; the one place that names them."""
+    """The documentation pages to which errors refer, where a remedy takes more than a line."""
 
     ATTESTATIONS = "attestations.md"
     DERIVATIVES = "reference/gradient.md#operations"
@@ -30,17 +30,17 @@ class Page(Enum):
     TENSORRT = "tensorrt.md"
 
     def __str__(self) -> str:
-        """Return where it lies in a clone."""
+        """Return the page's path in a clone."""
         return f"docs/{self.value}"
 
 
 class EdgeproofError(Exception):
-    """Something the user can act on: what is wrong, and what to do about it.
+    """An error that the user can act on: what is wrong, and what to do about it.
 
     Args:
-        message: one sentence, naming the file, field, image or node concerned.
+        message: one sentence that names the file, field, image or node concerned.
         hint: what to do; printed on a line of its own.
-        page: where more is said about it, printed below; by default what is said of this kind of error.
+        page: the page that says more, printed below the hint; `about` by default.
 
     """
 
@@ -62,7 +62,7 @@ class UsageFault(EdgeproofError):
 
 
 class BadInput(EdgeproofError):
-    """A file or value does not hold what it should."""
+    """A file or value is not what it should be."""
 
     exit_code = 3
 
@@ -72,19 +72,19 @@ class BadBundle(BadInput):
 
 
 class BadSignature(BadBundle):
-    """A bundle is unsigned where a signature is asked for, or its signature does not hold."""
+    """A bundle lacks the signature that is required, or its signature is not valid."""
 
     about = Page.SIGNING
 
 
 class BadAttestation(BadInput):
-    """An attestation does not hold, is of something else, or does not meet a policy."""
+    """An attestation is not valid, is about another artifact, or does not meet a policy."""
 
     about = Page.ATTESTATIONS
 
 
 class Rollback(BadBundle):
-    """A bundle is older than what this device has accepted of its name, or another one of the same version."""
+    """The device has accepted a newer bundle of this name, or a different one of the same version."""
 
     about = Page.SIGNING
 
@@ -94,7 +94,7 @@ class BadData(BadInput):
 
 
 class BadImages(BadData):
-    """Images, labels or names of classes cannot be read as they are, or do not fit each other."""
+    """Images, labels or class names cannot be read, or do not fit each other."""
 
     about = Page.IMAGES
 
@@ -104,7 +104,7 @@ class BadModel(BadInput):
 
 
 class BadRun(BadInput):
-    """A run directory is damaged, or of another request than the one that would go on with it."""
+    """A run directory is damaged, or its request differs from the one that would resume it."""
 
 
 class BadRecipe(BadInput):
@@ -120,27 +120,27 @@ class MissingEnvironment(EdgeproofError):
 
 
 class GraphRefused(BadModel):
-    """TensorRT's parser does not take a graph."""
+    """TensorRT's parser rejects a graph."""
 
     about = Page.TENSORRT
 
 
 class EngineFault(MissingEnvironment):
-    """TensorRT builds, loads or runs no engine of a graph that it took, here and now."""
+    """TensorRT parsed a graph, but cannot build, load or run its engine on this machine now."""
 
 
 class JudgeFault(MissingEnvironment):
-    """A judge's process ended, hung or failed: it answers nothing, here and now."""
+    """A judge's process ended, hung or failed, so it gives no answer."""
 
 
 class BadAnswer(BadModel):
-    """A judge's process writes something else than its protocol says."""
+    """A judge's process writes something that its protocol does not allow."""
 
     about = Page.JUDGES
 
 
 class OutOfMemory(MissingEnvironment):
-    """What was asked for at once does not fit the memory, of the machine or of the GPU; less may."""
+    """A batch does not fit into the memory of the machine or of the GPU; a smaller one may."""
 
 
 class NonFinite(EdgeproofError):
@@ -150,19 +150,23 @@ class NonFinite(EdgeproofError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says in one line, its type where it says nothing."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def install(extra: str) -> str:
-    """Return how an extra is installed. No index has edgeproof: it comes from a clone, or from a wheel of one."""
+    """Return the command that installs an extra. No package index has edgeproof, so it is installed from a clone."""
     return f"pip install '.[{extra}]' in a clone of edgeproof"
 
 
 def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exception:
-    """Return the error that says what `what`, a command or data set of these extras, lacks.
+    """Return the error that names the extra which a failed import needs.
 
-    It is `error` itself where there is no extra to install, or where a module of edgeproof is at fault.
+    Args:
+        what: the command or data set whose import failed.
+        extras: the extras that it needs.
+        error: returned as it is if there is no extra to install, or if a module of edgeproof is missing.
+
     """
     module = (error.name or "").partition(".")[0]
     if not extras or module in OWN_PACKAGES:

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by their digest."""
+"""Files that are written completely or not at all, and their digests."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 
 HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}")
-"""What `write_atomic` calls a file until it is whole."""
+"""The temporary name that `write_atomic` gives a file until it is complete."""
 BEGUN = ".begun"
-"""Ends the name of a directory until it is whole; nobody calls his own so."""
+"""The suffix of a directory's temporary name until it is complete. No user's directory is expected to have it."""
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Opens a directory to lock it, and no link to one."""
+"""Flags that open a directory for locking, and refuse a symbolic link to one."""
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write `data` to `path` so that a reader, or a power cut, sees the old file or the new one.
+    """Write `data` to `path` so that a reader, also after a power cut, sees either the old file or the new one.
 
-    When it returns, the new file survives a power cut. At no time may more read it than `mode`, less the umask, says.
+    When it returns, the new file survives a power cut. The file never has more permissions than `mode` without the
+    bits of the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -50,7 +51,10 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def remove_half_written(directory: Path, name: str = "*") -> None:
-    """Remove what a killed process left of a file, or of all, in a directory that no other process writes to."""
+    """Remove the temporary files that a killed `write_atomic` left of `name`, by default of all files.
+
+    No other process may be writing to the directory.
+    """
     for path in directory.glob(f".{name}.????????"):
         if HALF_WRITTEN.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -58,10 +62,10 @@ def remove_half_written(directory: Path, name: str = "*") -> None:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a directory that becomes `path` if the block succeeds, and vanishes if not.
+    """Yield a temporary directory that becomes `path` if the block succeeds, and is removed if it fails.
 
-    It lies beside `path`. Where `path` is there already, empty, it lies inside, and its files are moved up one by one,
-    in the order in which they were written: a container's volume is a mount point, whose place nothing can take.
+    It lies beside `path`. If `path` exists and is empty, it lies inside, and its files are moved up one by one in the
+    order in which they were written: `path` may be a mount point, such as a container's volume, and cannot be replaced.
     """
     check_new_directory(path)
     path = path.absolute()
@@ -83,9 +87,9 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _begun(path: Path, folder: Path) -> Iterator[Path]:
-    """Yield a directory in `folder` for what becomes `path`; it is locked, and vanishes in the end.
+    """Yield a locked temporary directory in `folder` for the files of `path`; it is removed at the end.
 
-    Before it is locked, another process may take it for abandoned: then another is made.
+    Before it is locked, another process may take it for abandoned and remove it. Then a new one is made.
     """
     while True:
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.", suffix=BEGUN) as temporary:
@@ -100,13 +104,13 @@ def _begun(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _lock_new(directory: Path) -> int | None:
-    """Lock a directory that was just made, where that can be, until its handle is closed; None if it was removed."""
+    """Lock a new directory, if its file system has locks, and return its handle; None if it was removed meanwhile."""
     try:
         handle = os.open(directory, DIRECTORY)
     except FileNotFoundError:
         return None
     with contextlib.suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)  # who removes it holds the lock until it is gone
+        fcntl.flock(handle, fcntl.LOCK_EX)  # a process that removes it holds the lock until it is gone
     if directory.is_dir():
         return handle
     os.close(handle)
@@ -115,7 +119,7 @@ def _lock_new(directory: Path) -> int | None:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[bool]:
-    """Lock a directory until the block or the process ends; yields False where it cannot be locked."""
+    """Lock a directory until the block or the process ends; yield whether that succeeded."""
     handle = os.open(directory, DIRECTORY)
     try:
         try:
@@ -129,7 +133,10 @@ def _locked(directory: Path) -> Iterator[bool]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what a killed process left of a new directory `path`; what a living one fills is locked, and stays."""
+    """Remove the temporary directories that killed processes left for `path`.
+
+    A running process holds a lock on its own, which stays.
+    """
     name = f".{glob.escape(path.name)}.????????{BEGUN}"
     for begun in (*path.parent.glob(name), *path.glob(name)):
         with contextlib.suppress(OSError):
@@ -143,12 +150,12 @@ PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_plain(path: Path) -> tuple[int, os.stat_result]:
-    """Open a file that somebody else may have put there, and say what it is: no link is followed, no pipe waited for.
+    """Open a file that is not trusted, and return its handle and status. It follows no link and waits for no pipe.
 
-    Whoever calls it closes the handle, and looks whether it is a plain file.
+    The caller closes the handle, and checks that the file is a regular one.
 
     Raises:
-        OSError: it cannot be opened; ELOOP for a link.
+        OSError: the file cannot be opened; ELOOP for a link.
 
     """
     handle = os.open(path, PLAIN)
@@ -156,7 +163,7 @@ def open_plain(path: Path) -> tuple[int, os.stat_result]:
 
 
 def sync_directory(path: Path) -> None:
-    """Bring the names in a directory to the disk: a rename is lasting only after this."""
+    """Flush the names in a directory to the disk. Only then does a rename survive a power cut."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -167,12 +174,12 @@ def sync_directory(path: Path) -> None:
 def check_new_directory(path: Path, *, resumable: bool = False) -> None:
     """Check, before any work, that `path` can become a new directory.
 
-    Makes a directory in its place and removes it at once; what a killed process began to fill there is removed too.
+    It makes a temporary directory there and removes it. It also removes those that killed processes left.
     `resumable`: the command has --resume.
 
     Raises:
-        UsageFault: it is a file, or a directory that holds anything.
-        MissingEnvironment: its place cannot be written to.
+        UsageFault: `path` is a file, or a directory that is not empty.
+        MissingEnvironment: its parent directory cannot be written to.
     """
     _remove_abandoned(path.absolute())
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -184,10 +191,10 @@ def check_new_directory(path: Path, *, resumable: bool = False) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that files can be made in a directory that exists or is to be made; what an earlier check left is removed.
+    """Check that files can be made in a directory, which may not exist yet; remove what an earlier check left.
 
     Raises:
-        MissingEnvironment: its place cannot be written to.
+        MissingEnvironment: the directory, or its nearest existing parent, cannot be written to.
     """
     path = path.absolute()
     _remove_abandoned(path)
@@ -195,7 +202,7 @@ def check_writable(path: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(
             dir=existing, prefix=f".{path.name}.", suffix=BEGUN
-        ):  # permissions alone say nothing: root has them all
+        ):  # permission bits say too little: root passes all of them
             pass
     except OSError as error:
         raise MissingEnvironment(
@@ -204,7 +211,7 @@ def check_writable(path: Path) -> None:
 
 
 def npz_of(arrays: Mapping[str, Any]) -> bytes:
-    """Return the bytes of an .npz of arrays, by name."""
+    """Return the bytes of an .npz file that holds these arrays by name."""
     import numpy as np
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""SIGTERM, by which containers and service managers end a process, as an interrupt: Ctrl-C and it end alike."""
+"""Signals that end a run. SIGTERM, which containers and service managers send, has the effect of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ONE_SIGNAL_SECONDS = 1.0
-"""What comes so soon after the first signal is the same: `timeout` and a terminal may send one twice."""
+"""A signal so soon after the first counts as the same one: `timeout` and a terminal may each send it."""
 CLEAN_SECONDS = 2.0
-"""So long a process that a second signal ends may take to end by itself."""
+"""After a second signal, the process has this long to end by itself."""
 
 
 @contextlib.contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt in the block; only the main thread can ask for that, in others nothing is.
+    """Let SIGTERM raise KeyboardInterrupt in the block. Outside the main thread, this does nothing.
 
-    Process 1 of a container ignores the signals that it has no handler for: without this `docker stop` would wait, and
-    then kill.
+    Process 1 of a container ignores signals for which it has no handler. Without this, `docker stop` would wait and
+    then kill the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -41,10 +41,10 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _second_signal_ends() -> Iterator[None]:
-    """Let a second SIGTERM or Ctrl-C end the process even where no Python runs: within a long call of a library.
+    """Let a second SIGTERM or Ctrl-C end the process even during a long call of a native library.
 
-    A handler in Python waits until such a call returns. What Python writes to the wakeup descriptor when a signal
-    arrives, a thread reads meanwhile.
+    A handler in Python runs only when such a call returns. So a thread reads the wakeup descriptor, to which Python
+    writes the number of each signal as it arrives.
     """
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
@@ -58,7 +58,7 @@ def _second_signal_ends() -> Iterator[None]:
 
 
 def _watch(reads: int) -> None:
-    """End the process, and close nothing, CLEAN_SECONDS after a second signal; return when the pipe is closed."""
+    """End the process CLEAN_SECONDS after a second signal, without cleaning up; return when the pipe is closed."""
     first = None
     with open(reads, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
@@ -73,19 +73,20 @@ def _watch(reads: int) -> None:
 
 
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
-"""A signal to a forked worker, as of a data loader, is none to the process that it was forked from."""
+"""A signal to a forked worker, such as a data loader's, must not reach the wakeup descriptor of its parent."""
 
 
 @contextlib.contextmanager
 def defer_signals(*, alone: bool = True, told: bool = True) -> Iterator[Callable[[], bool]]:
-    """Let the first SIGTERM or Ctrl-C only ask the block to end, for it to do so where it can go on from.
+    """Turn the first SIGTERM or Ctrl-C into a request, so that the block can end where it can be resumed.
 
-    Yields what tells whether that was asked. A second signal raises KeyboardInterrupt at once; one within
-    ONE_SIGNAL_SECONDS is the first again. Outside the main thread nothing is held back.
+    Yields a function that returns whether the block was asked to end. A second signal raises KeyboardInterrupt at
+    once; a signal within ONE_SIGNAL_SECONDS counts as the first. Outside the main thread, no signal is held back.
 
     Args:
-        alone: whether this is the only process of its work; others leave Ctrl-C, which all get, to their parent.
-        told: whether to say so on stderr.
+        alone: whether no other process does this work. If False, Ctrl-C, which every process gets, is ignored here
+            and left to the parent.
+        told: whether to report the first signal on stderr.
 
     """
     asked = threading.Event()

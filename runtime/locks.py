@@ -1,4 +1,4 @@
-"""Locks between processes, by `flock`: one ends with its process, also when that is killed, and nothing stale stays."""
+"""Locks between processes, by `flock`. The system releases a lock when its process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOMENT, PAUSE = 2.0, 0.05
-"""Seconds that a lock is waited for in silence, and between two tries in them."""
+"""Seconds to wait for a lock before saying so, and seconds between two tries meanwhile."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def try_lock(handle: int, path: Path) -> bool:
-    """Lock an open file for this process as long as it is open; False where another process holds it.
+    """Lock an open file for as long as it is open; return False if another process holds the lock.
 
     Raises:
-        MissingEnvironment: its file system has no locks, as Lustre without `-o flock`.
+        MissingEnvironment: the file system has no locks, as Lustre without `-o flock`.
 
     """
     return _lock(handle, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,10 +34,12 @@ def try_lock(handle: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def lock_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock of a directory, or of a file, which is made where there is none; yields False where it is taken.
+    """Hold the lock of a directory or file during the block; yield False if another process holds it.
+
+    A path that does not exist is made as a file.
 
     Raises:
-        MissingEnvironment: it cannot be made or opened, or see `try_lock`.
+        MissingEnvironment: the path cannot be made or opened, or its file system has no locks.
 
     """
     handle = _opened(path)
@@ -49,9 +51,9 @@ def lock_if_free(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def wait_for_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock that is a file, made where there is none; while another process holds it, wait.
+    """Hold the lock of a file during the block; wait while another process holds it. The file is made if needed.
 
-    After a moment a line on stderr says that, and for what: `what` is what the lock guards.
+    After MOMENT seconds, a line on stderr says that it waits for `what`, the thing that the lock guards.
 
     Raises:
         MissingEnvironment: see `lock_if_free`.

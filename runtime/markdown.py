@@ -1,4 +1,4 @@
-"""Markdown as GitHub and Hugging Face show it, in which a text from outside is no more than text."""
+"""Markdown for GitHub and Hugging Face, with texts from outside escaped."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SPECIAL = re.compile(r"[\\`*{}\[\]<>#|~&$@!]|(?<![^\W_])_|_(?![^\W_])")
-"""Signs that Markdown, or the site that shows it, may read as more than themselves."""
+"""Characters to which Markdown, or the site that shows it, may give a meaning."""
 AS_NUMBERS = "|~&$@"
-"""Those of them that a backslash before them does not make plain everywhere."""
+"""Those of them that a backslash does not escape on every site; they are written as character references."""
 
 
 def escape(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line."""
+    """Return a text escaped and on one line, so that Markdown shows it literally."""
     return SPECIAL.sub(
         lambda sign: f"&#{ord(sign[0])};" if sign[0] in AS_NUMBERS else f"\\{sign[0]}", " ".join(text.split())
     )
 
 
 def code(text: str) -> str:
-    """Return a text on one line as a span of code, in a table too."""
+    """Return a text as inline code on one line; it works in a table too."""
     return f"<code>{escape(text)}</code>"
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None) -> str:
-    """Return a table of cells already escaped; the first `left` columns, by default all, to the left, others right."""
+    """Return a table of escaped cells. The first `left` columns, by default all, align left, the others right."""
     left = len(heading) if left is None else left
     lines = [heading, ["---"] * left + ["---:"] * (len(heading) - left), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def fenced(text: str) -> str:
-    """Return a text as a block of code, fenced by more backticks than it holds in a row."""
+    """Return a text as a code block; the fence is longer than any run of backticks in the text."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}sh\n{text}\n{fence}"

@@ -1,4 +1,4 @@
-"""The seam between a model and everything that attacks it: what judges points, and what lends the gradient to them."""
+"""The interface between a model and its attacks: the judge, which classifies points, and the lender of gradients."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from runtime.spec import JudgeCommand, Precision
 
 Array = Any
-"""An array of any namespace that array-api-compat knows; attacks never ask which."""
+"""An array of any namespace that array-api-compat knows. Attacks do not depend on which it is."""
 
 INPUT, LOGITS, VALUE, GRADIENT = "input", "logits", "value", "gradient"
-"""Names in a bundle's graphs: the images, and what is answered; every other input is called as a field of LossSpec."""
+"""Names in a bundle's graphs: the images and the outputs. Every other input has the name of a field of LossSpec."""
 FORWARD_OUTPUTS, GRADIENT_OUTPUTS = (LOGITS,), (LOGITS, VALUE, GRADIENT)
-"""Outputs of a classifier's graph, and of its gradient graph, in the order of a session's answers."""
+"""The outputs of a classifier's graph and of its gradient graph, in the order in which a session returns them."""
 
 
 @dataclass(frozen=True)
 class LossSpec:
-    """A loss that is raised, one row an image; B images, K classes.
+    """The loss that an attack raises, one row per image, for B images and K classes.
 
-    The value of row i is the sum of the four named losses by `weights`, plus `<cotangent_i, z_i>`:
-    cross-entropy, margin max_{j != y} z_j - z_y, DLR, and targeted DLR (formulas: runtime/attacks/losses.py).
+    The value of row i is the sum of four losses, weighted by `weights`, plus `<cotangent_i, z_i>`. The four are
+    cross-entropy, margin max_{j != y} z_j - z_y, DLR and targeted DLR (formulas: runtime/attacks/losses.py).
 
     Args:
         weights: float32 [B, 4], the weight of cross-entropy, margin, DLR and targeted DLR.
-        label: float32 [B, K], one-hot true class.
-        target: float32 [B, K], one-hot target class; zeros where no weight asks for it.
+        label: float32 [B, K], the true class, one-hot.
+        target: float32 [B, K], the target class, one-hot; zeros if targeted DLR has no weight.
         cotangent: float32 [B, K], for losses linear in the logits (FAB's z_t - z_y).
 
     """
@@ -49,16 +49,16 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What an artifact's graph says of itself, whatever it is called (`runtime.graph.facts`).
+    """Facts read from an artifact's graph, whatever the bundle calls it (`runtime.graph.facts`).
 
     Args:
-        quantised: it rounds to integers, or computes in them.
-        computes_in: the narrowest floating-point type in it, as 'float16'.
-        staircases: operations between image and logits that answer in steps, as 'Round', 'Sign' or a comparison; those
-            of quantisation are not among them.
-        takes_bytes: all that it sees of an image is each pixel rounded to a byte.
-        ranges_of_batch: it quantises by a range that it finds in the whole batch, so that an image is answered
-            otherwise beside others: each has to be run by itself.
+        quantised: the graph rounds to integers, or computes in them.
+        computes_in: the narrowest floating-point type in the graph, such as 'float16'.
+        staircases: operations between image and logits whose output changes in steps, such as 'Round', 'Sign' or a
+            comparison; those of quantisation are not listed.
+        takes_bytes: the graph depends on each pixel only through its value rounded to a byte.
+        ranges_of_batch: the graph quantises by a range taken over the whole batch, so that an image's logits depend
+            on the other images. Each image has to be run alone.
 
     """
 
@@ -70,12 +70,12 @@ class GraphFacts:
 
     @property
     def stepped(self) -> bool:
-        """Whether its slopes are no derivative: a gradient of its own is a surrogate, which may mislead."""
+        """Whether the graph has no true derivative: its gradient is a surrogate, which may mislead."""
         return self.quantised or bool(self.staircases)
 
     @property
     def precision(self) -> Precision:
-        """The precision that it is: an int8 graph may hold parts in float16."""
+        """The precision of the graph. An int8 graph may hold parts in float16."""
         if self.quantised:
             return "int8"
         return "fp32" if self.computes_in in ("float32", "float64") else "fp16"
@@ -83,15 +83,15 @@ class GraphFacts:
 
 @dataclass(frozen=True)
 class SessionCard:
-    """What was attacked: goes into the report's `artifact`.
+    """What is attacked, and by which engines it runs; the report's `artifact` records it.
 
-    `gradient_backend`, `gradient_provider` and `gradient_device`: what differentiates; None where it is what judges.
-    `library_sha256`: of the file of a plugin that runs it; it may load others.
+    `gradient_backend`, `gradient_provider` and `gradient_device`: the lender; None if the judge differentiates.
+    `library_sha256`: digest of the plugin's file that runs the artifact; a plugin may load other files.
     `differentiable`: `loss_gradient` answers. `tf32`: a GPU may round the factors of float32 products to TF32.
-    `rounds_apart`: kernels are chosen by timing, for artifact and gradient graph apart.
-    `written_out`: the gradient graph has other steps than the artifact, which answer the same but for rounding.
-    `facts`: of the artifact's graph, or network; what decides how it is attacked.
-    `judge_command`: the process that answers; None where an engine of ours does.
+    `rounds_apart`: kernels are chosen separately for artifact and gradient graph, so they may round differently.
+    `written_out`: the gradient graph spells some steps of the artifact out in others that are equal but for rounding.
+    `facts`: of the artifact's graph or network; they decide how it is attacked.
+    `judge_command`: the process that judges; None if an engine of edgeproof judges.
     """
 
     sha256: str
@@ -115,12 +115,12 @@ class SessionCard:
 
 @dataclass(frozen=True)
 class Batching:
-    """How a session is best asked.
+    """The batches that suit a session.
 
     Args:
-        largest: images at once.
-        full: whether batches should be of few sizes and full: where what it runs is made anew for each size, and
-            starting it takes long beside an image. On a CPU neither is so.
+        largest: the most images in a batch.
+        full: whether batches should be full and of few sizes. That pays if the engine prepares anew for each size, or
+            if a start takes long compared with one image. On a CPU neither holds.
 
     """
 
@@ -132,7 +132,7 @@ Self = TypeVar("Self", bound="Opened")
 
 
 class Opened(ABC):
-    """A graph on an engine; whoever opens one closes it, by `with`.
+    """A graph on an engine. Its opener closes it, with a `with` statement.
 
     Images x are float32 [B, C, H, W] in [0, 1], logits float32 [B, K].
     """
@@ -142,15 +142,15 @@ class Opened(ABC):
         """Return the artifact's digest, precision, backend, provider and device."""
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return how it is best asked for images of one shape."""
+        """Return the batches that suit it, for images of the shape [C, H, W]."""
         return Batching()
 
     def confirm(self) -> None:
-        """Raise `BadModel` where what was answered since the last time is in doubt: a CUDA graph that went wrong."""
+        """Check the answers since the last call; raise `BadModel` if they are in doubt, as after a bad CUDA graph."""
         return
 
     def close(self) -> None:
-        """Let go of what the session holds beside memory of Python's; a second time nothing happens."""
+        """Release what the session holds outside Python's memory; a second call does nothing."""
         return
 
     def __enter__(self: Self) -> Self:
@@ -161,35 +161,35 @@ class Opened(ABC):
 
 
 class Judge(Opened):
-    """What decides whether a point breaks the artifact: the engine that ships, which needs a forward pass alone."""
+    """The engine that ships, which decides whether a point breaks the artifact. It needs only a forward pass."""
 
     @abstractmethod
     def logits(self, x: Array) -> Array:
-        """Return the logits of the artifact itself: what the deployed model answers."""
+        """Return the artifact's own logits [B, K], as the deployed model computes them."""
 
     def unoptimised(self) -> Callable[[], Judge] | None:
-        """Return what opens the same artifact without the engine's optimisations; None where it cannot be."""
+        """Return a function that opens the same artifact without the engine's optimisations; None if there is none."""
         return None
 
 
 class Differentiator(Opened):
-    """What lends attacks a gradient. Its logits say how far it can be believed; they decide of no point."""
+    """The lender: it computes the gradient for attacks. Its logits serve only to compare it with the judge."""
 
     @abstractmethod
     def loss_gradient(self, x: Array, loss: LossSpec) -> tuple[Array, Array, Array]:
-        """Return (logits [B, K], loss value [B], its gradient [B, C, H, W]) in one pass, a row an image."""
+        """Return logits [B, K], loss [B] and the loss's gradient in x [B, C, H, W], from one pass."""
 
 
 class Session(Judge, Differentiator):
-    """A classifier as its attackers see it: what judges, and the gradient that they follow."""
+    """A classifier as attacks see it: it judges points, and gives the gradient that they follow."""
 
 
 class BorrowedGradient(Session):
-    """A judge whose attackers follow a gradient from elsewhere: the answers of the one, the slopes of the other.
+    """A session whose judge gives the logits and whose lender gives the gradient.
 
     Args:
-        judge: answers, and is what the card says.
-        lender: its gradient graph is followed; None where no attack follows any.
+        judge: gives the logits, and the card.
+        lender: gives the gradient; None if no attack follows one.
 
     """
 
@@ -205,7 +205,7 @@ class BorrowedGradient(Session):
         """Return the lender's logits, values and gradients.
 
         Raises:
-            BadModel: nothing lends one.
+            BadModel: there is no lender.
 
         """
         if self._lender is None:
@@ -213,7 +213,7 @@ class BorrowedGradient(Session):
         return self._lender.loss_gradient(x, loss)
 
     def card(self) -> SessionCard:
-        """Return the judge's card, and who lends: the gradient rounds apart from it, so every point is put to it."""
+        """Return the judge's card with the lender's fields. The two round apart, so every point is judged."""
         mine = self._judge.card()
         if self._lender is None:
             return replace(mine, gradient_sha256=None, differentiable=False)
@@ -229,16 +229,16 @@ class BorrowedGradient(Session):
         )
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return what suits both: full where one of them asks for it, and no larger than either takes."""
+        """Return batches that suit both: full if either asks for it, and no larger than either takes."""
         both = [each.batching(image) for each in (self._judge, self._lender) if each]
         return Batching(min(each.largest for each in both), full=any(each.full for each in both))
 
     def unoptimised(self) -> Callable[[], Judge] | None:
-        """Return what opens the judge's artifact without its engine's optimisations."""
+        """Return a function that opens the judge's artifact without its engine's optimisations."""
         return self._judge.unoptimised()
 
     def confirm(self) -> None:
-        """Confirm what both answered."""
+        """Check the answers of both."""
         self._judge.confirm()
         if self._lender is not None:
             self._lender.confirm()

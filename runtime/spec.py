@@ -1,4 +1,4 @@
-"""What is asked for: threat model, gate, and how they are written on a command line; the types of all texts."""
+"""The threat model, the gate and how a command line writes them; the types of names, digests and texts."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ Record = TypeVar("Record", bound="Frozen")
 
 
 class Frozen(BaseModel):
-    """A record that is checked, refuses unknown keys and never changes."""
+    """A validated, immutable record that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
     def model_copy(self: Record, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Record:
-        """Return a copy with other values, which are checked as those of a new record are."""
+        """Return a copy with other values, which are validated as in a new record."""
         fields = type(self).model_fields
         values = {**{name: getattr(self, name) for name in self.model_fields_set}, **(update or {})}
         return self.model_validate({fields[name].alias or name: value for name, value in values.items()})
 
 
 class Grown(Frozen):
-    """A record with fields that its first version did not know, `later`: written only where they say something.
+    """A record with fields that its first version did not have, `later`. It omits such a field at its default.
 
-    So a record that has no need of them is read by that version too, which refuses keys that it does not know.
+    So that version, which refuses unknown keys, can still read a record that does not use the field.
     """
 
     later: ClassVar[tuple[str, ...]] = ()
@@ -55,15 +55,15 @@ class Grown(Frozen):
 
 
 IN_WORDS = {"missing": "is missing", "extra_forbidden": "no such key"}
-"""What pydantic says of a key, in plain words."""
+"""Plain words for pydantic's errors about a key."""
 OURS = "Value error, "
-"""What pydantic puts before the words of our own checks."""
+"""The prefix that pydantic adds to the messages of our own checks."""
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return where and how a record is wrong first, as 'input.height: is missing'; a wrong schema before all.
+    """Return the first error of a record, such as 'input.height: is missing'. A wrong schema goes before all others.
 
-    A key is text from outside: it is named as it may be shown.
+    A key is text from outside, so control characters in it are replaced.
     """
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     first = next((fault for fault in faults if fault["loc"] == ("schema",)), faults[0])
@@ -72,14 +72,14 @@ def first_fault(error: ValidationError) -> str:
 
 
 def fault_words(fault: ErrorDetails) -> str:
-    """Return what is wrong with a value in pydantic's words, and the name that was meant, perhaps."""
+    """Return pydantic's message about a value, with the name that was probably meant, if there is one."""
     if fault["type"] == "literal_error":
         return fault["msg"] + did_you_mean(fault["input"], re.findall("'([^']*)'", fault["ctx"]["expected"]))
     return fault["msg"].removeprefix(OURS)
 
 
 def parse_fraction(value: Any) -> Any:
-    """Turn '8/255', '45%', '0.03' or a number into a float; leave what it cannot read as it is."""
+    """Turn '8/255', '45%', '0.03' or a number into a float; return anything else unchanged."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -99,9 +99,9 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 
 LONGEST_NAME = 100
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
-"""What a model or recipe is called: part of file names, so nothing that climbs, hides or needs quoting."""
+"""The name of a model or recipe. It is part of file names: no slash, no leading dot, nothing that needs quoting."""
 ProviderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=LONGEST_NAME)]
-"""What a backend runs on, as cuda or plugin:openvino:gpu: part of no file name."""
+"""The name of a provider, such as cuda or plugin:openvino:gpu. It is part of no file name."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
@@ -110,7 +110,7 @@ LONGEST_TEXT = 2**18
 
 
 def _shown(value: Any) -> Any:
-    """Return a value of JSON with every text in it, also the keys, as it may be shown."""
+    """Return a JSON value with control characters replaced in every text, keys included."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, Mapping):
@@ -121,20 +121,20 @@ def _shown(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_shown), Field(max_length=LONGEST_TEXT)]
-"""What people read: on one line, and no sign in it that acts on a terminal. Whoever shows it escapes it."""
+"""A text for people: on one line and without control characters. Code that shows it escapes it."""
 
 Document = Annotated[dict[str, Any], BeforeValidator(_shown)]
-"""What somebody else laid out, such as the card of a machine: any JSON of such texts."""
+"""A JSON object whose layout is not fixed here, such as the card of a machine; its texts are as `Text`."""
 
 Command = Annotated[Text, Field(pattern=r"""^([A-Za-z0-9_@%+=:,./ -]|'[^']*'|"'")*$""")]
-"""The words of one command as `shlex.join` writes them: who pastes it into a shell runs nothing else."""
+"""One command as `shlex.join` writes it: pasted into a shell, it runs nothing else."""
 
 
 class JudgeCommand(Frozen):
-    """Who judged in a process of its own (`--judge-command`).
+    """A judge in a process of its own (`--judge-command`).
 
-    `command` is what was started; `name` and `version` are what it says of itself. `images` is what it reads: points
-    are rounded to uint8 before it sees them. `files` are the digests of the words of the command that name a file.
+    `command` started it; it reported `name` and `version`. `images` is the type that it reads: for uint8, points are
+    rounded before it sees them. `files` has the digest of each word of the command that names a file.
     """
 
     command: Command
@@ -145,10 +145,10 @@ class JudgeCommand(Frozen):
 
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""What a graph may be called in a bundle; which one it is, its bytes say (`runtime.session.GraphFacts`)."""
+"""The names of a bundle's graphs. What a graph really computes in follows from its bytes (`GraphFacts`)."""
 
 PARENT: Precision = "fp32"
-"""The precision that others are compared with: it has nothing to drop from."""
+"""The precision with which the others are compared. No drop is measured for itself."""
 
 
 class ThreatModel(Frozen):
@@ -163,7 +163,7 @@ class ThreatModel(Frozen):
 
 
 class Gate(Frozen):
-    """What a release must reach; fractions of all images. None asks for nothing."""
+    """What a release must reach, as fractions of all images. None asks for nothing."""
 
     fail_under: Fraction | None = None
     max_drop: Fraction | None = None
@@ -171,7 +171,7 @@ class Gate(Frozen):
 
 @dataclass(frozen=True)
 class Shard:
-    """The `number`-th of `count` parts, from 1: every count-th image."""
+    """Part `number` of `count`, counted from 1. It takes every count-th image."""
 
     number: int
     count: int
@@ -181,7 +181,7 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def of(self, index: Any) -> Any:
-        """Return its part of `index`."""
+        """Return the elements of `index` that belong to this shard."""
         return index[self.number - 1 :: self.count]
 
     @classmethod
@@ -189,7 +189,7 @@ class Shard:
         """Read '2/5'.
 
         Raises:
-            ValueError: it is none, or beyond the count.
+            ValueError: the text is not I/N with 1 <= I <= N.
 
         """
         match = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
@@ -203,11 +203,11 @@ ShardField = Annotated[
     BeforeValidator(lambda value: Shard.parse(value) if isinstance(value, str) else value),
     PlainSerializer(Shard.__str__, return_type=str),
 ]
-"""A shard as a record holds it; written as '2/5'."""
+"""A shard in a record, written as '2/5'."""
 
 
 class DataRecord(Frozen):
-    """The images that a figure is measured on, or that a graph is made with."""
+    """The images on which a figure is measured, or with which a graph is calibrated."""
 
     name: Text
     n: Annotated[int, Field(gt=0)]
@@ -215,6 +215,6 @@ class DataRecord(Frozen):
 
 
 def to_json(record: BaseModel) -> bytes:
-    """Return a record as JSON: sorted, indented, one newline at the end; the bytes that are hashed."""
+    """Return a record as JSON with sorted keys, indented, with one newline at the end. These bytes are hashed."""
     content = record.model_dump(mode="json", by_alias=True)
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -17,12 +17,12 @@ Z95 = 1.959963984540054
 SHARE_HALVINGS = 30
 
 Verdict = Literal["measured", "passed", "failed", "inconclusive"]
-"""`measured`: no gate was asked for, and nothing speaks against the figures."""
+"""`measured`: there is no gate, and no blocking check found anything."""
 Interval = tuple[float, float]
 
 
 class Pairs(NamedTuple):
-    """Images counted by whether this and that artifact classify the worst point correctly."""
+    """Counts of images that are robust in both artifacts, in this one only, in that one only, or in neither."""
 
     both: int
     only_this: int
@@ -31,19 +31,19 @@ class Pairs(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Robust accuracy of this less that of that; negative is a drop."""
+        """Robust accuracy of this artifact minus that of the other; a negative value is a drop."""
         return (self.only_this - self.only_that) / sum(self)
 
 
 class Decision(NamedTuple):
-    """A verdict and the reasons for it, in words."""
+    """A verdict, and its reasons as sentences."""
 
     verdict: Verdict
     reasons: list[str]
 
 
 class Hidden(NamedTuple):
-    """Points of robust accuracy that the checks broke or may have missed, and how so in words."""
+    """Robust accuracy, as a fraction, that the attacks may have overstated, and a phrase that says why."""
 
     points: float
     words: str
@@ -53,7 +53,13 @@ NOTHING = Hidden(0.0, "attacks missed nothing")
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """Return the 95 % score interval of a proportion (Wilson 1927)."""
+    """Return the 95 % score interval of a proportion, as two fractions (Wilson 1927).
+
+    Args:
+        successes: from 0 to n.
+        n: at least 1.
+
+    """
     p, z2 = successes / n, Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -62,10 +68,10 @@ def wilson(successes: int, n: int) -> Interval:
 
 
 def paired_difference(pairs: Pairs) -> Interval:
-    """Return the 95 % interval of the difference of two paired proportions.
+    """Return the 95 % interval of the difference of two paired proportions, as two fractions.
 
-    Newcombe 1998, Improved confidence intervals for the difference between binomial proportions based on
-    paired data, method 10: Wilson intervals squared and added, with a continuity-corrected correlation.
+    Source: Newcombe 1998, Improved confidence intervals for the difference between binomial proportions based on
+    paired data, method 10. It adds squared Wilson intervals, with a continuity-corrected correlation.
     """
     n, phi = sum(pairs), _correlation(pairs)
     this, that = pairs.both + pairs.only_this, pairs.both + pairs.only_that
@@ -87,7 +93,7 @@ def _correlation(pairs: Pairs) -> float:
 
 
 def mcnemar(pairs: Pairs) -> float:
-    """Return the exact two-sided p of McNemar's test: binomial on the discordant pairs, 1 without any."""
+    """Return the exact two-sided p-value of McNemar's test: binomial on the discordant pairs, 1 if there are none."""
     discordant = pairs.only_this + pairs.only_that
     term = tail = 1
     for k in range(min(pairs.only_this, pairs.only_that)):
@@ -97,12 +103,12 @@ def mcnemar(pairs: Pairs) -> float:
 
 
 def at_least(count: int, n: int, p: float) -> float:
-    """Return the probability of `count` or more among n that each come with probability p, 0 < p < 1."""
+    """Return P(X >= count) for a binomial X of n trials with probability p, 0 < p < 1."""
     return 1 - sum(_binomial(k, n, p) for k in range(min(count, n + 1)))
 
 
 def fewest_beyond(n: int, p: float, level: float) -> int:
-    """Return the fewest of n that p explains with a probability under `level`; n + 1 where it explains all."""
+    """Return the smallest c with P(X >= c) < level for a binomial X of n trials with probability p; n + 1 if none."""
     count, beyond = 0, 1.0
     while count <= n and beyond >= level:
         beyond -= _binomial(count, n, p)
@@ -115,7 +121,7 @@ def _binomial(k: int, n: int, p: float) -> float:
 
 
 def smallest_seen(count: int, n: int, power: float = 0.95) -> float:
-    """Return the smallest share of the images at which `count` of n are found with probability `power`; else 1."""
+    """Return the smallest share p with P(X >= count) >= power for a binomial X of n trials; 1 if there is none."""
     low, high = 0.0, 1.0
     for _ in range(SHARE_HALVINGS):
         middle = (low + high) / 2
@@ -136,14 +142,14 @@ def decide(
     """Judge a run.
 
     Args:
-        gate: what is asked; where nothing is, the run is measured.
-        robust: 95 % interval of robust accuracy; None where no attack ran.
-        difference: 95 % interval of its difference to what is compared with; None without a comparison.
-        blocking: reasons not to believe the figures; any makes the verdict inconclusive.
-        unproven: reasons why the run is too weak for its gate; any keeps it from passing. It may fail all the same:
-            more evidence would only break more.
-        hidden: what the checks may have missed; no gate passes by it.
-        interval: what the reasons call both.
+        gate: what a release must reach; an empty gate gives `measured`.
+        robust: 95 % interval of robust accuracy; None if no attack ran.
+        difference: 95 % interval of the change against the run compared with; None without a comparison.
+        blocking: reasons not to believe the figures; any of them makes the verdict inconclusive.
+        unproven: reasons why the run is too weak to pass its gate. It can still fail: more evidence would only break
+            more images.
+        hidden: what attacks and checks may have missed; a gate must be met even after this is subtracted.
+        interval: the name of both intervals in the reasons.
 
     """
     decisions = []

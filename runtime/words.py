@@ -1,4 +1,4 @@
-"""Figures and texts in words, alike in every report, log line and message."""
+"""How figures and texts are written in every report, log line and message."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
 
 UNSEEN = {
     **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?"),
-    **dict.fromkeys(range(0xD800, 0xE000), "?"),  # halves of a sign, which no file can hold
+    **dict.fromkeys(range(0xD800, 0xE000), "?"),  # lone surrogates, which cannot be encoded
     **dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"), " "),
 }
-"""What moves the cursor, colours the rest or turns its direction, and what is shown in its place."""
+"""Characters that move the cursor, change colours or turn the writing direction, and what replaces each."""
 
 
 def printable(text: str) -> str:
-    """Return a text from outside on one line, with '?' for what a reader would not see but feel."""
+    """Return a text on one line, with '?' in place of control and direction characters."""
     return text.translate(UNSEEN)
 
 
 def printable_lines(text: str) -> str:
-    """Return the same of a text that may have lines."""
+    """Return a text with its lines kept, each made `printable`."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Return '; did you mean pgd-20?' for a name that is close to a known one, in any case; else nothing."""
+    """Return '; did you mean pgd-20?' if a name is close to a known one, upper or lower case alike; else ''."""
     from difflib import get_close_matches  # slow to import
 
     names = {name.casefold(): name for name in known}
@@ -37,15 +37,15 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
 
 def timestamp() -> str:
-    """Return the time now, ISO 8601 in UTC to the second."""
+    """Return the current time in UTC as ISO 8601, to the second."""
     return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def moment(text: str) -> datetime:
-    """Return the time that a `timestamp` says.
+    """Parse a `timestamp`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not one.
 
     """
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
@@ -72,7 +72,7 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def radius(eps: float) -> str:
-    """Write an L-infinity radius as people do: 8/255, 2.5/255; 0.3 where that is it, or no quarter of 1/255 is."""
+    """Write an L-infinity radius: 0.3 if two digits are exact, else 2.5/255 for a quarter of 1/255, else 0.0312."""
     short, quarters = f"{eps:.2g}", round(4 * 255 * eps)
     if float(short) == eps:
         return short
@@ -82,7 +82,7 @@ def radius(eps: float) -> str:
 
 
 def exact_radius(eps: float) -> str:
-    """Write a radius so that it is read as the same float: 8/255 where that is it, else its decimals."""
+    """Write a radius so that it parses to the same float: 8/255 if that is exact, else all its decimals."""
     level = round(255 * eps, 2)
     return f"{level:g}/255" if level / 255 == eps else str(eps)
 
@@ -93,7 +93,7 @@ def file_size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people do: 12.3 s, 4:05 min, 1:02:03 h."""
+    """Write a duration: 12.3 s, 4:05 min, 1:02:03 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """Write a time that is only estimated: a minute, 12 minutes, 4.9 hours."""
+    """Write an estimated duration: a minute, 12 minutes, 4.9 hours."""
     minutes = seconds / 60
     if minutes < 1.5:
         return "a minute"
@@ -110,7 +110,7 @@ def roughly(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Write a time as a clock does: 0:32, 1:41:00."""
+    """Write a duration as on a clock: 0:32, 1:41:00."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,6 +1,6 @@
 """The attacks, written once over arrays of any framework, and the table that names them.
 
-A row names the module that holds its search, which is imported when it first runs: a list of names needs no NumPy.
+A row names the module of its search, which is imported when it first runs. So listing the names needs no NumPy.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 UNIT, SMALL_UNIT = 256, 64
-"""Images in one unit of work; the small one, for attacks of hundreds of passes, is a default batch."""
+"""Images in one unit of work. The small unit is for attacks of hundreds of passes; it equals the default batch."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack.
+    """An attack and its settings.
 
     Args:
-        name: as `--attacks` takes it and the report prints it.
-        searched_by: MODULE:FUNCTION of this package, which looks for a point that breaks each image within eps. Beside
-            it lies FUNCTION_passes: what the search costs an image at most, of the same `defaults`.
-        defaults: its keyword arguments; steps are fractions of eps.
+        name: the name in `--attacks` and in the report.
+        searched_by: MODULE:FUNCTION of this package. The function searches within eps of each image for a point that
+            breaks it. FUNCTION_passes, beside it, returns the most passes per image for the same `defaults`.
+        defaults: keyword arguments of the function; step sizes are fractions of eps.
         uses_gradient: whether it needs the gradient graph.
-        least_classes: how many the model must know for its loss to exist.
-        bounded: whether it keeps to the ball. What one that does not finds is its own row and no more: it says
-            nothing about the threat model, and never enters the worst case or the evidence.
-        unit: images that are attacked before progress moves and what is done is safe; fewer where one takes long.
+        least_classes: the fewest classes for which its loss is defined.
+        bounded: whether it stays in the ball. An attack that does not says nothing about the threat model, so it
+            gets its own row in the report, and never enters the worst case or the evidence.
+        unit: images attacked before the result is saved and progress moves; fewer if an image takes long.
 
     """
 
@@ -49,7 +49,7 @@ class Attack:
     unit: int = UNIT
 
     def fitted(self, classes: int) -> Attack:
-        """Return the attack for a model of so many classes: it tries no more targets than there are.
+        """Return the attack for a model of `classes` classes, with no more targets than wrong classes.
 
         Raises:
             BadModel: its loss needs more classes.
@@ -65,19 +65,19 @@ class Attack:
 
     @property
     def passes(self) -> Passes:
-        """What it costs an image at most; less of one that falls early."""
+        """The most passes per image. An image that falls early takes fewer."""
         passes: Passes = self._named("_passes")(**self.defaults)
         return passes
 
     def run(self, oracle: Oracle, points: Points, eps: float, seed: int) -> Found:
-        """Attack a chunk of images that the artifact classifies correctly."""
+        """Attack a chunk of images, all of which the artifact classifies correctly."""
         from runtime.attacks.noise import Noise
 
         return self.search(oracle, points, eps, Noise(seed, self.name), **self.defaults)
 
     @property
     def search(self) -> Callable[..., Found]:
-        """The function that is named."""
+        """The search function, imported."""
         return self._named("")
 
     def _named(self, suffix: str) -> Callable[..., Any]:
@@ -116,7 +116,7 @@ ATTACKS: dict[str, Attack] = {
     )
 }
 CASCADES: dict[str, Callable[[int], tuple[str, ...]]] = {"aa": standard}
-"""Attacks run one after another, each on what the earlier ones left: from the number of classes to keys of ATTACKS."""
+"""Cascades: functions from the number of classes to keys of ATTACKS. Each attack runs on what the earlier ones left."""
 NAMES = (*ATTACKS, *CASCADES)
 DEFAULT = ("fgsm", "pgd", "cw")
 
@@ -126,23 +126,23 @@ CONTROLS = (
     Attack("rays", "rays:rays", {"queries": 96, "halvings": 4}, uses_gradient=False),
     replace(ATTACKS["square"], defaults={**ATTACKS["square"].defaults, "queries": 16}, unit=UNIT),
 )
-"""Short searches without gradients, each on what the earlier left: the blind control. Not for `--attacks`."""
+"""The blind control: short searches without gradients, each on what the earlier ones left. Not for `--attacks`."""
 SMOOTHED = tuple(
     Attack(f"smoothed-{number}", "smoothed:smoothed", {"steps": 10, "step": 1 / 4, "radius": radius, "draws": 6})
     for number, radius in enumerate((1 / 2, 4.0), 1)
 )
-"""What the blind control tries besides where a gradient is doubtful."""
+"""Attacks that the blind control adds if a gradient is doubtful."""
 AGAIN = tuple(replace(ATTACKS[name], name=f"{name}-again") for name in ("pgd", "cw"))
-"""Attacks with gradients from another start: what they break too, no search without gradients found alone."""
+"""Gradient attacks from another start. An image that they break too was not found by the blind control alone."""
 
 
 def any_bounded(names: Iterable[str]) -> bool:
-    """Whether some of NAMES keep to the ball, so that there is a worst case to speak of."""
+    """Return whether any of these names is an attack in the ball, so that the run has a worst case."""
     return any(name in CASCADES or ATTACKS[name].bounded for name in names)
 
 
 def stages(name: str, classes: int) -> tuple[Attack, ...]:
-    """Return what one of NAMES runs on a model of so many classes.
+    """Return the attacks that one of NAMES runs on a model of `classes` classes.
 
     Raises:
         BadModel: the attack needs more classes.

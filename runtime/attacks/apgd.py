@@ -1,4 +1,4 @@
-"""Auto-PGD (Croce & Hein 2020, algorithm 1), L-infinity: PGD with momentum that finds its own step size."""
+"""Auto-PGD (Croce & Hein 2020, algorithm 1), L-infinity: PGD with momentum that adapts its step size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from runtime.session import LossSpec
 
 FIRST_STEP = 2.0
-"""Step size at the start, in eps."""
+"""The first step size, in units of eps."""
 MOMENTUM = 0.75
-"""Weight of the new step; the rest goes to the last move."""
+"""The weight of the new step; the last move has the rest."""
 FIRST_PERIOD, SHORTER, SHORTEST = 0.22, 0.03, 0.06
-"""Fractions of the steps: until the first check, what each later period is shorter by, and the shortest."""
+"""Periods between checks, as fractions of all steps: the first, the decrease of each later one, the shortest."""
 
 
 def apgd_ce(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, rho: float) -> Found:
@@ -34,14 +34,14 @@ def apgd_ce(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: 
 
 
 def apgd_dlr(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, rho: float) -> Found:
-    """Raise the difference of logits ratio, which no scaling of the logits flattens."""
+    """Raise the difference-of-logits ratio (DLR), whose gradient does not vanish when the logits are scaled up."""
     found = Found(points, eps)
     ascend(oracle, found, points, dlr(points.one_hot), edge_start(points, eps, noise), steps, rho)
     return found
 
 
 def apgd_t(oracle: Oracle, points: Points, eps: float, noise: Noise, *, targets: int, steps: int, rho: float) -> Found:
-    """Raise the targeted ratio, for the `targets` likeliest wrong classes in turn, each from a start of its own."""
+    """Raise targeted DLR for each of the `targets` likeliest wrong classes in turn, each from its own start."""
     found = Found(points, eps)
     for turn, standing, target in targets_in_turn(oracle, found, points, targets):
         loss = targeted_dlr(standing.one_hot, target)
@@ -50,7 +50,7 @@ def apgd_t(oracle: Oracle, points: Points, eps: float, noise: Noise, *, targets:
 
 
 def apgd_ce_passes(*, steps: int, rho: float) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image of `apgd_ce`."""
     return Passes(forwards=steps + 2, gradients=steps + 1)
 
 
@@ -58,15 +58,15 @@ apgd_dlr_passes = apgd_ce_passes
 
 
 def apgd_t_passes(*, targets: int, steps: int, rho: float) -> Passes:
-    """Return what `apgd_t` costs an image at most."""
+    """Return the most passes per image of `apgd_t`."""
     return RANKING + apgd_ce_passes(steps=steps, rho=rho) * targets
 
 
 def ascend(oracle: Oracle, found: Found, points: Points, loss: LossSpec, start: Any, steps: int, rho: float) -> None:
-    """Raise `loss` from `start`; an image leaves as soon as it is broken, the others end at their highest loss.
+    """Raise `loss` from `start`. An image leaves when it is broken; the others are judged at their highest loss.
 
-    Costs at most steps + 1 gradients and one forward an image, and one forward for each iterate that the
-    gradient graph misclassifies; of an artifact in another precision every iterate is judged, for a forward each.
+    Costs at most steps + 1 gradients and one forward per image, and a forward for each iterate that the gradient
+    graph misclassifies. Unless `Oracle.hints_hold`, every iterate is judged and costs a forward.
     """
     periods = check_periods(steps)
     z, value, gradient = oracle.loss_gradient(points, start, loss)
@@ -88,20 +88,20 @@ def ascend(oracle: Oracle, found: Found, points: Points, loss: LossSpec, start: 
 
 @dataclass
 class Climb:
-    """Where each image is, one row an image, and what its step size is decided by.
+    """The state of the ascent, one row per image.
 
     Args:
         x: [B, C, H, W], the iterate; an array of the session's framework, as the next four.
-        previous: the iterate before.
-        gradient: of the loss, at x.
+        previous: the iterate before x.
+        gradient: the loss's gradient at x.
         best: the iterate with the highest loss.
-        best_gradient: there.
+        best_gradient: the loss's gradient at `best`.
         value: float32 [B], the loss at the last iterate; numpy, as the rest.
         best_value: the highest loss.
         checked_value: the highest loss at the last check.
         step: float32 [B], the step size.
-        rises: int64 [B], iterates since the last check whose loss was above the one before.
-        halved: bool [B], whether the last check halved the step; at first it counts as if it had.
+        rises: int64 [B], iterates since the last check whose loss was above that of the iterate before.
+        halved: bool [B], whether the last check halved the step; True before the first check.
 
     """
 
@@ -119,15 +119,15 @@ class Climb:
 
     @classmethod
     def begin(cls, x: Any, value: Any, gradient: Any, step: float) -> Climb:
-        """Return the climb at its start."""
+        """Return the state at the start."""
         n = len(value)
         steps, rises, halved = np.full(n, step, np.float32), np.zeros(n, np.int64), np.ones(n, bool)
         return cls(x, x, gradient, x, gradient, value, value, value, steps, rises, halved)
 
     def advance(self, centre: Any, eps: float, momentum: float) -> None:
-        """Take a signed step, and mix it with the last move.
+        """Take a signed step and mix it with the last move.
 
-        z = P(x_k + step sign g); x_{k+1} = P(x_k + a (z - x_k) + (1 - a) (x_k - x_{k-1})), a the momentum.
+        z = P(x_k + step sign g); x_{k+1} = P(x_k + a (z - x_k) + (1 - a) (x_k - x_{k-1})), where a is `momentum`.
         """
         xp = array_namespace(self.x)
         step = project(self.x + column(self.step, self.x) * xp.sign(self.gradient), centre, eps) - self.x
@@ -135,7 +135,7 @@ class Climb:
         self.previous, self.x = self.x, project(moved, centre, eps)
 
     def record(self, value: Any, gradient: Any) -> None:
-        """Take in the loss and gradient at x."""
+        """Store the loss and gradient at x, and x itself if its loss is the highest."""
         self.gradient = gradient
         self.rises = self.rises + (value > self.value)
         self.value = value
@@ -145,10 +145,10 @@ class Climb:
         self.best_gradient = choose(higher, gradient, self.best_gradient)
 
     def check(self, period: int, rho: float) -> None:
-        """Halve the step and go back to the best iterate, where the last `period` steps led nowhere.
+        """Halve the step and return to the best iterate, for images whose last `period` steps made no progress.
 
-        Nowhere: the loss rose in at most rho of them; or the step was not halved at the last check, and the
-        best loss is still what it was then.
+        That is so if the loss rose in at most a share rho of them, or if the last check did not halve the step and
+        the highest loss has not changed since.
         """
         idle = ~self.halved & (self.best_value <= self.checked_value)
         halve = (self.rises <= rho * period) | idle
@@ -159,9 +159,9 @@ class Climb:
 
 
 def check_periods(steps: int) -> dict[int, int]:
-    """Return the iterations after which step sizes are checked, each with the steps since the last check.
+    """Return the iterations after which step sizes are checked, each with the number of steps since the last check.
 
-    Of 100 steps: 22, 41, 57, 70, 80, 87, 93, 99.
+    For 100 steps: 22, 41, 57, 70, 80, 87, 93, 99.
     """
     period, shorter, shortest = (max(int(part * steps), 1) for part in (FIRST_PERIOD, SHORTER, SHORTEST))
     periods, iteration = {}, period
@@ -173,7 +173,7 @@ def check_periods(steps: int) -> dict[int, int]:
 
 
 def edge_start(points: Points, eps: float, noise: Noise, restart: int = 0) -> Any:
-    """Return x + eps u / max|u| in the ball and the box, u uniform in [-1, 1): float32 [B, C, H, W]."""
+    """Return x + eps u / max|u| in the ball and in [0, 1], for u uniform in [-1, 1): float32 [B, C, H, W]."""
     xp = array_namespace(points.x)
     u = noise.uniform(points.index, points.x.shape[1:], restart)
     u = u / np.maximum(np.abs(u).max(axis=(1, 2, 3), keepdims=True), np.finfo(np.float32).tiny)

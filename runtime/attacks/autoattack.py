@@ -1,12 +1,12 @@
-"""Standard AutoAttack (Croce & Hein 2020): four attacks that fail in different ways, each on what the others left."""
+"""Standard AutoAttack (Croce & Hein 2020): a cascade of four attacks that fail in different ways."""
 
 from __future__ import annotations
 
 
 def standard(classes: int) -> tuple[str, ...]:
-    """Return the keys of ATTACKS in their order.
+    """Return the keys of ATTACKS, in order.
 
-    The targeted ratio needs four classes: with three the untargeted one takes its place, with two neither exists.
+    Targeted DLR needs four classes. With three, untargeted DLR replaces it; with two, neither is defined.
     """
     if classes >= 4:
         return ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -1,4 +1,4 @@
-"""CW-infinity: PGD on the margin of Carlini & Wagner 2017, as Madry et al. 2018 run it."""
+"""CW-infinity: PGD on the margin loss of Carlini & Wagner 2017, as in Madry et al. 2018."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def cw(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, step: float) -> Found:
-    """Raise the margin from a uniform start by `steps` signed steps of `step` x eps."""
+    """Raise the margin from a uniform random start by `steps` signed steps of size `step` times eps."""
     start = uniform_start(points, eps, noise)
     return climb(oracle, points, start, margin, eps=eps, steps=steps, step=step * eps)
 
 
 cw_passes = pgd_passes
-"""What it costs an image at most: it climbs."""
+"""The most passes per image of `cw`, the same as PGD's."""

@@ -1,6 +1,6 @@
-"""CW-L2 (Carlini & Wagner 2017, section VI.A): the nearest wrong point in L2, within the box and no ball.
+"""CW-L2 (Carlini & Wagner 2017, section VI.A): seeks the nearest misclassified point in L2, in [0, 1] but in no ball.
 
-Roots and tanh are computed in float64 and rounded: in float32 the libraries differ in the last bit.
+Square roots and tanh are computed in float64 and rounded, because in float32 the libraries differ in the last bit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
 
 INSIDE = 0.999999
-"""The start is drawn to grey by this factor, as its authors do: at black and white tanh has no inverse."""
+"""The start is scaled towards grey by this factor, as the authors do: at black and white, tanh has no inverse."""
 DECAY, SQUARE_DECAY, FLOOR = 0.9, 0.999, 1e-8
-"""Adam's (Kingma & Ba 2015, algorithm 1)."""
+"""Adam's constants (Kingma & Ba 2015, algorithm 1)."""
 
 
 def cw_l2(
@@ -37,11 +37,11 @@ def cw_l2(
     lr: float,
     steps: int,
 ) -> Found:
-    """Lower |x' - x|^2 - constant min(margin, confidence) over w, x' = (tanh(w) + 1) / 2, by `steps` steps of Adam.
+    """Minimise |x' - x|^2 - constant min(margin, confidence) over w, x' = (tanh(w) + 1) / 2, by `steps` steps of Adam.
 
-    One constant, no search over it. It draws no noise and knows no eps: what it finds is the nearest misclassified
-    iterate, however far. Images stay until the end, since a broken one still comes nearer. Costs `steps` gradients
-    an image, a forward for each iterate that the gradient graph misclassifies until one is proven, and one at the end.
+    There is no search over `constant`. The attack uses no noise and no eps: it returns the nearest misclassified
+    iterate, however far that is. A broken image stays, because it still comes nearer. Costs per image: `steps`
+    gradients, a forward for each iterate that the gradient graph misclassifies until one is proven, and one at the end.
     """
     found, descent = Found(points, math.inf), Descent.begin(points.x)
     for step in range(1, steps + 1):
@@ -57,22 +57,22 @@ def cw_l2(
 
 
 def cw_l2_passes(*, constant: float, confidence: float, lr: float, steps: int) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return Passes(forwards=steps + 1, gradients=steps)
 
 
 @dataclass
 class Descent:
-    """Where each image is, one row an image.
+    """The state of the descent, one row per image.
 
     Args:
-        w: float32 [B, C, H, W], what Adam moves; an array of the session's framework, as the next five.
+        w: float32 [B, C, H, W], the variable that Adam updates; an array of the session's framework, as the next five.
         x: (tanh(w) + 1) / 2, the iterate.
         slope: dx / dw.
         mean: Adam's running mean of the gradient.
-        square: that of its square.
+        square: Adam's running mean of the squared gradient.
         nearest: the nearest misclassified iterate; the last iterate until there is one.
-        distance: float64 [B], squared, of `nearest` from the clean image, infinite until there is one; numpy.
+        distance: float64 [B], numpy, the squared L2 distance of `nearest`; infinite until an iterate is misclassified.
 
     """
 
@@ -93,14 +93,14 @@ class Descent:
         return cls(w, x, slope, xp.zeros_like(w), xp.zeros_like(w), x, np.full(clean.shape[0], np.inf))
 
     def record(self, clean: Any, wrong: Any) -> None:
-        """Keep x where it is misclassified and nearer than before."""
+        """Keep x where it is misclassified and nearer than the nearest so far."""
         distance = to_numpy(squared_length(self.x - clean))
         nearer = np.where(wrong, distance < self.distance, np.isinf(self.distance))
         self.nearest = choose(nearer, self.x, self.nearest)
         self.distance = np.where(nearer & wrong, distance, self.distance)
 
     def move(self, gradient: Any, step: int, lr: float) -> None:
-        """Take Adam's step number `step` down a gradient in x."""
+        """Take Adam's step number `step`, against a gradient with respect to x."""
         xp = array_namespace(self.w)
         gradient = gradient * self.slope
         self.mean = DECAY * self.mean + (1 - DECAY) * gradient

@@ -1,4 +1,4 @@
-"""The fast adaptive boundary attack (Croce & Hein 2020b), targeted, L-infinity: looks for the nearest wrong point."""
+"""The fast adaptive boundary attack (Croce & Hein 2020b), targeted, L-infinity: seeks the nearest adversarial point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
 
 SHORTEST = 1e-8
-"""Moves count as at least this long where their lengths are compared."""
+"""The least length that a move counts for where lengths are compared."""
 
 
 def fab_t(
@@ -33,7 +33,7 @@ def fab_t(
     overshoot: float,
     backward: float,
 ) -> Found:
-    """Seek the boundary to the `targets` likeliest wrong classes in turn, from the clean image: it draws no noise."""
+    """Seek the boundary to each of the `targets` likeliest wrong classes, from the clean image and without noise."""
     found = Found(points, eps)
     for _, standing, target in targets_in_turn(oracle, found, points, targets):
         seek(oracle, found, standing, target, steps, bias=bias, overshoot=overshoot, backward=backward)
@@ -41,7 +41,7 @@ def fab_t(
 
 
 def fab_t_passes(*, targets: int, steps: int, bias: float, overshoot: float, backward: float) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return RANKING + Passes(forwards=steps + 1, gradients=steps) * targets + Passes(forwards=1)
 
 
@@ -56,10 +56,10 @@ def seek(
     overshoot: float,
     backward: float,
 ) -> None:
-    """Step to the linearised boundary z_t = z_y again and again; an image leaves once it is broken within eps.
+    """Step repeatedly to the linearised boundary z_t = z_y. An image leaves when it is broken within eps.
 
-    What stands at the end is judged at the ball's nearest point to the nearest wrong one.
-    Costs at most `steps` gradients and steps + 1 forwards an image, and one more forward where it is broken.
+    At the end, each remaining image is judged at its nearest misclassified iterate, projected into the ball.
+    Costs at most `steps` gradients and steps + 1 forwards per image, and one more forward if it is broken.
     """
     search = Search.begin(points, target)
     for _ in range(steps):
@@ -80,13 +80,13 @@ def seek(
 
 @dataclass
 class Search:
-    """Where each image is, one row an image.
+    """The state of the search, one row per image.
 
     Args:
         x: [B, C, H, W], the iterate; an array of the session's framework, as the next two.
         nearest: the nearest misclassified iterate; the last iterate until there is one.
-        toward: [B, K], the target less the label, one-hot: `<toward, z>` is z_t - z_y.
-        distance: float32 [B], of `nearest` from the clean image, infinite until one is misclassified; numpy.
+        toward: [B, K], the one-hot target minus the one-hot label, so that `<toward, z>` is z_t - z_y.
+        distance: float32 [B], numpy, the L-infinity distance of `nearest`; infinite until an iterate is misclassified.
 
     """
 
@@ -101,7 +101,7 @@ class Search:
         return cls(points.x, points.x, target - points.one_hot, np.full(len(points), np.inf, np.float32))
 
     def record(self, points: Points, wrong: Any) -> Any:
-        """Keep x where it is misclassified and nearer than before; return its distance from the clean image [B]."""
+        """Keep x where it is misclassified and the nearest so far; return its distance from the clean image [B]."""
         distance = to_numpy(longest(self.x - points.x))
         nearer = np.where(wrong, distance < self.distance, np.isinf(self.distance))
         self.nearest = choose(nearer, self.x, self.nearest)
@@ -110,10 +110,10 @@ class Search:
 
 
 def step_to_boundary(x: Any, clean: Any, gap: Any, gradient: Any, bias: float, overshoot: float) -> Any:
-    """Return (1 - a) (x + eta m1) + a (x0 + eta m0) in the box: equations 8 and 9.
+    """Return (1 - a) (x + eta m1) + a (x0 + eta m0) in [0, 1]: equations 8 and 9, where eta is `overshoot`.
 
-    m1 and m0 lead from x and from the clean x0 to the hyperplane on which the linearised `gap` (z_t - z_y at x) is
-    zero; a = min(|m1| / (|m1| + |m0|), bias), so that a far x is drawn back to x0.
+    m1 and m0 lead from x and from the clean x0 to the hyperplane on which `gap` (z_t - z_y), linearised at x, is
+    zero. a = min(|m1| / (|m1| + |m0|), bias) draws a distant x back to x0.
     """
     xp = array_namespace(x)
     here = move_to_hyperplane(x, gradient, -gap)

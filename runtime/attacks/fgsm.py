@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def fgsm(oracle: Oracle, points: Points, eps: float, noise: Noise) -> Found:
-    """Take one signed step of eps from the clean image; draws no noise."""
+    """Take one signed step of size eps from the clean image, without noise."""
     return climb(oracle, points, points.x, cross_entropy, eps=eps, steps=1, step=eps)
 
 
 def fgsm_passes() -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return pgd_passes(steps=1, step=1.0)

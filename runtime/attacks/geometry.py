@@ -8,17 +8,17 @@ import numpy as np
 from array_api_compat import array_namespace
 
 TOLERANCE = 1e-6
-"""How far beyond eps a reported point may lie, in float64: float32 rounds x +- eps by up to 6e-8."""
+"""The most by which a point may exceed eps, measured in float64. Float32 rounds x +- eps by up to 6e-8."""
 
 
 def project(x: Any, centre: Any, eps: float) -> Any:
-    """Return the nearest point to x that is within eps of `centre` and in [0, 1]: [B, C, H, W]."""
+    """Return the point nearest to x that is within eps of `centre` and in [0, 1]: [B, C, H, W]."""
     xp = array_namespace(x, centre)
     return xp.clip(x, xp.clip(centre - eps, 0.0, 1.0), xp.clip(centre + eps, 0.0, 1.0))
 
 
 def linf(x: Any, centre: Any) -> Any:
-    """Return the largest absolute difference an image, computed in float64: [B]."""
+    """Return each image's L-infinity distance from `centre`, in float64: [B, C, H, W] to [B]."""
     difference = np.abs(np.asarray(x, np.float64) - np.asarray(centre, np.float64))
     return difference.reshape(len(difference), -1).max(axis=1)
 
@@ -35,16 +35,16 @@ def squared_length(move: Any) -> Any:
 
 
 def inner(a: Any, b: Any) -> Any:
-    """Return the inner product an image, in float64 and summed in order, so that every library agrees: [B]."""
+    """Return each image's inner product, in float64 and summed in order so that every library agrees: [B]."""
     return _running_sum(double(_flat(a)) * double(_flat(b)))[:, -1]
 
 
 def move_to_hyperplane(x: Any, normal: Any, change: Any) -> Any:
-    """Return the shortest move in L-infinity that changes <normal, x> by `change` [B] and keeps x in [0, 1].
+    """Return the move shortest in L-infinity that changes <normal, x> by `change` [B] and keeps x in [0, 1].
 
-    Every pixel goes l the way its normal asks, or as far as its room r: sum_i |w_i| min(l, r_i) = |change|. Where
-    the box does not reach that far, the move goes as far as it can. Float32 [B, C, H, W], the sums in float64.
-    Croce & Hein 2020b, equation 5, without their sort.
+    Each pixel i moves by l in the direction of its normal w_i, or by its room r_i up to the end of [0, 1], so that
+    sum_i |w_i| min(l, r_i) = |change|. If that cannot be reached, each pixel moves by its room. Returns float32
+    [B, C, H, W]; sums are in float64. Croce & Hein 2020b, equation 5, without their sort.
     """
     xp = array_namespace(x)
     pixels, weight = _flat(x), _flat(normal)
@@ -55,10 +55,10 @@ def move_to_hyperplane(x: Any, normal: Any, change: Any) -> Any:
 
 
 def _water_level(rooms: Any, pull: Any, wanted: Any) -> Any:
-    """Return l with sum_i pull_i min(l, rooms_i) = wanted [B, 1]; one where no l is enough. All [B, D] in [0, 1].
+    """Return l [B, 1] with sum_i pull_i min(l, rooms_i) = wanted [B, 1]; 1 if no l is enough. rooms, pull: [B, D].
 
-    By Newton's method from 0: the left side is concave in l and linear between two rooms, so that l rises to the
-    solution, never beyond it, and is exact once no more pixel runs out of room. A row's steps are its own.
+    It uses Newton's method from 0. The left side is concave in l and linear between two values of rooms. So l rises to
+    the solution without passing it, and is exact when no further pixel runs out of room. Rows are independent.
     """
     xp = array_namespace(rooms)
     reach, one = pull * rooms, xp.ones_like(wanted)

@@ -1,8 +1,8 @@
-"""The losses that attacks raise: how each is asked for, and its value and derivative in the logits.
+"""The losses that attacks raise: the LossSpec of each, its value, and its derivative with respect to the logits.
 
-z are the logits [B, K], y the label, t the target, p1, p3 and p4 the classes with the largest, third and
-fourth largest logit (ties go to the first class).
-DLR and its targeted form: Croce & Hein 2020, equations 6 and 7.
+z are the logits [B, K], y the label, t the target; p1, p3 and p4 are the classes with the largest, third largest and
+fourth largest logit (the first class wins a tie).
+DLR and targeted DLR: Croce & Hein 2020, equations 6 and 7.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ CROSS_ENTROPY, MARGIN, DLR, TARGETED_DLR = range(4)
 
 
 def one_hot(classes: Any, count: int) -> Any:
-    """Return float32 [B, count] with a one at each row's class; `classes` is an integer array [B]."""
+    """Return float32 [B, count] with a 1 at each row's class; `classes` is an integer array [B]."""
     xp = array_namespace(classes)
     columns = xp.arange(count, dtype=classes.dtype, device=device(classes))
     return xp.astype(classes[:, None] == columns[None, :], xp.float32)
 
 
 def cross_entropy(label: Any) -> LossSpec:
-    """Ask for -log softmax(z)_y; `label` is one-hot float32 [B, K]."""
+    """Return the spec of -log softmax(z)_y; `label` is one-hot float32 [B, K]."""
     return _named(CROSS_ENTROPY, label)
 
 
 def margin(label: Any) -> LossSpec:
-    """Ask for max_{j != y} z_j - z_y, the loss of Carlini & Wagner 2017 without its floor."""
+    """Return the spec of max_{j != y} z_j - z_y, the loss of Carlini & Wagner 2017 without its floor."""
     return _named(MARGIN, label)
 
 
 def dlr(label: Any) -> LossSpec:
-    """Ask for -(z_y - max_{j != y} z_j) / (z_p1 - z_p3 + 1e-12); at least three classes."""
+    """Return the spec of -(z_y - max_{j != y} z_j) / (z_p1 - z_p3 + 1e-12), for at least three classes."""
     return _named(DLR, label)
 
 
 def targeted_dlr(label: Any, target: Any) -> LossSpec:
-    """Ask for -(z_y - z_t) / (z_p1 - (z_p3 + z_p4) / 2 + 1e-12); at least four classes."""
+    """Return the spec of -(z_y - z_t) / (z_p1 - (z_p3 + z_p4) / 2 + 1e-12), for at least four classes."""
     return _named(TARGETED_DLR, label, target)
 
 
 def linear(label: Any, cotangent: Any) -> LossSpec:
-    """Ask for `<cotangent, z>`: no named loss."""
+    """Return the spec of `<cotangent, z>`, a loss that is linear in the logits."""
     return LossSpec(_weights(label), label, _zeros(label), cotangent)
 
 
 def value_and_cotangent(z: Any, loss: LossSpec) -> tuple[Any, Any]:
-    """Return the loss of each row [B] and its derivative in the logits [B, K].
+    """Return the loss of each row [B] and its derivative with respect to the logits [B, K].
 
-    A loss that K classes do not define counts nothing: DLR under three, targeted DLR under four.
+    A loss that is not defined for K classes counts as 0: DLR under three, targeted DLR under four.
     """
     xp = array_namespace(z)
     losses = (_cross_entropy, _margin, _dlr, _targeted_dlr)[: max(2, min(z.shape[1], 4))]
@@ -66,9 +66,9 @@ def value_and_cotangent(z: Any, loss: LossSpec) -> tuple[Any, Any]:
 
 
 def _cross_entropy(z: Any, loss: LossSpec) -> tuple[Any, Any]:
-    """Value and seed without cancellation: the y entry is -(sum of the other p), never p_y - 1.
+    """Return value and derivative without cancellation: entry y is minus the sum of the other p, and not p_y - 1.
 
-    p_y - 1 is 0 in float32 where the loss is under 6e-8, and with it the whole gradient.
+    In float32, p_y - 1 is 0 if the loss is under 6e-8, and then the whole gradient is 0.
     """
     xp = array_namespace(z)
     others = _without(z, loss.label)
@@ -103,7 +103,7 @@ def _ratio(z: Any, above: Any, below: Any) -> tuple[Any, Any]:
 
 
 def _ranked(z: Any, count: int) -> list[Any]:
-    """Return one-hot [B, K] of the largest, second largest ... logit."""
+    """Return the one-hot classes [B, K] of the largest logit, the second largest and so on."""
     ranks = []
     for _ in range(count):
         ranks.append(_first_maximum(z))

@@ -1,4 +1,4 @@
-"""Noise that belongs to an image, not to a batch."""
+"""Random numbers that depend on the image, and not on its batch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Noise:
-    """Draws by Philox, keyed by (seed, attack, restart, image index), whatever the batch or order."""
+    """Random numbers from Philox, keyed by (seed, attack, restart, image index): batch and order do not matter."""
 
     seed: int
     attack: str
 
     def uniform(self, index: Sequence[int] | Any, shape: Sequence[int], restart: int = 0) -> Any:
-        """Return float32 [B, *shape], uniform in [-1, 1): row i is drawn for image index[i] alone.
+        """Return float32 [B, *shape], uniform in [-1, 1); row i depends on image index[i] alone.
 
-        Made from the raw 64-bit stream, which numpy keeps over versions (NEP 19).
+        It uses the raw 64-bit stream, which numpy keeps the same in all versions (NEP 19).
         """
         raw = self.bits(index, int(np.prod(shape)), restart)
         return ((raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-23) - np.float32(1)).reshape(-1, *shape)
 
     def bits(self, index: Sequence[int] | Any, count: int, restart: int = 0) -> Any:
-        """Return uint64 [B, count] of random bits: row i is drawn for image index[i] alone."""
+        """Return random uint64 [B, count]; row i depends on image index[i] alone."""
         return np.stack([self._stream(int(image), restart).random_raw(count) for image in index])
 
     def _stream(self, image: int, restart: int) -> np.random.Philox:
@@ -41,6 +41,6 @@ class Noise:
 def shuffled(seed: int, n: int) -> Any:
     """Return the indices of n images in a random order that the seed fixes: int64 [N].
 
-    What takes the first of them samples a set that may be sorted by class.
+    The first of them are a random sample, even of a set that is sorted by class.
     """
     return np.argsort(Noise(seed, "order").bits([0], n)[0], kind="stable")

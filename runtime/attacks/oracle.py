@@ -1,4 +1,4 @@
-"""What an attack may ask: gradients and logits by the batch, and the proof that a point is broken."""
+"""The oracle of an attack: gradients and logits in batches, and the proof that an image is broken."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 Witness = Callable[[Any], Any]
-"""What another engine answers to the points that a judge is asked, with the same graph: float32, numpy, x to logits."""
+"""A second engine that runs the same graph on the judge's points: float32 numpy, x [B, C, H, W] to logits [B, K]."""
 
 FLAT = 1e-31
-"""Slopes under this have lost digits to the end of float32's range, at 1e-38; those beside them are zero."""
+"""A gradient whose largest entry is below this is near the end of float32's range (1e-38); smaller entries are lost."""
 INSIDE = 2.0**-20
-"""Nearer to black and white no gradient is asked, for at an end of the box only the slope into it counts.
+"""Gradients are asked no nearer to 0 and 1 than this, so that the slope into the box is returned.
 
-Of a ReLU, an absolute value or a root at 0 a gradient is 0 by convention, and a pixel that came there would stay.
+At 0 itself, the gradient of a ReLU, an absolute value or a root is 0 by convention, and a pixel there would stay.
 """
 GRADIENTS_IN = "float32"
-"""What gradient graphs compute in, whatever the artifact does."""
+"""The type in which every gradient graph computes, whatever the artifact's type."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Images under attack, one row each.
+    """Images under attack, one row per image.
 
     Args:
         x: float32 [B, C, H, W] in [0, 1], the clean images; an array of the session's framework.
-        one_hot: float32 [B, K], their classes; of the session's framework.
-        label: int64 [B]; numpy, as the next two.
-        index: int64 [B], of each image in the evaluation set.
-        row: int64 [B], of each image in the chunk that the attack began with.
+        one_hot: float32 [B, K], their true classes; of the session's framework.
+        label: int64 [B], their true classes; numpy, as the next two.
+        index: int64 [B], each image's index in the evaluation set.
+        row: int64 [B], each image's row in the chunk with which the attack began.
 
     """
 
@@ -62,19 +62,19 @@ class Points:
 
 
 class Oracle:
-    """A session asked in batches of `batch` rows; counts the image passes and refuses what is not finite.
+    """Asks a session in batches of `batch` rows, counts the passes of images, and refuses answers that are not finite.
 
     Attributes:
-        headway: told of every pass; None where nobody follows.
+        headway: follows every pass for a progress bar; None without one.
         forwards: images whose logits were asked of the artifact.
         gradients: images whose gradient was asked.
-        zero_gradient: indices in the set of the images that the gradient graph classified correctly, with a
-            gradient that was zero in every pixel, when it was first asked for them.
-        spared: indices in the set of the images that the judge put into their class at a point where the witness does
-            not; empty where there is none.
-        hints_hold: whether the gradient graph computes as the artifact does, so that its classes are too; not where a
-            step may turn on the last bit, a GPU rounds to TF32 or runs kernels that were chosen for each of the two
-            and round apart, or steps are written out in the gradient graph in others, which round otherwise.
+        zero_gradient: indices in the set of images that the gradient graph, when first asked, classified correctly
+            with a gradient of zero in every pixel.
+        spared: indices in the set of images with a point that the judge classifies correctly and the witness does
+            not; empty without a witness.
+        hints_hold: whether the gradient graph rounds as the artifact does, so that both give the same classes. It is
+            False if the artifact has steps or another type, if TF32 is on, if kernels for the two were chosen
+            separately, or if the gradient graph writes out some steps in others, which round differently.
 
     """
 
@@ -95,7 +95,7 @@ class Oracle:
         self._asked = np.zeros(0, np.int64)
 
     def logits(self, points: Points, x: Any) -> Any:
-        """Return what the artifact itself answers to x: float32 [B, K], numpy.
+        """Return the artifact's own logits at x: float32 [B, K], numpy.
 
         Raises:
             NonFinite: a logit is NaN or infinite; names the image.
@@ -108,9 +108,9 @@ class Oracle:
         return z
 
     def hear_witness(self, points: Points, x: Any, z: Any) -> None:
-        """Ask the witness about points within eps that the judge answered by z; note where the judge alone is right.
+        """Ask the witness about points within eps, where the judge's logits are z; note where only the judge is right.
 
-        Not of those that a search asks to find its way: it may end at the judge's own boundary, and rounding decides.
+        Points that a search merely passes are left out: at the judge's own boundary, rounding decides the class.
         """
         right = predictions(z) == points.label
         if self.witness is not None and right.any():
@@ -119,9 +119,9 @@ class Oracle:
             self.spared.update(rows.index[predictions(theirs) != rows.label].tolist())
 
     def loss_gradient(self, points: Points, x: Any, loss: LossSpec) -> tuple[Any, Any, Any]:
-        """Return the gradient graph's logits [B, K] (numpy), loss [B] and gradient [B, C, H, W], INSIDE the box.
+        """Return the gradient graph's logits [B, K] (numpy), loss [B] and gradient [B, C, H, W], at x moved INSIDE.
 
-        Where cross-entropy is flat in float32, as on large logits, the margin takes its place: see `_steepened`.
+        If cross-entropy is flat in float32, as with large logits, the margin replaces it: see `_steepened`.
 
         Raises:
             NonFinite: a logit, loss or gradient is NaN or infinite; names the image.
@@ -150,10 +150,10 @@ class Oracle:
     def _steepened(
         self, points: Points, x: Any, loss: LossSpec, z: Any, value: Any, gradient: Any
     ) -> tuple[Any, Any, Any]:
-        """Follow the margin where cross-entropy has no slope left: its own is FLAT where the logits are far apart.
+        """Replace cross-entropy by the margin in rows where its gradient is FLAT, as it is if the logits are far apart.
 
-        Where the margin has a slope there, its value and gradient are returned. It is negative there, under all that
-        cross-entropy can be, so that the highest loss stays the highest. Costs a gradient for each flat row.
+        A row keeps cross-entropy if the margin is flat too. The margin of such a row is negative, and so below every
+        value of cross-entropy: the highest loss stays the highest. Costs a gradient for each flat row.
         """
         xp = array_namespace(gradient)
         entropic = to_numpy(loss.weights[:, CROSS_ENTROPY]) > 0
@@ -185,15 +185,14 @@ class Oracle:
 
 
 class Found:
-    """What one attack found for a chunk of images: a point for each, and what the artifact answers to it.
+    """The result of an attack on a chunk of images: a point for each, and the artifact's answer at it.
 
     Attributes:
-        x: float32 [B, C, H, W], the point: the one that broke the image, else of those judged the one with the
-            largest margin.
+        x: float32 [B, C, H, W], the point that broke the image, or else the judged point with the largest margin.
         broken: bool [B]. Set only by `judge`, on the artifact's own forward pass.
         prediction: int64 [B], the artifact's class at x.
         margin: float32 [B], max_{j != y} z_j - z_y at x, positive where x is misclassified.
-        linf: float64 [B], the distance of x from the clean image.
+        linf: float64 [B], the L-infinity distance of x from the clean image.
 
     """
 
@@ -206,16 +205,16 @@ class Found:
         self.linf = np.zeros(len(points))
 
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
-        """Prove which of x are broken, keep the worst, and return which images still stand: bool [B], numpy.
+        """Judge x, keep each image's worst point, and return which images still stand: bool [B], numpy.
 
-        To try hinted rows only misses what turns within INSIDE of an end of the box, no more, where the gradient graph
-        computes as the artifact does; where it does not (`Oracle.hints_hold`), all rows are tried.
+        If `Oracle.hints_hold`, judging only the hinted rows misses at most what changes class within INSIDE of an end
+        of the box. If not, all rows are judged.
 
         Args:
-            oracle: asked for the proof.
-            points: the images, rows as in x.
+            oracle: runs the artifact.
+            points: the images, in the rows of x.
             x: float32 [B, C, H, W].
-            hint: logits of the gradient graph [B, K]; only rows it misclassifies are tried. None tries all.
+            hint: the gradient graph's logits [B, K]; only rows that it misclassifies are judged. None judges all.
 
         """
         standing = np.ones(len(points), bool)
@@ -242,7 +241,7 @@ class Found:
 
 
 def predictions(z: Any) -> Any:
-    """Return each row's class: the first of the largest logits; [B, K] to int64 [B], numpy."""
+    """Return each row's class, the first of the largest logits: [B, K] to int64 [B], numpy."""
     return np.argmax(z, axis=1)
 
 
@@ -255,7 +254,7 @@ def margins(z: Any, label: Any) -> Any:
 
 
 def select(array: Any, mask: Any) -> Any:
-    """Return the rows where the numpy boolean array `mask` is set; the array itself where all are."""
+    """Return the rows where the numpy boolean array `mask` is set; the array itself if all are."""
     if mask.all():
         return array
     xp = array_namespace(array)
@@ -268,13 +267,13 @@ def keep(record: Record, mask: Any) -> Record:
 
 
 def column(values: Any, like: Any) -> Any:
-    """Return one value an image, numpy or not, so that it broadcasts against `like` [B, C, H, W]: [B, 1, 1, 1]."""
+    """Return one value per image [B] as [B, 1, 1, 1], so that it broadcasts against `like` [B, C, H, W]."""
     xp = array_namespace(like)
     return xp.reshape(xp.asarray(values, device=device(like)), (-1, *(1 for _ in like.shape[1:])))
 
 
 def choose(mask: Any, yes: Any, no: Any) -> Any:
-    """Return `yes` where the numpy boolean array `mask` is set, else `no`; an image a row, or what broadcasts to it."""
+    """Return `yes` where the numpy boolean array `mask` is set, else `no`; `mask` is [B] or broadcasts to `yes`."""
     xp = array_namespace(yes)
     return xp.where(column(mask, yes) if mask.ndim == 1 else xp.asarray(mask, device=device(yes)), yes, no)
 
@@ -287,7 +286,7 @@ def to_numpy(array: Any) -> Any:
 
 
 def _steepest_under(gradient: Any, least: float) -> Any:
-    """Return where an image's gradient is under `least` in every pixel: bool [B], numpy."""
+    """Return which images have a gradient below `least` in every pixel: bool [B], numpy."""
     xp = array_namespace(gradient)
     return to_numpy(xp.max(xp.abs(xp.reshape(gradient, (gradient.shape[0], -1))), axis=1)) < least
 
@@ -305,7 +304,7 @@ def _refuse_non_finite(array: Any, points: Points, what: str) -> None:
 
 
 def _check_reach(points: Points, x: Any, distance: Any, eps: float) -> None:
-    """Raise `RuntimeError` where an attack left the ball or the box: a defect, never a result."""
+    """Raise `RuntimeError` if an attack left the ball or the box, which is a defect of the attack."""
     flat = x.reshape(len(x), -1)
     outside = (distance > eps + TOLERANCE) | (flat.min(axis=1) < 0) | (flat.max(axis=1) > 1)
     if outside.any():

@@ -1,4 +1,4 @@
-"""What an attack or a check costs at most: image passes through the artifact and through a gradient graph."""
+"""The cost of an attack or a check, in passes of images through the artifact and the gradient graph; and progress."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RARE = 2
-"""Forwards that go with a gradient, at most, so that the gradients tell how far a search is."""
+"""Progress counts gradients if a search makes at most this many forwards per gradient, and else forwards."""
 RECENT = 0.9
-"""An image counts as still asked while it has had this share of the passes, but one, of the one that had most."""
+"""An image counts as still under attack if it had at least RECENT times the most passes of any image, minus one."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Image passes, of one image or of many.
+    """Passes of one image or of many.
 
-    A gradient is one question to the gradient graph. Where cross-entropy is flat in float32 the oracle asks twice
-    (`Oracle.loss_gradient`); a question there takes twice as long, and counts once.
+    A gradient is one call of `Oracle.loss_gradient`. It counts once even if cross-entropy is flat and the oracle asks
+    the gradient graph twice.
 
     Args:
         forwards: images whose logits are asked of the artifact.
@@ -31,33 +31,33 @@ class Passes:
     gradients: int = 0
 
     def __add__(self, other: Passes) -> Passes:
-        """Return both together."""
+        """Return the sum of both."""
         return Passes(self.forwards + other.forwards, self.gradients + other.gradients)
 
     def __mul__(self, times: int) -> Passes:
-        """Return as many times as much."""
+        """Return `times` as many passes."""
         return Passes(times * self.forwards, times * self.gradients)
 
     @property
     def by_gradient(self) -> bool:
-        """Whether the gradients tell how far the work is; else the forwards do."""
+        """Whether progress is counted in gradients, and not in forwards."""
         return RARE * self.gradients >= self.forwards
 
     @property
     def leading(self) -> int:
-        """The passes that tell how far the work is."""
+        """The number of passes in which progress is counted."""
         return self.gradients if self.by_gradient else self.forwards
 
 
 class Headway:
-    """How far the work on a chunk of images is, by the passes that were made for them.
+    """Progress of the work on a chunk of images, counted in passes.
 
-    An image that has fallen is asked no more: the work that it would have been is done with it.
+    A broken image needs no further passes, so its work counts as done.
 
     Args:
-        images: in the chunk.
-        most: what the work costs an image at most.
-        tell: told what is done since it was last told, in images.
+        images: the number of images in the chunk.
+        most: the most passes per image.
+        tell: called with the progress since the last call, in images.
 
     """
 
@@ -76,7 +76,7 @@ class Headway:
         self._reach(len(self._had) * done / (done + left))
 
     def end(self) -> None:
-        """Tell that all is done."""
+        """Report that all images are done."""
         self._reach(len(self._had))
 
     def _reach(self, images: float) -> None:

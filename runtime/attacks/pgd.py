@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
 
 Loss = Callable[[Any], LossSpec]
-"""Makes the loss to raise from the one-hot labels [B, K]."""
+"""Returns the loss to raise, for one-hot labels [B, K]."""
 Slope = Callable[[Points, Any, LossSpec], tuple[Any, Any, Any]]
-"""What `climb` follows, as `Oracle.loss_gradient` is asked; logits of None let every iterate be judged."""
+"""A function like `Oracle.loss_gradient`, for `climb` to follow. If its logits are None, all iterates are judged."""
 
 
 def pgd(oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, step: float) -> Found:
-    """Raise cross-entropy from a uniform start by `steps` signed steps of `step` x eps."""
+    """Raise cross-entropy from a uniform random start by `steps` signed steps of size `step` times eps."""
     start = uniform_start(points, eps, noise)
     return climb(oracle, points, start, cross_entropy, eps=eps, steps=steps, step=step * eps)
 
 
 def pgd_passes(*, steps: int, step: float) -> Passes:
-    """Return what `pgd`, and whatever else climbs, costs an image at most."""
+    """Return the most passes per image of `climb`, and so of `pgd`."""
     return Passes(forwards=steps + 1, gradients=steps)
 
 
@@ -46,9 +46,9 @@ def climb(
 ) -> Found:
     """Raise `loss` from x by signed steps; an image leaves as soon as it is broken.
 
-    Costs at most `steps` gradients and one forward an image, and one forward for each iterate that the
-    gradient graph misclassifies; of an artifact in another precision every iterate is judged, for a forward each.
-    `slope` takes the place of the oracle's gradient.
+    Costs at most `steps` gradients and one forward per image, and a forward for each iterate that the gradient graph
+    misclassifies. Unless `Oracle.hints_hold`, every iterate is judged and costs a forward.
+    `slope` replaces the oracle's gradient.
     """
     xp = array_namespace(x)
     found, slope = Found(points, eps), slope or oracle.loss_gradient
@@ -64,7 +64,7 @@ def climb(
 
 
 def uniform_start(points: Points, eps: float, noise: Noise) -> Any:
-    """Return x + eps u in the ball and the box, u uniform in [-1, 1): float32 [B, C, H, W]."""
+    """Return x + eps u in the ball and in [0, 1], for u uniform in [-1, 1): float32 [B, C, H, W]."""
     xp = array_namespace(points.x)
     u = xp.asarray(noise.uniform(points.index, points.x.shape[1:]), device=device(points.x))
     return project(points.x + eps * u, points.x, eps)

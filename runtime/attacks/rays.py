@@ -1,4 +1,4 @@
-"""A search along rays by the class alone (after RayS, Chen & Gu 2020): what a score hides, a decision does not."""
+"""A search along rays by the predicted class alone (after RayS, Chen & Gu 2020), which masked scores cannot mislead."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
 
 SHORTER = 0.99
-"""A sign is flipped where the class is wrong within this part of the shortest radius so far."""
+"""A flip of signs is kept if the class is wrong already at this share of the shortest radius so far."""
 
 
 def rays(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries: int, halvings: int) -> Found:
-    """Look for the signs s whose ray x + r s leaves the class soonest; an image leaves when that is within eps.
+    """Seek the signs s whose ray x + r s leaves the class at the smallest radius r; an image leaves if r is within eps.
 
-    The signs of ever smaller pieces are flipped; where that shortens the radius, it is bisected `halvings` times down
-    to eps. Draws no noise. Costs at most queries + halvings + 1 forwards an image.
+    The signs of ever smaller pieces are flipped. If that shortens the radius, it is bisected `halvings` times, down to
+    eps. Uses no noise. Costs at most queries + halvings + 1 forwards per image.
     """
     found = Found(points, eps)
     signs = np.ones(points.x.shape, np.float32)
@@ -47,12 +47,12 @@ def rays(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries: i
 
 
 def rays_passes(*, queries: int, halvings: int) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return Passes(forwards=queries + halvings + 1)
 
 
 def _shortest(oracle: Oracle, points: Points, ray: Any, eps: float, high: Any, halvings: int) -> Any:
-    """Return the least radius above eps that is known to leave the class, by bisection: float64 [B]."""
+    """Return the smallest radius above eps that is known to leave the class, by bisection: float64 [B]."""
     low = np.full(len(points), eps)
     for _ in range(halvings):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""SignHunter (Al-Dujaili & O'Reilly 2020): a search by scores, from the whole image to ever smaller pieces of it."""
+"""SignHunter (Al-Dujaili & O'Reilly 2020): a score-based search that flips ever smaller pieces of the image."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def sign_hunter(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries: int) -> Found:
-    """Flip the signs of x +- eps piece by piece where that raises the margin; an image leaves as soon as it is broken.
+    """Flip the signs of x +- eps piece by piece if that raises the margin; an image leaves as soon as it is broken.
 
-    Draws no noise. Costs at most `queries` forwards an image.
+    Uses no noise. Costs at most `queries` forwards per image.
     """
     found = Found(points, eps)
     low, high = project(points.x - eps, points.x, eps), project(points.x + eps, points.x, eps)
@@ -37,7 +37,7 @@ def sign_hunter(oracle: Oracle, points: Points, eps: float, noise: Noise, *, que
 
 
 def sign_hunter_passes(*, queries: int) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return Passes(forwards=queries)
 
 

@@ -1,4 +1,4 @@
-"""PGD on the margin along gradients that are averaged around each iterate: a turning gradient evens out."""
+"""PGD on the margin with gradients averaged around each iterate, which smooths a gradient that varies fast."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def smoothed(
     oracle: Oracle, points: Points, eps: float, noise: Noise, *, steps: int, step: float, radius: float, draws: int
 ) -> Found:
-    """Raise the margin from a uniform start by `steps` signed steps of `step` x eps.
+    """Raise the margin from a uniform random start by `steps` signed steps of size `step` times eps.
 
-    Each along the mean of the gradients at `draws` points that are uniform within `radius` x eps of the iterate.
+    Each step follows the mean of the gradients at `draws` random points within `radius` times eps of the iterate.
     """
     taken = 0
 
@@ -40,5 +40,5 @@ def smoothed(
 
 
 def smoothed_passes(*, steps: int, step: float, radius: float, draws: int) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return Passes(forwards=steps + 1, gradients=steps * draws)

@@ -1,4 +1,4 @@
-"""The Square attack (Andriushchenko et al. 2020), L-infinity: random search by squares, without any gradient."""
+"""The Square attack (Andriushchenko et al. 2020), L-infinity: a random search with squares, without gradients."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from runtime.attacks.noise import Noise
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000)
-"""Squares after which the share of the image that a square covers is halved."""
+"""Numbers of squares after each of which a square covers half as much of the image."""
 BLOCK = 64
-"""Squares drawn at once for an image. A square's draw depends on its number, so this is part of the noise."""
+"""Squares drawn at once per image. A square's random numbers depend on its block, so BLOCK is part of the noise."""
 
 
 def square(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries: int, p: float) -> Found:
-    """Put squares of x +- eps where they raise the margin; an image leaves as soon as it is broken.
+    """Set squares to x +- eps and keep those that raise the margin; an image leaves as soon as it is broken.
 
-    The first squares cover a share `p` of the image. Costs at most `queries` forwards an image.
+    The first squares cover a share `p` of the image. Costs at most `queries` forwards per image.
     """
     found = Found(points, eps)
     channels, height, width = points.x.shape[1:]
@@ -51,32 +51,32 @@ def square(oracle: Oracle, points: Points, eps: float, noise: Noise, *, queries:
 
 
 def square_passes(*, queries: int, p: float) -> Passes:
-    """Return what it costs an image at most."""
+    """Return the most passes per image."""
     return Passes(forwards=queries)
 
 
 def stripes(points: Points, noise: Noise) -> Any:
-    """Return where the start is x + eps, elsewhere it is x - eps, one sign a column and channel: bool [B, C, 1, W]."""
+    """Return where the start is x + eps and not x - eps, one sign per column and channel: bool [B, C, 1, W]."""
     channels, _, width = points.x.shape[1:]
     return _sign(noise.bits(points.index, channels * width)).reshape(-1, channels, 1, width)
 
 
 def side(number: int, p: float, height: int, width: int) -> int:
-    """Return the side of a square, in pixels: it covers the share p of the image, halved by HALVINGS."""
+    """Return the side in pixels of square `number`, which covers the share p of the image, halved by HALVINGS."""
     share = p / 2 ** sum(number > halving for halving in HALVINGS)
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
 
 def window(draw: Any, length: int, image: Sequence[int]) -> Any:
-    """Return a square at a uniform place for each row of `draw` (uint64 [B, 2]): bool [B, 1, H, W], numpy."""
+    """Return a square at a uniformly random place, for each row of `draw` (uint64 [B, 2]): bool [B, 1, H, W], numpy."""
     rows, columns = (_span(draw[:, axis], length, size) for axis, size in enumerate(image))
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
 def _span(draw: Any, length: int, size: int) -> Any:
-    """Return `length` neighbours among `size`, from one of the size - length + 1 places: bool [B, size].
+    """Return `length` neighbours among `size`, at one of size - length + 1 places: bool [B, size].
 
-    The place is the high half of draw times places: uniform up to places / 2^32.
+    The place is the high half of the draw's upper 32 bits times the places: uniform up to an error of places / 2^32.
     """
     first = ((draw >> np.uint64(32)) * np.uint64(size - length + 1) >> np.uint64(32)).astype(np.int64)[:, None]
     pixel = np.arange(size)

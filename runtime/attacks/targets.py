@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from runtime.attacks.oracle import Found, Oracle, Points
 
 RANKING = Passes(forwards=1)
-"""What it costs an image to find the likeliest wrong classes."""
+"""The passes per image that it takes to find the likeliest wrong classes."""
 
 
 def targets_in_turn(oracle: Oracle, found: Found, points: Points, count: int) -> Iterator[tuple[int, Points, Any]]:
-    """Yield (turn, the points that still stand, the one-hot class [B, K] to reach), likeliest wrong class first.
+    """Yield (turn, the points that still stand, their one-hot target [B, K]), from the likeliest wrong class down.
 
-    Costs RANKING an image.
+    Costs RANKING per image.
     """
     xp = array_namespace(points.one_hot)
     ranked = wrong_classes(oracle.logits(points, points.x), points.label)
@@ -35,7 +35,7 @@ def targets_in_turn(oracle: Oracle, found: Found, points: Points, count: int) ->
 
 
 def wrong_classes(z: Any, label: Any) -> Any:
-    """Return the classes but the label by falling logit, the first of equal ones first: [B, K] to [B, K - 1], numpy."""
+    """Return the wrong classes by falling logit, ties by class: [B, K] to [B, K - 1], numpy."""
     first = z.copy()
     first[np.arange(len(label)), label] = np.inf
     return np.argsort(-first, axis=1, kind="stable")[:, 1:]

@@ -1,1 +1,1 @@
-"""Verdicts as signed evidence that others' tools read, and what a device asks of it before it takes a bundle."""
+"""Signed attestations of verdicts, which other tools can read, and the policy that a device applies to them."""

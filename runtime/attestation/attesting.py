@@ -1,4 +1,4 @@
-"""What `verify --attest` adds to a run."""
+"""`verify --attest`: which runs may be attested, and when the attestation is written."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 def check_attestable(bundle: Bundle, options: VerifyOptions, resumed: Path | None, *, several: bool = False) -> None:
-    """Refuse, before any work, a run whose verdict is not to be signed.
+    """Refuse, before any work, a run whose verdict must not be signed.
 
     Args:
-        bundle: what is judged.
-        options: what is asked of it.
-        resumed: the run to go on with.
-        several: whether it is one of several runs.
+        bundle: what the run judges.
+        options: of the run.
+        resumed: the directory of the run to resume, if any.
+        several: whether the command starts several runs.
 
     Raises:
-        UsageFault: it is of a model file, a shard, one of `several` runs, without a gate, or finished already.
+        UsageFault: the run judges a model file or a shard, is one of several, has no gate, or is already finished.
 
     """
     if bundle.path.is_file():
@@ -54,7 +54,7 @@ def check_attestable(bundle: Bundle, options: VerifyOptions, resumed: Path | Non
 
 
 def attested(bundle: Bundle, key: EllipticCurvePrivateKey, formats: Write) -> Write:
-    """Return what writes the attestation of a run, which is made of what lies in memory, and then its formats."""
+    """Return a function that writes a run's attestation, from the report in memory, and then the other formats."""
 
     def write(out: Path, run: Run) -> list[str]:
         write_atomic(out / ATTESTATION, attest(run.report, bundle, key))

@@ -1,4 +1,4 @@
-"""An attestation in words, for the person who looks into one."""
+"""An attestation in words, as `inspect` shows it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 
 def described(path: Path, trust: Trust | None, bundle: Bundle | None) -> Iterator[str]:
-    """Yield what an attestation says, in words.
+    """Yield the lines that describe an attestation.
+
+    Args:
+        path: of the attestation.
+        trust: the keys that may have signed it. None: the signature is not checked, and a line says so.
+        bundle: the bundle that it must be about; None for any.
 
     Raises:
-        BadAttestation: it does not hold, or is of another bundle.
+        BadAttestation: it is not valid, or is about another bundle.
 
     """
     attestation = read_attestation(path, trust)

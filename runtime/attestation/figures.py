@@ -1,4 +1,4 @@
-"""What an attestation says of a run, beside the names of tests: the figures that a policy asks about."""
+"""The figures of a run in its attestation, on which a policy decides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _time(text: str) -> str:
-    """Accept what `runtime.words.timestamp` writes."""
+    """Accept a text in the format of `runtime.words.timestamp`."""
     moment(text)
     return text
 
@@ -28,7 +28,7 @@ Settings = dict[Text, int | float]
 
 
 class AttackFigure(Frozen):
-    """One attack with its settings; accuracy is a fraction of all images, `attacked` of them were put to it."""
+    """An attack and its settings. `attacked` counts the images attacked; accuracy is a fraction of all images."""
 
     name: Text
     cascade: bool
@@ -41,9 +41,9 @@ class AttackFigure(Frozen):
 class Figures(Frozen):
     """The figures of one run.
 
-    `low` and `high` are the ends of the 95 % interval of robust accuracy. `may_hide` is what of it the checks could
-    have missed (docs/adr/0043); what the run shows is `at_least`. `correct` counts the images that were right before
-    any attack. `measured` is when the run began.
+    `low` and `high` are the ends of the 95 % interval of robust accuracy. `may_hide` is the robust accuracy that the
+    attacks may have overstated without a check noticing (docs/adr/0043); `at_least` subtracts it. `correct` counts
+    the images that were classified correctly before any attack. `measured` is when the run began.
     """
 
     schema_: Literal["edgeproof.attestation/1"] = Field(alias="schema", default="edgeproof.attestation/1")
@@ -72,8 +72,8 @@ class Figures(Frozen):
         """Refuse figures that no run can have.
 
         Raises:
-            ValueError: the robust accuracy lies outside of its interval, or above what one attack left; or more images
-                were right than there are.
+            ValueError: the robust accuracy is outside its interval, or above that of a single attack; or more images
+                were correct or robust than is possible.
 
         """
         if not self.low <= self.robust_accuracy <= self.high:
@@ -81,12 +81,12 @@ class Figures(Frozen):
         if self.robust_accuracy > min((attack.accuracy for attack in self.attacks if not attack.cascade), default=0.0):
             raise ValueError("the robust accuracy is above what an attack left")
         if self.correct > self.data.n or self.robust_accuracy * self.data.n > self.correct + 0.5:
-            raise ValueError("more images stood than were right, or are right than there are")
+            raise ValueError("more images are robust than correct, or more are correct than there are")
         return self
 
     @property
     def at_least(self) -> float:
-        """The robust accuracy that the run shows: the low end of its interval, less what may hide."""
+        """The robust accuracy that the run shows: the low end of its interval minus `may_hide`."""
         return self.low - self.may_hide
 
 
@@ -94,7 +94,7 @@ def figures_of(report: Report) -> Figures:
     """Return the figures of a report.
 
     Raises:
-        BadInput: it has no verdict on a robust accuracy, or is of no bundle.
+        BadInput: the report has no verdict on robust accuracy, or is not about a bundle.
 
     """
     artifact, robust = report.artifact, report.robust_accuracy
@@ -125,7 +125,7 @@ def figures_of(report: Report) -> Figures:
 
 
 def _attacks(report: Report) -> tuple[AttackFigure, ...]:
-    """Return the attacks that keep to eps; a stage of a cascade is called by both, and has its cascade's settings."""
+    """Return the attacks that stay within eps. A stage is named after its cascade, and has the cascade's settings."""
     settings = report.request.all_attacks
     return tuple(
         AttackFigure(

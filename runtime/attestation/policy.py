@@ -1,4 +1,4 @@
-"""What a device asks of an attestation before it takes a bundle: a TOML file, of which every key is known."""
+"""Policies: what a device requires of an attestation before it installs a bundle. A policy is a TOML file."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from runtime.bundle.signing import Trust
 
 SKEW = timedelta(minutes=5)
-"""By which the clocks of two machines may differ."""
+"""The most by which the clocks of two machines may differ."""
 KEYS_HINT = "docs/attestations.md lists the keys of a policy"
 BOUNDED = tuple(name for name in NAMES if any_bounded([name]))
-"""Attacks that keep to eps."""
+"""The attacks that stay within eps."""
 SHARE = "a number above 0, at most 1"
 MAY_BE = {
     "schema": "edgeproof.policy/1",
@@ -50,11 +50,11 @@ MAY_BE = {
     "backends": "a list of names of backends, at least one",
     "data": "a list of SHA-256 digests, each 64 hexadecimal digits",
 }
-"""What each key of a policy may be, in words."""
+"""The keys of a policy, and in words the values that each may have."""
 
 
 def _bounded_attack(name: str) -> str:
-    """Accept the name of an attack that keeps to eps."""
+    """Accept the name of an attack that stays within eps."""
     if name not in BOUNDED:
         raise ValueError(name)
     return name
@@ -64,12 +64,12 @@ Some = Annotated[Fraction, Field(gt=0)]
 
 
 class Policy(Frozen):
-    """What must hold. A key that is left out asks for nothing; those without a default cannot be left out.
+    """The requirements of a policy. A key with a default may be omitted, and then requires nothing.
 
-    `keys` is a file of public keys beside the policy, one of which must have signed. `robust_accuracy` is what the low
-    end of the interval, less what may hide, must reach. `eps` is the least radius, `largest_eps` the largest.
-    `attacks` must each have run on every image that was right, with the settings that this edgeproof gives them.
-    `device` holds patterns by the names of facts. `data` are digests of image sets besides the bundle's own.
+    `keys` names a file of public keys beside the policy; one of them must have signed. `Figures.at_least` must reach
+    `robust_accuracy`. `eps` is the smallest radius, and `largest_eps` the largest. Each of `attacks` must have run on
+    every image that was correct before it, with the settings of this version of edgeproof. `device` maps facts of the
+    machine to patterns. `data` lists the digests of image sets that are accepted besides the bundle's own.
     """
 
     schema_: Literal["edgeproof.policy/1"] = Field(alias="schema", default="edgeproof.policy/1")
@@ -89,7 +89,7 @@ def load_policy(path: Path) -> Policy:
     """Read a policy.
 
     Raises:
-        BadInput: it is no TOML, or has a key or a value that is not known.
+        BadInput: the file is not TOML, or has an unknown key or a wrong value.
 
     """
     try:
@@ -101,7 +101,7 @@ def load_policy(path: Path) -> Policy:
 
 
 def _fault(error: ValidationError) -> str:
-    """Return in words what is wrong with a policy first: its key, what that may be, and what was meant, perhaps."""
+    """Return the first error of a policy in words: the key, the values that it may have, and a likely name."""
     first = error.errors(include_url=False, include_context=False)[0]
     key, given = str(first["loc"][0]), first["input"]
     if key not in MAY_BE:
@@ -113,17 +113,17 @@ def _fault(error: ValidationError) -> str:
 
 
 def require(path: Path, policy_path: Path, bundle: Bundle, now: datetime | None = None) -> Attestation:
-    """Return the attestation of a bundle that meets a policy.
+    """Return an attestation, after checking that it is about a bundle and meets a policy.
 
     Args:
         path: of the attestation.
         policy_path: of the policy.
-        bundle: what it must be of.
-        now: the time; by default what the clock says.
+        bundle: the bundle that the attestation must be about.
+        now: the current time; by default the clock's.
 
     Raises:
-        BadAttestation: it does not hold, is of something else, or does not meet the policy: the message says in what.
-        BadInput: the policy cannot be read, or its keys cannot.
+        BadAttestation: it is not valid, is about something else, or does not meet the policy; the message says why.
+        BadInput: the policy or its keys cannot be read.
 
     """
     policy = load_policy(policy_path)
@@ -148,7 +148,7 @@ def _keys(policy: Policy, path: Path) -> Trust:
 
 
 def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: datetime) -> Iterator[str]:
-    """Yield in what an attestation of this bundle does not meet a policy."""
+    """Yield the requirements of a policy that an attestation of this bundle does not meet."""
     figures = attestation.figures
     if attestation.result == "FAILED":
         yield f"the verdict is {figures.verdict}"
@@ -178,7 +178,7 @@ def _threat(policy: Policy, figures: Figures) -> Iterator[str]:
 
 
 def _attack(name: str, figures: Figures, classes: int) -> Iterator[str]:
-    """Yield what is wrong with the rows of one attack; a stage of a cascade, which saw a part, is none."""
+    """Yield what is wrong with the rows of one attack. A stage of a cascade does not count: it saw only some images."""
     rows: list[AttackFigure] = [row for row in figures.attacks if row.name == name and not row.cascade]
     if not rows:
         yield f"{name} did not run"

@@ -1,6 +1,6 @@
 """A verdict as an in-toto statement with the predicate test-result v0.1, in a DSSE envelope (docs/adr/0059).
 
-The subjects are files: the manifest of the bundle, the graph that was attacked and, of TensorRT, the engine. Tests are
+The subjects are files: the bundle's manifest, the graph that was attacked and, for TensorRT, the engine. The tests are
 the gates and the checks. The figures are annotations of the descriptor of report.json, where the format has room.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ATTESTATION = "attestation.json"
 LARGEST = 2**20
-"""Bytes of an attestation."""
+"""The most bytes that an attestation may have."""
 PredicateType = Literal["https://in-toto.io/attestation/test-result/v0.1"]
 Result = Literal["PASSED", "WARNED", "FAILED"]
 ENGINE = "engine"
@@ -45,7 +45,10 @@ REFUSED = partial(BadAttestation, hint=JUDGE_AGAIN)
 
 @dataclass(frozen=True)
 class Attestation:
-    """What an attestation says: the key that signed it (None: not checked), digests by name, the tests, the figures."""
+    """The content of an attestation.
+
+    `key` is the fingerprint of the key that signed it; None if that was not checked. `subjects` are digests by name.
+    """
 
     key: str | None
     subjects: dict[str, str]
@@ -55,15 +58,15 @@ class Attestation:
 
 
 def attest(report: Report, bundle: Bundle, key: EllipticCurvePrivateKey) -> bytes:
-    """Return the bytes of an attestation of a run of a bundle.
+    """Return the bytes of a run's attestation.
 
     Args:
         report: of the run.
-        bundle: what was judged.
-        key: on the curve P-256.
+        bundle: that the run judged.
+        key: a private key on the curve P-256.
 
     Raises:
-        BadInput: there is no verdict; see `figures_of`.
+        BadInput: the run has no verdict; see `figures_of`.
 
     """
     figures, tests = figures_of(report), named_tests(report)
@@ -96,9 +99,9 @@ def attest(report: Report, bundle: Bundle, key: EllipticCurvePrivateKey) -> byte
 
 
 def named_tests(report: Report) -> dict[str, list[str]]:
-    """Return the names of gates and checks, as the predicate lists them.
+    """Return the names of gates and checks, in the lists of the predicate.
 
-    A gate that is not decided has not passed, so that it is among the failed: to the predicate a warned test passed.
+    An undecided gate is listed as failed, because the predicate counts a warned test as passed.
     """
     gates, checks = gate_cases(report), [check for check in report.checks if check.state != "not run"]
     found = [check for check in checks if check.state == "found"]
@@ -116,22 +119,22 @@ def named_tests(report: Report) -> dict[str, list[str]]:
 
 
 def result_of(report: Report, warned: list[str]) -> Result:
-    """Return the result: only a gate that is reached passes."""
+    """Return the result. Only the verdict `passed` gives PASSED or WARNED."""
     if report.verdict != "passed":
         return "FAILED"
     return "WARNED" if warned else "PASSED"
 
 
 def read_attestation(path: Path, trust: Trust | None) -> Attestation:
-    """Read an attestation; under `trust` nothing that it says is parsed before its signature holds.
+    """Read an attestation. With `trust`, the statement is parsed only after its signature was verified.
 
     Args:
         path: of the file.
-        trust: the keys, one of which must have signed it. None: the signature is not checked.
+        trust: the keys of which one must have signed it. None: the signature is not checked.
 
     Raises:
-        BadAttestation: it is empty, too large or malformed, of another key, or its signature does not hold; it says
-            something else, or contradicts itself.
+        BadAttestation: it is empty, too large, malformed or contradictory, states something other than a verdict, is
+            signed with another key, or its signature is not valid.
 
     """
     with path.open("rb") as file:
@@ -154,7 +157,7 @@ def read_attestation(path: Path, trust: Trust | None) -> Attestation:
 
 
 def _signer(path: Path, envelope: Envelope, trust: Trust) -> str:
-    """Return the fingerprint of the trusted key that signed; the envelope says which to try."""
+    """Return the fingerprint of the trusted key that signed the envelope, which names the key to try."""
     named = envelope.signatures[0].keyid
     key = trust.keys.get(named)
     if key is None:
@@ -170,10 +173,10 @@ def _signer(path: Path, envelope: Envelope, trust: Trust) -> str:
 
 
 def check_subjects(path: Path, attestation: Attestation, bundle: Bundle) -> None:
-    """Check that an attestation is of this bundle, and of the graph that it ships.
+    """Check that an attestation is about this bundle, and about the graph that ships.
 
     Raises:
-        BadAttestation: it is of another bundle, another version of it, or another precision.
+        BadAttestation: it is about another bundle, version or precision.
 
     """
     manifest, subjects, figures = bundle.manifest, attestation.subjects, attestation.figures

@@ -1,1 +1,1 @@
-"""What runs an artifact: ONNX Runtime and TensorRT behind one Session."""
+"""The engines that run an artifact, all behind one Session: ONNX Runtime, TensorRT, OpenVINO, an external process."""

@@ -1,4 +1,4 @@
-"""How many images a GPU is worth being asked at once."""
+"""The batch sizes that suit a GPU."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from math import prod
 from runtime.session import Batching
 
 LARGEST = 512
-"""Images in one pass, at most: launching the kernels of a pass then costs little beside what they compute."""
+"""The most images in a pass. At this size, launching the kernels already costs little compared with their work."""
 PART = 2
-"""The part of the card's memory that a pass may fill: weights and libraries take some, others use the card too."""
+"""A pass may fill 1/PART of the GPU's memory. Weights, libraries and other programs need the rest."""
 ACTIVATIONS, BYTES = 4096, 4
-"""Values that a gradient graph holds at once, for each value of the image, and bytes of one.
+"""Values that a gradient graph holds at once per value of the image, and the bytes of each.
 
-A forward pass of a WideResNet-34-10 makes 3,400 at 32 x 32, of a ResNet-18 660, of a ResNet-50 at 224 x 224 fewer than
-140 (convolutions, norms, ReLUs and sums; counted).
+A forward pass of a WideResNet-34-10 at 32 x 32 makes 3,400 per value, of a ResNet-18 660, of a ResNet-50 at 224 x 224
+fewer than 140 (counted over convolutions, norms, ReLUs and sums).
 """
 
 
 def on_gpu(memory: int, image: tuple[int, ...]) -> Batching:
-    """Return the batch sizes for a GPU with this many bytes and images of one shape.
+    """Return the batches for a GPU with `memory` bytes, and for images of the shape [C, H, W].
 
-    Of all its memory, not of what is free now: the same card is asked for the same batch in every run, and so answers
-    the same to the bit. Where that does not fit, the batch is halved.
+    The size follows from the total memory, and not from the free memory. So every run on the same GPU uses the same
+    batches and gives the same bits. A batch that does not fit is halved later.
     """
     usual = Batching().largest
     fitting = memory // PART // (prod(image) * ACTIVATIONS * BYTES)

@@ -1,4 +1,4 @@
-"""A graph whose inputs and outputs stay where it computes: buffers for each size of a batch, and CUDA graphs."""
+"""A graph whose inputs and outputs stay on its device: buffers for each batch size, and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_SIZES = 32
-"""Sizes of a batch that keep their buffers: what a CUDA graph was captured in is never another's."""
+"""The most batch sizes that keep buffers. The buffers in which a CUDA graph was captured serve nothing else."""
 GRAPH, NO_GRAPH = "gpu_graph_id", -1
-"""The setting of a run that says which graph it captures or replays, and the one for none."""
+"""The run setting that names the graph to capture or replay, and its value for none."""
 HELD = 256
-"""Replays of a size of which one is held to a run without a graph."""
+"""One in this many replays of a batch size is compared with a run without a graph."""
 
 
 class Bound:
-    """A session of ONNX Runtime that is asked through buffers on its device.
+    """A session of ONNX Runtime that reads and writes buffers on its device.
 
-    A CUDA graph replays what it captured, whatever happened since. So it is believed only once it has answered another
-    batch than the captured one to the bit as a run without it does, which itself must answer twice alike; it is held to
-    such a run again every HELD passes and whenever `hold` is called, and never replayed again once memory ran out.
+    A CUDA graph replays what it captured, whatever happened since. So it is used only after a test on a batch other
+    than the captured one: two plain runs must agree bit for bit, and the replay must agree with them. It is compared
+    with a plain run again every HELD passes and in `hold`, and is never replayed after memory ran out.
 
     Args:
-        role: of the graph, in log lines.
-        session: ONNX Runtime's.
-        device: where it computes: 'cuda', or 'cpu'.
-        captures: whether the session captures CUDA graphs where it is asked to.
+        role: the graph's name in log lines.
+        session: ONNX Runtime's session.
+        device: where it computes, 'cuda' or 'cpu'.
+        captures: whether the session was opened so that it can capture CUDA graphs.
 
     """
 
@@ -48,15 +48,15 @@ class Bound:
         self._buffers: dict[tuple[tuple[int, ...], ...], tuple[_Buffers, Any]] = {}
 
     def run(self, outputs: Sequence[str], feeds: dict[str, Any], options: Any = None) -> list[Any]:
-        """Return the outputs named, as new arrays of the library that the inputs are of.
+        """Return the named outputs, as new arrays of the inputs' library.
 
         Args:
-            outputs: their names, the same each time.
-            feeds: float32 arrays by name, the same names each time, a row an image.
-            options: of the run; by default those that the size was captured with.
+            outputs: names of outputs, the same in every call.
+            feeds: float32 arrays by name, one row per image; the same names in every call.
+            options: of the run; by default those with which this batch size was captured.
 
         Raises:
-            BadModel: a replay answers otherwise than the run without it.
+            BadModel: a replay differs from a run without the graph.
 
         """
         size = tuple(tuple(array.shape) for array in feeds.values())
@@ -74,17 +74,17 @@ class Bound:
         return answer
 
     def _run_once(self, outputs: Sequence[str], feeds: dict[str, Any], options: Any) -> list[Any]:
-        """Run without buffers that are kept: arrays of NumPy are copied to and fro, as ONNX Runtime does."""
+        """Run without keeping buffers. ONNX Runtime copies NumPy arrays to the device and back."""
         if all(map(is_numpy_array, feeds.values())):
             found: list[Any] = self._session.run(list(outputs), feeds, options)
             return found
         return _Buffers(self._session, self._device, feeds, outputs, options).ask(feeds, options)
 
     def hold(self) -> None:
-        """Hold every size that was replayed since it last was to a run without a graph, on what it was last asked.
+        """Compare the last replay of each batch size with a plain run on the same inputs, unless that was done already.
 
         Raises:
-            BadModel: it answers otherwise, or cannot be asked, so that what it answered before is in doubt.
+            BadModel: they differ, or the comparison fails, so that earlier answers are in doubt.
 
         """
         try:
@@ -96,7 +96,7 @@ class Bound:
             raise self._doubt(f"cannot be compared with its kernels again ({first_line(error)})") from None
 
     def let_go(self) -> None:
-        """Give the buffers back, and replay no graph again: the memory that it stands on may be another's now.
+        """Free the buffers, and replay no graph again: its memory may now be used for something else.
 
         Raises:
             BadModel: see `hold`.
@@ -119,7 +119,7 @@ class Bound:
         )
 
     def _captured(self, buffers: _Buffers, feeds: dict[str, Any], number: int) -> Any:
-        """Return the options of a run that replays a graph; those of a plain one where there is none to believe."""
+        """Return the options that replay a graph which passed its test, or else the options of a plain run."""
         if not self._captures:
             return self._plain
         graph = _options(number)
@@ -143,11 +143,11 @@ class Bound:
 
 
 class _Buffers:
-    """What a batch of one size is read from and written to, at the same place every time.
+    """The inputs and outputs of a batch of one size, always at the same addresses.
 
     Attributes:
-        asked: how often.
-        unheld: whether a graph was replayed since it was last held to a run without one.
+        asked: the number of runs through `ask`.
+        unheld: whether a graph may have been replayed since the last comparison with a plain run.
 
     """
 
@@ -164,13 +164,13 @@ class _Buffers:
         for name in outputs:
             self._binding.bind_output(name, device)
         self._fill(feeds)
-        session.run_with_iobinding(self._binding, options)  # says the shapes
+        session.run_with_iobinding(self._binding, options)  # to learn the shapes of the outputs
         self._outputs = [made(list(value.shape())) for value in self._binding.get_outputs()]
         for name, value in zip(outputs, self._outputs, strict=True):
             self._binding.bind_ortvalue_output(name, value)
 
     def ask(self, feeds: dict[str, Any], options: Any) -> list[Any]:
-        """Run on these arrays; return copies of what it wrote."""
+        """Run on these arrays; return copies of the outputs."""
         self.asked += 1
         self._fill(feeds)
         self._session.run_with_iobinding(self._binding, options)
@@ -178,11 +178,11 @@ class _Buffers:
         return [_copied(value, like) for value in self._outputs]
 
     def left(self) -> list[Any]:
-        """Return what the last run wrote, as arrays of NumPy."""
+        """Return the outputs of the last run, as NumPy arrays."""
         return [value.numpy().copy() for value in self._outputs]
 
     def again(self, options: Any) -> list[Any]:
-        """Run on what was last fed; return what it wrote, as arrays of NumPy."""
+        """Run on the last inputs again; return the outputs, as NumPy arrays."""
         self._session.run_with_iobinding(self._binding, options)
         return self.left()
 
@@ -194,12 +194,12 @@ class _Buffers:
             else:
                 _shared(value, array)[...] = array
         like = feeds[INPUT]
-        if not is_numpy_array(like):  # what one number of it is, is known once all before it is done
+        if not is_numpy_array(like):  # reading one number waits until the copy above is done
             float(_shared(self._inputs[INPUT], like)[(0,) * like.ndim])
 
 
 def _same(ours: list[Any], theirs: list[Any]) -> bool:
-    """Return whether two answers are equal, NaN to NaN too: that is another's to refuse."""
+    """Return whether two answers are equal. NaN equals NaN here; the oracle refuses it later."""
     return all(
         bool(array_namespace(one).all((one == other) | ((one != one) & (other != other))))
         for one, other in zip(ours, theirs, strict=True)
@@ -208,17 +208,17 @@ def _same(ours: list[Any], theirs: list[Any]) -> bool:
 
 def _copied(value: Any, like: Any) -> Any:
     if is_numpy_array(like):
-        return value.numpy().copy()  # on the CPU it is the buffer itself
+        return value.numpy().copy()  # on the CPU, numpy() is a view of the buffer
     return array_namespace(like).asarray(_shared(value, like), copy=True)
 
 
 def _shared(value: Any, like: Any) -> Any:
-    """Return ONNX Runtime's value as an array of another library, in the same memory."""
+    """Return ONNX Runtime's value as an array of `like`'s library that shares its memory."""
     return array_namespace(like).from_dlpack(value._ortvalue)
 
 
 def _others(name: str, array: Any) -> Any:
-    """Return what another batch might feed: other images, classes and loss, also where all rows are alike."""
+    """Return an input that differs from `array`, as another batch's would, even if all its rows are equal."""
     xp = array_namespace(array)
     return 1 - xp.roll(array, 1, axis=0) if name == INPUT else xp.roll(array, (1, 1), axis=(0, -1))
 

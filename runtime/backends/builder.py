@@ -1,4 +1,4 @@
-"""What builds TensorRT engines, found by entry point: it lies in `export`, which the runtime never imports."""
+"""The builder of TensorRT engines, found by entry point because it is in `export`, which runtime never imports."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from runtime.tensorrt.store import Built, EngineKey
 
 PREPARERS_GROUP = "edgeproof.preparers"
-"""The suffix of a file, to a function of (path, bundle to be made, Wanted, ThreatModel); and BUILDER."""
+"""Entry points: from a file's suffix to a function of (path, path of new bundle, Wanted, ThreatModel); and BUILDER."""
 BUILDER = "engine"
-"""No suffix: `export.tensorrt.build`."""
+"""The one name that is not a suffix; it is the entry point of `export.tensorrt.build`."""
 
 
 def engine_builder() -> Callable[[Library, bytes, EngineKey, bytes], Built]:
-    """Return what builds TensorRT engines.
+    """Return the function that builds TensorRT engines.
 
     Raises:
-        MissingEnvironment: it is not installed.
+        MissingEnvironment: no installed package has it.
 
     """
     for entry in entry_points(group=PREPARERS_GROUP, name=BUILDER):

@@ -1,4 +1,4 @@
-"""Opening a graph in ONNX Runtime: whole on the provider that is asked for, or not at all."""
+"""Opens a graph in ONNX Runtime, entirely on the requested provider or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,23 @@ def load(
     optimised: bool,
     facts: GraphFacts,
 ) -> tuple[Any, bool]:
-    """Return ONNX Runtime's session of a graph, and whether it captures CUDA graphs."""
+    """Return ONNX Runtime's session of a graph, and whether it can capture CUDA graphs.
+
+    Args:
+        role: the graph's name in messages.
+        graph: the bytes of an ONNX file.
+        kind: the provider.
+        options: from the graph's digest to the provider's options.
+        threads: per operator; 0 lets ONNX Runtime decide.
+        optimised: let ONNX Runtime fuse and reorder operations.
+        facts: of the forward graph.
+
+    Raises:
+        BadModel: ONNX Runtime cannot load the graph.
+        MissingEnvironment: the provider does not work here, or cannot run the whole graph.
+        OutOfMemory: the graph does not fit into memory.
+
+    """
     runtime = load_onnxruntime()
     if kind.plugin is None:
         find(runtime, kind)
@@ -42,14 +58,14 @@ def load(
     if not optimised:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.add_session_config_entry("session.load_model_format", "ONNX")
-    if not kind.is_default:  # else single nodes that the provider does not take would run on the CPU without a word
+    if not kind.is_default:  # else nodes that the provider cannot run would silently run on the CPU
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     else:
         share_arena()
         settings.add_session_config_entry("session.use_env_allocators", "1")
     without = left_out(
         facts, on_gpu=not kind.is_default
-    )  # and its own fall-back, which would print to stdout and try again
+    )  # its own fallback, which would print to stdout and try again, is off too
     opening = partial(runtime.InferenceSession, graph, settings, disabled_optimizers=without, enable_fallback=0)
     try:
         if kind.plugin:
@@ -83,7 +99,7 @@ def load(
 def _opened(
     role: str, opening: Callable[..., Any], provider: str, options: dict[str, str], *, captures: bool
 ) -> tuple[Any, bool]:
-    """Open a session that captures CUDA graphs where one is asked for and can be had."""
+    """Open a session that can capture CUDA graphs if `captures`, or a plain one if that fails."""
     if captures:
         try:
             return opening(providers=[(provider, options | CAPTURES)]), True
@@ -99,13 +115,13 @@ def _opened(
 
 @cache
 def share_arena() -> None:
-    """Let the sessions on the CPU draw from one arena, which grows by what is asked for and can be emptied.
+    """Let all sessions on the CPU share one memory arena, which grows only as needed and can be emptied.
 
-    An arena of ONNX Runtime's own grows by powers of two, and never gives its first region back: what the forward
-    graph was done with would stay out of the gradient graph's reach. Sessions opened later use its memory again, but
-    closing one gives none back to the system.
+    By default each session has its own arena, which grows by powers of two and never frees its first region. So the
+    gradient graph could not use the memory that the forward graph no longer needs. Sessions opened later use the shared
+    memory again, but closing a session returns none of it to the system.
     """
     runtime = load_onnxruntime()
     memory = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
-    with suppress(RuntimeError):  # another user of ONNX Runtime in this process was first: its arena is shared then
+    with suppress(RuntimeError):  # other code in this process has registered an arena, which is then shared
         runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED}))

@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the Session protocol: the artifact's graph, and the graph of its input gradient."""
+"""ONNX Runtime as a Session: it runs the artifact's graph and the gradient graph."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from runtime.session import LossSpec
 
 PIECE = 16
-"""Rows of a batch that a worker runs at once. More are no faster an image, and no longer fit a core's cache."""
+"""Rows of a batch that a worker runs at once. More are no faster per image, and no longer fit into a core's cache."""
 
 
 class OrtSession(Session):
-    """A classifier run by ONNX Runtime.
+    """A classifier that ONNX Runtime runs.
 
     Args:
-        forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
-        gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
-            to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph is called, for the card; what it is, its bytes say.
+        forward: ONNX graph from `input` float32 [B, C, H, W] to `logits` float32 [B, K].
+        gradient: ONNX graph from `input` and the fields of LossSpec that it needs, by name, to `logits`, `value` and
+            `gradient`. None: only attacks without gradients can run.
+        precision: the graph's name in the bundle, for the card. What the graph computes in follows from its bytes.
         provider: a key of PROVIDERS, or plugin:NAME. There is no fallback.
-        state: directory below which the TensorRT provider keeps its engines; None for the user's cache.
+        state: the directory in which the TensorRT provider keeps its engines; None for the user's cache.
         tf32: let a GPU round the factors of float32 products to TF32.
-        threads: of one operator, on the whole batch. 0, on the CPU: a batch is cut into pieces that run side by side,
-            one a core, with one thread each: many images are done sooner so than by operators that wait for all
-            their threads; on other providers ONNX Runtime decides.
-        optimised: let ONNX Runtime fuse and reorder what the graphs say.
+        threads: per operator, each on the whole batch. 0 on the CPU: the batch is cut into pieces that run side by
+            side, one per core and each on one thread, which is faster for many images because no operator waits for
+            its threads. 0 on other providers: ONNX Runtime decides.
+        optimised: let ONNX Runtime fuse and reorder operations.
 
     Raises:
-        BadModel: a graph that ONNX Runtime cannot load, or with other inputs and outputs.
-        MissingEnvironment: ONNX Runtime or the provider is not there, or does not work.
+        BadModel: ONNX Runtime cannot load a graph, or the graph has other inputs or outputs.
+        MissingEnvironment: ONNX Runtime or the provider is missing, or does not work.
 
     """
 
@@ -123,13 +123,13 @@ class OrtSession(Session):
         return z, value, gradient
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return how it is best asked for images of one shape."""
+        """Return the batches that suit it, for images of the shape [C, H, W]."""
         if self._card.facts.ranges_of_batch:
             return Batching()
         return on_gpu(self._gpu.memory, image) if self._gpu else Batching(full=self._card.library_sha256 is not None)
 
     def unoptimised(self) -> Callable[[], Session] | None:
-        """Return what opens the forward graph as it is written; None on a provider that compiles it anyway."""
+        """Return a function that opens the forward graph without optimisations; None on a provider that compiles it."""
         return None if self._card.rounds_apart else self._plain
 
     def card(self) -> SessionCard:
@@ -137,7 +137,7 @@ class OrtSession(Session):
         return self._card
 
     def confirm(self) -> None:
-        """Hold the CUDA graphs that were replayed since the last time to runs without them.
+        """Compare the CUDA graphs that were replayed since the last call with plain runs.
 
         Raises:
             BadModel: see `Bound.hold`.
@@ -148,16 +148,16 @@ class OrtSession(Session):
                 graph.confirm()
 
     def close(self) -> None:
-        """Let go of ONNX Runtime's sessions, their memory and threads."""
+        """Release ONNX Runtime's sessions, with their memory and threads."""
         for graph in (self._forward, self._gradient):
             if graph is not None:
                 graph.close()
 
 
 class _Graph:
-    """One ONNX graph, its inputs and outputs by name; `singly`: every image is run by itself.
+    """One ONNX graph, whose inputs and outputs are named. `singly`: each image runs alone.
 
-    On a GPU inputs and outputs stay there, and arrays of a library other than numpy with them.
+    On a GPU, inputs and outputs stay there; so do arrays of libraries other than NumPy.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class _Graph:
             )
 
     def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
-        """Feed what the graph asks for, as float32, and return the outputs named."""
+        """Run the graph on those of `feeds` that it has as inputs, in float32; return the named outputs."""
         if self._session is None:
             raise EngineFault("this session is closed", hint="open it again")
         wanted = {name: array for name, array in feeds.items() if name in self._inputs}
@@ -217,12 +217,12 @@ class _Graph:
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def confirm(self) -> None:
-        """Hold what was replayed to what is not."""
+        """Compare replays with plain runs; see `Bound.hold`."""
         if self._bound:
             self._bound.hold()
 
     def close(self) -> None:
-        """Let go of ONNX Runtime's session and the threads."""
+        """Release ONNX Runtime's session and the threads."""
         self._pool.shutdown()
         self._session = self._bound = None
 
@@ -234,14 +234,14 @@ class _Graph:
 
 
 def _beside(like: Any, array: Any) -> Any:
-    """Return an array of the library that another is of."""
+    """Return an array as one of `like`'s library."""
     return array_namespace(like).from_dlpack(array) if is_numpy_array(array) and not is_numpy_array(like) else array
 
 
 def cut(n: int, workers: int, *, singly: bool = False) -> list[slice]:
-    """Return equal pieces of n rows, at most PIECE each where there are workers to run them side by side.
+    """Return n rows cut into equal pieces for workers that run side by side, each of at most PIECE rows.
 
-    As many as there are workers, or a multiple of it; all rows in one piece for a single worker. `singly`: a row each.
+    The number of pieces is a multiple of `workers`. A single worker gets all rows in one piece. `singly`: one row each.
     """
     if singly:
         return [slice(row, row + 1) for row in range(n)]
@@ -253,7 +253,7 @@ def cut(n: int, workers: int, *, singly: bool = False) -> list[slice]:
 
 
 def _sparing(session: Any) -> Any:
-    """Return the options of a run that gives memory back when it ends; without them ONNX Runtime keeps all it had."""
+    """Return run options that free memory when the run ends; by default, ONNX Runtime keeps all that it allocated."""
     options = load_onnxruntime().RunOptions()
     on_gpu = session.get_providers()[0] in {kind.name for kind in PROVIDERS.values() if kind.on_gpu}
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0;gpu:0" if on_gpu else "cpu:0")

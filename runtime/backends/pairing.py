@@ -1,4 +1,4 @@
-"""Which runner judges a bundle's precisions, and which lends their gradients: opened, and paired where they are two."""
+"""Opens the runner that judges a bundle's precisions and the runner that lends their gradients, and pairs them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runner:
-    """What runs a graph: a backend, and its provider."""
+    """A backend and its provider, which together run a graph."""
 
     backend: str
     provider: str
 
     def __str__(self) -> str:
-        """Return how it is asked for: ort:cpu."""
+        """Return it as the command line writes it: ort:cpu."""
         return f"{self.backend}:{self.provider}"
 
 
 def read_runner(text: str) -> Runner:
-    """Read BACKEND or BACKEND:PROVIDER, as ort or ort:cuda.
+    """Parse BACKEND or BACKEND:PROVIDER, such as ort or ort:cuda.
 
     Raises:
         UsageFault: there is no such backend, or it has no such provider.
@@ -42,24 +42,24 @@ def read_runner(text: str) -> Runner:
 
 
 DEFAULT_LENDER = Runner("ort", "cpu")
-"""Lends the gradient where the judge runs no gradient graph and nothing else is asked for."""
+"""The lender if the judge cannot run gradient graphs and no other lender is requested."""
 
 
 @dataclass
 class Pairing:
-    """Opens precisions of one bundle: on what judges, and on what lends their gradients.
+    """Opens precisions of one bundle on the judge and on the lender of gradients.
 
-    All precisions borrow from the same runner, which the first one settles where nobody names it.
+    All precisions have the same lender. Unless it is requested, the first precision to be opened decides it.
 
     Args:
-        bundle: every byte of it checked.
+        bundle: the bundle, whose files have all been checked.
         judge: decides every point.
-        lender: lends the gradients; None for the judge where it runs the gradient graph, else DEFAULT_LENDER.
-        gradient: whether attacks follow any.
-        tf32: let a GPU that judges round the factors of float32 products to TF32.
-        state: where engines are kept.
-        command: what is started to judge; None where an engine of ours does.
-        keep: is handed every session, to close it, and returns it.
+        lender: lends the gradients. None: the judge if it can run the gradient graph, else DEFAULT_LENDER.
+        gradient: whether any attack follows a gradient.
+        tf32: let a judge on a GPU round the factors of float32 products to TF32.
+        state: the directory in which engines are kept.
+        command: the command that starts a judge process; None if an engine judges.
+        keep: is called with every session, to register it for closing, and returns it.
 
     """
 
@@ -74,12 +74,12 @@ class Pairing:
     _opened: dict[Any, Session] = field(default_factory=dict)
 
     def session(self, precision: str) -> Session:
-        """Return what judges a precision, with the gradient that attacks on it follow.
+        """Return the session that judges a precision and gives the gradient for attacks on it.
 
         Raises:
             BadBundle: the bundle has no such precision.
             BadModel: a graph cannot be loaded.
-            MissingEnvironment: a backend or provider does not work here, or what is to lend runs no gradient graph.
+            MissingEnvironment: a backend or provider does not work here, or the lender cannot run the gradient graph.
 
         """
         check_precision(self.bundle, precision)
@@ -91,7 +91,7 @@ class Pairing:
         return BorrowedGradient(self._open(precision, self.judge, gradient=False), lending)
 
     def lending(self, precision: str) -> Session:
-        """Return what lends the gradient of a precision that has a gradient graph; raises as `session` does."""
+        """Return the lender's session of a precision that has a gradient graph; raises as `session` does."""
         settled = self.lender is not None
         lender = self.lender or self.judge
         session = self._open(precision, lender, gradient=True)
@@ -109,7 +109,7 @@ class Pairing:
         return self.lending(precision)
 
     def witness(self, precision: str) -> Session | None:
-        """Return what answers a precision by the bundle's own graph where a process judges; None where an engine does.
+        """Return a session of the bundle's own graph, to compare with a judge process; None if an engine judges.
 
         Raises:
             BadModel: the graph cannot be loaded.

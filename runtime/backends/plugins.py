@@ -1,7 +1,7 @@
-"""Execution providers that come to ONNX Runtime as a library of their own, as it loads them: one loader for all.
+"""Execution providers that ONNX Runtime loads from a separate library (a plugin).
 
-Such a library is native code: it runs with all that the user may do, and nothing here confines it. Its digest goes into
-the record of a run, which tells one file from another, and says nothing of what that file loads in its turn.
+Such a library is native code. It has all permissions of the user, and nothing here confines it. The record of a run has
+the digest of its file, but not of the files that it loads in turn.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ if TYPE_CHECKING:
 PREFIX = "plugin:"
 SUFFIX = "ExecutionProvider"
 PACKAGES = "onnxruntime-ep-"
-"""How packages are called that bring a library and say where it lies, by `get_library_path`."""
+"""The prefix of packages that contain such a library; their function `get_library_path` returns its path."""
 KINDS = ("cpu", "gpu", "npu")
-"""Devices, as ONNX Runtime's OrtHardwareDeviceType calls them."""
+"""Kinds of devices, by the names of ONNX Runtime's OrtHardwareDeviceType."""
 SETTINGS = {
     "OpenVINOExecutionProvider": {"load_config": '{"%s": {"INFERENCE_PRECISION_HINT": "%s"}}'},
 }
-"""What providers are asked for that else compute in less than the graph says, by the name of the provider.
+"""Options for providers that would otherwise compute in a narrower type than the graph's, by the provider's name.
 
-OpenVINO's takes bfloat16 on a CPU that has it, without a word, and float16 on a GPU. Its own `precision` is ignored.
+OpenVINO's silently uses bfloat16 on a CPU that has it, and float16 on a GPU. It ignores its own option `precision`.
 """
 ARITHMETIC = {"CPU": "f32", "GPU": "f32", "NPU": "f16"}
 
 _given: list[Path] = []
-"""The libraries that --provider-library named; ONNX Runtime too keeps its libraries a process long."""
+"""The libraries that --provider-library named. ONNX Runtime also keeps a library until the process ends."""
 
 
 class Library(NamedTuple):
-    """A library that ONNX Runtime has loaded, with the devices that it brought and the digest of its file."""
+    """A loaded library: the digest of its file, and the devices that it added."""
 
     sha256: str
     devices: tuple[Any, ...]
 
 
 def is_plugin(provider: str) -> bool:
-    """Return whether a provider is called plugin:NAME or plugin:NAME:DEVICE."""
+    """Return whether a provider's name is plugin:NAME or plugin:NAME:DEVICE."""
     name, _, device = provider.removeprefix(PREFIX).partition(":")
     return provider.startswith(PREFIX) and bool(name) and (not device or device in KINDS) and not provider.endswith(":")
 
 
 def installed() -> tuple[str, ...]:
-    """Return the plugins whose packages are installed, as plugin:openvino."""
+    """Return the names of the plugins whose packages are installed, such as plugin:openvino."""
     names = (distribution.name for distribution in distributions())
     return tuple(sorted({PREFIX + name.removeprefix(PACKAGES) for name in names if name.startswith(PACKAGES)}))
 
 
 def use_library(path: Path) -> None:
-    """Look for plugins in this file alone from now on, never in an installed package."""
+    """From now on, take plugins from this file and not from installed packages."""
     _given.append(path.resolve())
 
 
 def provider_named(provider: str) -> Provider:
-    """Return one of ONNX Runtime's own PROVIDERS, or the one that a plugin brings.
+    """Return the provider of this name, from PROVIDERS or from a plugin.
 
     Raises:
-        MissingEnvironment: the library is missing or does not load, or it has no such provider or device here.
-        UsageFault: it has devices of several kinds, and none is named.
+        MissingEnvironment: the plugin's library is missing, does not load, or has no such provider or device here.
+        UsageFault: the plugin has devices of several kinds, and the name does not choose one.
 
     """
     if not is_plugin(provider):
@@ -94,7 +94,7 @@ def provider_named(provider: str) -> Provider:
 
 
 def _packaged(wanted: str) -> Path:
-    """Return where the library of an installed package onnxruntime-ep-NAME lies."""
+    """Return the path of the library in the installed package onnxruntime-ep-NAME."""
     package = PACKAGES + wanted.removesuffix(SUFFIX).lower()
     try:
         return Path(import_module(package.replace("-", "_")).get_library_path()).resolve()
@@ -108,7 +108,7 @@ def _packaged(wanted: str) -> Path:
 
 @cache
 def _load(path: Path) -> Library:
-    """Register a library in ONNX Runtime, once a process."""
+    """Register a library in ONNX Runtime, once per process."""
     runtime = load_onnxruntime()
     if not hasattr(runtime, "register_execution_provider_library"):
         raise MissingEnvironment(
@@ -129,7 +129,7 @@ def _names(devices: Iterable[Any]) -> set[str]:
 
 
 def _called(device: Any, wanted: str) -> bool:
-    """Return whether a device is of the provider asked for, by its own name or without its end, as openvino."""
+    """Return whether a device belongs to the provider `wanted`, given with or without SUFFIX, such as openvino."""
     return bool(device.ep_name.removesuffix(SUFFIX).lower() == wanted.removesuffix(SUFFIX).lower())
 
 

@@ -1,8 +1,8 @@
-"""Whether an engine's gradients are those of its graph: an engine that answers well may still differentiate wrongly.
+"""Tests whether an engine computes the right gradients: one that gives correct logits may still differentiate wrongly.
 
-A gradient graph is made of operations that few networks have, and an engine that miscompiles one of them answers the
-same logits and leads attacks astray: what stands then stands for nothing. So what ONNX Runtime's CPU finds by the same
-bytes is put beside it before any attack, on images of noise.
+A gradient graph has operations that few networks have. An engine that miscompiles one of them still gives the right
+logits, but misleads attacks, and then an unbroken image proves nothing. So, before any attack, its gradients on images
+of noise are compared with those of ONNX Runtime on the CPU for the same graph.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from runtime.session import LossSpec, Session
 
 SIZES = (1, 2, 16)
-"""Of batches; kernels are chosen by them."""
+"""Batch sizes to test, because engines choose kernels by them."""
 FARTHEST, FARTHEST_OF_STEPS = 0.1, 0.5
-"""How far a gradient may be from the reference's, as a part of its length; rounding moves what is next to a step."""
+"""The largest relative distance from the reference, without and with staircases; rounding may cross a step."""
 LEAST = 0.9
-"""Share of the images on which it must be that near, for each loss and size: some lie next to a kink."""
+"""The share of images on which a gradient must be that near, for each loss and batch size; some lie at a kink."""
 
 
 def wrong_gradient(ours: Session, reference: Session, shape: tuple[int, int, int], *, stepped: bool) -> str | None:
-    """Return in words how an engine's gradients differ from the reference's of the same graphs; None where they hold.
+    """Return in words how an engine's gradients differ from the reference's for the same graphs; None if they agree.
 
     Args:
-        ours: what is asked.
-        reference: what it is held to.
+        ours: the session under test.
+        reference: the session with correct gradients.
         shape: of one image, [C, H, W].
-        stepped: whether the graph is a staircase, so that rounding alone may change a gradient.
+        stepped: whether the graph has staircases, so that rounding alone may change a gradient.
 
     """
     x, farthest = noise(max(SIZES), shape), FARTHEST_OF_STEPS if stepped else FARTHEST
@@ -61,12 +61,12 @@ def with_true_gradient(
     reference: Callable[[], Session],
     shape: tuple[int, int, int],
 ) -> Session:
-    """Return what an engine opens with a gradient graph, or without it where it does not run there as it should.
+    """Return a session with the gradient graph if the engine computes it correctly, and else without it.
 
     Args:
-        opening: opens the artifact with a gradient graph or without.
-        gradient: the gradient graph; None where none is wanted.
-        reference: opens the same graphs where gradients are known to be right.
+        opening: opens the artifact with a gradient graph, or without one for None.
+        gradient: the gradient graph; None if none is wanted.
+        reference: opens the same graphs on an engine whose gradients are known to be correct.
         shape: of one image, [C, H, W].
 
     """
@@ -85,14 +85,14 @@ def with_true_gradient(
             return session
         session.close()
         reason = wrong
-    session = opening(None)  # where the artifact's own graph was at fault, it says so
+    session = opening(None)  # raises if the artifact's own graph was at fault
     card = session.card()
     log.warning(f"{card.backend}:{card.provider} judges, but its gradient is not used: {reason}")
     return session
 
 
 def _losses(n: int, classes: int) -> dict[str, LossSpec]:
-    """Return losses that all parts of a gradient graph are needed for."""
+    """Return losses that together use all parts of a gradient graph."""
     label = one_hot(np.arange(n) % classes, classes).astype(np.float32)
     other = np.roll(label, 1, axis=1)
     found = {"cross-entropy": cross_entropy(label), "margin": margin(label), "a logit": linear(label, other - label)}
@@ -104,7 +104,7 @@ def _losses(n: int, classes: int) -> dict[str, LossSpec]:
 
 
 def noise(n: int, shape: tuple[int, int, int]) -> Any:
-    """Return images of coarse and fine noise, the same every time: float32 [n, C, H, W] in [0, 1]."""
+    """Return n fixed images of coarse and fine noise: float32 [n, C, H, W] in [0, 1]."""
     rng, (channels, height, width) = np.random.default_rng(0), shape
     coarse = rng.random((n, channels, -(-height // 4), -(-width // 4))).repeat(4, 2).repeat(4, 3)
     fine = rng.random((n, *shape))
@@ -112,6 +112,6 @@ def noise(n: int, shape: tuple[int, int, int]) -> Any:
 
 
 def _near(gradient: Any, expected: Any, farthest: float) -> Any:
-    """Return on which images two answers are the same, [B]; a NaN is not."""
+    """Return for which images two answers agree: bool [B]. NaN agrees with nothing."""
     ours, theirs = (each.reshape(len(each), -1).astype(np.float64) for each in (gradient, expected))
     return np.linalg.norm(ours - theirs, axis=1) <= farthest * np.linalg.norm(theirs, axis=1)

@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from runtime.session import GraphFacts
 
 NOT_ON_GPU = ["WeightBiasQuantization"]
-"""Optimizers of ONNX Runtime that put nodes in a graph for which its GPU providers have no kernel.
+"""Optimizers of ONNX Runtime that add nodes for which its GPU providers have no kernel.
 
-This one quantises float biases of an int8 graph to int32, which is dequantised on the CPU alone.
+This one quantises the float biases of an int8 graph to int32, which only the CPU can dequantise.
 """
 NOT_IN_HALF = ["NchwcTransformer"]
-"""An optimizer for the CPU that ends the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
+"""A CPU optimizer that crashes the process on attention in float16 (ONNX Runtime 1.23 to 1.32)."""
 CAPTURES = {"enable_cuda_graph": "1"}
-"""Lets a session capture CUDA graphs; it is refused where a part of the graph would run elsewhere."""
+"""The option by which a session captures CUDA graphs. ONNX Runtime refuses it if any node would run elsewhere."""
 FATAL = 4
-"""Log level of ONNX Runtime: it stays silent, what it raises becomes a typed error here."""
+"""The log level that keeps ONNX Runtime silent; its exceptions become typed errors here."""
 
 NO_MEMORY = re.compile(
     "bad_alloc|failed to allocate memory|out of memory|ALLOC_FAILED|can't start new thread", re.IGNORECASE
 )
-"""What ONNX Runtime and CUDA say, in an error of no type of its own, where memory ran out."""
+"""Messages of ONNX Runtime and CUDA when memory runs out; such errors have no type of their own."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """What an execution provider is that a library of its own brings.
+    """An execution provider from a plugin's library.
 
     Args:
         device: ONNX Runtime's OrtEpDevice.
         options: of the provider.
-        library_sha256: digest of the file.
+        library_sha256: digest of the library's file.
         called: the device, in words.
 
     """
@@ -61,11 +61,11 @@ class Provider:
     """An execution provider of ONNX Runtime.
 
     Args:
-        name: as ONNX Runtime calls it.
-        options: from (whether TF32 is let, engines of this device, digest of the graph) to its options; None for the
-            CPU and for a plugin.
+        name: its name in ONNX Runtime.
+        options: from (whether TF32 is allowed, directory of this device's engines, digest of the graph) to its
+            options; None for the CPU and for a plugin.
         captures: whether it can replay a whole graph as a CUDA graph.
-        plugin: what brings it; None where ONNX Runtime does.
+        plugin: the plugin that contains it; None if ONNX Runtime does.
 
     """
 
@@ -76,22 +76,22 @@ class Provider:
 
     @property
     def on_gpu(self) -> bool:
-        """Return whether it is NVIDIA's, and needs a GPU."""
+        """Return whether it is one of NVIDIA's, which need a GPU."""
         return self.options is not None
 
     @property
     def is_default(self) -> bool:
-        """Return whether it is ONNX Runtime's own for the CPU, to which nothing else may leave a node."""
+        """Return whether it is ONNX Runtime's own CPU provider, to which no other provider may leave a node."""
         return self.options is None and self.plugin is None
 
 
 def _cuda(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
-    """Let cuDNN choose its convolutions by rule: by timing them all it takes seconds for every new size of a batch."""
+    """Let cuDNN choose convolutions by heuristics; to time them all would take seconds for each new batch size."""
     return {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
 
 
 def _tensorrt(tf32: bool, engines: Path, graph: str) -> dict[str, str]:
-    """Keep the engines of each graph apart: the provider knows them by names of tensors, whatever their weights."""
+    """Keep the engines of each graph in a directory of its own: the provider names them after tensors, not weights."""
     from runtime.tensorrt.store import WORKSPACE, private_directory
 
     directory = engines / (graph + "-tf32" * tf32)
@@ -122,10 +122,10 @@ def check_tf32(provider: str, tf32: bool) -> None:
 def options_of(
     kind: Provider, state: Path | None, tf32: bool
 ) -> tuple[Callable[[str], dict[str, str]], CudaDevice | None]:
-    """Return what makes a provider's options of a graph's digest, and the GPU that it uses; None for the CPU.
+    """Return a function from a graph's digest to the provider's options, and its GPU; None for the CPU or a plugin.
 
     Raises:
-        MissingEnvironment: it needs a GPU, and it or the GPU is not there; or its engines cannot be kept.
+        MissingEnvironment: the provider or the GPU that it needs is missing, or its engines cannot be stored.
         UsageFault: see `settle_tf32`.
 
     """
@@ -137,7 +137,7 @@ def options_of(
     find(runtime, kind)
     gpu = driver.probe()
     settle_tf32(tf32)
-    # What it calls its files tells versions of ONNX Runtime, TensorRT and CUDA apart, but no two devices or drivers.
+    # The provider's file names distinguish versions of ONNX Runtime, TensorRT and CUDA, but not devices and drivers.
     device = sha256(f"{gpu.identity()} {gpu.cuda}".encode())
     return partial(kind.options, tf32, engines_directory(state) / f"onnxruntime-{device}"), gpu
 
@@ -168,19 +168,19 @@ def load_onnxruntime() -> Any:
 
 
 def is_memory(error: Exception) -> bool:
-    """Return whether ONNX Runtime says that memory ran out."""
+    """Return whether an error of ONNX Runtime means that memory ran out."""
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def left_out(facts: GraphFacts, *, on_gpu: bool) -> list[str]:
-    """Return the optimizers of ONNX Runtime that a graph is opened without."""
+    """Return the optimizers of ONNX Runtime to disable for a graph."""
     if on_gpu:
         return NOT_ON_GPU
     return NOT_IN_HALF if facts.computes_in == "float16" else []
 
 
 def open_plain(graph: bytes, facts: GraphFacts) -> Any:
-    """Open any graph on the CPU, silently and else as ONNX Runtime does by default; its errors are its own."""
+    """Open any graph on the CPU, silently and else with ONNX Runtime's defaults; it raises ONNX Runtime's errors."""
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL

@@ -1,4 +1,4 @@
-"""What this machine can judge on: every row of the table is asked for the answers of one small graph."""
+"""Tests which engines can judge on this machine: each runner of the table runs one small graph."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ GRAPH = b64decode(
 )
 """An ONNX graph: `input` float32 [B, 3, 8, 8] to `logits` [B, 3], the means of the channels."""
 NEAR = 1e-2
-"""How far an answer may be from the mean: half precision rounds."""
+"""The most by which an answer may differ from the mean; half precision rounds."""
 
 
 class Surveyed(Frozen):
-    """A runner, and whether it judges here.
+    """A runner, and whether it can judge on this machine.
 
-    `device` is what it runs on; None where it does not run: then `missing` says what it lacks, and `hint` what to do.
-    `versions` are of the packages that decide its answers, those that are installed.
+    `device` is what it runs on; None if it does not run. Then `missing` says what it lacks, and `hint` what to do.
+    `versions` has the installed packages that decide its answers.
     """
 
     backend: Name
@@ -67,14 +67,14 @@ class _Sample(Bundle):
 
 
 def runners() -> Iterator[Runner]:
-    """Yield every runner of the table, with the plugins that are installed."""
+    """Yield every runner of the table, including the installed plugins."""
     for name, backend in BACKENDS.items():
         plugins = backend.plugins() if backend.plugins else ()
         yield from (Runner(name, provider) for provider in (*backend.providers, *plugins))
 
 
 def survey(runner: Runner) -> Surveyed:
-    """Open GRAPH on a runner and ask it; what keeps it from judging is in the record, not raised."""
+    """Run GRAPH on a runner. The record, and not an exception, says what keeps it from judging."""
     libraries = BACKENDS[runner.backend].libraries
     asked = Surveyed(
         backend=runner.backend,

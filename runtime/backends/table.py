@@ -1,6 +1,6 @@
 """BACKENDS: the engines that can run an artifact, and how each opens one precision of a bundle.
 
-What an engine takes to open is imported when it is opened: `--help` lists engines, and opens none.
+An engine's modules are imported when it is opened, because `--help` lists engines without opening any.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opening:
-    """How one precision of a bundle is opened.
+    """Settings with which one precision of a bundle is opened.
 
     Args:
         precision: a key of the manifest's graphs.
         provider: one of the backend's.
-        gradient: whether its gradient graph is opened too, where it runs there; the card says whether it does.
+        gradient: whether to open the gradient graph too, if the engine can run it; the card says whether it can.
         tf32: let a GPU round the factors of float32 products to TF32.
-        state: directory below which engines are kept; None for the user's cache.
-        command: what is started to judge; None where an engine of ours does.
+        state: the directory in which engines are kept; None for the user's cache.
+        command: the command that starts a judge process; None if an engine judges.
 
     """
 
@@ -53,14 +53,14 @@ class Opening:
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs an artifact.
+    """An engine that runs artifacts.
 
     Args:
-        open: makes what judges; a session where it may differentiate too.
-        providers: what it can run on.
-        default: which of them it runs on where none is asked for.
-        plugins: finds those that are installed, where it also runs on providers that are called plugin:NAME.
-        libraries: packages that decide its answers, beside NumPy and the ONNX Runtime that is called onnxruntime.
+        open: returns a judge, which is a Session if the engine may also differentiate.
+        providers: the variants or devices on which it can run.
+        default: returns the provider to use if none is requested.
+        plugins: returns the installed providers plugin:NAME; None if the engine has no plugins.
+        libraries: the packages that decide its answers, besides NumPy and onnxruntime.
 
     """
 
@@ -91,7 +91,7 @@ def _open_tensorrt(bundle: Bundle, how: Opening) -> Session:
     from runtime.tensorrt.store import EngineStore, engines_directory, profile_for
 
     forward, gradient = _graphs(bundle, how)
-    build = engine_builder()  # what may fail comes before what holds the GPU
+    build = engine_builder()  # what may fail comes before what occupies the GPU
     accelerator = open_accelerator(how.provider)
     store = EngineStore(engines_directory(how.state), accelerator.gpu.identity())
     factory = EngineFactory(build, store, profile_for(bundle.manifest.input), how.tf32)
@@ -109,7 +109,7 @@ def _open_openvino(bundle: Bundle, how: Opening) -> Session:
 def _held(
     opening: Callable[[bytes | None], Session], forward: bytes, gradient: bytes | None, bundle: Bundle, how: Opening
 ) -> Session:
-    """Open a session whose gradients are held to those of ONNX Runtime's CPU."""
+    """Open a session after comparing its gradients with those of ONNX Runtime on the CPU."""
     from runtime.backends.ort import OrtSession
     from runtime.backends.probe import with_true_gradient
 
@@ -118,7 +118,7 @@ def _held(
 
 
 def no_command() -> UsageFault:
-    """Return the error where a command is to judge, and none is given."""
+    """Return the error for a command that should judge but is not given."""
     return UsageFault(f"--backend {COMMAND} needs a command", hint='give it with --judge-command "CMD"')
 
 
@@ -150,7 +150,7 @@ BACKENDS = {
 
 
 def provider_of(backend: str, provider: str | None) -> str:
-    """Return the provider asked for, or the backend's default.
+    """Return the requested provider, or the backend's default.
 
     Raises:
         UsageFault: there is no such backend, or it has no such provider.
@@ -173,7 +173,7 @@ def provider_of(backend: str, provider: str | None) -> str:
 
 
 def check_precision(bundle: Bundle, precision: str) -> None:
-    """Raise `BadBundle` where a bundle has no such precision."""
+    """Raise `BadBundle` if a bundle does not have this precision."""
     if precision not in bundle.manifest.graphs:
         has = sorted(bundle.manifest.graphs)
         raise BadBundle(
@@ -193,16 +193,16 @@ def open_session(
     state: Path | None = None,
     command: str | None = None,
 ) -> Session:
-    """Open one precision of a bundle on one backend; what only judges has no gradient.
+    """Open one precision of a bundle on one backend. If the backend can only judge, the session has no gradient.
 
     Args:
-        bundle: every byte of it checked.
+        bundle: the bundle, whose files have all been checked.
         precision: a key of the manifest's graphs.
         backend: a key of BACKENDS.
         provider: see `provider_of`.
-        gradient: whether to open its gradient graph too.
-        tf32: see `Opening`, as the next.
-        state: where engines are kept.
+        gradient: whether to open the gradient graph too.
+        tf32: see `Opening`.
+        state: the directory in which engines are kept; None for the user's cache.
         command: see `Opening`.
 
     Raises:

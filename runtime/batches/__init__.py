@@ -1,1 +1,1 @@
-"""How a session is asked: in batches that fit its memory, of few sizes, and kept full."""
+"""Sessions that reshape batches so that they fit into memory, have few sizes and stay full."""

@@ -1,4 +1,4 @@
-"""A session around another: what changes how it is asked hands on everything else."""
+"""A session that wraps another: the base of classes that change only how batches are asked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Around(Session):
-    """A session that asks another; a doubt about what that answered is never lost on the way.
+    """A session that wraps another. It passes on `card`, `confirm` and `close`, so that no doubt about answers is lost.
 
     Args:
-        session: the one behind.
+        session: the wrapped session.
 
     """
 
@@ -22,13 +22,13 @@ class Around(Session):
         self.session = session
 
     def card(self) -> SessionCard:
-        """Return the card of the session behind."""
+        """Return the card of the wrapped session."""
         return self.session.card()
 
     def confirm(self) -> None:
-        """Confirm what the session behind answered."""
+        """Check the answers of the wrapped session."""
         self.session.confirm()
 
     def close(self) -> None:
-        """Close the session behind."""
+        """Close the wrapped session."""
         self.session.close()

@@ -1,4 +1,4 @@
-"""A session that sees few sizes of a batch: a GPU makes what it runs anew for each."""
+"""A session that is asked in few batch sizes, because a GPU prepares anew for each size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from runtime.batches.around import Around
 from runtime.session import LossSpec, Session
 
 LEAST = 16
-"""Images in the smallest batch of several: on a GPU fewer take as long."""
+"""The smallest batch of more than one image. On a GPU, fewer images take as long."""
 
 
 def fixed_size(n: int) -> int:
-    """Return the size that n images are asked in: the next power of two or three quarters of one, at least LEAST.
+    """Return the batch size for n images: the next power of two or three quarters of one, but at least LEAST.
 
-    A single image is asked by itself, as a device in use is: a graph may answer it otherwise than in any batch.
+    A single image is asked alone, as on a device in use: in a batch, a graph may answer it differently.
     """
     if n == 1:
         return 1
@@ -27,13 +27,13 @@ def fixed_size(n: int) -> int:
 
 
 class FixedSizes(Around):
-    """A session whose batches are filled up to a `fixed_size` with copies of their rows.
+    """A session whose batches are padded to a `fixed_size` with copies of their rows.
 
-    The answers to these are cut off: none is ever seen, and none of the others depends on them.
+    The answers to the copies are dropped, and no other answer depends on them.
 
     Args:
-        session: an image's answer does not depend on the others of its batch.
-        most: images that it is asked at once; a batch is filled up no further.
+        session: its answer to an image must not depend on the other images of the batch.
+        most: the most images in a padded batch.
 
     """
 
@@ -58,7 +58,7 @@ class FixedSizes(Around):
 
 
 def filled(rows: Any, size: int) -> Any:
-    """Return rows [B, ...] as [size, ...], filled up with copies of them: so what is added is as finite as the rest."""
+    """Return rows [B, ...] padded to [size, ...] with copies of themselves, which are as finite as the rows."""
     if rows.shape[0] == size:
         return rows
     xp = array_namespace(rows)

@@ -1,4 +1,4 @@
-"""A session whose memory may run out: asked for fewer images at a time from then on."""
+"""A session that asks for smaller batches after memory ran out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Answer = TypeVar("Answer")
 
 
 class BatchHalving(Around):
-    """A session behind which batches are halved until they fit. No answer depends on how a batch is cut.
+    """A session that halves batches until they fit into memory.
 
     Args:
-        session: raises `OutOfMemory` or `MemoryError` where a batch does not fit, and can be asked again.
+        session: raises `OutOfMemory` or `MemoryError` if a batch does not fit, and can then be asked again. Its answer
+            to an image must not depend on the other images of the batch.
 
     Attributes:
-        largest: images that it is asked for at once; None as long as every batch fitted.
+        largest: the most images in a batch; None as long as every batch has fitted.
 
     """
 

@@ -1,8 +1,8 @@
-"""Jobs that ask one session, side by side: what they ask is put together, so that its batches stay full.
+"""Jobs that share one session: their questions are joined, so that its batches stay full.
 
-Each job runs in a thread of its own and asks as if it were alone. Only the caller's thread asks the session, all that
-waits in one batch. Two groups of jobs take turns: while one is answered, the other computes. A job begins as soon as
-others leave room for it. What is asked when follows from the jobs alone, never from the clock.
+Each job runs in a thread of its own and asks as if it were alone. Only the caller's thread asks the session, with all
+waiting questions in one batch. Two groups of jobs take turns: while one waits for its answer, the other computes. A job
+starts as soon as there is room for it. The batches follow from the jobs alone, and not from timing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runtime.session import SessionCard
 
 MOST = 16
-"""Jobs of a group at a time."""
+"""The most jobs of a group at a time."""
 
 Result = TypeVar("Result")
 
@@ -34,8 +34,8 @@ class Asking(Generic[Result]):
     """A job that asks a session.
 
     Args:
-        images: rows that it asks about at once, at most.
-        work: does it, with the session that it may ask.
+        images: the most rows in one of its questions.
+        work: the job, a function of the session that it may ask.
 
     """
 
@@ -44,14 +44,15 @@ class Asking(Generic[Result]):
 
 
 def side_by_side(session: Session, jobs: Sequence[Asking[Result]], rows: int) -> Generator[Result]:
-    """Yield what the jobs return, in their order; a job's error is raised in its place, the session's at once.
+    """Yield the jobs' results, in the order of the jobs.
 
-    Close it to stop the jobs that still run.
+    A job's error is raised in the place of its result; an error of the session is raised at once. Closing the
+    generator stops the jobs that still run.
 
     Args:
-        session: an image's answer does not depend on the others of its batch.
-        jobs: what is done.
-        rows: images that the session is asked at once.
+        session: its answer to an image must not depend on the other images of the batch.
+        jobs: the jobs.
+        rows: the most images that the session is asked at once.
 
     """
     waiting = deque(_Running(job, session.card()) for job in jobs)
@@ -87,16 +88,16 @@ class _Question(NamedTuple):
 
 
 class _Stopped(BaseException):
-    """Ends the work of a job from within what it asks."""
+    """Raised in a job's thread, in place of an answer, to end it."""
 
 
 class _Running(Session, Generic[Result]):
     """A job, and the session that it sees.
 
     Attributes:
-        question: what it waits to be answered; None where it does not.
-        ended: whether it is done; `result` then returns or raises what came of it.
-        images: that it last asked about. Of its last two questions the larger: in between it may ask about few.
+        question: its question that waits for an answer; None if it has none.
+        ended: whether it is done; then `result` returns its result or raises its error.
+        images: the rows of the larger of its last two questions, because every second question may be small.
 
     """
 
@@ -129,7 +130,7 @@ class _Running(Session, Generic[Result]):
         self._thread.start()
 
     def listen(self) -> None:
-        """Wait until it asks or ends."""
+        """Wait until the job asks or ends."""
         self.question = self._asked.get()
         if self.question is None:
             self.ended = True
@@ -138,12 +139,12 @@ class _Running(Session, Generic[Result]):
             self._sizes.append(self.question.rows)
 
     def answer(self, answer: Any) -> None:
-        """Let it go on."""
+        """Give the job the answer to its question, so that it continues."""
         self.question = None
         self._answers.put(answer)
 
     def stop(self) -> None:
-        """End its thread, wherever it is."""
+        """End the job's thread, at its next or current question."""
         if self._thread.is_alive():
             self._answers.put(_Stopped())
             self._thread.join()
@@ -158,7 +159,7 @@ class _Running(Session, Generic[Result]):
             self._result = self._job.work(self)
         except _Stopped:
             return
-        except BaseException as error:  # raised again where the result is asked for
+        except BaseException as error:  # `result` raises it again
             self._error = error
         self._asked.put(None)
 
@@ -175,7 +176,7 @@ def _has_room(group: Sequence[_Running[Any]], job: _Running[Any], rows: int) -> 
 
 
 def _answer(session: Session, group: Sequence[_Running[Any]], rows: int) -> None:
-    """Ask the session what the jobs of a group ask, those with a loss apart, and give each its rows."""
+    """Answer the questions of a group, those with a loss separately, and give each job its rows."""
     for with_loss in (False, True):
         asking = [each for each in group if each.question and (each.question.loss is not None) is with_loss]
         for part in _parts(asking, rows):
@@ -190,7 +191,7 @@ def _answer(session: Session, group: Sequence[_Running[Any]], rows: int) -> None
 
 
 def _parts(asking: Sequence[_Running[Any]], rows: int) -> Iterator[list[_Running[Any]]]:
-    """Yield them in their order, as many at a time as ask about `rows` images; one alone may ask about more."""
+    """Yield the jobs in order, in parts that together ask about at most `rows` images; a single job may exceed it."""
     part: list[_Running[Any]] = []
     n = 0
     for each in asking:

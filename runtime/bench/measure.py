@@ -1,7 +1,7 @@
-"""Latency, throughput, power and heat of an artifact on this machine, after MLPerf's rules as far as they apply.
+"""Latency, throughput, power and heat of an artifact on this machine, by MLPerf's rules as far as they apply.
 
-Queries follow one another: the next begins when the last has ended. Their images lie in memory, drawn with replacement
-from a fixed seed, and preparing them is not timed; from handing over float32 images to having the logits is.
+One query begins when the last has ended. Its images are in memory, drawn with replacement from a fixed seed. The time
+of a query runs from handing over float32 images to having the logits; preparing the images is not timed.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from runtime.session import Judge
 
 POOL_IMAGES, POOL_VALUES = 1024, 2**24
-"""Images in memory that queries are drawn from, and values in all: 64 MiB."""
+"""The most images from which queries are drawn, and the most values of all of them: 64 MiB."""
 WARM_UP_SECONDS, WARM_UP_QUERIES = 1.0, 3
-"""Before anything is timed, at least."""
+"""The least warm-up before anything is timed."""
 MIN_QUERIES = 10
-"""Timed in any case, however long they take."""
+"""The fewest queries to time, however long they take."""
 MLPERF_SECONDS, MLPERF_SAMPLES = 600, 24_576
-"""MLCommons' inference rules: every scenario's least duration, and Offline's least number of samples."""
+"""MLCommons' inference rules: the least duration of every scenario, and the fewest samples of Offline."""
 CONFIDENCE = 0.99
-"""MLPerf's, of its early-stopping estimate of a percentile."""
+"""The confidence of MLPerf's early-stopping estimate of a percentile."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """The seconds that each query took, and when the first began and the last ended."""
+    """The seconds of each query (float64 [N]), and when the first began and the last ended."""
 
     latencies: Any
     began: float
@@ -52,7 +52,7 @@ class Timed:
 
 
 def draw(images: ImageSet, batch: int, seed: int = 0) -> Iterator[Any]:
-    """Yield batches for ever: float32 [batch, C, H, W]."""
+    """Yield random batches without end: float32 [batch, C, H, W] in [0, 1]."""
     most = min(len(images), POOL_IMAGES, max(1, POOL_VALUES // prod(images.images.shape[1:])))
     pool, random = images.as_float(np.arange(most)), np.random.Generator(np.random.Philox(seed))
     while True:
@@ -68,7 +68,10 @@ def time_queries(
     clock: Callable[[], float],
     told: Callable[[float, float], None] = lambda latency, ended: None,
 ) -> Timed:
-    """Ask query after query until both so many seconds and so many queries have passed; `told` of each: see Minutes."""
+    """Time one query after another until `seconds` have passed and `at_least` queries are done.
+
+    `told` is called after each query with its latency and its end, both in seconds.
+    """
     latencies, began = array("d"), clock()
     ended = began
     while ended - began < seconds or len(latencies) < at_least:
@@ -97,17 +100,17 @@ def bench(
 
     Args:
         session: the artifact, opened.
-        images: fed to it.
-        batch: images a query.
-        seconds: measured, at least; warming up comes before.
-        sensors: watched meanwhile.
-        clock: seconds, monotonic.
-        idle: seconds without a query, after which one is timed by itself; 0 for none.
-        sleep: waits so many seconds.
-        machine: says how the machine is set: its power mode, and whether its clocks may move.
+        images: the images of the queries.
+        batch: images per query.
+        seconds: the least duration of the measurement, without the warm-up.
+        sensors: read during the measurement.
+        clock: returns seconds, monotonic.
+        idle: pause in seconds before one more query, which is timed separately; 0 for none.
+        sleep: waits for a number of seconds.
+        machine: returns the machine's card, with its power mode and clocks.
 
     Raises:
-        BadModel: the graph does not take these images or this batch.
+        BadModel: the graph does not accept these images or this batch size.
 
     """
     queries, card = draw(images, batch), session.card()
@@ -146,21 +149,21 @@ def bench(
 def _after(
     idle: float, session: Judge, queries: Iterator[Any], clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> float:
-    """Return the milliseconds that a query takes which none came before for so many seconds."""
+    """Return the milliseconds of one query after `idle` seconds without any."""
     sleep(idle)
     timed = time_queries(session.logits, queries, seconds=0.0, at_least=1, clock=clock)
     return 1000 * float(timed.latencies[0])
 
 
 def _settings(card: Card) -> dict[str, Any]:
-    """Return `power_mode`, and `clocks_locked`: whether every clock whose limits are known is pinned."""
+    """Return `power_mode`, and `clocks_locked`: whether all clocks with known limits are pinned (None if none is)."""
     clocks = [str(card[name]) for name in ("cpu_clock", "gpu_clock") if name in card]
     locked = all(clock.endswith(PINNED) for clock in clocks) if clocks else None
     return {"power_mode": card.get("power_mode"), "clocks_locked": locked}
 
 
 def latency(values: Any) -> Latency:
-    """Summarise latencies, of whatever unit."""
+    """Summarise latencies [N]; the result has the same unit."""
     ordered = np.sort(values)
     n = len(ordered)
     p50, p90, p99 = (float(ordered[min(int(n * p), n - 1)]) for p in (0.5, 0.9, 0.99))
@@ -177,14 +180,14 @@ def latency(values: Any) -> Latency:
 
 
 def bound_of_quantile(n: int, p: float, confidence: float) -> int | None:
-    """Return the rank, from 0, of the least of n sorted draws that bounds the p-quantile from above.
+    """Return the rank, from 0, of the smallest of n sorted draws that is an upper bound of the p-quantile.
 
-    Draw k (from 1) lies below the quantile only if at least k of n draws do, whose number is binomial (n, p): k is the
-    least with P(fewer than k) >= confidence. None where even the largest draw does not bound it.
+    Draw k, counted from 1, is below the quantile only if at least k of n draws are, and their number X is binomial
+    (n, p). So k is the smallest with P(X < k) >= confidence. None: even the largest draw is not a bound.
     """
     spread = 12 * math.sqrt(n * p * (1 - p)) + 12
     low = max(0, int(n * p - spread))
-    below = 0.0  # P(fewer than k), what lies under the window is less than 1e-30
+    below = 0.0  # P(X < k); the terms below the window sum to less than 1e-30
     for k in range(low, n + 1):
         if below >= confidence:
             return k - 1

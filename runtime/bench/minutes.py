@@ -1,4 +1,4 @@
-"""A measurement minute by minute: what a query took, how hot it was and how fast the clocks were."""
+"""A measurement minute by minute: latency, temperature and clocks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from runtime.machine.sensors import Sample
 
 MINUTE = 60.0
-"""Seconds."""
+"""The seconds of a minute."""
 
 
 @dataclass
 class Minutes:
-    """Told of every query, it makes a record of each minute that has passed.
+    """Counts queries, and makes a record of each minute that has passed.
 
     Args:
-        began: when the first minute does, seconds of the clock that queries are timed by.
-        samples: of the sensors, which are added while it is told.
-        say: hears of every whole minute, in words.
-        done: the minutes.
+        began: the start of the current minute, in seconds of the clock that times the queries.
+        samples: of the sensors; the list grows during the measurement.
+        say: called with a line about every whole minute.
+        done: the records of the minutes so far.
 
     """
 
@@ -39,7 +39,7 @@ class Minutes:
     _latencies: array[float] = field(default_factory=lambda: array("d"))
 
     def query(self, latency: float, ended: float) -> None:
-        """Count a query, in seconds; it belongs to the minute in which it ended."""
+        """Count a query, by its latency and its end in seconds. It belongs to the minute in which it ended."""
         if ended >= self._end and self._latencies:
             self._close()
             self.say(f"minute {len(self.done)}: {in_words(self.done[-1])}")
@@ -48,7 +48,7 @@ class Minutes:
         self._latencies.append(latency)
 
     def all(self) -> tuple[Minute, ...]:
-        """Return the minutes that are whole; where there is none, what there was."""
+        """Return the whole minutes, or the one incomplete minute if there is no whole one."""
         if not self.done and self._latencies:
             self._close()
         return tuple(self.done)
@@ -74,7 +74,7 @@ def _minute(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], samples: Sequ
 
 
 def in_words(minute: Minute) -> str:
-    """Return its median and p90, the hottest zone and the fastest clock."""
+    """Return a minute's median and p90, its hottest zone and its fastest clock, in words."""
     hottest, fastest = max(minute.celsius.values(), default=None), max(minute.megahertz.values(), default=None)
     heat = "no temperature" if hottest is None else f"{hottest:.0f} °C"
     clock = "no clock" if fastest is None else f"{fastest:.0f} MHz"

@@ -1,4 +1,4 @@
-"""What was measured as bench.json: with its circumstances, and what a reader must know before believing it."""
+"""bench.json: measurements with their circumstances and warnings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bench_record(
     sensors: Sensors,
     started: str,
 ) -> Bench:
-    """Return bench.json of what was measured on one runner; `data` names the images, `card` says the device."""
+    """Return bench.json of the measurements on one runner; `data` names the images, and `card` has the device."""
     return Bench(
         name=bundle.manifest.name,
         bundle_version=bundle.manifest.version,
@@ -51,7 +51,7 @@ def bench_record(
 
 
 def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
-    """Return what a reader must know before believing the figures."""
+    """Return warnings that a reader needs before using the figures."""
     found = tuple(
         f"{run.precision} at batch {run.batch}: throttled by {', '.join(run.throttled)}; "
         "let the board cool, or choose a power mode that it can hold"
@@ -68,7 +68,7 @@ def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
 
 
 def _without_power(sensors: Sensors) -> str:
-    """Return why there is no reading of power, and what would give one."""
+    """Return why power was not measured, and what would make that possible."""
     if sensors.locked:
         return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
     if sensors.watts:

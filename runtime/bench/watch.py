@@ -1,4 +1,4 @@
-"""The sensors watched while something is measured, and what they then say of it."""
+"""Samples of the sensors during a measurement, and the figures that follow from them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     Self = TypeVar("Self", bound="Watch")
 
 PERIOD = 0.1
-"""Seconds between two samples; an INA3221 averages over some milliseconds, a board's temperature moves in seconds."""
+"""Seconds between two samples. An INA3221 averages over milliseconds; a board's temperature changes in seconds."""
 
 
 @dataclass
 class Watch:
-    """Samples the sensors in a thread of its own, from entering it to leaving it, once at each end.
+    """A context that samples the sensors in a thread of its own, and once at each end.
 
     Args:
-        sensors: read.
-        clock: seconds, monotonic; the one that the measurement is timed by.
+        sensors: the sensors to read.
+        clock: returns seconds, monotonic; the clock that times the measurement.
         period: seconds between two samples.
-        samples: taken so far, in order of time.
+        samples: the samples so far, in order of time.
 
     """
 
@@ -61,7 +61,7 @@ class Watch:
 
 
 def levels(samples: Sequence[Sample], kind: str) -> dict[str, Level]:
-    """Return mean by time and maximum of every sensor of a kind, a field of Sample."""
+    """Return the mean over time and the maximum of every sensor of a kind, where a kind is a field of Sample."""
     series: dict[str, list[tuple[float, float]]] = {}
     for sample in samples:
         for name, value in getattr(sample, kind).items():
@@ -70,13 +70,13 @@ def levels(samples: Sequence[Sample], kind: str) -> dict[str, Level]:
 
 
 def power(samples: Sequence[Sample], wraps: Readings, *, seconds: float, images: int) -> Power | None:
-    """Return power by rail and energy an image; None where nothing measures any.
+    """Return power by rail in watts, and energy per image in joules; None if no sensor measures power.
 
     Args:
-        samples: from the begin to the end of the measurement.
-        wraps: joules at which a counter begins again.
-        seconds: it took.
-        images: done meanwhile.
+        samples: from the beginning to the end of the measurement.
+        wraps: the joules at which each counter restarts from 0.
+        seconds: the duration of the measurement.
+        images: the images that were classified during it.
 
     """
     rails = levels(samples, "watts")
@@ -91,7 +91,7 @@ def power(samples: Sequence[Sample], wraps: Readings, *, seconds: float, images:
 
 
 def throttled(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Return what lowered a clock during these samples: a brake that was on, an event counted, a cap that sank."""
+    """Return what lowered a clock during these samples: an active brake, a counted event, or a lowered cap."""
     first, last = samples[0], samples[-1]
     found = {brake for sample in samples for brake in sample.brakes}
     found |= {name for name, count in last.events.items() if count > first.events.get(name, count)}
@@ -101,7 +101,7 @@ def throttled(samples: Sequence[Sample]) -> tuple[str, ...]:
 
 
 def _mean(points: Sequence[tuple[float, float]]) -> float:
-    """Return the mean over time of a value that goes in a straight line from point to point."""
+    """Return the mean over time of (time, value) points, linear between two points."""
     span = points[-1][0] - points[0][0]
     if span <= 0:
         return sum(value for _, value in points) / len(points)
@@ -109,7 +109,7 @@ def _mean(points: Sequence[tuple[float, float]]) -> float:
 
 
 def _from_counters(samples: Sequence[Sample], wraps: Readings) -> Readings:
-    """Return the mean watts that counters of energy tell: what they rose by, also past their end."""
+    """Return the mean watts by energy counter, from its rise per second; a restart of the counter is allowed for."""
     found: Readings = {}
     for name in samples[0].joules:
         points = [(sample.at, sample.joules[name]) for sample in samples if name in sample.joules]

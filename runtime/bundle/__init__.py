@@ -1,1 +1,1 @@
-"""What ships: its manifest, its digests and signature, and what a device accepts and installs."""
+"""Bundles: manifest, digests and signature, and how a device accepts and installs them."""

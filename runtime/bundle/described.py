@@ -1,4 +1,4 @@
-"""What a bundle says of its model, for a report: from the manifest and the graphs, nothing guessed."""
+"""Facts about a bundle's model for a report, all from the manifest and the graphs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 USUAL_WIDTH = 1.0
-"""Width that a recipe need not say."""
+"""The width at which it is not mentioned."""
 
 
 def describe(bundle: Bundle) -> Model:
-    """Return what an opened bundle says of its model.
+    """Return the facts about a bundle's model.
 
     Raises:
-        BadModel: a graph is none.
+        BadModel: the fp32 graph, or else the one that ships, is not an ONNX graph.
 
     """
     manifest = bundle.manifest
@@ -37,14 +37,14 @@ def describe(bundle: Bundle) -> Model:
 
 
 def network_words(table: dict[str, Any]) -> str | None:
-    """Return the network that a recipe's table names, None where it names none."""
+    """Return the network that a recipe's table names, with its depth and width; None if it names none."""
     name = table.get("arch") or table.get("factory")
     scales = [f"{key} {table[key]:g}" for key in ("depth", "width") if table.get(key) not in (None, USUAL_WIDTH)]
     return ", ".join([str(name), *scales]) if name else None
 
 
 def _training(origin: Provenance | None) -> dict[str, str | None]:
-    """Return how it was trained; a recipe may name a teacher that its method has no use for."""
+    """Return how the model was trained. The teacher is left out if it was not used, although a recipe may name one."""
     if origin is None:
         return {}
     student, method, teacher = (_table(origin.recipe, name) for name in ("student", "method", "teacher"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PayloadType = Literal["application/vnd.in-toto+json"]
 StatementType = Literal["https://in-toto.io/Statement/v1"]
 Exact = Annotated[str, Field(max_length=LONGEST_TEXT)]
-"""A text that is compared, sign by sign, and never shown."""
+"""A text that is only compared, exactly, and never shown."""
 
 
 def _base64(text: Any) -> bytes:
@@ -35,7 +35,7 @@ Base64 = Annotated[bytes, BeforeValidator(_base64)]
 
 
 class Foreign(BaseModel):
-    """A record of somebody else's format; a reader ignores its other fields."""
+    """A record in a format that edgeproof does not define; other fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
@@ -44,7 +44,15 @@ Record = TypeVar("Record", bound=Foreign)
 
 
 def parse(record: type[Record], raw: bytes, fault: str, refused: Callable[[str], Exception]) -> Record:
-    """Read a record of JSON; where it is none, raise what is made of a message, `fault` and what is wrong first."""
+    """Parse a record from JSON.
+
+    Args:
+        record: the record's type.
+        raw: the JSON.
+        fault: the beginning of the message if parsing fails; the first error is added to it.
+        refused: makes the exception of a message.
+
+    """
     try:
         return record.model_validate_json(raw)
     except ValidationError as error:
@@ -52,13 +60,13 @@ def parse(record: type[Record], raw: bytes, fault: str, refused: Callable[[str],
 
 
 class Digests(Foreign):
-    """Digests of one file, as in-toto has them; others beside SHA-256 are ignored."""
+    """Digests of one file in in-toto's format; those other than SHA-256 are ignored."""
 
     sha256: Digest
 
 
 class Signature(Foreign):
-    """One signature; `keyid` only says which key to try."""
+    """A signature. `keyid` only says which key to try."""
 
     sig: Base64
     keyid: Exact = ""
@@ -72,7 +80,7 @@ class Envelope(Foreign):
     signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=1)]
 
     def check(self, key: EllipticCurvePublicKey) -> None:
-        """Raise `InvalidSignature` unless the signature over the payload is of this key."""
+        """Raise `InvalidSignature` unless this key signed the payload."""
         key.verify(self.signatures[0].sig, _encoded(self.payload), ec.ECDSA(SHA256()))
 
 
@@ -93,6 +101,6 @@ def only(literal: Any) -> str:
 
 
 def _encoded(payload: bytes) -> bytes:
-    """Return DSSE's pre-authentication encoding (protocol.md)."""
+    """Return DSSE's pre-authentication encoding of a payload (protocol.md)."""
     payload_type = only(PayloadType).encode()
     return b"DSSEv1 %d %s %d %s" % (len(payload_type), payload_type, len(payload), payload)

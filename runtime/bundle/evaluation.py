@@ -1,4 +1,4 @@
-"""The images that travel with a model, taken out of its bundle."""
+"""The evaluation images of a bundle."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def evaluation_images(bundle: Bundle) -> ImageSet:
-    """Return the images inside a bundle, which keeps them in their file's place.
+    """Return the evaluation images of a bundle, which then keeps them in place of their file's bytes.
 
     Raises:
-        BadBundle: they cannot be read, or are not those that the manifest records.
+        BadBundle: the images cannot be read, or differ from those that the manifest records.
 
     """
     return bundle.read_once(EVALUATION, partial(_read, bundle.path / EVALUATION, bundle.manifest.evaluation))

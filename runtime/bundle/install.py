@@ -1,9 +1,9 @@
-"""Installing a bundle on a device: one place for one model, switched in one step, the one before kept.
+"""Installs a bundle on a device: one directory per model, switched atomically, with the previous bundle kept.
 
-DIR/versions/NAME-N-DIGEST   whole bundles, each written beside and renamed
-DIR/current                  a link to the one in use
-DIR/previous                 a link to the one before it
-DIR/accepted.json            what was accepted, unless the state is kept elsewhere
+DIR/versions/NAME-N-DIGEST   complete bundles, each written under a temporary name and renamed
+DIR/current                  a link to the bundle in use
+DIR/previous                 a link to the bundle before it
+DIR/accepted.json            the versions accepted, unless the state is kept elsewhere
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ LOCK = "install.lock"
 def install(
     bundle: Bundle, to: Path, *, state: Path, allow_rollback: bool = False, allow_unsigned: bool = False
 ) -> Path:
-    """Make an opened bundle the current one of a place, and return where it lies.
+    """Make an opened bundle the current one of an installation, and return the bundle's directory there.
 
-    Whenever the power fails, `current` is the old bundle or the new one, whole, and what is on record as accepted is
-    never older than `current`; installing again finishes what was interrupted.
+    Whenever the power fails, `current` is either the old bundle or the new one, complete, and the recorded version is
+    never older than `current`. Installing again finishes an interrupted installation.
 
     Args:
-        bundle: every byte of it checked; what is written is what was checked.
-        to: the place of one model.
-        state: where is kept what was accepted.
-        allow_rollback: take an older version, or another bundle of the same version.
-        allow_unsigned: take a bundle that was not authenticated in the place of one that was.
+        bundle: an opened bundle; the bytes that were checked are written.
+        to: the installation's directory, for one model.
+        state: the directory that records what was accepted.
+        allow_rollback: accept an older version, or another bundle of the same version.
+        allow_unsigned: accept a bundle that was not authenticated after one that was.
 
     Raises:
-        BadInput: the place holds another model, or something that is no installation.
+        BadInput: `to` holds another model, or is not an installation.
         BadSignature: the bundle was not authenticated, and the one accepted last was.
         Rollback: the bundle is older than what was accepted.
-        MissingEnvironment: the place cannot be written to.
+        MissingEnvironment: `to` cannot be written to.
 
     """
     name = bundle.manifest.name
@@ -64,7 +64,7 @@ def install(
 
 
 def _linked(link: Path) -> str | None:
-    """Return the name in VERSIONS that a link leads to; None where there is no link yet."""
+    """Return the name in VERSIONS to which a link points; None if there is no link yet."""
     if not link.is_symlink():
         if link.exists():
             raise BadInput(f"{link} is not a link that edgeproof made", hint="choose another --to")
@@ -78,7 +78,7 @@ def _write(bundle: Bundle, target: Path) -> None:
             if open_bundle(target).contents == bundle.contents:
                 return
         except EdgeproofError:
-            pass  # damaged: it makes room
+            pass  # it is damaged, and replaced
         shutil.rmtree(target)
     with new_directory(target) as directory:
         for name, data in bundle.contents.items():
@@ -86,7 +86,7 @@ def _write(bundle: Bundle, target: Path) -> None:
 
 
 def _link(link: Path, name: str | None) -> None:
-    """Let a link lead to a name in VERSIONS, in one step."""
+    """Point a link to a name in VERSIONS, atomically."""
     beside = link.with_name(f".{link.name}.new")
     beside.unlink(missing_ok=True)
     beside.symlink_to(f"{VERSIONS}/{name}")
@@ -99,7 +99,7 @@ def _link(link: Path, name: str | None) -> None:
 
 
 def _prune(to: Path) -> None:
-    """Remove what neither link leads to, also what an interrupted installation left."""
+    """Remove the versions to which no link points, and what an interrupted installation left."""
     kept = {_linked(to / CURRENT), _linked(to / PREVIOUS)}
     for path in (to / VERSIONS).iterdir():
         if path.name not in kept:

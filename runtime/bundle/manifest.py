@@ -1,4 +1,4 @@
-"""manifest.json: what is in a bundle, and what is claimed of it."""
+"""manifest.json: the content of a bundle, and what it claims."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER_MAKE = "the bundle is damaged, or made by another version"
 
 
 def _plain_name(name: str) -> str:
-    """Accept a file directly inside the bundle, nothing that climbs out of it or hides."""
+    """Accept the name of a file directly in the bundle. Refuse a path, a hidden file, and the manifest itself."""
     if name.startswith(("/", "\\")):
         raise ValueError(f"{name!r} is an absolute path")
     if ".." in name.replace("\\", "/").split("/"):
@@ -30,7 +30,7 @@ def _plain_name(name: str) -> str:
 
 
 def _known_precision(name: str) -> str:
-    """Accept what a graph may be called."""
+    """Accept the name of a known precision."""
     if name not in get_args(Precision):
         raise ValueError(f"{name!r} is none of {', '.join(get_args(Precision))}")
     return name
@@ -41,14 +41,14 @@ KnownPrecision = Annotated[str, AfterValidator(_known_precision)]
 
 
 class FileEntry(Frozen):
-    """Digest and size in bytes of one file."""
+    """The digest of a file, and its size in bytes."""
 
     sha256: Digest
     size: Annotated[int, Field(ge=0)]
 
 
 class InputShape(Frozen):
-    """One image: float32 [channels, height, width] in [0, 1], fed as `input` with a batch axis before."""
+    """The shape of an image: float32 [channels, height, width] in [0, 1]. The input `input` has a batch axis first."""
 
     channels: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
@@ -56,9 +56,9 @@ class InputShape(Frozen):
 
 
 class Parity(Frozen):
-    """How far the graph may be, and was, from what it was made of, on evaluation images.
+    """Differences between a graph and its source on evaluation images, each with the limit that it must meet.
 
-    That is the training framework; for a packed model the file it came as, which has no gradient to compare.
+    The source is the model in the training framework. For a packed model it is the original file, without a gradient.
     """
 
     max_logit_error: float
@@ -70,7 +70,7 @@ class Parity(Frozen):
 
 
 class Calibrated(Frozen):
-    """What set the ranges of a quantised graph, and which of its nodes were left in float16."""
+    """The images and method that set the ranges of a quantised graph, and the nodes that stayed in float16."""
 
     data: DataRecord
     method: Text
@@ -78,9 +78,10 @@ class Calibrated(Frozen):
 
 
 class Graph(Grown):
-    """The files of one precision: the classifier, and the graph of its input gradient.
+    """The files of one precision: the classifier's graph and its gradient graph.
 
-    `staircases` are the nodes through which that gradient is a surrogate; what decides anything is read from the graph.
+    `staircases` names the nodes through which that gradient is a surrogate. It is for readers only: every decision uses
+    the graph itself.
     """
 
     later: ClassVar[tuple[str, ...]] = ("staircases",)
@@ -93,7 +94,7 @@ class Graph(Grown):
 
 
 class Reference(Frozen):
-    """What training measured on its own hold-out images, for the checkpoint exported: fractions of n."""
+    """Accuracies of the exported checkpoint on n hold-out images, measured in training, as fractions."""
 
     checkpoint: Text
     n: int
@@ -102,11 +103,11 @@ class Reference(Frozen):
 
 
 class Provenance(Grown):
-    """Where the artifact comes from. Digests are of file contents; the recipe is the resolved one.
+    """The origin of the artifact. Digests are of file contents; the recipe is the resolved one.
 
-    `extra_data` are further training images, of which every batch had a share. `teacher_architecture` is null where
-    no teacher taught, or its file was not there any more. `start_sha256` is of the checkpoint that an [int8] run went
-    on from.
+    `extra_data` are further training images, with a share in every batch. `teacher_architecture` is null if there was
+    no teacher, or if its file was missing at export. `start_sha256` is the digest of the checkpoint from which an
+    [int8] run started.
     """
 
     later: ClassVar[tuple[str, ...]] = ("extra_data", "start_sha256", "teacher_architecture")
@@ -122,9 +123,9 @@ class Provenance(Grown):
 
 
 class Packed(Frozen):
-    """The ONNX file that a bundle was packed from, and everything that was done to its graph, in words.
+    """The ONNX file from which a bundle was packed, and all changes to its graph, in words.
 
-    `sha256` is of the file; where its weights lie beside it, of the list of all their digests.
+    `sha256` is the file's digest or, if its weights are in other files, the digest of the list of all their digests.
     """
 
     file: Text
@@ -134,9 +135,9 @@ class Packed(Frozen):
 
 
 class Manifest(Grown):
-    """manifest.json: what is in the bundle and what is claimed of it.
+    """manifest.json: the content of the bundle, and what it claims.
 
-    `preprocessing` is what was done to the pictures of a folder; other folders are brought to their size by it.
+    `preprocessing` was applied to the pictures of a folder; pictures of other folders get the same.
     """
 
     later: ClassVar[tuple[str, ...]] = ("preprocessing",)

@@ -24,18 +24,18 @@ COMPUTES_IN: dict[str, str] = {
     "fp16": "float16 from the first weights on",
     "int8": "int8 into convolutions and matrix products, float32 between, gradients straight through in float32",
 }
-"""How each precision computes, in a few words; cards name the precisions in this order."""
+"""How each precision computes, in a few words. Cards list the precisions in this order."""
 
 
 def model_card(manifest: Manifest) -> str:
-    """Return the card of a bundle: its manifest in words, but for the card's own digest."""
+    """Return the card of a bundle: its manifest in words, without the card's own digest."""
     files = {name: entry for name, entry in manifest.files.items() if name != MODEL_CARD}
     others = manifest.model_copy(update={"files": files})
     return "\n".join(line for section in _sections(others) for line in [*section, ""])
 
 
 def _graphs(manifest: Manifest) -> dict[str, Graph]:
-    """Return the graphs by precision, in one order however a manifest lists them."""
+    """Return the graphs by precision, in the order of COMPUTES_IN."""
     return {name: graph for known in COMPUTES_IN for name, graph in manifest.graphs.items() if name == known}
 
 
@@ -59,7 +59,7 @@ def _sections(manifest: Manifest) -> Iterator[list[str]]:
 
 
 def _metadata(manifest: Manifest) -> list[str]:
-    """Return the metadata as JSON, which is YAML but for signs that are not printed."""
+    """Return the metadata as JSON, with non-printable characters escaped so that it is also YAML."""
     metadata: dict[str, Any] = {
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
@@ -73,7 +73,7 @@ def _metadata(manifest: Manifest) -> list[str]:
 
 
 def _results(manifest: Manifest, reference: Reference) -> list[dict[str, Any]]:
-    """Return the figures of training, and how far each precision predicts what the trained network does."""
+    """Return the figures of training, and how often each precision agrees with the trained network."""
     data, threat = manifest.evaluation, manifest.threat_model
     trained_on = manifest.provenance.training_data.name if manifest.provenance else data.name
     accuracies = {
@@ -126,7 +126,7 @@ def _threat_model(manifest: Manifest) -> list[str]:
 
 
 def _as_judged(manifest: Manifest) -> str:
-    """Return what the figures of training are of, where it is not the network in float32: see [int8] of a recipe."""
+    """Return ', rounded to int8' if training measured the network so, as with [int8] in a recipe; else ''."""
     return ", rounded to int8" if manifest.provenance and manifest.provenance.recipe.get("int8") else ""
 
 
@@ -169,7 +169,7 @@ def _precisions(manifest: Manifest) -> list[str]:
 
 
 def _staircases(manifest: Manifest) -> list[str]:
-    """Say through which nodes the gradient is a surrogate."""
+    """Return lines that name the nodes through which the gradient is a surrogate."""
     stepped = {name: graph.staircases for name, graph in _graphs(manifest).items() if graph.staircases}
     if not stepped:
         return []

@@ -1,4 +1,4 @@
-"""A bundle: a directory whose manifest lists every file; nothing is used before every byte is checked."""
+"""Opens a bundle, a directory whose manifest lists every file. Every byte is checked before anything is used."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 Content = TypeVar("Content")
 COPY_AGAIN = "copy the bundle again, as a whole"
 LARGEST = 16 * 2**20
-"""Bytes of a manifest or signature: what is read before anything says how much there should be."""
+"""The most bytes of a manifest or signature, which are read before their size is known."""
 NO_FILE = {errno.ELOOP: "is a link", errno.ENXIO: "is not a plain file", errno.ENOENT: "is missing"}
-"""Why a file could not be opened as one, by the number of the error."""
+"""Why a file could not be opened as a plain file, by error number."""
 
 
 class Bundle:
     """An opened bundle: the manifest, and a copy of every file, checked against its digest.
 
     Args:
-        path: where it lies.
-        manifest: parsed.
-        contents: a copy of every file, manifest.json and signature.json too, by name.
-        signed_by: the fingerprint of the trusted key whose signature holds; None where none was asked for.
+        path: the bundle's directory.
+        manifest: the parsed manifest.
+        contents: a copy of every file by name, including manifest.json and signature.json.
+        signed_by: the fingerprint of the trusted key that signed it; None if that was not checked.
 
     """
 
@@ -56,7 +56,7 @@ class Bundle:
         return self.contents[name].read()
 
     def read_once(self, name: str, read: Callable[[Copy], Content]) -> Content:
-        """Return what `read` makes of the checked copy of one file, and keep that in the copy's place."""
+        """Return what `read` makes of the checked copy of one file; keep the result and drop the copy."""
         if name not in self._made:
             self._made[name] = read(self.contents[name])
             del self.contents[name]
@@ -65,19 +65,19 @@ class Bundle:
 
 
 def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
-    """Read a bundle, and check signature, size and digest of every file before any of them is parsed.
+    """Read a bundle, and check the signature and the size and digest of every file before any of them is parsed.
 
-    Of a bundle that fails only signature.json (under `trust`) and manifest.json have been parsed.
+    If a check fails, only signature.json (with `trust`) and manifest.json were parsed.
 
     Args:
         path: the directory.
-        trust: the keys, one of which must have signed it. None: a signature is neither needed nor checked.
+        trust: the keys of which one must have signed it. None: a signature is neither needed nor checked.
 
     Raises:
-        BadSignature: under `trust`, it is unsigned, or its signature does not hold or is not of these files.
-        BadBundle: no manifest, a manifest that does not validate, a file that is missing, unlisted, a link,
-            or whose size or digest differs; a graph of another precision than the manifest says.
-        BadModel: a graph refers to data outside the bundle, or is none.
+        BadSignature: with `trust`, the bundle is unsigned, or its signature is not valid for these files.
+        BadBundle: the manifest is missing or not valid; a file is missing, not listed, a link, or of another size or
+            digest; or a graph has another precision than the manifest says.
+        BadModel: a graph refers to data outside the bundle, or is not an ONNX graph.
 
     """
     present = _listing(path)
@@ -137,7 +137,7 @@ def _parse(path: Path, raw: bytes) -> Manifest:
 
 
 def _refuse_another_precision(path: Path, graph: bytes, called: str) -> None:
-    """Raise `BadBundle` where a graph is not of the precision that the manifest calls it."""
+    """Raise `BadBundle` if a graph does not have the precision that the manifest names."""
     facts = graph_facts(graph)
     if facts.precision != called:
         does = "quantises" if facts.quantised else f"quantises nothing and computes in {facts.computes_in}"
@@ -147,7 +147,7 @@ def _refuse_another_precision(path: Path, graph: bytes, called: str) -> None:
 
 
 def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> Copy:
-    """Return a copy of one file; it must have the size and the digest of its entry."""
+    """Return a copy of one file, after checking its size and digest against its entry."""
     entry = files[name]
     copy = _read(path / name, max(file.size for file in files.values()))
     if copy.sha256 == entry.sha256 and copy.size == entry.size:
@@ -161,7 +161,7 @@ def _checked(path: Path, name: str, files: Mapping[str, FileEntry]) -> Copy:
 
 
 def _read(path: Path, at_most: int) -> Copy:
-    """Copy a plain file, which is opened once: no link is followed, no pipe waited for."""
+    """Copy a plain file, which is opened once. It follows no link and waits for no pipe."""
     try:
         handle, status = open_plain(path)
     except OSError as error:

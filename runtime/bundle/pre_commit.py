@@ -1,4 +1,4 @@
-"""The hook of pre-commit: every bundle that a repository tracks is whole. Run as `python -m`, in the repository."""
+"""The pre-commit hook, which checks every bundle that a repository tracks. Run it there with `python -m`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from runtime.errors import EdgeproofError
 from runtime.terminal.log import log
 
 SCHEMA = b"edgeproof.bundle/"
-"""What tells a manifest of ours from others of that name, also where it is damaged."""
+"""A manifest of edgeproof contains this, even if it is damaged; other files of that name do not."""
 
 
 def tracked_bundles() -> list[Path]:
-    """Return the directories below this one whose manifest, if it is still there, is ours, and is tracked by git."""
+    """Return the directories with a manifest of edgeproof that git tracks, or a tracked manifest that is missing."""
     words = ["git", "ls-files", "-z", "--", MANIFEST, f"*/{MANIFEST}"]
     listed = subprocess.run(words, check=True, capture_output=True)  # noqa: S603 - the git that runs the hook
     manifests = [Path(name.decode(errors="surrogateescape")) for name in listed.stdout.split(b"\0") if name]
@@ -24,7 +24,7 @@ def tracked_bundles() -> list[Path]:
 
 
 def main() -> int:
-    """Check every bundle, say what is wrong, and return the exit code."""
+    """Check every bundle, report the faults, and return the exit code."""
     faults = 0
     for path in tracked_bundles():
         try:

@@ -1,6 +1,6 @@
-"""What a device has accepted, so that it never goes back: the newest version of every name, on disk.
+"""Rollback protection: a file records the version of each model that the device accepted last.
 
-One file, replaced whole; changed only under a lock, so that two processes cannot undo each other's step forward.
+The file is replaced atomically, and only under a lock, so that two processes cannot undo each other's update.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOCK = "accepted.lock"
 
 
 class Accepted(Frozen):
-    """The bundle of a name that was accepted last."""
+    """The bundle that was accepted last under one name."""
 
     version: Annotated[int, Field(ge=1)]
     manifest_sha256: Digest
@@ -34,7 +34,7 @@ class Accepted(Frozen):
 
 
 class State(Frozen):
-    """accepted.json: what was accepted last, by name."""
+    """accepted.json: the bundles that were accepted last, by name."""
 
     schema_: Literal["edgeproof.state/1"] = Field(alias="schema", default="edgeproof.state/1")
     accepted: dict[Name, Accepted] = Field(default_factory=dict)
@@ -46,7 +46,7 @@ def state_lock(directory: Path) -> AbstractContextManager[None]:
 
 
 def read_state(directory: Path) -> State:
-    """Return what is on record: nothing where nothing was accepted yet.
+    """Return the record of accepted bundles, which is empty if there is no file yet.
 
     Raises:
         BadInput: the file is damaged.
@@ -66,11 +66,11 @@ def read_state(directory: Path) -> State:
 def check_acceptable(
     directory: Path, bundle: Bundle, *, allow_rollback: bool = False, allow_unsigned: bool = False
 ) -> None:
-    """Refuse a bundle that may not follow the one accepted last of its name.
+    """Refuse a bundle that may not replace the one accepted last under its name.
 
     Raises:
-        BadSignature: see `check_authenticated`; not with `allow_unsigned`.
-        Rollback: see `check_not_older`; not with `allow_rollback`.
+        BadSignature: see `check_authenticated`; never with `allow_unsigned`.
+        Rollback: see `check_not_older`; never with `allow_rollback`.
         BadInput: see `read_state`.
 
     """
@@ -82,10 +82,10 @@ def check_acceptable(
 
 
 def check_not_older(state: State, bundle: Bundle) -> None:
-    """Refuse a bundle that would take the device back.
+    """Refuse a bundle that would be a rollback.
 
     Raises:
-        Rollback: a newer version of the name was accepted, or this version with other content.
+        Rollback: a newer version was accepted under this name, or this version with other content.
 
     """
     last, manifest = state.accepted.get(bundle.manifest.name), bundle.manifest
@@ -106,10 +106,10 @@ def check_not_older(state: State, bundle: Bundle) -> None:
 
 
 def check_authenticated(state: State, bundle: Bundle) -> None:
-    """Refuse a bundle whose signature was not checked in the place of one whose signature was.
+    """Refuse a bundle whose signature was not checked if it would replace one whose signature was.
 
     Raises:
-        BadSignature: the bundle accepted last of the name was authenticated, and this one was not.
+        BadSignature: the bundle accepted last under this name was authenticated, and this one was not.
 
     """
     last = state.accepted.get(bundle.manifest.name)
@@ -121,12 +121,12 @@ def check_authenticated(state: State, bundle: Bundle) -> None:
 
 
 def accept(directory: Path, bundle: Bundle, *, allow_rollback: bool = False) -> None:
-    """Put a bundle on record as the one accepted last; call it under the lock.
+    """Record a bundle as the one accepted last. The caller holds `state_lock`.
 
-    One that is not authenticated does not replace the record of one that is: anybody can number a bundle.
+    A bundle that was not authenticated never replaces the record of one that was: anybody could have numbered it.
 
     Raises:
-        Rollback: see `check_not_older`; not with `allow_rollback`.
+        Rollback: see `check_not_older`; never with `allow_rollback`.
 
     """
     remove_half_written(directory, ACCEPTED)

@@ -1,4 +1,4 @@
-"""Signing a bundle that lies there: signature.json is written, every other file stays what it was."""
+"""Signs an existing bundle: it writes signature.json, and changes no other file."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 LEFTOVER = f".{SIGNATURE}.*"
-"""What a power cut may leave of a signature (`files.write_atomic`), for which the bundle would be refused."""
+"""Temporary files that a power cut may leave (`files.write_atomic`); a bundle that has one is refused."""
 
 
 def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None = None) -> Manifest:
-    """Sign a bundle that is whole, and return its manifest.
+    """Check and sign a bundle, and return its manifest.
 
-    What is signed are the bytes that were checked, whatever becomes of the files.
-    Nothing that a signature holds for is signed unseen: a bundle that carries one is signed anew only if it holds.
-    One that this key has signed already stays as it is.
+    It signs the bytes that it checked, even if the files change meanwhile. It replaces an existing signature only
+    after verifying it. If this key has already signed the bundle, nothing changes.
 
     Args:
-        path: of the bundle.
-        key: signs it.
-        trust: the keys, one of which must have signed it before. None: nobody did.
+        path: the bundle's directory.
+        key: the private key that signs.
+        trust: the keys of which one must have signed the bundle before. None: no other key has signed it.
 
     Raises:
-        BadSignature: it is signed with another key, which `trust` does not name, or a signature does not hold.
-        BadBundle: its card is not what its manifest says in words.
-        BadBundle, BadModel: it is damaged, or none; see `open_bundle`.
+        BadSignature: another key has signed it that `trust` does not have, or its signature is not valid.
+        BadBundle: its model card differs from its manifest.
+        BadBundle, BadModel: it is damaged, or is not a bundle; see `open_bundle`.
 
     """
     for leftover in path.glob(LEFTOVER):
@@ -53,7 +52,7 @@ def sign_in_place(path: Path, key: EllipticCurvePrivateKey, trust: Trust | None 
 
 
 def _check_card(bundle: Bundle) -> None:
-    """Raise `BadBundle` where the card that stands is not what the manifest says in words."""
+    """Raise `BadBundle` if the bundle's model card differs from the card that the manifest gives."""
     if MODEL_CARD not in bundle.contents:
         return
     card, own = bundle.read(MODEL_CARD), model_card(bundle.manifest).encode()
@@ -68,10 +67,10 @@ def _check_card(bundle: Bundle) -> None:
 
 
 def _signed_already(bundle: Bundle, key: EllipticCurvePrivateKey, trust: Trust | None) -> bool:
-    """Return whether this key has signed it, and its signature holds.
+    """Return whether this key has signed the bundle; if so, verify the signature.
 
     Raises:
-        BadSignature: another key has, whose signature was not checked.
+        BadSignature: another key has signed it and there is no `trust`, or this key's signature is not valid.
 
     """
     if SIGNATURE not in bundle.contents:

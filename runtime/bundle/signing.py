@@ -1,7 +1,7 @@
 """Signatures of bundles: ECDSA P-256 in the format of OpenSSF model-signing, through `cryptography` alone.
 
-signature.json is a Sigstore bundle with a DSSE envelope. What is signed is the pre-authentication encoding of an
-in-toto statement that names every other file of the bundle with its SHA-256; docs/adr/0025 says why and how.
+signature.json is a Sigstore bundle with a DSSE envelope. The signature is over the pre-authentication encoding of an
+in-toto statement, which lists every other file of the bundle with its SHA-256; docs/adr/0025 says why and how.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PEM_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", 
 
 @dataclass(frozen=True)
 class Trust:
-    """The public keys that a device trusts, by fingerprint, and the file they come from."""
+    """The public keys that a device trusts, by fingerprint, and the file that holds them."""
 
     path: Path
     keys: Mapping[str, ec.EllipticCurvePublicKey]
@@ -53,14 +53,14 @@ class Trust:
 
 @dataclass(frozen=True)
 class Signed:
-    """What a signature that holds says: the fingerprint of its key, and the SHA-256 of every file, by name."""
+    """The content of a verified signature: the fingerprint of its key, and the SHA-256 of every file by name."""
 
     key: str
     digests: Mapping[str, str]
 
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
-    """Return the SHA-256 of a public key as PEM, which is how the format names it."""
+    """Return the SHA-256 of a public key in PEM, by which the format names the key."""
     return sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
@@ -68,7 +68,7 @@ def new_key(out: Path) -> str:
     """Write a new key pair to a new directory: private.pem (mode 0600) and public.pem; return its fingerprint.
 
     Raises:
-        UsageFault: `out` is not empty. A key that is there is never to be removed: updates need it.
+        UsageFault: `out` is not empty. An existing key is never overwritten, because updates need it.
 
     """
     if (out / PRIVATE).exists():
@@ -85,10 +85,10 @@ def new_key(out: Path) -> str:
 
 
 def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read the key that signs.
+    """Read a private key.
 
     Raises:
-        BadInput: it is no private key in PEM, encrypted, or not on the curve P-256.
+        BadInput: the file holds no private key in PEM, or one that is encrypted or not on the curve P-256.
 
     """
     try:
@@ -103,10 +103,10 @@ def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def load_trust(path: Path) -> Trust:
-    """Read the keys to trust: one public key in PEM or, while one takes over from another, several in a row.
+    """Read the trusted public keys in PEM: one or, while one key replaces another, several in a row.
 
     Raises:
-        BadInput: it holds no public key in PEM, or one that is not on the curve P-256.
+        BadInput: the file holds no public key in PEM, or one that is not on the curve P-256.
 
     """
     blocks = PEM_KEY.findall(path.read_bytes())
@@ -130,9 +130,9 @@ def sign(name: str, digests: Mapping[str, str], key: ec.EllipticCurvePrivateKey)
     """Return the bytes of signature.json.
 
     Args:
-        name: of the model.
-        digests: SHA-256 in hexadecimal of every file but signature.json, by name.
-        key: on the curve P-256.
+        name: the model's name.
+        digests: the SHA-256 in hexadecimal of every file except signature.json, by name.
+        key: a private key on the curve P-256.
 
     """
     statement = {
@@ -161,15 +161,16 @@ def sign(name: str, digests: Mapping[str, str], key: ec.EllipticCurvePrivateKey)
 
 
 def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
-    """Check the bytes of a signature.json; of what it says nothing is parsed before the signature holds.
+    """Verify the bytes of a signature.json. The statement is parsed only after its signature was verified.
 
     Args:
         where: the file, for messages.
         raw: its bytes.
-        trust: the keys, one of which must have signed.
+        trust: the keys of which one must have signed.
 
     Raises:
-        BadSignature: it is empty or malformed, names another key, does not hold, or says something else.
+        BadSignature: the file is empty or malformed, names another key, has an invalid signature, or signs something
+            other than a model.
 
     """
     bundle = _envelope(where, raw)
@@ -193,10 +194,10 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
 
 
 def named_key(where: Path, raw: bytes) -> str:
-    """Return the fingerprint of the key that a signature.json names, which proves nothing.
+    """Return the fingerprint of the key that a signature.json names. It is not verified, so it proves nothing.
 
     Raises:
-        BadSignature: it is empty or malformed.
+        BadSignature: the file is empty or malformed.
 
     """
     return _envelope(where, raw).verification_material.public_key.hint
@@ -209,7 +210,7 @@ def _envelope(where: Path, raw: bytes) -> _SigstoreBundle:
 
 
 def _root(digests: Mapping[str, str]) -> str:
-    """Return the digest of all digests, in the order of the names: the subject of the statement."""
+    """Return the digest of all digests in the order of their names, which is the statement's subject."""
     return sha256(b"".join(bytes.fromhex(digest) for _, digest in sorted(digests.items())))
 
 

@@ -1,1 +1,1 @@
-"""Checks before a figure is believed."""
+"""The checks, which test whether the figures of a run can be believed."""

@@ -1,4 +1,4 @@
-"""Checks of one attack by another: what a stronger one finds, and where none can fail."""
+"""Checks that compare attacks: a stronger attack must find more, and an attack with a huge eps must succeed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from runtime.statistics import Pairs, mcnemar, wilson
 from runtime.words import percent, points, radius
 
 SIGNIFICANT = 0.01
-"""Of McNemar's test between FGSM and PGD."""
+"""The significance level of McNemar's test between FGSM and PGD."""
 PGD_ABOVE_AA = 0.06
-"""Honest networks reach 0.059."""
+"""The most by which accuracy under PGD may exceed accuracy under AutoAttack. Honest networks reach 0.059."""
 
 
 def far_from_chance(facts: Facts) -> Seen:
-    """Where the ball holds nearly every image, no classifier can be right more often than chance."""
+    """If the ball contains nearly every image, no classifier can be correct more often than by chance."""
     far = facts.outcome.far
     if far is None:
         return not_run("an attack that uses gradients")
@@ -30,7 +30,7 @@ def far_from_chance(facts: Facts) -> Seen:
 
 
 def fgsm_over_pgd(facts: Facts) -> Seen:
-    """One step cannot be stronger than ten, unless the gradient misleads."""
+    """One step must not be stronger than ten, unless the gradient misleads."""
     fell, correct = facts.outcome.evidence.fell, facts.outcome.evidence.correct
     both = [(labelled("fgsm", led), labelled("pgd", led)) for led in facts.gradient_from]
     if not both or not fell.keys() >= set(sum(both, ())):
@@ -43,7 +43,7 @@ def fgsm_over_pgd(facts: Facts) -> Seen:
 
 
 def pgd_over_autoattack(facts: Facts) -> Seen:
-    """PGD far above AutoAttack says that fixed steps on cross-entropy do not find what is there."""
+    """Accuracy far higher under PGD than under AutoAttack shows that fixed steps on cross-entropy miss points."""
     fell = facts.outcome.evidence.fell
     pgd = [labelled("pgd", led) for led in facts.gradient_from]
     standard = [row.label for row in facts.outcome.attacks if row.cascade]
@@ -55,7 +55,7 @@ def pgd_over_autoattack(facts: Facts) -> Seen:
 
 
 def black_box(facts: Facts) -> Seen:
-    """What stands a search without gradients says little."""
+    """To withstand only searches without gradients is weak evidence."""
     if not facts.within:
         return not_run("an attack within eps")
     if facts.white_box:

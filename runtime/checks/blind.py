@@ -1,4 +1,4 @@
-"""Checks by searches without gradients, which no gradient can mislead."""
+"""Checks by searches without gradients, which no false gradient can mislead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def square_alone(facts: Facts) -> Seen:
-    """What Square breaks, an attack with gradients should have found, whichever ran first and from whatever start."""
+    """Attacks with gradients should break what Square breaks, whichever runs first and from whatever start."""
     found = facts.outcome.square_alone
     if found is None:
         return not_run("square and an attack that uses gradients")
@@ -22,7 +22,7 @@ def square_alone(facts: Facts) -> Seen:
 
 
 def blind_control(facts: Facts) -> Seen:
-    """What short searches without gradients break on a sample, attacks with gradients should have found."""
+    """Attacks with gradients should break what short searches without gradients break on a sample."""
     found = facts.outcome.blind_control
     if not facts.gated:
         return Seen("not run", "not run: no gate was asked for")
@@ -37,10 +37,10 @@ def blind_control(facts: Facts) -> Seen:
 
 
 def beyond_chance(found: Searched) -> bool:
-    """Return whether blind searches found more alone than chance explains."""
+    """Return whether searches without gradients alone broke more images than chance explains."""
     return found.alone > most_by_chance(found.n)
 
 
 def _power(found: Searched) -> str:
-    """Say the smallest share of such images that the check notices."""
+    """Return words for the smallest share of such images that the check notices."""
     return f"the check notices a share of {percent(power_of_search(found.n).share)}"

@@ -1,4 +1,4 @@
-"""Whether a gate is judged by the threat that it was given for: a smaller eps, fewer attacks or images prove less."""
+"""Checks that a run tests at least what its artifact claims: a smaller eps, or fewer attacks or images, prove less."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from runtime.records.request import Claim, Request
 
 ONE_STEP = "fgsm"
-"""The attack of a single step: what stands it may fall to the second."""
+"""The attack of a single step. An image that withstands it may fall to a second step."""
 
 WEAK_EVIDENCE = frozenset(
     {"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance", "repeated-images"}
 )
-"""Checks that keep a gate from passing and not from failing: what is missing could only break more images, and no more
-stand an attack than are right without one."""
+"""Checks that keep a gate from passing but not from failing. Stronger evidence could only break more images, and robust
+accuracy cannot exceed clean accuracy."""
 
 
 def effect(finding: Finding) -> str:
-    """Return what a finding does to the verdict: blocking, no pass (a gate may still fail), or a note."""
+    """Return a finding's effect on the verdict: 'blocking', 'no pass' (a gate may still fail) or 'note'."""
     if not finding.blocking:
         return "note"
     return "no pass" if finding.check in WEAK_EVIDENCE else "blocking"
 
 
 def check_claim(request: Request) -> tuple[CheckResult, ...]:
-    """Return whether the request suits its gate: `claimed-threat` and `one-step`, both blocking."""
+    """Return the checks `claimed-threat` and `one-step`: whether the request is enough for its gate."""
     return (_claimed_threat(request), _one_step(request))
 
 
 def _claimed_threat(request: Request) -> CheckResult:
-    """Hold the run to what the artifact claims: its eps, and the evidence that stood for it."""
+    """Compare the run with what the artifact claims: its eps, and the attacks and images of its gate."""
     state: Literal["quiet", "found", "not run"]
     if request.gate == Gate():
         state, message = "not run", "not run: no gate was asked for"
     elif request.claim is None:
         state, message = "found", "version 0.1 began this run and did not record what the artifact claims"
     elif short := [*_weaker_threat(request, request.claim), *_less_evidence(request, request.claim)]:
-        state, message = "found", "the run proves less than the artifact claims: " + "; ".join(short)
+        state, message = "found", "the run is weaker than the artifact's claim: " + "; ".join(short)
     elif request.threat_model.eps == 0:
         state, message = "found", "eps is 0: no image was changed"
     elif not moves_pixels(request.threat_model.eps):
@@ -63,7 +63,7 @@ def _claimed_threat(request: Request) -> CheckResult:
 
 
 def moves_pixels(eps: float) -> bool:
-    """Return whether a step of eps moves every pixel in float32: from 1 down as well, where numbers lie 2^-24 apart."""
+    """Return whether a step of eps changes every pixel in float32, also from 1 down, where numbers are 2^-24 apart."""
     return bool(np.float32(1) - np.float32(eps) < 1)
 
 
@@ -73,7 +73,7 @@ def _weaker_threat(request: Request, claim: Claim) -> list[str]:
 
 
 def _less_evidence(request: Request, claim: Claim) -> list[str]:
-    """Return what a claim was made with and the run lacks, whoever asks for the gate; nothing where none was made."""
+    """Return the attacks and images that the claim needs and the run lacks; nothing if the artifact claims nothing."""
     if claim.n is None and claim.gate == Gate():
         return []
     short, names = [], {attack.name for attack in request.attacks}
@@ -85,7 +85,7 @@ def _less_evidence(request: Request, claim: Claim) -> list[str]:
 
 
 def _one_step(request: Request) -> CheckResult:
-    """Refuse a gate to a run whose only attack by a gradient takes one step: Square beside it is as weak as alone."""
+    """Find a run whose only gradient attack takes one step. Square beside it is as weak as Square alone."""
     led = {attack.name for attack in request.attacks if any_bounded([attack.name])} - {BLIND}
     alone = led == {ONE_STEP} and not (request.accept_blind_evidence and request.all_attacks.keys() & {BLIND})
     state: Literal["quiet", "found", "not run"] = "not run" if request.gate == Gate() else "found" if alone else "quiet"

@@ -1,11 +1,11 @@
-"""Whether a model sees the images as it was taught to: it must do better than a constant answer, and as expected.
+"""Checks clean accuracy: it must exceed that of a constant answer, and reach what is expected.
 
-No attack is at work here. Labels of another order, another normalisation, blue in place of red: each leaves a network
-that answers at random or much worse, and a gate that passes by it says nothing.
+The check finds images that are not fed as in training: labels in another order, another normalisation, blue in place of
+red. Then the network answers almost at random, and a gate that passes proves nothing.
 
-A gate may fail all the same (`runtime.checks.claim.WEAK_EVIDENCE`). No more images stand an attack than are right
-without one, so that the gate is missed on what was fed, whoever is at fault; and a quantisation that ruined its model
-has to fail. Which of the two it was a run cannot know: the finding names where to look.
+A gate may still fail (`runtime.checks.claim.WEAK_EVIDENCE`). Robust accuracy cannot exceed clean accuracy, so these
+images miss the gate, whatever the reason; and a quantisation that ruined its model must fail. A run cannot tell the two
+apart, so the finding says where to look.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from runtime.records.request import Request
 
 SLACK = 0.05
-"""How far under the figure of a training's hold-out images others, in another precision, may lie without a fault."""
+"""The most by which clean accuracy may be below that of training's hold-out images, also in another precision."""
 
 
 def check_clean(request: Request, label: Any, correct: Any) -> CheckResult:
-    """Return `clean-above-chance` of the images judged: it blocks where a gate is asked for, and is a note elsewhere.
+    """Return the check `clean-above-chance`. It blocks if the run has a gate; otherwise it is a note.
 
     Args:
-        request: says what is expected, if anything is.
-        label: int64 [N].
-        correct: bool [N], classified correctly before any attack.
+        request: has the expected clean accuracy, if there is one.
+        label: int64 [N], of the images judged.
+        correct: bool [N], whether each was classified correctly before any attack.
 
     """
     right, n = int(correct.sum()), len(label)
@@ -56,16 +56,16 @@ def check_clean(request: Request, label: Any, correct: Any) -> CheckResult:
 
 
 def above_chance(label: Any, correct: Any) -> bool:
-    """Whether the interval of clean accuracy lies above what a constant answer reaches."""
+    """Return whether the interval of clean accuracy is above the accuracy of the best constant answer."""
     low, _ = wilson(int(correct.sum()), len(label))
     return low > chance(label)
 
 
 def chance(label: Any) -> float:
-    """Return the share of the commonest class among images: what the best constant answer reaches, at least 1/K."""
+    """Return the share of the commonest class, which is the accuracy of the best constant answer and at least 1/K."""
     return float(np.bincount(label).max() / len(label))
 
 
 def least_expected(clean: float, n: int) -> float:
-    """Return what other images should give at least where n hold-out images of a training gave `clean`."""
+    """Return the least clean accuracy to expect of other images, if n hold-out images in training gave `clean`."""
     return max(wilson(round(clean * n), n)[0] - SLACK, 0.0)

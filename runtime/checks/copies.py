@@ -1,7 +1,7 @@
-"""Whether the images judged are as many as they are counted: a copy proves nothing that its original did not.
+"""Checks that the images judged are distinct: a copy proves nothing that its original did not.
 
-The interval of a figure, the claim on the number of images and the power of the checks count images that were drawn
-one by one. Copies make all of them look better than they are.
+Intervals, the claimed number of images and the power of checks all assume images that were drawn independently. Copies
+make all three look better than they are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from runtime.records.request import Request
 
 MOST_COPIES = 0.01
-"""Fraction of the images judged that may be copies of others: sets that people collected hold a few."""
+"""The largest fraction of the images judged that may be copies of others; collected sets have a few."""
 
 
 def check_copies(request: Request, pixels: Any) -> CheckResult:
-    """Return `repeated-images` of the images judged: it blocks where a gate is asked for, and is a note elsewhere.
+    """Return the check `repeated-images`. It blocks if the run has a gate; otherwise it is a note.
 
     Args:
-        request: says whether a gate is asked for.
+        request: says whether the run has a gate.
         pixels: int64 [N], the digest of each image's pixels (`Evidence.pixels`).
 
     """

@@ -1,4 +1,4 @@
-"""What the checks look at, and what they say."""
+"""The input and output of a check."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Facts(NamedTuple):
-    """What the checks look at.
+    """What the checks examine.
 
-    `gated`: a verdict hangs on it; `accepts_blind_evidence`: whoever asked lets it hang on searches without gradients.
+    `gated`: the run has a gate. `accepts_blind_evidence`: the user accepts a pass by searches without gradients alone.
     """
 
     outcome: Outcome
@@ -26,35 +26,35 @@ class Facts(NamedTuple):
 
     @property
     def called(self) -> str:
-        """Return the artifact's precision, and the staircases that it holds."""
+        """Return the artifact's precision, and its staircases if it has any."""
         kinds = ", ".join(self.artifact.facts.staircases)
         return f"{self.artifact.precision} with staircases ({kinds})" if kinds else self.artifact.precision
 
     @property
     def n(self) -> int:
-        """Images judged."""
+        """The number of images judged."""
         return len(self.outcome.evidence)
 
     @property
     def gradient_from(self) -> list[GradientSource]:
-        """Return whose gradients attacks within the ball followed."""
+        """Return the sources of the gradients that attacks in the ball followed."""
         return list(dict.fromkeys(row.gradient for row in self.white_box))
 
     @property
     def within(self) -> list[AttackRow]:
-        """Return the rows of the attacks that keep to the ball: no other says anything of the figure."""
+        """Return the rows of the attacks that stay in the ball; no other attack counts."""
         return [row for row in self.outcome.attacks if any_bounded([row.name])]
 
     @property
     def white_box(self) -> list[AttackRow]:
-        """Return those of them that used gradients."""
+        """Return the rows of the attacks in the ball that used gradients."""
         return [row for row in self.within if row.gradient != "none"]
 
 
 class Seen(NamedTuple):
-    """How a check went, and what it saw; a message is one sentence without its full stop.
+    """The outcome of a check. `message` is one sentence without its full stop.
 
-    `blocking` and `hint`: in place of what the check's table says.
+    `blocking` and `hint` override those in CHECKS.
     """
 
     state: Literal["quiet", "found", "not run"]
@@ -64,10 +64,10 @@ class Seen(NamedTuple):
 
 
 def seen(found: bool, message: str, *, blocking: bool | None = None, hint: str | None = None) -> Seen:
-    """Return what a check that ran saw."""
+    """Return the outcome of a check that ran."""
     return Seen("found" if found else "quiet", message, blocking, hint)
 
 
 def not_run(needs: str) -> Seen:
-    """Return that a check did not run, and what it needs."""
+    """Return the outcome of a check that did not run, with what it needs."""
     return Seen("not run", f"not run: it needs {needs}")

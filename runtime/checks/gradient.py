@@ -1,4 +1,4 @@
-"""Checks of the gradient that attacks follow: it must be there, and be that of the artifact."""
+"""Checks of the gradient that attacks follow: it must not vanish, and must be the artifact's."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ if TYPE_CHECKING:
     from runtime.records.report import GradientTest
 
 MOST_ZERO_GRADIENTS = 0.01
-"""Fraction of the correctly classified images that may be without a gradient."""
+"""The largest fraction of the correctly classified images whose gradient may be zero."""
 TOLERATED = 1
-"""So many always may, unless they are all: among few images one is no sign."""
+"""So many images may always have a zero gradient, unless that is all of them: of few images, one shows nothing."""
 COARSEST, COARSEST_OF_A_SURROGATE = 0.5, 0.9
-"""A gate does not pass where a lie on this share of the images could have gone unseen; a surrogate's lies on all."""
+"""A gate cannot pass if a test could miss a false gradient on more than this share of the images.
+
+A surrogate is false on every image to some degree, so it has a limit of its own.
+"""
 LEAST_AGREEMENT, LEAST_WITH_PARENT = 0.95, 0.8
-"""Fractions of the points on which a gradient graph, its own or the parent's, must predict what the artifact does."""
+"""The least fraction of points on which the artifact's own gradient graph, or the parent's, must predict its class."""
 MOST_SPARED, MOST_SPARED_QUANTISED, LEVEL = 0.01, 0.05, 0.01
-"""More images that a process alone held right than this share explains, at LEVEL, are a finding."""
+"""If a process alone classifies more images correctly than this share explains at LEVEL, the check finds something."""
 APART = (
     "{judge} judges and {lender} computes the gradient, but their answers differ, so the attacks miss. Look for "
     "another model, preprocessing or precision on the judge, or choose another --gradient-backend"
 )
-"""What is said where judge and lender are two."""
+"""The hint if judge and lender are two engines."""
 OF_BYTES = (
     "no parent is missing: a gradient that goes straight through that rounding is the one of the model without it; "
     "--attacks aa finds more"
 )
-"""What is said of a float model of bytes without other staircases than those that `pack` puts before it."""
+"""The hint for a float model that takes bytes and has no staircases except those that `pack` adds before it."""
 
 
 def zero_gradient(facts: Facts) -> Seen:
-    """An attack follows the gradient: it needs one."""
+    """An attack that follows a gradient needs one that is not zero."""
     if not facts.white_box:
         return not_run("an attack that uses gradients")
     evidence = facts.outcome.evidence
@@ -48,7 +51,7 @@ def zero_gradient(facts: Facts) -> Seen:
 
 
 def holds(facts: Facts) -> Seen:
-    """What the gradient predicts over a fraction of eps, the artifact must do."""
+    """Over a fraction of eps, the artifact must change as the gradient predicts."""
     test = facts.outcome.gradient_test
     if test is None:
         return _no_gradient()
@@ -56,9 +59,9 @@ def holds(facts: Facts) -> Seen:
 
 
 def untrue(test: GradientTest) -> str | None:
-    """Return in words on how many images a gradient does not hold, where they are too many.
+    """Return in words on how many images a gradient is false, if they are too many; else None.
 
-    A surrogate is no derivative: it holds while it has to do with what the artifact does.
+    A surrogate is not a derivative. It counts as false only on images where it is unrelated to the artifact.
     """
     if test.surrogate:
         return _apart(test) if (test.unrelated or 0) > most_unrelated(test.n) else None
@@ -78,7 +81,7 @@ def _apart(test: GradientTest) -> str:
 
 
 def steady(facts: Facts) -> Seen:
-    """A gradient that leads somewhere does not turn when the image moves a little."""
+    """A useful gradient keeps its direction if the image changes a little."""
     test = facts.outcome.gradient_test
     if test is None:
         return _no_gradient()
@@ -89,7 +92,7 @@ def steady(facts: Facts) -> Seen:
 
 
 def jumps(facts: Facts) -> Seen:
-    """Between two images of different classes the margin passes through zero, unless a step hides where."""
+    """Between two images of different classes, the margin must pass through zero, unless there is a hidden step."""
     test = facts.outcome.gradient_test
     if test is None:
         return _no_gradient()
@@ -110,13 +113,13 @@ def _surrogate() -> Seen:
 
 
 def _power(test: GradientTest, check: str) -> str:
-    """Say the smallest share of the images on which a lie would have been seen."""
+    """Return words for the smallest share of images on which a test would notice a false gradient."""
     (share,) = (power.share for power in powers_of_tests(test) if power.check == check)
     return f"the test notices a false gradient on {percent(share)} of the images"
 
 
 def enough_images(facts: Facts) -> Seen:
-    """What few images stood, tests of the gradient cannot speak for."""
+    """If few images stood, tests of the gradient could miss too much."""
     test = facts.outcome.gradient_test
     if not facts.gated:
         return Seen("not run", "not run: no gate was asked for")
@@ -134,9 +137,9 @@ def enough_images(facts: Facts) -> Seen:
 
 
 def agreement(facts: Facts) -> Seen:
-    """A gradient graph that predicts something else is the gradient of something else.
+    """A gradient graph that predicts other classes than the artifact is the gradient of another model.
 
-    A process that quantises by itself is to the bundle's graph what an int8 graph is to its parent.
+    A judge process that quantises by itself differs from the bundle's graph as an int8 graph differs from its parent.
     """
     outcome, found, words, lender = facts.outcome, False, [], facts.artifact.lender
     the_graph, the_parents = (
@@ -170,9 +173,9 @@ def agreement(facts: Facts) -> Seen:
 
 
 def _spared(facts: Facts) -> tuple[bool, str]:
-    """Return whether a process held more images right than the bundle's graph at the same points, and in words.
+    """Return whether a judge process was correct on too many images where the bundle's graph is not, and in words.
 
-    It answers each point of an attack before it is compared: to know which are looked at helps no liar.
+    The process answers each point before it is compared. So it cannot use the knowledge of which points are compared.
     """
     evidence, quantised = facts.outcome.evidence, facts.artifact.facts.quantised
     n, spared = int(evidence.correct.sum()), int((evidence.spared & evidence.robust).sum())
@@ -182,7 +185,7 @@ def _spared(facts: Facts) -> tuple[bool, str]:
 
 
 def parentless(facts: Facts) -> Seen:
-    """An artifact with steps is attacked best by the gradient of what it was made from."""
+    """The best attacks on an artifact with steps follow the gradient of its parent."""
     if not facts.artifact.facts.stepped:
         return Seen("quiet", f"{facts.called} needs no other gradient than its own")
     if not facts.within:

@@ -1,4 +1,4 @@
-"""Checks of the answers: what attacks and verdicts take for granted of them."""
+"""Checks of the artifact's outputs: properties that attacks and verdicts assume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def randomised(facts: Facts) -> Seen:
-    """Five passes over the same images must answer the same, and so, but for rounding, must each image alone."""
+    """Five passes over the same images must give equal answers, and so must each image alone, except for rounding."""
     probe = facts.outcome.probe
     if probe is None:
         return Seen("not run", "not run: no image of the sample was judged")
@@ -26,7 +26,7 @@ def randomised(facts: Facts) -> Seen:
 
 
 def softmax(facts: Facts) -> Seen:
-    """Logits that are probabilities have no gradient where the model is sure."""
+    """If the logits are probabilities, their gradient vanishes where the model is certain."""
     probe = facts.outcome.probe
     if probe is None:
         return Seen("not run", "not run: no image of the sample was judged")
@@ -36,7 +36,7 @@ def softmax(facts: Facts) -> Seen:
 
 
 def fusion(facts: Facts) -> Seen:
-    """An engine that fuses and reorders operators must not change what the graph says."""
+    """An engine that fuses and reorders operators must not change the graph's answers."""
     found = facts.outcome.fusion
     if found is None:
         return not_run("a backend whose optimisations can be left out, as ONNX Runtime on the CPU")

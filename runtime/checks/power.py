@@ -1,8 +1,8 @@
-"""How much of a robust accuracy the attacks may have missed: the smallest fault that each check notices, by one rule.
+"""How much of the robust accuracy the attacks may have missed: the smallest fault that each check would notice.
 
-A gradient may lie in three ways, and each has a test that looks for it. Searches without gradients follow none, and
-so look for all three. A fault stays hidden only where both miss it: the better of the two says how much of it there
-may be. The fault that is seen worst is taken off the figure.
+A gradient may be false in three ways, each with its own test. Searches without gradients do not depend on it, and so
+test for all three. A fault stays hidden only if both its test and the searches miss it, so the better of the two bounds
+its size. The largest of the three bounds is subtracted from the robust accuracy.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from runtime.records.report import GradientTest, Searched
 
 BY_CHANCE, LEVEL = 0.005, 0.01
-"""Honest networks lose no image to a blind search alone; more than this share explains, at LEVEL, is a finding."""
+"""Of an honest network, a blind search alone breaks no image. More than this share explains, at LEVEL, is a finding."""
 HOLDS, STEADY, JUMPS = "gradient-holds", "gradient-steady", "margin-jumps"
-"""The tests of a gradient: that it is the artifact's, that it is not shattered, that no step hides from it."""
+"""The tests of a gradient: it is the artifact's, it is not shattered, and no step is hidden from it."""
 CONTROL = "blind-control"
 EVERY_IMAGE = "add square or aa to --attacks, which search every image without a gradient"
 
 
 class Power(NamedTuple):
-    """What a check of n images would have seen with a probability of 95 %: a fault of this share of them."""
+    """The smallest share of images with a fault that a check of n images notices with a probability of 95 %."""
 
     check: str
     n: int
@@ -35,19 +35,19 @@ class Power(NamedTuple):
 
 
 def most_by_chance(n: int) -> int:
-    """Return how many of n images a blind search may break that no gradient does."""
+    """Return the most images of n that a blind search alone may break by chance."""
     return fewest_beyond(n, BY_CHANCE, LEVEL) - 1
 
 
 def power_of_search(n: int) -> Power:
-    """Return what a blind search of n images that stood would have seen."""
+    """Return the power of a blind search of n unbroken images."""
     return Power(CONTROL, n, smallest_seen(most_by_chance(n) + 1, n))
 
 
 def powers_of_tests(test: GradientTest | None) -> tuple[Power, ...]:
-    """Return what each test of the gradient would have seen; none of one that was not asked.
+    """Return the power of each test of the gradient that ran.
 
-    A surrogate is asked for one thing alone: that it has something to do with the artifact.
+    A surrogate has only one test: that it is related to the artifact.
     """
     if test is None:
         return ()
@@ -61,7 +61,7 @@ def powers_of_tests(test: GradientTest | None) -> tuple[Power, ...]:
 
 
 def weakest(search: Power, tests: Iterable[Power]) -> Power:
-    """Return the power by which the fault that is seen worst would have been seen: by its test or by the search."""
+    """Return the power for the fault that is noticed worst; each fault has the better of its test and `search`."""
     best = dict.fromkeys((HOLDS, STEADY, JUMPS), search)
     best.update({test.check: min(search, test, key=_share) for test in tests})
     return max(best.values(), key=_share)
@@ -74,17 +74,17 @@ def _share(power: Power) -> float:
 def what_hides(
     standing: float, control: Searched | None, test: GradientTest | None = None, *, by_square: bool = False
 ) -> Hidden:
-    """Return how much of the robust accuracy the attacks may have missed, at 95 %.
+    """Return how much of the robust accuracy the attacks may have missed, with 95 % confidence.
 
-    The control broke a part of a sample, and may break more of all: the one-sided upper end of Clopper and Pearson
-    (1934) counts, the smallest share at which more than these would have fallen. Where Square itself searched every
-    image, that is all, and nothing where the control broke none.
+    The larger of two bounds counts. The first extends what the control broke of its sample to all images, by the
+    one-sided upper limit of Clopper and Pearson (1934); it is 0 if the control broke none. The second is the smallest
+    fault that the checks notice; it is 0 if Square itself searched every image.
 
     Args:
-        standing: robust accuracy, what the attacks left.
-        control: how many standing images it searched, and broke, whether gradients from another start break them too or
-            not; None where it did not run.
-        test: of the gradient, where it was asked.
+        standing: robust accuracy, as a fraction.
+        control: the blind control. All images that it broke count, even if gradients from another start break them too.
+            None if it did not run.
+        test: of the gradient; None if it did not run.
         by_square: whether Square is one of the attacks.
 
     """

@@ -1,4 +1,4 @@
-"""Checks before a figure is believed: ways in which a model can look robust because its attackers are blind."""
+"""The table of checks: ways in which a model can look robust although the attacks only failed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
+    """A check.
 
     Args:
-        name: as the report calls it.
-        blocking: whether what it finds leaves no verdict.
-        look: at the facts.
-        hint: what to do where it finds something.
-        page: where more is said about it.
+        name: its name in the report.
+        blocking: whether a finding keeps a gate from passing; without it, a finding is a note.
+        look: examines the facts.
+        hint: what to do about a finding.
+        page: the page that says more about it.
 
     """
 
@@ -40,7 +40,7 @@ class Check:
     page: Page | None = None
 
     def run(self, facts: Facts) -> CheckResult:
-        """Return how it went."""
+        """Return the result of the check."""
         state, message, blocking, hint = self.look(facts)
         blocking = self.blocking if blocking is None else blocking
         told = (hint or self.hint) + (f" (see {self.page})" if self.page else "")
@@ -50,9 +50,9 @@ class Check:
 def check(
     outcome: Outcome, *, classes: int, artifact: Artifact, gated: bool = False, accepts_blind_evidence: bool = False
 ) -> tuple[CheckResult, ...]:
-    """Run every check on what the suite found; nothing where no attack ran.
+    """Run every check on the outcome of the attacks; return nothing if no attack ran.
 
-    Values that are NaN or infinite are no matter of these: they end a run at once (`NonFinite`).
+    NaN and infinite values need no check here, because they end a run at once (`NonFinite`).
     """
     if not outcome.attacks:
         return ()
@@ -137,4 +137,4 @@ CHECKS = (
         "them, and the report says so",
     ),
 )  # fmt: skip
-"""In the order of the report."""
+"""The checks, in the order of the report."""

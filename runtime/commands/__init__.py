@@ -1,1 +1,1 @@
-"""What a person types: one file a command, and the options that several share."""
+"""The commands, one file for each or for a few that belong together."""

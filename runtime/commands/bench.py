@@ -1,4 +1,4 @@
-"""`edgeproof bench`: every precision asked for at every batch size asked for, a table, and bench.json."""
+"""`edgeproof bench`: measures each requested precision at each batch size; prints a table and writes bench.json."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ OF_A_BENCH = {
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read '1,8,64'; anything else is a usage error."""
+    """Parse '1,8,64'; anything else is a usage error."""
     words = [word.strip() for word in value.split(",")]
     if not all(word.isdecimal() and int(word) for word in words):
         raise click.BadParameter(f"{value!r} is not a list of batch sizes, as 1,8,64")
@@ -161,7 +161,7 @@ def bench(
 
 
 def _place(out: Path | None, judge: Runner, judges: Sequence[Runner]) -> Path | None:
-    """Return where bench.json of one runner goes: of several, each has a directory below."""
+    """Return the directory of one runner's bench.json: `out`, or a directory in it if there are several runners."""
     return out if out is None or len(judges) == 1 else out / str(judge).replace(":", "-")
 
 
@@ -178,7 +178,7 @@ def _measured(
     state: Path | None,
     command: str | None,
 ) -> Bench:
-    """Measure all precisions at all batch sizes on one runner; the smallest batch after idling too."""
+    """Measure all precisions at all batch sizes on one runner, and the smallest batch also after idling."""
     images, sensors, started = evaluation_images(opened), find_sensors(), timestamp()
     runs: list[BenchRun] = []
     for name in names:
@@ -202,6 +202,6 @@ def _measured(
                 )
                 session.confirm()
                 result = bench_record(opened, judge, session.card(), images.name, runs, sensors, started)
-                if out is not None:  # after each, so that a later one that fails takes none with it
+                if out is not None:  # after each measurement, so that a later failure loses none
                     write_atomic(out / BENCH, to_json(result))
     return result

@@ -16,7 +16,7 @@ LOCKED = {True: "clocks locked", False: "clocks not locked", None: "whether cloc
 
 
 def print_bench(result: Bench) -> None:
-    """Print a row for every precision and batch size, a line of what stands beside it, and the warnings."""
+    """Print a row for every precision and batch size, then remarks on each, and the warnings."""
     console = Console(highlight=False, soft_wrap=True)
     table = new_table(HEADINGS)
     for run in result.runs:
@@ -35,13 +35,13 @@ def print_bench(result: Bench) -> None:
 
 
 def _setting(run: BenchRun) -> str:
-    """Return how the machine was set; it is said once where it was the same for all."""
+    """Return the machine's settings in words; they are printed once if they were the same for all rows."""
     mode = f"power mode {run.power_mode}" if run.power_mode else "power mode unknown"
     return f"{mode}, {LOCKED[run.clocks_locked]}"
 
 
 def _beside(run: BenchRun) -> list[str]:
-    """Return what must stand beside its figures: the minutes, the first query after idling."""
+    """Return remarks on a row: how the minutes changed, and the first query after idling."""
     said = []
     if run.last_over_first is not None:
         said.append(f"the last of {len(run.minutes)} minutes took {run.last_over_first:.2f} times the first")

@@ -59,9 +59,9 @@ def new(out: Path) -> None:
 def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> None:
     """Sign an existing bundle in place.
 
-    Prints what the bundle claims, which the signature then stands for. Only a whole bundle is signed, whose card is its
-    manifest in words, and only its signature.json is written: version and manifest stay. One that another key has
-    signed needs --trust: its signature is checked before the new one takes its place.
+    Prints what the bundle claims, because the signature vouches for it. The bundle must be complete, and its model card
+    must match its manifest. Only signature.json is written; version and manifest stay the same. If another key has
+    signed the bundle, --trust must name that key: its signature is checked before it is replaced.
     """
     for line in _claimed(sign_in_place(bundle, key, trust)):
         click.echo(line)
@@ -75,8 +75,8 @@ def sign(bundle: Path, key: EllipticCurvePrivateKey, trust: Trust | None) -> Non
 def inspect(bundle: Path | None, attestation: Path | None, trust: Trust | None) -> None:
     """Show what is in a bundle, and check every byte.
 
-    --attestation also says what a signed verdict says, and whether it is of this bundle; it needs no BUNDLE. Each of
-    them must be signed with a key of --trust.
+    --attestation also shows a signed verdict, and checks that it is about this bundle; it works without BUNDLE too.
+    With --trust, bundle and verdict must each be signed with one of its keys.
     """
     opened = open_bundle(bundle, trust) if bundle else None
     if opened:
@@ -127,7 +127,7 @@ def install(
 ) -> None:
     """Install a bundle on a device; keep the previous one.
 
-    Without --state what was accepted is remembered in the place itself.
+    The versions that were accepted are recorded in the directory --state, by default in --to.
     """
     if (attestation is None) != (policy is None):
         raise UsageFault(
@@ -142,7 +142,7 @@ def install(
 
 
 def authenticity(bundle: Bundle) -> str:
-    """Return in words whether the signature was checked; it holds, else the bundle would not have been opened."""
+    """Return in words whether the signature was checked. A bundle whose signature is not valid is never opened."""
     if bundle.signed_by:
         return f"authenticated: signed with key {bundle.signed_by}"
     return "not authenticated: " + ("no --trust given" if SIGNATURE in bundle.contents else "it is not signed")

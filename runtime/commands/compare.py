@@ -42,10 +42,10 @@ def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
 
 
 def check_distinct(runs: Iterable[Path]) -> None:
-    """Refuse a run that is named twice, by whatever path: its directory, or the report.json in it.
+    """Refuse a run that is named twice, by its directory or by the report.json in it.
 
     Raises:
-        UsageFault: it is compared with itself.
+        UsageFault: two paths name the same run.
 
     """
     seen: set[Path] = set()

@@ -1,4 +1,4 @@
-"""`edgeproof gpu-check`: every check that this machine has a GPU and libraries for, and a report to send back."""
+"""`edgeproof gpu-check`: runs every check for which this machine has a GPU and libraries, and writes a report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ import edgeproof
 from runtime.gpu_check.checks import main
 main(sys.argv[1:])
 """
-"""What a check's process runs; a process that starts with `-m` would import what lies in the working directory."""
+"""The code of a check's process. With `python -m`, it would import modules from the working directory."""
 
 
 @click.command("gpu-check")
@@ -96,12 +96,15 @@ def gpu_check(
 
 
 def in_a_process(name: str, bundle: Path, manifest_sha256: str, out: Path, n: int, state: Path | None) -> Result:
-    """Run one check in a process of its own, its stderr shown and kept in OUT/NAME.log; a crash is a result too."""
+    """Run one check in a process of its own, and return its result; a crash is a result too.
+
+    The process's stderr is shown, and kept in OUT/NAME.log.
+    """
     log.info(f"{name}:")
     arguments = [name, bundle, out, n, manifest_sha256, *([state] if state else [])]
     command = [sys.executable, "-c", CHILD, *map(str, arguments)]
     said = []
-    environment = {**os.environ, **({VARIABLE: ""} if is_quiet() else {})}  # what is kept is whole all the same
+    environment = {**os.environ, **({VARIABLE: ""} if is_quiet() else {})}  # the log file stays complete
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - ours
         assert process.stderr is not None
         for line in process.stderr:
@@ -122,10 +125,10 @@ def in_a_process(name: str, bundle: Path, manifest_sha256: str, out: Path, n: in
 
 
 def conclude(results: Iterable[Result]) -> None:
-    """Exit with the code of what was found.
+    """Exit with the code that the results give.
 
     Raises:
-        MissingEnvironment: nothing could be checked.
+        MissingEnvironment: no check could run.
 
     """
     states = {result.state for result in results}
@@ -138,7 +141,7 @@ def conclude(results: Iterable[Result]) -> None:
 
 
 def lines(report: GpuCheck) -> list[str]:
-    """Return the report in words, as Markdown."""
+    """Return the report as lines of Markdown."""
     rows = [
         (
             escape(result.name),
@@ -164,7 +167,7 @@ def _listed(facts: Mapping[str, object]) -> list[str]:
 
 
 def described(found: EngineComparison) -> list[str]:
-    """Return one comparison as a list of Markdown."""
+    """Return one comparison as lines of a Markdown list."""
     text = [
         f"- {found.precision} on {escape(found.device)}: the same class for {found.same_prediction} of {found.n} "
         "images",

@@ -1,4 +1,4 @@
-"""From what was asked to a verdict: a run in its directory, its figures printed, an exit code."""
+"""Judges a subject in a run directory, prints the figures, and exits with the verdict's code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from runtime.verdict.subject import Subject
 
     Writing = Callable[[Path, Run], list[str]]
-    """Writes what is made of a run's report into its directory; returns a line for each file that failed."""
+    """Writes files made from a run's report into its directory; returns a line for each file that failed."""
 
 REPORTS = Path("reports")
 EXIT_CODES = {"measured": 0, "passed": 0, "failed": 1, "inconclusive": 5}
@@ -52,19 +52,24 @@ EXIT_CODES = {"measured": 0, "passed": 0, "failed": 1, "inconclusive": 5}
 
 @dataclass(frozen=True)
 class Directories:
-    """Where a run goes, and where PARENT's goes that a drop is measured from; None where none is judged first."""
+    """The directory of a run, and that of its baseline, a run of PARENT that is judged first; None without one."""
 
     out: Path
     baseline: Path | None
 
 
 def check_asked(options: VerifyOptions, run: RunOptions, *, several: bool = False) -> None:
-    """Check, before any work, what can be known of the options without the subject; --out may hold `several` runs.
+    """Check the options before any work, as far as that is possible without the subject.
+
+    Args:
+        options: of the verdict.
+        run: of the run.
+        several: whether --out is to hold several runs.
 
     Raises:
-        UsageFault: nothing is named to go on with, --out is not empty, or a gate is to be decided that is ignored.
-        BadRun: --out holds something else than a run, and is to be resumed.
-        BadData: the run to compare with is damaged, or cannot fit what is asked.
+        UsageFault: --resume without --out, --out is not empty, or --until-decided with --no-gate.
+        BadRun: --resume is given, but --out does not hold a run.
+        BadData: the run to compare with is damaged, or cannot match the options.
         MissingEnvironment: the run directory cannot be written to.
 
     """
@@ -83,22 +88,22 @@ def check_asked(options: VerifyOptions, run: RunOptions, *, several: bool = Fals
 def choose_directories(
     options: VerifyOptions, run: RunOptions, *, name: str, precision: str, gate: Gate, has_parent: bool
 ) -> Directories:
-    """Return where the run goes, before any session is opened.
+    """Return the directories of a run, before any session is opened.
 
-    A drop that is to be judged, where nothing is named to compare with, is measured from the same subject in PARENT:
-    judged first in a directory beside. Of PARENT itself the subject's own gate asks no drop (`applicable_gate`).
+    If the gate limits a drop and no run to compare with is named, the same subject in PARENT is judged first, in a
+    directory beside the run's. For PARENT itself, the subject's own gate limits no drop (`applicable_gate`).
 
     Args:
-        options: what is asked.
-        run: whether something is to be resumed, and where.
-        name: of the subject.
-        precision: of the subject.
-        gate: the subject's own.
+        options: of the verdict.
+        run: the run's directory, and whether to resume it.
+        name: the subject's name.
+        precision: the subject's precision.
+        gate: the subject's own gate.
         has_parent: whether the subject can be judged in PARENT.
 
     Raises:
-        UsageFault: a drop is asked for by hand and there is no PARENT to measure it from, or the run is one in which
-            it cannot be judged first; or a run is to stop when its gate is decided, and there is none.
+        UsageFault: --max-drop has no baseline: the subject has no PARENT, or the run takes only part of the images; or
+            --until-decided is given without a gate.
         EdgeproofError: see `check_out`.
 
     """
@@ -122,7 +127,7 @@ def choose_directories(
 
 
 def write_all(out: Path, run: Run) -> list[str]:
-    """Write every format of a run's report; return a line for each that could not be written."""
+    """Write every format of a run's report; return a line for each format that failed."""
     return write_formats(out, Account(run.report, run.gallery))
 
 
@@ -133,18 +138,18 @@ def judge_subject(
     directories: Directories,
     write: Writing | None = None,
 ) -> None:
-    """Run the suite in a run directory, print the figures, exit with the verdict's code; 0 for a shard.
+    """Run the suite in a run directory, print the figures, and exit with the verdict's code; 0 for a shard.
 
     Args:
         subject: what is judged.
-        options: what is asked of it.
-        run: how the report is printed, and whether to go on with a run.
-        directories: where it goes; PARENT is judged first where they say so.
-        write: writes what is made of the run's report.
+        options: of the verdict.
+        run: how to print the report, and whether to resume a run.
+        directories: of the run and of its baseline, which is judged first if there is one.
+        write: writes the files that are made from the report.
 
     Raises:
         UsageFault: see `prepare_case` and `open_run`.
-        EdgeproofError: see `prepare_case` and `Case.attack`; a directory in which nothing was done vanishes.
+        EdgeproofError: see `prepare_case` and `Case.attack`. A directory without any finished work is removed.
 
     """
     report = judged(subject, options, directories, resume=run.resume, write=write or write_all)
@@ -157,7 +162,7 @@ def judge_subject(
 def judged(
     subject: Subject, options: VerifyOptions, directories: Directories, *, resume: bool, write: Writing | None = None
 ) -> Report | None:
-    """Run the suite in a run directory, and return its report; None for a shard. Raises as `judge_subject` does."""
+    """Run the suite in a run directory and return its report, None for a shard; raises as `judge_subject` does."""
     with resumable(directories.out, directories.baseline):
         return _judged(subject, options, directories, resume=resume, write=write or write_all)
 
@@ -170,7 +175,7 @@ def _judged(
     resume: bool,
     write: Writing,
 ) -> Report | None:
-    """Return the report of a run, whose baseline is judged first; None for a shard."""
+    """Judge the baseline if there is one, then the run; return the run's report, None for a shard."""
     baseline, plan = directories.baseline, plan_for(subject, options)
     if baseline:
         assert subject.parent is not None
@@ -193,7 +198,7 @@ def show(report: Report, out: Path, *, as_json: bool) -> None:
 
 
 def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -> Report | None:
-    """Run the suite in `out`, or go on there; return the report, None for a shard.
+    """Run the suite in `out`, or resume it there; return the report, None for a shard.
 
     Raises:
         EdgeproofError: see `judge_subject`.
@@ -214,20 +219,20 @@ def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -
         if shard:
             finish_shard(out, findings, journal)
             return None
-        recorded = replace(case, request=read_request(out))  # the same but for what changes no figure
+        recorded = replace(case, request=read_request(out))  # equal, except for fields that change no figure
         run = recorded.conclude(findings)
         finish_run(out, run, journal, formats=write)
     return run.report
 
 
 def warn_of_gate(case: Case) -> None:
-    """Say before the first attack what will keep the gate from passing, whatever the attacks find."""
+    """Warn, before the first attack, of reasons that keep the gate from passing whatever the attacks find."""
     request = case.request
     short = [each.message for each in check_claim(request) if each.state == "found" and each.blocking]
     if request.gate != Gate() and not case.plan.searches_by_gradient and not request.accept_blind_evidence:
         short.append("no attack follows a gradient, which is weak evidence (--accept-blind-evidence lets it pass)")
     for message in short:
-        log.warning(f"this run can fail its gate but cannot pass it: {message}; --no-gate only measures")
+        log.warning(f"this run cannot pass its gate, only fail it: {message}; --no-gate only measures")
 
 
 def fresh_directory(name: str, precision: str) -> Path:

@@ -1,4 +1,4 @@
-"""Several precisions on several engines, each judged in a run of its own; then one comparison, and one exit code."""
+"""Judges several precisions on several engines, each in a run of its own; then compares them and sets the exit code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from runtime.verdict.subject import Subject
 
 SECONDS = 2.0
-"""How long the latency of each is measured, one image at a time, after its verdict."""
+"""The seconds for which each one's latency is measured, one image at a time, after its verdict."""
 COMPARISON, PAGE = "comparison.json", "comparison.html"
 
 
@@ -53,18 +53,18 @@ def judge_each(
     options: VerifyOptions,
     run: RunOptions,
 ) -> None:
-    """Judge all of them, print how they compare, and exit with the code of the `shipping` one.
+    """Judge all of them, print a comparison, and exit with the code of the `shipping` one.
 
     Args:
         opened: the bundle.
-        each: a precision on a runner.
-        subject_of: opens one; what it opens is closed before the next.
-        options: what is asked of all.
-        run: where the runs go, each in a directory below, and what is printed.
+        each: the combinations of precision and runner.
+        subject_of: opens the subject of one combination; its sessions are closed before the next is opened.
+        options: of all verdicts.
+        run: the directory that holds a directory for each run, and what to print.
 
     Raises:
-        UsageFault: a part of the images is asked for.
-        EdgeproofError: see `judge_subject`; the runs that were finished stay, for --resume.
+        UsageFault: --shard is given.
+        EdgeproofError: see `judge_subject`. Finished runs stay, for --resume.
 
     """
     if options.shard:
@@ -96,7 +96,7 @@ def judge_each(
 
 
 def _write_pages(out: Path, comparison: Comparison, runs: list[Path]) -> None:
-    """Write comparison.html, and every run's own page with the others beside it, where the extra `report` is there."""
+    """Write comparison.html, and each run's page with the others beside it, if the extra `report` is installed."""
     if FORMATS_OF_A_RUN["html"].missing:
         return
     write_atomic(out / PAGE, FORMATS["html"](comparison).encode())
@@ -105,13 +105,13 @@ def _write_pages(out: Path, comparison: Comparison, runs: list[Path]) -> None:
 
 
 def shipping(each: Sequence[EngineOptions], ships: str) -> EngineOptions:
-    """Return the one whose gate decides: the precision that ships on the first runner, else the first of all."""
+    """Return the one that sets the exit code: the precision that ships on the first runner, else the first of all."""
     first = [one for one in each if one.judge == each[0].judge]
     return next((one for one in first if one.precision == ships), each[0])
 
 
 def directories_of(opened: Bundle, engine: EngineOptions, options: VerifyOptions, run: RunOptions) -> Directories:
-    """Return where the run of one goes, and that of its PARENT; raises as `choose_directories` does."""
+    """Return the directories of one run and of its baseline; raises as `choose_directories` does."""
     manifest, precision = opened.manifest, engine.precision or opened.manifest.ships
     return choose_directories(
         options,
@@ -124,7 +124,7 @@ def directories_of(opened: Bundle, engine: EngineOptions, options: VerifyOptions
 
 
 def with_the_same_attacks(opened: Bundle, each: Sequence[EngineOptions], options: VerifyOptions) -> VerifyOptions:
-    """Return options that ask all for Square where one is attacked by it unasked: else a difference is the attacks'."""
+    """Return the options with Square for all if the plan adds it for one, so that all face the same attacks."""
     classes = len(opened.manifest.classes)
     asked = {name: stages(name, classes) for name in options.attacks}
     graphs = [opened.manifest.graphs[one.precision or opened.manifest.ships] for one in each]
@@ -142,7 +142,7 @@ def _judge_one(
     *,
     resume: bool,
 ) -> None:
-    """Judge one in its directory, and measure its latency beside."""
+    """Judge one in its directory, and write its latency beside the report."""
     subject = subject_of(one)
     judged(subject, options, directories, resume=resume)
     if (directories.out / BENCH).is_file():

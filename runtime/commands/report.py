@@ -1,4 +1,4 @@
-"""`edgeproof report`: what people read, made again from a run directory."""
+"""`edgeproof report`: writes the files for readers again, from a run directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.words import did_you_mean
 
 
 def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """Return the FORMATS asked for, in order and once each; an unknown name is a usage error."""
+    """Parse a list of formats, and return each once and in order; an unknown name is a usage error."""
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
     for name in names:
         if name not in ALL:

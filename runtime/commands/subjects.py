@@ -1,4 +1,4 @@
-"""From what is asked to what is judged: a bundle or a model opened, its images, its engines."""
+"""Opens the subject of a verdict: the bundle or model, its images and its engines."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def open_artifact(
     allow_rollback: bool = False,
     allow_unsigned: bool = False,
 ) -> Bundle:
-    """Open a bundle, or pack a model into one that lives in memory alone.
+    """Open a bundle, or pack a model file into a bundle that is kept only in memory.
 
     Raises:
-        UsageFault: what is asked is of a bundle, and this is a model; or the other way round.
-        EdgeproofError: see `open_acceptable` and `preparer_of`, or what packing raises.
+        UsageFault: an option is for bundles, and `artifact` is a model file, or the other way round.
+        EdgeproofError: see `open_acceptable` and `preparer_of`; or packing fails.
 
     """
     if artifact.is_dir():
@@ -88,7 +88,7 @@ def open_artifact(
         with working(f"packing {artifact.name}: its graph, and the graph of its gradient"):
             pack(artifact, bundle, wanted, options.threat_model_or(ThreatModel()))
         opened = open_bundle(bundle)
-    return Bundle(artifact, opened.manifest, opened.contents)  # errors name what the user gave
+    return Bundle(artifact, opened.manifest, opened.contents)  # errors name the path that the user gave
 
 
 def open_subject(
@@ -101,29 +101,29 @@ def open_subject(
     keep: Callable[[Session], Session],
     engine: EngineOptions,
 ) -> Subject:
-    """Open what is judged, in one precision on one runner, and its images before it.
+    """Open the subject in one precision on one runner; its images are read first.
 
     Args:
-        artifact: where it lies: a bundle's directory, or a model's file.
-        origin: where it was fetched from, with the commit; None where it was not.
-        opened: the bundle, or the one that the model was packed into.
-        model: how a model was packed.
-        options: what is asked of the verdict.
-        state: where engines are kept.
-        keep: is handed every session, to close it, and returns it.
-        engine: what judges, and in which precision.
+        artifact: a bundle's directory, or a model's file.
+        origin: the Hub's address from which it was fetched, with the commit; None for a local path.
+        opened: the bundle, or the bundle into which the model was packed.
+        model: the options with which a model was packed.
+        options: of the verdict.
+        state: the directory in which engines are kept.
+        keep: is called with every session, to register it for closing, and returns it.
+        engine: the runner and the precision.
 
     Raises:
-        BadData: the images cannot be read, or their classes are not the model's.
+        BadData: the images cannot be read, or their classes differ from the model's.
         EdgeproofError: see `Pairing.session`.
 
     """
     manifest, precision = opened.manifest, engine.precision or opened.manifest.ships
     has_parent = PARENT in manifest.graphs and precision != PARENT
-    # Before an engine takes memory: the images' file is let go.
+    # Read before an engine takes memory; then the images' file is released.
     classes = options.class_names_or(manifest.classes)
     images = evaluation_images(opened) if artifact.is_file() else _images(opened, options, classes)
-    described = describe(opened)  # before an engine takes the graphs
+    described = describe(opened)  # before an engine takes memory
     pairing = pairing_of(opened, engine, state, keep)
     session = pairing.session(precision)
     lends = has_parent and engine.uses_gradient and manifest.graphs[PARENT].gradient is not None
@@ -154,18 +154,18 @@ def open_subject(
 
 
 def _libraries(engine: EngineOptions) -> tuple[str, ...]:
-    """Return the packages that decide what the judge answers, and the gradient that attacks follow."""
+    """Return the packages that decide the judge's answers and the lender's gradients."""
     backends = dict.fromkeys((engine.backend, *([engine.gradient_backend.backend] if engine.gradient_backend else [])))
     return (*LIBRARIES, *(package for name in backends for package in BACKENDS[name].libraries))
 
 
 def _command(artifact: str, engine: EngineOptions, model: ModelOptions) -> str:
-    """Return what repeats the run, as far as `VerifyOptions` do not say it."""
+    """Return the command that repeats the run, without the options in `VerifyOptions`."""
     return f"edgeproof verify {artifact} {shlex.join([*command_words(engine), *command_words(model)])}"
 
 
 def _parent(subject: Subject, pairing: Pairing, engine: EngineOptions) -> Subject:
-    """Return the same subject in the precision that drops are measured from."""
+    """Return the same subject in PARENT, the baseline of a drop."""
     command = _command("BUNDLE", engine.model_copy(update={"precision": PARENT}), ModelOptions())
     session, witness = pairing.session(PARENT), pairing.witness(PARENT)
     return replace(subject, session=session, command=command, parent=None, lender=None, witness=witness)

@@ -1,4 +1,4 @@
-"""`edgeproof targets`: what this machine can judge on."""
+"""`edgeproof targets`: lists the engines that can judge on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def targets(as_json: bool) -> None:
         return
     console = Console(highlight=False, soft_wrap=True)
     width = max(len(str(runner)) for runner in asked)
-    for runner in asked:  # a line once it is known: an engine may take seconds
+    for runner in asked:  # each line at once: an engine may take seconds
         print_line(console, f"{runner!s:{width}}  {_said(survey(runner))}")
 
 

@@ -1,4 +1,4 @@
-"""`edgeproof verify`, and `merge`; what judges is imported by the call, so that --help answers at once."""
+"""`edgeproof verify` and `merge`. Heavy modules are imported in the functions, so that --help is fast."""
 
 from __future__ import annotations
 

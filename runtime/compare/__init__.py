@@ -1,1 +1,1 @@
-"""Runs side by side: what each measured, and image by image what the first and another make of the same images."""
+"""Comparisons of finished runs: their figures side by side, and image by image against the first run."""

@@ -1,4 +1,4 @@
-"""Finished runs side by side: read, matched image by image, and put into the record that every format is made from."""
+"""The record of a comparison, from which every format is made: finished runs, each matched with the first by image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Figure(Frozen):
-    """An accuracy as a fraction of the run's images, and its 95 % interval."""
+    """An accuracy as a fraction of the run's images, with its 95 % interval."""
 
     name: Text
     value: Fraction
@@ -27,12 +27,12 @@ class Figure(Frozen):
 
 
 class Against(Frozen):
-    """This run and the first, on the images that both attacked.
+    """A comparison of this run with the first, on the images that both attacked.
 
-    `same_prediction` counts clean images that both put into the same class, whether it is right or not. `worst_case` is
-    this less the first, `only_this` and `only_first` are the places of the images that one alone withstands: null and
-    empty where the worst cases cannot be compared (`runtime.verdict.paired`). `notes` say why, and whether the seeds
-    differ.
+    `same_prediction` counts clean images for which both predict the same class, correct or not. `worst_case` is this
+    run's figure minus the first's. `only_this` and `only_first` are the indices of images that are robust in one run
+    only. If the worst cases cannot be compared (`runtime.verdict.paired`), these are null and empty. `notes` say why,
+    and whether the seeds differ.
     """
 
     images: Count
@@ -44,7 +44,7 @@ class Against(Frozen):
 
 
 class Side(Frozen):
-    """One run. `against` is null for the first, and where the images cannot be matched: then `unmatched` says why."""
+    """One run. `against` is null for the first run, and if the images cannot be matched; then `unmatched` says why."""
 
     run: Text
     name: Name
@@ -68,14 +68,14 @@ class Side(Frozen):
 
 
 class Comparison(Frozen):
-    """Runs side by side, the first to compare the others with."""
+    """Runs side by side. The first is the base of the comparison."""
 
     schema_: Literal["edgeproof.comparison/1"] = Field(alias="schema", default="edgeproof.comparison/1")
     runs: Annotated[tuple[Side, ...], Field(min_length=2)]
 
 
 def compare(runs: Sequence[Finished]) -> Comparison:
-    """Put runs side by side; each after the first is matched with it."""
+    """Compare runs; each run after the first is matched with the first."""
     first, *others = runs
     return Comparison(runs=(_side(first), *(_matched(other, first) for other in others)))
 
@@ -105,7 +105,7 @@ def _side(run: Finished) -> Side:
 
 
 def _latency(run: Finished) -> Latency | None:
-    """Return that of one image at a time, where bench.json beside the report is of the same artifact and judge."""
+    """Return the latency of one image at a time; None unless bench.json is of the same artifact and judge."""
     artifact, measured = run.report.artifact, run.bench
     if measured is None or (measured.backend, measured.provider) != (artifact.backend, artifact.provider):
         return None

@@ -1,4 +1,4 @@
-"""A comparison as a table on a terminal, in Markdown, as a page, as CSV and as JSON; all from one grid of words."""
+"""A comparison as text for a terminal, as Markdown, HTML, CSV and JSON. The tables are made from one grid of texts."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 ABSENT = "-"
 FILE_WIDTH = 160
-"""Columns of a text that goes into a file; rows grow where runs are many."""
+"""The width in columns of a text file; with many runs, its rows take more lines."""
 
 WIDE = 27
-"""Columns of a figure with its interval on one line; where they are fewer, the interval comes below."""
+"""The columns that a figure and its interval need on one line. With fewer, the interval goes below."""
 
 
 class Row(NamedTuple):
-    """A name, and what each run has to say to it; `begins` a part of the table."""
+    """A row of the table: its name and a cell for each run. `begins`: a part of the table begins here."""
 
     name: str
     cells: tuple[str, ...]
@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 
 def grid(comparison: Comparison) -> list[Row]:
-    """Return the rows: what was attacked, how accurate it was, and how it differs from the first."""
+    """Return the rows: what each run attacked, its accuracies, and its differences from the first run."""
     runs = comparison.runs
     return [
         *(Row(name, tuple(say(run) for run in runs)) for name, say in WHAT.items()),
@@ -54,19 +54,19 @@ def grid(comparison: Comparison) -> list[Row]:
 
 
 def folded(rows: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Return the rows of WHAT in which all runs say the same, and all other rows; a figure is always shown."""
+    """Return the rows of WHAT in which all cells are equal, and all other rows."""
     same = [row for row in rows if row.name in WHAT and len(set(row.cells)) == 1]
     return same, [row for row in rows if row not in same]
 
 
 def figure_names(comparison: Comparison) -> list[str]:
-    """Return the names of all runs' figures, attacks in the order of their first run, the worst case after them."""
+    """Return the names of all figures: attacks in the order in which runs name them, then the worst case."""
     names = dict.fromkeys(figure.name for run in comparison.runs for figure in run.figures)
     return [name for name in names if name not in (WORST, BYTES)] + [name for name in (WORST, BYTES) if name in names]
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Return what must be known beside the table."""
+    """Return the notes below the table."""
     first, *others = comparison.runs
     said = []
     for run in others:
@@ -91,14 +91,14 @@ def print_text(comparison: Comparison, console: Console) -> None:
 
 
 def text(comparison: Comparison) -> str:
-    """Return what `print_text` prints, for a file."""
+    """Return the text of `print_text`, for a file."""
     buffer = io.StringIO()
     print_text(comparison, Console(file=buffer, width=FILE_WIDTH, highlight=False))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return a table of GitHub's Markdown, every text from outside escaped."""
+    """Return a table in GitHub's Markdown, with every text from outside escaped."""
     heading = ["", *(markdown.escape(run.run) for run in comparison.runs)]
     rows = [[markdown.escape(word) for word in (row.name, *row.cells)] for row in grid(comparison)]
     notes = "\n".join(f"- {markdown.escape(remark)}" for remark in remarks(comparison))
@@ -106,7 +106,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def as_html(comparison: Comparison) -> str:
-    """Return one self-contained page, every text escaped.
+    """Return a self-contained page, with every text escaped.
 
     Raises:
         MissingEnvironment: jinja2 is not installed.
@@ -132,12 +132,12 @@ def as_html(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> str:
-    """Return the record."""
+    """Return the record as JSON."""
     return to_json(comparison).decode()
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Return a line for every figure of every run; fractions, and counts of the images that both runs attacked."""
+    """Return a line for every figure of every run: fractions, and counts of images that both runs attacked."""
     lines: list[tuple[str | float | None, ...]] = []
     lent = any(run.gradient_backend for run in comparison.runs)
     identity = (*IDENTITY, *(LENDER if lent else ()))

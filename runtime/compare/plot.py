@@ -1,4 +1,4 @@
-"""Where the plot of a comparison draws what: a group a figure, in it a mark a run and the line of its interval."""
+"""The layout of a comparison's plot: a group for each figure, with a mark and an interval for each run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from runtime.compare.comparison import Comparison
 
 LEFT, RIGHT = 96.0, 340.0
-"""Of the plane that accuracies are drawn on, in units of the picture: names stand before it, figures after."""
+"""The horizontal ends of the area for accuracies, in units of the picture. Names are left of it, figures right."""
 TOP, ROW, GAP = 6.0, 18.0, 12.0
 STEPS = (0.05, 0.1, 0.2)
-"""Between lines of the scale; the first that leaves at most MOST_LINES."""
+"""The possible steps between lines of the scale. The first that needs at most MOST_LINES is used, else the last."""
 MOST_LINES = 6
 MARKS = 4
-"""Marks that look different; of more runs, the fifth looks like the first."""
+"""The number of different marks. A fifth run has the mark of the first."""
 
 
 class Mark(NamedTuple):
@@ -34,7 +34,7 @@ class Mark(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The marks of one figure; its name stands at `y`."""
+    """The marks of one figure, and the vertical place `y` of its name."""
 
     name: str
     y: float
@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """The whole picture; `bottom` is where the scale is written."""
+    """The whole picture. `bottom` is the vertical place of the scale's labels."""
 
     groups: tuple[Group, ...]
     lines: tuple[Line, ...]
@@ -57,7 +57,7 @@ class Plot(NamedTuple):
 
 
 def plot(comparison: Comparison, names: Sequence[str]) -> Plot:
-    """Return the plot of the figures `names`, in that order; a run that lacks one is not in its group."""
+    """Return the plot of the figures `names`, in that order. A group leaves out runs that lack its figure."""
     ends = [end for run in comparison.runs for figure in run.figures if figure.name in names for end in figure.ci95]
     values = scale_of(min(ends, default=0.0), max(ends, default=1.0))
     first, last = values[0], values[-1]
@@ -85,7 +85,7 @@ def plot(comparison: Comparison, names: Sequence[str]) -> Plot:
 
 
 def scale_of(low: float, high: float) -> list[float]:
-    """Return the values of the lines of a scale that holds both ends."""
+    """Return the values of the lines of a scale that contains both ends."""
     for step in STEPS:
         first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
         last = max(last, first + 1)

@@ -1,1 +1,1 @@
-"""Before a run: what it will do, how many passes that is at most, and about how long they take."""
+"""What a run announces before it begins: its work, the most passes that it takes, and about how long."""

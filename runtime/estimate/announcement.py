@@ -1,4 +1,4 @@
-"""What a run says before it begins: what it will do, and about how long that takes."""
+"""The announcement of a run: what it will do, and about how long that takes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from runtime.verdict.case import Case
 
 LONG = 600.0
-"""Seconds from which on it is worth saying why an int8 run takes them."""
+"""From this many seconds on, the announcement explains why an int8 run takes so long."""
 FOLLOWS = {"own": "own gradient", "parent": "the fp32 parent's gradient", "none": "no gradient"}
 
 
 def announce(case: Case, done: Mapping[str, int]) -> None:
-    """Say what a run will do and about how long it takes; `done` is what an earlier process did (`Journal.done`).
+    """Log what a run will do, and about how long it takes. `done`: the work of an earlier process (`Journal.done`).
 
-    The session is asked for a few passes, to time them. What fails there is left for the run itself to say.
+    It times a few passes of the session. If they fail, it says nothing: the run itself will report the error.
     """
     if is_quiet():
         return
@@ -45,7 +45,7 @@ def announce(case: Case, done: Mapping[str, int]) -> None:
 
 
 def plan_in_words(case: Case) -> Iterator[str]:
-    """Yield what is judged, by which attacks, and by which gate."""
+    """Yield lines that name the subject, the attacks and the gate."""
     request = case.request
     shard = f", shard {request.shard}" if request.shard else ""
     where = f"{request.backend}:{request.provider}"
@@ -67,7 +67,7 @@ def _name(planned: PlannedAttack, request: Request) -> str:
 
 
 def gate_in_words(request: Request) -> str:
-    """Return what decides the verdict."""
+    """Return the gate in words."""
     gate, words = request.gate, []
     if gate == Gate():
         return "none; this run measures"
@@ -80,7 +80,7 @@ def gate_in_words(request: Request) -> str:
 
 
 def time_in_words(case: Case, stages: Sequence[Stage], speed: Speed) -> Iterator[str]:
-    """Yield the longest that the stages should take, and what an int8 artifact on a CPU spends it on."""
+    """Yield a line on the most time that the stages take, and for long int8 runs on a CPU a line on why."""
     seconds = {stage.name: speed.of(stage) for stage in stages}
     total = sum(seconds.values())
     slopes = "".join(f", {FOLLOWS[source]} {_milliseconds(each)}" for source, each in speed.gradient.items())

@@ -1,4 +1,4 @@
-"""What a run will ask before it has begun: its stages, the image passes of each at most, and how long a pass takes."""
+"""The workload of a run before it begins: its stages, the most passes of each, and the seconds of a pass."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from runtime.verdict.case import Case
 
 TIMED = 32
-"""Images that a pass is timed on where batches need not be full: an eighth of a unit."""
+"""The images with which a pass is timed if batches need not be full: an eighth of a unit."""
 PATIENCE = 2.0
-"""Seconds after which a pass is not timed a second time: what is started once counts little in it."""
+"""A pass that took longer than this many seconds is not timed again: start-up costs matter little in it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is asked of some images.
+    """A stage of a run.
 
     Args:
-        name: as the names of its units begin in the journal.
-        images: how many, at most.
-        costs: of an image, at most.
-        gradient_from: whose gradient it asks for.
+        name: the beginning of the names of its units in the journal.
+        images: the most images that it handles.
+        costs: the most passes per image.
+        gradient_from: the source of its gradients.
 
     """
 
@@ -51,18 +51,18 @@ class Stage:
 
     @property
     def passes(self) -> Passes:
-        """All its image passes."""
+        """The passes of all its images."""
         return self.costs * self.images
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a pass of one image takes.
+    """The seconds of a pass of one image.
 
     Args:
-        forward: of the artifact.
-        gradient: by whose gradient it is.
-        parent: a forward pass of the fp32 parent; None where there is none.
+        forward: of a forward pass of the artifact.
+        gradient: of a gradient, by its source.
+        parent: of a forward pass of the fp32 parent; None without a parent.
 
     """
 
@@ -71,15 +71,15 @@ class Speed:
     parent: float | None = None
 
     def of(self, stage: Stage) -> float:
-        """Return the seconds that a stage takes at most."""
+        """Return the most seconds that a stage takes."""
         passes = stage.passes
         return passes.forwards * self.forward + passes.gradients * self.gradient.get(stage.gradient_from, 0.0)
 
 
 def stages_of(case: Case) -> Iterator[Stage]:
-    """Yield what a run asks, in turn, each of all images that it may be asked of.
+    """Yield the stages of a run in order, each with all images that it may handle.
 
-    Left out is what follows only where Square alone broke an image (`Scrutiny.square_alone`): a few of them, if any.
+    The stage that follows only if Square alone broke images (`Scrutiny.square_alone`) is left out; it handles few.
     """
     n, plan = len(case.order), case.plan
     yield Stage("clean", n, CLASSIFY)
@@ -101,7 +101,7 @@ def stages_of(case: Case) -> Iterator[Stage]:
 
 
 def _gates(case: Case, sample: int) -> Iterator[Stage]:
-    """Yield the tests of the gradient, and the blind control where a gate hangs on it."""
+    """Yield the tests of the gradient, and the blind control if there is a gate."""
     led, stepped = case.plan.gradients[0], case.subject.session.card().facts.stepped
     yield Stage("gradient holds", sample, holding(SCALES), led)
     if not stepped:
@@ -118,7 +118,7 @@ def _gates(case: Case, sample: int) -> Iterator[Stage]:
 
 
 def _beside(case: Case, sample: int) -> Iterator[Stage]:
-    """Yield the curve over eps, the point far out, and the comparison of the gradient graphs."""
+    """Yield the curve over eps, the attack with a huge eps, and the comparison of gradient graph and artifact."""
     eps, gradients = case.request.threat_model.eps, case.plan.gradients
     for number, source in product(range(len(CURVE)), gradients):
         if CURVE[number] * eps:
@@ -136,7 +136,7 @@ def _at(prefix: str, eps: float, sample: int, source: GradientSource) -> Stage:
 
 
 def left_of(stages: list[Stage], done: Mapping[str, int]) -> list[Stage]:
-    """Return what is left of the stages, less the images that an earlier process did in each: `Journal.done`."""
+    """Return the stages that are left, without the images that an earlier process finished (`Journal.done`)."""
     names = [as_file_name(stage.name) for stage in stages]
     begun = max((number for number, name in enumerate(names) if name in done), default=0)
     return [
@@ -147,9 +147,11 @@ def left_of(stages: list[Stage], done: Mapping[str, int]) -> list[Stage]:
 
 
 def time_passes(case: Case) -> Speed:
-    """Ask the session for a forward and a gradient of a few images that it is to judge, and return what they took.
+    """Time a forward pass and a gradient on a few of the run's images. The answers are not used.
 
-    Nothing that it answers is looked at. Raises what the session raises.
+    Raises:
+        EdgeproofError: what the session raises.
+
     """
     target, lender, parent = case.target(), case.lender, None
     index = case.order[: target.batch if target.full else min(TIMED, target.batch, UNIT)]
@@ -169,7 +171,7 @@ def _gradient_seconds(target: Target, index: object) -> float:
 
 
 def _timed(images: int, ask: Callable[[], object]) -> float:
-    """Return the seconds an image: of a second pass, since the first makes what is kept."""
+    """Return the seconds per image of a second pass, because the first also prepares the engine."""
     for _ in range(2):
         began = time.perf_counter()
         ask()

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PIECE = 2**16
-"""Bytes that are read or written at once."""
+"""The most bytes to read or write at once."""
 TAIL, LINES, WIDEST = 4096, 5, 200
-"""Bytes of stderr that are kept, lines of them that are shown, and characters of a line."""
+"""The bytes of stderr that are kept, the lines of them that are shown, and the characters per line."""
 LOOK = 0.1
-"""Seconds between two looks at whether the process has ended; another process may hold its stdout open."""
+"""Seconds between checks whether the process has ended: another process may hold its stdout open."""
 FAREWELL, GRACE, DEATH = 5.0, 2.0, 5.0
-"""Seconds to end once stdin is closed, after SIGTERM, and after SIGKILL."""
+"""Seconds that the process has to end after its stdin is closed, after SIGTERM, and after SIGKILL."""
 
 
 class JudgeProcess:
-    """A process that answers each frame on its stdin by one on its stdout.
+    """A process that answers each frame on its stdin with a frame on its stdout.
 
-    It leads a session of its own, so Ctrl-C in a terminal reaches edgeproof alone, which then ends it and its children.
-    After an error within an exchange it gets no further frame, since its position in the stream is unknown.
+    It leads its own session, so Ctrl-C in a terminal reaches only edgeproof, which then ends it and its children.
+    After an error in an exchange, it gets no further frame, because its position in the stream is unknown.
 
     Args:
         words: the command and its arguments; the program is looked up in PATH.
@@ -46,7 +46,7 @@ class JudgeProcess:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        with defer_signals(told=False) as asked_to_end:  # none may come when it runs and nobody knows its number yet
+        with defer_signals(told=False) as asked_to_end:  # no signal between its start and `_left`
             self._process = _started(words)
             self._left = weakref.finalize(self, _kill, self._process)
         if asked_to_end():
@@ -63,16 +63,16 @@ class JudgeProcess:
             self._selector.register(pipe, selectors.EVENT_READ)
 
     def exchange(self, question: bytes, most: int, seconds: float) -> bytes:
-        """Send a frame and return what the next one holds.
+        """Send a frame, and return the content of the frame that answers it.
 
         Args:
-            question: what the frame holds.
-            most: bytes that the answer has at most.
-            seconds: until it must be there.
+            question: the content of the frame.
+            most: the most bytes of an answer.
+            seconds: the time limit for the whole exchange.
 
         Raises:
-            BadAnswer: it writes before it is asked, more than `most`, or less than it announced.
-            JudgeFault: it ends, closes a pipe, or takes longer.
+            BadAnswer: the process writes before it is asked, or announces more than `most` bytes.
+            JudgeFault: the process ends, closes a pipe, breaks off its answer, or exceeds the time limit.
 
         """
         if not self._usable:
@@ -109,7 +109,7 @@ class JudgeProcess:
         return f"; its stderr ends: {' / '.join(last)}" if last else ""
 
     def close(self) -> None:
-        """End it and all that it started: close its stdin, then send signals. A second call does nothing."""
+        """End the process and its children: close its stdin, then send signals. A second call does nothing."""
         if not self._left.alive:
             return
         try:
@@ -125,7 +125,7 @@ class JudgeProcess:
             self._selector.close()
 
     def _send(self, *parts: bytes, deadline: float, seconds: float) -> None:
-        """Write the parts. Output that comes before the whole request is written is an error."""
+        """Write the parts. Output of the process before the whole request is written is an error."""
         self._selector.register(self._stdin, selectors.EVENT_WRITE)
         try:
             for part in parts:
@@ -148,7 +148,7 @@ class JudgeProcess:
         """Read exactly this many bytes."""
         answer = bytearray()
         while len(answer) < length:
-            gone = self._has_ended()  # before the look at what it left
+            gone = self._has_ended()  # checked before reading, so that nothing it wrote is missed
             data = self._read(length - len(answer))
             if data:
                 answer += data
@@ -159,18 +159,18 @@ class JudgeProcess:
         return bytes(answer)
 
     def _read(self, most: int) -> bytes | None:
-        """Return what its stdout holds now; empty at the end of the stream, None if more may come."""
+        """Return what its stdout has now; empty at the end of the stream, None if nothing has come yet."""
         try:
             return os.read(self._stdout.fileno(), min(PIECE, most))
         except BlockingIOError:
             return None
 
     def _at_hand(self) -> bytes:
-        """Return what its stdout holds now, if anything."""
+        """Return what its stdout has now, or nothing."""
         return self._read(PIECE) or b""
 
     def _wait(self, deadline: float, seconds: float) -> None:
-        """Wait until a pipe is ready, LOOK seconds at most; keep what came on stderr."""
+        """Wait at most LOOK seconds until a pipe is ready; keep what came on stderr."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise JudgeFault(
@@ -189,7 +189,7 @@ class JudgeProcess:
                 self._selector.unregister(self._stderr)
 
     def _ended(self, did: str) -> JudgeFault:
-        """Return the error that says how it ended, or that it closed a pipe."""
+        """Return the error that says how the process ended, or that it closed a pipe."""
         ended = self._ends_within(1.0)
         how = f"the judge {did}"
         if ended and ended.si_code == os.CLD_EXITED:
@@ -199,11 +199,11 @@ class JudgeProcess:
         return JudgeFault(how + self.last_words(), hint="run the command by itself to see why; then --resume goes on")
 
     def _has_ended(self) -> os.waitid_result | None:
-        """Return how it ended, None while it runs; its number stays its own."""
+        """Return how the process ended, None while it runs. It is not reaped, so its number is not reused."""
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
     def _ends_within(self, seconds: float) -> os.waitid_result | None:
-        """Wait this long for it to end, reading all that it writes; return how it ended."""
+        """Wait this long for the process to end, reading all that it writes; return how it ended, else None."""
         deadline = time.monotonic() + seconds
         while (ended := self._has_ended()) is None and time.monotonic() < deadline:
             self._drain()
@@ -212,20 +212,20 @@ class JudgeProcess:
         return ended
 
     def _drain(self) -> None:
-        """Read what it writes, so that it can end."""
+        """Read what the process writes, so that a full pipe does not keep it from ending."""
         if self._stderr in self._selector.get_map():
             self._keep_stderr()
         self._at_hand()
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without our own PYTHONSAFEPATH, which would hide the modules beside a script."""
+    """Return the environment, without PYTHONSAFEPATH where only edgeproof set it: it would hide a script's modules."""
     ours = () if getattr(sys.flags, "safe_path", False) else ("PYTHONSAFEPATH",)
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a command, by no shell, as the leader of a session."""
+    """Start a command without a shell, as the leader of a session."""
     pipe = subprocess.PIPE
     try:
         return subprocess.Popen(  # noqa: S603
@@ -240,13 +240,13 @@ def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a process and all that it started. It is not reaped yet, so its number cannot belong to another."""
+    """Signal a process and its children. It is not reaped yet, so its number cannot belong to another process."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children, reap it, and close its pipes; the last resort if nobody closed the judge."""
+    """End a process and its children, reap it, and close its pipes. It also runs if nobody closed the judge."""
     _signal(process, signal.SIGKILL)
     try:
         process.wait(DEATH)

@@ -1,7 +1,7 @@
 """The protocol edgeproof-judge/1 between edgeproof and a judge's process; docs/reference/judges.md defines it.
 
-A frame is its length, eight bytes little-endian, and that many bytes: JSON for the handshake and for a refusal, else
-an npy array.
+A frame is its length (eight bytes, little-endian) and that many bytes: JSON for the handshake and for a refusal, and
+otherwise an npy array.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from runtime.words import printable
 PROTOCOL: Literal["edgeproof-judge/1"] = "edgeproof-judge/1"
 LENGTH = struct.Struct("<Q")
 MOST_JSON = 4096
-"""Most bytes of a handshake or refusal. Text in place of a length reads as a larger number, so it is noticed."""
+"""The most bytes of a handshake or refusal. Text in place of a length reads as a larger number, and so is noticed."""
 NPY_HEADER = 4096
-"""Bytes of an npy header, at most."""
+"""The most bytes of an npy header."""
 SEE = "docs/reference/judges.md says what a judge writes"
 TO_STDERR = f"stdout is for answers alone: send all else to stderr; {SEE}"
 SHOWN = 80
 
 
 class Handshake(Frozen):
-    """What a judge says of itself before the first request.
+    """A judge's description of itself, before the first request.
 
     Args:
         protocol: PROTOCOL.
-        name: of the runner.
-        version: of the runner and what else decides its answers.
-        images: what it reads: float32 in [0, 1], or uint8, to which points are rounded.
-        device: what it computes on.
-        quantised: whether its model rounds to integers, whatever the graph of the bundle does.
-        batch: images that it takes at once, at most.
-        seconds: that an answer may take.
+        name: the runner's name.
+        version: the version of the runner, and of whatever else decides its answers.
+        images: the type that it reads: float32 in [0, 1], or uint8, to which points are rounded.
+        device: the device on which it computes.
+        quantised: whether its model rounds to integers, even if the bundle's graph does not.
+        batch: the most images that it takes at once.
+        seconds: the longest that an answer may take.
 
     """
 
@@ -57,7 +57,7 @@ class Handshake(Frozen):
 
 
 class Refusal(Frozen):
-    """An answer without logits: after 'memory' edgeproof sends fewer images, 'failed' ends the run."""
+    """An answer without logits. After 'memory', edgeproof sends fewer images; 'failed' ends the run."""
 
     error: Literal["memory", "failed"]
     message: Annotated[Text, Field(max_length=1000)] = ""
@@ -69,10 +69,10 @@ def hello(image: tuple[int, ...], classes: int) -> bytes:
 
 
 def read_handshake(answer: bytes) -> Handshake:
-    """Read what a judge says of itself.
+    """Parse a judge's handshake.
 
     Raises:
-        BadAnswer: it is no handshake, or one of another version of the protocol.
+        BadAnswer: the answer is not a handshake, or has another version of the protocol.
 
     """
     try:
@@ -88,7 +88,7 @@ def read_handshake(answer: bytes) -> Handshake:
 
 
 def encode(x: Any, images: Literal["float32", "uint8"]) -> bytes:
-    """Return images float32 [B, C, H, W] in [0, 1] as an npy array of what a judge reads."""
+    """Return images float32 [B, C, H, W] in [0, 1] as an npy array of the type that a judge reads."""
     array = to_levels(x).astype(np.uint8) if images == "uint8" else np.asarray(x, "<f4")
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
@@ -96,7 +96,7 @@ def encode(x: Any, images: Literal["float32", "uint8"]) -> bytes:
 
 
 def most_bytes(rows: int, classes: int) -> int:
-    """Return the most bytes that an answer to this many images can have."""
+    """Return the most bytes of an answer to `rows` images."""
     return NPY_HEADER + 4 * rows * classes
 
 
@@ -104,9 +104,9 @@ def decode(answer: bytes, rows: int, classes: int) -> Any:
     """Return the logits of an answer: float32 [rows, classes].
 
     Raises:
-        BadAnswer: it is no such array, or has too many or too few bytes.
-        OutOfMemory: the judge says so.
-        JudgeFault: the judge says that it failed.
+        BadAnswer: the answer is not such an array, or has too many or too few bytes.
+        OutOfMemory: the judge reports that memory ran out.
+        JudgeFault: the judge reports that it failed.
 
     """
     if answer.startswith(b"{"):
@@ -119,7 +119,7 @@ def decode(answer: bytes, rows: int, classes: int) -> Any:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except BadAnswer:
         raise
-    except Exception:  # what a header may do is raise whatever literal_eval, struct and dtype do
+    except Exception:  # a header may raise whatever literal_eval, struct and dtype raise
         raise BadAnswer(f"the judge's answer is no npy array: {shown(answer)}", hint=TO_STDERR) from None
     if dtype != np.dtype("<f4") or (fortran and len(shape) > 1):
         order = ", in Fortran's order" if fortran else ""

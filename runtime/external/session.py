@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from runtime.session import GraphFacts
 
 START = 300.0
-"""Seconds in which a judge has to be ready: it may have to load a model onto its device, or to compile it."""
+"""Seconds within which a judge must be ready. It may have to load a model onto its device, or to compile it."""
 
 
 class ExternalJudge(Judge):
-    """A classifier run by a command.
+    """A classifier that a command runs.
 
     Args:
         command: the command line, split into words as a shell does; no shell runs it.
@@ -73,7 +73,7 @@ class ExternalJudge(Judge):
     def _described(
         self, words: list[str], files: dict[str, str], artifact: str, facts: GraphFacts, precision: str
     ) -> SessionCard:
-        """Return the card of what it says that it is."""
+        """Return the card, from the judge's handshake and the graph's facts."""
         said = self._said
         if said.images == "uint8":
             facts = replace(facts, takes_bytes=True, staircases=tuple(dict.fromkeys((*facts.staircases, "Round"))))
@@ -92,12 +92,12 @@ class ExternalJudge(Judge):
         )
 
     def logits(self, x: Any) -> Any:
-        """Return the judge's logits, float32 [B, K]; a judge of bytes gets the points rounded to bytes.
+        """Return the judge's logits, float32 [B, K]. A judge that reads bytes gets the points rounded to bytes.
 
         Raises:
-            BadAnswer: it answers something else than logits.
-            JudgeFault: it ends, fails, or takes too long.
-            OutOfMemory: the judge says that the batch does not fit into memory.
+            BadAnswer: the answer does not contain the logits.
+            JudgeFault: the judge ends, fails, or takes too long.
+            OutOfMemory: the judge reports that the batch does not fit into memory.
 
         """
         n, most = len(x), self._said.batch
@@ -111,11 +111,11 @@ class ExternalJudge(Judge):
         return decode(answer, len(x), self._classes)
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return how many images it takes at once."""
+        """Return the batches that suit it: no larger than the judge takes."""
         return Batching(self._said.batch)
 
     def card(self) -> SessionCard:
-        """Return the card: what the judge says it runs, and who it says it is."""
+        """Return the card, with what the judge reported of itself."""
         return self._card
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ def command_words_of(command: str) -> list[str]:
     """Return the words of a command.
 
     Raises:
-        UsageFault: there are none, or a quotation does not end.
+        UsageFault: the command is empty, has an unbalanced quote, or has characters that cannot be printed.
 
     """
     try:
@@ -144,11 +144,11 @@ def command_words_of(command: str) -> list[str]:
 
 
 def digests(words: list[str]) -> dict[str, str]:
-    """Return the SHA-256 of each word that names a file; the first is also looked for in PATH."""
+    """Return the SHA-256 of each word that names a file; the first word is also looked up in PATH."""
     found: dict[str, str] = {}
     for word in words:
         path = Path(shutil.which(word) or word) if word is words[0] else Path(word)
-        with suppress(OSError):  # a word may be longer than any name, or name what cannot be read
+        with suppress(OSError):  # a word may be longer than any file name, or name a file that cannot be read
             if path.is_file():
                 found[word] = sha256(path.read_bytes())
     return found

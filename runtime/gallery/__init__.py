@@ -1,1 +1,1 @@
-"""A few images of a run to be looked at: chosen, kept and read back."""
+"""The gallery of a run: a few images for people to look at."""

@@ -1,6 +1,6 @@
-"""gallery.npz: a few images of every outcome, with the worst point found for each, to be looked at.
+"""gallery.npz: a few images of every outcome, each with its worst point, for people to look at.
 
-Chosen by what is known of an image alone, so that a run that is stopped, cut into shards or asked again gives the same.
+The choice depends only on each image's own outcome. So a resumed run, a sharded run and a repeated run choose the same.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 GALLERY = "gallery.npz"
 MOST = 4
-"""Images of one outcome."""
+"""The most images of one outcome."""
 VALUES = 2**20
-"""Values that the images of a gallery have together: of large ones it holds fewer, but one of each outcome."""
+"""The most values of all images together. So there are fewer large images, but at least one of each outcome."""
 STEPS = 127
-"""Steps of a perturbation from 0 to eps."""
+"""The steps of a stored perturbation from 0 to eps."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """One row an image, by outcome, then in the order of the set. For looking: the points themselves are rounded.
+    """Images for people to look at, one row per image, by outcome and then by index. Pixels are rounded to bytes.
 
     Args:
         index: int64 [G], the index in the set.
@@ -40,10 +40,10 @@ class Gallery:
         clean_prediction: int64 [G].
         adversarial_prediction: int64 [G], the artifact's class at the worst point.
         broken_by: int64 [G], as in the evidence.
-        linf: float64 [G], distance of that point.
+        linf: float64 [G], the L-infinity distance of the worst point from the image.
         image: uint8 [G, C, H, W].
         adversarial: uint8 [G, C, H, W], the worst point.
-        perturbation: int8 [G, C, H, W], its difference from the image, in steps of eps / STEPS.
+        perturbation: int8 [G, C, H, W], the worst point minus the image, in steps of eps / STEPS.
 
     """
 
@@ -71,13 +71,13 @@ class Gallery:
 
 
 def gather(evidence: Evidence, images: ImageSet, eps: float, attacks: int) -> Gallery:
-    """Choose from the images whose worst points are kept.
+    """Return a gallery, chosen from the images whose worst points the evidence keeps.
 
     Args:
         evidence: of the run.
-        images: the set that its indices refer to.
-        eps: radius of the perturbations.
-        attacks: rows of the report, each an outcome.
+        images: the evaluation set.
+        eps: the radius of the threat model.
+        attacks: the number of attacks in the report; each is an outcome.
 
     """
     rows = np.searchsorted(evidence.index, evidence.kept)
@@ -94,7 +94,7 @@ def gather(evidence: Evidence, images: ImageSet, eps: float, attacks: int) -> Ga
 
 
 def merged(parts: Sequence[Gallery], attacks: int) -> Gallery:
-    """Return the gallery of the run that `parts` are shards of: each holds the first of its images."""
+    """Return the gallery of a run from those of its shards, each of which has the first images of its part."""
     every = Gallery(
         **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Gallery)}
     )
@@ -102,10 +102,10 @@ def merged(parts: Sequence[Gallery], attacks: int) -> Gallery:
 
 
 def read_gallery(directory: Path, hint: str = "remove it: the report is whole without it") -> Gallery | None:
-    """Read gallery.npz; None where there is none, as in a run by an earlier version.
+    """Read gallery.npz; return None if there is none, as in runs of earlier versions.
 
     Raises:
-        BadRun: it is damaged.
+        BadRun: the file is damaged; the error has `hint`.
 
     """
     path = directory / GALLERY
@@ -137,13 +137,13 @@ def _whole(gallery: Gallery) -> bool:
 
 
 def _most(attacks: int, shape: tuple[int, ...]) -> int:
-    """Return how many images of an outcome there may be; never of what was found, so that shards agree."""
+    """Return the most images of one outcome. It does not depend on the outcomes, so that all shards agree."""
     outcomes = attacks + 2
     return max(1, min(MOST, VALUES // (outcomes * int(np.prod(shape)))))
 
 
 def _choose(broken_by: Any, index: Any, most: int) -> Any:
-    """Return rows: the first `most` of each outcome by index in the set; what broke first, what was wrong last."""
+    """Return the rows of the first `most` images of each outcome: broken first, then robust, then misclassified."""
     order = np.argsort(index, kind="stable")
     outcomes = sorted(set(broken_by.tolist()), key=lambda row: (row == WRONG_BEFORE, row < 0, row))
     chosen = [order[broken_by[order] == outcome][:most] for outcome in outcomes]

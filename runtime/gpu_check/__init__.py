@@ -1,1 +1,1 @@
-"""A GPU's engines beside the CPU, image by image."""
+"""Compares a GPU's engines with the CPU, image by image."""

@@ -1,7 +1,7 @@
-"""The artifact on a GPU beside ONNX Runtime on the CPU, image by image: logits, gradients, verdicts.
+"""Checks that compare the artifact on a GPU with ONNX Runtime on the CPU: logits, gradients and verdicts of each image.
 
-Every check runs in a process of its own, so that one that crashes takes no other with it; it leaves OUT/NAME.json and
-arrays of every image. Its arguments are NAME BUNDLE OUT N [STATE].
+Each check runs in a process of its own, so that a crash does not end the others. It writes OUT/NAME.json, and arrays
+with a row per image. The arguments of the process are NAME BUNDLE OUT N MANIFEST_SHA256 [STATE].
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
 CHECKS_GROUP = "edgeproof.gpu_checks"
-"""From a name to a function of CheckContext that returns a Result."""
+"""Entry points: from a check's name to a function of CheckContext that returns a Result."""
 ATTACK = "pgd"
 BATCH = 64
 ALONE = 7
-"""Images that are also asked for alone."""
+"""Images that are also run alone, outside a batch."""
 PASSES = 5
 TINY = float(np.finfo(np.float32).tiny)
 STRICT = Tolerances(same_prediction=0.998, same_verdict=0.99, gradient_error=1e-3, gradient_cosine=0.999)
-"""For float32 without TF32: one H200 had 7.7e-7, a cosine of 1.000000 and every verdict on 128 images."""
+"""Limits for float32 without TF32. An H200 had an error of 7.7e-7, a cosine of 1.000000 and all 128 verdicts equal."""
 LIMITS = {"fp32": STRICT}
 LOOSE = Tolerances(same_prediction=0.97, same_verdict=0.95, gradient_error=3e-2, gradient_cosine=0.99)
-"""For other precisions, which the CPU does not round as a GPU does: that H200 had 1.3e-2 in fp16, and every verdict."""
+"""Limits for other precisions, in which CPU and GPU round differently. That H200 had an error of 1.3e-2 in fp16."""
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a check works on.
+    """The input of a check.
 
     Args:
-        bundle: opened.
-        images: of it, as many as are asked for.
-        out: directory for arrays.
-        state: where engines are kept.
+        bundle: the opened bundle.
+        images: the first of its evaluation images, as many as were requested.
+        out: the directory for arrays.
+        state: the directory in which engines are kept; None for the user's cache.
 
     """
 
@@ -81,7 +81,7 @@ class CheckContext:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one session says: logits [N, K]; of the gradient graph gradients [N, D]; broken_by [N] under ATTACK."""
+    """A session's answers: logits [N, K]; with a gradient graph also gradients [N, D] and broken_by [N] by ATTACK."""
 
     logits: Any
     gradient: Any | None
@@ -109,7 +109,7 @@ def onnx_runtime_tensorrt(given: CheckContext) -> Result:
 
 
 def compare_precisions(name: str, given: CheckContext, backend: str, provider: str) -> Result:
-    """Compare every precision of a bundle; one that fails keeps no other from being compared.
+    """Compare every precision of a bundle. If one fails, the others are still compared.
 
     Raises:
         MissingEnvironment: the backend does not work here.
@@ -139,12 +139,12 @@ def _compare_precision(name: str, given: CheckContext, precision: str, backend: 
 
 
 def _absent(error: EdgeproofError) -> bool:
-    """Whether it says that something is not there, and not that it failed."""
+    """Return whether an error means that something is missing, and not that it failed."""
     return isinstance(error, MissingEnvironment) and not isinstance(error, (EngineFault, OutOfMemory))
 
 
 def compare_sessions(there: Session, here: Session, given: CheckContext, stem: str) -> EngineComparison:
-    """Ask both sessions the same, keep the answers of both in `OUT/STEM.npz`, and say how far they are apart."""
+    """Compare the answers of two sessions, the second being the reference; keep both in `OUT/STEM.npz`."""
     card, images = there.card(), given.images
     x = images.as_float(slice(None))
     ours, theirs = answers(there, given), answers(here, given)
@@ -184,7 +184,7 @@ def _white_box(ours: Answers, theirs: Answers) -> dict[str, Any]:
 
 
 def answers(session: Session, given: CheckContext) -> Answers:
-    """Ask a session for the logits of all images, their gradient of cross-entropy, and a verdict on each.
+    """Return a session's logits for all images, the gradients of cross-entropy, and the outcome of ATTACK.
 
     Raises:
         NonFinite: an answer is NaN or infinite.
@@ -213,7 +213,7 @@ def answers(session: Session, given: CheckContext) -> Answers:
 
 
 def beyond(found: EngineComparison, limits: Tolerances) -> tuple[str, ...]:
-    """Return in words which limits a comparison does not keep."""
+    """Return in words the limits that a comparison exceeds."""
     least = {"same_prediction": limits.same_prediction, "same_verdict": limits.same_verdict}
     said = []
     for name, share in least.items():
@@ -235,18 +235,18 @@ def _refuse_non_finite(what: str, array: Any) -> None:
 
 
 def spread(values: Any) -> Spread:
-    """Return median, 99 % quantile and largest."""
+    """Return the median, the 99 % quantile and the largest of some values."""
     median, high, largest = np.quantile(np.asarray(values, np.float64), [0.5, 0.99, 1.0])
     return Spread(median=float(median), high=float(high), largest=float(largest))
 
 
 def _apart(z: Any, other: Any) -> Any:
-    """Return the largest difference of each image's logits over their largest size: [N]."""
+    """Return each image's largest difference of logits, relative to its largest absolute logit: [N]."""
     return np.abs(z - other).max(axis=1) / np.maximum(np.abs(other).max(axis=1), TINY)
 
 
 def _cosine(g: Any, other: Any) -> Any:
-    """Return the cosine of each image's two gradients [N]; 1 where both are 0."""
+    """Return the cosine of each image's two gradients [N]; 1 if both are 0."""
     lengths = [np.linalg.norm(each.astype(np.float64), axis=1) for each in (g, other)]
     product = np.einsum("nd,nd->n", g, other, dtype=np.float64)
     return np.where(np.maximum(*lengths) == 0, 1, product / np.maximum(lengths[0] * lengths[1], TINY * TINY))
@@ -270,7 +270,7 @@ def _keep(path: Path, ours: Answers, theirs: Answers, images: ImageSet) -> None:
 
 
 def run_check(name: str, given: CheckContext) -> Result:
-    """Run one check; what is not there, and what fails, is its result too."""
+    """Run one check and return its result; a missing requirement and a failure are results too."""
     (entry,) = entry_points(group=CHECKS_GROUP, name=name)
     began = time.perf_counter()
     try:
@@ -287,10 +287,10 @@ def run_check(name: str, given: CheckContext) -> Result:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one check and leave its result in OUT/NAME.json.
+    """Run one check, and write its result to OUT/NAME.json.
 
     Raises:
-        BadBundle: the bundle is no longer the one whose manifest the command opened, and may have asked a signature of.
+        BadBundle: the bundle changed after the command opened it, and perhaps checked its signature.
 
     """
     name, bundle, out, n, manifest_sha256, *state = arguments

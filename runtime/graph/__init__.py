@@ -1,1 +1,1 @@
-"""An ONNX file as its bytes tell it: what it computes in, where it steps, which files it names; without onnx."""
+"""Facts read from the bytes of an ONNX file, without the onnx package: types, staircases, references to other files."""

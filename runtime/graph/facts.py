@@ -1,8 +1,8 @@
-"""What a graph says of itself: whether it is quantised, what it computes in, and where it is a staircase.
+"""Facts about a graph: whether it is quantised, the type in which it computes, and its staircases.
 
-It decides how hard an artifact is attacked, so it is read from the bytes that the engine gets, and no name counts. Read
-without the onnx package, along the fields of onnx.proto (`NUMBERS`), into branches, loops and functions. In doubt an
-operation counts: what it costs is Square.
+They decide which attacks run, so they are read from the bytes that the engine gets, and do not depend on names. The
+reader follows the fields of onnx.proto in `NUMBERS`, into branches, loops and functions, without the onnx package. In
+doubt, an operation counts as a staircase, which only adds Square to the attacks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NUMBERS: dict[str, dict[str, int]] = {
     "TensorProto": {"dims": 1, "data_type": 2},
     "ValueInfoProto": {"name": 1},
 }
-"""The fields of onnx.proto that are read, by message and name."""
+"""The numbers of the fields of onnx.proto that are read, by message and name."""
 
 STAIRCASES = frozenset(
     {
@@ -36,33 +36,33 @@ STAIRCASES = frozenset(
         *("ArgMax", "ArgMin", "Hardmax", "OneHot", "TopK", "NonMaxSuppression", "NonZero", "Unique"),
     }
 )
-"""Operations that answer in steps, or choose. A Cast does where it leaves the floating-point numbers."""
+"""Operations whose output changes in steps, or that choose. A Cast is one too if its type is not floating point."""
 CLASSICAL = "ai.onnx.ml"
-"""The domain of trees, thresholds and look-ups."""
+"""The domain of decision trees, thresholds and look-ups."""
 OF_SHAPES = frozenset({"Shape", "Size"})
-"""Operations whose answer no number of the image changes."""
+"""Operations whose output depends only on shapes, and not on the image's values."""
 QUANTISING = re.compile(r"Q[A-Z]|.*([Qq]uantiz|Integer|NBits|Bnb4|FpQ4)")
-"""How operations are called that quantise or compute in integers, in onnx's and ONNX Runtime's own domains."""
+"""Names of operations that quantise or compute in integers, in the domains of ONNX and ONNX Runtime."""
 OF_BATCH = "DynamicQuantize"
-"""How operations begin that quantise by the range of all that they are given, the whole batch."""
+"""The beginning of the names of operations that quantise by the range of their whole input, and so of the batch."""
 BYTE = 2
 """TensorProto.DataType.UINT8"""
 TO_BYTES = ("Mul", "Round", "Cast")
-"""What `pack` puts before a model that takes bytes."""
+"""The operations that `pack` puts before a model that takes bytes."""
 REALS = {16: "bfloat16", 10: "float16", 1: "float32", 11: "float64"}
-"""TensorProto.DataType of what computes in floating point, the narrowest first; what is narrower yet is quantised."""
+"""Floating-point types of TensorProto.DataType, the narrowest first. Narrower ones count as quantised."""
 
 
 class Step(NamedTuple):
-    """A node, or a way that values take in or out of a graph inside one.
+    """A node, or a link that carries values into or out of a subgraph or function.
 
     Args:
-        operator: empty where it is such a way.
-        domain: of the operator.
-        name: of the node.
-        inputs: names of values.
-        outputs: likewise.
-        to: of a Cast, its TensorProto.DataType.
+        operator: the node's operator; empty for a link.
+        domain: the operator's domain.
+        name: the node's name.
+        inputs: names of the input values.
+        outputs: names of the output values.
+        to: the TensorProto.DataType to which a Cast converts.
 
     """
 
@@ -75,27 +75,27 @@ class Step(NamedTuple):
 
     @property
     def is_of_shapes(self) -> bool:
-        """Whether it answers the same for every image."""
+        """Whether its output is the same for every image."""
         return self.operator in OF_SHAPES and self.domain in ("", "ai.onnx")
 
     @property
     def is_staircase(self) -> bool:
-        """Whether it answers in steps."""
+        """Whether its output changes in steps."""
         if self.operator in ("Cast", "CastLike"):
             return self.to not in REALS
         if self.operator == "MaxPool" and len(self.outputs) > 1:
-            return True  # the second says where the largest lies
+            return True  # the second output is the index of the largest value
         return self.operator in STAIRCASES or self.domain == CLASSICAL
 
 
 def graph_facts(graph: bytes) -> GraphFacts:
-    """Return what an ONNX graph says of itself.
+    """Return the facts about an ONNX graph.
 
     Args:
         graph: a serialised ModelProto.
 
     Raises:
-        BadModel: it is none.
+        BadModel: the bytes are not an ONNX graph.
 
     """
     found = _read(graph)
@@ -109,22 +109,22 @@ def graph_facts(graph: bytes) -> GraphFacts:
 
 
 def differentiates_itself(gradient: bytes, forward: bytes) -> bool:
-    """Return whether a gradient graph holds every step of a forward graph, and so computes its logits alike.
+    """Return whether a gradient graph contains every step of a forward graph, and so computes the same logits.
 
-    It does not where steps without a rule were written out in others first: those answer the same but for rounding.
+    It does not if steps without a rule were first written out in others, which give the same answers up to rounding.
 
     Raises:
-        BadModel: one is no ONNX graph.
+        BadModel: one of them is not an ONNX graph.
 
     """
     return set(_read(forward).steps) <= set(_read(gradient).steps)
 
 
 def staircases(graph: bytes) -> tuple[str, ...]:
-    """Return the nodes that are staircases between image and logits, in the order of the graph, as 'Round /act/Round'.
+    """Return the staircases between image and logits in the order of the graph, each like 'Round /act/Round'.
 
     Raises:
-        BadModel: it is no ONNX graph.
+        BadModel: the bytes are not an ONNX graph.
 
     """
     nodes = (step for step in _on_the_way(_read(graph)) if step.is_staircase)
@@ -132,7 +132,7 @@ def staircases(graph: bytes) -> tuple[str, ...]:
 
 
 def _takes_bytes(found: _Found) -> bool:
-    """Whether nothing else is read of the one input than what `TO_BYTES` makes of it."""
+    """Return whether the graph has one input and reads it only through the operations TO_BYTES."""
     values, step = tuple(found.inputs), None
     for operator in TO_BYTES:
         readers = [each for each in found.steps if set(values) & set(each.inputs)]
@@ -144,14 +144,14 @@ def _takes_bytes(found: _Found) -> bool:
 
 
 def _on_the_way(found: _Found) -> list[Step]:
-    """Return the steps that lead from the inputs' numbers to the outputs."""
+    """Return the steps on a path from the inputs' values to the outputs."""
     forth = _reached(found.inputs, ((step.inputs, step.outputs) for step in found.steps if not step.is_of_shapes))
     back = _reached(found.outputs, ((step.outputs, step.inputs) for step in found.steps if not step.is_of_shapes))
     return [step for step in found.steps if forth.intersection(step.inputs) and back.intersection(step.outputs)]
 
 
 def _reached(start: Iterable[str], ways: Iterable[tuple[tuple[str, ...], tuple[str, ...]]]) -> set[str]:
-    """Return all values that ways, from any value of the first to each of the second, lead to."""
+    """Return all values that can be reached; each way leads from any of its first values to all of its second."""
     onward: dict[str, list[tuple[str, ...]]] = {}
     for first, second in ways:
         for name in first:
@@ -165,7 +165,7 @@ def _reached(start: Iterable[str], ways: Iterable[tuple[tuple[str, ...], tuple[s
 
 
 class _Found:
-    """What a walk over a model comes by. Names of a function's values begin with the function's own."""
+    """Collects steps and types in a walk over a model. Names of values in a function are prefixed with its name."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -244,7 +244,7 @@ class _Found:
         outputs: tuple[str, ...],
         to: int | None,
     ) -> int | None:
-        """Walk into what an attribute holds; return the type that it casts to, by default `to`."""
+        """Walk into an attribute's tensors and graphs; return the type if it is a Cast's, else `to`."""
         of, texts = NUMBERS["AttributeProto"], _texts(data)
         for key in ("t", "tensors"):
             for tensor in texts.get(of[key], ()):
@@ -272,7 +272,7 @@ def _read(graph: bytes) -> _Found:
 
 
 def _texts(data: memoryview) -> dict[int, list[memoryview]]:
-    """Return the fields of a message that hold bytes, each with all that it holds."""
+    """Return the fields of a message that contain bytes, each with all its values."""
     held: dict[int, list[memoryview]] = {}
     for field, value in fields_of(data):
         if not isinstance(value, int):
@@ -281,16 +281,16 @@ def _texts(data: memoryview) -> dict[int, list[memoryview]]:
 
 
 def _number(data: memoryview, wanted: int) -> int | None:
-    """Return a field that holds a number, None where there is none; the last counts, as for parsers."""
+    """Return the value of a number field, None if it is missing. As in parsers, the last occurrence counts."""
     numbers = [value for field, value in fields_of(data) if isinstance(value, int) and field == wanted]
     return numbers[-1] & WORD if numbers else None
 
 
 def _last(texts: list[memoryview] | None) -> str:
-    """Return a field that holds one text: the last counts, as for parsers."""
+    """Return the value of a text field. As in parsers, the last occurrence counts."""
     return bytes(texts[-1]).decode(errors="replace") if texts else ""
 
 
 def _named(prefix: str, texts: list[memoryview] | None) -> tuple[str, ...]:
-    """Return the names of values; none has the empty one."""
+    """Return the names of values with a prefix; empty names are left out."""
     return tuple(prefix + bytes(text).decode(errors="replace") for text in texts or () if len(text))

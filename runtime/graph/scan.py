@@ -1,8 +1,8 @@
-"""What a graph may not do when it comes from a bundle: reach for bytes outside it.
+"""Refuses graphs that refer to data outside their own bytes.
 
-ONNX Runtime, given a graph as bytes, reads external data from the working directory, and 1.20 from any path and from
-its own memory (docs/adr/0025). So the graph is searched before any engine sees it, along the few fields of onnx.proto
-that lead to a tensor, without the onnx package.
+Given a graph as bytes, ONNX Runtime reads external data from the working directory; version 1.20 reads it from any path
+and from its own memory (docs/adr/0025). So each graph is searched before an engine gets it. The search follows the few
+fields of onnx.proto that lead to a tensor, without the onnx package.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 OUTSIDE = (b"location", b"EPContext")
-"""Bytes without which no graph refers to external data or to a compiled engine: the key of a location, an operator."""
+"""A graph that contains neither refers to no external data (the key of a location) and no compiled engine (a node)."""
 EXTERNAL = 1
 """TensorProto.DataLocation.EXTERNAL"""
 
 
 class Message(NamedTuple):
-    """The fields of a message that lead on: to messages inside it, by field number."""
+    """The fields of a message that are followed. `inside` maps field numbers to the messages that they contain."""
 
     inside: Mapping[int, str] = {}
     external_data: int | None = None
@@ -43,22 +43,22 @@ MESSAGES: Mapping[str, Message] = {
     "SparseTensorProto": Message({1: "TensorProto", 2: "TensorProto"}),
     "TensorProto": Message(external_data=13, data_location=14),
 }  # fmt: skip
-"""onnx.proto, cut down to the ways to a tensor."""
+"""The parts of onnx.proto that lead to a tensor."""
 
 
 def refuse_outside_data(where: str, graph: bytes) -> None:
     """Refuse an ONNX graph that refers to data or compiled engines outside its own bytes.
 
     Args:
-        where: what the graph is, for messages.
+        where: the graph's name in messages.
         graph: a serialised ModelProto.
 
     Raises:
-        BadModel: it does, or it is no ONNX graph.
+        BadModel: it does, or is not an ONNX graph.
 
     """
     if not any(word in graph for word in OUTSIDE):
-        return  # whatever it is, it names nothing outside
+        return  # it cannot refer to anything outside
     try:
         for name in _references(memoryview(graph), "ModelProto", DEEPEST):
             raise BadModel(f"{where} refers to data outside the bundle: {name}", hint="embed all weights in the graph")
@@ -83,7 +83,7 @@ def _references(data: memoryview, kind: str, depth: int) -> Iterator[str]:
 
 
 def _location(entry: memoryview) -> Iterator[str]:
-    """Yield the path of a StringStringEntryProto (1 key, 2 value) of external data; the other keys say where in it."""
+    """Yield the path if a StringStringEntryProto (1 key, 2 value) of external data is a location, and not an offset."""
     texts = {field: bytes(value) for field, value in fields_of(entry) if not isinstance(value, int)}
     if texts.get(1) == b"location":
         yield ascii(texts.get(2, b"").decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""How many numbers an ONNX graph keeps: its size as people compare networks, without the onnx package."""
+"""Counts the parameters of an ONNX graph, without the onnx package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OF_SHAPES = 7
 
 
 def count_weights(graph: bytes) -> int:
-    """Return the elements of all initializers of an ONNX graph, but for those that say shapes.
+    """Return the number of elements in all initializers of an ONNX graph, except int64 ones, which are shapes.
 
     Raises:
-        BadModel: it is none.
+        BadModel: the bytes are not an ONNX graph.
 
     """
     model, of = NUMBERS["ModelProto"], NUMBERS["GraphProto"]

@@ -1,4 +1,4 @@
-"""Protocol buffers as they are written: the fields of a message, for those who look into a graph without onnx."""
+"""The wire format of protocol buffers, to read an ONNX file without the onnx package."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types of protocol buffers; groups (3, 4) don't occur in onnx.proto."""
 SIZES = {FIXED64: 8, FIXED32: 4}
 DEEPEST = 100
-"""Messages within messages: protocol buffers' own limit."""
+"""The deepest nesting of messages, which is protocol buffers' own limit."""
 WORD = 2**32 - 1
-"""Tags and enumerations are 32 bits: parsers drop what is above."""
+"""A mask of 32 bits, for tags and enumerations; parsers drop the higher bits."""
 
 
 def fields_of(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, varint or bytes) of one message; what has a fixed size is passed over.
+    """Yield (field number, varint or bytes) for the fields of one message, without those of fixed size.
 
     Raises:
-        ValueError: it is no such message.
-        IndexError: it ends within a number.
+        ValueError: the bytes are not a message.
+        IndexError: the bytes end within a number.
 
     """
     offset = 0
@@ -43,7 +43,7 @@ def fields_of(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def packed(data: memoryview) -> list[int]:
-    """Return the varints of a repeated field that is packed; raises as `fields_of` does."""
+    """Return the varints of a packed repeated field; raises as `fields_of` does."""
     numbers, offset = [], 0
     while offset < len(data):
         value, offset = _varint(data, offset)

@@ -1,1 +1,1 @@
-"""Bundles on the Hugging Face Hub: fetched by the digests of their manifest, at one commit."""
+"""Bundles on the Hugging Face Hub: fetched from one commit, and pushed in one."""

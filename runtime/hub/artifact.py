@@ -1,4 +1,4 @@
-"""What takes hf://ORG/NAME where a bundle is asked for on a command line."""
+"""The command-line type of an artifact: a path, or hf://ORG/NAME, which is fetched."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from runtime.terminal.log import log
 
 
 class ArtifactType(click.Path):
-    """A path that exists, or a place on the Hub."""
+    """An existing path, or a place on the Hub."""
 
     def __init__(self) -> None:
         super().__init__(exists=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, or the place."""
+        """Return the path or the place."""
         if not isinstance(value, str) or not value.startswith(SCHEME):
             return super().convert(value, param, ctx)
         try:
@@ -29,7 +29,9 @@ class ArtifactType(click.Path):
 
 
 def on_disk(artifact: Path | HubPlace) -> tuple[Path, str | None]:
-    """Return where an artifact lies and, of one that was fetched until the command ends, where from, with its commit.
+    """Return an artifact's path, and None or the place and commit on the Hub from which it was fetched.
+
+    A fetched artifact is removed when the command ends.
 
     Raises:
         MissingEnvironment: the extra is not installed, or the Hub cannot be reached.

@@ -1,4 +1,4 @@
-"""How a place on the Hub is written: hf://ORG/NAME, and hf://ORG/NAME@REVISION."""
+"""Places on the Hub, written as hf://ORG/NAME or hf://ORG/NAME@REVISION."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _WRITTEN = re.compile(rf"{SCHEME}({_PART}/{_PART})(?:@([A-Za-z0-9][A-Za-z0-9._/-
 
 @dataclass(frozen=True)
 class HubPlace:
-    """A repository of a model, and the branch, tag or commit that is meant; None is its main branch."""
+    """A model's repository, and a branch, tag or commit of it; None is the main branch."""
 
     repository: str
     revision: str | None = None
 
     def __str__(self) -> str:
-        """Return it as it is written."""
+        """Return the place as text."""
         return f"{SCHEME}{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
     @classmethod
     def parse(cls, text: str) -> HubPlace:
-        """Read hf://ORG/NAME@REVISION.
+        """Parse hf://ORG/NAME or hf://ORG/NAME@REVISION.
 
         Raises:
-            ValueError: it is not written so.
+            ValueError: the text has another form.
 
         """
         match = _WRITTEN.fullmatch(text)

@@ -1,6 +1,6 @@
-"""Bundles to and from the Hub, through huggingface_hub: its token, its endpoint, its settings.
+"""Fetches bundles from the Hub and pushes them to it, through huggingface_hub with its token, endpoint and settings.
 
-Nothing that a server says is repeated: what it is sent holds the token, and it may send that back.
+No text from a server is shown: requests contain the token, and a server may send it back.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ REASONS = {
     404: "there is no such repository, revision or file, or the token may not see it",
     429: "too many requests: wait a while",
 }
-"""What the answer of a server means, by its status."""
+"""What an answer of the server means, by its status."""
 TRANSPORT = {"httpx", "httpx2", "httpcore", "requests", "urllib3", "huggingface_hub"}
-"""Packages whose errors say that the Hub was not reached or did not do what it was asked."""
+"""Packages whose errors mean that the Hub was not reached or refused a request."""
 
 
 def fetch(place: HubPlace, to: Path) -> HubPlace:
-    """Write a bundle of the Hub to the directory `to`, and return the place with the commit that it is of.
+    """Fetch a bundle from the Hub into the directory `to`, and return the place with its commit.
 
-    Only what its manifest lists is fetched, with its signature; whoever opens it checks every digest.
+    It fetches the manifest, the files that it lists, and the signature. `open_bundle` checks their digests later.
 
     Args:
-        place: where it lies.
-        to: a directory that is to be made.
+        place: on the Hub.
+        to: the directory to make.
 
     Raises:
-        BadBundle: there is no manifest, it does not validate, or a file is missing or of another size.
-        BadInput: the Hub refuses, or names another commit than was asked for.
+        BadBundle: the manifest is missing or not valid, or a file is missing or of another size.
+        BadInput: the Hub refuses, or names another commit than the requested one.
         MissingEnvironment: the Hub cannot be reached, or the extra is not installed.
 
     """
@@ -86,13 +86,13 @@ def fetch(place: HubPlace, to: Path) -> HubPlace:
 
 
 def push(bundle: Bundle, place: HubPlace, *, private: bool = False) -> HubPlace:
-    """Put an opened bundle on the Hub in one commit, and return the place with that commit.
+    """Push an opened bundle to the Hub in one commit, and return the place with that commit.
 
-    What is sent is what was checked. The card is shown as the repository's page. Other files of the repository stay;
-    the signature of an earlier bundle does not.
+    It sends the bytes that were checked. The card becomes the repository's page. Other files of the repository stay,
+    except the signature of an earlier bundle, which is deleted.
 
     Raises:
-        BadInput: the place names a commit or another revision than a branch can be, or the Hub refuses.
+        BadInput: the Hub refuses, as it does if the revision is not a branch.
         MissingEnvironment: the Hub cannot be reached, or the extra is not installed.
 
     """
@@ -115,7 +115,7 @@ def push(bundle: Bundle, place: HubPlace, *, private: bool = False) -> HubPlace:
 
 
 def _library() -> ModuleType:
-    """Return huggingface_hub, which shows no bars of its own."""
+    """Return huggingface_hub, with its progress bars turned off."""
     try:
         import huggingface_hub  # an extra
         import huggingface_hub.utils as library_utils
@@ -126,7 +126,7 @@ def _library() -> ModuleType:
 
 
 def _check_sizes(place: HubPlace, sizes: Mapping[str, int | None], wanted: Mapping[str, int | None]) -> None:
-    """Refuse, before it is fetched, what is missing, too large, or of another size than the manifest says."""
+    """Refuse, before fetching, a file that is missing, too large, or of another size than the manifest says."""
     for name, size in wanted.items():
         if name not in sizes:
             what = f"{place} is no bundle" if name == MANIFEST else f"{place} is not whole"
@@ -145,7 +145,7 @@ def _parse(place: HubPlace, raw: bytes) -> Manifest:
 
 @contextlib.contextmanager
 def _told(place: HubPlace) -> Iterator[None]:
-    """Turn what huggingface_hub and what carries its requests raise into errors of our own, without their texts."""
+    """Turn errors of huggingface_hub and its transport into typed errors, without their texts."""
     try:
         yield
     except Exception as error:

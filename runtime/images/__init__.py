@@ -1,6 +1,6 @@
-"""Evaluation images and their labels: found, read, decoded, kept out of memory."""
+"""Evaluation images and their labels: reads them from files and folders, and keeps large sets on disk."""
 
 from pathlib import Path
 
 DATA_ROOT = Path("data")
-"""Where sets known by name lie."""
+"""The directory of image sets that are known by name."""

@@ -1,4 +1,4 @@
-"""Names of classes: their order, and which number of a model's each of them has."""
+"""Names of classes, their order, and their numbers in a model."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 WITHIN = re.compile(r"(^-?[0-9]+|[0-9]+)")
 LISTED = 8
-"""Names that a message lists before it stops."""
+"""The most names that a message lists."""
 
 
 def numbers(count: int) -> tuple[str, ...]:
-    """Return what classes without names are called: 0, 1, 2, ..."""
+    """Return the names of classes without names: 0, 1, 2, ..."""
     return tuple(map(str, range(count)))
 
 
 def read_classes(asked: str) -> tuple[str, ...]:
-    """Return the names that are asked for: of a file, one a line, or separated by commas.
+    """Return the names of --classes: from a file with one name per line, or from a list with commas.
 
     Raises:
-        UsageFault: there is no such file, and no comma.
-        BadData: the file is no text, or has an empty line between others; or two names are the same.
+        UsageFault: it is neither an existing file nor a list.
+        BadData: the file is not text, a name is empty, or two names are equal.
 
     """
     path = Path(asked)
@@ -61,10 +61,10 @@ def read_classes(asked: str) -> tuple[str, ...]:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names as numbers are ordered where all are numbers, else by name.
+    """Return names sorted as numbers if all are numbers, or else by name.
 
     Raises:
-        BadData: two are one number, as 1 and 01.
+        BadData: two names are the same number, such as 1 and 01.
 
     """
     names = sorted(names)
@@ -80,19 +80,19 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def order_in_words(names: Sequence[str]) -> str:
-    """Return the classes, and in which order `in_order` has put them."""
+    """Return the classes in words, with the kind of order that `in_order` chose."""
     if names and all(map(_is_number, names)):
         return f"classes: {names[0]} ... {names[-1]}, in the order of numbers"
     return f"classes: {listed(names)}, in the order of names"
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a message lists them."""
+    """Return names as a list for a message, with at most LISTED of them."""
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def refuse_duplicates(names: Sequence[str], where: str) -> None:
-    """Raise `BadData` where two classes have one name."""
+    """Raise `BadData` if two classes have the same name."""
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise BadImages(f"{where}: two classes are called {twice}", hint="give every class a name of its own")
@@ -108,22 +108,23 @@ def refuse_another_count(where: str, names: Sequence[str], count: int) -> None:
 
 
 def class_numbers(where: str, names: Sequence[str], classes: Sequence[str]) -> Array:
-    """Return the number among a model's `classes` of each of `names`, those of an image set.
+    """Return, for each class of an image set, its number among a model's classes.
 
-    Where classes have names, it is that of the class so called, numbers compared as numbers, words without regard to
-    capitals; where no name is known, or the classes are mere numbers, the own place, if there are as many of both.
+    If the model's classes have names, a class gets the number of its name; numbers are compared as numbers, and words
+    without regard to case. If the model knows none of the names, or its classes are mere numbers, a class keeps its
+    own number, provided that both have equally many classes.
 
     Args:
         where: the set, for messages.
-        names: of the set's classes, in its order.
-        classes: of the model's, in the order of its logits.
+        names: the set's classes, in its order.
+        classes: the model's classes, in the order of its logits.
 
     Returns:
         int [len(names)].
 
     Raises:
-        BadData: only some are names of classes; or none is, and there are not as many of both, or numbers within
-            the names come in another order than the names.
+        BadData: the model knows only some of the names; or it knows none, and the numbers of classes differ or the
+            order of the names is ambiguous.
 
     """
     if tuple(classes) != numbers(len(classes)):
@@ -152,9 +153,9 @@ def _numbers(values: Iterable[int]) -> Array:
 
 
 def refuse_two_orders(where: str, names: Sequence[str]) -> None:
-    """Raise `BadData` where class10 comes before class2, as in the order of names it does, and -1 before -2.
+    """Raise `BadData` if sorting by name and by the numbers in names differ, as for class10 and class2, or -1 and -2.
 
-    A set that is not ordered by name has an order of its own.
+    A set that is not sorted by name has an order of its own, and passes.
     """
     if all(map(_is_number, names)) or list(names) != sorted(names):
         return
@@ -167,7 +168,7 @@ def refuse_two_orders(where: str, names: Sequence[str]) -> None:
 
 
 def _natural(name: str) -> list[tuple[int, int]]:
-    """Return what orders names by the numbers within them, which stand where digits do, one at the start signed."""
+    """Return a sort key that compares numbers in names as numbers; a number at the start may have a sign."""
     ordered: list[tuple[int, int]] = []
     for part in WITHIN.split(name):
         number = part.removeprefix("-").isdecimal()
@@ -176,7 +177,7 @@ def _natural(name: str) -> list[tuple[int, int]]:
 
 
 def _comparable(*lists: Sequence[str]) -> list[list[str]]:
-    """Return names by what they are compared by: numbers and capitals alike, where that tells all of a list apart."""
+    """Return keys by which names are compared: `_key` if it tells all names of each list apart, or else the names."""
     keys = [[_key(name) for name in names] for names in lists]
     apart = all(len(set(each)) == len(each) for each in keys)
     return keys if apart else [list(names) for names in lists]

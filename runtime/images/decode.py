@@ -1,4 +1,4 @@
-"""Image files, a folder a class: listed, and decoded when their pixels are asked for."""
+"""Image files with a folder for each class: lists them, and decodes them when their pixels are needed."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LITTER = ("Thumbs.db", "desktop.ini")
-"""What a file manager leaves, besides names that begin with a dot."""
+"""Files that a file manager leaves, besides those whose names begin with a dot."""
 GREY = ("1", "L", "LA", "I")
-"""Modes of Pillow, less what follows a semicolon, that have no colour."""
+"""Pillow's modes without colour; what follows a semicolon in a mode is ignored."""
 PLAIN = ("1", "L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 CLEAR = ("LA", "P", "PA", "RGBA", "RGBa")
 """Modes that may be transparent."""
 BITS, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1
-"""Tags of TIFF, and what the second one says of a grey picture whose white is the largest number."""
+"""Two tags of TIFF, and the value of the second for a grey picture in which white is the largest number."""
 UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, struct.error, zlib.error)
-"""What Pillow raises for a damaged file."""
+"""The exceptions that Pillow raises for a damaged file."""
 LAYOUT = "use one folder of images for each class: SET/CLASS/*.png"
 
 
 class Pictures:
-    """Images [N, C, H, W] uint8 in files: an index (slice, integers) selects some, numpy.asarray decodes them.
+    """Images in files, used like an array [N, C, H, W] of uint8. An index selects some; numpy.asarray decodes them.
 
-    So a set may be larger than the memory. All have the shape of the first.
+    So a set may be larger than the memory. All images must have the shape of the first.
 
     Args:
-        files: at least one.
-        channels: 1 reads grey, 3 reads RGB; by default grey where the first image is grey, and then all have to be.
-        preprocessing: brings all to one size; by default they are of one already.
+        files: paths of at least one file.
+        channels: 1 for grey, 3 for RGB. By default grey if the first image is grey, and then all must be.
+        preprocessing: resizes and crops every image; by default the images must already have one size.
 
     Raises:
-        BadData: the first file cannot be read; when decoded, any of them, or it has another shape.
+        BadData: the first file cannot be read; or, when images are decoded, one cannot be read or has another shape.
         MissingEnvironment: Pillow is not installed.
 
     """
@@ -67,12 +67,12 @@ class Pictures:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """N, C, H, W."""
+        """The shape (N, C, H, W)."""
         return len(self._files), *self._picture
 
     @property
     def size(self) -> int:
-        """Values in all images: as many bytes when decoded."""
+        """The number of values in all images, which is also their size in bytes."""
         return int(np.prod(self.shape))
 
     def __len__(self) -> int:
@@ -80,13 +80,13 @@ class Pictures:
         return len(self._files)
 
     def __getitem__(self, index: slice | Sequence[int] | Array) -> Pictures:
-        """Select images, without decoding any."""
+        """Select images without decoding them."""
         some = copy.copy(self)
         some._files = self._files[index]
         return some
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """Decode all images: numpy's protocol."""
+        """Decode all images; numpy.asarray calls this."""
         images = np.empty(self.shape, dtype or np.uint8)
         for position, file in enumerate(self._files):
             picture = decode(file, self._channels, self._preprocessing)
@@ -102,10 +102,10 @@ class Pictures:
 
 
 def class_files(path: Path) -> dict[str, list[Path]]:
-    """Return the image files of every class folder, sorted by name; the folders as `in_order` has them.
+    """Return the image files of every class folder, sorted by name; the folders are in the order of `in_order`.
 
     Raises:
-        BadData: there is no class folder, one without images, or two of one number.
+        BadData: there is no class folder, one has no images, or two names are the same number.
 
     """
     names = in_order(entry.name for entry in _seen(path) if entry.is_dir())
@@ -130,7 +130,7 @@ def _no_class_folders(path: Path) -> BadData:
 
 
 def _seen(path: Path) -> Iterator[Path]:
-    """Yield what a person sees in a folder."""
+    """Yield the entries of a folder that are neither hidden nor LITTER."""
     return (entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.name not in LITTER)
 
 
@@ -139,26 +139,26 @@ def _is_picture(entry: Path) -> bool:
 
 
 def times(shape: tuple[int, ...]) -> str:
-    """Return a shape as people write it: 3 x 32 x 32."""
+    """Return a shape in words: 3 x 32 x 32."""
     return " x ".join(map(str, shape))
 
 
 def decode(path: str, channels: int | None = None, preprocessing: Preprocessing | None = None) -> Array:
-    """Decode one picture, for training and for evaluation alike: as a person sees it, in bytes.
+    """Decode one picture to bytes, as a person sees it. Training and evaluation both use this.
 
-    It is turned as its EXIF data say, transparency shows white, 16 bits are scaled to 8 and not cut. A format that does
-    not say which number is white, and a file of several frames, is refused.
+    EXIF orientation is applied, transparent pixels become white, and 16 bits are scaled to 8. A format that does not
+    define which number is white, and a file with several frames, are refused.
 
     Args:
         path: the file.
-        channels: 1 for grey, 3 for RGB; by default what the file is.
-        preprocessing: the size; by default its own.
+        channels: 1 for grey, 3 for RGB; by default those of the file.
+        preprocessing: resizes and crops the picture; by default it keeps its size.
 
     Returns:
         uint8 [C, H, W].
 
     Raises:
-        BadData: it cannot be read, or is refused.
+        BadData: the file cannot be read, or is refused.
         MissingEnvironment: Pillow is not installed.
 
     """
@@ -180,24 +180,24 @@ def decode(path: str, channels: int | None = None, preprocessing: Preprocessing 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata, and of large pictures
+        warnings.simplefilter("ignore")  # warnings about odd metadata and large pictures
         yield
 
 
 def _refuse_frames(path: str, image: Image) -> None:
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a camera's JPEG, with a preview or another exposure behind the picture
+    if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview or second exposure
         raise BadImages(f"{path} has {frames} frames, and it is unclear which is the picture", hint="save one frame")
 
 
 def _is_of_16_bits(image: Image) -> bool:
-    """Whether black is 0 and white 65535, as Pillow scales others to it; of a TIFF its tags say."""
+    """Return whether black is 0 and white is 65535. For a TIFF its tags tell; Pillow scales the other formats so."""
     tags = getattr(image, "tag_v2", {})
     return (tags.get(BITS), tags.get(PHOTOMETRIC)) in ((None, None), ((16,), BLACK_IS_ZERO))
 
 
 def _as_seen(path: str, image: Image) -> Image:
-    """Return a picture upright, opaque, in 8 bits."""
+    """Return a picture upright, opaque and in 8 bits."""
     from PIL import Image as Module
     from PIL import ImageOps
 

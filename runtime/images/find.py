@@ -1,4 +1,4 @@
-"""The evaluation set that `--data` names: an .npz, an image folder, or a set known by name."""
+"""Finds the images that `--data` names: an .npz, an image folder, or a set known by name."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def find_images(
 
     Args:
         data: a name registered under the entry-point group `edgeproof.datasets`, or a path.
-        root: where a set known by name lies, or is downloaded to.
+        root: the directory of sets known by name, to which they are also downloaded.
         layout: see `read_npz`.
-        channels: see `Pictures`, of a folder.
-        preprocessing: see `Pictures`, of a folder; arrays stay as they are.
-        size: the same, but what is no folder is refused.
-        classes: the model's, which labels number then: see `ImageSet.numbered`; by default the set's own.
-        option: what named them, for the message.
-        ordered: whether the order of a folder's classes decides which logit each is, and so is told.
+        channels: of a folder; see `Pictures`.
+        preprocessing: of a folder; see `Pictures`. Arrays stay as they are.
+        size: like `preprocessing`, but refused if the images are not in a folder.
+        classes: the model's classes, which the labels then number (`ImageSet.numbered`); by default the set's own.
+        option: the option that named the images, for messages.
+        ordered: whether to report the order of a folder's classes, because it decides which logit each one is.
 
     Raises:
-        UsageFault: neither a known name nor a path that exists; or a size of what is no folder.
+        UsageFault: `data` is neither a known name nor an existing path; or `size` is given without a folder.
         BadData: see `read_npz`, `read_folder` and `ImageSet.numbered`.
-        MissingEnvironment: a known name whose extra is not installed.
+        MissingEnvironment: the extra of a known set is not installed.
 
     """
     path = Path(data)

@@ -1,4 +1,4 @@
-"""A folder of image files, one folder a class, as a set of images with labels."""
+"""Reads a folder that has a folder of image files for each class."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def read_folder(
     name: str | None = None,
     decoded: bool = True,
 ) -> ImageSet:
-    """Read a folder with one folder of images a class; labels number the classes in the order of `in_order`.
+    """Read a folder that has a folder of images for each class. Labels number the classes in the order of `in_order`.
 
     Args:
         path: the folder.
         channels: see `Pictures`.
         preprocessing: see `Pictures`.
-        name: what the report calls the set; the folder's by default.
-        decoded: whether to decode the images now, or whenever they are looked at (see `Pictures`).
+        name: the set's name in the report; by default the folder's.
+        decoded: whether to decode the images now, or each time they are used (see `Pictures`).
 
     Returns:
-        The set, uint8, in turn an image of every class, so that its first images are of all.
+        The set in uint8. It takes an image of each class in turn, so that its first images are of all classes.
 
     Raises:
-        BadData: no class folder, a class without images, an unreadable image, or images of different sizes.
+        BadData: there is no class folder, a class has no images, an image cannot be read, or sizes differ.
         MissingEnvironment: Pillow is not installed.
 
     """
@@ -51,6 +51,6 @@ def read_folder(
 
 
 def _in_turn(labels: Array) -> Array:
-    """Return the order that takes the first image of every class, then the second; `labels` are sorted."""
+    """Return the order that takes the first image of every class, then the second, and so on; `labels` are sorted."""
     position = np.arange(len(labels)) - np.searchsorted(labels, labels)
     return np.lexsort((labels, position))

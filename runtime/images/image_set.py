@@ -1,4 +1,4 @@
-"""Images with labels, kept as they are stored; and what must be true of them."""
+"""Images with labels, in the type in which they are stored, and the checks that they must pass."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ TO_BYTES = {
     "uint16": "of 0 to 65535: (x / 65535).astype('float32')",
     "bool": "(255 * x).astype('uint8')",
 } | dict.fromkeys(("int16", "int32", "int64", "uint32", "uint64"), "of 0 to 255: x.astype('uint8')")
-"""What brings images of another type to one that is read; which numbers are white, only their owner knows."""
+"""How to convert images of another type. Only the user knows which number is white, so it is not done here."""
 CHUNK = 1000
-"""Images that are looked at together where all are, one after the other."""
+"""The number of images that are read together where all are read."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels; checked when made.
+    """Images with their labels, checked on creation.
 
     Args:
-        name: what the report calls the set.
-        images: [N, C, H, W], uint8, or float32 in [0, 1]; an array, or `Pictures`, indexed and decoded as one.
-        labels: [N], integers from 0; kept as int64.
-        ids: [N], each image's number in the set it comes from; kept as int64.
-        classes: the names of what labels number, where the set has names.
+        name: the set's name in the report.
+        images: [N, C, H, W], uint8, or float32 in [0, 1]; an array or `Pictures`.
+        labels: [N], integers from 0; stored as int64.
+        ids: [N], each image's number in the set from which it comes; stored as int64.
+        classes: the names of the classes that labels number; None without names.
 
     Raises:
-        BadData: wrong shape or type, no image, a value outside [0, 1] or NaN, a negative or huge label, one of no
-            class, two classes of one name.
+        BadData: images, labels or ids have a wrong shape or type; there is no image; a value is NaN or outside [0, 1];
+            a label is negative, huge or of no class; or two classes have the same name.
 
     """
 
@@ -65,7 +65,7 @@ class ImageSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of type, shape and values of the images and labels; not of the name or the file."""
+        """The digest of the images' type, shape and values, and of the labels; name and file do not matter."""
         digest = hashlib.sha256(f"{self.images.dtype.name} {self.images.shape}\n".encode())
         for start in range(0, len(self), CHUNK):
             some = np.asarray(self.images[start : start + CHUNK])
@@ -75,7 +75,7 @@ class ImageSet:
 
     @cached_property
     def pixels(self) -> Array:
-        """Digest of each image's pixels, 8 bytes of SHA-256: int64 [N]. Copies of one image share it."""
+        """The digest of each image's pixels, 8 bytes of SHA-256: int64 [N]. Copies of an image have the same."""
         digests = (
             hashlib.sha256(np.ascontiguousarray(image).data).digest()
             for start in range(0, len(self), CHUNK)
@@ -91,7 +91,7 @@ class ImageSet:
         """Return the first `n` images; all of them for None.
 
         Raises:
-            BadData: there are fewer.
+            BadData: the set has fewer images.
 
         """
         if n is None or n == len(self):
@@ -104,7 +104,7 @@ class ImageSet:
         return self.rows(slice(n))
 
     def numbered(self, classes: tuple[str, ...]) -> ImageSet:
-        """Return the set with labels that number a model's `classes`; as it is where it has no names of its own.
+        """Return the set with labels that number a model's `classes`; a set without names stays as it is.
 
         Raises:
             BadData: see `class_numbers`.
@@ -115,7 +115,7 @@ class ImageSet:
         return replace(self, labels=class_numbers(self.name, self.classes, classes)[self.labels], classes=classes)
 
     def as_float(self, index: Any) -> Array:
-        """Return the selected images as float32 [B, C, H, W] in [0, 1]: a new array."""
+        """Return the selected images as a new array, float32 [B, C, H, W] in [0, 1]."""
         chosen = np.asarray(self.images[index])
         scale = np.float32(255 if chosen.dtype == np.uint8 else 1)
         return np.asarray(chosen.astype(np.float32, order="C") / scale)

@@ -1,4 +1,4 @@
-"""Archives of arrays: a user's images with labels, the set inside a bundle, what a run leaves; read from a stream."""
+"""Reads .npz files: a user's images and labels, the images of a bundle, and the arrays of a run."""
 
 from __future__ import annotations
 
@@ -25,37 +25,38 @@ KEYS = (
     ("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"), ("data", "target"), ("data", "targets"),
     ("data", "labels"), ("image", "label"), ("arr_0", "arr_1"),
 )  # fmt: skip
-"""Names of images and labels inside an .npz, whatever part of a set it holds."""
+"""The usual names of images and labels in an .npz that has one part of a set."""
 KEYS_OF = (
     ("x_{}", "y_{}"), ("X_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_x", "{}_y"), ("{}_images", "{}_labels"),
 )  # fmt: skip
-"""The same of one part, where a file holds several."""
+"""The usual names of one part in a file that has several; the part's name replaces {}."""
 IDS = "ids"
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, MemoryError, OverflowError, SyntaxError, TypeError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What numpy and zipfile raise for a damaged, encrypted, pickled or foreign file."""
+"""The exceptions that numpy and zipfile raise for a file that is damaged, encrypted, pickled or not an .npz."""
 MAGIC = b"\x93NUMPY"
-"""What every array in an .npz begins with."""
+"""The first bytes of every array in an .npz."""
 
 
 def read_npz(
     source: Path | bytes | BinaryIO, *, name: str | None = None, layout: Layout | None = None, split: Split = "test"
 ) -> ImageSet:
-    """Read images (uint8, or floats in [0, 1]) and labels, and `ids` where there are any, from an .npz.
+    """Read images (uint8, or floats in [0, 1]), labels and, if present, `ids` from an .npz.
 
-    Labels are integers [N] or [N, 1], or one-hot [N, K]; images without an axis of channels are grey. Large
-    images are unpacked to disk and mapped, so that memory does not grow with their number.
+    Labels are integers [N] or [N, 1], or one-hot [N, K]. Images [N, H, W] are grey. Large images are unpacked to disk
+    and mapped, so that memory does not grow with their number.
 
     Args:
-        source: the file, open or not, or its bytes.
-        name: what the report calls it; the file's stem by default.
-        layout: of `x`; by default channels are the axis with 1 or 3 entries, where only one place fits.
-        split: the part that is read of a file that holds several; see KEYS and KEYS_OF.
+        source: a path, an open file, or the file's bytes.
+        name: the set's name in the report; by default the file's stem.
+        layout: of the images; by default the axis with 1 or 3 entries has the channels, if there is only one such axis.
+        split: the part to read from a file that has several; see KEYS and KEYS_OF.
 
     Raises:
-        BadData: not an .npz, damaged, pickled, no pair of keys is there, or more than one; or see `ImageSet`.
+        BadData: the file is not an .npz, is damaged or pickled, or has no pair of usual names or several; or see
+            `ImageSet`.
 
     """
     where = str(source) if isinstance(source, Path) else (name or "npz")
@@ -75,15 +76,15 @@ def from_arrays(
     """Return images and labels as a set, in the forms that `read_npz` takes.
 
     Args:
-        name: what the report calls it.
-        images: uint8, or floats in [0, 1].
+        name: the set's name in the report.
+        images: [N, C, H, W], [N, H, W, C] or [N, H, W]; uint8, or floats in [0, 1].
         labels: integers [N] or [N, 1], or one-hot [N, K].
-        ids: each image's number in the set it comes from; by default counted from 0.
+        ids: [N], each image's number in the set from which it comes; by default counted from 0.
         layout: of `images`; see `read_npz`.
-        where: what errors call it; its name by default.
+        where: the set's name in errors; by default `name`.
 
     Raises:
-        BadData: see `ImageSet`; or the axis of the channels is not plain.
+        BadData: see `ImageSet`; or it is unclear which axis has the channels.
 
     """
     images = _to_nchw(where or name, images, layout)
@@ -92,13 +93,13 @@ def from_arrays(
 
 @contextlib.contextmanager
 def open_npz(source: Path | bytes | BinaryIO) -> Iterator[Any]:
-    """Yield the arrays of an .npz, by name; raises one of UNREADABLE where it is none."""
+    """Yield the arrays of an .npz by name; raise one of UNREADABLE if it is not an .npz."""
     with _stream(source) as stream:
         file = np.load(stream, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise ValueError("it is a single array")
         with file:
-            for name in file.zip.namelist():  # numpy hands out what is no array as bytes
+            for name in file.zip.namelist():  # numpy returns a member that is not an array as bytes
                 with file.zip.open(name) as member:
                     if member.read(len(MAGIC)) != MAGIC:
                         raise ValueError(f"{name!r} is no array")
@@ -121,7 +122,7 @@ def _load(source: Path | bytes | BinaryIO, where: str, split: Split) -> tuple[An
 
 
 def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
-    """Return the keys of images and labels: the one pair of the usual ones that is there."""
+    """Return the keys of images and labels, the only pair of usual names in the file."""
     usual = (*KEYS, *((images.format(split), labels.format(split)) for images, labels in KEYS_OF))
     pairs = [pair for pair in usual if set(pair) <= set(found)]
     if not pairs:
@@ -141,10 +142,10 @@ def _pair(where: str, found: list[str], split: Split) -> tuple[str, str]:
 
 
 def _class_labels(name: str, labels: Array) -> Array:
-    """Return labels [N, 1] and one-hot labels [N, K] as numbers [N]; others as they are.
+    """Return labels [N, 1] and one-hot labels [N, K] as numbers [N], and others unchanged.
 
     Raises:
-        BadData: a row of [N, K] is not one 1 among zeros.
+        BadData: a row of [N, K] is not one-hot.
 
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iufb":
@@ -162,7 +163,7 @@ def _class_labels(name: str, labels: Array) -> Array:
 
 
 def _images(file: Any, name: str) -> Any:
-    """Return the images of an .npz, floats as float32: in memory, or on disk where they are large."""
+    """Return the images of an .npz, floats as float32; large ones are on disk."""
     if file.zip.getinfo(f"{name}.npy").file_size < LARGE:
         images = file[name]
         return np.asarray(images, np.float32) if is_float(images.dtype) else images

@@ -1,4 +1,4 @@
-"""The size that pictures are brought to: resized and cropped as torchvision's evaluation does it."""
+"""The size of pictures: they are resized and cropped as in torchvision's evaluation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Side = Annotated[int, Field(gt=0, le=LARGEST)]
 
 
 class Preprocessing(Frozen):
-    """What is done to each picture: resized in proportion, antialiased, to cover `resize`, then cut to `crop`.
+    """The resizing and cropping of each picture: resized in proportion, antialiased, to cover `resize`, then cropped.
 
-    Both are (height, width), in pixels. Where `resize` is a square, that is torchvision's Resize(side) and
-    CenterCrop(crop), with which the evaluation of its pretrained models begins.
+    `resize` and `crop` are (height, width) in pixels. If `resize` is a square, this is torchvision's Resize(side) and
+    CenterCrop(crop), with which its pretrained models are evaluated.
     """
 
     resize: tuple[Side, Side]
@@ -33,30 +33,30 @@ class Preprocessing(Frozen):
         return self
 
     def __str__(self) -> str:
-        """Return what `read_size` reads: 224, 96x128, 256:224."""
+        """Return the text that `read_size` parses: 224, 96x128, 256:224."""
         resize, crop = (f"{high}" if high == wide else f"{high}x{wide}" for high, wide in (self.resize, self.crop))
         return crop if resize == crop else f"{resize}:{crop}"
 
     def in_words(self) -> str:
-        """Return what is done, as a sentence ends."""
+        """Return the steps in words, as the end of a sentence."""
         (high, wide), (rows, columns) = self.resize, self.crop
         how = f"resized to cover {high} x {wide} ({self.interpolation}, antialiased)"
         return f"{how}, then cut to the {rows} x {columns} in the middle"
 
     def apply(self, image: Image) -> Image:
-        """Return a picture of mode L or RGB in this size."""
+        """Return a picture of mode L or RGB resized and cropped."""
         from PIL.Image import Resampling
 
         size = self.resized(image.size)
         if size != image.size:
             image = image.resize(size, Resampling.BILINEAR)
         (wide, high), (rows, columns) = size, self.crop
-        # As torchvision's center_crop rounds.
+        # Rounded as in torchvision's center_crop.
         top, left = round((high - rows) / 2), round((wide - columns) / 2)
         return image.crop((left, top, left + columns, top + rows))
 
     def resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (width, height) of a picture of this (width, height) after it is resized; the longer side is cut."""
+        """Return a picture's (width, height) after resizing: it covers `resize`, and is cropped next."""
         (wide, high), (rows, columns) = size, self.resize
         if rows * wide >= columns * high:
             return rows * wide // high, rows
@@ -64,13 +64,13 @@ class Preprocessing(Frozen):
 
 
 def read_size(value: Any) -> Any:
-    """Read 224, '224', '96x128' (height x width), or '256:224' (resized to the one, cut to the other).
+    """Parse 224, '224', '96x128' (height x width), or '256:224' (resized to the first, cropped to the second).
 
     Returns:
-        The fields of `Preprocessing`; what is neither text nor a number as it is.
+        The fields of `Preprocessing`; a value that is neither text nor a number is returned unchanged.
 
     Raises:
-        ValueError: it is no size.
+        ValueError: the text is not a size.
 
     """
     if not isinstance(value, int | str) or isinstance(value, bool):
@@ -90,4 +90,4 @@ def _sides(text: str) -> tuple[int, int]:
 
 SIZE = "a size: 224, 96x128 (height x width), or 256:224 (resized to the one, cut to the other)"
 Size = Annotated[Preprocessing, BeforeValidator(read_size), PlainSerializer(str)]
-"""As a recipe has it: 224, "96x128", "256:224"."""
+"""A size in a recipe: 224, "96x128", "256:224"."""

@@ -1,4 +1,4 @@
-"""Large arrays of images on disk: mapped, so that they take no memory that the system could not take back."""
+"""Large arrays of images on disk, mapped into memory, so that the system can reclaim the memory that they take."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Mapped = np.memmap[Any, np.dtype[Any]]
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Return whether values are floats that are kept as float32, those of other sizes rounded."""
+    """Return whether values are floats of at most 64 bits, which are stored as float32."""
     return dtype.kind == "f" and dtype.itemsize <= 8
 
 
 def unpacked(member: zipfile.ZipExtFile) -> Mapped:
-    """Unpack an array of an .npz to disk; floats as float32.
+    """Unpack an array of an .npz to disk, floats as float32.
 
     Raises:
-        ValueError: it is no plain array in C order, or longer or shorter than it says.
+        ValueError: it is not a plain array in C order, or its length does not match its shape.
         MissingEnvironment: see `unnamed_file`.
 
     """
@@ -43,7 +43,7 @@ def unpacked(member: zipfile.ZipExtFile) -> Mapped:
 
 
 def decoded(pictures: Pictures) -> Mapped:
-    """Decode image files to disk, one after the other.
+    """Decode image files to disk one by one.
 
     Raises:
         BadData: see `Pictures`.

@@ -1,4 +1,4 @@
-"""What a device is fed: bytes. Points of a ball, rounded to them."""
+"""Rounds points to the levels k/255, because a device gets its images as bytes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 LEVELS = 255
 SLACK = 1e-4
-"""Of a level, 4e-7 of the range: how far float32 may have brought an image of bytes off its level, and more."""
+"""In levels: the tolerance for pixels whose level float32 has rounded. It is 4e-7 of the range, more than needed."""
 
 
 def to_levels(x: Any) -> Any:
-    """Return the nearest level of each pixel of images in [0, 1]: float64 of whole numbers from 0 to 255."""
+    """Return the nearest level of each pixel of images in [0, 1]: float64, whole numbers from 0 to 255."""
     return np.clip(np.rint(LEVELS * np.asarray(x, np.float64)), 0, LEVELS)
 
 
@@ -31,10 +31,10 @@ def to_lattice(x: Any, clean: Any, eps: float) -> Any:
         eps: radius in L-infinity.
 
     Returns:
-        float32 [B, C, H, W]; each pixel is what an image stored as uint8 gives.
+        float32 [B, C, H, W]; each pixel equals that of an image stored as uint8.
 
     Raises:
-        BadData: there is no such level for a pixel: the image is no uint8 image, and eps is under 1/510.
+        BadData: a pixel has no such level, because the image was not uint8 and eps is below 1/510.
 
     """
     centre = LEVELS * np.asarray(clean, np.float64)
@@ -50,11 +50,11 @@ def to_lattice(x: Any, clean: Any, eps: float) -> Any:
 
 
 def check_whole_levels(images: ImageSet, eps: float) -> None:
-    """See that a model that takes bytes is judged by what bytes can say: its rounding leads out of no ball then.
+    """Check that images and eps are whole levels, so that the rounding of a model that takes bytes stays in the ball.
 
     Raises:
-        BadData: the images are not bytes.
-        UsageFault: eps is no whole number of levels, at least one.
+        BadData: the images are not uint8.
+        UsageFault: eps is not a whole number of levels. 0 is allowed.
 
     """
     if images.images.dtype != np.uint8:

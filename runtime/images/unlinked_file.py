@@ -1,4 +1,4 @@
-"""Copies of files, made as they are checked: in memory, or on disk where they are large."""
+"""Copies of files, made and hashed in one pass; small ones are kept in memory, large ones on disk."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 LARGE = 2**21
-"""Bytes from which something stays on disk."""
+"""The size in bytes from which something stays on disk."""
 BLOCK = 2**20
-"""Bytes that are copied at once."""
+"""The bytes that are copied at once."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The bytes that a file held when it was read; what was checked is what is used, whatever becomes of the file.
+    """The bytes of a file at the time when it was read, so that the checked bytes are used even if the file changes.
 
-    Two are equal if their bytes are.
+    Two copies are equal if their bytes are.
 
     Args:
-        sha256: of the bytes, in hexadecimal.
-        size: how many there are.
-        held: the bytes, or the descriptor of a file that nobody else has, closed with this copy.
+        sha256: the digest of the bytes, in hexadecimal.
+        size: the number of bytes.
+        held: the bytes, or the descriptor of a private file, which is closed with this copy.
 
     """
 
@@ -39,7 +39,7 @@ class Copy:
     held: bytes | int = field(repr=False, compare=False)
 
     def open(self) -> BinaryIO:
-        """Return the bytes as a file, at their beginning; one at a time: they share one position."""
+        """Return the bytes as an open file, at its beginning. Use one at a time: all share one position."""
         if isinstance(self.held, bytes):
             return io.BytesIO(self.held)
         file = os.fdopen(os.dup(self.held), "rb")
@@ -47,13 +47,13 @@ class Copy:
         return file
 
     def read(self) -> bytes:
-        """Return all bytes, in memory."""
+        """Return all bytes."""
         with self.open() as file:
             return file.read()
 
 
 def copied(source: BinaryIO, at_most: int, *, large: bool) -> Copy:
-    """Read a file in blocks to its end, but not more than a byte beyond `at_most`; keep it on disk if `large`.
+    """Copy a file in blocks to its end, but at most `at_most` + 1 bytes; keep the copy on disk if `large`.
 
     Raises:
         MissingEnvironment: see `unnamed_file`.
@@ -74,10 +74,10 @@ def copied(source: BinaryIO, at_most: int, *, large: bool) -> Copy:
 
 
 def unnamed_file() -> AbstractContextManager[Any]:
-    """Return a temporary file without a name, which vanishes with the last descriptor of it.
+    """Return a temporary file without a name, which is removed when its last descriptor is closed.
 
     Raises:
-        MissingEnvironment: no directory for it can be written to.
+        MissingEnvironment: no temporary directory can be written to.
 
     """
     try:

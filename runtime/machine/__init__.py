@@ -1,1 +1,1 @@
-"""What this device is: board, GPU, driver, clocks, temperature, power."""
+"""Facts about this machine: board, GPU, driver, clocks, temperature, power."""

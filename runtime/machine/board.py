@@ -1,7 +1,7 @@
-"""What a board says of itself in its files: FACTS, each a text, or None where its file is missing.
+"""Facts about a board from its system files: FACTS, each a text, or None if its file is missing.
 
 Paths and formats: NVIDIA's Jetson Linux Developer Guide (r36.4, r38.2) and the kernel's documentation of devfreq and
-cpufreq. A container sees those under /etc and /var/lib only where they are mounted into it.
+cpufreq. A container sees files under /etc and /var/lib only if they are mounted into it.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ JETPACKS = {
     "38.4": "7.1",
     "39.2": "7.2",
 }
-"""The JetPack that brings a release of Jetson Linux, by the start of its number; the longest start decides."""
+"""The JetPack of each release of Jetson Linux, by the start of the release's number; the longest match counts."""
 SOCS = {
     "nvidia,tegra234": "Orin, integrated (Ampere, compute capability 8.7)",
     "nvidia,tegra264": "Thor, integrated (Blackwell, compute capability 11.0)",
 }
-"""The GPU of a system on a chip, by the name that the device tree has for it."""
+"""The GPU of each system on a chip, by its name in the device tree."""
 GPU_CLOCKS = ("*.gpu", "*.ga10b", "gpu-gpc-*")
 """Names of the GPU under /sys/class/devfreq: Orin's, by driver, then Thor's."""
 PINNED = "pinned"
-"""Ends the limits of a clock that may not move."""
+"""The last word of a clock's limits if the clock is fixed."""
 DEVFREQ, CPUFREQ = "sys/class/devfreq", "sys/devices/system/cpu/cpufreq/policy*"
 
 
 def board(root: Path) -> str | None:
-    """Return the model of the board or, of a PC, of the machine."""
+    """Return the model of the board or, for a PC, of the machine."""
     return read(root / "proc/device-tree/model") or read(root / "sys/class/dmi/id/product_name")
 
 
 def l4t(root: Path) -> str | None:
-    """Return the release of Jetson Linux, as '36.4.3'."""
+    """Return the release of Jetson Linux, such as '36.4.3'."""
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", read(root / "etc/nv_tegra_release") or "")
     return f"{match[1]}.{match[2]}" if match else None
 
 
 def jetpack(root: Path) -> str | None:
-    """Return the JetPack that is installed, else the one that brings this release of Jetson Linux."""
+    """Return the installed JetPack, or else the one to which this release of Jetson Linux belongs."""
     packages = read(root / "var/lib/dpkg/status") or ""
     if match := re.search(r"^Package: nvidia-jetpack\n(?:.+\n)*?Version: ([^\s+]+)", packages, re.MULTILINE):
         return match[1]
@@ -80,7 +80,7 @@ def cuda(root: Path) -> str | None:
 
 
 def power_mode(root: Path) -> str | None:
-    """Return the power mode that nvpmodel set, with its name where its table is there: 'MAXN (0)'."""
+    """Return the power mode that nvpmodel set, with its name if nvpmodel.conf is there: 'MAXN (0)'."""
     match = re.search(r"pmode:0*(\d+)", read(root / "var/lib/nvpmodel/status") or "")
     if not match:
         return None
@@ -90,19 +90,19 @@ def power_mode(root: Path) -> str | None:
 
 
 def gpu_clock(root: Path) -> str | None:
-    """Return within what the GPU's clock may move."""
+    """Return the limits of the GPU's clock."""
     names = (path for pattern in GPU_CLOCKS for path in found(root, f"{DEVFREQ}/{pattern}"))
     first = next(names, None)
     return _clock([first], "", 1e6) if first else None
 
 
 def cpu_clock(root: Path) -> str | None:
-    """Return within what the cores' clocks may move."""
+    """Return the limits of the cores' clocks."""
     return _clock(found(root, CPUFREQ), "scaling_", 1e3)
 
 
 def _clock(directories: list[Path], prefix: str, per_mhz: float) -> str | None:
-    """Return the limits, which a power mode and `jetson_clocks` set; the clock itself is no fact, it moves."""
+    """Return the limits of clocks, which a power mode and `jetson_clocks` set. The clocks themselves vary."""
     lows, highs = ([number(directory / f"{prefix}{end}_freq") for directory in directories] for end in ("min", "max"))
     low = min((value / per_mhz for value in lows if value is not None), default=None)
     high = max((value / per_mhz for value in highs if value is not None), default=None)
@@ -112,7 +112,7 @@ def _clock(directories: list[Path], prefix: str, per_mhz: float) -> str | None:
 
 
 def memory(root: Path) -> str | None:
-    """Return the memory of the machine, which a Jetson's GPU shares."""
+    """Return the machine's memory, which a Jetson's GPU shares."""
     match = re.search(r"MemTotal:\s+(\d+) kB", read(root / "proc/meminfo") or "")
     return f"{int(match[1]) / 2**20:.1f} GiB" if match else None
 
@@ -129,4 +129,4 @@ FACTS: dict[str, Callable[[Path], str | None]] = {
     "cpu_clock": cpu_clock,
     "memory": memory,
 }
-"""By the key of the machine card."""
+"""The functions that read the facts, by key of the machine card."""

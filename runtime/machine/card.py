@@ -1,4 +1,4 @@
-"""The machine card and the versions of what ran on it."""
+"""The machine card, and the versions of packages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Card = dict[str, "str | int"]
 
 
 def machine_card(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -> Card:
-    """Return what is known of this machine, and under `not_found` the names of what is not.
+    """Return the known facts about this machine, and under `not_found` the names of the unknown ones.
 
-    CPU, cores that this process may use, architecture, system, Python; then the FACTS of a board, and of a GPU what
-    NVML says. A fact costs nothing but its file: nothing is started, and nothing raised.
+    The facts are CPU, cores that this process may use, architecture, system and Python, then the FACTS of a board, and
+    NVML's facts about a GPU. They are only read: no program is started, and no error raised.
 
     Args:
-        root: where the files of the system lie; of another machine, if they were recorded.
-        gpu: finds the GPU.
+        root: the root of the system's files, which may be recorded from another machine.
+        gpu: returns the GPU.
 
     """
     asked = gpu()
@@ -44,22 +44,22 @@ def machine_card(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -
 
 
 def made_by(packages: Iterable[str]) -> Card:
-    """Return what the bits of a figure depend on: the packages' versions, the CPU and its cores; no kernel."""
+    """Return the facts on which the bits of a figure depend: the packages' versions, the CPU and its cores."""
     return {**software(packages), **processor()}
 
 
 def processor(root: Path = ROOT) -> Card:
-    """Return CPU, cores and architecture; cores decide how a batch is cut."""
+    """Return CPU, cores and architecture. The number of cores decides how a batch is cut."""
     return {"cpu": cpu_model(root), "cores": cores(), "architecture": platform.machine()}
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model(root: Path = ROOT) -> str:
-    """Return what the kernel calls the CPU, else what the platform module knows."""
+    """Return the kernel's name of the CPU, or else the platform module's."""
     lines = (read(root / "proc/cpuinfo") or "").splitlines()
     entries = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return next((entries[key] for key in MODEL_KEYS if entries.get(key)), platform.processor() or "unknown")

@@ -1,4 +1,4 @@
-"""What a GPU computes by beside itself: the driver, and the CUDA libraries that this process has loaded."""
+"""The software under a GPU's figures: the driver, and the CUDA libraries that this process has loaded."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
 
 DRIVER, CUDA, CUDNN = "driver", "cuda_runtime", "cudnn"
 NAMES = (DRIVER, CUDA, CUDNN)
-"""Of what is said; a journal of before says none."""
+"""The names of the versions. Journals of earlier versions have none of them."""
 DRIVERS_VERSION = re.compile(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)")
-"""In /proc/driver/nvidia/version."""
+"""The driver's version in /proc/driver/nvidia/version."""
 LIBRARY = re.compile(r"/lib(cudart|cudnn)(?:-[0-9a-f]+)?\.so[.\d]*$")
-"""A file of CUDA's runtime or of cuDNN, also as a wheel renames it."""
+"""A file of CUDA's runtime or of cuDNN, also under the name that a wheel gives it."""
 
 
 def accelerator(device: str, root: Path = ROOT) -> dict[str, str]:
-    """Return what is said of the device that a session computes on, by its name; of a CPU nothing but that."""
+    """Return the name of a session's device and, unless it is the CPU, the versions of the GPU's software."""
     return {"accelerator": device} | ({} if device == "cpu" else gpu_software(root))
 
 
 def gpu_software(root: Path = ROOT) -> dict[str, str]:
-    """Return the versions of driver, CUDA runtime and cuDNN, as far as they are known; nothing where there is no GPU.
+    """Return the versions of driver, CUDA runtime and cuDNN, as far as they are known; nothing without a GPU.
 
-    A library counts once it is loaded: which one that was, no package says for sure. Of several all are said.
+    Only loaded libraries count, because installed packages do not tell which library is loaded. If several versions of
+    one are loaded, all are listed.
     """
     said = DRIVERS_VERSION.search(read(root / "proc/driver/nvidia/version") or "")
     found: dict[str, set[str]] = {DRIVER: {said[1]} if said else set(), CUDA: set(), CUDNN: set()}
@@ -37,7 +38,7 @@ def gpu_software(root: Path = ROOT) -> dict[str, str]:
             name, version = (CUDA, _cuda) if library[1] == "cudart" else (CUDNN, _cudnn)
             try:
                 found[name].add(version(ctypes.CDLL(path)))
-            except (OSError, AttributeError):  # replaced on disk since, or without the function
+            except (OSError, AttributeError):  # replaced on disk since it was loaded, or without the function
                 continue
     return {name: ", ".join(sorted(versions)) for name, versions in found.items() if versions}
 
@@ -49,7 +50,7 @@ def _cuda(library: ctypes.CDLL) -> str:
 
 
 def _cudnn(library: ctypes.CDLL) -> str:
-    """Return as 9.10.2 what cuDNN 9 calls 91002, and as 8.9.7 what cuDNN 8 calls 8907."""
+    """Return cuDNN's version: 9.10.2 for 91002 of cuDNN 9, 8.9.7 for 8907 of cuDNN 8."""
     library.cudnnGetVersion.restype = ctypes.c_size_t
     number = int(library.cudnnGetVersion())
     major, rest = divmod(number, 10_000 if number >= 90_000 else 1000)

@@ -1,6 +1,6 @@
-"""The CUDA driver, asked through ctypes: whether there is a GPU, and which.
+"""Asks the CUDA driver, through ctypes, which GPU there is.
 
-TensorRT dies with a segmentation fault where there is none, so that this comes before any object of it.
+Without a GPU, TensorRT ends with a segmentation fault, so this comes before any object of TensorRT.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ MAJOR, MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
 NAME_BYTES, UUID_BYTES = 256, 16
 MACHINE_FILES = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
-"""What tells two machines with the same GPU apart: an installation of Linux, and a Jetson's board."""
+"""Files that distinguish machines with the same GPU: the id of a Linux installation, and a Jetson's serial number."""
 
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One CUDA device.
+    """A CUDA device.
 
     Args:
-        name: as the driver calls it.
+        name: the driver's name of it.
         uuid: in hexadecimal.
-        compute_capability: as 8.7.
-        cuda: the newest CUDA that the driver speaks, as 12.6.
-        memory: bytes, used or not.
+        compute_capability: such as 8.7.
+        cuda: the newest CUDA that the driver supports, such as 12.6.
+        memory: its total memory in bytes.
 
     """
 
@@ -40,7 +40,7 @@ class CudaDevice:
     memory: int = 0
 
     def identity(self) -> str:
-        """Return a digest that another GPU, or the same kind in another machine, does not have."""
+        """Return a digest that differs for every GPU and every machine."""
         machine = [path.read_bytes() for path in MACHINE_FILES if path.is_file()]
         return sha256(b"\0".join([self.name.encode(), self.uuid.encode(), *machine]))
 
@@ -49,7 +49,7 @@ def probe() -> CudaDevice:
     """Return the first device.
 
     Raises:
-        MissingEnvironment: there is no driver, it does not work, or knows no device.
+        MissingEnvironment: the driver is missing, does not work, or has no device.
 
     """
     driver = _driver()
@@ -64,7 +64,7 @@ def current() -> CudaDevice:
     """Return the device of the CUDA context that is current in this thread.
 
     Raises:
-        MissingEnvironment: there is no driver, or no context is current.
+        MissingEnvironment: the driver is missing, or no context is current.
 
     """
     driver = _driver()

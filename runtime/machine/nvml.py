@@ -1,6 +1,7 @@
-"""What NVIDIA's management library says of the first GPU; nothing where the extra `nvml` or a driver is missing.
+"""Facts and sensors of the first GPU, from NVIDIA's management library (NVML).
 
-Jetson Orin answers a part of it, Jetson Thor and GPU servers most; what a GPU does not support is left out.
+Without the extra `nvml` or a driver there are none. A Jetson Orin supports some of them, Jetson Thor and GPU servers
+most. Unsupported ones are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 THROTTLES = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
-"""Of the reasons why a clock is low, those that the load or the heat is to blame for; idle is none."""
+"""NVML's reasons for a low clock that are due to load or heat, and not to idling."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Gpu:
 
     Args:
         library: the module pynvml, initialised.
-        handle: of the device.
+        handle: the device's handle.
 
     """
 
@@ -29,7 +30,7 @@ class Gpu:
     handle: Any
 
     def facts(self) -> dict[str, str]:
-        """Return name, driver and the newest CUDA that the driver runs, as far as they are known."""
+        """Return name, driver and the newest CUDA that the driver supports, as far as they are known."""
         library = self.library
         cuda = self._ask(library.nvmlSystemGetCudaDriverVersion)
         known = {
@@ -40,12 +41,12 @@ class Gpu:
         return {name: str(value) for name, value in known.items() if value}
 
     def watts(self) -> float | None:
-        """Return the power that the GPU takes."""
+        """Return the GPU's power in watts."""
         milliwatts = self._ask(self.library.nvmlDeviceGetPowerUsage, self.handle)
         return None if milliwatts is None else milliwatts / 1000
 
     def celsius(self) -> float | None:
-        """Return the temperature of the GPU."""
+        """Return the GPU's temperature."""
         degrees = self._ask(self.library.nvmlDeviceGetTemperature, self.handle, self.library.NVML_TEMPERATURE_GPU)
         return None if degrees is None else float(degrees)
 
@@ -55,7 +56,7 @@ class Gpu:
         return None if clock is None else float(clock)
 
     def throttles(self) -> tuple[str, ...]:
-        """Return why its clocks are lowered now, as NVML names it."""
+        """Return the reasons why its clocks are lowered now, by NVML's names."""
         reasons = self._ask(self.library.nvmlDeviceGetCurrentClocksThrottleReasons, self.handle) or 0
         return tuple(name for name in THROTTLES if reasons & getattr(self.library, f"nvmlClocksThrottleReason{name}"))
 
@@ -67,7 +68,7 @@ class Gpu:
 
 
 def first_gpu() -> Gpu | None:
-    """Return the first GPU; None where there is none, or nothing to ask it with."""
+    """Return the first GPU; None if there is none, or if NVML is not available."""
     try:
         import pynvml
     except ImportError:

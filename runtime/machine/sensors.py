@@ -1,7 +1,7 @@
-"""The sensors of a board: power by rail, temperature by zone, and whether anything lowers a clock.
+"""The sensors of a machine: power by rail, temperature by zone, clocks, and what lowers a clock.
 
-Found once, then read again and again. Sources: the kernel's hwmon (INA3221, INA238), thermal, cpufreq and powercap
-interfaces, NVIDIA's soctherm events, and NVML. A sensor that does not answer is left out of a sample.
+They are found once and then read repeatedly. Sources: the kernel's interfaces hwmon (INA3221, INA238), thermal, cpufreq
+and powercap, NVIDIA's soctherm events, and NVML. A sensor that does not answer is left out of a sample.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ Readings = dict[str, float]
 Read = Callable[[], "float | None"]
 
 BRAKES = ("*-throttle-alert", "hot-surface-alert", "cpufreq-*", "devfreq-*", "thermal-*", "Processor")
-"""Cooling devices that cool by lowering a clock, by their type; fans do not."""
+"""Types of cooling devices that lower a clock, unlike fans."""
 GPU = "GPU"
 RAPL = "sys/class/powercap/intel-rapl:*"
-"""Counters of energy; those of a whole package are called so, others are of a part of one, or of all."""
+"""Counters of energy. Those named package-N count a whole package; others count a part of one, or everything."""
 TOTALS = (
     ("VIN",),
     ("VDD_IN",),
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
     ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),
 )
-"""Rails that make up the whole: of Thor, Orin Nano and NX, AGX Orin, and Thor again. VIN_SYS_5V0 feeds all others."""
+"""Rails whose sum is the board's power: Thor, Orin Nano and NX, AGX Orin, Thor again. VIN_SYS_5V0 feeds all others."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the sensors said at one moment, each by its name.
+    """The readings of the sensors at one moment, each by its name.
 
     Args:
         at: seconds of a monotonic clock.
         watts: power.
-        joules: counters of energy, which rise, and begin again at `Sensors.wraps`.
+        joules: counters of energy, which rise, and restart from 0 at `Sensors.wraps`.
         celsius: temperatures.
         megahertz: clocks.
         caps: the highest clocks allowed, in MHz.
-        brakes: what lowers a clock now.
-        events: counters of such events, which rise.
+        brakes: the names of what lowers a clock now.
+        events: counters of events that lower a clock.
 
     """
 
@@ -67,11 +67,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Sensors:
-    """The sensors that a machine has; of each kind, what reads it, by name.
+    """The sensors of a machine: for each kind, functions that read them, by name.
 
     Args:
-        wraps: joules at which a counter of energy begins again.
-        locked: counters of energy that are there, and that this user may not read.
+        wraps: the joules at which each counter of energy restarts from 0.
+        locked: the counters of energy that this user may not read.
 
     """
 
@@ -87,7 +87,7 @@ class Sensors:
     locked: tuple[str, ...] = ()
 
     def sample(self, at: float) -> Sample:
-        """Read them all."""
+        """Read all sensors."""
         brakes = {name for name, value in _all(self.brakes).items() if value > 0}
         reasons = self.gpu.throttles() if self.gpu else ()
         return Sample(
@@ -103,7 +103,7 @@ class Sensors:
 
 
 def find_sensors(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -> Sensors:
-    """Return the sensors of the machine whose files lie under `root`; none is no error."""
+    """Return the sensors of the machine whose files are under `root`; there may be none."""
     card, zones, clocks = gpu(), _named(root, "sys/class/thermal/thermal_zone*"), _clocks(root)
     packages = {_name(path): path for path in found(root, RAPL) if _name(path).startswith("package")}
     counters = {name: path for name, path in packages.items() if number(path / "energy_uj") is not None}
@@ -124,15 +124,15 @@ def find_sensors(root: Path = ROOT, gpu: Callable[[], Gpu | None] = first_gpu) -
 
 
 def whole(names: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the rails that together are the power of the whole board; none where that is not known."""
+    """Return the rails whose sum is the power of the whole board; none if that is unknown."""
     return next((rails for rails in TOTALS if all(rail in names for rail in rails)), ())
 
 
 def _rails(root: Path) -> dict[str, Read]:
     """Return the rails of the INA chips.
 
-    An INA3221 has three with a label, a voltage and a current each; its further voltages are of shunts, and their sum.
-    An INA238 has one, which has no label and measures what the board takes in.
+    An INA3221 has three rails, each with a label, a voltage and a current; its other voltages are of shunts.
+    An INA238 has one rail without a label, which is the board's input.
     """
     rails: dict[str, Read] = {}
     for chip in found(root, "sys/class/hwmon/hwmon*"):
@@ -153,7 +153,7 @@ def _power(millivolts: Path, milliamperes: Path) -> float | None:
 
 
 def _clocks(root: Path) -> dict[str, tuple[Path, str, float]]:
-    """Return of every clock its directory, how its files are called, and how many MHz their unit is."""
+    """Return for every clock its directory, the prefix of its files' names, and their unit in MHz."""
     gpus = [path for pattern in GPU_CLOCKS for path in found(root, f"{DEVFREQ}/{pattern}")]
     cores = found(root, CPUFREQ)
     return {path.name: (path, "", 1e-6) for path in gpus} | {path.name: (path, "scaling_", 1e-3) for path in cores}
@@ -169,7 +169,7 @@ def _brakes(root: Path) -> dict[str, Read]:
 
 
 def _events(root: Path) -> dict[str, Read]:
-    """Return counters of over-current and under-voltage (Jetson), and of thermal throttling (x86)."""
+    """Return the counters of over-current and under-voltage (Jetson) and of thermal throttling (x86)."""
     over = found(root, "sys/class/hwmon/hwmon*/oc*_event_cnt")
     hot = found(root, "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
     events = {path.name.removesuffix("_event_cnt"): path for path in over}
@@ -178,7 +178,7 @@ def _events(root: Path) -> dict[str, Read]:
 
 
 def _named(root: Path, pattern: str) -> dict[str, Path]:
-    """Return directories by what their file `type` says, numbered where several say the same."""
+    """Return directories by the content of their file `type`, with a number if several have the same."""
     named: dict[str, Path] = {}
     for path in found(root, pattern):
         name = read(path / "type") or path.name

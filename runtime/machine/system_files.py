@@ -1,4 +1,4 @@
-"""The small files in which a kernel and a board say what they are: each may be missing, empty or refuse to be read."""
+"""Reads small files of the kernel and the board, any of which may be missing, empty or unreadable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ ROOT = Path("/")
 
 
 def read(path: Path) -> str | None:
-    """Return the text of a file without its ends; None where it is missing, empty or cannot be read now.
+    """Return the stripped text of a file; None if it is missing, empty or cannot be read now.
 
-    A sensor of a part that is switched off answers with an error (EAGAIN), and that is no error of ours.
+    The sensor of a part that is switched off answers with an error (EAGAIN), which is normal.
     """
     try:
         text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -20,7 +20,7 @@ def read(path: Path) -> str | None:
 
 
 def number(path: Path) -> float | None:
-    """Return the number that a file holds; None where it holds none."""
+    """Return the number in a file; None if it has none."""
     try:
         return float(read(path) or "")
     except ValueError:
@@ -28,7 +28,7 @@ def number(path: Path) -> float | None:
 
 
 def found(root: Path, pattern: str) -> list[Path]:
-    """Return what matches a pattern below `root`, in order; nothing where a directory cannot be listed."""
+    """Return the paths below `root` that match a pattern, sorted; nothing if a directory cannot be listed."""
     try:
         return sorted(root.glob(pattern))
     except OSError:

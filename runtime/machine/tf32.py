@@ -1,4 +1,4 @@
-"""TF32 is settled once for a process: NVIDIA's libraries look at their switch when they are loaded, and never again."""
+"""TF32 is decided once per process, because NVIDIA's libraries read its switch only when they are loaded."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 from runtime.errors import UsageFault
 
 SWITCH = "NVIDIA_TF32_OVERRIDE"
-"""Set to 0, it forbids TF32 in all libraries of NVIDIA; ONNX Runtime's TensorRT provider has no option for it."""
+"""The value 0 forbids TF32 in all libraries of NVIDIA. ONNX Runtime's TensorRT provider has no other option for it."""
 _settled: list[bool] = []
-"""What the first session of this process on a GPU asked for; empty before it."""
+"""The choice of this process's first session on a GPU; empty before it."""
 
 
 def settle_tf32(tf32: bool) -> None:
-    """Settle, before a GPU is used, whether it may round float32 products to TF32; a card may then say so.
+    """Decide, before a GPU is used, whether it may round the factors of float32 products to TF32.
 
     Raises:
-        UsageFault: an earlier session of this process asked for the other, or the environment forbids it.
+        UsageFault: an earlier session of this process chose otherwise, or the environment forbids TF32.
 
     """
     if _settled and _settled[0] is not tf32:

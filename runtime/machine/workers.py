@@ -1,4 +1,4 @@
-"""Pieces of a batch, run side by side by a session's threads."""
+"""Runs pieces of a batch side by side, in a session's threads."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Answer = TypeVar("Answer")
 
 
 def run_side_by_side(pool: ThreadPoolExecutor, run: Callable[[Piece], Answer], pieces: Iterable[Piece]) -> list[Answer]:
-    """Return what `run` answers to each piece, in their order; raises what it raises first.
+    """Return the results of `run` for all pieces, in order; raise the error of the first piece that fails.
 
-    Where one fails, none is left running: it would hold the memory that a smaller batch needs.
+    After an error, no piece is left running, because it would hold memory that a smaller batch needs.
     """
     runs: list[Future[Answer]] = []
     try:
         for piece in pieces:
-            runs.append(pool.submit(run, piece))  # one may find no thread
+            runs.append(pool.submit(run, piece))  # may fail to start a thread
         return [each.result() for each in runs]
     finally:
         for each in runs:
             each.cancel()
         wait(runs)
-        runs.clear()  # an error's traceback holds this frame, and so what the others found
+        runs.clear()  # an error's traceback keeps this frame, and so the results, alive

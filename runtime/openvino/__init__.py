@@ -1,1 +1,1 @@
-"""OpenVINO: its library, and a session of a graph that it compiles."""
+"""OpenVINO as a backend: the library, and a session of a compiled graph."""

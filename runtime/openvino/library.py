@@ -1,4 +1,4 @@
-"""OpenVINO loaded, its devices, and the precision that each is asked to compute in: never a silent other one."""
+"""Loads OpenVINO, and lists its devices with the type in which each must compute."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NO_MEMORY = re.compile(
     r"failed to allocate|cannot allocate|exceeds? (max|available).*(size|memory)|can't start new thread",
     re.IGNORECASE,
 )
-"""What OpenVINO and OpenCL say, in an error of no type of its own, where memory ran out."""
+"""Messages of OpenVINO and OpenCL when memory runs out; such errors have no type of their own."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A floating-point type that OpenVINO computes in.
+    """A floating-point type in which OpenVINO can compute.
 
     Args:
-        name: as OpenVINO's INFERENCE_PRECISION_HINT takes it.
-        capability: what a device says that has it.
-        computes_in: what `GraphFacts` calls it.
+        name: its name in OpenVINO's INFERENCE_PRECISION_HINT.
+        capability: its name in the capabilities of a device.
+        computes_in: its name in `GraphFacts`.
 
     """
 
@@ -37,17 +37,17 @@ F32 = Arithmetic("f32", "FP32", "float32")
 F16 = Arithmetic("f16", "FP16", "float16")
 BF16 = Arithmetic("bf16", "BF16", "bfloat16")
 NARROW = (BF16, F16)
-"""The narrowest first, as `runtime.graph.facts.REALS` has them."""
+"""The narrowest first, in the order of `runtime.graph.facts.REALS`."""
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A device of OpenVINO, and what it is asked to compute in.
+    """A device of OpenVINO, and the type in which it must compute.
 
     Args:
-        device: as OpenVINO calls it.
-        arithmetic: of what is floating point; what a graph quantises stays in integers.
-        any_batch: whether it takes batches of any size; else every image is run by itself.
+        device: OpenVINO's name of the device.
+        arithmetic: the type for floating-point operations; quantised parts of a graph stay in integers.
+        any_batch: whether the device takes batches of any size. If not, each image runs alone.
 
     """
 
@@ -64,15 +64,15 @@ PROVIDERS = {
     "gpu-f16": Provider("GPU", F16),
     "npu-f16": Provider("NPU", F16, any_batch=False),
 }
-"""A device by itself computes in float32: another type is asked for by name, and is in every record of a run by it."""
+"""The providers. A device computes in float32 unless the provider's name, which every record has, says otherwise."""
 
 
 @cache
 def load_core() -> Any:
-    """Import OpenVINO and return its Core: one a process.
+    """Import OpenVINO and return its Core, one per process.
 
     Raises:
-        MissingEnvironment: it is not installed, or does not load.
+        MissingEnvironment: OpenVINO is not installed, or does not load.
 
     """
     try:
@@ -85,10 +85,10 @@ def load_core() -> Any:
 
 
 def check_device(core: Any, provider: Provider) -> str:
-    """Return what the device calls itself.
+    """Return the full name of a provider's device.
 
     Raises:
-        MissingEnvironment: it is not there, or does not compute in what is asked.
+        MissingEnvironment: the device is missing, or cannot compute in the provider's type.
 
     """
     device, wanted = provider.device, provider.arithmetic
@@ -103,12 +103,12 @@ def check_device(core: Any, provider: Provider) -> str:
 
 
 def is_memory(error: Exception) -> bool:
-    """Return whether OpenVINO says that memory ran out."""
+    """Return whether an error of OpenVINO means that memory ran out."""
     return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def said(error: Exception) -> str:
-    """Return what an error of OpenVINO says in one line, without the places in its source."""
+    """Return an error of OpenVINO in one line, without the locations in its source code."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not re.match(r"Exception from |Check '|Summary:", line)]
     found = [line.removeprefix("-- ") for line in told if line.startswith("-- ")] or told or lines

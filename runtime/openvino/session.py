@@ -1,4 +1,4 @@
-"""OpenVINO behind the Session protocol: the artifact's graph compiled for a device, and its gradient graph with it."""
+"""OpenVINO as a Session: it compiles the artifact's graph and the gradient graph for a device."""
 
 from __future__ import annotations
 
@@ -24,30 +24,28 @@ if TYPE_CHECKING:
     from runtime.session import LossSpec
 
 PIECE = 16
-"""Rows of a batch that a worker runs at once, on the CPU."""
+"""The most rows of a batch that a worker runs at once, on the CPU."""
 TOLD = "runtimePrecision"
-"""Where a compiled graph's operation says what it computes in."""
+"""The key under which an operation of a compiled graph has the type in which it computes."""
 REALS = ("f64", "f32", "f16", "bf16")
 INTEGERS = ("i8", "u8", "i4", "u4")
-"""Types of a compiled graph's operations that say how it computes; others are of shapes and indices."""
+"""Types of a compiled graph's operations that show how it computes; other types are of shapes and indices."""
 
 
 class OvSession(Session):
-    """A classifier compiled by OpenVINO.
-
-    Nothing that was compiled before is taken: no model cache is kept.
+    """A classifier that OpenVINO compiles. There is no model cache, so each session compiles anew.
 
     Args:
-        forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
-        gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name, to `logits`, `value`,
-            `gradient`; it is computed in float32, and not at all on a device without. None: there is none.
-        precision: what the graph is called, for the card; what it is, its bytes say.
+        forward: ONNX graph from `input` float32 [B, C, H, W] to `logits` float32 [B, K].
+        gradient: ONNX graph from `input` and the fields of LossSpec that it needs, by name, to `logits`, `value` and
+            `gradient`. It is computed in float32, and left out on a device with a fixed batch. None: there is none.
+        precision: the graph's name in the bundle, for the card. What the graph computes in follows from its bytes.
         provider: a key of PROVIDERS. There is no fallback.
 
     Raises:
-        BadModel: a graph that OpenVINO cannot compile, or with other inputs and outputs.
-        MissingEnvironment: OpenVINO or the device is not there, or computes otherwise than it is asked to.
-        OutOfMemory: there is no memory to compile it.
+        BadModel: OpenVINO cannot compile a graph, or the graph has other inputs or outputs.
+        MissingEnvironment: OpenVINO or the device is missing, or computes in a narrower type than requested.
+        OutOfMemory: the memory is too small to compile a graph.
 
     """
 
@@ -99,26 +97,26 @@ class OvSession(Session):
         return z, value, gradient
 
     def card(self) -> SessionCard:
-        """Return the artifact's digest, precision, backend, provider, device and what it computes in."""
+        """Return the artifact's digest, precision, backend, provider, device and types."""
         return self._card
 
     def batching(self, image: tuple[int, ...]) -> Batching:
-        """Return how it is best asked: in few sizes, since it prepares kernels anew for each."""
+        """Return the batches that suit it: of few sizes, because it prepares kernels anew for each."""
         return Batching(full=not self._forward.singly)
 
     def close(self) -> None:
-        """Let go of the compiled graphs, their memory and threads."""
+        """Release the compiled graphs, with their memory and threads."""
         for compiled in (self._forward, self._gradient):
             if compiled is not None:
                 compiled.close()
 
 
 class _Compiled:
-    """One graph, compiled; on the CPU pieces of a batch run side by side, one a core.
+    """A compiled graph. On the CPU, pieces of a batch run side by side, one per core.
 
     Attributes:
-        types: of numbers that it computes in, by OpenVINO's own account of what it compiled.
-        singly: whether every image is run by itself.
+        types: the types in which it computes, as OpenVINO reports them.
+        singly: whether each image runs alone.
 
     """
 
@@ -159,7 +157,7 @@ class _Compiled:
         self._renew()
 
     def run(self, feeds: dict[str, Any], outputs: tuple[str, ...]) -> list[Any]:
-        """Feed what the graph asks for, as float32, and return the outputs named."""
+        """Run the graph on those of `feeds` that it has as inputs, in float32; return the named outputs."""
         if self._model is None:
             raise EngineFault("this session is closed", hint="open it again")
         like = feeds[INPUT]
@@ -172,7 +170,7 @@ class _Compiled:
             parts = [infer(pieces[0])] if len(pieces) == 1 else run_side_by_side(self._pool, infer, pieces)
         except Exception as error:  # OpenVINO's own errors share no base but this one
             if is_memory(error):
-                self._renew()  # what it holds would keep a smaller batch from fitting
+                self._renew()  # to free memory for a smaller batch
                 raise OutOfMemory(
                     f"the {self.role} does not fit the memory with {n} images at a time", hint="a smaller --batch"
                 ) from None
@@ -182,12 +180,12 @@ class _Compiled:
         return found if is_numpy_array(like) else [array_namespace(like).from_dlpack(array) for array in found]
 
     def close(self) -> None:
-        """Let go of the compiled graph and the threads; a second time nothing happens."""
+        """Release the compiled graph and the threads; a second call does nothing."""
         self._pool.shutdown()
         self._model = self._requests = None
 
     def _properties(self, kind: Provider) -> dict[str, Any]:
-        """Return what makes it compute as it is asked to: nothing narrower, and nothing quantised that is not so."""
+        """Return properties that keep OpenVINO from narrower types and from quantising what is not quantised."""
         asked = {"INFERENCE_PRECISION_HINT": kind.arithmetic.name, "EXECUTION_MODE_HINT": "ACCURACY"}
         if kind.device != "CPU":
             return asked
@@ -199,15 +197,15 @@ class _Compiled:
         }
 
     def _types(self, kind: Provider) -> frozenset[str]:
-        """Return the types that it computes in; what it is asked to where it does not tell.
+        """Return the types in which it computes; the requested type if OpenVINO does not report them.
 
         Raises:
-            MissingEnvironment: one of them is narrower than what was asked.
+            MissingEnvironment: one of them is narrower than the requested type.
 
         """
         try:
             steps = [step.get_rt_info() for step in self._model.get_runtime_model().get_ops()]
-        except RuntimeError:  # a device need not tell: then it is believed
+        except RuntimeError:  # a device need not report its types
             return frozenset({kind.arithmetic.name})
         told = {step[TOLD].astype(str) for step in steps if TOLD in step}
         unasked = told & {each.name for each in NARROW} - {kind.arithmetic.name}
@@ -219,7 +217,7 @@ class _Compiled:
         return frozenset(told.intersection((*REALS, *INTEGERS))) or frozenset({kind.arithmetic.name})
 
     def _renew(self) -> None:
-        """Begin with no requests, which hold memory: each piece that runs at a time makes one when it is first run."""
+        """Drop all inference requests, which hold memory. Each worker makes a new one when it first runs."""
         self._requests = SimpleQueue()
         for _ in range(self._workers):
             self._requests.put(None)

@@ -1,1 +1,1 @@
-"""The options of commands: each in one place, and the records that they fill."""
+"""The options that commands share, and the records that they fill."""

@@ -1,4 +1,4 @@
-"""The options that say what judges an artifact and what lends its gradient, and the sessions opened by them."""
+"""The options that choose the judge of an artifact and the lender of its gradient."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _runner(value: Any) -> Any:
 
 
 def _runners(value: Any) -> Any:
-    """Return several of them in order, and once each."""
+    """Parse a list of runners, and return each once and in order."""
     return tuple(dict.fromkeys(map(read_runner, _words(value)))) if isinstance(value, str) else value
 
 
@@ -41,15 +41,15 @@ def _words(text: str) -> list[str]:
 
 
 class ProviderType(OneOf):
-    """One of the providers of the backends, or a plugin of ONNX Runtime's."""
+    """A provider of one of the backends, or a plugin of ONNX Runtime."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what was given."""
+        """Return the provider's name."""
         return value if isinstance(value, str) and is_plugin(value) else super().convert(value, param, ctx)
 
 
 class EngineOptions(Frozen):
-    """Which graph of a bundle is judged, by which engine, and whose gradient attacks follow."""
+    """The graph of a bundle to judge, the engine that judges it, and the source of the gradient."""
 
     precision: Annotated[
         Text | None,
@@ -124,16 +124,16 @@ class EngineOptions(Frozen):
 
     @property
     def judge(self) -> Runner:
-        """What judges, once `with_provider` has settled it."""
+        """The judge; known only after `with_provider`."""
         assert self.provider is not None
         return Runner(self.backend, self.provider)
 
     def with_provider(self) -> EngineOptions:
-        """Return the options with the provider that the backend runs on.
+        """Return the options with the judge's backend and provider filled in.
 
         Raises:
-            UsageFault: the backend has no such provider, TF32 is let on a processor, a gradient is to be lent that
-                no attack may follow, or a command judges beside another backend, or is to lend.
+            UsageFault: the backend has no such provider; TF32 is allowed without a GPU; a lender is named but no attack
+                follows a gradient; a command should lend; or a command and another judge are both given.
 
         """
         if self.on and self.provider:
@@ -159,7 +159,7 @@ class EngineOptions(Frozen):
         return self.model_copy(update={"backend": backend, "provider": provider})
 
     def _check_command(self) -> None:
-        """Raise `UsageFault` where a command is given, and something else judges, or several models."""
+        """Raise `UsageFault` if another judge or several precisions are given beside the command."""
         if len(_words(self.precision or "")) > 1:
             raise UsageFault("--judge-command runs one model, but --precision names several", hint="name one precision")
         if self.on and not any(runner.backend == COMMAND for runner in self.on):
@@ -175,16 +175,16 @@ class EngineOptions(Frozen):
 
     @property
     def several(self) -> bool:
-        """Whether more than one precision or runner is asked for."""
+        """Whether more than one precision or runner is given."""
         return len(self.on) > 1 or len(_words(self.precision or "")) > 1
 
     def each(self, ships: str) -> tuple[EngineOptions, ...]:
-        """Return the options of every precision on every runner that is asked for; `ships` where none is."""
+        """Return the options of each requested precision, by default `ships`, on each requested runner."""
         precisions = dict.fromkeys(_words(self.precision)) if self.precision else (ships,)
         return tuple(self._one(runner, name) for runner in self.on or (self.judge,) for name in precisions)
 
     def _one(self, runner: Runner, precision: str) -> EngineOptions:
-        """Return the options of one precision on one runner; of a command, which has no gradient, with what lends."""
+        """Return the options of one precision on one runner. A command, which has no gradient, gets a lender."""
         by_command = runner.backend == COMMAND
         lender = DEFAULT_LENDER if by_command and self.uses_gradient else None
         return self.model_copy(
@@ -199,17 +199,17 @@ class EngineOptions(Frozen):
         )
 
     def judges_in_parent(self, manifest: Manifest) -> bool:
-        """Whether what judges can judge the fp32 graph that a drop is measured from; a command runs one model."""
+        """Return whether the judge can also judge PARENT, the baseline of a drop; a command runs only one model."""
         precision = self.precision or manifest.ships
         return PARENT in manifest.graphs and precision != PARENT and self.judge_command is None
 
     def stating_lender(self, lender: Runner | None) -> EngineOptions:
-        """Return the options that name what lends the gradients, where that is not the judge."""
+        """Return the options with the lender named, unless it is the judge."""
         return self.model_copy(update={"gradient_backend": None if lender == self.judge else lender})
 
 
 def choose_library(library: Path | None, providers: Iterable[str]) -> None:
-    """Use the file that --provider-library names, which is of a plugin; raise `UsageFault` where none is asked for."""
+    """Use the library that --provider-library names; raise `UsageFault` if no provider is a plugin."""
     if library is None:
         return
     if not any(map(is_plugin, providers)):
@@ -231,7 +231,7 @@ measure_on_option = click.option(
 def pairing_of(
     bundle: Bundle, engine: EngineOptions, state: Path | None, keep: Callable[[Session], Session]
 ) -> Pairing:
-    """Return what opens the sessions that are asked for; `keep` is handed each, to close it, and returns it."""
+    """Return the pairing that opens the sessions. `keep` is called with each, to register it for closing."""
     return Pairing(
         bundle,
         engine.judge,

@@ -1,4 +1,4 @@
-"""--help of a command with many options: lists with titles in place of one."""
+"""Groups with titles in the --help of a command with many options."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ OF_A_VERDICT: Mapping[str, tuple[str, ...]] = {
     "Run": ("--batch", "--shard", "--resume"),
     "Output": ("--out", "--attest", "--json", "--save-adversarial", "--quiet", "--verbose", "--help"),
 }  # fmt: skip
-"""Options of commands that end in a verdict, by title: flags, each of which is in one group."""
+"""The groups of commands that end in a verdict: flags by title, each in one group."""
 
 
 class GroupedCommand(click.Command):
     """A command whose --help lists its options in groups.
 
     Args:
-        groups: flags, in their long form, by title; those of other commands may be among them. What none names comes
+        groups: flags in their long form, by title. They may include flags of other commands. Options in no group come
             last.
 
     """
@@ -43,7 +43,7 @@ class GroupedCommand(click.Command):
         self.groups = groups
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the groups, in their order."""
+        """Write the groups in order."""
         options = (each for each in self.get_params(ctx) if isinstance(each, click.Option))
         records = {flag(each): record for each in options if (record := each.get_help_record(ctx))}
         grouped = {name for names in self.groups.values() for name in names}

@@ -1,4 +1,4 @@
-"""Models that are no bundle yet: packed into one by whoever knows their format, found by entry point."""
+"""Packing a model file into a bundle: the functions that do it, found by entry point, and their options."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from runtime.images.preprocessing import Preprocessing
 
     Preparer = Callable[[Path, Path, "Wanted", ThreatModel], Any]
-    """Packs the model in a file into a bundle at a path."""
+    """Packs a model file into a bundle at a path."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a bundle is made from, beside the model.
+    """The inputs of packing, besides the model.
 
     Args:
         data: the evaluation set, as `runtime.images.find.find_images` takes it.
-        layout: where images and model have their channels, if their shapes do not tell.
-        data_root: where sets known by name lie.
-        mean: taken off each channel of images in [0, 1], and
-        std: divided by, before the model sees them; empty where it wants them as they are.
-        gradient: whether the graph of the input gradient is wanted.
-        size: what the pictures of a folder are brought to.
-        classes: names, in the order of the logits; a folder's or numbers by default.
-        bgr: whether the model takes blue first.
-        output: which of its outputs has a number for each class, if their shapes do not tell.
+        layout: the place of the channels in images and model, if their shapes do not tell.
+        data_root: the directory of image sets that are known by name.
+        mean: subtracted from each channel of images in [0, 1]; empty for nothing.
+        std: then divides each channel; empty for nothing.
+        gradient: whether to make the gradient graph.
+        size: the size to which the pictures of a folder are brought.
+        classes: the names of classes, in the order of the logits; by default a folder's, or numbers.
+        bgr: whether the model takes channels in the order blue, green, red.
+        output: the name of the output with the logits, if shapes do not tell.
 
     """
 
@@ -58,11 +58,11 @@ class Wanted:
 
 
 def preparer_of(path: Path) -> Preparer:
-    """Return what packs the model in a file into a bundle.
+    """Return the function that packs a model file into a bundle, by the file's suffix.
 
     Raises:
-        BadBundle: nobody knows the format.
-        MissingEnvironment: the extra of who does is not installed.
+        BadBundle: no installed package knows the format.
+        MissingEnvironment: the extra that it needs is not installed.
 
     """
     known = {entry.name: entry for entry in entry_points(group=PREPARERS_GROUP) if entry.name != BUILDER}
@@ -81,7 +81,7 @@ def preparer_of(path: Path) -> Preparer:
 
 
 def _numbers(value: Any) -> Any:
-    """Read numbers, one for all channels or one each, also as 1/255."""
+    """Parse numbers, one for all channels or one per channel; 1/255 is a number too."""
     if not isinstance(value, str):
         return value
     numbers = tuple(parse_fraction(word) for word in value.split(","))
@@ -114,7 +114,7 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), AfterValidator
 
 
 class ModelOptions(Frozen):
-    """How the images of a model that is no bundle yet are brought to what it expects, and where it answers."""
+    """The normalisation and channel order that a model file expects, and the name of its output."""
 
     mean: Annotated[
         Numbers,
@@ -135,7 +135,7 @@ class ModelOptions(Frozen):
 
 
 def model_options(command: Command) -> Command:
-    """Give a click command the options of `ModelOptions`, each by its own name."""
+    """Add the options of `ModelOptions` to a click command, each as a parameter of its own."""
     for name in reversed(ModelOptions.model_fields):
         command = field_option(ModelOptions, name)(command)
     return command

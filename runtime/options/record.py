@@ -1,4 +1,4 @@
-"""Options of a click command from the fields of records: see `runtime.records.options`."""
+"""Makes the options of a click command from the fields of records; see `runtime.records.options`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def record_options(**records: type[Frozen]) -> Callable[[Command], Command]:
-    """Give a click command the options of records; it gets each record by the name of its keyword.
+    """Add the options of records to a click command, which gets each record under its keyword.
 
-    What the command line is silent about is not set in the record: its default is the field's.
+    A field whose option is not given stays unset in its record, and so has its default.
     """
 
     def decorate(command: Command) -> Command:
@@ -68,7 +68,7 @@ def field_option(record: type[Frozen], name: str) -> Callable[[Command], Command
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg]  # click 8.1 takes none
-    """One of some names; what is none of them is refused with the closest one."""
+    """One of a list of names. Another name is refused, with the closest one suggested."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the name."""
@@ -79,22 +79,22 @@ class OneOf(click.Choice):  # type: ignore[type-arg]  # click 8.1 takes none
 
 
 def _choice(annotation: Any) -> OneOf | None:
-    """Return what a Literal, or one that may be None, can be."""
+    """Return the choice for a Literal, or for a Literal that may be None; else None."""
     literals = (kind for kind in (annotation, *get_args(annotation)) if get_origin(kind) is Literal)
     return next((OneOf(get_args(kind)) for kind in literals), None)
 
 
 def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a click callback that reads a text as a type of pydantic's does; what it cannot read is a usage error.
+    """Return a click callback that parses a text as a pydantic type; a text that does not parse is a usage error.
 
     Args:
         kind: the type, with its constraints.
-        expects: what it must be, in words; by default as a validator of its own says it.
-        unit: what a value above 1 most likely lacks.
+        expects: what the value must be, in words; by default the validator's own message.
+        unit: the unit that a value above 1 most likely lacks.
 
     """
 
-    @cache  # made when something is asked: --help reads nothing
+    @cache  # made on first use: --help needs none
     def adapter() -> TypeAdapter[Any]:
         return TypeAdapter(kind)
 
@@ -112,19 +112,19 @@ def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Cont
 
 
 def _meant(value: Any, unit: str) -> str:
-    """Return a question where a number above 1 lacks its unit; else nothing."""
+    """Return a question with the unit if a number above 1 lacks it; else ''."""
     above = unit and isinstance(value, str) and value.replace(".", "", 1).isdecimal() and float(value) > 1
     return f"; did you mean {value}{unit}?" if above else ""
 
 
 def _read(field: FieldInfo, option: Option) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    kind = getitem(Annotated, (field.annotation, *field.metadata))  # as Python 3.10 has it
+    kind = getitem(Annotated, (field.annotation, *field.metadata))  # the syntax of Python 3.10
     read = reader(kind, option.expects, option.unit)
     return lambda ctx, param, value: field.default if value is None else read(ctx, param, value)
 
 
 class NewDirectory(click.Path):
-    """A directory to be made; an empty name is a usage error, not the directory one stands in."""
+    """A directory to be made. An empty name is a usage error, and does not mean the working directory."""
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)

@@ -1,4 +1,4 @@
-"""What a run and its report are asked for beside the verdict: where they go, and how they are printed."""
+"""Options of a run and its report that do not affect the verdict: where they are written, and how they are printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.spec import Frozen
 
 
 class ReportOptions(Frozen):
-    """What a report is printed as and written to; none of it is recorded."""
+    """How a report is printed, and where it is written; none of this is recorded."""
 
     as_json: Annotated[bool, Option("Print report.json instead of the summary.", flag="--json")] = False
     out: Annotated[
@@ -21,6 +21,6 @@ class ReportOptions(Frozen):
 
 
 class RunOptions(ReportOptions):
-    """The same of a run, which can go on where it was stopped."""
+    """The same for a run, which can also be resumed."""
 
     resume: Annotated[bool, Option("Go on with the run in --out, or begin it.")] = False

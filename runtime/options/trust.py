@@ -1,4 +1,4 @@
-"""The options that say who signs, what a device trusts and what it has accepted; and what verify does with them."""
+"""The options for signing, trust and accepted versions, and how commands use them."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ attestation_option = click.option(
 
 
 def written(out: Path, key: EllipticCurvePrivateKey | None) -> str:
-    """Return in words where a bundle was written, and who signed it."""
+    """Return in words where a bundle was written, and with which key it was signed."""
     from runtime.bundle.signing import fingerprint
 
     return f"bundle: {out}" + (f", signed with key {fingerprint(key.public_key())}" if key else "")
 
 
 def acceptance_options(command: Command) -> Command:
-    """Add what `open_acceptable` asks for: trust, state, allow_rollback, allow_unsigned."""
+    """Add the options for `open_acceptable`: trust, state, allow_rollback, allow_unsigned."""
     for option in (allow_unsigned_option, allow_rollback_option, state_option, trust_option):
         command = option(command)
     return command
@@ -96,7 +96,7 @@ def acceptance_options(command: Command) -> Command:
 def open_acceptable(
     path: Path, trust: Trust | None, state: Path | None, *, allow_rollback: bool, allow_unsigned: bool
 ) -> Bundle:
-    """Open a bundle that this device may run after what it has accepted; nothing is put on record.
+    """Open a bundle, and check that it may follow what this device has accepted; record nothing.
 
     Raises:
         BadBundle: see `open_bundle`.
@@ -114,15 +114,15 @@ def open_acceptable(
 
 @contextlib.contextmanager
 def accept_what_passes(bundle: Bundle, state: Path | None, *, allow_rollback: bool) -> Iterator[None]:
-    """Put a bundle on record if the block, which judges it, exits the command with 0.
+    """Record a bundle as accepted if the block, which judges it, exits the command with 0.
 
     Args:
-        bundle: the one that is judged; `check_acceptable` took it.
-        state: where is kept what was accepted; None keeps nothing.
-        allow_rollback: take an older one.
+        bundle: the judged bundle, which `check_acceptable` has passed.
+        state: the directory that records what was accepted; None records nothing.
+        allow_rollback: accept an older version.
 
     Raises:
-        Rollback: a newer one was accepted meanwhile.
+        Rollback: a newer version was accepted meanwhile.
 
     """
     from runtime.bundle.rollback import accept, state_lock

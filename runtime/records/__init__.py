@@ -1,1 +1,1 @@
-"""The schemas of the files that commands leave: run.json, report.json, bench.json, gpu-check.json."""
+"""The schemas of the files that commands write: run.json, report.json, bench.json, gpu-check.json."""

@@ -1,4 +1,4 @@
-"""bench.json, schema edgeproof.bench/1: how fast, how hot and at what power the artifact runs on a machine."""
+"""bench.json, schema edgeproof.bench/1: speed, power and heat of an artifact on a machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Latency(Frozen):
-    """Milliseconds from a batch being handed over to its logits being there, over all queries.
+    """Milliseconds from handing over a batch to having its logits, over all queries.
 
-    Percentiles are MLPerf LoadGen's: the value at place floor(n p) of the sorted ones, none between two. `p90_at_most`
-    is an upper bound of the 90th percentile that holds with 99 % confidence; null for fewer than 44 queries.
+    Percentiles are as in MLPerf LoadGen: the value at place floor(n p) of the sorted values, without interpolation.
+    `p90_at_most` is an upper bound of the 90th percentile with 99 % confidence; null for fewer than 44 queries.
     """
 
     mean: float
@@ -33,17 +33,17 @@ class Latency(Frozen):
 
 
 class Level(Frozen):
-    """A reading over a measurement: its mean by time, and its largest."""
+    """A sensor's readings over a measurement: the mean over time, and the largest."""
 
     mean: float
     most: float
 
 
 class Power(Frozen):
-    """Watts by rail; the energy of an image from what `of` names, which is all that is known to be its part.
+    """Watts by rail, and the total in watts and in joules per image.
 
-    `of` is the board's input, or the rails that make it up; on a PC the CPU's packages and the GPU. Empty, and the
-    figures null, where no sensor measures the whole.
+    `of` names the rails in the total: the board's input or the rails that make it up; on a PC the CPU's packages and
+    the GPU. If no sensor measures the total, `of` is empty and the figures are null.
     """
 
     rails: dict[Text, Level]
@@ -53,7 +53,7 @@ class Power(Frozen):
 
 
 class Rules(Frozen):
-    """Which of MLPerf's conditions on a run hold: SingleStream's for a batch of one, else Offline's."""
+    """Whether MLPerf's conditions hold: those of SingleStream for a batch of one, else those of Offline."""
 
     scenario: Literal["SingleStream", "Offline"]
     seconds: bool
@@ -61,7 +61,7 @@ class Rules(Frozen):
 
 
 class Minute(Frozen):
-    """One minute of a measurement, or what there was of a shorter one: milliseconds of its queries, means by sensor."""
+    """A minute of a measurement, or all of a shorter one: milliseconds of its queries, and means by sensor."""
 
     queries: Count
     p50: float
@@ -71,11 +71,11 @@ class Minute(Frozen):
 
 
 class BenchRun(Frozen):
-    """One precision at one batch size. `throttled` names what lowered a clock meanwhile; empty: nothing did.
+    """One precision at one batch size. `throttled` names what lowered a clock during it; empty if nothing did.
 
-    `minutes` are whole ones, or the one that there was. `after_idle_ms`: the first query after `idle_seconds` without
-    any; null where it was not measured. `power_mode` as the board calls it, `clocks_locked` whether none of its clocks
-    may move: null where that is not known, as in files of earlier versions.
+    `minutes` are the whole minutes, or the one incomplete minute. `after_idle_ms` is the first query after
+    `idle_seconds` without any; null if it was not measured. `power_mode` is the board's name of it. `clocks_locked`
+    says whether all clocks are fixed. Both are null if unknown, as in files of earlier versions.
     """
 
     precision: Name
@@ -99,12 +99,12 @@ class BenchRun(Frozen):
 
     @property
     def last_over_first(self) -> float | None:
-        """How much longer a query took in the last minute than in the first, by the median; None of one minute."""
+        """The median latency of the last minute over that of the first; None with fewer than two minutes."""
         return self.minutes[-1].p50 / self.minutes[0].p50 if len(self.minutes) > 1 else None
 
 
 class Bench(Frozen):
-    """bench.json. Each run is warmed up first; `threads` of a CPU are those of `device`."""
+    """bench.json. Each run follows a warm-up. `device` has the CPU's cores."""
 
     schema_: Literal["edgeproof.bench/1"] = Field(alias="schema", default="edgeproof.bench/1")
     name: Name
@@ -121,10 +121,10 @@ class Bench(Frozen):
 
 
 def load_bench(directory: Path) -> Bench | None:
-    """Read bench.json of a directory; None where there is none.
+    """Read bench.json of a directory; return None if there is none.
 
     Raises:
-        BadData: it is damaged, or of another schema.
+        BadData: the file is damaged, or of another schema.
 
     """
     path = directory / BENCH

@@ -1,4 +1,4 @@
-"""What a GPU check leaves: gpu-check.json, to send back."""
+"""gpu-check.json, the report of a GPU check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ State = Literal["agrees", "differs", "not there", "failed"]
 
 
 class Spread(Frozen):
-    """Median, 99 % quantile and largest of one value an image."""
+    """The median, 99 % quantile and largest of one value per image."""
 
     median: float
     high: float
@@ -21,25 +21,25 @@ class Spread(Frozen):
 
 
 class EngineComparison(Frozen):
-    """One precision on the GPU beside ONNX Runtime on the CPU, image by image.
+    """A comparison of one precision on the GPU with ONNX Runtime on the CPU, image by image.
 
     Args:
         precision: of the graph.
         sha256: of the graph.
-        engine_sha256: of the engine, where there is one file of it.
-        device: as the driver calls it.
-        n: images.
-        same_prediction: how many get the same class.
-        logit_error: largest difference of an image's logits, over their largest size.
-        batch_error: the same between an image in a batch and alone; of a few images.
-        gradient_error: of cross-entropy, ||g - g'|| / ||g'||; None without gradient graph.
-        gradient_cosine: cosine of the two gradients, the smallest.
-        attack: what was run on both, with the same noise.
-        same_verdict: images that both break, or neither.
-        robust: standing images of n on the GPU, and
-        robust_reference: on the CPU.
-        milliseconds: an image, forward, in the largest batch; no benchmark.
-        beyond: limits that do not hold, in words.
+        engine_sha256: of the engine, if it is one file.
+        device: the driver's name of the GPU.
+        n: number of images.
+        same_prediction: images with the same class on both.
+        logit_error: an image's largest difference of logits, relative to its largest absolute logit.
+        batch_error: the same between an image in a batch and alone, the largest over a few images.
+        gradient_error: ||g - g'|| / ||g'|| for cross-entropy; None without a gradient graph.
+        gradient_cosine: the smallest cosine of the two gradients.
+        attack: the attack that ran on both, with the same noise.
+        same_verdict: images that are broken on both or on neither.
+        robust: images that stand on the GPU.
+        robust_reference: images that stand on the CPU.
+        milliseconds: per image of a forward pass in the largest batch; this is no benchmark.
+        beyond: the limits that are exceeded, in words.
 
     """
 
@@ -62,7 +62,7 @@ class EngineComparison(Frozen):
 
 
 class Result(Frozen):
-    """One check: whether GPU and CPU agree; or what was not there, or failed."""
+    """The result of one check: GPU and CPU agree or differ, or something was missing or failed."""
 
     name: Text
     state: State
@@ -74,13 +74,13 @@ class Result(Frozen):
 
 
 class Tolerances(Frozen):
-    """How far a GPU may be from the CPU in one precision; fractions are of images.
+    """The limits of a comparison in one precision.
 
     Args:
-        same_prediction: at least; one image may always differ.
-        same_verdict: at least; one image may always differ.
-        gradient_error: at most, the median.
-        gradient_cosine: at least, of every image.
+        same_prediction: the least fraction of images; one image may always differ.
+        same_verdict: the least fraction of images; one image may always differ.
+        gradient_error: the largest median.
+        gradient_cosine: the least cosine of any image.
 
     """
 

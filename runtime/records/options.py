@@ -1,6 +1,6 @@
-"""Fields that a command line asks for: how each is called and written there, and those that run.json records as asked.
+"""Record fields as command-line options: their names and how their values are written; and those that run.json records.
 
-One record of such fields is the one place of its options: the command line, the defaults and the recorded command
+A record of such fields is the only definition of its options. The command line, the defaults and the recorded command
 follow from it (`runtime.options.record`).
 """
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 AUTO: Final = "auto"
-"""Asks for the batch that the device is worth; a run records the number that came of it."""
+"""Requests the batch size that suits the device. A run records the resulting number."""
 BatchSize = Annotated[int, Field(gt=0)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """How a field is asked for on a command line; stands in the field's Annotated metadata.
+    """The command-line option of a field; part of the field's Annotated metadata.
 
     Args:
-        help: a sentence.
-        flag: how it is called; by default as the field.
-        type: how click reads a value; None for a flag or a Literal, and where the field itself reads the text.
-        expects: what a value must be, in words, where the field itself says it less well.
-        unit: what a value above 1 most likely lacks, as % in 45.
+        help: the help text.
+        flag: the option's name; by default that of the field.
+        type: click's type; None for a flag or a Literal, and if the field parses the text itself.
+        expects: what a value must be, in words, if the field's own message is worse.
+        unit: the unit that a value above 1 most likely lacks, such as % in 45.
         write: turns a value back into text.
-        always: a recorded command states it even at its default, which another version may change.
-        envvar: the variable that sets it where the command line is silent.
+        always: whether a recorded command includes it even at its default, which another version may change.
+        envvar: the environment variable that sets it if the command line does not.
 
     """
 
@@ -52,17 +52,17 @@ class Option:
 
 
 def option_of(field: FieldInfo) -> Option:
-    """Return how a field is asked for."""
+    """Return the option of a field."""
     return next(each for each in field.metadata if isinstance(each, Option))
 
 
 def flag_of(record: type[Frozen], name: str) -> str:
-    """Return how a field of a record is called on the command line."""
+    """Return the flag of a record's field."""
     return option_of(record.model_fields[name]).flag or f"--{name.replace('_', '-')}"
 
 
 def command_words(record: Frozen) -> list[str]:
-    """Return the words of a command that asks for a record: what is stated always, what is asked besides, flags."""
+    """Return the words of a command line that gives a record: options stated always, then others, then flags."""
     fields = type(record).model_fields
     options = {name: option_of(field) for name, field in fields.items()}
     values = {name: value for name, value in record if value is not None}
@@ -76,7 +76,7 @@ def command_words(record: Frozen) -> list[str]:
 
 
 def without_option(command: str, record: type[Frozen], name: str) -> str:
-    """Return a recorded command that no longer asks for one field, which takes a value."""
+    """Return a recorded command without the option of one field, which takes a value."""
     words, flag = shlex.split(command), flag_of(record, name)
     if flag not in words:
         return command
@@ -85,12 +85,12 @@ def without_option(command: str, record: type[Frozen], name: str) -> str:
 
 
 class BatchRange(click.IntRange):
-    """A number of images, or AUTO."""
+    """A positive number of images, or AUTO."""
 
     name = f"number of images, nor {AUTO}"
 
     def get_metavar(self, *given: Any, **named: Any) -> str:
-        """Return how it is written, for the help; click 8.1 gives less than 8.2."""
+        """Return the value's form for the help. Click 8.1 passes fewer arguments than 8.2."""
         return f"[N|{AUTO}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -99,7 +99,7 @@ class BatchRange(click.IntRange):
 
 
 class RecordedOptions(Frozen):
-    """What a run is asked for that needs nothing else to be known: run.json records it as it is."""
+    """Options of a run that need no resolving, so that run.json records them unchanged."""
 
     seed: Annotated[
         int,

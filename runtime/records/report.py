@@ -1,4 +1,4 @@
-"""report.json, schema edgeproof.report/1: what a run says, as `compare` and `--against` read it back."""
+"""report.json, schema edgeproof.report/1: the results of a run, which `compare` and `--against` read back."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ Interval = tuple[float, float]
 
 
 class Model(Frozen):
-    """What the bundle says of the model; null where it does not say.
+    """Facts about the model from its bundle; null if the bundle does not have them.
 
-    `weights` counts the numbers that the graph keeps, of the parent's graph where there is one: an int8 graph keeps
-    scales too. `sizes` are bytes of each precision's graph, `ships` the precision that goes to the device. `image` is
-    (channels, height, width). `teacher` and `teacher_architecture` are null where the method has no teacher.
+    `weights` counts the parameters, in the parent's graph if there is one, because an int8 graph has scales too.
+    `sizes` has the bytes of each precision's graph. `ships` is the precision for the device. `image` is (channels,
+    height, width). `teacher` and `teacher_architecture` are null if the method has no teacher.
     """
 
     architecture: Text | None = None
@@ -54,12 +54,11 @@ class Model(Frozen):
 
 
 class Artifact(Frozen):
-    """What was attacked; `facts` are what its graph says of itself, which decided how.
+    """The artifact that was attacked. `facts` are those of its graph, which decided the attacks.
 
-    `backend` and `provider` judged every point; `gradient_backend` and `gradient_provider` lent the gradients that
-    attacks followed, None where the judge did. `judge_command` is a process that judged.
-    `origin` is where it was fetched from, with the commit. `model` is null where no bundle says what it is, and in
-    reports of earlier versions.
+    `backend` and `provider` judged every point. `gradient_backend` and `gradient_provider` lent the gradients; None if
+    the judge did. `judge_command` is the process that judged, if there was one. `origin` is the address from which the
+    artifact was fetched, with the commit. `model` is null if no bundle has facts, and in reports of earlier versions.
     """
 
     name: Name
@@ -81,26 +80,26 @@ class Artifact(Frozen):
 
     @property
     def lender(self) -> str | None:
-        """What lent the gradients, as ort/cpu, where it was not the judge."""
+        """The lender of the gradients, such as ort/cpu; None if it was the judge."""
         return f"{self.gradient_backend}/{self.gradient_provider}" if self.gradient_backend else None
 
     @property
     def engines(self) -> str:
-        """What judged, and what lent the gradients where that was another, in words."""
+        """The judge, and the lender if it was another engine, in words."""
         judge = f"{self.backend}/{self.provider}"
         return f"{judge}, gradients by {self.lender}" if self.lender else judge
 
     @model_validator(mode="before")
     @classmethod
     def _named_by_earlier_versions(cls, given: Any) -> Any:
-        """Earlier versions wrote no facts: what decided was what the graph was called."""
+        """Add facts to reports of earlier versions, in which only the graph's name decided the attacks."""
         if not isinstance(given, dict) or "facts" in given:
             return given
         return {**given, "facts": GraphFacts(quantised=given.get("precision") == "int8")}
 
 
 class Accuracy(Frozen):
-    """A fraction of n and its 95 % interval (Wilson)."""
+    """A fraction of n images, and its 95 % interval (Wilson)."""
 
     value: Fraction
     ci95: Interval
@@ -116,10 +115,10 @@ class Clean(Frozen):
 
 
 class AttackRow(Frozen):
-    """One attack on all correctly classified images; accuracy is a fraction of n. Costs count images.
+    """An attack on all correctly classified images. Accuracy is a fraction of n; forwards and gradients count images.
 
-    With `cascade`, on those that the earlier rows of its cascade left; the row that sums them up comes after them.
-    `gradient` 'own' is of the artifact's gradient graph, whichever engine ran it: `Artifact.lender` names another.
+    If `cascade`, it ran on the images that earlier stages of its cascade left, and a row for the whole cascade follows.
+    A `gradient` 'own' is that of the artifact's gradient graph, whichever engine computed it (`Artifact.lender`).
     """
 
     name: Text
@@ -135,12 +134,12 @@ class AttackRow(Frozen):
 
     @property
     def label(self) -> str:
-        """Its name, and whose gradient it followed where that was not the artifact's."""
+        """The attack's name, with '(parent)' if it followed the parent's gradient."""
         return labelled(self.name, self.gradient)
 
 
 class ClassRow(Frozen):
-    """Accuracy on the images of one class; null where it has none."""
+    """Accuracies on the images of one class; null if it has no images."""
 
     label: Count
     name: Text
@@ -158,9 +157,9 @@ class CurvePoint(Frozen):
 
 
 class Paired(Frozen):
-    """The same images under another run: `difference` is this less that, negative is a drop.
+    """A comparison with another run on the same images. `difference` is this run minus that; a drop is negative.
 
-    `mcnemar_p` is null where the run stopped early: it holds for a number of images fixed beforehand.
+    `mcnemar_p` is null if the run stopped early, because it is valid only for a number of images fixed beforehand.
     """
 
     against: Text
@@ -174,15 +173,15 @@ class Paired(Frozen):
 
     @property
     def n(self) -> int:
-        """Images that both runs attacked."""
+        """The number of images that both runs attacked."""
         return self.both + self.only_this + self.only_that + self.neither
 
 
 class Agreement(Frozen):
-    """Points, clean and adversarial, and on how many the gradient graph predicts what the artifact does.
+    """On how many of n points, clean and adversarial, the gradient graph predicts the artifact's class.
 
-    `near`: on how many of the `images` the logits are the same, but for rounding, at these points, and at the
-    end of a step by most of eps; both null where an engine of ours judged.
+    `near`: on how many of `images` the logits are equal up to rounding, at these points and at the end of a step by
+    most of eps. Both are null if an engine of edgeproof judged.
     """
 
     n: Count
@@ -192,9 +191,9 @@ class Agreement(Frozen):
 
 
 class Probe(Frozen):
-    """The sample asked several times: images whose answers differ, and images answered with probabilities.
+    """Several passes over a sample: how many images get different answers, and how many get probabilities as logits.
 
-    `otherwise_alone`: images that are answered otherwise in a batch than by themselves.
+    `otherwise_alone`: images whose answer in a batch differs from that alone.
     """
 
     n: Count
@@ -204,14 +203,14 @@ class Probe(Frozen):
 
 
 class GradientTest(Frozen):
-    """Images of the sample that stood, on which the gradient that is followed was held to the artifact; and failures.
+    """Tests of the gradient on n unbroken images of the sample; each count is of failures.
 
-    It is the artifact's own, or its parent's where it has none.
+    The gradient is the artifact's own, or its parent's if it has none.
 
-    `apart_near` and `apart_far`: over a short and a long step the gradient does not predict what the artifact does.
-    `unsteady`: it turns when the image moves a little. `jumps`: of so many `lines` between two images, where the
-    artifact changes its class without a slope that leads there. Null: not asked, since the gradient is a `surrogate`.
-    `unrelated`: of a surrogate alone, it has nothing to do with what the artifact does over a wide step.
+    `apart_near` and `apart_far`: it does not predict how the artifact changes over a short and over a long step.
+    `unsteady`: it turns if the image changes a little. `jumps`: on so many of `lines` between two images, the class
+    changes without a slope that leads there. These are null, because not tested, if the gradient is a `surrogate`.
+    `unrelated`, tested only for a surrogate: it is unrelated to how the artifact changes over a wide step.
     """
 
     n: Count
@@ -225,10 +224,10 @@ class GradientTest(Frozen):
 
 
 class Searched(Frozen):
-    """Searches without gradients on n images that stood the attacks with gradients.
+    """Searches without gradients on n images that withstood the attacks with gradients.
 
-    `broken` fell to one of the searches, which `by` counts; `alone` stood the attacks with gradients from another start
-    too. Costs count images.
+    The searches broke `broken` images, counted `by` search; `alone` of them also withstand gradient attacks from
+    another start. `forwards` and `gradients` count images.
     """
 
     n: Count
@@ -243,7 +242,7 @@ class Searched(Frozen):
 class Fusion(Frozen):
     """Images classified with the engine's optimisations and without them.
 
-    On `same_prediction` of n both answer the same class; `only_optimised` and `only_plain` of them are correct once.
+    `same_prediction` of n get the same class. `only_optimised` and `only_plain` are correct only with, or only without.
     """
 
     n: Count
@@ -253,7 +252,7 @@ class Fusion(Frozen):
 
 
 class Finding(Frozen):
-    """A check that found something, and what to do."""
+    """A check that found something, with what to do about it."""
 
     check: Text
     blocking: bool
@@ -262,16 +261,16 @@ class Finding(Frozen):
 
 
 class CheckResult(Finding):
-    """A check before a figure is believed, and how it went."""
+    """The result of a check."""
 
     state: Literal["quiet", "found", "not run"]
 
 
 class Sequential(Frozen):
-    """A run that took images in random order until its gate was decided: how far it went, and why it stopped.
+    """A run that took images in random order until its gate was decided: how many it judged, and why it stopped.
 
-    The intervals of robust accuracy and of the paired difference are confidence sequences at `alpha`, which hold
-    at any stop; those of single attacks are Wilson's, and do not.
+    The intervals of robust accuracy and of the paired difference are confidence sequences at `alpha`, which are valid
+    at any stop. Those of single attacks are Wilson's, and are not.
     """
 
     alpha: Fraction
@@ -282,7 +281,7 @@ class Sequential(Frozen):
 
 
 class Circumstances(Frozen):
-    """What was attacked, where and when; seconds are those of all processes that had a part in it."""
+    """What was attacked, where and when. `seconds` adds up all processes of a run that was resumed."""
 
     artifact: Artifact
     classes: tuple[Text, ...]
@@ -293,9 +292,10 @@ class Circumstances(Frozen):
 
 
 class ShardRecord(Frozen):
-    """shard.json: what one part of a run found, besides its evidence; parts add up (`runtime.records.totals`).
+    """shard.json: the results of one shard besides its evidence. `runtime.records.totals` adds shards up.
 
-    `smoothed_control`: what smoothed gradients broke of what the blind control left; merge knows whether it counts.
+    `smoothed_control`: what smoothed gradients broke of the images that the blind control left. Only merge can tell
+    whether it counts.
     """
 
     schema_: Literal["edgeproof.shard/1"] = Field(alias="schema", default="edgeproof.shard/1")
@@ -316,13 +316,13 @@ class ShardRecord(Frozen):
 
 
 class Report(Frozen):
-    """report.json. `robust_accuracy` is null where no attack ran.
+    """report.json. `robust_accuracy` is null if no attack ran.
 
-    `agreement` is that of the artifact's own gradient graph, `parent_agreement` that of its fp32 parent's, where they
-    led attacks.
-    `lattice` is the worst case of the same points rounded to what bytes can say; null where it was not asked for.
-    `blind_control` is null where no gate was asked for, `square_alone` where Square was no attack of the run.
-    `warnings` are the checks that found something, `checks` all of them.
+    `agreement` is of the artifact's own gradient graph, `parent_agreement` of its fp32 parent's; null if no attack
+    followed that graph.
+    `lattice` is the worst case after the same points were rounded to bytes; null if that was not requested.
+    `blind_control` is null without a gate, and `square_alone` if Square was not among the attacks.
+    `warnings` are the checks that found something; `checks` are all of them.
     """
 
     schema_: Literal["edgeproof.report/1"] = Field(alias="schema", default="edgeproof.report/1")
@@ -359,7 +359,7 @@ class Report(Frozen):
 
     @property
     def stricter_gate(self) -> Gate | None:
-        """The bundle's own gate, where a gate by hand asks less; of the parent, no drop is measured by itself."""
+        """The bundle's own gate if the run's gate asks less; else None. For the parent, a drop does not count."""
         gate, own = self.gate, self.request.claim.gate if self.request.claim else Gate()
         less = own.fail_under is not None and (gate.fail_under is None or gate.fail_under < own.fail_under)
         if self.artifact.precision != PARENT and own.max_drop is not None:
@@ -371,14 +371,14 @@ def load_report(directory: Path) -> Report:
     """Read report.json of a run directory.
 
     Raises:
-        BadData: it is missing, damaged or of another schema.
+        BadData: the file is missing, damaged or of another schema.
 
     """
     return read_report(directory / REPORT)
 
 
 def read_report(path: Path) -> Report:
-    """Read a report.json, wherever it lies; raises as `load_report`."""
+    """Read a report.json at any path; raises as `load_report` does."""
     try:
         return Report.model_validate_json(path.read_bytes())
     except OSError as error:

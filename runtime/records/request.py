@@ -1,4 +1,4 @@
-"""run.json: what was asked of a run, with everything that decides its figures and its verdict."""
+"""run.json: the request of a run, with everything that decides its figures and its verdict."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from runtime.spec import (
 )
 
 GradientSource = Literal["own", "parent", "none"]
-"""Whose gradient an attack followed: the artifact's own, its fp32 parent's, or none."""
+"""The source of an attack's gradient: the artifact itself, its fp32 parent, or none."""
 
 
 def labelled(name: str, gradient_from: GradientSource) -> str:
-    """Return what tells an attack from the same one by another gradient."""
+    """Return an attack's name, marked if it follows the parent's gradient."""
     return f"{name} (parent)" if gradient_from == "parent" else name
 
 
 class AttackRequest(Frozen):
-    """One attack with the settings it ran with; steps are fractions of eps, targets fit the model's classes.
+    """An attack and its settings. Step sizes are fractions of eps; targets are at most the model's wrong classes.
 
-    Those of a cascade's attacks carry its name: `apgd-t.targets`.
+    The settings of a cascade's stages have the stage's name before them: `apgd-t.targets`.
     """
 
     name: Text
@@ -47,12 +47,12 @@ FIRST_FIELDS = {
     "tf32", "data", "n", "threat_model", "attacks", "gradients", "added", "seed", "batch", "gate", "against",
     "save_adversarial", "lattice", "until_decided", "shard",
 }  # fmt: skip
-"""Fields that every run.json has. A later one is left out at its default: the digest of what does not ask for it stays
-what it was, and so runs of before can be read."""
+"""Fields that every run.json has. A later field is left out at its default, so that the digest of a request without it
+stays the same and earlier runs can be read."""
 
 
 class Claim(Frozen):
-    """What an artifact claims: the threat that it withstands, its own gate, and the images that this was given for."""
+    """What an artifact claims: the threat model, its own gate, and the number of images for which that gate was set."""
 
     threat_model: ThreatModel
     gate: Gate = Gate()
@@ -62,14 +62,13 @@ class Claim(Frozen):
 class Request(RecordedOptions):
     """Everything that decides the figures and the verdict, resolved.
 
-    `command` repeats the run, with the place of the bundle left open; `against` is the request digest of the
-    run compared with; `batch` is what was asked for or, where nothing was, what the device is worth; `shard` is the
-    part of the images that a run takes, as 2/5. `attacks` are those asked for, run by each of `gradients` in turn;
-    `added` are run besides (`runtime.suite.plan`). `backend` and `provider` judge, by a plugin's file of
-    `provider_library_sha256`; `gradient_backend` and `gradient_provider` lend the gradients, None where the judge does;
-    `judge_command` is a process that judges. `claim` is what the subject says of itself; None in runs of version 0.1.
-    `expect_clean` is the least clean accuracy that is expected of the images, by whoever asks or by the subject's
-    training; None where nobody says.
+    `command` repeats the run; the bundle's path is left open. `against` is the request digest of the run to compare.
+    `batch` is the requested size, or by default the one that suits the device. `shard` is the run's part of the images,
+    such as 2/5. `attacks` are the requested attacks, which run with each of `gradients` in turn; `added` run besides
+    (`runtime.suite.plan`). `backend` and `provider` judge; `provider_library_sha256` is the digest of a plugin's file.
+    `gradient_backend` and `gradient_provider` lend the gradients; None if the judge does. `judge_command` is a judge
+    process. `claim` is the subject's own claim; None in runs of version 0.1. `expect_clean` is the least clean accuracy
+    expected, by the command line or by the subject's training; None if there is none.
     """
 
     batch: Annotated[int, Field(gt=0)] = 64
@@ -107,20 +106,20 @@ class Request(RecordedOptions):
 
     @property
     def all_attacks(self) -> dict[str, dict[str, int | float]]:
-        """Those asked for and those added, with their settings: what two runs must share to be compared."""
+        """The requested and added attacks with their settings, which two runs must share to be compared."""
         return {attack.name: attack.settings for attack in (*self.attacks, *self.added)}
 
     @property
     def lender(self) -> str:
-        """What lent the gradients, as ort:cpu."""
+        """The lender of the gradients, such as ort:cpu."""
         return f"{self.gradient_backend or self.backend}:{self.gradient_provider or self.provider}"
 
     def digest(self) -> str:
-        """SHA-256 of the request in canonical JSON."""
+        """Return the SHA-256 of the request in canonical JSON."""
         return sha256(to_json(self))
 
     def unlike(self, other: Request, *but: str) -> list[str]:
-        """Return the fields that differ in what decides the evidence and the verdict, leaving out those named."""
+        """Return the fields that differ from `other`'s and decide evidence or verdict, except those in `but`."""
         free = {"command", "batch", *but}
         if self.claim is None or other.claim is None:
             free.add("claim")  # version 0.1 recorded none

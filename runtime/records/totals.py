@@ -1,4 +1,4 @@
-"""Figures of parts of a set, added up to figures of the whole: blocks of a run, shards of a run."""
+"""Adds up the figures of parts of a set, such as the blocks or shards of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Counts = TypeVar("Counts", bound="BaseModel")
 
 
 def add_rows(parts: Sequence[tuple[AttackRow, ...]], n: int) -> tuple[AttackRow, ...]:
-    """Return the rows of all parts together, which have n images."""
+    """Return the rows of all parts together; the parts have n images in all."""
     return tuple(_add_row(rows, n) for rows in zip(*parts, strict=True))
 
 
@@ -30,7 +30,7 @@ def _add_row(rows: Sequence[AttackRow], n: int) -> AttackRow:
 
 
 def add_points(points: Sequence[CurvePoint | None]) -> CurvePoint | None:
-    """Return the accuracy on all parts' images together at one eps; None where no part measured it."""
+    """Return the accuracy at one eps on the images of all parts together; None if no part measured it."""
     known = [point for point in points if point is not None]
     if not known:
         return None
@@ -39,14 +39,14 @@ def add_points(points: Sequence[CurvePoint | None]) -> CurvePoint | None:
 
 
 def add_curves(curves: Sequence[tuple[CurvePoint, ...]]) -> tuple[CurvePoint, ...]:
-    """Return the curve of all parts together; those without one leave it as it is."""
+    """Return the curve of all parts together; parts without a curve are left out."""
     return tuple(point for points in zip(*filter(None, curves), strict=True) if (point := add_points(points)))
 
 
 def add_counts(parts: Sequence[Counts | None]) -> Counts | None:
-    """Return one record of what all parts counted; None where no part did.
+    """Return the sum of the counts of all parts; None if no part has any.
 
-    Numbers and counts by name add up; what is null or a flag is so in every part.
+    Numbers and counts by name are added. A field that is null or a flag must be equal in all parts.
     """
     known = [part for part in parts if part is not None]
     if not known:
@@ -65,7 +65,7 @@ def _add(values: Sequence[Any]) -> Any:
 
 
 def add_control(control: Searched, smoothed: Searched) -> Searched:
-    """Return the blind control with what smoothed gradients broke of what it left."""
+    """Return the blind control with the images added that smoothed gradients broke of those it left."""
     both = add_counts([control, smoothed])
     assert both is not None
     return both.model_copy(update={"n": control.n})

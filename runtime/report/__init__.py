@@ -1,1 +1,1 @@
-"""What people and their tools read of a run: a page, a Markdown summary, JUnit XML, all from its directory."""
+"""The reports of a run for people and for other tools, such as a page, a Markdown summary and JUnit XML."""

@@ -1,4 +1,4 @@
-"""All that is known of a finished run when it is written down for people: report.json, and what lies beside it."""
+"""The account of a finished run, from which its reports are written: report.json and the files beside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OtherRun:
-    """Another run beside this one; `paired` is this less that, None where their images cannot be paired: `why`."""
+    """Another run to compare with. `paired` is this run minus that; None if images cannot be paired, as `why` says."""
 
     report: Report
     paired: Paired | None
@@ -33,14 +33,14 @@ class OtherRun:
 
 @dataclass(frozen=True)
 class Account:
-    """What a report is written from.
+    """Everything from which a report is written.
 
     Args:
-        report: report.json.
-        gallery: a few images, where the run kept some.
-        others: runs beside it.
-        bench: how fast it is, where `edgeproof bench` was told of the run's directory.
-        manifest: of the bundle that was judged, where it is named.
+        report: the content of report.json.
+        gallery: a few images; None if the run kept none.
+        others: other runs to compare with.
+        bench: the content of bench.json, if it is in the run's directory.
+        manifest: of the bundle that was judged, if it is named.
 
     """
 
@@ -52,11 +52,11 @@ class Account:
 
 
 def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
-    """Read a finished run, and those to be shown beside it.
+    """Read a finished run, and other runs to compare with.
 
     Raises:
         BadData: report or evidence is missing or damaged; or bench.json is damaged.
-        BadRun: the gallery is, or it is of another run.
+        BadRun: the gallery is damaged, or of another run.
 
     """
     this = read_reference(directory)
@@ -68,7 +68,7 @@ def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
 
 
 def fits(gallery: Gallery, run: Finished) -> bool:
-    """Return whether the images of a gallery are those of a run, and what it says of them can be."""
+    """Return whether the images of a gallery are those of a run, with valid classes and attacks."""
     classes, attacks = len(run.report.per_class), len(run.report.attacks)
     known = dict(zip(*(run.images[name].tolist() for name in ("index", "label")), strict=True))
     labels = zip(gallery.index.tolist(), gallery.label.tolist(), strict=True)
@@ -85,7 +85,7 @@ def fits(gallery: Gallery, run: Finished) -> bool:
 
 
 def beside(this: Finished, that: Finished) -> OtherRun:
-    """Compare two runs on the images that both attacked, if both were asked alike and ran to a fixed end."""
+    """Compare two runs on the images that both attacked, if their requests allow it."""
     try:
         matched = compare_finished(this, that)
     except BadData as error:

@@ -1,4 +1,4 @@
-"""What a page says first: may it ship, how robust is it, under which attack does it fall, what changed."""
+"""The first answers of a page: may it ship, how robust is it, under which attack does it fall, what changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """A question, its answer in a few words, and what stands behind it; `tone` is a verdict's colour."""
+    """A question, its answer in a few words, and details. `tone` is a verdict, which gives the colour."""
 
     question: str
     answer: str
@@ -30,7 +30,7 @@ def answers(account: Account) -> tuple[Answer, ...]:
 
 
 def doubts(report: Report) -> list[str]:
-    """Return what keeps a gate that passed from being an answer: a note nobody has read, another artifact or gate."""
+    """Return reasons why a passed gate is no clear yes: findings, or another artifact or gate than the bundle's."""
     artifact = report.artifact
     doubted = [f"check {finding.check} found something" for finding in findings(report)]
     if not report.checks:
@@ -46,12 +46,12 @@ def doubts(report: Report) -> list[str]:
 
 
 def may_ship(report: Report) -> bool:
-    """Return whether the run passed a gate and nothing speaks against it: the one case in which a page says yes."""
+    """Return whether the run passed a gate and has no `doubts`. Only then does a page say yes."""
     return verdict_of(report) == "passed" and not doubts(report)
 
 
 def shipping(report: Report) -> Answer:
-    """Answer whether it may ship."""
+    """Answer whether the artifact may ship."""
     verdict, question = verdict_of(report), "May I ship it?"
     why = ("nothing was required, so nothing passed or failed",) if report.gate == Gate() else report.reasons
     found = [each.message for each in findings(report)]
@@ -69,7 +69,7 @@ def shipping(report: Report) -> Answer:
 
 
 def robustness(report: Report) -> Answer:
-    """Answer how robust it is."""
+    """Answer how robust the artifact is."""
     question, clean, robust = "How robust is it?", report.clean, report.robust_accuracy
     images = f"{clean.n:,} images"
     if robust is None:
@@ -86,12 +86,12 @@ def robustness(report: Report) -> Answer:
 
 
 def gap(report: Report) -> float:
-    """Return clean less robust accuracy, as a fraction; 0 where no attack ran."""
+    """Return clean minus robust accuracy, as a fraction; 0 if no attack ran."""
     return report.clean.accuracy - report.robust_accuracy.value if report.robust_accuracy else 0.0
 
 
 def weakest_point(report: Report) -> Answer:
-    """Answer under which attack it falls: the one that leaves the least, on its own."""
+    """Answer under which attack the artifact falls: the one that alone leaves the lowest accuracy."""
     question, ran = "Under which attack does it fall?", attacks_within(report)
     if not ran:
         return Answer(question, "No attack ran")
@@ -114,13 +114,13 @@ def weakest_point(report: Report) -> Answer:
 
 
 def attacks_within(report: Report) -> list[tuple[str, AttackRow]]:
-    """Return the attacks that keep to the ball, by the names of a page; the stages of a cascade are not among them."""
+    """Return the attacks in the ball with their names on a page, without the stages of cascades."""
     named = zip(attack_names(report), report.attacks, strict=True)
     return [(name, row) for name, row in named if not row.cascade and any_bounded([row.name])]
 
 
 def change(account: Account) -> Answer:
-    """Answer what changed since another run, where one is known; else say how to name one."""
+    """Answer what changed since another run; if none is known, say how to name one."""
     question, paired = "What changed since the last run?", account.report.paired
     against = paired.against if paired else ""
     for other in account.others:

@@ -1,4 +1,4 @@
-"""The summary that a run ends with, on stdout."""
+"""The summary that a run prints to stdout at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STYLES = {"passed": "bold green", "measured": "bold", "failed": "bold red", "inc
 
 
 def print_summary(report: Report, out: Path) -> None:
-    """Print the verdict and why, accuracy per attack with its interval, warnings, and where the report is."""
+    """Print the verdict with its reasons, accuracy per attack with its interval, warnings, and the report's path."""
     console = Console(highlight=False, soft_wrap=True)
     verdict = verdict_of(report)
     print_line(console, verdict, STYLES[verdict])

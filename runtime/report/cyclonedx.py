@@ -1,6 +1,6 @@
 """bom.cdx.json: the model and its figures as a CycloneDX 1.7 bill of materials for machine learning (docs/adr/0060).
 
-The same report and bundle give the same bytes: the time is the report's, and the serial number is made of digests.
+Equal reports and bundles give equal bytes: the time is the report's, and the serial number is made from digests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def render(account: Account) -> str:
     """Return the document.
 
     Raises:
-        BadInput: the bundle beside the report is not the one that was judged.
+        BadInput: the named bundle is not the one that was judged.
 
     """
     report, manifest = account.report, account.manifest
@@ -79,7 +79,7 @@ def _library(name: str, version: str) -> Part:
 
 
 def _data(report: Report, manifest: Manifest | None) -> Iterator[tuple[str, tuple[str, DataRecord]]]:
-    """Yield the image sets: how each is referred to, what it was used for, which it is."""
+    """Yield the image sets, each as its reference, its use and its record."""
     yield EVALUATED_ON, ("evaluation", report.data)
     if manifest is None:
         return
@@ -160,7 +160,7 @@ def _architecture(manifest: Manifest | None) -> Part:
 
 
 def architecture(manifest: Manifest | None) -> str | None:
-    """Return the network, where the recipe in the manifest says it."""
+    """Return the student's architecture from the recipe in the manifest; None if it is not there."""
     student = manifest.provenance.recipe.get("student") if manifest and manifest.provenance else None
     return str(student["arch"]) if isinstance(student, dict) and student.get("arch") else None
 
@@ -170,7 +170,7 @@ def _where(report: Report) -> str:
 
 
 def _accuracies(report: Report) -> Iterator[Part]:
-    """Yield the accuracies with their 95 % intervals: clean, every attack, the worst case."""
+    """Yield the accuracies with their 95 % intervals: clean, under every attack, and the worst case."""
     images = f"{report.data.n} images of {report.data.name}"
     threat = f"{report.threat_model.norm}, eps {radius(report.threat_model.eps)}"
     for row in accuracy_rows(report):
@@ -179,7 +179,7 @@ def _accuracies(report: Report) -> Iterator[Part]:
 
 
 def _classes(report: Report) -> Iterator[Part]:
-    """Yield clean and robust accuracy of each class; with an interval (Wilson) where the number was fixed."""
+    """Yield clean and robust accuracy of each class, with an interval (Wilson) if the number of images was fixed."""
     for row in report.per_class:
         for kind, value in (("accuracy", row.clean), ("robust accuracy", row.robust)):
             if value is not None:

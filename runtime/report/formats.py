@@ -1,4 +1,4 @@
-"""The formats that a report is written in, each a file of the run directory."""
+"""The formats of a report, each a file in the run directory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportFormat:
-    """One format.
+    """A format.
 
     Args:
-        file: its name in the run directory.
-        render: makes its text.
-        libraries: what that needs of the extra `report`.
+        file: the name of its file in the run directory.
+        render: returns its text.
+        libraries: the libraries of the extra `report` that it needs.
 
     """
 
@@ -35,7 +35,7 @@ class ReportFormat:
 
     @property
     def missing(self) -> str | None:
-        """Return the first library that is needed and not installed."""
+        """Return the first library that is needed but not installed; None if all are."""
         return next((name for name in self.libraries if find_spec(name) is None), None)
 
 
@@ -49,13 +49,13 @@ EXCHANGED = {
     "cyclonedx": ReportFormat("bom.cdx.json", cyclonedx.render),
     "robustbench": ReportFormat("robustbench.json", robustbench.render),
 }
-"""What other tools read: written where it is asked for."""
+"""Formats for other tools, written only on request."""
 ALL = ChainMap(EXCHANGED, FORMATS)
 INSTALL = install("report")
 
 
 def write_formats(directory: Path, account: Account, names: Iterable[str] = FORMATS) -> list[str]:
-    """Write the formats named, each whole or not at all; return a line for each that could not be, and why."""
+    """Write the named formats, each completely or not at all; return a line for each that lacks a library."""
     lines = []
     for name in names:
         form = ALL[name]

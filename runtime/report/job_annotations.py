@@ -1,4 +1,4 @@
-"""annotations.txt: the verdict and what the checks found as commands of GitHub's runner, which shows them in a job."""
+"""annotations.txt: the verdict and the findings as commands of GitHub's runner, which shows them in a job."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 LEVELS = {"passed": "notice", "measured": "notice", "failed": "error", "inconclusive": "error"}
 DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 PROPERTY = {**DATA, **str.maketrans({":": "%3A", ",": "%2C"})}
-"""What the runner reads for itself, as it wants it written (actions/toolkit, packages/core/src/command.ts)."""
+"""The escapes of the runner's special characters (actions/toolkit, packages/core/src/command.ts)."""
 
 
 def render(account: Account) -> str:
-    """Return a command a line."""
+    """Return the commands, one per line."""
     report, artifact = account.report, account.report.artifact
     verdict, said = verdict_of(report), reasons(report)
     title = f"edgeproof: {verdict}, {artifact.name} {artifact.precision}"

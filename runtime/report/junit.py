@@ -1,8 +1,8 @@
-"""junit.xml: the verdict as a suite of test cases, as CI systems show it.
+"""junit.xml: the verdict as a suite of test cases, which CI systems show.
 
-Valid by the two schemas that are in use, Ant's and Jenkins's. A case is a gate, a check or an attack: a failure is a
-gate that failed, an error what leaves no verdict, skipped what did not run. So the suite has a failure where the
-verdict is `failed`, and an error but no failure where it is `inconclusive`.
+It is valid by the two schemas in use, Ant's and Jenkins's. A case is a gate, a check or an attack. A failed gate is a
+failure; what leaves the verdict open is an error; what did not run is skipped. So the suite has a failure if the
+verdict is `failed`, and an error but no failure if it is `inconclusive`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from runtime.report.account import Account
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Signs that no XML document may hold, however written."""
+"""Characters that are not allowed in XML, not even as references."""
 OUTCOME = {"passed": "", "failed": "failure", "inconclusive": "error"}
-"""The element of a gate's case, by what the gate says; none where it passed."""
+"""The element inside a gate's case, by the gate's verdict; none if it passed."""
 
 
 class TestCase(NamedTuple):
-    """One test case; `outcome` is the element inside it, '' where it passed."""
+    """A test case. `outcome` is the name of the element inside it, '' if it passed."""
 
     kind: str
     name: str
@@ -53,7 +53,7 @@ def render(account: Account) -> str:
         package="edgeproof",
         id="0",
         timestamp=report.started.removesuffix("Z"),
-        hostname="localhost",  # reports are handed on: the host's name stays at home
+        hostname="localhost",  # reports are passed on, so the host's name is left out
         tests=str(len(cases)),
         skipped=str(_count(cases, "skipped")),
         time=f"{report.seconds:.3f}",
@@ -73,14 +73,14 @@ def render(account: Account) -> str:
 
 
 def suite_cases(report: Report) -> list[TestCase]:
-    """Return the cases: the gates, the checks, the attacks."""
+    """Return the cases: gates, checks and attacks."""
     rows = zip(attack_names(report), report.attacks, strict=True)
     attacks = [TestCase("attack", name, seconds=row.seconds) for name, row in rows]
     return [*gate_cases(report), *map(_check_case, report.checks), *attacks]
 
 
 def gate_cases(report: Report) -> list[TestCase]:
-    """Judge each gate alone, as the verdict judged them together."""
+    """Return a case for each gate, judged alone by the rules of the verdict."""
     gates = [Gate(**{name: value}) for name, value in report.gate if value is not None]
     if not gates:
         blocked = report.verdict == "inconclusive"

@@ -1,4 +1,4 @@
-"""summary.md: the verdict for a pull request; and the same in plain lines."""
+"""summary.md, the verdict for a pull request; and the same as plain text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNS = {"passed": "✅", "measured": "⚪", "failed": "❌", "inconclusive": "�
 
 
 def render(account: Account) -> str:
-    """Return the summary: GitHub's Markdown, every text from outside escaped."""
+    """Return the summary in GitHub's Markdown, with every text from outside escaped."""
     report, artifact = account.report, account.report.artifact
     verdict = verdict_of(report)
     heading = f"{SIGNS[verdict]} {verdict.capitalize()}"
@@ -45,7 +45,7 @@ def render(account: Account) -> str:
 
 
 def plain(account: Account) -> str:
-    """Return the same in lines of plain text."""
+    """Return the summary as plain text."""
     report = account.report
     rows = accuracy_rows(report)
     width = max(len(row.name) for row in rows)
@@ -70,7 +70,7 @@ def _weak(report: Report) -> list[str]:
 
 
 def _next(report: Report) -> list[str]:
-    """Return what to do next, where no finding says it already."""
+    """Return what to do next, unless a finding already says it."""
     steps = [] if findings(report) else next_steps(report)
     lines = (f"1. {escape(step.text)}{f': `{step.type_}`' if step.type_ else ''}" for step in steps)
     return ["\n".join(["What to do next:", "", *lines])] if steps else []

@@ -1,4 +1,4 @@
-"""What the model is, as far as its bundle, its run and its bench say."""
+"""Facts about the model, from its bundle, its run and its benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def model_facts(account: Account) -> list[tuple[str, str]]:
-    """Return what is known of the model, by name; what is not known is left out."""
+    """Return the known facts about the model, each with its name."""
     report, model = account.report, account.report.artifact.model
     return [
         *(_recorded(model, report) if model else ()),
@@ -26,7 +26,7 @@ def model_facts(account: Account) -> list[tuple[str, str]]:
 
 
 def _recorded(model: Model, report: Report) -> Iterator[tuple[str, str]]:
-    """Yield what the bundle says."""
+    """Yield the facts from the bundle."""
     if model.architecture:
         yield "Network", model.architecture
     if model.weights:
@@ -42,7 +42,7 @@ def _recorded(model: Model, report: Report) -> Iterator[tuple[str, str]]:
 
 
 def latency(account: Account) -> str:
-    """Return how fast one image is answered, where `edgeproof bench` measured this artifact."""
+    """Return the latency of one image, if `edgeproof bench` measured this artifact."""
     runs = account.bench.runs if account.bench else ()
     own = (run for run in runs if run.sha256 == account.report.artifact.sha256 and run.batch == 1)
     run = next(own, None)
@@ -52,5 +52,5 @@ def latency(account: Account) -> str:
 
 
 def count(number: int) -> str:
-    """Write a number of weights as people do: 700 k, 11.2 M."""
+    """Write a number of parameters: 700 k, 11.2 M."""
     return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k" if number >= 1e3 else str(number)

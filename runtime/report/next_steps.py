@@ -1,4 +1,4 @@
-"""What to do next, derived from a run; and what it found that no gate asks about."""
+"""What to do next after a run, its weak classes, and what it does not show."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 3
 FEWEST_OF_A_CLASS, WEAK_SHARE = 10, 0.5
-"""A class of so many images is weak where it has less than this share of the clean accuracy over all classes."""
+"""A class with at least so many images is weak if it has less than this share of the clean accuracy of all classes."""
 MOST_IMAGES = 1_000_000
-"""More than anybody judges."""
+"""More images than anybody judges."""
 WIDE, SAME = 0.1, 0.01
-"""An interval wider than WIDE is too coarse to choose a gate by; attacks whose accuracies lie within SAME are alike."""
+"""An interval wider than WIDE is too coarse to choose a gate; accuracies within SAME do not rank attacks."""
 SMALL_IMAGE = 64
-"""Pixels of a side below which results on pictures are another matter."""
+"""The side in pixels below which images say little about larger pictures."""
 
 
 class Step(NamedTuple):
-    """Something to do; `type_` is what to type for it: a command, or options to add to the one of the run."""
+    """Something to do. `type_` is what to type for it: a command, or options to add to the run's command."""
 
     text: str
     type_: str = ""
@@ -96,7 +96,7 @@ def _after_no_decision(report: Report) -> Iterator[Step]:
 
 
 def images_to_decide(value: float, gate: float) -> int | None:
-    """Return about how many images bring a 95 % interval of `value` off the gate; None where they would be too many."""
+    """Return about how many images move the 95 % interval of `value` off the gate; None above MOST_IMAGES."""
     apart = abs(value - gate)
     needed = ceil(value * (1 - value) * (Z95 / apart) ** 2) if apart else None
     return needed if needed and needed <= MOST_IMAGES else None
@@ -134,7 +134,7 @@ def _after_a_pass(report: Report) -> Iterator[Step]:
 
 
 def weak_classes(report: Report) -> list[ClassRow]:
-    """Return the classes that are badly classified without any attack, the worst first."""
+    """Return the classes with low clean accuracy, the worst first."""
     found = []
     for row in report.per_class:
         if row.clean is None or row.n < FEWEST_OF_A_CLASS or row.clean >= WEAK_SHARE * report.clean.accuracy:
@@ -145,7 +145,7 @@ def weak_classes(report: Report) -> list[ClassRow]:
 
 
 def limits(report: Report) -> list[str]:
-    """Return what the run does not show, as far as it can be told from it."""
+    """Return what the run does not show, as far as the report tells."""
     model, ran, said = report.artifact.model, attacks_within(report), []
     if model:
         _, height, width = model.image

@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_CLASSES = 20
-"""Classes that are shown at once; of more, the least robust."""
+"""The most classes that are shown; of more, the least robust are."""
 MOST_CONFUSED = 10
-"""Pairs of classes that are listed."""
+"""The most pairs of classes that are listed."""
 TINY = 1e-6
-"""Milliseconds that no latency is below."""
+"""A lower bound of latencies in milliseconds."""
 OPTION = re.compile(r"--[a-z][a-z-]*")
-"""What a text calls an option of a command."""
+"""An option of a command, as it appears in a text."""
 DEEPEST = 60
-"""Percent of colour in a cell of the confusion matrix that holds all images of its row: the figure stays readable."""
+"""Percent of colour in a cell of the confusion matrix with all images of its row, so that the figure stays readable."""
 
 
 class Section(NamedTuple):
-    """A part of the page: its anchor, which names its template too, and its heading."""
+    """A section of the page: the name of its anchor and template, and its heading."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """A cell of the confusion matrix: `part` is percent of colour."""
+    """A cell of the confusion matrix. `part` is its percent of colour."""
 
     count: int
     part: int
@@ -59,7 +59,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class Confused:
-    """Images of one class taken for another; `part` of that class's images."""
+    """Images of one class taken for another: their number, and their `part` of the class's images."""
 
     label: str
     taken: str
@@ -68,7 +68,7 @@ class Confused:
 
 
 def environment(*folders: Path) -> jinja2.Environment:
-    """Return the environment of all pages: templates of `folders`, then the layout, the style and the macros here.
+    """Return the jinja2 environment of all pages, with templates from `folders` and from TEMPLATES.
 
     Raises:
         ModuleNotFoundError: jinja2 is not installed.
@@ -89,19 +89,19 @@ def environment(*folders: Path) -> jinja2.Environment:
 
 
 def sentence(text: str) -> str:
-    """Return a text with a large first letter; `capitalize` would make all others small."""
+    """Return a text with a capital first letter; `capitalize` would also make all others lower case."""
     return text[:1].upper() + text[1:]
 
 
 def unbroken(text: str) -> markupsafe.Markup:
-    """Return a text, escaped, whose options no line end breaks, as -- from its word."""
+    """Return a text, escaped, in which no line breaks within an option, such as between -- and its word."""
     import markupsafe
 
     return markupsafe.Markup(OPTION.sub(r'<span class="word">\g<0></span>', str(markupsafe.escape(text))))  # noqa: S704
 
 
 def render(account: Account) -> str:
-    """Return the page: the answers first, then figures, then circumstances."""
+    """Return the page: answers, then figures, then circumstances."""
     report = account.report
     return (
         environment()
@@ -141,9 +141,9 @@ def render(account: Account) -> str:
 
 
 def scale(values: Sequence[float], *, by_factors: bool = False) -> Callable[[float], float]:
-    """Return what takes a value to its place in a chart, the least of `values` to 0.03 of its width, the most to 0.97.
+    """Return a function from a value to its place in a chart: 0.03 of the width for the least value, 0.97 for the most.
 
-    Equal differences are equally far apart; `by_factors` equal factors are, of values above 0.
+    The scale is linear, or logarithmic if `by_factors`.
     """
     measure = (lambda value: log(max(value, TINY))) if by_factors else float
     low, high = (end(map(measure, values), default=0.0) for end in (min, max))
@@ -156,7 +156,7 @@ def interval_of(point: CurvePoint) -> tuple[float, float]:
 
 
 def shown_classes(report: Report) -> list[ClassRow]:
-    """Return the classes that have images; of many, those of the least robust accuracy."""
+    """Return the classes that have images; of more than MOST_CLASSES, the least robust ones."""
     rows = [row for row in report.per_class if row.n]
     if len(rows) <= MOST_CLASSES:
         return rows
@@ -164,7 +164,7 @@ def shown_classes(report: Report) -> list[ClassRow]:
 
 
 def sections(account: Account) -> list[Section]:
-    """Return the sections that there is something for, in the order of the page."""
+    """Return the sections that have content, in the order of the page."""
     report = account.report
     every = {
         Section("accuracy", "Accuracy under attack"): True,
@@ -185,7 +185,7 @@ def sections(account: Account) -> list[Section]:
 
 
 def matrix(report: Report) -> list[list[MatrixCell]]:
-    """Return the confusion matrix; none of more classes than can be read."""
+    """Return the confusion matrix; nothing for more than MOST_CLASSES classes."""
     if len(report.confusion) > MOST_CLASSES:
         return []
     return [
@@ -200,7 +200,7 @@ def matrix(report: Report) -> list[list[MatrixCell]]:
 
 
 def confused(report: Report) -> list[Confused]:
-    """Return the pairs of classes that are confused most often."""
+    """Return the pairs of classes that are confused most often, the most frequent first."""
     names = [row.name for row in report.per_class]
     pairs = [
         Confused(names[label], names[taken], count, count / sum(row))
@@ -212,7 +212,7 @@ def confused(report: Report) -> list[Confused]:
 
 
 def machine(report: Report) -> list[tuple[str, Any]]:
-    """Return the machine card, then what ran on it; in the same order however the report was read."""
+    """Return the machine card, then the software and engines, always in the same order."""
     device, artifact = dict(report.device), report.artifact
     missing = device.pop(NOT_FOUND, None)
     card = [(name.replace("_", " "), value) for name, value in sorted(device.items())]
@@ -229,7 +229,7 @@ def machine(report: Report) -> list[tuple[str, Any]]:
 
 
 def _judge(judge: JudgeCommand | None) -> list[tuple[str, str]]:
-    """Return what a process that judged said of itself, and how it was started."""
+    """Return a judge process's description of itself, and its command."""
     if judge is None:
         return []
     files = "".join(f"; {name} is {digest}" for name, digest in judge.files.items())
@@ -237,7 +237,7 @@ def _judge(judge: JudgeCommand | None) -> list[tuple[str, str]]:
 
 
 def digests(report: Report) -> list[tuple[str, Any]]:
-    """Return what must be the same for the same result."""
+    """Return what must be equal to reproduce the result."""
     artifact, request = report.artifact, report.request
     version = f"version {artifact.bundle_version}, " if artifact.bundle_version else ""
     pairs = [

@@ -1,4 +1,4 @@
-"""What a report says in words, wherever it is shown: on a terminal, on the page, in a pull request."""
+"""The words of a report, the same on a terminal, on the page and in a pull request."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from runtime.statistics import Verdict
 
 BEYOND, STAGE = "(no eps)", ": "
-"""Of an attack that keeps to no ball, so is not in the worst case; between a cascade and its stage: 'aa: square'."""
+"""The mark of an attack without eps, which the worst case leaves out; and what joins a cascade and its stage."""
 CLEAN, WORST, BYTES = "clean", "worst case", "on uint8"
-"""Rows of accuracy that are no attack's own."""
+"""The names of rows of accuracy that do not belong to one attack."""
 
 
 class AccuracyRow(NamedTuple):
-    """An accuracy and its 95 % interval, fractions of all images."""
+    """An accuracy and its 95 % interval, as fractions of all images."""
 
     name: str
     accuracy: float
@@ -28,12 +28,12 @@ class AccuracyRow(NamedTuple):
 
 
 def verdict_of(report: Report) -> Verdict:
-    """Return the verdict; reports of version 0.1 called a run without a gate passed, which was only measured."""
+    """Return the verdict. Reports of version 0.1 say `passed` for a run without a gate, which is `measured`."""
     return "measured" if report.verdict == "passed" and report.gate == Gate() else report.verdict
 
 
 def reasons(report: Report) -> tuple[str, ...]:
-    """Return the reasons for the verdict; where nothing was required, also the figure."""
+    """Return the reasons for the verdict; without a gate, also the figure."""
     if verdict_of(report) != "measured":
         return report.reasons
     robust = report.robust_accuracy
@@ -42,24 +42,24 @@ def reasons(report: Report) -> tuple[str, ...]:
 
 
 def findings(report: Report) -> list[Finding]:
-    """Return what the checks found, what blocks before the rest; also of a file that says it in `checks` alone."""
+    """Return the findings, blocking ones first, also those that a report has only in `checks`."""
     named = {finding.check for finding in report.warnings}
     also = [check for check in report.checks if check.state == "found" and check.check not in named]
     return sorted((*report.warnings, *also), key=lambda finding: not finding.blocking)
 
 
 def attack_names(report: Report) -> list[str]:
-    """Return what each row of `attacks` is called; a stage of a cascade, which is no attack on all images, by both."""
+    """Return the name of each row of `attacks`; a stage of a cascade has the cascade's name before its own."""
     names: list[str] = []
     cascade = ""
     for row in reversed(report.attacks):
-        cascade = cascade if row.cascade else row.name  # the row that sums a cascade up comes after its stages
+        cascade = cascade if row.cascade else row.name  # a cascade's own row comes after its stages
         names.insert(0, f"{cascade}{STAGE}{row.label}" if row.cascade else row.label)
     return names
 
 
 def accuracy_rows(report: Report) -> list[AccuracyRow]:
-    """Return the accuracies: clean, every attack, the worst case, the worst case on uint8 where it was asked for."""
+    """Return the accuracies: clean, under every attack, the worst case and, if requested, the worst case on uint8."""
     rows = [AccuracyRow(CLEAN, report.clean.accuracy, report.clean.ci95)]
     for attack, called in zip(report.attacks, attack_names(report), strict=True):
         name = called if any_bounded([attack.name]) else f"{called} {BEYOND}"
@@ -71,14 +71,14 @@ def accuracy_rows(report: Report) -> list[AccuracyRow]:
 
 
 def checks_line(report: Report) -> str:
-    """Say how many of the checks found nothing, and which did not run."""
+    """Return how many checks found nothing and which did not run, in words."""
     quiet = sum(check.state == "quiet" for check in report.checks)
     absent = ", ".join(check.check for check in report.checks if check.state == "not run")
     return f"{quiet} check{'' if quiet == 1 else 's'} found nothing" + (f"; not run: {absent}" if absent else "")
 
 
 def union_line(report: Report) -> str | None:
-    """Say whose gradients led, where it was not the artifact's own alone, and where that was a surrogate."""
+    """Return in words whether attacks followed a surrogate or the parent's gradient; None if they did not."""
     led, artifact = {row.gradient for row in report.attacks}, report.artifact
     said = []
     if artifact.facts.staircases and led - {"none"}:
@@ -91,7 +91,7 @@ def union_line(report: Report) -> str | None:
 
 
 def gate_words(gate: Gate) -> str:
-    """Say what was required."""
+    """Return a gate in words."""
     asked = []
     if gate.fail_under is not None:
         asked.append(f"robust accuracy of at least {percent(gate.fail_under)}")
@@ -101,7 +101,7 @@ def gate_words(gate: Gate) -> str:
 
 
 def outcome_words(report: Report, broken_by: int) -> str:
-    """Say what became of an image: `Evidence.broken_by` in words."""
+    """Return the outcome of an image, `Evidence.broken_by`, in words."""
     if broken_by == WRONG_BEFORE:
         return "wrong before any attack"
     return "withstood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"

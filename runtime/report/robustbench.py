@@ -1,7 +1,7 @@
-"""robustbench.json: AutoAttack's row as RobustBench keeps one (github.com/RobustBench/robustbench, model_info/).
+"""robustbench.json: the AutoAttack result in RobustBench's format (github.com/RobustBench/robustbench, model_info/).
 
-Written only where standard AutoAttack ran whole, on the images, the norm and the eps of a leaderboard. What edgeproof
-cannot know (authors, paper, venue) is left empty for whoever submits it.
+It is written only if the whole of standard AutoAttack ran on the images and with the norm and eps of a leaderboard.
+Fields that edgeproof cannot know (authors, paper, venue) are left empty for the submitter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AUTOATTACK = "aa"
 
 
 class Leaderboard(NamedTuple):
-    """What a leaderboard's L-infinity table is measured on."""
+    """The conditions of a leaderboard's L-infinity table."""
 
     eps: float
     n: int
@@ -44,7 +44,7 @@ def render(account: Account) -> str:
     """Return the document.
 
     Raises:
-        BadInput: the run is none that the leaderboard could take; the message says why.
+        BadInput: the leaderboard could not accept the run; the message says why.
 
     """
     report, manifest = account.report, account.manifest
@@ -88,7 +88,7 @@ def _row(report: Report) -> AttackRow | None:
 
 
 def _faults(report: Report) -> Iterator[str]:
-    """Yield why the run is none of a leaderboard."""
+    """Yield the reasons why a leaderboard could not accept the run."""
     board = LEADERBOARDS.get(_dataset(report))
     if board is None:
         yield f"{report.data.name} has no leaderboard there: {', '.join(LEADERBOARDS)} have"
@@ -111,7 +111,7 @@ def _faults(report: Report) -> Iterator[str]:
 
 
 def _suite(report: Report) -> Iterator[str]:
-    """Yield what of the standard suite did not run as it is defined."""
+    """Yield how the run differs from standard AutoAttack."""
     classes = len(report.per_class)
     ran = [row.name for row in report.attacks if row.cascade and row.gradient in ("own", "none")]
     if report.request.all_attacks.get(AUTOATTACK) != attack_request(AUTOATTACK, stages(AUTOATTACK, classes)).settings:

@@ -1,4 +1,4 @@
-"""Tables and lines on a terminal, each text shown as it is: none is read as markup, and none moves the cursor."""
+"""Tables and lines on a terminal. Texts are printed literally, without markup or control characters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def new_table(headings: Sequence[str]) -> Table:
-    """Return a table without rows: the first column to the left, figures to the right; what is too long is folded."""
+    """Return a table without rows. The first column aligns left, the others right; long texts are folded."""
     table = Table(box=None, pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(_plain(heading), justify="right" if number else "left", overflow="fold")
@@ -24,12 +24,12 @@ def new_table(headings: Sequence[str]) -> Table:
 
 
 def add_row(table: Table, cells: Sequence[str], style: str | None = None) -> None:
-    """Add a row of texts; of none, an empty line."""
+    """Add a row of texts; without cells, an empty line."""
     table.add_row(*map(_plain, cells), style=style)
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """Print a text."""
+    """Print a text, with its lines kept."""
     console.print(_plain(text), style=style)
 
 

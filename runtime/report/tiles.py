@@ -1,4 +1,4 @@
-"""The pictures of a gallery, as PNG inside the page."""
+"""The pictures of a gallery, embedded in the page as PNG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runtime.report.account import Account
 
 HEAT = "00234f 053273 33426c 48526c 5f626e 727375 878479 9e9676 b5a86f cdbc64 e7d051 ffe732"
-"""Cividis (Nunez, Anderton and Renslow 2018) in even steps: colours that the colour-blind read as others do."""
+"""Cividis (Nunez, Anderton and Renslow 2018) in even steps. People with colour blindness see the same order."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Tile:
     """One image of the gallery.
 
     Args:
-        index: in the set.
-        label: what it is.
-        before: what the artifact took it for.
-        after: what it took the worst point for; None where there is none, as it was wrong before.
-        linf: distance of that point, on the scale of bytes.
+        index: its index in the set.
+        label: its class.
+        before: the artifact's class of the image.
+        after: the artifact's class of the worst point; None if the image was misclassified before any attack.
+        linf: the worst point's distance, in levels of a byte.
         image: a data URL, as the next three.
         adversarial: the worst point.
-        amplified: the perturbation around a middle grey, eps being black or white.
-        heat: where it is large, whatever its sign.
+        amplified: the perturbation around a middle grey; eps is black or white.
+        heat: the absolute perturbation.
 
     """
 
@@ -52,7 +52,7 @@ class Tile:
 
 
 def tiles(account: Account) -> list[tuple[str, list[Tile]]]:
-    """Return the images of each outcome, which is told in words; nothing without a gallery."""
+    """Return the images of each outcome, with the outcome in words; nothing without a gallery."""
     gallery, report = account.gallery, account.report
     if gallery is None:
         return []
@@ -77,7 +77,7 @@ def _tile(gallery: Gallery, row: int, report: Report) -> Tile:
 
 
 def data_url(pixels: Any) -> str:
-    """Return an image uint8 [C, H, W] as PNG in a URL: in colour where C is 3, else its channels' mean in grey."""
+    """Return an image uint8 [C, H, W] as a data URL of a PNG: in colour if C is 3, else its channels' mean in grey."""
     from PIL import Image
 
     grey = pixels.shape[0] != 3
@@ -88,7 +88,7 @@ def data_url(pixels: Any) -> str:
 
 
 def _heat(values: Any) -> Any:
-    """Return values in [0, 1] [H, W] in colours: uint8 [3, H, W]."""
+    """Return values [H, W] in [0, 1] as colours: uint8 [3, H, W]."""
     colours = np.array([tuple(bytes.fromhex(colour)) for colour in HEAT.split()])
     steps = np.linspace(0, 1, len(colours))
     return np.rint([np.interp(values, steps, channel) for channel in colours.T]).astype(np.uint8)

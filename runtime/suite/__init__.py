@@ -1,1 +1,1 @@
-"""From attacks to evidence: which run, unit by unit, and what each image stood."""
+"""The attack suite: plans and runs the attacks unit by unit, and collects the evidence on each image."""

@@ -1,4 +1,4 @@
-"""The attack suite on one artifact: every attack on all correctly classified images, unit by unit."""
+"""Runs the attack suite on one artifact: every attack on all correctly classified images, unit by unit."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ if TYPE_CHECKING:
 __all__ = ["Campaign", "Target", "clean_pass", "run_suite"]
 
 SAMPLE = 256
-"""Images of the eps curve, of the agreement and of the checks that need passes of their own."""
+"""The images for the eps curve, the agreement, and the checks that need passes of their own."""
 CURVE = (0.0, 1 / 4, 1 / 2, 1.0, 3 / 2, 2.0)
-"""Multiples of eps on the curve."""
+"""The multiples of eps on the curve."""
 FAR, FAR_MULTIPLE = 64 / 255, 4
-"""An eps at which no honest network stands above chance: the larger of this and this multiple of the model's own."""
+"""The larger of FAR and FAR_MULTIPLE times eps is an eps at which no honest network is better than chance."""
 
 
 def far_from(eps: float) -> float:
-    """Return the eps at which no honest network stands above chance, at most 1."""
+    """Return an eps, at most 1, at which no honest network is better than chance."""
     return min(max(FAR, FAR_MULTIPLE * eps), 1.0)
 
 
 def pgd_at(eps: float) -> str:
-    """Return what a stage of the curve is called."""
+    """Return the name of a stage of the curve."""
     return f"PGD at eps {radius(eps)}"
 
 
 def as_file_name(unit: str) -> str:
-    """Return the name of a unit as its file has it."""
+    """Return a unit's name in the form for its file."""
     return unit.replace(" ", "-").replace("/", "-")
 
 
@@ -87,29 +87,29 @@ def run_suite(
     searched: Any = None,
     part: bool = False,
 ) -> Outcome:
-    """Run the clean pass and every attack of the plan; where one used gradients, what the sample is asked besides.
+    """Run the clean pass, every attack of the plan, and the further tests on the sample.
 
     Args:
         target: the artifact and its images.
-        plan: what is run on it.
+        plan: the attacks.
         eps: radius of the L-infinity ball.
         seed: of the noise.
-        keep_all: keep the worst point of every image, not only of the sample.
-        progress: told of every stage and unit.
-        ledger: knows the units that are done; None does all.
-        blocks: indices of the images; each block goes through all attacks before the next. None: one block of all.
-        sample: indices of at most SAMPLE images that are asked more than the attacks ask; of them, those judged
-            are. None: the first.
-        decided: told of the evidence and the indices judged after every block; True ends the run. It may ask for what
-            else a verdict hangs on, once all of `sample` and `searched` are judged: what follows changes nothing there.
-        lattice: judge the points found on the uint8 lattice too.
-        searched: where a verdict hangs on it, indices of images: those that stand go through the blind control.
-            None: it does not run.
-        part: whether it is one of several: smoothed gradients are tried whatever it finds, for merge to count or not.
+        keep_all: keep the worst point of every image, and not only of the sample.
+        progress: follows every stage and unit.
+        ledger: has the units that are done; None has none.
+        blocks: arrays of indices. Each block goes through all attacks before the next. None: one block of all images.
+        sample: indices of at most SAMPLE images for the further tests; those that were judged are used. None: the
+            first images.
+        decided: called after every block with the evidence, the indices judged so far, and a function that returns
+            `Held`; True ends the run. It may call that function only once all of `sample` and `searched` are judged,
+            because later blocks then change nothing in it.
+        lattice: also judge the points rounded to the uint8 lattice.
+        searched: indices of images; those that stand go through the blind control. None: the control does not run.
+        part: whether this is a shard. Then smoothed gradients always run, and merge decides whether they count.
 
     Raises:
         NonFinite: a logit or gradient is NaN or infinite.
-        BadModel: the graph does not take the images, or answers in another shape.
+        BadModel: the graph does not accept the images, or answers in another shape.
 
     """
     planned, gradients = plan.attacks, plan.gradients
@@ -169,7 +169,7 @@ def run_suite(
 
 
 def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | None:
-    """Hold the artifact's own gradient to it on images that no attack has seen; None where that cannot be asked."""
+    """Test the artifact's own gradient on images that no attack has changed; None if it cannot be tested."""
     evidence, card = Evidence.blank(target.images, sample), target.session.card()
     campaign = Campaign(target, evidence, eps, 0, Silent())
     campaign.classify(sample)
@@ -178,7 +178,7 @@ def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | 
 
 
 def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
-    """Classify every image, before any attack; the worst points of the first `kept` will be kept."""
+    """Return the evidence after classifying every image, before any attack; it keeps points of the first `kept`."""
     evidence = Evidence.blank(target.images, np.arange(kept))
     Campaign(target, evidence, 0.0, 0, progress).classify(evidence.index)
     return evidence
@@ -186,17 +186,17 @@ def clean_pass(target: Target, kept: int, progress: Progress) -> Evidence:
 
 @dataclass(frozen=True)
 class Campaign:
-    """Attacks on one artifact's correctly classified images; what they find goes into the evidence.
+    """Runs attacks on one artifact's correctly classified images, and adds what they find to the evidence.
 
     Args:
         target: the artifact and its images.
-        evidence: what is known of them.
+        evidence: on the images.
         eps: radius of the L-infinity ball.
         seed: of the noise.
-        progress: told of every stage and unit.
-        ledger: knows the units that are done.
-        prefix: of the units' names, where the images come in more than one block.
-        lattice: judge the points found on the uint8 lattice too.
+        progress: follows every stage and unit.
+        ledger: has the units that are done.
+        prefix: of the units' names, if there is more than one block of images.
+        lattice: also judge the points rounded to the uint8 lattice.
 
     """
 
@@ -225,13 +225,13 @@ class Campaign:
         return tuple(rows)
 
     def attack(self, attack: Attack, row: int, index: Any = None, gradient_from: GradientSource = "own") -> AttackRow:
-        """Run one attack on every correctly classified image of `index` (all); `row` is its row in the report."""
+        """Run one attack on the correctly classified images of `index`, by default all; `row` is its row's number."""
         return self._attack(attack, row, self._standing(index), gradient_from, cascade=False)
 
     def cascade(self, planned: PlannedAttack, row: int, index: Any = None) -> list[AttackRow]:
-        """Run each stage on what the earlier ones of them left: a row each from `row` on, and a summary row.
+        """Run each stage on the images that earlier ones left; return a row for each, from `row` on, and a summary row.
 
-        Images that an attack before the cascade broke are attacked again, so that its accuracy is its own.
+        The cascade also attacks images that earlier attacks broke, so that its accuracy does not depend on them.
         """
         standing, gradient_from = self._standing(index), planned.gradient_from
         rows = [
@@ -246,9 +246,9 @@ class Campaign:
         ]
 
     def curve_point(self, sample: Any, eps: float, gradients: Sequence[GradientSource], prefix: str) -> CurvePoint:
-        """Return the accuracy under PGD-10 at one eps by all these gradients; at 0 the clean accuracy.
+        """Return the accuracy under PGD-10 at one eps with all these gradients; at eps 0 the clean accuracy.
 
-        `prefix` tells its units from those of another point, whose eps may look the same.
+        `prefix` distinguishes its units from those of another point, whose eps may print the same.
         """
         index = sample[self.evidence.correct[sample]]
         job = partial(search, attack=PGD, eps=eps, seed=self.seed)
@@ -260,7 +260,7 @@ class Campaign:
         return CurvePoint(eps=eps, n=len(sample), accuracy=len(index) / len(sample))
 
     def agreement(self, sample: Any, gradient_from: GradientSource) -> Agreement:
-        """Compare a gradient graph's predictions with the artifact's, on clean and worst points."""
+        """Compare a gradient graph's predictions with the artifact's, at clean images and worst points."""
         n = same = 0
         near: int | None = 0 if self.target.session.card().judge_command else None
         job = partial(agree, evidence=self.evidence, eps=self.eps, seed=self.seed)
@@ -276,7 +276,7 @@ class Campaign:
         return Agreement(n=n, same_prediction=same, near=near, images=None if near is None else len(sample))
 
     def probe(self, sample: Any) -> Probe:
-        """Ask the artifact what only shows in several answers put side by side."""
+        """Compare several answers of the artifact to the same images."""
         counts = {"randomised": 0, "probabilities": 0, "otherwise_alone": 0}
         for _, work in self.units("repeated passes", sample, repeat, REPEAT):
             counts = {name: count + int(work.arrays[name].sum()) for name, count in counts.items()}
@@ -291,7 +291,7 @@ class Campaign:
     def _attack(
         self, attack: Attack, row: int, standing: Any, gradient_from: GradientSource, *, cascade: bool
     ) -> AttackRow:
-        """Run one attack where `standing` (bool [N]) is set, and unset it where the attack broke the image."""
+        """Run one attack on the images set in `standing` (bool [N]), and unset those that it breaks."""
         index, gradient_from = np.flatnonzero(standing), gradient_from if attack.uses_gradient else "none"
         label = labelled(attack.name, gradient_from)
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
@@ -332,9 +332,9 @@ class Campaign:
         gradient_from: GradientSource = "own",
         do: Callable[[Target, Sequence[Any], Job, Follow], Generator[Work]] = measure_all,
     ) -> Iterator[tuple[Any, Work]]:
-        """Yield the chunks of `index`, each with what the unit on it left.
+        """Yield the chunks of `index`, each with the work of its unit.
 
-        `costs` is what the job costs an image at most; `prefix` tells stages of one name apart.
+        `costs` are the job's most passes per image; `prefix` distinguishes stages of the same name.
         """
         self.progress.stage(stage, len(index))
         target, name = self.target.following(gradient_from), f"{self.prefix}{prefix}{stage}"
@@ -348,7 +348,7 @@ class Campaign:
 
 
 def _confirmed(works: Generator[Work], session: Session) -> Work:
-    """Return the next unit's work once the session stands by what it answered: what is in doubt is never recorded."""
+    """Return the next unit's work after the session confirmed its answers, so that none in doubt is recorded."""
     work = next(works)
     session.confirm()
     return work

@@ -1,4 +1,4 @@
-"""What is known of every image: what evidence.npz holds, and what the report is counted from."""
+"""The evidence on every image, from which the report is counted; evidence.npz has a part of it."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
 STANDS = -1
 WRONG_BEFORE = -2
 UNSEEN = -3
-"""Values of Evidence.broken_by other than a row of the report's attacks; the last never leaves a run."""
+"""Values of Evidence.broken_by besides rows of the report's attacks. UNSEEN occurs only during a run."""
 
 UNKNOWN = -1
-"""Value of Evidence.pixels in shards of an earlier version, which recorded none."""
+"""The value of Evidence.pixels for shards of earlier versions, which did not record it."""
 
 KEPT = ("index", "label", "clean_prediction", "broken_by", "adversarial_prediction", "linf", "margin")
-"""The arrays of evidence.npz, besides `adversarial`."""
+"""The arrays of evidence.npz besides `adversarial`."""
 PER_IMAGE = (*KEPT, "lattice", "pixels", "spared")
 BY_NAME = ("fell", "blind")
-"""Dictionaries of flags; in the evidence of a shard, arrays named as `fell.pgd`."""
+"""Dictionaries of flags; a shard stores them as arrays with names such as `fell.pgd`."""
 
 
 @dataclass
 class Evidence:
-    """One row an image, in the order of the set.
+    """The evidence, one row per image in the order of the set.
 
     Attributes:
         index: int64 [N], the index in the set.
         label: int64 [N].
         clean_prediction: int64 [N].
-        broken_by: int64 [N], the row of the attack that broke it first, STANDS, WRONG_BEFORE, or UNSEEN: not yet
-            classified.
-        adversarial_prediction: int64 [N], the artifact's class at the worst point: the one that broke
-            the image first, else the one with the largest margin.
-        linf: float64 [N], distance of that point from the clean image.
-        margin: float32 [N], max_{j != y} z_j - z_y there.
-        lattice: bool [N], every point found stands when it is rounded to the uint8 lattice, so far.
-        pixels: int64 [N], digest of the image's pixels, which its copies share.
-        spared: bool [N], a search asked about a point at which the judge alone held the image right, and a witness by
-            the same graph did not (`Oracle.spared`).
-        kept: int64 [M], indices of the images whose worst point is kept, rising.
+        broken_by: int64 [N], the row of the attack that first broke the image, or STANDS, WRONG_BEFORE or UNSEEN (not
+            classified yet).
+        adversarial_prediction: int64 [N], the artifact's class at the worst point, which is the point that first broke
+            the image, or else the one with the largest margin.
+        linf: float64 [N], the L-infinity distance of the worst point from the clean image.
+        margin: float32 [N], max_{j != y} z_j - z_y at the worst point.
+        lattice: bool [N], whether all points found so far are classified correctly after rounding to the uint8 lattice.
+        pixels: int64 [N], the digest of the image's pixels, which its copies share.
+        spared: bool [N], whether a search found a point that the judge classifies correctly and a witness with the same
+            graph does not (`Oracle.spared`).
+        kept: int64 [M], the indices of the images whose worst point is kept, rising.
         adversarial: float32 [M, C, H, W], those points.
-        fell: by attack (`AttackRow.label`), bool [N]: the images that it broke, whatever others did.
-        blind: by whose gradient it was, bool [N]: an attack found none to begin with (`Oracle.zero_gradient`).
+        fell: by attack (`AttackRow.label`), bool [N], the images that it broke, also if others broke them before.
+        blind: by gradient source, bool [N], the images whose gradient was zero at first (`Oracle.zero_gradient`).
 
     """
 
@@ -70,7 +70,7 @@ class Evidence:
 
     @classmethod
     def blank(cls, images: ImageSet, kept: Any) -> Evidence:
-        """Return the rows of a set of which no image has been classified yet."""
+        """Return the evidence on a set before any image was classified."""
         n = len(images)
         nowhere = np.full(n, -1)
         return cls(
@@ -90,17 +90,17 @@ class Evidence:
 
     @property
     def correct(self) -> Any:
-        """Bool [N]: classified correctly before any attack."""
+        """Whether each image was classified correctly before any attack: bool [N]."""
         return self.broken_by >= STANDS
 
     @property
     def robust(self) -> Any:
-        """Bool [N]: classified correctly at every point tried."""
+        """Whether each image was classified correctly at every point judged: bool [N]."""
         return self.broken_by == STANDS
 
     @property
     def zero_gradient(self) -> Any:
-        """Bool [N]: no gradient that attacks followed began with any slope."""
+        """Whether every gradient that attacks followed was zero at first: bool [N]."""
         return np.all(list(self.blind.values()), axis=0) if self.blind else np.zeros(len(self), bool)
 
     def __len__(self) -> int:
@@ -108,19 +108,19 @@ class Evidence:
         return len(self.index)
 
     def arrays(self, *, adversarial: bool) -> dict[str, Any]:
-        """Return the arrays of evidence.npz by name, the worst points only where asked for."""
+        """Return the arrays of evidence.npz by name, with the worst points if `adversarial`."""
         names = (*KEPT, "adversarial") if adversarial else KEPT
         return {name: getattr(self, name) for name in names}
 
     def everything(self) -> dict[str, Any]:
-        """Return all arrays by name, from which `restored` makes it again."""
+        """Return all arrays by name, for `restored`."""
         arrays = {name: getattr(self, name) for name in (*PER_IMAGE, "kept", "adversarial")}
         flags = {f"{what}.{name}": array for what in BY_NAME for name, array in getattr(self, what).items()}
         return arrays | flags
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Any]) -> Evidence:
-        """Return what `everything` took apart.
+        """Return the evidence from the arrays of `everything`.
 
         Raises:
             KeyError: an array is missing.
@@ -137,7 +137,7 @@ class Evidence:
 
     @classmethod
     def merged(cls, parts: Sequence[Evidence]) -> Evidence:
-        """Return the rows of all parts, which have no image in common, in the order of the set."""
+        """Return the evidence of all parts together, in the order of the set. No image may be in two parts."""
         row = np.argsort(np.concatenate([part.index for part in parts]))
         kept_row = np.argsort(np.concatenate([part.kept for part in parts]))
         arrays: dict[str, Any] = {
@@ -151,28 +151,28 @@ class Evidence:
         return cls(**arrays)
 
     def classify(self, index: Any, prediction: Any, margin: Any) -> None:
-        """Take in what the artifact says to the clean images at `index`."""
+        """Store the artifact's classes and margins for the clean images at `index`."""
         right = prediction == self.label[index]
         self.clean_prediction[index] = self.adversarial_prediction[index] = prediction
         self.margin[index], self.lattice[index] = margin, right
         self.broken_by[index] = np.where(right, STANDS, WRONG_BEFORE)
 
     def worse(self, index: Any, broken: Any, margin: Any) -> Any:
-        """Return where an attack found a worse point than those before it: bool [B]."""
+        """Return for which images an attack found a worse point than all before: bool [B]."""
         return self.robust[index] & (broken | (margin > self.margin[index]))
 
     def keeps(self, index: Any) -> Any:
-        """Return whose worst points are kept: bool [B]."""
+        """Return for which images the worst point is kept: bool [B]."""
         return np.isin(index, self.kept)
 
     def began(self, label: str, gradient_from: GradientSource) -> None:
-        """Note that an attack runs: on no image, it may be, but then none fell to it."""
+        """Note that an attack runs. If there is no image left for it, none fell to it."""
         self.fell.setdefault(label, np.zeros(len(self), bool))
         if gradient_from != "none":
             self.blind.setdefault(gradient_from, np.zeros(len(self), bool))
 
     def update(self, row: int, label: str, gradient_from: GradientSource, index: Any, found: Mapping[str, Any]) -> None:
-        """Take in what the attack of `row` found at `index`: the arrays of `units.search`."""
+        """Store what the attack of `row` found on the images at `index`, the arrays of `units.search`."""
         broken, worse, standing = found["broken"], self.worse(index, found["broken"], found["margin"]), self.robust
         images = index[worse]
         for what in ("adversarial_prediction", "linf", "margin"):
@@ -187,14 +187,14 @@ class Evidence:
         self.broken_by[index[standing[index] & broken]] = row
 
     def spare(self, index: Any, found: Mapping[str, Any]) -> None:
-        """Take in which of the images at `index` a search left to the judge alone: those that it did not break.
+        """Note the images at `index` that a search spared and did not break.
 
-        Of a unit of an earlier version, which had no witness, that is every one.
+        A unit of an earlier version, which had no witness, counts as having spared every image.
         """
         self.spared[index] |= found.get("spared", np.ones(len(index), bool)) & ~found["broken"]
 
     def rows(self, index: Any) -> Evidence:
-        """Return the rows of the images at the rising `index`; kept points that are among them."""
+        """Return the evidence on the images at `index`, which rises, with the points kept for them."""
         kept = np.isin(self.kept, index)
         return Evidence(
             **{name: getattr(self, name)[index] for name in PER_IMAGE},

@@ -1,4 +1,4 @@
-"""A gradient held to the artifact itself: three jobs that ask whether the slopes it tells are those of its answers."""
+"""Tests of a gradient against the artifact: three jobs that compare its slopes with how the answers change."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from runtime.suite.units import Arrays, Target
 
 SCALES = (1 / 8, 1 / 2)
-"""Steps, in eps, over which a gradient must hold; a surrogate is asked for the larger alone."""
+"""The steps, in units of eps, over which a gradient must predict the artifact; a surrogate only over the larger."""
 FINEST = 1 / 1020
-"""The shortest step, a quarter of a byte's: what changes over less drowns in half precision."""
+"""The shortest step, a quarter of a byte's level. Half precision hides changes over less."""
 PIXELS, BLOCKS = 4, 4
-"""Directions: random signs of single pixels, and of blocks of an eighth of the side, which a network hears better."""
+"""Numbers of directions: random signs per pixel, and per block of an eighth of the side, which change logits more."""
 TURNS, RADIUS = 4, 1 / 4
-"""Points around an image, within this part of eps, whose gradients are compared."""
+"""The points around an image, within RADIUS times eps, whose gradients are compared."""
 HALVINGS = (9, 16)
-"""Of the line between two images: after so many the jump of the margin is looked at."""
+"""The halvings of the line between two images after which the jump of the margin is measured."""
 
 STEADY = Passes(forwards=1, gradients=TURNS)
 CROSS = Passes(forwards=2 + max(HALVINGS))
-"""What `steady` and `cross` cost an image."""
+"""The passes per image of `steady` and `cross`."""
 
 
 def holding(scales: Sequence[float]) -> Passes:
-    """Return what `hold` costs an image over so many scales: at three points, both ends of every direction."""
+    """Return the passes per image of `hold`: both ends of every direction at three points, for each scale."""
     return Passes(forwards=3 + 3 * 2 * (PIXELS + BLOCKS) * len(scales), gradients=3)
 
 
@@ -52,11 +52,11 @@ def hold(
     evidence: Evidence,
     scales: Sequence[float],
 ) -> Arrays:
-    """Compare what the gradient predicts with what the artifact does, over steps of `scales` x eps.
+    """Compare what the gradient predicts with how the artifact changes, over steps of `scales` times eps.
 
-    At three points of each image: as it is, somewhere in the ball, and its worst point; each brought a step into the
-    box, so that both ends of a step are images. Returns by scale, as `apart-0`, the least `concordance` of the three
-    over all directions: float64 [B]. Costs `holding(scales)`.
+    It uses three points of each image: the image, a random point in the ball, and the worst point. Each is moved a step
+    into the box, so that both ends of a step are images. Returns for each scale, as `apart-0`, the least `concordance`
+    at the three points over all directions: float64 [B]. Costs `holding(scales)`.
     """
     noise = Noise(seed, "gradient-holds")
     steps = [max(scale * eps, FINEST) for scale in scales]
@@ -76,9 +76,9 @@ def hold(
 
 
 def above_label(target: Target, points: Points, z: Any) -> tuple[LossSpec, Any]:
-    """Ask for z_t - z_y, t the best other class at the logits z: it saturates nowhere and stays one function nearby.
+    """Return the loss z_t - z_y, with t the likeliest wrong class at the logits z, and its derivative in the logits.
 
-    Returns the loss, and its derivative in the logits: float32 [B, K], numpy.
+    The loss never saturates, and t stays the same nearby. The derivative is float32 [B, K], numpy.
     """
     others = z.copy()
     others[np.arange(len(z)), points.label] = -np.inf
@@ -104,14 +104,14 @@ def _signs(noise: Noise, index: Any, shape: tuple[int, int, int], *, side: int, 
 
 
 def change(oracle: Oracle, target: Target, points: Points, x: Any, move: Any, cotangent: Any) -> Any:
-    """Return how the loss of a cotangent changes from x - move to x + move: float64 [B]; curvature cancels."""
+    """Return how <cotangent, logits> changes from x - move to x + move, where curvature cancels: float64 [B]."""
     move = target.to_device(move.astype(np.float32))
     up, down = (oracle.logits(points, end).astype(np.float64) for end in (x + move, x - move))
     return (cotangent * (up - down)).sum(axis=1)
 
 
 def concordance(predicted: Any, actual: Any) -> Any:
-    """Return 2 sum(p a) / sum(p^2 + a^2) over the first axis: 1 the same, 0 unrelated or one flat, -1 reversed."""
+    """Return 2 sum(p a) / sum(p^2 + a^2) over the first axis: 1 if equal, 0 if unrelated or flat, -1 if reversed."""
     both = (predicted**2 + actual**2).sum(axis=0)
     return np.divide(2 * (predicted * actual).sum(axis=0), both, out=np.zeros_like(both), where=both > 0)
 
@@ -135,11 +135,11 @@ def steady(oracle: Oracle, target: Target, points: Points, *, eps: float, seed: 
 
 
 def cross(oracle: Oracle, target: Target, points: Points, *, seed: int) -> Arrays:
-    """Bisect the line from each image to one of another label; return how the margin jumps where the class changes.
+    """Bisect the line from each image to one of another label, to measure how the margin jumps where the class changes.
 
-    Of a continuous artifact the margin passes through zero. Returns `jump-0` and `jump-1`, its rise over the last
-    interval after HALVINGS, as a part of the mean |margin| of the ends: float64 [B], NaN where both ends have the
-    image's label. Costs CROSS.
+    If the artifact is continuous, the margin passes through zero. Returns `jump-0` and `jump-1`, the margin's rise over
+    the last interval after each of HALVINGS, relative to the mean |margin| of the line's ends: float64 [B], NaN unless
+    the class changes from the image's label along the line. Costs CROSS.
     """
     end = target.to_device(target.images.as_float(others(target, points, seed)))
     margin = [margins(oracle.logits(points, x), points.label).astype(np.float64) for x in (points.x, end)]
@@ -161,9 +161,9 @@ def cross(oracle: Oracle, target: Target, points: Points, *, seed: int) -> Array
 
 
 def others(target: Target, points: Points, seed: int) -> Any:
-    """Return the index in the set of an image of another label for each image, where there is one: int64 [B].
+    """Return for each image the index in the set of an image with another label, if there is one: int64 [B].
 
-    The first from a random index on, so that it depends on the image alone.
+    It is the first from a random index on, which depends on the image alone.
     """
     labels = target.images.labels
     first = (Noise(seed, "margin-jumps").bits(points.index, 1)[:, 0] % np.uint64(len(labels))).astype(np.int64)

@@ -1,9 +1,9 @@
-"""What a run has done, unit by unit, on disk before the next begins: killed, it loses what is in flight alone.
+"""The journal of a run: each unit of work is on disk before the next begins, so that a killed run loses little.
 
-A unit is one attack on one chunk of images. It leaves units/NAME.npz, written whole or not at all, and then a line in
-journal.jsonl with that file's digest. Every line carries a checksum over itself and the line before, so that none can
-be changed, moved or lost in the middle unseen. A run that goes on takes from here what is done, and does the rest.
-Where a GPU's batches are kept full, parts of several units are in flight, and all of those are lost.
+A unit is one attack on one chunk of images. It writes units/NAME.npz, completely or not at all, and then a line in
+journal.jsonl with that file's digest. Every line has a checksum over itself and the line before, which shows whether a
+line was changed, moved or lost in the middle. A resumed run takes finished units from here, and does the rest. If a
+GPU's batches are kept full, parts of several units are in work at once, and a kill loses all of them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ UNITS = "units"
 SCHEMA = "edgeproof.journal/1"
 BEGIN_AGAIN = "start again with another --out"
 CHECK_DIGITS = 32
-"""Of the hexadecimal digits of a line's SHA-256."""
+"""The number of hexadecimal digits of a line's checksum, a shortened SHA-256."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a unit leaves.
+    """The result of a unit.
 
     Args:
-        arrays: by name, a row an image.
-        seconds: it took.
+        arrays: by name, one row per image.
+        seconds: the time that it took.
         forwards: images whose logits were asked.
         gradients: images whose gradient was asked.
 
@@ -57,10 +57,10 @@ class Work:
 
 
 class Ledger(Protocol):
-    """Knows the units that are done.
+    """Has the units that are done.
 
     Attributes:
-        earlier_seconds: what those took that were taken from here.
+        earlier_seconds: the time of the units that were taken from here.
 
     """
 
@@ -70,11 +70,11 @@ class Ledger(Protocol):
         """Return whether a unit is done."""
 
     def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
-        """Return what the unit `name` on the images at `index` left, doing it where it is not done yet."""
+        """Return the work of the unit `name` on the images at `index`; do it if it is not done yet."""
 
 
 class NoJournal:
-    """Does every unit and keeps none: for runs without a directory."""
+    """Does every unit and keeps none, for runs without a directory."""
 
     earlier_seconds = 0.0
 
@@ -83,16 +83,16 @@ class NoJournal:
         return False
 
     def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
-        """Do it."""
+        """Do the unit."""
         return do()
 
 
 class Journal:
-    """The units of one run directory, of which one process at a time may be at work.
+    """The units of one run directory, in which only one process may work at a time.
 
     Attributes:
         started: when the run began, ISO 8601 in UTC.
-        earlier_seconds: what the units took that were taken from here.
+        earlier_seconds: the time of the units that were taken from here.
 
     """
 
@@ -101,13 +101,13 @@ class Journal:
 
         Args:
             directory: of the run.
-            request_sha256: what is asked.
-            made_by: what the bits of a unit depend on besides: software and machine.
+            request_sha256: the digest of the run's request.
+            made_by: the software and machine on which the bits of a unit also depend.
 
         Raises:
-            BadRun: it is damaged, or of another request, software or machine.
-            UsageFault: another process is at work there.
-            MissingEnvironment: its file system has no locks.
+            BadRun: the journal is damaged, or of another request, software or machine.
+            UsageFault: another process is working in the directory.
+            MissingEnvironment: the file system has no locks.
 
         """
         self.path, self.units = directory / JOURNAL, directory / UNITS
@@ -134,7 +134,7 @@ class Journal:
             raise
 
     def __len__(self) -> int:
-        """Return how many units are done."""
+        """Return the number of units that are done."""
         return len(self._entries)
 
     def holds(self, name: str) -> bool:
@@ -143,17 +143,17 @@ class Journal:
 
     @property
     def done(self) -> dict[str, int]:
-        """Images that are done, by the names of their units without the number at the end."""
+        """The number of images that are done, by the names of units without the number at the end."""
         images: Counter[str] = Counter()
         for name, entry in self._entries.items():
             images[name.rpartition("-")[0]] += entry["images"]
         return dict(images)
 
     def unit(self, name: str, index: Any, do: Callable[[], Work]) -> Work:
-        """Return what a unit left, doing and recording it where it is not done yet.
+        """Return the work of a unit; do and record it if it is not done yet.
 
         Raises:
-            BadRun: what it left is damaged, or of other images.
+            BadRun: the unit's file is damaged, or of other images.
 
         """
         if name in self._entries:
@@ -167,15 +167,15 @@ class Journal:
         return work
 
     def close(self) -> None:
-        """Let another process in."""
+        """Release the lock, so that another process can work here."""
         os.close(self._file)
 
     def drop_units(self) -> None:
-        """Remove what the units left; the lines stay. For a run that is finished."""
+        """Remove the units' files and keep the lines, for a finished run."""
         shutil.rmtree(self.units, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove the journal itself. For a run in which nothing was done."""
+        """Remove the journal and the units, for a run without finished work."""
         self.drop_units()
         self.path.unlink(missing_ok=True)
 
@@ -198,7 +198,7 @@ class Journal:
         return self.units / f"{name}.npz"
 
     def _check_made_by(self, was: dict[str, str | int], now: dict[str, str | int]) -> None:
-        unsaid = [name for name in GPU_SOFTWARE if name not in was]  # as before it was asked for
+        unsaid = [name for name in GPU_SOFTWARE if name not in was]  # earlier versions did not record these
         for name in sorted((was.keys() | now.keys()) - set(unsaid)):
             if was.get(name) != now.get(name):
                 before, after = (card.get(name, "unknown") for card in (was, now))
@@ -224,7 +224,7 @@ class Journal:
             self._entries[record["unit"]] = record
 
     def _read(self) -> list[dict[str, Any]]:
-        """Return the records, and cut off a last line that a power cut left without its end."""
+        """Return the records; cut off a last line that a power cut left incomplete."""
         whole, _, torn = self.path.read_bytes().rpartition(b"\n")
         if torn:
             os.ftruncate(self._file, len(whole) + 1 if whole else 0)

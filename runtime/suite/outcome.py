@@ -1,4 +1,4 @@
-"""What the suite found on one artifact, or on one part of its images."""
+"""The outcome of the suite on one artifact, or on a part of its images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Held(NamedTuple):
-    """How the gradient was held to the artifact: fields of Outcome on which it hangs how much a pass allows for."""
+    """The results of testing the gradient, as fields of Outcome. They decide how much a pass must allow for."""
 
     gradient_test: GradientTest | None = None
     blind_control: Searched | None = None
@@ -23,7 +23,7 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the suite found; `evidence` has a row for each image judged."""
+    """The results of the suite. `evidence` has a row for each image judged."""
 
     evidence: Evidence
     attacks: tuple[AttackRow, ...]
@@ -40,9 +40,9 @@ class Outcome:
 
     @property
     def settled(self) -> Outcome:
-        """What a whole run found: smoothed gradients count to its blind control where its gradient is doubtful.
+        """The outcome of a whole run: if the gradient is doubtful, smoothed gradients count in the blind control.
 
-        A shard does not know that of the whole.
+        A shard cannot decide this, because it depends on the whole run.
         """
         control, smoothed = self.blind_control, self.smoothed_control
         if control and smoothed and doubtful(self.gradient_test):
@@ -54,4 +54,4 @@ COUNTS = (
     "agreement", "parent_agreement", "probe", "gradient_test", "blind_control", "smoothed_control", "square_alone",
     "fusion",
 )  # fmt: skip
-"""Fields of Outcome that hold counts: those of parts add up."""
+"""Fields of Outcome with counts, which add up over shards."""

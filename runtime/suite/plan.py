@@ -1,9 +1,8 @@
-"""What is run on an artifact: the suite by every gradient there is, and Square where none can be trusted.
+"""The plan of a run: the attacks with every available gradient, and Square if no gradient can be trusted.
 
-A quantised graph has steps in place of slopes, and so has one that holds staircases, whatever it is called: its own
-gradient is a stand-in (straight through the steps), and may mislead. So its attackers also follow the gradient of the
-fp32 parent, and Square follows none. The artifact itself judges every point of all; an image is robust only if it
-stands them all.
+A quantised graph, and any graph with staircases, has steps where a derivative would be. Its own gradient is a surrogate
+that passes straight through the steps, and may mislead. So attacks also follow the gradient of the fp32 parent, and
+Square follows none. The artifact itself judges every point, and an image is robust only if it withstands all attacks.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ if TYPE_CHECKING:
     from runtime.session import GraphFacts, SessionCard
 
 BLIND = "square"
-"""The attack that no gradient can mislead."""
+"""The attack that no false gradient can mislead."""
 
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """One of the NAMES of attacks, by one gradient.
+    """One of the NAMES of attacks, with one gradient.
 
     Args:
-        name: what was asked for.
-        stages: what that runs.
-        gradient_from: whose gradient those that need one follow; 'none' where there is none.
+        name: the requested name.
+        stages: the attacks that it runs.
+        gradient_from: the source of the gradient for stages that need one; 'none' without a gradient.
 
     """
 
@@ -41,18 +40,18 @@ class PlannedAttack:
 
     @property
     def is_cascade(self) -> bool:
-        """Whether each stage runs on what the earlier ones left, with a summary row after them."""
+        """Whether each stage runs on the images that earlier stages left, with a summary row after them."""
         return self.name in CASCADES
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is run on one artifact, decided once.
+    """All attacks on one artifact.
 
     Args:
-        asked: what each of the NAMES of attacks asked for runs, in the order of the report.
-        added: the attacks that nobody asked for, and without which the figure would say little.
-        gradients: whose gradients lead the attacks, in turn.
+        asked: the attacks that each requested name runs, in the order of the report.
+        added: attacks that were not requested, but without which the figure would prove little.
+        gradients: the sources of the gradients that the attacks follow in turn.
 
     """
 
@@ -62,10 +61,9 @@ class Plan:
 
     @property
     def attacks(self) -> tuple[PlannedAttack, ...]:
-        """What is run, in the order of the report's rows.
+        """The planned attacks, in the order of the report's rows.
 
-        All that is asked by the first gradient, then by the next. What needs none does the same whoever leads: it runs
-        once.
+        All requested attacks run with the first gradient, then with the next. An attack without a gradient runs once.
         """
         planned = []
         for number, gradient_from in enumerate(self.gradients or ("none",)):
@@ -80,24 +78,24 @@ class Plan:
         return any(stage.uses_gradient and stage.bounded for each in self.attacks for stage in each.stages)
 
     def for_parent(self, card: SessionCard) -> Plan:
-        """Return the plan of the parent that a drop is measured from: the same attacks, by its own gradient.
+        """Return the plan for the parent as the baseline of a drop: the same attacks, with the parent's own gradient.
 
-        So the drop is the artifact's and not the attacks'.
+        Equal attacks make sure that the drop is due to the artifact.
         """
         return runnable(Plan({**self.asked, **self.added}, {}, gradient_sources(card, lends=False)), card)
 
 
 def plan_suite(names: Iterable[str], classes: int, card: SessionCard, *, lends: bool) -> Plan:
-    """Return what is run on an artifact.
+    """Return the plan for an artifact.
 
     Args:
-        names: NAMES of attacks, those asked for.
-        classes: how many the artifact knows.
-        card: what the artifact says of itself.
-        lends: whether a parent's gradient leads attacks too.
+        names: the requested NAMES of attacks.
+        classes: the artifact's number of classes.
+        card: the artifact's card.
+        lends: whether attacks also follow a parent's gradient.
 
     Raises:
-        BadModel: it has too few classes for an attack, or no gradient for one that needs it.
+        BadModel: the artifact has too few classes for an attack, or no gradient for an attack that needs one.
 
     """
     asked = {name: stages(name, classes) for name in names}
@@ -106,7 +104,7 @@ def plan_suite(names: Iterable[str], classes: int, card: SessionCard, *, lends: 
 
 
 def runnable(plan: Plan, card: SessionCard) -> Plan:
-    """Return a plan that can be run; raises as `plan_suite` does."""
+    """Return the plan, after checking that it can run; raises as `plan_suite` does."""
     needing = [name for name, attacks in plan.asked.items() if any(attack.uses_gradient for attack in attacks)]
     if needing and not plan.gradients:
         raise BadModel(
@@ -117,7 +115,7 @@ def runnable(plan: Plan, card: SessionCard) -> Plan:
 
 
 def gradient_sources(card: SessionCard, *, lends: bool) -> tuple[GradientSource, ...]:
-    """Return whose gradients lead the attacks, in the order of the rows."""
+    """Return the sources of the gradients that attacks follow, in the order of the rows."""
     own: tuple[GradientSource, ...] = ("own",) if card.differentiable else ()
     return (*own, "parent") if lends else own
 
@@ -125,9 +123,9 @@ def gradient_sources(card: SessionCard, *, lends: bool) -> tuple[GradientSource,
 def mandatory_attacks(
     asked: Mapping[str, tuple[Attack, ...]], classes: int, facts: GraphFacts
 ) -> dict[str, tuple[Attack, ...]]:
-    """Return the attacks that run besides those `asked` for, by name.
+    """Return the attacks that run besides the requested ones, by name.
 
-    That is Square on an artifact with steps, beside attacks within eps of which none is Square.
+    That is Square, for an artifact with steps, if there are attacks within eps but Square is not among them.
     """
     if not facts.stepped or not any_bounded(asked):
         return {}

@@ -1,4 +1,4 @@
-"""What a run asks beside its attacks, so that they can be believed: tests of the gradient, and a blind control."""
+"""Tests that show whether a run's attacks can be believed: tests of the gradient, and the blind control."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from runtime.suite.journal import Work
 
 LEAST_CONCORDANCE, LEAST_STEADINESS = 0.5, 0.5
-"""Of an image's gradient; honest networks stay above .8 over a short step, mostly over a long one too."""
+"""Limits for an image's gradient. Honest networks stay above 0.8 over a short step, and mostly over a long one too."""
 LEAST_RELATION, WIDE = 0.1, 4 / 255
-"""Of a surrogate, over a step of eps/2 but at least WIDE; int8 stays above .5, a decoy near 0."""
+"""The limit for a surrogate, over a step of eps/2 but at least WIDE. Int8 stays above 0.5, a decoy near 0."""
 LARGEST_JUMPS = (0.5, 0.003)
-"""Of the margin after the HALVINGS; honest networks stay under .1 and .001."""
+"""Limits for jumps of the margin after HALVINGS. Honest networks stay below 0.1 and 0.001."""
 TOLERATED, MOST_UNRELATED, LEVEL = 0.1, 0.5, 0.01
-"""More failing images than a share TOLERATED (of a surrogate MOST_UNRELATED) explains, at LEVEL, are a finding."""
+"""More failing images than a share TOLERATED (MOST_UNRELATED for a surrogate) explains, at LEVEL, are a finding."""
 
 
 def most_tolerated(n: int) -> int:
-    """Return how many of n images may fail a test of the gradient."""
+    """Return the most images of n that may fail a test of the gradient."""
     return fewest_beyond(n, TOLERATED, LEVEL) - 1
 
 
 def most_unrelated(n: int) -> int:
-    """Return on how many of n images a surrogate may be unrelated to the artifact: what half of them explains."""
+    """Return the most images of n on which a surrogate may be unrelated to the artifact."""
     return fewest_beyond(n, MOST_UNRELATED, LEVEL) - 1
 
 
 def doubtful(test: GradientTest | None) -> bool:
-    """Return whether a test of the gradient is near its limit: half as many images failed as would block."""
+    """Return whether a test of the gradient is near its limit: at least half as many images failed as would block."""
     if test is None:
         return False
     counts = [(test.apart_near, test.n), (test.apart_far, test.n), (test.unsteady, test.n), (test.jumps, test.lines)]
@@ -55,14 +55,14 @@ def doubtful(test: GradientTest | None) -> bool:
 
 @dataclass(frozen=True)
 class Scrutiny:
-    """Questions about images that the suite has attacked.
+    """Tests on images that the suite has attacked.
 
     Args:
-        units: asks a job of the images at an index, unit by unit.
-        evidence: what the attacks left.
+        units: runs a job on the images at an index, unit by unit (`Campaign.units`).
+        evidence: after the attacks.
         eps: radius of the L-infinity ball.
         seed: of the noise.
-        gradients: whose gradients led the attacks.
+        gradients: the sources of the gradients that the attacks followed.
 
     """
 
@@ -73,10 +73,10 @@ class Scrutiny:
     gradients: Sequence[GradientSource]
 
     def gradient_test(self, sample: Any, *, surrogate: bool) -> GradientTest | None:
-        """Hold the gradient that is followed first to the artifact on the images of the sample that stand.
+        """Test the first gradient that attacks follow on the images of the sample that stand.
 
-        None where there is no such image, or no gradient. What fell is proven, whatever the gradient says there: in
-        networks without robustness it curves within eps.
+        Returns None if there is no such image or no gradient. Broken images are left out: they are proven, and in
+        networks without robustness the gradient changes a lot within eps of them.
         """
         index = sample[self.evidence.robust[sample]]
         if not len(index) or self.eps == 0 or not self.gradients:
@@ -103,21 +103,22 @@ class Scrutiny:
         )
 
     def blind_control(self, indices: Any) -> tuple[Searched, Any]:
-        """Put the images at `indices` that stand to CONTROLS, each on what the earlier left; then what fell to AGAIN.
+        """Run the blind control on the images at `indices` that stand.
 
-        Returns also the indices of what is left.
+        Each of CONTROLS runs on what the earlier ones left, then AGAIN on what they broke. Also returns the indices of
+        the images that are left.
         """
         return self._search("blind", indices[self.evidence.robust[indices]], {}, CONTROLS)
 
     def smoothed_control(self, left: Any) -> Searched:
-        """Put what the blind control left to SMOOTHED; then what fell to AGAIN."""
+        """Run SMOOTHED on the images that the blind control left, then AGAIN on what they broke."""
         return self._search("doubt", left, {}, (), SMOOTHED)[0]
 
     def square_alone(self, attacks: Sequence[AttackRow]) -> Searched | None:
-        """Count what Square broke and no gradient of the run did; None where it, or an attack by a gradient, is none.
+        """Count the images that Square broke and no gradient attack of the run did; None unless both kinds ran.
 
         Args:
-            attacks: rows of those that keep to the ball.
+            attacks: the rows of the attacks in the ball.
 
         """
         fell = self.evidence.fell
@@ -129,7 +130,7 @@ class Scrutiny:
         return self._search("square", np.flatnonzero(stood), {"square": broken}, ())[0]
 
     def fusion(self, sample: Any) -> Fusion:
-        """Compare the artifact's classes with those that it gives without the engine's optimisations."""
+        """Compare the artifact's classes with and without the engine's optimisations."""
         plain = self._values("unoptimised", sample, classify_plainly, CLASSIFY)["prediction"]
         label, optimised = self.evidence.label[sample], self.evidence.clean_prediction[sample]
         return Fusion(
@@ -147,9 +148,9 @@ class Scrutiny:
         searches: Sequence[Attack],
         by_gradient: Sequence[Attack] = (),
     ) -> tuple[Searched, Any]:
-        """Put the images at `index` to searches; `broken`: indices of those that fell before, by search.
+        """Run searches on the images at `index`. `broken` has the indices of images that fell before, by search.
 
-        Returns also the indices of what is left.
+        Also returns the indices of the images that are left.
         """
         costs: dict[str, Any] = {"seconds": 0.0, "forwards": 0, "gradients": 0}
         tries: list[tuple[Attack, GradientSource]] = [(attack, "none") for attack in searches]
@@ -168,7 +169,7 @@ class Scrutiny:
     def _broken(
         self, prefix: str, attack: Attack, gradient_from: GradientSource, index: Any, costs: dict[str, Any]
     ) -> Any:
-        """Return the indices of the images that an attack breaks, and add what it cost."""
+        """Return the indices of the images that an attack breaks, and add its costs to `costs`."""
         job, found = partial(search, attack=attack, eps=self.eps, seed=self.seed), [index[:0]]
         stage = labelled(attack.name, gradient_from)
         units = self.units(

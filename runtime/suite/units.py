@@ -1,4 +1,4 @@
-"""The units of work: what is asked of the artifact about one chunk of images, and the arrays that it leaves."""
+"""The units of work: jobs on one chunk of images, and the arrays that they return."""
 
 from __future__ import annotations
 
@@ -36,47 +36,46 @@ if TYPE_CHECKING:
     from runtime.suite.evidence import Evidence
 
 UNIT_VALUES = 2**24
-"""Values that the images of one unit have at most, 64 MiB in float32: large images come in smaller units."""
+"""The most values of all images in a unit, 64 MiB in float32. So units of large images have fewer images."""
 PASSES = 5
-"""Answers to the same image, which must be the same."""
+"""The number of answers to the same image, which must be equal."""
 SAME = 1e-4
-"""How far two answers may be apart and still be the same, as a part of the image's largest logit about their mean."""
+"""The largest difference of equal answers, relative to the image's largest logit after subtracting the mean."""
 SAME_ALONE = 0.1
-"""The same of an answer in a batch and one by itself: other kernels round otherwise, before a rounding by a step."""
+"""The same limit between an answer in a batch and one alone: other kernels round differently, also before a step."""
 NEAR, NEAR_QUANTISED = 0.1, 0.5
-"""How far a judge's logits may be from those of the graph that it says it runs, as a part of the largest of the two,
-each about its mean; and where it rounds to integers."""
+"""The largest difference between a judge's logits and those of the graph that it claims to run, relative to the larger
+of the two after subtracting each mean; the second is for a judge that rounds to integers."""
 SHORT = 0.3
-"""What a pixel's step falls short of eps by at most, drawn at random, where it is asked whether the two are near."""
+"""In the test whether logits are near, each pixel's step is shorter than eps by a random share of at most SHORT."""
 PROBABILITY = 1e-3
-"""How far from 1 the sum of an image's probabilities may be."""
+"""The largest difference from 1 of the sum of an image's probabilities."""
 
 Arrays = dict[str, Any]
 Job = Callable[[Oracle, "Target", Points], Arrays]
-"""A unit's work: arrays by name, one row an image."""
+"""A job: it returns arrays by name, one row per image."""
 Follow = Callable[[int], Headway]
-"""Makes what follows the work on so many images."""
+"""Returns a Headway for a number of images."""
 
 CLASSIFY = Passes(forwards=1)
 REPEAT = Passes(forwards=PASSES + 1)
 AGREE, AGREE_OF_A_PROCESS = Passes(gradients=2), Passes(forwards=3, gradients=3)
-"""What the jobs below cost an image; a `search` costs what its attack does."""
+"""The passes per image of the jobs below; a `search` costs what its attack does."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is attacked, and on which images.
+    """The artifact under attack, and its images.
 
     Args:
         session: the artifact.
-        images: the set that indices refer to.
-        classes: how many the model knows.
-        batch: images a session is asked at once.
+        images: the set to which indices refer.
+        classes: the number of classes.
+        batch: the images that a session is asked at once.
         to_device: turns numpy float32 or int64 into the session's arrays, on its device.
-        lender: another session, whose gradient attacks follow too; None where there is none.
-        plain: opens the artifact without the engine's optimisations; None where that cannot be.
-        witness: ONNX Runtime's answers by the same graph, to which a judge is held that nobody can look into; None for
-            no such judge.
+        lender: another session whose gradient attacks also follow, the parent's; None without one.
+        plain: opens the artifact without the engine's optimisations; None if that is not possible.
+        witness: runs the same graph in ONNX Runtime, to check a judge process; None if an engine judges.
         full: whether attacks on several units run side by side, so that batches are full.
 
     """
@@ -92,7 +91,7 @@ class Target:
     witness: Witness | None = None
 
     def following(self, gradient_from: GradientSource) -> Target:
-        """Return the target with the gradient that attacks are to follow."""
+        """Return the target with the gradient of one source."""
         if gradient_from != "parent" or self.lender is None:
             return self
         return replace(self, session=BorrowedGradient(self.session, self.lender))
@@ -109,9 +108,9 @@ class Target:
         )
 
     def chunks(self, index: Any, most: int = UNIT) -> Iterator[Any]:
-        """Yield `index` in the parts that one unit takes, of at most so many images.
+        """Yield `index` in chunks for units, of at most `most` images.
 
-        Never of the batch: this decides which units a run consists of.
+        The chunks do not depend on the batch size, because they define the units of a run.
         """
         size = max(1, min(most, UNIT_VALUES // prod(self.images.images.shape[1:])))
         for start in range(0, len(index), size):
@@ -119,7 +118,7 @@ class Target:
 
 
 def measure(target: Target, index: Any, job: Job, follow: Follow | None = None) -> Work:
-    """Do a job on the images at `index`, and say what it cost."""
+    """Do a job on the images at `index`, and return its arrays and costs."""
     headway = follow(len(index)) if follow else None
     oracle, began = Oracle(target.session, target.batch, target.witness, headway), time.perf_counter()
     arrays = job(oracle, target, target.points(index))
@@ -135,10 +134,10 @@ def measure_all(target: Target, chunks: Sequence[Any], job: Job, follow: Follow)
 
 
 def search_all(target: Target, chunks: Sequence[Any], job: Job, follow: Follow) -> Generator[Work]:
-    """Yield what `measure` returns for each chunk, where a job is `search`; close it to stop what runs.
+    """Yield what `measure` returns for each chunk, for a job that is `search`. Closing it stops running jobs.
 
-    Where batches are to be full and take several small units, parts of the chunks are done side by side, so that the
-    points of one take the place of those that another broke. The seconds are then those that a chunk was waited for.
+    If batches should be full and hold several small units, parts of chunks run side by side, so that points of one part
+    replace those that another has broken. The seconds of a chunk are then the time for which it was waited.
     """
     if not target.full or target.batch < 2 * SMALL_UNIT:
         yield from measure_all(target, chunks, job, follow)
@@ -159,10 +158,10 @@ def _measure_alone(target: Target, index: Any, job: Job, follow: Follow, session
 
 
 def classify(oracle: Oracle, target: Target, points: Points) -> Arrays:
-    """Return `prediction` int64 and `margin` float32 of the clean images.
+    """Return `prediction` int64 [B] and `margin` float32 [B] of the clean images.
 
     Raises:
-        BadModel: the artifact answers in another shape.
+        BadModel: the artifact's logits have another shape than [B, K].
 
     """
     z = oracle.logits(points, points.x)
@@ -192,10 +191,10 @@ def search(
     evidence: Evidence | None = None,
     lattice: bool = False,
 ) -> Arrays:
-    """Return what an attack found, as `Evidence.update` takes it; where none is kept, `broken` and `spared`.
+    """Return what an attack found, as `Evidence.update` takes it; without evidence only `broken` and `spared`.
 
-    With `lattice` also `lattice` bool [B]: the point stands when it is rounded to the uint8 lattice in the ball. Of an
-    artifact that takes bytes the points found are those that it saw.
+    With `lattice` also returns `lattice` bool [B]: whether the point is classified correctly after rounding to the
+    uint8 lattice in the ball. For an artifact that takes bytes, the points are the rounded ones that it saw.
     """
     found = attack.run(oracle, points, eps, seed)
     if evidence is None:
@@ -223,8 +222,8 @@ def search(
 def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
     """Ask for the same answers PASSES times, and once more image by image, as a device may.
 
-    Returns `randomised` bool [B]: they differ in class or by more than SAME; `probabilities` bool [B]: they are
-    non-negative and sum to one; and `otherwise_alone` bool [B]: that by itself differs in class or by more than
+    Returns `randomised` bool [B]: answers differ in class or by more than SAME; `probabilities` bool [B]: logits are
+    non-negative and sum to one; `otherwise_alone` bool [B]: the answer alone differs in class or by more than
     SAME_ALONE.
     """
     answers = np.stack([oracle.logits(points, points.x) for _ in range(PASSES)])
@@ -244,11 +243,11 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
 
 
 def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence, eps: float, seed: int) -> Arrays:
-    """Return what the gradient graph predicts on the `clean` images and at their `worst` points: int64 [B] each.
+    """Return the gradient graph's classes of the `clean` images and at their `worst` points: int64 [B] each.
 
-    Of a judge that is a process also `near`, bool [B]: its logits are those of the graph there, and at the end of a
-    step along the gradient by most of eps. A process may remember what it was asked: that point is as attacks ask
-    them, and was asked by none.
+    For a judge process also returns `near`, bool [B]: its logits equal the graph's up to rounding at these points, and
+    at the end of a step along the gradient by most of eps. A process may remember earlier points; the end of the step
+    looks like a point of an attack, but is new to it.
     """
     worst = evidence.adversarial[np.searchsorted(evidence.kept, points.index)]
     loss = cross_entropy(points.one_hot)
@@ -268,7 +267,7 @@ def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence,
 
 
 def near(ours: Any, theirs: Any, most: float) -> Any:
-    """Return where two answers [B, K], each about its mean, differ by at most a part of the largest: bool [B]."""
+    """Return where two answers [B, K], each minus its mean, differ by at most `most` times the largest: bool [B]."""
     ours, theirs = (
         np.asarray(z, np.float64) - np.mean(z, axis=1, keepdims=True, dtype=np.float64) for z in (ours, theirs)
     )

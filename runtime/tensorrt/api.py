@@ -1,8 +1,8 @@
-"""The part of TensorRT's Python API that edgeproof touches.
+"""The part of TensorRT's Python API that edgeproof uses.
 
-TensorRT has no usable type stubs. These protocols hold for TensorRT 10.3 to 11 and for TensorRT-RTX, whose API has
-TensorRT 11's shape, and against which a test holds them. Failures are None or False and a word to the logger, never
-exceptions.
+TensorRT has no usable type stubs. These protocols describe TensorRT 10.3 to 11 and TensorRT-RTX, whose API is like
+TensorRT 11's; a test compares them with TensorRT-RTX. On failure, functions return None or False and log a message;
+they raise no exceptions.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ExecutionContext(Protocol):
 
 
 class RuntimeConfig(Protocol):
-    """IRuntimeConfig, by which TensorRT-RTX makes a context."""
+    """IRuntimeConfig, with which TensorRT-RTX makes a context."""
 
     dynamic_shapes_kernel_specialization_strategy: Any
 
@@ -130,7 +130,7 @@ CLASSES: dict[str, type] = {
     "ParserError": ParserError,
     "Runtime": Runtime,
 }
-"""TensorRT's classes by their names there."""
+"""TensorRT's classes, by their names in TensorRT."""
 VALUES = {
     "BuilderFlag": ("TF32",),
     "DataType": ("FLOAT",),
@@ -140,6 +140,6 @@ VALUES = {
     "PreviewFeature": ("RUNTIME_ACTIVATION_RESIZE_10_10",),
     "TensorIOMode": ("INPUT", "OUTPUT"),
 }
-"""Members of TensorRT's enumerations; PreviewFeature's only from the version that it names."""
+"""Members of TensorRT's enumerations. That of PreviewFeature exists only from the version in its name on."""
 VALUES_OF_RTX = {"DynamicShapesKernelSpecializationStrategy": ("NONE",), "ComputeCapability": ("SM80", "SM86", "SM89")}
-"""Members of enumerations that TensorRT-RTX alone has."""
+"""Members of enumerations that only TensorRT-RTX has."""

@@ -24,7 +24,7 @@ FLOAT = np.dtype(np.float32).itemsize
 
 
 def open_memory() -> Memory:
-    """Return the memory of the first device, by what is installed.
+    """Return the memory of the first device, through cuda-bindings or PyCUDA.
 
     Raises:
         MissingEnvironment: neither cuda-bindings nor PyCUDA is installed, or no device can be used.
@@ -44,9 +44,9 @@ def open_memory() -> Memory:
 
 
 class BindingsMemory:
-    """cuda-bindings on the device's primary context, the one that TensorRT and ONNX Runtime use too.
+    """cuda-bindings on the device's primary context, which TensorRT and ONNX Runtime also use.
 
-    The context is kept until the process ends: others may work in it.
+    The context is kept until the process ends, because other code may use it.
 
     Raises:
         ImportError: cuda-bindings is not installed.
@@ -79,7 +79,7 @@ class BindingsMemory:
         """Push the primary context for a block; see `Memory`.
 
         Raises:
-            EngineFault: something that ran before has broken it.
+            EngineFault: earlier work has broken the context.
 
         """
         self._call("cuCtxPushCurrent", self._context)
@@ -92,8 +92,8 @@ class BindingsMemory:
         """Return page-locked memory that is mapped into the device's addresses.
 
         Raises:
-            OutOfMemory: there is not so much.
-            EngineFault: the device does not take it.
+            OutOfMemory: the memory is too small.
+            EngineFault: the device cannot map the memory.
 
         """
         n = math.prod(shape)
@@ -109,35 +109,35 @@ class BindingsMemory:
         return Buffer(address, release, array)
 
     def reserve(self, size: int) -> Buffer:
-        """Return memory of the device; see `Memory`. Raises as `allocate`."""
+        """Return memory of the device; see `Memory`. Raises as `allocate` does."""
         memory = self._call("cuMemAlloc", size)
         return Buffer(int(memory), partial(self._call, "cuMemFree", memory))
 
     def free(self, buffer: Buffer) -> None:
-        """Give memory back; see `Memory`."""
+        """Free memory; see `Memory`."""
         buffer.release()
 
     def synchronize(self) -> None:
         """Wait until everything in the stream is done.
 
         Raises:
-            EngineFault: what ran in it failed.
+            EngineFault: work in the stream failed.
 
         """
         self._call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give the stream back; what it may have to say was said by the call before."""
+        """Destroy the stream. An error is ignored, because the call before has reported it."""
         self._driver.cuStreamDestroy(self._stream)
 
     def _call(self, function: str, *given: Any) -> Any:
-        """Call the driver; return its answer, or None where it gives none but its code."""
+        """Call the driver; return its answer, or None if it returns only a code."""
         try:
             code, *answer = getattr(self._driver, function)(*given)
-        except RuntimeError as error:  # the driver's library has no such function, or is not there
+        except RuntimeError as error:  # the driver's library is missing, or lacks this function
             said = f"cuda-bindings cannot use the CUDA driver: {first_line(error)}"
             raise MissingEnvironment(said, hint=UPDATE) from None
-        except (KeyError, ValueError) as error:  # a code that these bindings are too old for
+        except (KeyError, ValueError) as error:  # a code that is newer than these bindings
             raise EngineFault(f"CUDA: {function} failed: {first_line(error)}", hint=SEE) from None
         if code == self._driver.CUresult.CUDA_SUCCESS:
             return answer[0] if answer else None
@@ -149,10 +149,10 @@ class BindingsMemory:
 
 
 class PycudaMemory:
-    """PyCUDA on the device's primary context, as `BindingsMemory`.
+    """PyCUDA on the device's primary context, like `BindingsMemory`.
 
     Raises:
-        ImportError: PyCUDA is not installed, or not for this driver.
+        ImportError: PyCUDA is not installed, or does not fit the driver.
         MissingEnvironment: no device can be used.
         OutOfMemory: the device is full.
 
@@ -205,7 +205,7 @@ class PycudaMemory:
             return Buffer(int(allocation), allocation.free)
 
     def free(self, buffer: Buffer) -> None:
-        """Give memory back; see `Memory`."""
+        """Free memory; see `Memory`."""
         with self._faults():
             buffer.release()
 
@@ -215,7 +215,7 @@ class PycudaMemory:
             self._stream.synchronize()
 
     def close(self) -> None:
-        """Give the stream back."""
+        """Destroy the stream."""
         self._stream = None
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""One loaded TensorRT engine with its execution context: its tensors by name, and a pass over rows in memory."""
+"""A loaded TensorRT engine with its execution context, which runs batches from memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SEE = "see docs/tensorrt.md"
 
 
 class Engine:
-    """An engine and its context; tensors by name, `rows` their shapes without the batch.
+    """An engine and its context. `rows` has the shapes of its tensors by name, without the batch.
 
-    No variable of a function that may fail holds them, nor the runtime: the traceback of an error would keep them
-    longer than their memory.
+    No local variable of a function that may fail holds the engine, the context or the runtime. Otherwise the traceback
+    of an error would keep them alive after their memory is freed.
     """
 
     def __init__(self, role: str, library: Library) -> None:
@@ -34,11 +34,11 @@ class Engine:
         self._context: ExecutionContext | None = None
 
     def load(self, deserialize: Callable[[bytes], CudaEngine | None], data: bytes) -> None:
-        """Deserialise it.
+        """Deserialise the engine.
 
         Raises:
-            EngineFault: TensorRT does not take it.
-            OutOfMemory: its weights do not fit.
+            EngineFault: TensorRT cannot load it.
+            OutOfMemory: its weights do not fit into memory.
 
         """
         self._library.heard.clear()
@@ -47,13 +47,13 @@ class Engine:
             raise self._fault("is not loaded")
 
     def start(self) -> None:
-        """Make its context, and look at its tensors.
+        """Make the context, and read the tensors' names, shapes and types.
 
-        The context gets its working memory pass by pass: a smaller batch takes less, and two engines share it.
+        The context gets its working memory for each pass, so that a smaller batch takes less and two engines share it.
 
         Raises:
-            EngineFault: TensorRT makes none.
-            OutOfMemory: it does not fit.
+            EngineFault: TensorRT cannot make a context.
+            OutOfMemory: the context does not fit into memory.
 
         """
         assert self._engine is not None
@@ -71,9 +71,9 @@ class Engine:
             raise self._fault("does not start")
 
     def _make_context(self) -> None:
-        """Make a context that allocates no memory itself, and answers the same batch always alike.
+        """Make a context that allocates no memory itself, and always gives the same answers to the same batch.
 
-        By default TensorRT-RTX compiles kernels for a batch's size behind its back, and changes to them between two
+        By default, TensorRT-RTX compiles kernels for a batch size in the background, and switches to them between two
         passes.
         """
         assert self._engine is not None
@@ -88,7 +88,7 @@ class Engine:
         self._context = self._engine.create_execution_context(self._config)
 
     def check(self, outputs: Collection[str]) -> None:
-        """Raise `BadModel` unless its tensors are what a session needs: one float32 row for each image."""
+        """Raise `BadModel` unless its tensors are those of a session: float32, with one row per image."""
         trt = self._library.module
         missing = ({INPUT} - set(self.inputs)) | (set(outputs) - set(self.outputs))
         unknown = set(self.inputs) - FEEDS
@@ -105,7 +105,7 @@ class Engine:
         """Run the first n rows of the buffers, and wait for the result.
 
         Raises:
-            EngineFault: it does not run.
+            EngineFault: the engine does not run.
             OutOfMemory: the rows do not fit into memory.
 
         """

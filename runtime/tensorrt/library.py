@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from runtime.machine.driver import CudaDevice
 
 KEPT = 20
-"""Number of messages of TensorRT that are kept."""
+"""The number of TensorRT's messages that are kept."""
 SHOWN = 3
 NO_MEMORY = re.compile("out ?of ?memory|could not be allocated|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
-"""What TensorRT says if the memory of the GPU or the machine ran out."""
+"""Messages of TensorRT when the memory of the GPU or the machine runs out."""
 NOT_TAKEN = ("SM75",)
-"""What TensorRT-RTX names, and its engines leave out by default: it has no float32 matrix product there."""
+"""A capability that TensorRT-RTX names but does not serve by default: it has no float32 matrix product for it."""
 
 
 @dataclass(frozen=True)
 class Edition:
-    """One of the libraries with TensorRT's API.
+    """A library with TensorRT's API.
 
     Args:
-        name: of its package, and of the provider of `--backend tensorrt` that it is.
-        title: what people call it.
-        oldest: the first release that takes everything that is exported.
-        source: where it comes from, in words.
-        mark: prefix of its versions in the key of an engine, which tells the editions apart.
-        times_kernels: an engine is built by timing kernels, whose times serve the next build; else kernels are
-            compiled where the engine is loaded, for the GPUs that the library names.
+        name: the name of its package, and of its provider of `--backend tensorrt`.
+        title: its usual name.
+        oldest: the first release that accepts everything that `export` writes.
+        source: where to get it, in words.
+        mark: a prefix of its versions in the key of an engine, which distinguishes the editions.
+        times_kernels: whether it builds an engine by timing kernels, whose times speed up the next build. If not, it
+            compiles kernels when the engine is loaded, for the GPUs that the library names.
 
     """
 
@@ -50,14 +50,14 @@ class Edition:
 
     @property
     def module(self) -> str:
-        """Return what Python calls it."""
+        """Return the name of its Python module."""
         return self.name.replace("-", "_")
 
 
 TENSORRT = Edition(
     "tensorrt",
     title="TensorRT",
-    oldest=(10, 3),  # JetPack 6.1's, the first whose strongly typed networks and parser take all of it
+    oldest=(10, 3),  # JetPack 6.1's, the first with strongly typed networks and a parser that suffice
     source="on a Jetson it comes with JetPack 6.1 or later, or its container; elsewhere from NVIDIA, not from PyPI "
     f"alone. On a GeForce or RTX card TensorRT-RTX serves too: {install('rtx')}",
 )
@@ -70,7 +70,7 @@ TENSORRT_RTX = Edition(
     times_kernels=False,
 )
 EDITIONS = {each.name: each for each in (TENSORRT, TENSORRT_RTX)}
-"""By name, in the order of preference."""
+"""The editions by name, in the order of preference."""
 
 
 def installed_edition() -> str:
@@ -80,13 +80,13 @@ def installed_edition() -> str:
 
 @dataclass(frozen=True)
 class Library:
-    """TensorRT, imported.
+    """An imported TensorRT.
 
     Args:
-        edition: which.
+        edition: its edition.
         module: the Python module.
-        listener: an ILogger of it, which keeps what TensorRT says; TensorRT takes the first one of a process for good.
-        heard: what it keeps: (severity, text), the newest last.
+        listener: the ILogger that keeps TensorRT's messages. TensorRT uses the first one of a process until its end.
+        heard: the kept messages as (severity, text), the newest last.
 
     """
 
@@ -97,18 +97,18 @@ class Library:
 
     @property
     def version(self) -> str:
-        """Return its version, told apart from other editions': 10.3.0, or RTX 1.7.1.116."""
+        """Return its version, with the edition's mark: 10.3.0, or RTX 1.7.1.116."""
         return f"{self.edition.mark}{self.module.__version__}"
 
     def serves(self) -> tuple[str, ...] | None:
-        """Return the compute capabilities of the GPUs that it names, as 8.9; None where it serves what NVIDIA has."""
+        """Return the compute capabilities that it serves, such as 8.9; None if it serves all of NVIDIA's."""
         if self.edition.times_kernels:
             return None
         named = (name for name in self.module.ComputeCapability.__members__ if name not in NOT_TAKEN)
         return tuple(f"{name[2:-1]}.{name[-1]}" for name in named if name.startswith("SM"))
 
     def said(self) -> str:
-        """Return its last errors in its own words, or its warnings where there is no error."""
+        """Return its last error messages, or its warnings if there are no errors."""
         for severities in (("INTERNAL_ERROR", "ERROR"), ("WARNING",)):
             texts = [" ".join(text.split()) for severity, text in tuple(self.heard) if severity in severities]
             if texts:
@@ -116,31 +116,31 @@ class Library:
         return "it does not say why"
 
     def fault(self, what: str, hint: str) -> EdgeproofError:
-        """Return the error to raise where something failed, in TensorRT's words: `OutOfMemory`, else `EngineFault`."""
+        """Return the error for a failure, with TensorRT's messages: `OutOfMemory` or else `EngineFault`."""
         said = f"{what}: {self.said()}"
         return OutOfMemory(said, hint=LESS) if NO_MEMORY.search(said) else EngineFault(said, hint=hint)
 
     def made(self, name: str) -> Any:
-        """Make one of TensorRT's objects that take its listener alone: Builder or Runtime.
+        """Make an object of TensorRT that needs only the listener: a Builder or a Runtime.
 
         Raises:
-            EngineFault: it does not start, as where the driver is too old for this TensorRT's CUDA.
+            EngineFault: it does not start, as with a driver that is too old for this TensorRT's CUDA.
 
         """
         self.heard.clear()
         try:
             return getattr(self.module, name)(self.listener)
-        except TypeError:  # so the bindings say that there is none
+        except TypeError:  # the bindings raise this if there is no object
             raise self.fault(f"{self.edition.title}'s {name} does not start", "see `nvidia-smi`") from None
 
 
 @functools.cache
 def library_of(module: Any, edition: Edition = TENSORRT) -> Library:
-    """Return the library of a module, with the one listener that the process has for it."""
+    """Return the library of a module, with the process's only listener for it."""
     heard: deque[tuple[str, str]] = deque(maxlen=KEPT)
 
     class Listener(module.ILogger):  # type: ignore[misc]
-        """Keeps errors and warnings; TensorRT calls it, from any thread."""
+        """Keeps errors and warnings. TensorRT calls it from any thread."""
 
         def __init__(self) -> None:
             module.ILogger.__init__(self)
@@ -153,16 +153,16 @@ def library_of(module: Any, edition: Edition = TENSORRT) -> Library:
 
 
 def load_library(name: str, gpu: CudaDevice) -> Library:
-    """Import one of EDITIONS for a GPU; call `driver.probe` before.
+    """Import one of EDITIONS for a GPU. `driver.probe` must be called first.
 
     Raises:
-        MissingEnvironment: it is not installed, does not load, is too old, or does not serve this GPU.
+        MissingEnvironment: the edition is not installed, does not load, is too old, or does not serve this GPU.
 
     """
     edition = EDITIONS[name]
     try:
         module = importlib.import_module(edition.module)
-    except (ImportError, OSError) as error:  # the libraries behind it may be missing too
+    except (ImportError, OSError) as error:  # its native libraries may be missing
         raise MissingEnvironment(
             f"{edition.title} is not installed: {error}", hint=edition.source, page=Page.TENSORRT
         ) from None

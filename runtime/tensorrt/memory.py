@@ -1,7 +1,7 @@
 """A small protocol for memory that a GPU and numpy share, and for the stream in which the GPU works on it.
 
-The host and the device share the buffers (page-locked and mapped): on a Jetson they are the same memory, elsewhere the
-GPU reads and writes them over the bus, and nothing is copied by hand. What an engine works in is the device's alone.
+Host and device share the buffers, which are page-locked and mapped. On a Jetson they are the same memory; elsewhere the
+GPU reads and writes them over the bus. Nothing is copied explicitly. An engine's working memory is only on the device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LESS = "end what else uses the GPU's memory; a smaller --batch takes less"
 ALIGNMENT = 256
-"""Bytes that the memory TensorRT works in is aligned to, as all that CUDA allocates is, and the least of it here."""
+"""The alignment in bytes of TensorRT's working memory, which CUDA's allocations have, and the least size of it."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Buffer:
     """Memory of the device.
 
     Args:
-        address: where the device finds it.
-        release: gives it back.
-        array: the host's view of it, numpy float32; None where the host has none.
+        address: its address on the device.
+        release: frees it.
+        array: the host's view of it, numpy float32; None if the host cannot access it.
 
     """
 
@@ -36,58 +36,58 @@ class Buffer:
 
 
 class Memory(Protocol):
-    """What a session needs of CUDA; everything but `active` is called inside of `active`."""
+    """The functions of CUDA that a session needs. All except `active` are called inside `active`."""
 
     @property
     def stream(self) -> int:
-        """Return the handle of the stream, as TensorRT takes it."""
+        """Return the handle of the stream, for TensorRT."""
 
     def active(self) -> AbstractContextManager[None]:
-        """Make the context current in this thread for a block, and what was current before again after it."""
+        """Make the context current in this thread during a block, and then restore the previous one."""
 
     def allocate(self, shape: tuple[int, ...]) -> Buffer:
-        """Return new float32 memory of a shape, zeroed, that the host sees too."""
+        """Return new float32 memory of a shape, zeroed, which the host can also access."""
 
     def reserve(self, size: int) -> Buffer:
         """Return this many bytes of new memory that only the device can access."""
 
     def free(self, buffer: Buffer) -> None:
-        """Give memory back; the buffer's array is not to be touched again."""
+        """Free memory. The buffer's array must not be used again."""
 
     def synchronize(self) -> None:
         """Wait until everything in the stream is done."""
 
     def close(self) -> None:
-        """Give the stream back, after all memory."""
+        """Destroy the stream, after all memory was freed."""
 
 
 class BufferPool:
-    """The memory that the engines of a session share: buffers by the names of tensors, and what an engine works in.
+    """The memory that the engines of a session share: buffers by names of tensors, and working memory.
 
-    It is as large as the largest pass so far asked for. Everything here is called inside of `Memory.active`.
+    It has the size of the largest pass so far. All methods are called inside `Memory.active`.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._held: dict[str, tuple[int, Buffer]] = {}
-        """By name, with its rows or bytes."""
+        """The buffers by name, each with its number of rows or bytes."""
 
     def rows(self, name: str, n: int, row: tuple[int, ...]) -> Buffer:
-        """Return the buffer of a tensor, with n rows at least.
+        """Return the buffer of a tensor, with at least n rows.
 
         Raises:
-            OutOfMemory: it does not fit; what else is held stays.
+            OutOfMemory: the buffer does not fit; the others stay.
 
         """
         return self._grown(name, n, lambda: self._memory.allocate((n, *row)))
 
     def working(self, size: int) -> int:
-        """Return the address of this many bytes of working memory; raises as `rows`."""
+        """Return the address of at least `size` bytes of working memory; raises as `rows` does."""
         size = max(size, ALIGNMENT)
         return self._grown("", size, lambda: self._memory.reserve(size)).address
 
     def clear(self) -> None:
-        """Give everything back."""
+        """Free all memory."""
         with ExitStack() as everything:
             while self._held:
                 everything.callback(self._memory.free, self._held.popitem()[1][1])

@@ -39,9 +39,9 @@ class Accelerator:
     """A GPU with TensorRT, ready to be used.
 
     Args:
-        gpu: which one.
-        library: TensorRT.
-        memory: its memory and stream.
+        gpu: the GPU.
+        library: the imported TensorRT.
+        memory: the GPU's memory and stream.
 
     """
 
@@ -51,7 +51,7 @@ class Accelerator:
 
 
 def open_accelerator(edition: str) -> Accelerator:
-    """Find the GPU and load what it needs; the driver comes first, since TensorRT ends the process without it.
+    """Find the GPU and load its libraries. The driver comes first, because without it TensorRT ends the process.
 
     Args:
         edition: one of `library.EDITIONS`.
@@ -74,9 +74,9 @@ class EngineFactory:
 
     Args:
         build: from (TensorRT, graph, key, timings of kernels) to an engine; `export.tensorrt.build`.
-        store: keeps them.
-        profile: their batches.
-        tf32: whether float32 products may be rounded to TF32.
+        store: keeps engines on disk.
+        profile: the batch sizes of the engines.
+        tf32: whether the factors of float32 products may be rounded to TF32.
 
     """
 
@@ -87,21 +87,21 @@ class EngineFactory:
 
 
 class TrtSession(Session):
-    """A classifier run by TensorRT. It holds memory of the GPU until `close`, which the end of the process calls too.
+    """A classifier that TensorRT runs. It holds memory of the GPU until `close`, which also runs when the process ends.
 
     Args:
-        forward: ONNX graph, `input` float32 [B, C, H, W] to `logits` float32 [B, K].
-        gradient: ONNX graph with `input` and those fields of LossSpec that it needs, by name,
-            to `logits`, `value`, `gradient`. None: only attacks without gradients run.
-        precision: what the graph is called, for the card; what it is, its bytes say.
-        factory: how the engines are made.
-        accelerator: what they run on; the session closes its memory.
+        forward: ONNX graph from `input` float32 [B, C, H, W] to `logits` float32 [B, K].
+        gradient: ONNX graph from `input` and the fields of LossSpec that it needs, by name, to `logits`, `value` and
+            `gradient`. None: only attacks without gradients can run.
+        precision: the graph's name in the bundle, for the card. What the graph computes in follows from its bytes.
+        factory: makes the engines.
+        accelerator: the GPU on which they run; the session closes its memory.
 
     Raises:
-        BadModel: a graph that TensorRT does not take, or with other inputs and outputs.
+        BadModel: TensorRT rejects a graph, or the graph has other inputs or outputs.
         EngineFault: an engine cannot be built, loaded or started.
-        OutOfMemory: it does not fit, with no image yet.
-        MissingEnvironment: engines cannot be kept on disk.
+        OutOfMemory: the engines do not fit into memory, even without images.
+        MissingEnvironment: engines cannot be stored on disk.
         UsageFault: see `settle_tf32`.
 
     """
@@ -153,8 +153,8 @@ class TrtSession(Session):
         """Return the logits of the artifact: float32 [B, K].
 
         Raises:
-            BadModel: the engine does not take this shape.
-            EngineFault: it fails.
+            BadModel: the engine does not accept this shape.
+            EngineFault: the engine fails.
             OutOfMemory: the batch does not fit into memory.
 
         """
@@ -164,8 +164,8 @@ class TrtSession(Session):
         """Return (logits, value, gradient) of the gradient engine.
 
         Raises:
-            BadModel: there is none, or it does not take this shape.
-            EngineFault: it fails.
+            BadModel: there is no gradient engine, or it does not accept this shape.
+            EngineFault: the engine fails.
             OutOfMemory: the batch does not fit into memory.
 
         """
@@ -175,7 +175,7 @@ class TrtSession(Session):
         return found[LOGITS], found[VALUE], found[GRADIENT]
 
     def card(self) -> SessionCard:
-        """Return the artifact's and its engine's digest, precision, backend and device."""
+        """Return the digests of the artifact and its engine, the precision, backend and device."""
         return self._card
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class TrtSession(Session):
         engine.sha256 = factory.store.obtain(key, build, load, role)
         engine.start()
         engine.check(outputs)
-        for name, row in engine.rows.items():  # what two engines call the same lies in the same memory
+        for name, row in engine.rows.items():  # tensors of the same name share their memory
             if any(each.rows.get(name, row) != row for each in self._engines):
                 raise BadModel(f"forward and gradient graph differ in {name}", hint="export them again")
         return engine
@@ -222,7 +222,7 @@ class TrtSession(Session):
         return engine
 
     def _run(self, engine: Engine, feeds: dict[str, Any]) -> dict[str, Any]:
-        """Feed an engine what it asks for, as float32, in batches that it takes; return its outputs by name."""
+        """Run an engine on its inputs in float32, in batches that it accepts; return its outputs by name."""
         wanted = {name: np.ascontiguousarray(feeds[name], np.float32) for name in engine.inputs}
         n = len(wanted[INPUT])
         for name, array in wanted.items():
@@ -239,7 +239,7 @@ class TrtSession(Session):
                 for start in range(0, n, engine.most):
                     rows = slice(start, min(start + engine.most, n))
                     self._pass(engine, rows, wanted, found)
-            except OutOfMemory:  # what is held would keep a smaller batch from fitting
+            except OutOfMemory:  # free the memory for a smaller batch
                 self._settle()
                 self._buffers.clear()
                 raise

@@ -1,6 +1,6 @@
-"""Stores TensorRT engines on disk, each under a key of all that determines it; a device loads only its own engines.
+"""Stores TensorRT engines on disk, each under a key of everything that determines it. A device loads only its own ones.
 
-DIR/DIGEST.engine   what TensorRT serialised; DIGEST is of its EngineKey
+DIR/DIGEST.engine   the serialised engine; DIGEST is that of its EngineKey
 DIR/DIGEST.json     its Sidecar
 DIR/timings-DIGEST  TensorRT's timings of kernels, which make the next build faster
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from runtime.bundle.manifest import InputShape
 
 MOST_IMAGES, MOST_VALUES = 64, 2**22
-"""The largest batch of a profile, in images and in pixel values; it fits the memory of a Jetson."""
+"""The largest batch of a profile, in images and in pixel values; it fits into the memory of a Jetson."""
 WORKSPACE = 256 * 2**20
-"""Bytes that TensorRT may use beside weights and activations."""
+"""The bytes that TensorRT may use besides weights and activations."""
 PLACE = "engines"
 LOCK = ".lock"
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Profile(Frozen):
-    """Images in one pass of an engine: the fewest, what it is tuned for, the most."""
+    """Images in one pass of an engine: the fewest, the number for which it is tuned, and the most."""
 
     least: int = 1
     usual: int = Field(gt=0)
@@ -47,7 +47,7 @@ class Profile(Frozen):
 
 
 class EngineKey(Frozen):
-    """All that determines what an engine computes and where it runs. The graph determines the precision.
+    """Everything that determines what an engine computes and where it runs. The graph determines the precision.
 
     `tensorrt` is `Library.version`: 10.3.0, or RTX 1.7.1.116.
     """
@@ -63,16 +63,16 @@ class EngineKey(Frozen):
     workspace: int = WORKSPACE
 
     def digest(self) -> str:
-        """SHA-256 of the key in canonical JSON."""
+        """Return the SHA-256 of the key in canonical JSON."""
         return sha256(to_json(self))
 
     def timings(self) -> str:
-        """Return the digest of what timings of kernels hold for: every graph, on this GPU and TensorRT."""
+        """Return the digest of the GPU and TensorRT, for which timings of kernels are valid, whatever the graph."""
         return sha256(f"{self.tensorrt} {self.cuda} {self.gpu} {self.compute_capability}".encode())
 
 
 class Sidecar(Frozen):
-    """The record beside an engine file; `device` is `Gpu.identity` of the GPU that built it."""
+    """The record beside an engine file. `device` is the `CudaDevice.identity` of the GPU that built it."""
 
     schema_: Literal["edgeproof.engine/1"] = Field(alias="schema", default="edgeproof.engine/1")
     key: EngineKey
@@ -93,7 +93,7 @@ class Stale(Exception):
 
 
 def profile_for(shape: InputShape) -> Profile:
-    """Return the batch sizes that engines of a model take; larger batches are split."""
+    """Return the batch sizes that a model's engines accept; larger batches are split."""
     most = max(1, min(MOST_IMAGES, MOST_VALUES // (shape.channels * shape.height * shape.width)))
     return Profile(usual=most, most=most)
 
@@ -102,7 +102,7 @@ def engines_directory(state: Path | None) -> Path:
     """Return the directory of engines: in the state directory if there is one, else in the user's cache.
 
     Raises:
-        MissingEnvironment: the user has no directory.
+        MissingEnvironment: the user has no home directory.
 
     """
     if state is not None:
@@ -121,8 +121,8 @@ class EngineStore:
     """A directory of engines.
 
     Args:
-        directory: where engines lie; made where there is none.
-        device: identity of the device that builds and loads here.
+        directory: the directory of engines; it is made if needed.
+        device: the identity of the device that builds and loads here.
 
     """
 
@@ -133,16 +133,16 @@ class EngineStore:
         """Load the engine of a key, or build it if there is none to use; return the digest of its bytes.
 
         Args:
-            key: what is wanted.
-            build: makes it, from earlier timings of kernels (empty where there are none).
-            load: deserialises and keeps it.
-            role: what it is called in the log.
+            key: of the engine.
+            build: builds the engine, from earlier timings of kernels (empty if there are none).
+            load: deserialises the engine and keeps it.
+            role: the engine's name in the log.
 
         Raises:
-            EngineFault: it cannot be built, or not loaded right after.
-            MissingEnvironment: the directory cannot be made or written to, or is not the user's alone.
-            EdgeproofError: what `build` raises.
-            KeyboardInterrupt: asked for while it was built, and kept.
+            EngineFault: the engine cannot be built, or not loaded after it was built.
+            MissingEnvironment: the directory cannot be made or written to, or does not belong to the user alone.
+            EdgeproofError: `build` raises it.
+            KeyboardInterrupt: the user asked for it during the build; the engine was stored first.
 
         """
         private_directory(self.directory)
@@ -153,7 +153,7 @@ class EngineStore:
                 return sha256(data)
             except (Stale, EngineFault) as reason:
                 log.info(f"TensorRT engine of the {role}: {reason}; building it, which can take minutes")
-            with defer_signals(told=False) as asked:  # TensorRT drops what its logger raises, an interrupt too
+            with defer_signals(told=False) as asked:  # TensorRT ignores what its logger raises, an interrupt too
                 built = build(self._timings(key))
                 self.write(key, built)
             if asked():
@@ -165,7 +165,7 @@ class EngineStore:
         """Return the bytes of an engine that this device built for this key.
 
         Raises:
-            Stale: there is none, or it is damaged, somebody else's, or another device's.
+            Stale: there is no such engine, or it is damaged, or of another user or device.
 
         """
         try:
@@ -187,7 +187,7 @@ class EngineStore:
         return data
 
     def write(self, key: EngineKey, built: Built) -> None:
-        """Put an engine on disk, and its sidecar after it."""
+        """Write an engine to disk, and then its sidecar."""
         sidecar = Sidecar(key=key, device=self.device, engine_sha256=sha256(built.engine))
         write_atomic(self._file(key, ".engine"), built.engine, mode=0o600)
         write_atomic(self._file(key, ".json"), to_json(sidecar), mode=0o600)
@@ -211,7 +211,7 @@ def private_directory(directory: Path) -> None:
     """Make a directory that only the user can access, unless it exists.
 
     Raises:
-        MissingEnvironment: it cannot be made, or others may write to it.
+        MissingEnvironment: the directory cannot be made, or others may write to it.
 
     """
     try:
@@ -230,11 +230,11 @@ def private_directory(directory: Path) -> None:
 
 
 def _read_own(path: Path) -> bytes:
-    """Return the bytes of a plain file that only the user may write.
+    """Return the bytes of a plain file to which only the user may write.
 
     Raises:
-        FileNotFoundError: there is none.
-        Stale: it is a link, somebody else's, or others may write to it.
+        FileNotFoundError: there is no such file.
+        Stale: it is a link, or of another user, or others may write to it.
 
     """
     try:

@@ -1,1 +1,1 @@
-"""What a person sees on a terminal while work is done: bars, log lines; and a reader that has gone."""
+"""Output on a terminal during work: progress bars, log lines, and what to do if nobody reads them."""

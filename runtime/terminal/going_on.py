@@ -1,4 +1,4 @@
-"""How to go on with what was stopped: the command as it was typed, with --out and --resume."""
+"""The command that resumes a stopped run: the command as it was typed, with --out and --resume."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TYPED = "edgeproof.typed"
-"""In click's `Context.meta`: the words of the command line after the program's name."""
+"""The key in click's `Context.meta` of the words of the command line after the program's name."""
 OUT, RESUME = "--out", "--resume"
 
 
 def to_go_on(out: Path) -> str:
-    """Return how to resume a run that was stopped, and did a part of its work in `out`."""
+    """Return in words how to resume a stopped run that has done a part of its work in `out`."""
     ctx = click.get_current_context(silent=True)
     typed = ctx.meta.get(TYPED) if ctx else None
     more = f"{OUT} {shlex.quote(str(out))} {RESUME}"
@@ -26,7 +26,7 @@ def to_go_on(out: Path) -> str:
 
 
 def _without(typed: Sequence[str]) -> list[str]:
-    """Return the words of a command less its --out and --resume."""
+    """Return the words of a command without its --out and --resume."""
     words, rest = [], iter(typed)
     for word in rest:
         if word == OUT:

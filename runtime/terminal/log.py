@@ -1,4 +1,4 @@
-"""What is said on stderr beside results and errors: one logger; how much it says is for -q and -v to tell."""
+"""The logger of messages on stderr, besides results and errors; -q and -v set its level."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LEVELS = {"quiet": logging.WARNING, "verbose": logging.DEBUG}
 
 
 class _Stderr(logging.Handler):
-    """Writes where stderr is at the moment: above the bar, while there is one."""
+    """Writes to the current stderr: above the progress bar while there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, in which a text from outside is no more than text.
+        """Write a record, with control characters replaced.
 
-        That nobody reads any more is for the command line to know.
+        The command line handles an error because nobody reads any more.
         """
         sys.stderr.write(f"{printable_lines(self.format(record))}\n")
         sys.stderr.flush()
@@ -31,11 +31,11 @@ log.setLevel(LEVELS.get(os.environ.get(VARIABLE, ""), logging.INFO))
 
 
 def say(how_much: str) -> None:
-    """Choose a level by name from here on, in this process and in those that it starts."""
+    """Set the level by name, for this process and those that it starts."""
     os.environ[VARIABLE] = how_much
     log.setLevel(LEVELS[how_much])
 
 
 def is_quiet() -> bool:
-    """Return whether warnings and errors alone are said: no bar either."""
+    """Return whether only warnings and errors are shown, and no progress bar."""
     return not log.isEnabledFor(logging.INFO)

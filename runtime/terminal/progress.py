@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Lines")
 FIRST_SECONDS, LINE_SECONDS = 5.0, 60.0
-"""Until the first line of a stage where stderr is no terminal, and the most between two: each pause is twice the last.
-"""
+"""Seconds before a stage's first line if stderr is no terminal, and the longest pause; each pause is twice the last."""
 REDRAWN_SECONDS = 0.1
-"""A bar moves no more often."""
+"""The least time between two movements of a bar."""
 WHOLE = 1e-6
-"""Parts of images add up to whole ones but for this."""
+"""The rounding error up to which parts of images add up to whole images."""
 
 
 class Progress(Protocol):
-    """Told of the stages of a run; a stage ends when the next begins."""
+    """Follows the stages of a run. A stage ends when the next begins."""
 
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of `total` images."""
 
     def advance(self, count: float, *, fresh: bool = True) -> None:
-        """Count images, or parts of some, as done; not `fresh`: by an earlier process, so that they tell no rate."""
+        """Count images, or parts of them, as done. If not `fresh`, an earlier process did them, and no rate follows."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     def stage(self, name: str, total: int) -> None:
         """Ignore it."""
@@ -49,7 +48,7 @@ class Silent:
 
 
 class Pace:
-    """How far a stage is, and how fast this process goes; several threads may tell it."""
+    """The progress of a stage and the rate of this process. Several threads may use it."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self._fresh = total, 0.0, 0.0
@@ -82,15 +81,15 @@ class Pace:
 
 
 def _percent(share: float) -> str:
-    """Write a share so that little is seen to move: 32 %, 3.2 %, 0.032 %."""
+    """Write a share with enough digits to show slow progress: 32 %, 3.2 %, 0.032 %."""
     return f"{100 * share:.0f} %" if share >= 0.1 or not share else f"{100 * share:.2g} %"
 
 
 class Lines:
-    """Lines while a stage lasts, from a thread, and one at its end.
+    """Writes lines during a stage, from a thread, and one at its end.
 
     Args:
-        every: seconds between two lines, at most.
+        every: the most seconds between two lines.
 
     """
 
@@ -116,7 +115,7 @@ class Lines:
             log.info(str(self))
 
     def advance(self, count: float, *, fresh: bool = True) -> None:
-        """Write a line where the stage ends."""
+        """Count images; write a line when the stage ends."""
         self._pace.advance(count, fresh=fresh)
         if self._pace.ended:
             log.info(str(self))
@@ -137,7 +136,7 @@ class Lines:
 
 
 class Bar:
-    """One bar a stage."""
+    """Shows one bar per stage."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars, self._pace, self._drawn = bars, Pace(0), 0.0
@@ -158,7 +157,7 @@ class Bar:
 
 @contextlib.contextmanager
 def progress_on_stderr() -> Iterator[Progress]:
-    """Yield a bar where stderr is a terminal, else plain lines; nothing of both where -q asks for quiet."""
+    """Yield a bar if stderr is a terminal, or else plain lines; with -q, neither."""
     if is_quiet():
         yield Silent()
         return
@@ -173,7 +172,7 @@ def progress_on_stderr() -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """Say that work goes on which cannot tell how far it is; where it took its time, how long it was."""
+    """Show that work without measurable progress is going on and, if it was long, how long it took."""
     began = time.monotonic()
     if is_quiet():
         yield

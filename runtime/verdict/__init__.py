@@ -1,1 +1,1 @@
-"""From evidence to a verdict: figures, comparison, gate, and the run directory that holds them."""
+"""The verdict: the figures from the evidence, the comparison, the gate, and the run directory."""

@@ -1,4 +1,4 @@
-"""From an artifact and images to a verdict: what is asked, resolved and checked; then the run, and its report."""
+"""A case: resolves and checks the request for a subject, runs the attacks, and makes the report."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ if TYPE_CHECKING:
 __all__ = ["Case", "Run", "Subject", "VerifyOptions", "prepare_case", "verify"]
 
 FIRST_BLOCK, LARGEST_BLOCK, GROWTH = 16, 256, 0.25
-"""A run that stops early looks after so many images; then after a quarter more each time, at most so many."""
+"""With early stopping, blocks have FIRST_BLOCK images, then GROWTH times those judged so far, at most LARGEST_BLOCK."""
 
 SEARCHED, SEARCHED_SHARE = 160, 1 / 12
-"""Images that the blind control may search; this share of a larger set, which costs less than a fifth of the suite."""
+"""The images that the blind control may search, or this share of a larger set; it costs under a fifth of the suite."""
 
 LARGEST_BATCH = "largest_batch"
-"""In the report's `device`, where a batch did not fit the memory: images that were asked for at once in the end."""
+"""The key in the report's `device` of the largest batch that fitted, if an earlier one did not fit into memory."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of all images asked for.
+    """A finished run of all requested images.
 
     Args:
-        report: what is said of it.
+        report: the report.
         evidence: a row for every image judged.
-        gallery: a few of them, to be looked at.
+        gallery: a few images for people to look at.
 
     """
 
@@ -82,7 +82,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Findings:
-    """What an attacked case leaves before it is judged: what a shard hands on."""
+    """The results of a case after the attacks and before the verdict; a shard writes these."""
 
     outcome: Outcome
     circumstances: Circumstances
@@ -92,7 +92,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Case:
-    """A subject, the request resolved, and what it is compared with; everything that can be checked is."""
+    """A subject, its resolved request, and the run to compare with, after all checks that need no attack."""
 
     subject: Subject
     plan: Plan
@@ -102,7 +102,7 @@ class Case:
 
     @property
     def order(self) -> Any:
-        """Indices of the images, in the order in which they are attacked: int64 [M]."""
+        """The indices of the images, in the order in which they are attacked: int64 [M]."""
         index = np.arange(len(self.images))
         if self.request.until_decided:
             return self.shuffled
@@ -110,43 +110,43 @@ class Case:
 
     @property
     def shuffled(self) -> Any:
-        """Indices of all images in random order: int64 [N]."""
+        """The indices of all images in random order: int64 [N]."""
         return shuffled(self.request.seed, len(self.images))
 
     @property
     def sample(self) -> Any:
-        """Indices of the images that are asked more than the attacks ask; of these, a shard asks its own."""
+        """The indices of the images for the further tests; a shard uses those of them that are its own."""
         return self.shuffled[:SAMPLE]
 
     @property
     def searched(self) -> Any:
-        """Indices of the images whose standing ones the blind control searches; of them, those judged are."""
-        early = self.request.until_decided  # nobody knows yet how many will be judged
+        """The indices of the images for the blind control, which searches those that were judged and stand."""
+        early = self.request.until_decided  # the number of images that will be judged is unknown
         return self.shuffled[: SEARCHED if early else max(SEARCHED, int(SEARCHED_SHARE * len(self.images)))]
 
     @property
     def sampled(self) -> dict[str, str]:
-        """What a journal says of the sample, where it is not all: before it was drawn at random, it was the first."""
+        """The journal's record that the sample is random, unless it is all images; earlier versions took the first."""
         return {"sample": "random"} if len(self.images) > SAMPLE else {}
 
     @property
     def full(self) -> bool:
-        """Whether the session is asked in batches of few sizes that are kept full."""
+        """Whether the session's batches are of few sizes and kept full."""
         return self.subject.session.batching(self.subject.shape).full
 
     def attack(self, progress: Progress, ledger: Ledger | None = None, *, started: str = "") -> Findings:
         """Run the suite.
 
         Args:
-            progress: told how far it is.
-            ledger: knows the units that are done; None does all.
+            progress: follows the run.
+            ledger: has the units that are done; None has none.
             started: when the run began, ISO 8601; by default now.
 
         Raises:
-            BadModel: a graph does not take the images.
+            BadModel: a graph does not accept the images.
             NonFinite: the artifact answers NaN or infinity.
-            OutOfMemory: not even one image fits the memory.
-            BadRun: what the ledger holds is damaged.
+            OutOfMemory: not even one image fits into memory.
+            BadRun: a unit of the ledger is damaged.
 
         """
         began, now = time.perf_counter(), timestamp()
@@ -178,21 +178,21 @@ class Case:
 
     @cached_property
     def judge(self) -> BatchHalving:
-        """The subject's session, asked for smaller batches where memory is short: from then on, by whoever asks."""
+        """The subject's session, with batches that are halved when memory runs out, for all who use it."""
         return BatchHalving(self.subject.session)
 
     @cached_property
     def lender(self) -> BatchHalving | None:
-        """What lends the gradient, asked as the judge is; None where there is none."""
+        """The lender, with batches halved as the judge's; None without one."""
         return BatchHalving(self.subject.lender) if self.subject.lender else None
 
     @cached_property
     def witness(self) -> BatchHalving | None:
-        """The witness, asked as the judge is; None where there is none."""
+        """The witness, with batches halved as the judge's; None without one."""
         return BatchHalving(self.subject.witness) if self.subject.witness else None
 
     def target(self, plain: Callable[[], Session] | None = None) -> Target:
-        """Return what is attacked; `plain` opens the artifact without the engine's optimisations: see `Target`."""
+        """Return the target of the attacks; `plain` opens the artifact without the engine's optimisations."""
         return Target(
             self._sized(self.judge),
             self.images,
@@ -206,7 +206,7 @@ class Case:
         )
 
     def conclude(self, findings: Findings) -> Run:
-        """Judge what was found."""
+        """Return the run: the findings with the verdict."""
         judged = self.order[: len(findings.outcome.evidence)] if self.request.until_decided else None
         report = build_report(findings.circumstances, self.request, findings.outcome, findings.paired, judged)
         return Run(report, findings.outcome.evidence, findings.gallery)
@@ -214,7 +214,7 @@ class Case:
     def _decided(self, evidence: Evidence, judged: Any, held: Callable[[], Held]) -> bool:
         seen = evidence.rows(np.sort(judged))
         if self.reference and not len(match_images(seen, self.reference).index):
-            return False  # there is no comparison yet, which is not to say that none was asked for
+            return False  # no image is shared yet, so the drop cannot be judged so far
         compared = pair_with_reference(seen, self.reference, judged) if self.reference else None
         robust = estimate_accuracy(seen, seen.robust, judged)
         decide = partial(decide_verdict, self.request, robust, compared)
@@ -224,7 +224,7 @@ class Case:
         return decide(hidden=hidden_in(robust, seen.fell, found.blind_control, found.gradient_test)).verdict == "passed"
 
     def _plain(self, opened: ExitStack, asked: list[BatchHalving]) -> Callable[[], Session] | None:
-        """Return what opens the artifact without optimisations, once; it joins `opened`, to be closed, and `asked`."""
+        """Return a function that opens the artifact without optimisations once, and adds it to `opened` and `asked`."""
         opening = self.subject.session.unoptimised()
         if opening is None:
             return None
@@ -237,7 +237,7 @@ class Case:
         return plain
 
     def _sized(self, session: Session) -> Session:
-        """Return a session that is asked in few sizes of a batch where they should be full."""
+        """Return a session with batches of few sizes, if they should be full."""
         return FixedSizes(session, self.request.batch) if self.full else session
 
     def _circumstances(self, started: str, seconds: float, largest: int | None) -> Circumstances:
@@ -254,7 +254,7 @@ class Case:
 
 
 def growing(order: Any) -> list[Any]:
-    """Return `order` in blocks that grow with what was judged before, so that looking often costs little."""
+    """Return `order` in blocks that grow with the images judged so far, so that examining the gate costs little."""
     ends = [0]
     while ends[-1] < len(order):
         ends.append(ends[-1] + min(max(int(GROWTH * ends[-1]), FIRST_BLOCK), LARGEST_BLOCK))
@@ -262,21 +262,21 @@ def growing(order: Any) -> list[Any]:
 
 
 def plan_for(subject: Subject, options: VerifyOptions) -> Plan:
-    """Return what is run on a subject; `plan_suite` says what is raised."""
+    """Return the plan for a subject; raises as `plan_suite` does."""
     return plan_suite(options.attacks, len(subject.classes), subject.session.card(), lends=subject.lender is not None)
 
 
 def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = None) -> Case:
-    """Resolve and check what is asked, before any attack.
+    """Resolve and check a request, before any attack.
 
     Args:
         subject: what is judged.
-        options: what is asked of it.
-        plan: what is run on it; by default what `plan_for` says.
+        options: of the verdict.
+        plan: the attacks; by default those of `plan_for`.
 
     Raises:
-        UsageFault: an early stop without a gate to decide; an eps between the bytes that the model takes.
-        BadData: the images do not fit the model, are fewer than asked for, or `against` does not fit.
+        UsageFault: --until-decided without a gate; or eps is not a whole number of levels, and the model takes bytes.
+        BadData: the images do not fit the model or are too few, or the run in `against` does not fit.
         BadModel: see `plan_suite`.
 
     """
@@ -299,7 +299,7 @@ def prepare_case(subject: Subject, options: VerifyOptions, plan: Plan | None = N
 
 
 def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
-    """Return the gate that holds; PARENT has nothing to drop from where nothing is compared."""
+    """Return the gate to apply. For PARENT, a limit on the drop is left out unless a run to compare with is named."""
     gate = options.gate_or(subject.gate)
     if subject.session.card().precision != PARENT or gate.max_drop is None or options.against:
         return gate
@@ -308,6 +308,6 @@ def applicable_gate(subject: Subject, options: VerifyOptions) -> Gate:
 
 
 def verify(subject: Subject, options: VerifyOptions, progress: Progress) -> Run:
-    """Attack the subject and judge it, in memory alone: see `prepare_case` and `Case.attack` for what is raised."""
+    """Attack the subject and judge it, without writing files; raises as `prepare_case` and `Case.attack` do."""
     case = prepare_case(subject, options)
     return case.conclude(case.attack(progress))

@@ -1,4 +1,4 @@
-"""The report: figures counted from the evidence, the verdict, and their circumstances."""
+"""Makes the report: the figures from the evidence, the verdict, and the circumstances."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 def build_report(
     circumstances: Circumstances, request: Request, outcome: Outcome, paired: Paired | None, order: Any = None
 ) -> Report:
-    """Put the figures, the verdict and their circumstances into one record.
+    """Return the report: the figures, the verdict and the circumstances.
 
     Args:
         circumstances: what was attacked, where and when.
-        request: what was asked.
-        outcome: what the suite found.
-        paired: the comparison, where there is something to compare with.
-        order: indices of the images judged, in turn, where the run stopped as soon as it could; else None.
+        request: of the run.
+        outcome: of the suite.
+        paired: the comparison with another run, if there is one.
+        order: the indices of the images in the order in which they were judged, for a run with --until-decided; else
+            None.
 
     """
     evidence, artifact, n = outcome.evidence, circumstances.artifact, len(outcome.evidence)
@@ -104,7 +105,7 @@ def decide_verdict(
     *,
     hidden: Hidden = NOTHING,
 ) -> Decision:
-    """Return what the gate says to the figures, as far as what the checks `found` lets it; `hidden`: see `decide`."""
+    """Return the decision of the request's gate on the figures, limited by the findings of checks; see `decide`."""
     blocking = [finding for finding in found if finding.blocking]
     return decide(
         request.gate,
@@ -120,12 +121,12 @@ def decide_verdict(
 def hidden_in(
     robust: Accuracy | None, attacks: Iterable[str], control: Searched | None, test: GradientTest | None
 ) -> Hidden:
-    """Return what may hide in a robust accuracy under attacks of these labels (`AttackRow.label`): see `what_hides`."""
+    """Return how much the attacks with these labels (`AttackRow.label`) may have missed; see `what_hides`."""
     return what_hides(robust.value, control, test, by_square=BLIND in attacks) if robust else NOTHING
 
 
 def estimate_accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accuracy:
-    """Return the fraction of images whose flag (bool [N]) is set; with `order` the interval holds at any stop."""
+    """Return the fraction of images whose flag (bool [N]) is set; with `order`, the interval is valid at any stop."""
     n, count = len(flags), int(flags.sum())
     if order is None:
         return Accuracy(value=count / n, ci95=wilson(count, n))
@@ -134,13 +135,13 @@ def estimate_accuracy(evidence: Evidence, flags: Any, order: Any = None) -> Accu
 
 
 def stopping_record(by_interval: Decision, decision: Decision, judged: int, of: int) -> Sequential:
-    """Say how far a run went that stops when its gate is decided, and why no further.
+    """Return the record of a run with early stopping: how many images it judged, and why it stopped.
 
     Args:
-        by_interval: what the run stops by.
-        decision: that of the run, which a check may block.
-        judged: images.
-        of: images that there are.
+        by_interval: the decision by the intervals alone, at which the run stops.
+        decision: the decision of the run, which a check may block.
+        judged: the number of images judged.
+        of: the number of all images.
 
     """
     decided = by_interval.verdict != "inconclusive"
@@ -165,7 +166,7 @@ def per_class(evidence: Evidence, classes: tuple[str, ...]) -> tuple[ClassRow, .
 
 
 def confusion(evidence: Evidence, classes: int) -> tuple[tuple[int, ...], ...]:
-    """Return the images counted by label (row) and by the artifact's class at the worst point (column)."""
+    """Return counts of images by label (row) and by the artifact's class at the worst point (column)."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (evidence.label, evidence.adversarial_prediction), 1)
     return tuple(tuple(row) for row in counts.tolist())

@@ -1,6 +1,6 @@
-"""What is asked of `verify` and `evaluate`: one record, from which command line, defaults and recorded command follow.
+"""The options of `verify` and `evaluate`: one record, from which command line, defaults and recorded command follow.
 
-A flag is added by its field here; in `RecordedOptions` where run.json is to hold it as it is asked.
+To add an option, add a field here, or in `RecordedOptions` if run.json should record it unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel
 from runtime.words import did_you_mean, exact_radius
 
 CLEAN = "clean"
-"""Accepted among the attacks: accuracy without any is always measured."""
+"""A name that is accepted among the attacks, although accuracy without attacks is always measured."""
 GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
 OWN = "  [default: the artifact's own]"
 CLASSES = "Names of the classes in the order of the logits: a file with one a line, or a list, as ant,bee,cat."
@@ -33,7 +33,7 @@ def _split(value: Any) -> Any:
 
 
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the NAMES of attacks in order and once each."""
+    """Return the NAMES of attacks, each once and in order, without CLEAN."""
     for name in names:
         if name not in (CLEAN, *NAMES):
             known = (CLEAN, *NAMES)
@@ -42,7 +42,7 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class CompletedOptions(Frozen):
-    """What a run is asked for that a subject or its images complete: run.json records what came of it."""
+    """Options that the subject or its images complete; run.json records the results."""
 
     attacks: Annotated[
         tuple[Text, ...],
@@ -123,15 +123,15 @@ class CompletedOptions(Frozen):
 
 
 class VerifyOptions(RecordedOptions, CompletedOptions):
-    """What is asked of a verdict, before anything is known of its subject."""
+    """The options of a verdict, before the subject is known."""
 
     @model_validator(mode="after")
     def _check(self) -> VerifyOptions:
-        """Refuse what contradicts itself.
+        """Refuse options that contradict each other.
 
         Raises:
-            UsageFault: a gate without an attack within eps, beside --no-gate, or an early stop of a shard; or a size
-                of no pictures.
+            UsageFault: a gate without an attack within eps, a gate with --no-gate, --size without --data, or
+                --until-decided with --shard.
 
         """
         gated = self.asked_gate != Gate()
@@ -149,14 +149,14 @@ class VerifyOptions(RecordedOptions, CompletedOptions):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names that are asked for; none where nothing is. `read_classes` says what is raised."""
+        """The names in --classes; none if it is not given. Raises as `read_classes` does."""
         return read_classes(self.classes) if self.classes is not None else ()
 
     def class_names_or(self, own: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the names that hold: `own`, the subject's, where nothing is asked.
+        """Return the names in --classes, by default `own`, the subject's.
 
         Raises:
-            BadData: there are not as many; or see `read_classes`.
+            BadData: the names are more or fewer than the subject's; or see `read_classes`.
 
         """
         names = self.class_names or own
@@ -165,22 +165,22 @@ class VerifyOptions(RecordedOptions, CompletedOptions):
 
     @property
     def asked_gate(self) -> Gate:
-        """The gate that is asked for by hand."""
+        """The gate from the command line."""
         return Gate(fail_under=self.fail_under, max_drop=self.max_drop)
 
     def gate_or(self, own: Gate) -> Gate:
-        """Return the gate that holds: `own`, the subject's, where nothing is asked."""
+        """Return the gate from the command line, by default `own`, the subject's, unless --no-gate is given."""
         return own if self.asked_gate == Gate() and not self.no_gate else self.asked_gate
 
     def threat_model_or(self, own: ThreatModel) -> ThreatModel:
-        """Return the threat model that holds: `own`, the subject's, where no eps is asked."""
+        """Return the threat model with the requested eps, by default `own`, the subject's."""
         return own if self.eps is None else ThreatModel(eps=self.eps)
 
     def gradient_free(self) -> VerifyOptions:
-        """Return the options of a run without gradients: Square where no attacks are asked for.
+        """Return the options for a run without gradients; Square is the default attack.
 
         Raises:
-            UsageFault: an attack that is asked for needs the gradient.
+            UsageFault: a requested attack needs the gradient.
 
         """
         if "attacks" not in self.model_fields_set:
@@ -192,7 +192,7 @@ class VerifyOptions(RecordedOptions, CompletedOptions):
 
 
 def check_decidable(options: VerifyOptions, gate: Gate) -> None:
-    """Raise `UsageFault` where a run is to stop when its gate is decided, and there is none."""
+    """Raise `UsageFault` if --until-decided is given without a gate."""
     if options.until_decided and gate == Gate():
         raise UsageFault(
             "--until-decided has no gate to decide", hint="--fail-under 45%, or --max-drop 1% --against DIR"

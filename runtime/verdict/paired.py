@@ -1,7 +1,7 @@
-"""Another run of the same images: read back, and compared image by image where the difference says something.
+"""Comparisons of two runs on the same images, image by image, if the difference is due to the artifacts alone.
 
-Whatever compares two runs keeps to this: `verify --against` refuses a run that does not fit, `compare` and `report`
-show it beside and say why it is not paired.
+All comparisons use this module. `verify --against` refuses a run that does not fit; `compare` and `report` show it, and
+say why it is not paired.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 EVIDENCE = "evidence.npz"
 NEEDED = ("index", "label", "clean_prediction", "broken_by")
-"""Arrays of evidence.npz that images are matched by."""
+"""The arrays of evidence.npz with which images are matched."""
 FINISHED = "name the --out of a finished verify"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run, read back; `images` are the NEEDED arrays of its evidence by name, none where there is none.
+    """A finished run, read back. `images` has the NEEDED arrays of its evidence by name, nothing without evidence.
 
-    `bench`: how fast it is, where that was measured into its directory.
+    `bench` is the content of bench.json, if it is in the run's directory.
     """
 
     where: str
@@ -52,12 +52,12 @@ class Finished:
 
     @property
     def robust(self) -> Any:
-        """Bool [N]: classified correctly at every point tried."""
+        """Whether each image was classified correctly at every point judged: bool [N]."""
         return self.images["broken_by"] == STANDS
 
 
 def read_finished(path: Path) -> Finished:
-    """Read a run directory, or a report.json with or without the evidence beside it.
+    """Read a run directory or a report.json, with the evidence beside it if there is any.
 
     Raises:
         BadData: the report is missing or damaged, or the evidence is damaged or of another run.
@@ -92,17 +92,17 @@ def read_reference(directory: Path) -> Finished:
 
 
 class Obstacle(NamedTuple):
-    """What keeps the worst cases of two runs from being compared, and what to ask for instead."""
+    """The reason why the worst cases of two runs cannot be compared, and what to do about it."""
 
     why: str
     hint: str
 
 
 def obstacle(mine: Request, its: Request) -> Obstacle | None:
-    """Return what differs in two requests that must not: images, threat model, attacks and their settings.
+    """Return a difference of two requests that prevents a comparison: in images, threat model, attacks or settings.
 
-    Evidence keeps which attack broke an image first. So what attacks that both ran would have left without the others
-    cannot be told from it, and a difference of worst cases would be the attacks' as much as the artifacts'.
+    Evidence has only the attack that first broke an image. So it does not tell what the common attacks alone would have
+    left, and a difference of worst cases could be due to the attacks and not to the artifacts.
     """
     if mine.data.sha256 != its.data.sha256:
         return Obstacle("the two runs used different images", "run it again on the same images, as by --data")
@@ -117,7 +117,7 @@ def obstacle(mine: Request, its: Request) -> Obstacle | None:
 
 
 def other_lender(mine: Request, its: Request) -> Obstacle | None:
-    """Return what keeps two runs apart that borrowed gradients from different engines: one may mislead more."""
+    """Return the obstacle if two runs borrowed gradients from different engines, one of which may mislead more."""
     if mine.lender == its.lender or mine.gradient_backend is its.gradient_backend is None:
         return None
     why = f"the attacks followed gradients of {mine.lender} and of {its.lender}"
@@ -125,14 +125,14 @@ def other_lender(mine: Request, its: Request) -> Obstacle | None:
 
 
 def other_threat(mine: ThreatModel, its: ThreatModel) -> Obstacle | None:
-    """Return what keeps two runs apart whose threat models differ."""
+    """Return the obstacle if the threat models differ."""
     if mine == its:
         return None
     return Obstacle(f"the threat models are {mine} and {its}", f"run it again with --eps {exact_radius(mine.eps)}")
 
 
 def other_attacks(mine: Iterable[str], its: Iterable[str]) -> Obstacle | None:
-    """Return what keeps two runs apart of which one ran attacks that the other did not."""
+    """Return the obstacle if one run has attacks that the other does not have."""
     here, there = dict.fromkeys(mine), dict.fromkeys(its)
     if alone := [name for name in {**here, **there} if (name in here) != (name in there)]:
         return Obstacle(f"only one of the two ran {', '.join(alone)}", _again(here))
@@ -144,9 +144,9 @@ def _again(attacks: Iterable[str]) -> str:
 
 
 def check_comparable(request: Request, reference: Finished | None) -> None:
-    """Raise `BadData` unless the other run is of the same images, attacks and threat model, and of images fixed before.
+    """Raise `BadData` unless the other run has the same images, attacks and threat model, and did not stop early.
 
-    Where it stopped early, how many there are depends on what was found: no paired interval holds for them.
+    With early stopping, the number of images depends on the results, and then no paired interval is valid.
     """
     if reference is None:
         return
@@ -155,9 +155,9 @@ def check_comparable(request: Request, reference: Finished | None) -> None:
 
 
 def check_askable(options: VerifyOptions, reference: Finished) -> None:
-    """Raise `BadData` where another run cannot fit what is asked, whatever the subject turns out to be.
+    """Raise `BadData` if another run cannot fit the options, whatever the subject is.
 
-    Square that it ran is no obstacle: the subject may be one on which Square runs unasked.
+    Square in the other run is no obstacle, because the subject may be one to which the plan adds Square.
     """
     check_ran_to_its_end(reference)
     mine, its = options.attacks, reference.report.request
@@ -166,7 +166,7 @@ def check_askable(options: VerifyOptions, reference: Finished) -> None:
 
 
 def check_ran_to_its_end(reference: Finished) -> None:
-    """Raise `BadData` where how many images another run judged depends on what it found."""
+    """Raise `BadData` if another run had early stopping, so that its number of images depends on its results."""
     if reference.report.request.until_decided:
         raise BadData("the run to compare with stopped early", hint="run it again without --until-decided")
 
@@ -177,7 +177,7 @@ def _refuse(found: Obstacle | None) -> None:
 
 
 def check_shared(reference: Finished, index: Any, labels: Any) -> None:
-    """Raise `BadData` unless the other run judged some of the images at `index`, and with the same `labels`."""
+    """Raise `BadData` unless the other run judged some of the images at `index`, with the same `labels`."""
     shared, here, there = _shared(index, reference)
     if not len(shared):
         raise BadData("the run to compare with shares no images", hint="run both with the same --n and --shard")
@@ -186,19 +186,19 @@ def check_shared(reference: Finished, index: Any, labels: Any) -> None:
 
 
 def _shared(index: Any, reference: Finished) -> tuple[Any, Any, Any]:
-    """Return which images both judged, rising, and the rows that hold them in `index` and in the other run."""
+    """Return the indices of images that both judged, rising, and their rows in `index` and in the other run."""
     return np.intersect1d(index, reference.images["index"], return_indices=True)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Two finished runs on the images that both judged.
+    """A comparison of two finished runs on the images that both judged.
 
     Args:
-        both: which of the two stood.
-        same_prediction: clean images that both put into the same class, whether it is right or not.
-        worst_case: the one less the other; None where they cannot be compared.
-        why: then what keeps them from it.
+        both: which images stand in each run.
+        same_prediction: the number of clean images for which both predict the same class, correct or not.
+        worst_case: the comparison of worst cases; None if they cannot be compared.
+        why: the reason if they cannot.
 
     """
 
@@ -212,7 +212,7 @@ def compare_finished(this: Finished, that: Finished) -> Matched:
     """Compare two finished runs.
 
     Raises:
-        BadData: their images cannot be matched.
+        BadData: the images of the two runs cannot be matched.
 
     """
     if not (this.images and that.images):
@@ -236,19 +236,19 @@ def compare_finished(this: Finished, that: Finished) -> Matched:
 
 @dataclass(frozen=True)
 class SharedImages:
-    """The images that both runs attacked, rising, and which of the two stood: int64 [M], bool [M], bool [M]."""
+    """The images that both runs attacked: rising indices (int64 [M]), and whether each stands in each run (bool [M])."""
 
     index: Any
     this: Any
     that: Any
 
     def pairs(self) -> Pairs:
-        """Return their counts."""
+        """Return the counts of images by where they stand."""
         this, that = self.this, self.that
         return Pairs(*(int(both.sum()) for both in (this & that, this & ~that, ~this & that, ~this & ~that)))
 
     def values(self, order: Any) -> Any:
-        """Return the difference of each, from [-1, 1] brought to [0, 1], in the order of the indices in `order`."""
+        """Return each image's difference, mapped from [-1, 1] to [0, 1], in the order of the indices in `order`."""
         row_of = np.full(int(order.max()) + 1, -1)
         row_of[self.index] = np.arange(len(self.index))
         rows = row_of[order]
@@ -257,7 +257,7 @@ class SharedImages:
 
 
 def match_images(evidence: Evidence, reference: Finished) -> SharedImages:
-    """Find the images that both runs attacked; `check_shared` knows that there are some."""
+    """Return the images that both runs attacked; `check_shared` has made sure that there are some."""
     index, here, there = _shared(evidence.index, reference)
     return SharedImages(index, evidence.robust[here], reference.robust[there])
 
@@ -267,7 +267,7 @@ def _called(artifact: Artifact) -> str:
 
 
 def pair_with_reference(evidence: Evidence, reference: Finished, order: Any = None) -> Paired:
-    """Compare with another run; `order` are the indices judged, in turn, where the run stopped early."""
+    """Compare with another run. `order` has the indices in the order of judging, for a run with early stopping."""
     both, against = match_images(evidence, reference), _called(reference.report.artifact)
     if order is None:
         return paired_record(against, both.pairs())
@@ -278,7 +278,7 @@ def pair_with_reference(evidence: Evidence, reference: Finished, order: Any = No
 
 
 def paired_record(against: str, pairs: Pairs) -> Paired:
-    """Return the comparison of a number of images that was fixed beforehand."""
+    """Return the comparison for a number of images that was fixed beforehand."""
     return Paired(
         against=against,
         **pairs._asdict(),

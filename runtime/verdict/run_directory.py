@@ -1,4 +1,4 @@
-"""The run directory of verify: run.json, the journal, then the evidence and the report; or, of a shard, its part."""
+"""The run directory of verify: run.json, the journal, then the evidence and the report, or shard.json for a shard."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 LEFTOVER = f".{RUN}.*"
-"""What a power cut may leave of a run that had just begun (`files.write_atomic`)."""
+"""Temporary files that a power cut may leave when a run has just begun (`files.write_atomic`)."""
 ENDS = (REPORT, SHARD)
-"""Written last: a directory that holds one is finished."""
+"""Files that are written last: a directory with one of them is finished."""
 
 
 def check_out(out: Path, *, resume: bool) -> None:
-    """Check, before any work, that a run can begin or go on in `out`.
+    """Check, before any work, that a run can begin in `out`, or be resumed there.
 
     Raises:
-        UsageFault: it is not empty, and nothing is to be resumed.
-        BadRun: it is to be resumed, and holds something else than a run.
-        MissingEnvironment: its place cannot be written to.
+        UsageFault: `out` is not empty, and `resume` is not set.
+        BadRun: `resume` is set, but `out` does not hold a run.
+        MissingEnvironment: its parent directory cannot be written to.
 
     """
     if not resume or not out.is_dir() or not any(out.iterdir()):
@@ -58,19 +58,19 @@ def check_out(out: Path, *, resume: bool) -> None:
 def open_run(
     out: Path, request: Request, *, resume: bool, made_by: Mapping[str, str | int] | None = None
 ) -> Iterator[Journal]:
-    """Yield the journal of a run that begins in `out`, or goes on there.
+    """Yield the journal of a run that begins in `out`, or is resumed there.
 
-    What is done stays where the block fails or is interrupted; but where nothing was done, what was written vanishes.
+    If the block fails or is interrupted, finished units stay. If it fails and there is none, the run is removed.
 
     Args:
         out: the run directory.
-        request: what is asked.
-        resume: whether to go on with what is there.
+        request: of the run.
+        resume: whether to resume a run that is there.
         made_by: see `Journal`.
 
     Raises:
         BadRun: the run there is of another request, software or machine, or damaged.
-        UsageFault, MissingEnvironment: see `check_out`; or another process is at work there, or has just ended it.
+        UsageFault, MissingEnvironment: see `check_out`; or another process is working there, or has just finished.
 
     """
     check_out(out, resume=resume)
@@ -96,7 +96,7 @@ def open_run(
 
 
 def _remove_begun(out: Path) -> None:
-    """Remove run.json, and the directory where nothing else is in it: what a user put there stays."""
+    """Remove run.json, and the directory if it is then empty. A user's files stay."""
     for path in (out / RUN, *out.glob(LEFTOVER)):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ def read_request(out: Path) -> Request:
 
 
 def check_same(out: Path, request: Request) -> None:
-    """Raise `BadRun` unless the run in `out` is of this request; only the batch may differ."""
+    """Raise `BadRun` unless the run in `out` has this request; only the command and the batch may differ."""
     earlier = read_request(out)
     for name in request.unlike(earlier):
         was, now = (_in_words(getattr(each, name)) for each in (earlier, request))
@@ -140,7 +140,7 @@ def check_same(out: Path, request: Request) -> None:
 
 
 def _in_words(value: Any) -> str:
-    """Return what a request asks for in one field: the names of attacks; of a record what is set."""
+    """Return a field of a request in words: the names of attacks, or the values that are set in a record."""
     if isinstance(value, ThreatModel):
         return str(value)
     if isinstance(value, BaseModel):
@@ -151,12 +151,12 @@ def _in_words(value: Any) -> str:
 
 
 def finished(out: Path, request: Request) -> bool:
-    """Return whether the run of this request is finished in `out`; what one that was killed after that left is removed.
+    """Return whether the run of this request is finished in `out`; remove its units if a killed process left them.
 
-    A process that is still at work there removes it itself. Where nothing can be written, it stays.
+    A process that still works there removes them itself. They stay if the directory cannot be written to.
 
     Raises:
-        BadRun: a run there is of another request.
+        BadRun: the run there is of another request.
 
     """
     if not has_ended(out):
@@ -171,12 +171,12 @@ def finished(out: Path, request: Request) -> bool:
 
 
 def has_ended(out: Path) -> bool:
-    """Return whether what is written last is there."""
+    """Return whether one of ENDS is there."""
     return any((out / name).is_file() for name in ENDS)
 
 
 def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
-    """Write what merge takes: all arrays of the evidence, then shard.json."""
+    """Write the files for merge: all arrays of the evidence, the gallery, then shard.json."""
     outcome = findings.outcome
     record = ShardRecord(
         request_sha256=read_request(out).digest(),
@@ -196,13 +196,13 @@ def finish_shard(out: Path, findings: Findings, journal: Journal) -> None:
 def finish_run(
     out: Path, run: Run, journal: Journal | None = None, *, formats: Callable[[Path, Run], Iterable[str]]
 ) -> None:
-    """Write run.json where there is none, evidence.npz and gallery.npz, what people read, and last report.json.
+    """Write run.json if it is missing, evidence.npz, gallery.npz, the other formats, and last report.json.
 
     Args:
         out: the run directory.
-        run: what was found.
-        journal: of a run that was attacked here; its units are dropped.
-        formats: writes what people read into the directory, and returns a line for each file that it could not write.
+        run: the finished run.
+        journal: of a run that was attacked here; its units are removed.
+        formats: writes the other formats into the directory, and returns a line for each file that it could not write.
 
     """
     if not (out / RUN).is_file():
@@ -218,7 +218,7 @@ def finish_run(
 
 
 def _engines(artifact: Artifact) -> dict[str, Any]:
-    """Return what the evidence says of who judged it, where another lent the gradients or a process judged: texts."""
+    """Return texts for the evidence that name judge and lender, if another engine lent or a process judged."""
     judge, command = f"{artifact.backend}/{artifact.provider}", artifact.judge_command
     names = {"judge": judge, "gradients_by": artifact.lender} if artifact.lender or command else {}
     if command:
@@ -230,7 +230,7 @@ def read_part(directory: Path) -> Part:
     """Read a finished shard.
 
     Raises:
-        BadRun: it is damaged, not finished, or no shard.
+        BadRun: the directory is damaged, not finished, or not a shard.
 
     """
     request, path = read_request(directory), directory / SHARD
@@ -254,11 +254,11 @@ def read_part(directory: Path) -> Part:
 
 @contextlib.contextmanager
 def resumable(out: Path, baseline: Path | None = None) -> Iterator[None]:
-    """Say how to go on where the block is interrupted, or the machine gives out: a full disk, no memory.
+    """Say how to resume if the block is interrupted, or fails because of the machine: a full disk, no memory.
 
     Args:
-        out: the run that was asked; what begins again there goes on in `baseline` first.
-        baseline: the run before it that the drop is measured from.
+        out: the directory of the run; resuming it resumes `baseline` first.
+        baseline: the directory of the baseline of a drop, which is judged first.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""Parts of a run, made anywhere, and put together to what one run would have found."""
+"""Merges the shards of a run, which may come from several machines, into the result of one run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A finished shard, read back; `where` names it in messages."""
+    """A finished shard, read back. `where` is its name in messages."""
 
     where: str
     request: Request
@@ -38,10 +38,10 @@ class Part:
 
 
 def merge(parts: Sequence[Part]) -> tuple[Report, Evidence, Gallery]:
-    """Put all shards of one run together, and judge it.
+    """Merge all shards of one run, and judge it.
 
     Raises:
-        BadRun: a shard is of another request, there twice or missing, or its images are not those of its number.
+        BadRun: a shard is of another request, is given twice or missing, or does not have the images of its number.
 
     """
     parts = sorted(parts, key=lambda part: _shard(part).number)
@@ -56,7 +56,7 @@ def merge(parts: Sequence[Part]) -> tuple[Report, Evidence, Gallery]:
 
 
 def whole_request(parts: Sequence[Part]) -> Request:
-    """Return the request that the shards are parts of.
+    """Return the request of the whole run.
 
     Raises:
         BadRun: see `merge`.
@@ -93,7 +93,7 @@ def whole_request(parts: Sequence[Part]) -> Request:
 
 
 def add_outcomes(parts: Sequence[Part], request: Request) -> Outcome:
-    """Return what the whole run found."""
+    """Return the outcome of the whole run."""
     records = [part.record for part in parts]
     return Outcome(
         Evidence.merged([part.evidence for part in parts]),
@@ -105,7 +105,7 @@ def add_outcomes(parts: Sequence[Part], request: Request) -> Outcome:
 
 
 def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
-    """Return the comparison of all images; None where there was none."""
+    """Return the comparison on the images of all shards; None if no shard has one."""
     known = [part for part in parts if part is not None]
     if not known:
         return None
@@ -115,7 +115,10 @@ def add_pairs(parts: Sequence[Paired | None]) -> Paired | None:
 
 
 def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:
-    """Return those of all: their seconds, from the first start, on all their machines; authenticated if each was."""
+    """Return the circumstances of all shards together: the sum of seconds, the first start, and all machines.
+
+    The artifact counts as authenticated only if it was so for every shard.
+    """
     devices = _side_by_side([part.device for part in parts])
     engines = {part.artifact.engine_sha256 for part in parts}  # each device builds its own
     authenticated = all(part.artifact.authenticated for part in parts)
@@ -133,7 +136,7 @@ def add_circumstances(parts: Sequence[Circumstances]) -> Circumstances:
 
 
 def _side_by_side(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what all cards say: the one value where they agree, else all of them in words; 'unknown' to some."""
+    """Return the facts of all cards: one value if they agree, or else all of them in words, with 'unknown' for none."""
     names = dict.fromkeys(name for card in cards for name in card)
     values = {name: list(dict.fromkeys(card.get(name, "unknown") for card in cards)) for name in names}
     return {name: several[0] if len(several) == 1 else ", ".join(map(str, several)) for name, several in values.items()}

@@ -1,4 +1,4 @@
-"""What is judged: from a subject and what is asked of it to the request, with every default filled in."""
+"""The subject of a verdict, and the resolved request: every default is filled in."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ LIBRARIES = ("edgeproof", "numpy", "onnxruntime")
 
 @dataclass(frozen=True)
 class Subject:
-    """What a verdict is about.
+    """The subject of a verdict: an artifact, opened, with its images and what it claims.
 
     Args:
         session: the artifact, opened.
         name: of the bundle or run.
         classes: names of the classes, in the order of the logits.
-        shape: one image, (C, H, W).
-        images: the evaluation set; the first n of it are attacked.
-        command: what the user types to repeat it, without VerifyOptions.
-        threat_model: what it claims to withstand, and is attacked with where nothing else is asked.
-        gate: what it must reach where nothing else is asked.
-        claimed_images: how many it was shipped with, for its claim to be judged on; None where nobody says.
-        expected_clean: the clean accuracy that images should give at least; None where nobody says.
-        bundle_version: None where there is no bundle.
-        authenticated: whether a signature was asked for, and held.
-        origin: where it was fetched from; None where it lay on this disk.
-        libraries: packages whose versions the report names.
+        shape: of one image, (C, H, W).
+        images: the evaluation set; its first n images are attacked.
+        command: the command that repeats the run, without the options in VerifyOptions.
+        threat_model: what it claims to withstand, and the default of the attacks.
+        gate: its own gate, the default of the run.
+        claimed_images: the number of images for which its claim was made; None if unknown.
+        expected_clean: the least clean accuracy to expect; None if unknown.
+        bundle_version: the bundle's version; None without a bundle.
+        authenticated: whether a signature was required and is valid.
+        origin: the address from which it was fetched; None for a local path.
+        libraries: packages whose versions the report lists.
         to_device: turns numpy arrays into the session's.
-        parent: opens the same subject in the precision that its drops are measured from; None where there is none.
-        lender: the session of that precision, whose gradient leads attacks too; None where there is none.
-        witness: answers by the same graph where a process judges; None where an engine does.
-        model: what its bundle says of it; None where there is no bundle.
+        parent: opens the same subject in PARENT, the baseline of a drop; None without one.
+        lender: the parent's session, whose gradient attacks also follow; None without one.
+        witness: a session with the same graph, if a process judges; None if an engine judges.
+        model: facts about the model from its bundle; None without a bundle.
 
     """
 
@@ -82,12 +82,12 @@ class Subject:
 
     @property
     def claim(self) -> Claim:
-        """What it claims of itself, whatever is asked of it."""
+        """The subject's own claim, whatever the options."""
         return Claim(threat_model=self.threat_model, gate=self.gate, n=self.claimed_images)
 
     @property
     def judged_by(self) -> dict[str, Any]:
-        """What judges, and what lends the gradients where the judge does not: fields of a request, and of a report."""
+        """The judge, and the lender if it is another engine, as fields of a request and of a report's artifact."""
         card, lender = self.session.card(), self._lending
         return {
             "precision": card.precision,
@@ -100,7 +100,7 @@ class Subject:
 
     @property
     def artifact(self) -> Artifact:
-        """What is attacked, as the report has it."""
+        """The artifact, as the report records it."""
         card = self.session.card()
         return Artifact(
             name=self.name,
@@ -116,13 +116,13 @@ class Subject:
 
     @property
     def accelerators(self) -> dict[str, str]:
-        """The device that judges, and the one that lends the gradients where the judge does not."""
+        """The judge's device, and the lender's if that is another engine."""
         lender, judge = self._lending, accelerator(self.session.card().device)
         return {**accelerator(lender[2]), **judge, "gradient_accelerator": lender[2]} if lender else judge
 
     @property
     def _lending(self) -> tuple[str, str, str] | None:
-        """Backend, provider and device that lend the artifact's gradient or its parent's, where they do not judge."""
+        """The lender's backend, provider and device, for the artifact's gradient or its parent's; None if it judges."""
         card, lender = self.session.card(), self.lender.card() if self.lender else None
         if card.gradient_backend and card.gradient_provider and card.gradient_device:
             return card.gradient_backend, card.gradient_provider, card.gradient_device
@@ -132,7 +132,7 @@ class Subject:
 
 
 def witness_of(witness: Session | None, judge: JudgeCommand | None) -> Witness | None:
-    """Return what the witness answers to the points that the judge sees, those of a judge of bytes rounded to them."""
+    """Return the witness as a function; if the judge reads bytes, it rounds the points to bytes first."""
     if witness is None:
         return None
     if judge is None or judge.images == "float32":
@@ -147,11 +147,11 @@ def resolve(
 
     Args:
         subject: what is judged.
-        options: what is asked of it.
-        plan: what is run on it.
-        gate: what must be reached.
-        n: how many images there are to judge.
-        reference: what it is compared with.
+        options: of the verdict.
+        plan: the attacks.
+        gate: the gate to apply.
+        n: the number of images to judge.
+        reference: the run to compare with, if there is one.
 
     """
     card, threat_model = subject.session.card(), options.threat_model_or(subject.threat_model)
@@ -179,7 +179,7 @@ def resolve(
 
 
 def expected_clean(subject: Subject, options: VerifyOptions) -> float | None:
-    """Return the least clean accuracy expected: what is asked, of the subject's own images no less than it expects."""
+    """Return the least clean accuracy to expect. For the subject's own images, an option can only raise it."""
     asked, own = options.expect_clean, subject.expected_clean
     if asked is None or own is None:
         return own if asked is None else asked
@@ -187,7 +187,7 @@ def expected_clean(subject: Subject, options: VerifyOptions) -> float | None:
 
 
 def stated(options: VerifyOptions, threat_model: ThreatModel, gate: Gate, n: int) -> VerifyOptions:
-    """Return the options that ask by hand for what was completed; what it is compared with has another name there."""
+    """Return the options with all completed values stated; the run to compare with is named REPORT."""
     return options.model_copy(
         update={
             "n": n,
@@ -201,7 +201,7 @@ def stated(options: VerifyOptions, threat_model: ThreatModel, gate: Gate, n: int
 
 
 def attack_request(name: str, attacks: Iterable[Attack]) -> AttackRequest:
-    """Return one of the NAMES of attacks with the settings of what it runs."""
+    """Return the request of one of the NAMES of attacks, with the settings of the attacks that it runs."""
     settings = {
         f"{attack.name}.{key}" if name in CASCADES else key: value
         for attack in attacks

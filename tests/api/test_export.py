@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import edgeproof as ep
+from edgeproof import exporting
 from runtime.errors import BadData, BadModel, UsageFault
 
 
@@ -92,6 +93,23 @@ def test_calibration_images_without_labels_are_judged_by_what_the_network_answer
     x, _ = evaluation(300, 1)
     ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x, eps=0.0)
     assert "(fp32: clean 100.0 %" in capsys.readouterr().err
+
+
+def test_of_calibration_images_without_labels_the_network_answers_only_those_that_are_used(
+    tmp_path, monkeypatch, capsys
+):
+    answers, asked = exporting.answers, []
+
+    def counted(net, images):
+        asked.append(len(images))
+        return answers(net, images)
+
+    monkeypatch.setattr(exporting, "IMAGES", 8)
+    monkeypatch.setattr(exporting, "answers", counted)
+    x, _ = evaluation(300, 1)
+    ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x, eps=0.0)
+    assert asked == [8, 8]
+    assert "on 8 images of calibration, labelled by the network: " in capsys.readouterr().err
 
 
 def test_calibration_images_without_labels_must_fit_the_network(tmp_path):

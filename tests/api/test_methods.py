@@ -123,6 +123,10 @@ def test_adr_asks_for_the_optimizer_where_it_is_given_a_teacher():
     with pytest.raises(UsageFault, match="optimizer of adr is of type Sequential") as caught:
         ep.methods.ADR(network(0), network(1))
     assert caught.value.hint == "ADR(student, optimizer): no teacher"
+    student = network(0)
+    with pytest.raises(UsageFault, match="adr takes no teacher") as caught:
+        ep.methods.ADR(student, torch.optim.SGD(student.parameters()), teacher=network(1))
+    assert caught.value.hint == "ADR(student, optimizer)"
 
 
 def test_the_average_of_adr_follows_each_step_of_the_optimizer():

@@ -231,6 +231,8 @@ WRONG_ARGUMENTS = {
     "keep_fp16": lambda out: made(out, keep_fp16=["a"]),
     "^calibration: every image": lambda out: made(out, **CALIBRATED),
     "int8": lambda out: made(out, precisions="int8"),
+    "precisions": lambda out: made(out, precisions=()),
+    "^calibration": lambda out: made(out, precisions="int8", calibration="train.npz"),
     "reduction": lambda out: ep.methods.PGDAT(network(), reduction="men"),
     "start": lambda out: ep.methods.PGDAT(network(), start="publishd"),
     "adaad takes a teacher": lambda out: ep.methods.AdaAD(network()),
@@ -244,6 +246,10 @@ def test_a_wrong_argument_is_refused_by_its_name_and_no_option_is_spoken_of(said
     assert not re.search("--[a-z]", f"{caught.value.message} {caught.value.hint}")
     assert caught.value.hint or "did you mean" in caught.value.message or "greater than" in caught.value.message
     assert not (tmp_path / "bundle" / "manifest.json").exists() or said in ("trust", "^x has images")
+
+
+def test_classes_that_are_none_are_as_good_as_left_out():
+    assert repr(ep.verify(MODEL, X, Y, classes=None, eps=EPS, attacks="fgsm"))
 
 
 def test_a_directory_that_is_not_empty_is_refused_by_the_argument_that_names_it(tmp_path):

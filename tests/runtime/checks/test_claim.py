@@ -49,13 +49,13 @@ SHORT = {
 def test_less_than_claimed_passes_no_gate_whoever_asks_for_it(gated, gate, options, message):
     code, verdict, found = judged(gated, *gate, *options)
     assert (code, verdict) == (5, "inconclusive")
-    assert found["claimed-threat"] == f"the run proves less than the artifact claims: {message}"
+    assert found["claimed-threat"] == f"the run is weaker than the artifact's claim: {message}"
 
 
 @pytest.mark.parametrize(("options", "message"), SHORT.values(), ids=SHORT)
 def test_a_gate_that_cannot_pass_is_announced_before_the_first_attack(gated, options, message):
     said = edgeproof("verify", gated, *options, "--out", "run").stderr
-    assert said.startswith("this run can fail its gate but cannot pass it: ")
+    assert said.startswith("this run cannot pass its gate, only fail it: ")
     assert f"{message}; --no-gate only measures\n" in said
     assert "clean: " in said.partition("--no-gate only measures")[2]
 
@@ -67,7 +67,7 @@ BLIND = {"no gradient": ("--gradient", "none"), "Square alone": ("--attacks", "c
 def test_that_searches_without_gradients_pass_no_gate_is_said_before_the_first_attack(gated, options):
     few = ("verify", gated, "--n", 4, *options)
     said, _, later = edgeproof(*few, "--out", "run").stderr.partition(
-        "this run can fail its gate but cannot pass it: no attack follows a gradient, which is weak evidence "
+        "this run cannot pass its gate, only fail it: no attack follows a gradient, which is weak evidence "
         "(--accept-blind-evidence lets it pass); --no-gate only measures\n"
     )
     assert "clean: " not in said
