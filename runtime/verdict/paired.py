@@ -236,7 +236,7 @@ def compare_finished(this: Finished, that: Finished) -> Matched:
 
 @dataclass(frozen=True)
 class SharedImages:
-    """The images that both runs attacked: rising indices (int64 [M]), and whether each stands in each run (bool [M])."""
+    """The images that both runs attacked: rising indices, int64 [M], and which stand in each run, bool [M] each."""
 
     index: Any
     this: Any
