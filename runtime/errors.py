@@ -7,7 +7,7 @@ from typing import ClassVar
 
 DEFECT = 70
 """Exit code of an unexpected error (EX_SOFTWARE of sysexits.h). It is never 1, which says that a gate failed."""
-OWN_PACKAGES = ("runtime", "export", "pipeline")
+OWN_PACKAGES = ("runtime", "export", "pipeline", "edgeproof")
 NEWER_PYTHON = {"tomllib": "3.11"}
 """Standard-library modules that an extra needs, and the first Python that has each."""
 

@@ -102,5 +102,5 @@ def _prune(to: Path) -> None:
     """Remove the versions to which no link points, and what an interrupted installation left."""
     kept = {_linked(to / CURRENT), _linked(to / PREVIOUS)}
     for path in (to / VERSIONS).iterdir():
-        if path.name not in kept:
+        if path.name not in kept and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

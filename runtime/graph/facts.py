@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NUMBERS: dict[str, dict[str, int]] = {
     "ModelProto": {"graph": 7, "functions": 25},
-    "FunctionProto": {"name": 1, "input": 4, "output": 5, "node": 7, "domain": 10},
+    "FunctionProto": {"name": 1, "input": 4, "output": 5, "node": 7, "domain": 10, "overload": 13},
     "GraphProto": {"node": 1, "initializer": 5, "input": 11, "output": 12, "sparse_initializer": 15},
     "NodeProto": {"input": 1, "output": 2, "name": 3, "op_type": 4, "attribute": 5, "domain": 7},
     "AttributeProto": {"name": 1, "i": 3, "t": 5, "g": 6, "tensors": 10, "graphs": 11},
@@ -34,9 +34,13 @@ STAIRCASES = frozenset(
         *("Round", "Floor", "Ceil", "Sign", "Mod", "Shrink", "IsInf", "IsNaN"),
         *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
         *("ArgMax", "ArgMin", "Hardmax", "OneHot", "TopK", "NonMaxSuppression", "NonZero", "Unique"),
+        *("BitCast", "GridSample", "MaxRoiPool"),
     }
 )
-"""Operations whose output changes in steps, or that choose. A Cast is one too if its type is not floating point."""
+"""Operations whose output changes in steps, or that choose, in one of their modes at least.
+
+A Cast is one too if its type is not floating point.
+"""
 CLASSICAL = "ai.onnx.ml"
 """The domain of decision trees, thresholds and look-ups."""
 OF_SHAPES = frozenset({"Shape", "Size"})
@@ -172,7 +176,7 @@ class _Found:
         self.inputs: list[str] = []
         self.outputs: list[str] = []
         self.kinds: set[int] = set()
-        self._functions: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._functions: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
 
     def model(self, data: memoryview) -> None:
         of = NUMBERS["ModelProto"]
@@ -186,23 +190,22 @@ class _Found:
             elif field == of["functions"]:
                 self.function(value)
         for step in tuple(self.steps):
-            inputs, outputs = self._functions.get((step.domain, step.operator), ((), ()))
-            self.way(step.inputs, inputs)
-            self.way(outputs, step.outputs)
+            for inputs, outputs in self._functions.get((step.domain, step.operator), ()):
+                self.way(step.inputs, inputs)
+                self.way(outputs, step.outputs)
 
     def way(self, first: tuple[str, ...], second: tuple[str, ...]) -> None:
         if first and second:
             self.steps.append(Step("", "", "", first, second))
 
     def function(self, data: memoryview) -> None:
+        """Walk over a function. A node counts as a call of every function of its name, whichever overload it names."""
         of = NUMBERS["FunctionProto"]
         texts = _texts(data)
-        domain, name = (_last(texts.get(of[key])) for key in ("domain", "name"))
-        prefix = f"{domain}/{name}/"
-        self._functions[domain, name] = (
-            _named(prefix, texts.get(of["input"])),
-            _named(prefix, texts.get(of["output"])),
-        )
+        domain, name, overload = (_last(texts.get(of[key])) for key in ("domain", "name", "overload"))
+        prefix = f"{domain}/{name}/{overload}/"
+        ends = (_named(prefix, texts.get(of["input"])), _named(prefix, texts.get(of["output"])))
+        self._functions.setdefault((domain, name), []).append(ends)
         for node in texts.get(of["node"], ()):
             self.node(node, prefix, DEEPEST)
 

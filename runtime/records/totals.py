@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from runtime.errors import BadRun
 from runtime.records.report import AttackRow, CurvePoint, Searched
 from runtime.statistics import wilson
 
@@ -47,16 +48,25 @@ def add_counts(parts: Sequence[Counts | None]) -> Counts | None:
     """Return the sum of the counts of all parts; None if no part has any.
 
     Numbers and counts by name are added. A field that is null or a flag must be equal in all parts.
+
+    Raises:
+        BadRun: a field is null in some parts alone, as an earlier version wrote it.
+
     """
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    total = {name: _add([getattr(part, name) for part in known]) for name in type(known[0]).model_fields}
+    total = {name: _add(name, [getattr(part, name) for part in known]) for name in type(known[0]).model_fields}
     return known[0].model_copy(update=total)
 
 
-def _add(values: Sequence[Any]) -> Any:
+def _add(name: str, values: Sequence[Any]) -> Any:
     first = values[0]
+    if any((value is None) != (first is None) for value in values):
+        raise BadRun(
+            f"{name} is known of some parts alone: versions of edgeproof that differ judged them",
+            hint="judge all parts with one version",
+        )
     if first is None or isinstance(first, bool):
         return first
     if isinstance(first, dict):

@@ -38,8 +38,7 @@ def render(account: Account) -> str:
 
     """
     report, manifest = account.report, account.manifest
-    if manifest:
-        _check_same(report, manifest)
+    check_same(report, manifest)
     data = dict(_data(report, manifest))
     document = {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",
@@ -60,9 +59,9 @@ def render(account: Account) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _check_same(report: Report, manifest: Manifest) -> None:
-    """Raise `BadInput` unless the manifest lists the graph that was judged."""
-    if report.artifact.sha256 not in {entry.sha256 for entry in manifest.files.values()}:
+def check_same(report: Report, manifest: Manifest | None) -> None:
+    """Raise `BadInput` unless the manifest, if one is named, lists the graph that was judged."""
+    if manifest and report.artifact.sha256 not in {entry.sha256 for entry in manifest.files.values()}:
         raise BadInput(
             f"the report is of another artifact than those of the bundle {manifest.name} version {manifest.version}",
             hint="name the bundle that was judged",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runtime.attacks import stages
 from runtime.attacks.autoattack import standard
 from runtime.errors import BadInput
-from runtime.report.cyclonedx import architecture
+from runtime.report.cyclonedx import architecture, check_same
 from runtime.verdict.subject import attack_request
 from runtime.words import exact_radius
 
@@ -44,10 +44,11 @@ def render(account: Account) -> str:
     """Return the document.
 
     Raises:
-        BadInput: the leaderboard could not accept the run; the message says why.
+        BadInput: the leaderboard could not accept the run, as the message says; or the named bundle is another one.
 
     """
     report, manifest = account.report, account.manifest
+    check_same(report, manifest)
     fault = next(_faults(report), None)
     if fault:
         raise BadInput(

@@ -165,6 +165,7 @@ def run_suite(
         parent_agreement=campaign.agreement(sample, "parent") if "parent" in gradients else None,
         square_alone=scrutiny.square_alone(bounded),
     )
+    outcome = replace(outcome, evidence=evidence.rows(index))  # the searches above note whom the judge spared
     return outcome if part else outcome.settled
 
 

@@ -56,6 +56,15 @@ def test_a_newer_bundle_takes_over_and_the_one_before_is_kept_and_no_other(make,
     assert len(list((to / "versions").iterdir())) == 2
 
 
+def test_a_file_beside_the_versions_is_left_alone(make, to):
+    install(make(1), to, state=to)
+    (to / "versions" / "notes.txt").write_text("mine")
+    for version in (2, 3):
+        install(make(version), to, state=to)
+    assert {path.name for path in (to / "versions").iterdir()} >= {"notes.txt"}
+    assert (current(to), current(to, "previous")) == (3, 2)
+
+
 def test_a_signature_travels_along(make, to, trust):
     install(make(1, trust=trust), to, state=to)
     assert open_bundle(to / "current", trust).signed_by

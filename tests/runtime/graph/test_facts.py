@@ -34,6 +34,7 @@ STEPS = {
     "Mod": "o = Constant <value_float = 1.0> () m = Mod <fmod = 1> (input, o) logits = Sub (input, m)",
     "MaxPool": "v, i = MaxPool <kernel_shape = [2, 2]> (input) logits = Cast <to = 1> (i)",
     "NonMaxSuppression": "i = NonMaxSuppression (input, input) logits = Cast <to = 1> (i)",
+    "GridSample": 'logits = GridSample <mode = "nearest"> (input, input)',
     "Binarizer": "logits = ai.onnx.ml.Binarizer (input)",
     "TreeEnsembleRegressor": "logits = ai.onnx.ml.TreeEnsembleRegressor (input)",
 }
@@ -155,6 +156,25 @@ def test_steps_inside_loops_are_found():
     )
     loop = helper.make_node("Loop", ["n", "go_on", "input"], ["logits"], body=body)
     assert graph_facts(with_nodes(loop)).staircases == ("Floor",)
+
+
+@pytest.mark.parametrize("last", ["rounds", "passes"])
+def test_steps_inside_any_overload_of_a_function_are_found(last):
+    made = onnx.load_model_from_string(model("a = own.f (input) logits = Tanh (a)"))
+    made.ir_version = 10
+    opsets = [helper.make_opsetid("", 18)]
+    overloads = {
+        "rounds": helper.make_function(
+            "own", "f", ["x"], ["y"], [helper.make_node("Round", ["x"], ["y"])], opsets, overload="rounds"
+        ),
+        "passes": helper.make_function(
+            "own", "f", ["x"], ["y"], [helper.make_node("Identity", ["x"], ["y"])], opsets, overload="passes"
+        ),
+    }
+    made.functions.extend(overloads[name] for name in sorted(overloads, key=lambda name: name == last))
+    made.graph.node[0].overload = "rounds"
+    onnx.checker.check_model(made)
+    assert graph_facts(made.SerializeToString()).staircases == ("Round",)
 
 
 @pytest.mark.parametrize("name", ["f", "Shape"])

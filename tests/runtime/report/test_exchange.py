@@ -103,9 +103,10 @@ def test_the_same_report_and_bundle_give_the_same_bytes_and_others_another_numbe
     assert bom(account)["metadata"]["timestamp"] == account.report.started
 
 
-def test_another_bundle_than_the_one_judged_is_refused(account):
+@pytest.mark.parametrize("render", [cyclonedx.render, robustbench.render])
+def test_another_bundle_than_the_one_judged_is_refused(account, render):
     with pytest.raises(BadInput, match="of another artifact"):
-        cyclonedx.render(replace(account, manifest=open_bundle(TINY).manifest))
+        render(replace(account, manifest=open_bundle(TINY).manifest))
 
 
 def test_the_command_writes_it_beside_the_report(run, made):

@@ -7,6 +7,7 @@ from runtime.attacks import ATTACKS, CONTROLS
 from runtime.images.image_set import ImageSet
 from runtime.suite.campaign import Campaign, Target, run_suite
 from runtime.suite.evidence import WRONG_BEFORE, Evidence
+from runtime.suite.scrutiny import Scrutiny
 from runtime.terminal.progress import Silent
 from tests.fakes import FlatFor, LinearSession, LyingGradients, planned
 from tests.tiny import EPS
@@ -127,6 +128,24 @@ def test_a_witness_names_the_images_that_a_judge_alone_holds_right(linear, attac
     assert lied.spared[fell].mean() >= (
         1 if attack.uses_gradient else 0.5
     )  # constant scores lead a blind search nowhere
+
+
+def test_whom_a_judge_spares_in_the_control_alone_is_in_the_evidence(linear, monkeypatch):
+    honest, images = linear
+    control = Scrutiny.blind_control
+
+    def finds_the_last(self, index):
+        self.evidence.spare(index[-1:], {"broken": np.zeros(1, bool), "spared": np.ones(1, bool)})
+        return control(self, index)
+
+    monkeypatch.setattr(Scrutiny, "blind_control", finds_the_last)
+    target = Target(honest, images, 3, 64, witness=honest.logits)
+    plan = planned(target, ("fgsm",))
+    given = {"eps": EPS, "seed": 0, "keep_all": True, "progress": Silent()}
+    assert run_suite(target, plan, searched=np.arange(len(images)), **given).evidence.spared.tolist() == [
+        *([False] * (len(images) - 1)),
+        True,
+    ]
 
 
 @pytest.mark.parametrize("attack", [ATTACKS["pgd"], *CONTROLS], ids=lambda attack: attack.name)
