@@ -14,12 +14,11 @@ import yaml
 
 from pipeline.recipe.schema import load_recipe
 from tests.flow.examples import ELSEWHERE, NOT_RUN, PAGES, commands, elsewhere, reasons
-from tests.flow.laid import lay
+from tests.flow.laid import HOLDS, lay
 from tests.flow.stage import build, judge
 from tests.paths import ROOT
 
-SLOW = ()
-"""Pages whose commands take over a minute."""
+pytestmark = pytest.mark.timeout(1800)
 SHOWN = [page for page in PAGES if any(not reasons(command) for command in commands(page))]
 RECIPES = sorted({c for page in PAGES for c in commands(page) if re.match(r"edgeproof (distill|teach) cifar10", c)})
 
@@ -62,9 +61,7 @@ def stage(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in SHOWN]
-)
+@pytest.mark.parametrize("page", SHOWN)
 def test_the_commands_of_a_page_run(page, stage, tmp_path):
     place = tmp_path / "here"
     shutil.copytree(stage, place, symlinks=True)
@@ -72,6 +69,7 @@ def test_the_commands_of_a_page_run(page, stage, tmp_path):
     for command in dict.fromkeys(commands(page)):
         if not reasons(command):
             judge(command, place, page)
+    HOLDS.get(page, lambda _: None)(place)
 
 
 def test_every_block_is_in_a_language_of_which_the_examples_are_tested():
