@@ -2,7 +2,7 @@
 
 They decide which attacks run, so they are read from the bytes that the engine gets, and do not depend on names. The
 reader follows the fields of onnx.proto in `NUMBERS`, into branches, loops and functions, without the onnx package. In
-doubt, an operation counts as a staircase, which only adds Square to the attacks.
+doubt, an operation counts as a staircase: Square is added to the attacks, and the gradient is tested as a surrogate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUMBERS: dict[str, dict[str, int]] = {
     "FunctionProto": {"name": 1, "input": 4, "output": 5, "node": 7, "domain": 10, "overload": 13},
     "GraphProto": {"node": 1, "initializer": 5, "input": 11, "output": 12, "sparse_initializer": 15},
     "NodeProto": {"input": 1, "output": 2, "name": 3, "op_type": 4, "attribute": 5, "domain": 7},
-    "AttributeProto": {"name": 1, "i": 3, "t": 5, "g": 6, "tensors": 10, "graphs": 11},
+    "AttributeProto": {"name": 1, "i": 3, "s": 4, "t": 5, "g": 6, "tensors": 10, "graphs": 11},
     "SparseTensorProto": {"values": 1},
     "TensorProto": {"dims": 1, "data_type": 2},
     "ValueInfoProto": {"name": 1},
@@ -34,13 +34,12 @@ STAIRCASES = frozenset(
         *("Round", "Floor", "Ceil", "Sign", "Mod", "Shrink", "IsInf", "IsNaN"),
         *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
         *("ArgMax", "ArgMin", "Hardmax", "OneHot", "TopK", "NonMaxSuppression", "NonZero", "Unique"),
-        *("BitCast", "GridSample", "MaxRoiPool"),
+        "BitCast",
     }
 )
-"""Operations whose output changes in steps, or that choose, in one of their modes at least.
-
-A Cast is one too if its type is not floating point.
-"""
+"""Operations whose output changes in steps, or that choose. A Cast is one too if its type is not floating point."""
+SLOPING = frozenset({None, "bilinear", "linear", "bicubic", "cubic"})
+"""The modes of GridSample that have a slope; None is the default."""
 CLASSICAL = "ai.onnx.ml"
 """The domain of decision trees, thresholds and look-ups."""
 OF_SHAPES = frozenset({"Shape", "Size"})
@@ -67,6 +66,7 @@ class Step(NamedTuple):
         inputs: names of the input values.
         outputs: names of the output values.
         to: the TensorProto.DataType to which a Cast converts.
+        mode: the node's attribute of that name.
 
     """
 
@@ -76,6 +76,7 @@ class Step(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     to: int | None = None
+    mode: str | None = None
 
     @property
     def is_of_shapes(self) -> bool:
@@ -89,6 +90,8 @@ class Step(NamedTuple):
             return self.to not in REALS
         if self.operator == "MaxPool" and len(self.outputs) > 1:
             return True  # the second output is the index of the largest value
+        if self.operator == "GridSample":
+            return self.mode not in SLOPING  # its places may depend on the image, and the nearest pixel has no slope
         return self.operator in STAIRCASES or self.domain == CLASSICAL
 
 
@@ -229,25 +232,24 @@ class _Found:
         return inputs, outputs
 
     def node(self, data: memoryview, prefix: str, depth: int) -> None:
-        of, texts, to = NUMBERS["NodeProto"], _texts(data), None
+        of, texts = NUMBERS["NodeProto"], _texts(data)
         inputs, outputs = (_named(prefix, texts.get(of[key])) for key in ("input", "output"))
+        to = mode = None
         for attribute in texts.get(of["attribute"], ()):
-            to = self.attribute(attribute, prefix, depth, inputs, outputs, to)
+            called = self.attribute(attribute, prefix, depth, inputs, outputs)
+            if called == "to":
+                to = _number(attribute, NUMBERS["AttributeProto"]["i"])
+            elif called == "mode":
+                mode = _last(_texts(attribute).get(NUMBERS["AttributeProto"]["s"]))
         if to in REALS:
             self.kinds.add(to)
         operator, domain, name = (_last(texts.get(of[key])) for key in ("op_type", "domain", "name"))
-        self.steps.append(Step(operator, domain, name, inputs, outputs, to))
+        self.steps.append(Step(operator, domain, name, inputs, outputs, to, mode))
 
     def attribute(
-        self,
-        data: memoryview,
-        prefix: str,
-        depth: int,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-        to: int | None,
-    ) -> int | None:
-        """Walk into an attribute's tensors and graphs; return the type if it is a Cast's, else `to`."""
+        self, data: memoryview, prefix: str, depth: int, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> str:
+        """Walk into an attribute's tensors and graphs, and return its name."""
         of, texts = NUMBERS["AttributeProto"], _texts(data)
         for key in ("t", "tensors"):
             for tensor in texts.get(of[key], ()):
@@ -257,7 +259,7 @@ class _Found:
                 inner, given = self.graph(graph, prefix, depth - 1)
                 self.way(inputs, inner)
                 self.way(given, outputs)
-        return _number(data, of["i"]) if _last(texts.get(of["name"])) == "to" else to
+        return _last(texts.get(of["name"]))
 
     def tensor(self, data: memoryview) -> None:
         kind = _number(data, NUMBERS["TensorProto"]["data_type"])

@@ -57,6 +57,8 @@ SMOOTH = {
     "logits = Expand (input, i)",
     "what is computed of constants": "c = Constant <value_float = 0.5> () r = Round (c) logits = Mul (input, r)",
     "a pooling that keeps no places": "a = MaxPool <kernel_shape = [2, 2]> (input) logits = Tanh (a)",
+    "places between pixels": "logits = GridSample (input, input)",
+    "places between more pixels": 'logits = GridSample <mode = "cubic"> (input, input)',
     "what leads nowhere": "a = Round (input) logits = Tanh (input)",
     "what leads to a shape alone": "a = Round (input) s = Shape (a) logits = Reshape (input, s)",
 }
