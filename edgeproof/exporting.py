@@ -12,11 +12,12 @@ from pydantic import Field
 
 from edgeproof.arguments import existing, filled, names, names_arguments
 from edgeproof.arrays import as_numpy, image_set
-from edgeproof.networks import answers, count_logits
+from edgeproof.networks import count_logits, in_eval_mode
 from export.bundle.write import Claims
 from export.foreign.images import class_names
 from export.foreign.order import name_of
 from export.network.export_network import export_network
+from export.network.parity import reference_logits
 from export.precision.calibrate import IMAGES, Calibration, calibration_images
 from export.precision.table import PRECISIONS
 from export.precision.table import precisions as known
@@ -198,7 +199,9 @@ def _calibration_sets(
 
 
 def _labelled(images: ImageSet, network: nn.Module) -> ImageSet:
-    return replace(images, labels=answers(network, images), name=f"{images.name}, labelled by the network")
+    with in_eval_mode(network):
+        labels = reference_logits(network, images).argmax(axis=1)
+    return replace(images, labels=labels, name=f"{images.name}, labelled by the network")
 
 
 def _pair(images: Any, argument: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Checks a network before it is exported or trained, and computes its answers."""
+"""Checks a network before it is exported or trained."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from runtime.errors import BadModel, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from runtime.images.image_set import Array, ImageSet
-
-BATCH = 256
-"""Images in one pass of a network."""
 
 
 def count_logits(network: Any, image: Tensor, called: str) -> int:
@@ -57,17 +52,6 @@ def count_logits(network: Any, image: Tensor, called: str) -> int:
             f"the {called} answers one image with shape {tuple(logits.shape)}", hint="it must give logits, [B, K]"
         )
     return logits.shape[1]
-
-
-def answers(network: nn.Module, images: ImageSet) -> Array:
-    """Return the class [N] that a network answers for each image, in evaluation mode."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    with torch.no_grad(), in_eval_mode(network):
-        logits = [
-            network(torch.from_numpy(images.as_float(slice(start, start + BATCH))).to(device)).cpu()
-            for start in range(0, len(images), BATCH)
-        ]
-    return torch.cat(logits).argmax(1).numpy()
 
 
 @contextmanager

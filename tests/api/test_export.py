@@ -98,14 +98,14 @@ def test_calibration_images_without_labels_are_judged_by_what_the_network_answer
 def test_of_calibration_images_without_labels_the_network_answers_only_those_that_are_used(
     tmp_path, monkeypatch, capsys
 ):
-    answers, asked = exporting.answers, []
+    answer, asked = exporting.reference_logits, []
 
     def counted(net, images):
         asked.append(len(images))
-        return answers(net, images)
+        return answer(net, images)
 
     monkeypatch.setattr(exporting, "IMAGES", 8)
-    monkeypatch.setattr(exporting, "answers", counted)
+    monkeypatch.setattr(exporting, "reference_logits", counted)
     x, _ = evaluation(300, 1)
     ep.export(network(), evaluation=evaluation(), out=tmp_path / "b", precisions=("int8",), calibration=x, eps=0.0)
     assert asked == [8, 8]
