@@ -92,8 +92,9 @@ class Recipe(Frozen):
         if METHODS[self.method.name].averages or self.train.ema is not None:
             what = "train.ema" if self.train.ema is not None else f"the method {self.method.name}"
             raise ValueError(f"{what} averages weights, which [int8] does not round: leave one of them out")
-        if self.train.compile:
-            raise ValueError("train.compile: [int8] is not compiled: leave one of them out")
+        for key in ("compile", "awp"):
+            if getattr(self.train, key):
+                raise ValueError(f"train.{key} cannot be combined with [int8]: leave one of them out")
         return self
 
     @field_validator("train")

@@ -131,6 +131,7 @@ class TrainTable(Frozen):
 
     Each device splits its share of a batch into `micro_batches` equal parts, each with its own batch-norm statistics.
     `ema` is the decay of an average of the weights that is evaluated and saved instead of them; true is 0.999.
+    `awp` is the length of an adversarial perturbation of the weights, relative to that of each weight tensor.
     """
 
     epochs: Annotated[int, Field(gt=0)]
@@ -148,6 +149,7 @@ class TrainTable(Frozen):
     precision: Precision = "auto"
     micro_batches: Annotated[int, Field(gt=0)] = 1
     ema: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(usual_decay)] = None
+    awp: Annotated[float, Field(gt=0, lt=1)] | None = None
     compile: bool = False
 
     @field_validator("nesterov")

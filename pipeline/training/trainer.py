@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from pipeline.training.graphs import Recorder, Replayed
 from pipeline.training.mean_teacher import MeanTeacher
 from pipeline.training.precision import arithmetic, products, resolve
 from pipeline.training.schedule import learning_rate
+from pipeline.training.weight_perturbation import WeightPerturbation
 from runtime.errors import BadRecipe, MissingEnvironment
 from runtime.images.image_set import ImageSet
 from runtime.terminal.log import log
@@ -99,6 +101,7 @@ class Trainer:
         self._elapsed = torch.zeros((), dtype=torch.float64, device=device)
         train = recipe.train
         self.average = averaged(student) if train.ema is not None else None
+        self.perturbation = WeightPerturbation(student, train.awp) if train.awp is not None else None
         self._before, self._first = Statistics(student), Statistics(student)
         self.optimiser = torch.optim.SGD(
             student.parameters(),
@@ -241,13 +244,28 @@ class Trainer:
         """Add the gradient of this share of the loss; return the loss and the sums so far."""
         if first:
             self.optimiser.zero_grad(set_to_none=True)
-        view = self._view(images, labels, self.learning, self.teacher, progress, *known)
-        with arithmetic(self.precision, images.device):
-            values = self.method.loss(view, points)
-        loss = share * reduce(values, self.recipe.train.reduction, self.classes)
-        with products(self.precision):
+        loss_of = partial(self._loss, progress, images, labels, points, known)
+        # Each process, and each part of its batch, perturbs the weights against its own loss, without synchronisation.
+        own = partial(loss_of, self.student)
+        with products(self.precision), nullcontext() if self.perturbation is None else self.perturbation.of(own):
+            loss = share * loss_of(self.learning)
             self.fabric.backward(loss)
         return loss.detach(), *(weight.grad for weight in self.student.parameters() if weight.grad is not None)
+
+    def _loss(
+        self,
+        progress: float,
+        images: Tensor,
+        labels: Tensor,
+        points: Tensor,
+        known: tuple[Tensor, ...],
+        student: nn.Module,
+    ) -> Tensor:
+        """Return the loss of one part at its points, a scalar."""
+        view = self._view(images, labels, student, self.teacher, progress, *known)
+        with arithmetic(self.precision, images.device):
+            values = self.method.loss(view, points)
+        return reduce(values, self.recipe.train.reduction, self.classes)
 
     def _view(
         self,

@@ -130,7 +130,8 @@ def test_a_bundle_says_that_its_figures_are_of_the_rounded_network_and_names_its
         ("search.precision=bf16", "rounds in fp32"),
         ("train.ema=0.9", "averages weights"),
         ("method.name=adr", "averages weights"),
-        ("train.compile=true", "is not compiled"),
+        ("train.compile=true", r"train\.compile cannot be combined"),
+        ("train.awp=0.01", r"train\.awp cannot be combined"),
     ],
 )
 def test_what_int8_cannot_be_combined_with_is_refused(begun, override, says):

@@ -39,7 +39,7 @@ def test_two_processes_end_in_the_weights_of_one_that_takes_two_micro_batches(me
 
     AdaAD, as its published code, forwards the clean images too, and its loss does not depend on what comes out.
     """
-    settings = (f"method.name={method}", "train.ema=0.9")
+    settings = (f"method.name={method}", "train.ema=0.9", "train.awp=0.01")
     if method == "adaad":
         settings += ("method.adaad.clean_statistics=true",)
     apart = distill(small(tmp_path, *settings), tmp_path / "apart", devices=2)

@@ -89,6 +89,11 @@ def test_a_replayed_step_with_igdm_is_the_step_as_it_is_bit_for_bit(method):
     assert_replays_to_the_same_bits(Recorded(), f"method.name={method}", "method.igdm=20")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_replayed_step_with_perturbed_weights_is_the_step_as_it_is_bit_for_bit(precision):
+    assert_replays_to_the_same_bits(Recorded(), "train.awp=0.01", within=Watching, precision=precision)
+
+
 @pytest.mark.parametrize(
     ("arch", "method", "search"),
     [("resnet18", "rslad", "bf16"), ("resnet18", "iad", "fp32"), ("mobilenet_v2", "adaad", "bf16")],
