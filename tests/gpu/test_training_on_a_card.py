@@ -28,8 +28,9 @@ images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 images = images.to(device, memory_format=torch.channels_last)
 labels = torch.arange(32, device=device) % 10
 
-def trainer(method, precision, recorder):
-    recipe = load_recipe("fashion-mini", [f"method.name={method}", "search.steps=3", "train.batch=32", "train.lr=0.01"])
+def trainer(method, precision, recorder, *settings):
+    usual = [f"method.name={method}", "search.steps=3", "train.batch=32", "train.lr=0.01"]
+    recipe = load_recipe("fashion-mini", [*usual, *settings])
     torch.manual_seed(0)
     student, teacher = (build_network(arch, channels=3, classes=10, width=0.5) for arch in ("resnet18", "mobilenet_v2"))
     guide = frozen(teacher).to(device) if METHODS[method].needs_teacher else None
@@ -47,8 +48,8 @@ def captured(run):
 EQUAL = (
     RUN
     + """
-method, precision = sys.argv[1:]
-eager, replayed = (trainer(method, precision, how) for how in (None, recorder_of(device)))
+method, precision, *settings = sys.argv[1:]
+eager, replayed = (trainer(method, precision, how, *settings) for how in (None, recorder_of(device)))
 losses = [[step(run, number).item() for number in range(6)] for run in (eager, replayed)]
 weights = [torch.cat([weight.detach().flatten() for weight in run.student.parameters()]) for run in (eager, replayed)]
 apart = float((weights[0] - weights[1]).norm() / weights[0].norm())
@@ -84,10 +85,11 @@ def cuda(card):
         pytest.skip("PyTorch has no CUDA here")
 
 
+@pytest.mark.parametrize("settings", [(), ("train.awp=0.005",)], ids=["plain", "awp"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_captured_step_is_the_step_as_it_is_through_both_phases(cuda, method, precision):
-    found = answer(EQUAL, method, precision)
+def test_a_captured_step_is_the_step_as_it_is_through_both_phases(cuda, method, precision, settings):
+    found = answer(EQUAL, method, precision, *settings)
     folds = METHODS[method].search_mode == "eval"
     assert found["captured"] == [folds, True, True]
     eager, replayed = found["losses"]
