@@ -16,9 +16,10 @@ from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
 from runtime.session import BorrowedGradient, GraphFacts, SessionCard
-from runtime.suite.campaign import Campaign, clean_pass, run_suite
+from runtime.suite.campaign import Campaign
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
+from runtime.suite.run import clean_pass, run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
