@@ -297,11 +297,11 @@ def test_a_run_of_another_model_says_what_two_digests_mean(finished):
     with pytest.raises(BadRun) as caught:
         check_same(finished[0], asked.model_copy(update={"artifact_sha256": "1" * 64}))
     assert caught.value.hint.startswith(
-        "the model, or how it was packed (--mean, --std, --bgr, --output), is another; "
+        "the model, or how it is packed (--mean, --std, --bgr, --output), has changed; "
     )
     with pytest.raises(BadRun) as caught:
         check_same(finished[0], asked.model_copy(update={"seed": asked.seed + 1}))
-    assert caught.value.hint == "ask for the same, or begin in another --out"
+    assert caught.value.hint == "give the same, or begin in another --out"
 
 
 def test_what_a_run_leaves_that_is_killed_after_its_end_is_removed_by_resuming(bundle, tmp_path):
