@@ -80,7 +80,7 @@ def test_one_of_a_precision_that_does_not_ship_is_refused(case):
     (case.place / "two").rename(case.bundle)
     subject = [{"name": "manifest.json", "digest": {"sha256": digest(case.bundle / "manifest.json")}}]
     case.forge(lambda statement: statement.update(subject=subject + statement["subject"][1:]))
-    refused(case, "is of fp32, and")
+    refused(case, "is about fp32, but")
     case.forge(lambda statement: figures(statement).update(precision="fp16"))
     refused(case, "ships fp16")
 

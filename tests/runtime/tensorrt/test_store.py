@@ -202,7 +202,7 @@ def test_a_user_without_a_home_is_told_of_the_way_out(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(MissingEnvironment, match="kept nowhere") as caught:
+    with pytest.raises(MissingEnvironment, match="no directory for engines") as caught:
         engines_directory(None)
     assert "--state" in caught.value.hint
 
@@ -212,7 +212,7 @@ def test_a_directory_in_place_of_a_file_is_not_read(store, factory, what):
     factory.obtain(store)
     file(store, what).unlink()
     file(store, what).mkdir()
-    with pytest.raises(Stale, match="not a file of yours"):
+    with pytest.raises(Stale, match="not a file that only you"):
         store.read(KEY)
 
 
