@@ -38,7 +38,9 @@ from runtime.images.image_set import ImageSet
 from runtime.machine.card import machine_card, software
 from runtime.session import LossSpec, Session, SessionCard
 from runtime.statistics import wilson
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.tensorrt.library import TENSORRT_RTX, library_of
 from runtime.tensorrt.store import EngineKey, Profile
 from runtime.terminal.log import log

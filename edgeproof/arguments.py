@@ -109,7 +109,7 @@ PHRASES = {
     "remove it, or name another": "remove it, or give another directory as out",
     "N,H,W,C with --layout nhwc": "N,H,W,C with layout='nhwc'",
     "give --layout nchw or nhwc": "give layout='nchw' or layout='nhwc'",
-    "are of a model; a bundle carries its normalisation": "belong to an ONNX file; a bundle or a network holds its own",
+    "are for a model file; a bundle holds its own": "belong to an ONNX file; a bundle or a network holds its own",
 }
 """Phrases of errors on the command line, and what replaces them for callers from Python."""
 FRACTION = {"eps": "eps is a radius on images in [0, 1], as 8/255"} | dict.fromkeys(

@@ -110,7 +110,7 @@ def _check_has_rule(node: Node, wanted: set[str]) -> None:
         raise node.refused("more than its first output is used")
     integers = [node.inputs[i] for i in node.active if not node.is_real(node.inputs[i])]
     if integers and node.op not in OF_INTEGERS:
-        raise node.refused(f"its input {integers[0]!r} is of integers that depend on the image")
+        raise node.refused(f"its input {integers[0]!r} has integers that depend on the image")
 
 
 def _in_float16(path: list[Node]) -> bool:

@@ -209,7 +209,9 @@ class BorrowedGradient(Session):
 
         """
         if self._lender is None:
-            raise BadModel("nothing differentiates this artifact", hint="--gradient-backend ort, or --gradient none")
+            raise BadModel(
+                "no engine computes a gradient here", hint="choose --gradient-backend ort, or --gradient none"
+            )
         return self._lender.loss_gradient(x, loss)
 
     def card(self) -> SessionCard:

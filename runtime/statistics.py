@@ -104,19 +104,20 @@ def mcnemar(pairs: Pairs) -> float:
 
 def at_least(count: int, n: int, p: float) -> float:
     """Return P(X >= count) for a binomial X of n trials with probability p, 0 < p < 1."""
-    return 1 - sum(_binomial(k, n, p) for k in range(min(count, n + 1)))
+    return 1 - sum(binomial(k, n, p) for k in range(min(count, n + 1)))
 
 
 def fewest_beyond(n: int, p: float, level: float) -> int:
     """Return the smallest c with P(X >= c) < level for a binomial X of n trials with probability p; n + 1 if none."""
     count, beyond = 0, 1.0
     while count <= n and beyond >= level:
-        beyond -= _binomial(count, n, p)
+        beyond -= binomial(count, n, p)
         count += 1
     return count
 
 
-def _binomial(k: int, n: int, p: float) -> float:
+def binomial(k: int, n: int, p: float) -> float:
+    """Return P(X = k) for a binomial X of n trials with probability p, 0 < p < 1."""
     return exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log1p(-p))
 
 

@@ -25,8 +25,10 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import open_bundle
 from runtime.images.image_set import ImageSet
 from runtime.session import Session
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import Evidence
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 
 SUITE = ("fgsm", "pgd", "cw")

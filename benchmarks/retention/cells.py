@@ -20,8 +20,10 @@ from runtime.records.report import AttackRow
 from runtime.records.request import GradientSource
 from runtime.session import Session
 from runtime.spec import Digest, Frozen, Text, to_json
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
 from runtime.suite.plan import PlannedAttack
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.log import log
 from runtime.terminal.progress import progress_on_stderr
 from runtime.words import percent

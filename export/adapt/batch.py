@@ -63,8 +63,9 @@ class FreedGraph(Values):
                 if node.domain not in ONNX and all(self.sizes(name) is None for name in node.output):
                     raise BadModel(
                         f"node {node.name or node.output[0]!r} ({node.op_type}) of the domain {node.domain}: ONNX "
-                        "Runtime tells no shape of it",
-                        hint="it may belong to another device or to a library that is not loaded; export without it",
+                        "Runtime cannot infer the shape of its output",
+                        hint="the operation may belong to another device, or to a library that is not loaded; "
+                        "export the model without it",
                     )
 
     def _fold_shape(self, node: NodeProto) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from runtime.attacks.noise import shuffled
 from runtime.checks.gradient import untrue
-from runtime.suite.campaign import hold_gradient
+from runtime.suite.run import hold_gradient
 from runtime.suite.scrutiny import most_tolerated
 from runtime.suite.units import Target
 

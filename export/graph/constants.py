@@ -54,6 +54,6 @@ def evaluate_node(node: NodeProto, constants: Mapping[str, Any], model: ModelPro
     except Exception as error:  # of whatever kind a kernel raises
         name = node.name or node.output[0]
         raise BadModel(
-            f"node {name!r} ({node.op_type}) of constants alone cannot be computed: {error}",
+            f"node {name!r} ({node.op_type}) has only constant inputs, but cannot be computed: {error}",
             hint="simplify the model first",
         ) from None

@@ -12,7 +12,9 @@ from export.precision.candidate import Candidate
 from export.precision.mixed import keep, layers, unquantized
 from runtime.attacks import PGD
 from runtime.batches.halving import BatchHalving
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.log import log
 from runtime.terminal.progress import Silent, progress_on_stderr
 from runtime.words import percent

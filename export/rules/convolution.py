@@ -24,7 +24,7 @@ def convolution(emit: Emitter, node: Node, dy: str) -> Gradients:
 def transposed_convolution(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Emit the convolution that it transposes."""
     if node.attribute("auto_pad", b"NOTSET") != b"NOTSET" or node.attribute("output_shape", None):
-        raise node.refused("its padding follows from its output")
+        raise node.refused("its padding depends on the shape of its output")
     kernel = node.constant(1).shape[2:]
     ones = [1] * len(kernel)
     return {

@@ -38,7 +38,7 @@ def max_pool(emit: Emitter, node: Node, dy: str) -> Gradients:
     largest, the transposed convolution puts its gradient back.
     """
     if node.attribute("storage_order", 0):
-        raise node.refused("column-major order")
+        raise node.refused("its indices are in column-major order")
     window = window_of(node, tuple(node.attribute("kernel_shape", None)))
     channels = node.sizes(node.shape())[0]
     picks = emit.real(_one_hot_kernels(window.kernel, channels))

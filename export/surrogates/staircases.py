@@ -61,7 +61,7 @@ def comparison(emit: Emitter, node: Node, dy: str) -> Gradients:
 def equal(emit: Emitter, node: Node, dy: str) -> Gradients:
     """Equal: a ramp up to 1 where both are equal, and down again."""
     if any(node.maker(position) in ("ArgMax", "ArgMin") for position in node.active):
-        raise node.refused("it compares places that depend on the image")
+        raise node.refused("it compares indices that depend on the image")
     slope = _fall(emit, _difference(emit, node), node.output_shape)
     return _to_both(emit, node, emit("Mul", dy, slope), raised=0)
 
@@ -86,7 +86,7 @@ def one_hot(emit: Emitter, node: Node, dy: str) -> Gradients:
     """OneHot of an ArgMax: its gradient by the scores' places, as `choice` takes it, scaled by what on is above off."""
     source = node.source()
     if source is None or source.op not in ("ArgMax", "ArgMin"):
-        raise node.refused("its places are made by neither ArgMax nor ArgMin")
+        raise node.refused("its indices come from neither ArgMax nor ArgMin")
     rank, chosen = len(node.output_shape), source.attribute("axis", 0) % len(source.shape())
     axis = node.attribute("axis", -1) % rank
     off, on = np.asarray(node.constant(2), np.float64)
@@ -98,7 +98,7 @@ def one_hot(emit: Emitter, node: Node, dy: str) -> Gradients:
         axis -= axis > single
     order.insert(chosen, axis)
     if int(node.constant(1).item()) != source.shape()[chosen]:
-        raise node.refused("it has another number of places than there are scores")
+        raise node.refused("its depth is not the number of scores")
     return {0: emit("Mul", emit("Transpose", dy, perm=order), emit.real(on - off))}
 
 
@@ -108,7 +108,7 @@ def choice(emit: Emitter, node: Node, dy: str) -> Gradients:
     That is softmax's slope where all scores are equal: where one leads, its own would fade, and with it the gradient.
     """
     if node.op != "Hardmax" and any(reader.op != "OneHot" for reader in node.readers()):
-        raise node.refused("its places are read as numbers")
+        raise node.refused("its indices are used as numbers")
     shape = node.shape()
     axis = node.attribute("axis", -1 if node.op == "Hardmax" else 0) % len(shape)
     size = shape[axis]

@@ -24,8 +24,10 @@ from runtime.batches.halving import BatchHalving
 from runtime.errors import OutOfMemory
 from runtime.images.image_set import ImageSet
 from runtime.session import Batching, GraphFacts, LossSpec, Session, SessionCard
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import Evidence
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import Subject
 

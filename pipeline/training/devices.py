@@ -184,4 +184,4 @@ class Lost(MissingEnvironment):
 
 
 def _lost(what: str) -> Lost:
-    return Lost(f"{what} was lost, and the run has ended", hint="its last saved state is whole: go on with --resume")
+    return Lost(f"{what} was lost, and the run has ended", hint="continue from its last saved state with --resume")

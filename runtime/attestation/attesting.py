@@ -38,17 +38,20 @@ def check_attestable(bundle: Bundle, options: VerifyOptions, resumed: Path | Non
     """
     if bundle.path.is_file():
         raise UsageFault(
-            f"--attest signs the verdict of a bundle, and {bundle.path} is a model", hint="`edgeproof pack` makes one"
+            f"--attest signs the verdict of a bundle, but {bundle.path} is a model",
+            hint="make a bundle with `edgeproof pack`",
         )
     if several:
-        raise UsageFault("--attest is of one run, and --on and --precision ask for several", hint="a command for each")
+        raise UsageFault(
+            "--attest signs one run, but --on and --precision ask for several", hint="run a command for each"
+        )
     if options.shard:
-        raise UsageFault("--attest signs a verdict of all images, and --shard judges a part", hint="leave out --shard")
+        raise UsageFault("--attest signs a verdict on all images, but --shard judges a part", hint="leave out --shard")
     if options.gate_or(bundle.manifest.gate) == Gate():
-        raise UsageFault("--attest needs a verdict, and no gate is asked for", hint="--fail-under 45%")
+        raise UsageFault("--attest needs a verdict, but there is no gate", hint="set one, such as --fail-under 45%")
     if resumed and (resumed / REPORT).exists():
         raise UsageFault(
-            f"{resumed} is finished already: what an earlier process left there is not signed",
+            f"{resumed} is finished already, and results of an earlier process are not signed",
             hint="begin again in another --out",
         )
 

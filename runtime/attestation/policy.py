@@ -157,14 +157,14 @@ def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: dateti
         yield (
             f"the run shows a robust accuracy of at least {percent(max(figures.at_least, 0.0))} (the low end of its "
             f"interval is {percent(figures.low)}, and attacks may have missed up to {points(figures.may_hide)}), "
-            f"{percent(policy.robust_accuracy)} is asked for"
+            f"but the policy asks for {percent(policy.robust_accuracy)}"
         )
     for name in policy.attacks:
         yield from _attack(name, figures, len(bundle.manifest.classes))
     if figures.data.n < policy.images:
-        yield f"it is of {figures.data.n} images, at least {policy.images} are asked for"
+        yield f"it judges {figures.data.n} images, but the policy asks for at least {policy.images}"
     if figures.data.sha256 not in (bundle.manifest.evaluation.sha256, *policy.data):
-        yield f"it is of other images than the bundle's own: {figures.data.name}"
+        yield f"it judges other images than the bundle's own: {figures.data.name}"
     yield from _circumstances(policy, figures)
     yield from _age(policy, figures, now)
 
@@ -172,9 +172,9 @@ def faults(policy: Policy, attestation: Attestation, bundle: Bundle, now: dateti
 def _threat(policy: Policy, figures: Figures) -> Iterator[str]:
     eps = figures.threat_model.eps
     if eps < policy.eps:
-        yield f"eps is {radius(eps)}, at least {radius(policy.eps)} is asked for"
+        yield f"eps is {radius(eps)}, but the policy asks for at least {radius(policy.eps)}"
     if policy.largest_eps is not None and eps > policy.largest_eps:
-        yield f"eps is {radius(eps)}, at most {radius(policy.largest_eps)} is allowed"
+        yield f"eps is {radius(eps)}, but the policy allows at most {radius(policy.largest_eps)}"
 
 
 def _attack(name: str, figures: Figures, classes: int) -> Iterator[str]:
@@ -184,7 +184,7 @@ def _attack(name: str, figures: Figures, classes: int) -> Iterator[str]:
         yield f"{name} did not run"
     for row in rows:
         if row.attacked < figures.correct:
-            yield f"{name} ran on {row.attacked} of {figures.correct} images that were right"
+            yield f"{name} ran on {row.attacked} of {figures.correct} images that were classified correctly"
         own = attack_request(name, stages(name, classes)).settings
         if row.settings != own:
             yield f"{name} ran with other settings than this edgeproof gives it"
@@ -194,14 +194,14 @@ def _circumstances(policy: Policy, figures: Figures) -> Iterator[str]:
     for fact, pattern in policy.device.items():
         its = str(figures.device.get(fact, ""))
         if not fnmatchcase(its, pattern):
-            yield f"the device's {fact} is {its or 'not known'}, {pattern} is asked for"
+            yield f"the device's {fact} is {its or 'not known'}, but the policy asks for {pattern}"
     if policy.backends is not None and figures.backend not in policy.backends:
-        yield f"it ran on {figures.backend}, {' or '.join(policy.backends)} is asked for"
+        yield f"it ran on {figures.backend}, but the policy asks for {' or '.join(policy.backends)}"
 
 
 def _age(policy: Policy, figures: Figures, now: datetime) -> Iterator[str]:
     measured = moment(figures.measured)
     if measured > now + SKEW:
-        yield f"it is of {figures.measured}, which is in the future; see whether this machine's clock is right"
+        yield f"it dates from {figures.measured}, which is in the future: check this machine's clock"
     elif policy.max_age_days is not None and now - measured > timedelta(days=policy.max_age_days):
-        yield f"it is of {figures.measured}, older than {policy.max_age_days:g} days"
+        yield f"it dates from {figures.measured}, which is more than {policy.max_age_days:g} days ago"

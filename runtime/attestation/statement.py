@@ -162,7 +162,7 @@ def _signer(path: Path, envelope: Envelope, trust: Trust) -> str:
     key = trust.keys.get(named)
     if key is None:
         raise BadAttestation(
-            f"{path} is of another key than {trust.path} holds: {', '.join(known[:16] for known in trust.keys)}",
+            f"{path} was signed with another key; {trust.path} holds {', '.join(known[:16] for known in trust.keys)}",
             hint="trust that key only if you know whose it is",
         )
     try:
@@ -183,12 +183,12 @@ def check_subjects(path: Path, attestation: Attestation, bundle: Bundle) -> None
     shipped = manifest.graphs[manifest.ships].forward
     if subjects.get(MANIFEST) != sha256(bundle.read(MANIFEST)):
         raise BadAttestation(
-            f"{path} is of another bundle than {bundle.path}: {figures.name} version {figures.version}",
+            f"{path} is about another bundle than {bundle.path}: {figures.name} version {figures.version}",
             hint=JUDGE_AGAIN,
         )
     if figures.precision != manifest.ships or subjects.get(shipped) != manifest.files[shipped].sha256:
         raise BadAttestation(
-            f"{path} is of {figures.precision}, and {bundle.path} ships {manifest.ships}", hint=JUDGE_AGAIN
+            f"{path} is about {figures.precision}, but {bundle.path} ships {manifest.ships}", hint=JUDGE_AGAIN
         )
 
 

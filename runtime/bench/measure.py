@@ -6,7 +6,6 @@ of a query runs from handing over float32 images to having the logits; preparing
 
 from __future__ import annotations
 
-import math
 import time
 from array import array
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.bench.minutes import Minutes
+from runtime.bench.percentiles import latency
 from runtime.bench.watch import Watch, levels, power, throttled
 from runtime.machine.board import PINNED
 from runtime.machine.card import machine_card
-from runtime.records.bench import BenchRun, Latency, Rules
+from runtime.records.bench import BenchRun, Rules
 from runtime.terminal.log import log
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ MIN_QUERIES = 10
 """The fewest queries to time, however long they take."""
 MLPERF_SECONDS, MLPERF_SAMPLES = 600, 24_576
 """MLCommons' inference rules: the least duration of every scenario, and the fewest samples of Offline."""
-CONFIDENCE = 0.99
-"""The confidence of MLPerf's early-stopping estimate of a percentile."""
 
 
 @dataclass(frozen=True)
@@ -160,42 +158,3 @@ def _settings(card: Card) -> dict[str, Any]:
     clocks = [str(card[name]) for name in ("cpu_clock", "gpu_clock") if name in card]
     locked = all(clock.endswith(PINNED) for clock in clocks) if clocks else None
     return {"power_mode": card.get("power_mode"), "clocks_locked": locked}
-
-
-def latency(values: Any) -> Latency:
-    """Summarise latencies [N]; the result has the same unit."""
-    ordered = np.sort(values)
-    n = len(ordered)
-    p50, p90, p99 = (float(ordered[min(int(n * p), n - 1)]) for p in (0.5, 0.9, 0.99))
-    rank = bound_of_quantile(n, 0.9, CONFIDENCE)
-    return Latency(
-        mean=float(ordered.mean()),
-        least=float(ordered[0]),
-        p50=p50,
-        p90=p90,
-        p99=p99,
-        most=float(ordered[-1]),
-        p90_at_most=None if rank is None else float(ordered[rank]),
-    )
-
-
-def bound_of_quantile(n: int, p: float, confidence: float) -> int | None:
-    """Return the rank, from 0, of the smallest of n sorted draws that is an upper bound of the p-quantile.
-
-    Draw k, counted from 1, is below the quantile only if at least k of n draws are, and their number X is binomial
-    (n, p). So k is the smallest with P(X < k) >= confidence. None: even the largest draw is not a bound.
-    """
-    spread = 12 * math.sqrt(n * p * (1 - p)) + 12
-    low = max(0, int(n * p - spread))
-    below = 0.0  # P(X < k); the terms below the window sum to less than 1e-30
-    for k in range(low, n + 1):
-        if below >= confidence:
-            return k - 1
-        below += math.exp(
-            math.lgamma(n + 1)
-            - math.lgamma(k + 1)
-            - math.lgamma(n - k + 1)
-            + k * math.log(p)
-            + (n - k) * math.log1p(-p)
-        )
-    return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.bench.percentiles import percentiles
 from runtime.bench.watch import levels
 from runtime.records.bench import Minute
 
@@ -59,18 +60,18 @@ class Minutes:
 
     def _close(self) -> None:
         within = [sample for sample in tuple(self.samples) if self.began <= sample.at < self._end]
-        self.done.append(_minute(np.sort(1000 * np.array(self._latencies)), within))
+        self.done.append(_minute(1000 * np.array(self._latencies), within))
         self._latencies = array("d")
         self.began = self._end
 
 
-def _minute(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], samples: Sequence[Sample]) -> Minute:
-    n = len(ordered)
-    p50, p90 = (float(ordered[min(int(n * p), n - 1)]) for p in (0.5, 0.9))
+def _minute(milliseconds: Any, samples: Sequence[Sample]) -> Minute:
+    """Return the record of a minute, from the latencies [N] of its queries and its samples of the sensors."""
+    p50, p90 = percentiles(np.sort(milliseconds), (0.5, 0.9))
     celsius, megahertz = (
         {name: level.mean for name, level in levels(samples, kind).items()} for kind in ("celsius", "megahertz")
     )
-    return Minute(queries=n, p50=p50, p90=p90, celsius=celsius, megahertz=megahertz)
+    return Minute(queries=len(milliseconds), p50=p50, p90=p90, celsius=celsius, megahertz=megahertz)
 
 
 def in_words(minute: Minute) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("edgeproof", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", *EDITIONS)
 NO_POWER = "power was not measured: "
-PIPES = "a process answered: each latency is of its answer, with images and logits sent through pipes"
+PIPES = "a process answered: each latency includes sending the images and the logits through pipes"
 
 
 def bench_record(
@@ -64,13 +64,13 @@ def warnings(runs: Sequence[BenchRun], sensors: Sensors) -> tuple[str, ...]:
     if any(power.watts is not None for power in measured):
         return found
     rails = ", ".join(measured[0].rails)
-    return (*found, f"energy an image was not measured: of this machine's power only {rails} is, which is a part of it")
+    return (*found, f"energy per image was not measured: only {rails} is, which is a part of this machine's power")
 
 
 def _without_power(sensors: Sensors) -> str:
     """Return why power was not measured, and what would make that possible."""
     if sensors.locked:
-        return f"root alone may read the RAPL counters that this machine has ({', '.join(sensors.locked)})"
+        return f"only root may read this machine's RAPL counters ({', '.join(sensors.locked)})"
     if sensors.watts:
         return f"no sensor answered ({', '.join(sensors.watts)})"
-    return f"no INA or RAPL sensor of it is visible here, and no GPU that NVML knows ({install('nvml')})"
+    return f"no INA or RAPL sensor is visible here, and no GPU that NVML knows ({install('nvml')})"

@@ -36,10 +36,18 @@ def describe(bundle: Bundle) -> Model:
     )
 
 
+def network_of(origin: Provenance | None) -> str | None:
+    """Return the network of a bundle's model, as every report names it; None if its recipe names none."""
+    return network_words(_table(origin.recipe, "student")) if origin else None
+
+
 def network_words(table: dict[str, Any]) -> str | None:
     """Return the network that a recipe's table names, with its depth and width; None if it names none."""
     name = table.get("arch") or table.get("factory")
-    scales = [f"{key} {table[key]:g}" for key in ("depth", "width") if table.get(key) not in (None, USUAL_WIDTH)]
+    given = {key: table[key] for key in ("depth", "width") if table.get(key) not in (None, USUAL_WIDTH)}
+    scales = [
+        f"{key} {value:g}" if isinstance(value, int | float) else f"{key} {value}" for key, value in given.items()
+    ]
     return ", ".join([str(name), *scales]) if name else None
 
 
@@ -47,8 +55,8 @@ def _training(origin: Provenance | None) -> dict[str, str | None]:
     """Return how the model was trained. The teacher is left out if it was not used, although a recipe may name one."""
     if origin is None:
         return {}
-    student, method, teacher = (_table(origin.recipe, name) for name in ("student", "method", "teacher"))
-    found = {"architecture": network_words(student), "method": method.get("name")}
+    method, teacher = (_table(origin.recipe, name) for name in ("method", "teacher"))
+    found = {"architecture": network_of(origin), "method": method.get("name")}
     if origin.teacher_sha256:
         found["teacher"] = teacher.get("name") or teacher.get("path")
         found["teacher_architecture"] = origin.teacher_architecture or network_words(teacher)

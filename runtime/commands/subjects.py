@@ -56,7 +56,7 @@ def open_artifact(
     if artifact.is_dir():
         if model != ModelOptions():
             raise UsageFault(
-                "--mean, --std, --bgr and --output are of a model; a bundle carries its normalisation",
+                "--mean, --std, --bgr and --output are for a model file; a bundle holds its own",
                 hint="leave them out",
             )
         return open_acceptable(artifact, trust, state, allow_rollback=allow_rollback, allow_unsigned=allow_unsigned)

@@ -15,8 +15,9 @@ from runtime.attacks.oracle import Oracle
 from runtime.attacks.passes import Passes
 from runtime.records.request import labelled
 from runtime.spec import Gate
-from runtime.suite.campaign import CURVE, as_file_name, far_from, pgd_at
+from runtime.suite.campaign import as_file_name, pgd_at
 from runtime.suite.gradient_tests import CROSS, SCALES, STEADY, holding
+from runtime.suite.run import CURVE, far_from
 from runtime.suite.units import AGREE, AGREE_OF_A_PROCESS, CLASSIFY, REPEAT
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ class JudgeProcess:
         """
         if not self._usable:
             raise JudgeFault(
-                f"the judge's process has been given up{self._why}", hint="begin again, or go on by --resume"
+                f"the judge's process is no longer used{self._why}", hint="begin again, or continue with --resume"
             )
         self._usable = False
         try:
@@ -96,7 +96,7 @@ class JudgeProcess:
         if length > most:
             beginning = prefix + self._at_hand()
             raise BadAnswer(
-                f"the judge announces an answer of {length} bytes, {most} at most are due: it begins {shown(beginning)}"
+                f"the judge announces an answer of {length} bytes, more than {most}: it begins {shown(beginning)}"
                 + self.last_words(),
                 hint=TO_STDERR,
             )

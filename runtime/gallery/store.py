@@ -28,6 +28,8 @@ VALUES = 2**20
 """The most values of all images together. So there are fewer large images, but at least one of each outcome."""
 STEPS = 127
 """The steps of a stored perturbation from 0 to eps."""
+REMOVE = "remove it: the report is complete without it"
+"""What to do about a gallery that cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def merged(parts: Sequence[Gallery], attacks: int) -> Gallery:
     return every.rows(_choose(every.broken_by, every.index, _most(attacks, every.image.shape[1:])))
 
 
-def read_gallery(directory: Path, hint: str = "remove it: the report is whole without it") -> Gallery | None:
+def read_gallery(directory: Path, hint: str = REMOVE) -> Gallery | None:
     """Read gallery.npz; return None if there is none, as in runs of earlier versions.
 
     Raises:

@@ -129,7 +129,7 @@ def _check_sizes(place: HubPlace, sizes: Mapping[str, int | None], wanted: Mappi
     """Refuse, before fetching, a file that is missing, too large, or of another size than the manifest says."""
     for name, size in wanted.items():
         if name not in sizes:
-            what = f"{place} is no bundle" if name == MANIFEST else f"{place} is not whole"
+            what = f"{place} is no bundle" if name == MANIFEST else f"{place} is not complete"
             raise BadBundle(f"{what}: it has no {name}", hint="`edgeproof push` puts a bundle there")
         its = sizes[name]
         if its is None or (its > LARGEST if size is None else its != size):

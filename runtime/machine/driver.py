@@ -56,7 +56,7 @@ def probe() -> CudaDevice:
     count = ctypes.c_int()
     _check(driver, "cuDeviceGetCount", ctypes.byref(count))
     if count.value == 0:
-        raise MissingEnvironment("the CUDA driver knows no GPU", hint="see CUDA_VISIBLE_DEVICES, and `nvidia-smi`")
+        raise MissingEnvironment("the CUDA driver finds no GPU", hint="check CUDA_VISIBLE_DEVICES and `nvidia-smi`")
     return _describe(driver, 0)
 
 

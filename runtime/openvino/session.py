@@ -92,7 +92,7 @@ class OvSession(Session):
 
         """
         if self._gradient is None:
-            raise BadModel("no gradient graph runs here", hint="--gradient-backend ort lends one")
+            raise BadModel("this session runs no gradient graph", hint="--gradient-backend ort lends one")
         z, value, gradient = self._gradient.run({INPUT: x, **vars(loss)}, GRADIENT_OUTPUTS)
         return z, value, gradient
 
@@ -142,7 +142,9 @@ class _Compiled:
             self._model = core.compile_model(model, kind.device, self._properties(kind))
         except Exception as error:  # OpenVINO's own errors share no base but this one
             if is_memory(error):
-                raise OutOfMemory(f"the {role} does not fit the memory", hint="end what else uses it") from None
+                raise OutOfMemory(
+                    f"the {role} does not fit in memory", hint="stop other programs that use it"
+                ) from None
             raise BadModel(
                 f"OpenVINO does not compile the {role}: {said(error)}", hint="--backend ort may take it"
             ) from None
@@ -151,7 +153,10 @@ class _Compiled:
             set(outputs) - {name for port in self._model.outputs for name in port.get_names()}
         )
         if missing:
-            raise BadModel(f"the {role} has no {', '.join(sorted(missing))}", hint="inputs and outputs go by name")
+            raise BadModel(
+                f"the {role} has no {', '.join(sorted(missing))}",
+                hint="a bundle's graphs have fixed names for inputs and outputs",
+            )
         self.types = self._types(kind)
         self._pool = ThreadPoolExecutor(self._workers)
         self._renew()
@@ -172,7 +177,7 @@ class _Compiled:
             if is_memory(error):
                 self._renew()  # to free memory for a smaller batch
                 raise OutOfMemory(
-                    f"the {self.role} does not fit the memory with {n} images at a time", hint="a smaller --batch"
+                    f"the {self.role} does not fit in memory with batches of {n}", hint="choose a smaller --batch"
                 ) from None
             fed = ", ".join(f"{name} {list(array.shape)}" for name, array in wanted.items())
             raise BadModel(f"the {self.role} failed: {said(error)}", hint=f"it was fed {fed}") from None
@@ -212,7 +217,7 @@ class _Compiled:
         if unasked:
             raise MissingEnvironment(
                 f"OpenVINO computes the {self.role} in {', '.join(sorted(unasked))}, not in {kind.arithmetic.name}",
-                hint="another --provider, or another version of OpenVINO",
+                hint="choose another --provider, or install another version of OpenVINO",
             )
         return frozenset(told.intersection((*REALS, *INTEGERS))) or frozenset({kind.arithmetic.name})
 

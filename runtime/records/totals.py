@@ -64,7 +64,7 @@ def _add(name: str, values: Sequence[Any]) -> Any:
     first = values[0]
     if any((value is None) != (first is None) for value in values):
         raise BadRun(
-            f"{name} is known of some parts alone: versions of edgeproof that differ judged them",
+            f"only some parts have {name}: different versions of edgeproof judged them",
             hint="judge all parts with one version",
         )
     if first is None or isinstance(first, bool):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.errors import BadData, BadRun
-from runtime.gallery.store import GALLERY, read_gallery
+from runtime.gallery.store import GALLERY, REMOVE, read_gallery
 from runtime.records.bench import load_bench
 from runtime.suite.evidence import WRONG_BEFORE
 from runtime.verdict.paired import compare_finished, read_reference
@@ -62,7 +62,7 @@ def read_account(directory: Path, others: Sequence[Path] = ()) -> Account:
     this = read_reference(directory)
     gallery = read_gallery(directory)
     if gallery is not None and not fits(gallery, this):
-        raise BadRun(f"{directory / GALLERY} is of another run", hint="remove it: the report is whole without it")
+        raise BadRun(f"{directory / GALLERY} belongs to another run", hint=REMOVE)
     compared = tuple(beside(this, read_reference(other)) for other in others)
     return Account(this.report, gallery, compared, load_bench(directory))
 

@@ -9,6 +9,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from runtime.bundle.described import network_of
 from runtime.errors import BadInput
 from runtime.files import sha256
 from runtime.report.phrases import accuracy_rows, gate_words, verdict_of
@@ -63,7 +64,7 @@ def check_same(report: Report, manifest: Manifest | None) -> None:
     """Raise `BadInput` unless the manifest, if one is named, lists the graph that was judged."""
     if manifest and report.artifact.sha256 not in {entry.sha256 for entry in manifest.files.values()}:
         raise BadInput(
-            f"the report is of another artifact than those of the bundle {manifest.name} version {manifest.version}",
+            f"the bundle {manifest.name} version {manifest.version} does not contain the artifact that was judged",
             hint="name the bundle that was judged",
         )
 
@@ -117,6 +118,7 @@ def _files(manifest: Manifest) -> Iterator[Part]:
 def _model(report: Report, manifest: Manifest | None, data: list[str]) -> Part:
     artifact = report.artifact
     parents = list(_ancestors(manifest)) if manifest else []
+    network = network_of(manifest.provenance) if manifest else None
     return {
         "type": "machine-learning-model",
         "bom-ref": MODEL,
@@ -129,7 +131,7 @@ def _model(report: Report, manifest: Manifest | None, data: list[str]) -> Part:
             "modelParameters": {
                 "approach": {"type": "supervised"},
                 "task": "image classification",
-                **_architecture(manifest),
+                **({"modelArchitecture": network} if network else {}),
                 "datasets": [{"ref": ref} for ref in data],
                 "inputs": [{"format": "float32 images in [0, 1]"}],
                 "outputs": [{"format": f"float32 logits of {len(report.per_class)} classes"}],
@@ -151,17 +153,6 @@ def _ancestors(manifest: Manifest) -> Iterator[Part]:
     for name, digest in known.items():
         if digest:
             yield {"type": "machine-learning-model", "name": name, "hashes": [_hash(digest)]}
-
-
-def _architecture(manifest: Manifest | None) -> Part:
-    known = architecture(manifest)
-    return {"modelArchitecture": known} if known else {}
-
-
-def architecture(manifest: Manifest | None) -> str | None:
-    """Return the student's architecture from the recipe in the manifest; None if it is not there."""
-    student = manifest.provenance.recipe.get("student") if manifest and manifest.provenance else None
-    return str(student["arch"]) if isinstance(student, dict) and student.get("arch") else None
 
 
 def _where(report: Report) -> str:

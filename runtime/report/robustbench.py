@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.attacks import stages
 from runtime.attacks.autoattack import standard
+from runtime.bundle.described import network_of
 from runtime.errors import BadInput
-from runtime.report.cyclonedx import architecture, check_same
+from runtime.report.cyclonedx import check_same
 from runtime.verdict.subject import attack_request
 from runtime.words import exact_radius
 
@@ -52,7 +53,7 @@ def render(account: Account) -> str:
     fault = next(_faults(report), None)
     if fault:
         raise BadInput(
-            f"this run is no row of RobustBench: {fault}",
+            f"this run cannot be a row of RobustBench: {fault}",
             hint="verify BUNDLE --attacks aa on the whole test set, at the leaderboard's eps",
         )
     row, artifact, origin = _row(report), report.artifact, manifest.provenance if manifest else None
@@ -66,7 +67,7 @@ def render(account: Account) -> str:
         "number_forward_passes": 1,
         "dataset": _dataset(report),
         "venue": "",
-        "architecture": architecture(manifest) or "",
+        "architecture": network_of(origin) or "",
         "eps": exact_radius(report.threat_model.eps),
         "clean_acc": f"{100 * report.clean.accuracy:.2f}",
         "reported": accuracy,
@@ -92,17 +93,20 @@ def _faults(report: Report) -> Iterator[str]:
     """Yield the reasons why a leaderboard could not accept the run."""
     board = LEADERBOARDS.get(_dataset(report))
     if board is None:
-        yield f"{report.data.name} has no leaderboard there: {', '.join(LEADERBOARDS)} have"
+        yield f"it has no leaderboard for {report.data.name}, only for {', '.join(LEADERBOARDS)}"
         return
     if report.threat_model.norm != "linf" or report.threat_model.eps != board.eps:
-        yield f"its eps is {exact_radius(report.threat_model.eps)}, the leaderboard's {exact_radius(board.eps)}"
+        yield f"its eps is {exact_radius(report.threat_model.eps)}, but the leaderboard's is {exact_radius(board.eps)}"
     if report.sequential or report.data.n != board.n or len(report.per_class) != board.classes:
-        yield f"it is of {report.data.n} images, the leaderboard's are {board.n}, all of them"
+        yield (
+            f"it judged {report.data.n} images of {len(report.per_class)} classes, "
+            f"and the leaderboard's whole set has {board.n} of {board.classes}"
+        )
     row = _row(report)
     if row is None:
         yield "AutoAttack did not run by the artifact's own gradient"
     elif row.attacked != report.clean.correct:
-        yield f"AutoAttack ran on {row.attacked} of {report.clean.correct} images that were right"
+        yield f"AutoAttack ran on {row.attacked} of {report.clean.correct} images that were classified correctly"
     yield from _suite(report)
     if report.artifact.facts.stepped:
         yield "the graph answers in steps, and its gradient is a surrogate"

@@ -94,7 +94,7 @@ class Engine:
         unknown = set(self.inputs) - FEEDS
         if missing or unknown:
             what = f"has no {', '.join(sorted(missing))}" if missing else f"asks for {', '.join(sorted(unknown))}"
-            raise BadModel(f"the {self.role} {what}", hint="inputs and outputs go by name")
+            raise BadModel(f"the {self.role} {what}", hint="a bundle's graphs have fixed names for inputs and outputs")
         for name in self._fixed:
             raise BadModel(f"the {self.role} has {name} without a free batch", hint="export it again")
         for name, row in self.rows.items():

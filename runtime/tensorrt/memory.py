@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-LESS = "end what else uses the GPU's memory; a smaller --batch takes less"
+LESS = "stop other programs that use the GPU's memory, or choose a smaller --batch"
 ALIGNMENT = 256
 """The alignment in bytes of TensorRT's working memory, which CUDA's allocations have, and the least size of it."""
 

@@ -170,7 +170,7 @@ class TrtSession(Session):
 
         """
         if self._gradient is None:
-            raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it by Square alone")
+            raise BadModel("this precision has no gradient graph", hint="--gradient none attacks it with Square alone")
         found = self._run(self._gradient, {INPUT: x, **vars(loss)})
         return found[LOGITS], found[VALUE], found[GRADIENT]
 

@@ -112,7 +112,7 @@ def engines_directory(state: Path | None) -> Path:
         return (Path(cache) if cache else Path.home() / ".cache") / "edgeproof" / PLACE
     except RuntimeError as error:
         raise MissingEnvironment(
-            f"engines can be kept nowhere: {error}", hint="name a directory with --state"
+            f"there is no directory for engines: {error}", hint="name a directory with --state"
         ) from None
 
 
@@ -175,7 +175,7 @@ class EngineStore:
         except ValidationError:
             raise Stale("its sidecar is damaged") from None
         if sidecar.key != key:
-            raise Stale("its sidecar is of another engine")
+            raise Stale("its sidecar belongs to another engine")
         if sidecar.device != self.device:
             raise Stale("another device built the one on disk")
         try:
@@ -224,7 +224,7 @@ def private_directory(directory: Path) -> None:
         ) from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
         raise MissingEnvironment(
-            f"{directory} is not yours alone, and engines are executable code",
+            f"{directory} is not a directory that only you can write to, and engines are executable code",
             hint=f"chmod 700 {directory}, remove it, or name another --state",
         )
 
@@ -245,6 +245,6 @@ def _read_own(path: Path) -> bytes:
         raise Stale(f"{path.name} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
         os.close(handle)
-        raise Stale(f"{path.name} is not a file of yours alone")
+        raise Stale(f"{path.name} is not a file that only you can write to")
     with os.fdopen(handle, "rb") as file:
         return file.read()

@@ -20,10 +20,10 @@ from runtime.machine.card import machine_card, software
 from runtime.records.report import Circumstances
 from runtime.session import BorrowedGradient
 from runtime.spec import PARENT, Gate
-from runtime.suite.campaign import SAMPLE, run_suite
 from runtime.suite.journal import NoJournal
 from runtime.suite.outcome import Outcome
 from runtime.suite.plan import plan_suite
+from runtime.suite.run import SAMPLE, run_suite
 from runtime.suite.units import Target
 from runtime.terminal.log import log
 from runtime.verdict.figures import build_report, decide_verdict, estimate_accuracy, hidden_in

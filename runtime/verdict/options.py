@@ -142,7 +142,7 @@ class VerifyOptions(RecordedOptions, CompletedOptions):
         if gated and self.no_gate:
             raise UsageFault("--no-gate contradicts --fail-under and --max-drop", hint="leave it out")
         if self.size is not None and self.data is None:
-            raise UsageFault("--size is of the pictures of a folder", hint="--data FOLDER")
+            raise UsageFault("--size resizes the pictures of a folder, and no folder is given", hint="--data FOLDER")
         if self.until_decided and self.shard:
             raise UsageFault("--until-decided cannot judge a shard", hint="leave out --shard: the run stops early")
         return self

@@ -132,10 +132,10 @@ def check_same(out: Path, request: Request) -> None:
     earlier = read_request(out)
     for name in request.unlike(earlier):
         was, now = (_in_words(getattr(each, name)) for each in (earlier, request))
-        packed = "the model, or how it was packed (--mean, --std, --bgr, --output), is another; "
+        packed = "the model, or how it is packed (--mean, --std, --bgr, --output), has changed; "
         raise BadRun(
-            f"the run in {out} was asked with {name} {was}, now with {now}",
-            hint=f"{packed if name.endswith('_sha256') else ''}ask for the same, or begin in another --out",
+            f"the run in {out} began with {name} {was}, but this command has {now}",
+            hint=f"{packed if name.endswith('_sha256') else ''}give the same, or begin in another --out",
         )
 
 
@@ -237,7 +237,7 @@ def read_part(directory: Path) -> Part:
     if not path.is_file():
         if request.shard is None:
             raise BadRun(f"{directory} is a whole run, not a shard", hint="merge takes what verify --shard writes")
-        raise BadRun(f"{directory} is not finished: it holds no {SHARD}", hint="finish it: verify --shard ... --resume")
+        raise BadRun(f"{directory} is not finished: it has no {SHARD}", hint="finish it: verify --shard ... --resume")
     try:
         record = ShardRecord.model_validate_json(path.read_bytes())
         with open_npz(directory / EVIDENCE) as file:
@@ -246,9 +246,9 @@ def read_part(directory: Path) -> Part:
     except (*UNREADABLE, KeyError, ValidationError) as error:
         raise BadRun(f"{directory} is damaged: {error}", hint="run this shard again") from None
     if record.request_sha256 != request.digest():
-        raise BadRun(f"{path} is of another request than {RUN}", hint="run this shard again")
+        raise BadRun(f"{path} belongs to another request than {RUN}", hint="run this shard again")
     if gallery is None:
-        raise BadRun(f"{directory} is damaged: it holds no {GALLERY}", hint="run this shard again")
+        raise BadRun(f"{directory} is damaged: it has no {GALLERY}", hint="run this shard again")
     return Part(str(directory), request, record, evidence, gallery)
 
 

@@ -67,7 +67,7 @@ def whole_request(parts: Sequence[Part]) -> Request:
         other = part.request.unlike(first.request, "shard")
         if other:
             raise BadRun(
-                f"{part.where} is of another run: its {other[0]} is not that of {first.where}",
+                f"{part.where} belongs to another run: its {other[0]} differs from that of {first.where}",
                 hint="merge the shards of one run",
             )
     count = _shard(first).count
@@ -76,7 +76,8 @@ def whole_request(parts: Sequence[Part]) -> Request:
         shard = _shard(part)
         if shard.count != count:
             raise BadRun(
-                f"{part.where} is shard {shard}, {first.where} is {_shard(first)}", hint="merge the shards of one run"
+                f"{part.where} is shard {shard}, but {first.where} is shard {_shard(first)}",
+                hint="merge the shards of one run",
             )
         if shard.number in where:
             raise BadRun(
@@ -87,7 +88,7 @@ def whole_request(parts: Sequence[Part]) -> Request:
             raise BadRun(f"{part.where} does not hold the images of shard {shard}", hint="run this shard again")
     missing = [str(Shard(number, count)) for number in range(1, count + 1) if number not in where]
     if missing:
-        raise BadRun(f"shards are missing: {', '.join(missing)}", hint="verify with --shard makes them")
+        raise BadRun(f"shards are missing: {', '.join(missing)}", hint="make them with verify --shard")
     command = without_option(first.request.command, Request, "shard")
     return first.request.model_copy(update={"shard": None, "command": command})
 
@@ -144,5 +145,5 @@ def _side_by_side(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _shard(part: Part) -> Shard:
     if part.request.shard is None:
-        raise BadRun(f"{part.where} is no shard, but a whole run", hint="merge takes what verify --shard leaves")
+        raise BadRun(f"{part.where} is a whole run, not a shard", hint="merge takes what verify --shard writes")
     return part.request.shard

@@ -19,7 +19,7 @@ from runtime.backends.ort import OrtSession
 from runtime.errors import UsageFault
 from runtime.files import sha256
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import Target
+from runtime.suite.units import Target
 from tests.paths import ROOT
 
 NET = """

@@ -29,7 +29,9 @@ from runtime.attacks import PGD
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadModel
 from runtime.images import DATA_ROOT
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.export.classifiers import LogSoftmax
 

@@ -17,7 +17,7 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.checks.table import CHECKS, check
 from runtime.errors import NonFinite
-from runtime.suite.campaign import run_suite
+from runtime.suite.run import run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.fakes import artifact, planned

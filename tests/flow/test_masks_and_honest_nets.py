@@ -16,7 +16,7 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import run_suite
+from runtime.suite.run import run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import verify

@@ -13,7 +13,9 @@ from runtime.attacks import PGD
 from runtime.attacks.losses import cross_entropy, one_hot, targeted_dlr
 from runtime.batches.fixed_sizes import FixedSizes, fixed_size
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 
 pytestmark = pytest.mark.gpu

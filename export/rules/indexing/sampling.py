@@ -48,10 +48,10 @@ def grid_sample(emit: Emitter, node: Node, dy: str) -> Gradients:
     taps_at = TAPS.get(node.attribute("mode", b"linear"))
     if taps_at is None or len(node.shape()) != 4:
         raise node.refused(
-            "only images of two dimensions are differentiated, sampled at the nearest, linearly or cubic"
+            "only images of two dimensions are differentiated, sampled at the nearest pixel, linearly or cubically"
         )
     if taps_at is _nearest and 1 in node.active:
-        raise node.refused("its places depend on the image, and the nearest pixel has no slope")
+        raise node.refused("its sampling points depend on the image, and the nearest pixel has no slope")
     channels, height, width = node.sizes(node.shape())
     out = node.sizes(node.output_shape, 2)
     count = out[0] * out[1]

@@ -128,7 +128,7 @@ def test_drop_of_a_model_file_needs_a_run_to_be_measured_from(data: Path, save: 
 def test_normalisation_of_a_bundle_is_its_own(data: Path, save: Any, tmp_path: Path) -> None:
     packed(save(plain()), data, tmp_path / "bundle")
     result = command("verify", tmp_path / "bundle", "--mean", "0.5")
-    assert (result.exit_code, "carries its normalisation" in result.stderr) == (2, True)
+    assert (result.exit_code, "a bundle holds its own" in result.stderr) == (2, True)
 
 
 def test_file_of_another_kind_is_no_model(tmp_path: Path, data: Path) -> None:

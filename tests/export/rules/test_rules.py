@@ -90,7 +90,7 @@ def test_clip_passes_the_gradient_of_pixels_on_its_bounds(nodes: str) -> None:
         (
             "t = Concat <axis=1> (input, input)\ng = Transpose <perm=[0,2,3,1]> (t)\n"
             'y = GridSample <mode="nearest"> (input, g)',
-            ("GridSample", "places depend on the image"),
+            ("GridSample", "sampling points depend on the image"),
         ),
         ("space = Unsqueeze (input, two)\ny = GridSample (space, places_in_space)", ("GridSample", "two dimensions")),
         ("p = ArgMax <axis=2> (input)\ny = GatherElements <axis=2> (table, p)", ("GatherElements", "integers that")),

@@ -163,10 +163,10 @@ def test_no_image_is_without_a_slope_however_far_its_values_lie_from_the_step(va
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        ("a = ArgMax <axis=1> (input)\ny = Cast <to=1> (a)", ("ArgMax", "read as numbers")),
+        ("a = ArgMax <axis=1> (input)\ny = Cast <to=1> (a)", ("ArgMax", "used as numbers")),
         ("a = ArgMax <axis=1> (input)\nc = Equal (a, one)\ny = Cast <to=1> (c)", ("Equal", "places")),
         ("i = Cast <to=7> (input)\ny = OneHot (i, depth, values)", ("OneHot", "neither ArgMax nor ArgMin")),
-        ("a = ArgMax <axis=1> (input)\ny = OneHot (a, depth, values)", ("OneHot", "number of places")),
+        ("a = ArgMax <axis=1> (input)\ny = OneHot (a, depth, values)", ("OneHot", "number of scores")),
         ("i = Cast <to=7> (input)\ny = Gather (table, i)", ("Gather", "computed at run time")),
         ("i = Cast <to=7> (input)\nd = Div (i, one)\ny = Cast <to=1> (d)", ("Div", "integers")),
         ('i = Cast <to=12> (input)\nb = BitShift <direction="LEFT"> (i, i)\ny = Cast <to=1> (b)', ("BitShift",)),

@@ -20,7 +20,9 @@ from runtime.backends.ort import OrtSession
 from runtime.bundle.manifest import InputShape
 from runtime.images import DATA_ROOT
 from runtime.records.report import load_report
-from runtime.suite.campaign import Campaign, Target, clean_pass
+from runtime.suite.campaign import Campaign
+from runtime.suite.run import clean_pass
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
 

@@ -14,7 +14,7 @@ from runtime.attacks.oracle import Oracle, Points, to_numpy
 from runtime.errors import NonFinite
 from runtime.images.image_set import ImageSet
 from runtime.session import GraphFacts
-from runtime.suite.campaign import Target
+from runtime.suite.units import Target
 from tests.fakes import FlatAtTheEnds, FlatFor, LinearSession, LyingGradients
 from tests.tiny import EPS, linear_task
 

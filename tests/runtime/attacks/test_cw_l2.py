@@ -9,8 +9,9 @@ from runtime.attacks import ATTACKS
 from runtime.attacks.losses import one_hot
 from runtime.attacks.oracle import Oracle, Points
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import STANDS
+from runtime.suite.run import run_suite
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.fakes import LinearSession, planned
 from tests.tiny import EPS, linear_task

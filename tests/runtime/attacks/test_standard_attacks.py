@@ -19,8 +19,9 @@ from runtime.attacks.targets import wrong_classes
 from runtime.errors import BadModel
 from runtime.images.image_set import ImageSet
 from runtime.session import SessionCard
-from runtime.suite.campaign import Target, run_suite
 from runtime.suite.evidence import STANDS
+from runtime.suite.run import run_suite
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.fakes import LinearSession, planned
 from tests.tiny import EPS, linear_task

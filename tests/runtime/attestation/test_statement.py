@@ -150,7 +150,7 @@ def test_inspect_needs_something_to_look_into():
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (["--no-gate"], "no gate is asked for"),
+        (["--no-gate"], "there is no gate"),
         (["--shard", "1/2"], "leave out --shard"),
     ],
 )

@@ -19,8 +19,9 @@ from runtime.batches.halving import BatchHalving
 from runtime.errors import BadModel, OutOfMemory
 from runtime.images.image_set import ImageSet
 from runtime.session import GRADIENT_OUTPUTS, INPUT
-from runtime.suite.campaign import Target, run_suite
 from runtime.suite.journal import Journal
+from runtime.suite.run import run_suite
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.fakes import planned
 from tests.runtime.backends.fake_onnxruntime import CPU, open_

@@ -176,7 +176,7 @@ def test_engines_of_the_tensorrt_provider_with_tf32_are_others(monkeypatch, tmp_
 def test_a_place_that_others_may_write_to_is_refused(monkeypatch, tmp_path, which):
     place = min(engine_places(monkeypatch, tmp_path))
     (place.parent if which == "of the device" else place).chmod(0o777)
-    with pytest.raises(MissingEnvironment, match="not yours alone"):
+    with pytest.raises(MissingEnvironment, match="a directory that only you can write to"):
         engine_places(monkeypatch, tmp_path)
 
 

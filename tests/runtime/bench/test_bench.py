@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from runtime.backends.ort import OrtSession
-from runtime.bench.measure import MIN_QUERIES, bench, bound_of_quantile, draw, latency, time_queries
+from runtime.bench.measure import MIN_QUERIES, bench, draw, time_queries
+from runtime.bench.percentiles import bound_of_quantile, latency
 from runtime.bench.record import warnings
 from runtime.commands.bench_table import print_bench
 from runtime.errors import BadData, BadModel, OutOfMemory
@@ -140,15 +141,15 @@ def test_of_power_that_is_only_a_part_no_energy_is_told_and_why(linear, clock, t
     run = measured(linear, clock, board)
     assert (run.power.watts, run.power.joules_an_image) == (None, None)
     (warning,) = warnings([run], find_sensors(board, lambda: None))
-    assert warning.startswith("energy an image was not measured: of this machine's power only RAIL_A is")
+    assert warning.startswith("energy per image was not measured: only RAIL_A is")
 
 
 COUNTER = "sys/class/powercap/intel-rapl:0"
 WITHOUT_POWER = {
-    "nothing there": ({}, "no INA or RAPL sensor of it is visible here, and no GPU that NVML knows"),
+    "nothing there": ({}, "no INA or RAPL sensor is visible here, and no GPU that NVML knows"),
     "not this user": (
         {f"{COUNTER}/name": "package-0", f"{COUNTER}/energy_uj": DIRECTORY},  # an error to read, as for all but root
-        "root alone may read the RAPL counters that this machine has (package-0)",
+        "only root may read this machine's RAPL counters (package-0)",
     ),
     "no answer": ({"sys/class/hwmon/hwmon0/name": "ina238"}, "no sensor answered (VIN)"),
 }

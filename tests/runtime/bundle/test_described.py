@@ -71,6 +71,7 @@ def test_a_manifest_without_a_known_teacher_is_written_as_earlier_versions_read_
         ({}, None),
         ({"arch": "resnet18", "width": 1.0, "depth": None}, "resnet18"),
         ({"factory": "my.nets:make"}, "my.nets:make"),
+        ({"arch": "resnet18", "width": "wide"}, "resnet18, width wide"),
     ],
 )
 def test_a_network_is_called_as_its_recipe_calls_it(table, words):

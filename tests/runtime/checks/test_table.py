@@ -9,7 +9,7 @@ from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
 from runtime.records.report import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.session import GraphFacts
-from runtime.suite.campaign import run_suite
+from runtime.suite.run import run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from runtime.words import percent

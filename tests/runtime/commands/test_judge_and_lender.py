@@ -12,7 +12,7 @@ from runtime.backends.table import BACKENDS
 from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
 from runtime.session import BorrowedGradient
-from runtime.suite.campaign import run_suite
+from runtime.suite.run import run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
@@ -158,13 +158,13 @@ def test_a_run_goes_on_by_the_same_lender_alone(bundle, tmp_path):
     verified(bundle, tmp_path / "run", *PGD)
     journal = (tmp_path / "run/journal.jsonl").read_bytes()
     result = verified(bundle, tmp_path / "run", *PGD, *ON, "--resume", code=3)
-    assert "was asked with backend ort, now with tensorrt" in result.stderr
+    assert "began with backend ort, but this command has tensorrt" in result.stderr
     verified(bundle, tmp_path / "lent", *PGD, *ON)
     text = (tmp_path / "lent/run.json").read_text()
     changed = json.loads(text)["request"] | {"gradient_provider": "cuda"}
     write_request(tmp_path / "lent", changed)
     result = verified(bundle, tmp_path / "lent", *PGD, *ON, "--resume", code=3)
-    assert "was asked with gradient_provider cuda, now with cpu" in result.stderr
+    assert "began with gradient_provider cuda, but this command has cpu" in result.stderr
     assert (tmp_path / "run/journal.jsonl").read_bytes() == journal
 
 

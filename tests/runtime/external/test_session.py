@@ -157,7 +157,7 @@ def test_after_a_broken_exchange_it_is_asked_no_more(pids):
     with stranger("hangs", pids) as judge:
         with pytest.raises(JudgeFault) as first:
             judge.logits(IMAGES)
-        with pytest.raises(JudgeFault, match="given up") as second:
+        with pytest.raises(JudgeFault, match="no longer used") as second:
             judge.logits(IMAGES)
     assert first.value.message in second.value.message  # the first may have been caught, as by the estimate of time
 

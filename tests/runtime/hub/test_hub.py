@@ -126,7 +126,7 @@ def test_a_byte_that_changed_there_is_seen_by_the_digest(hub, pushed):
     [
         ("manifest__json", None, "is no bundle: it has no manifest.json"),
         ("manifest__json", b"{}", "manifest.json: "),
-        ("model__fp32__onnx", None, "is not whole: it has no model.fp32.onnx"),
+        ("model__fp32__onnx", None, "is not complete: it has no model.fp32.onnx"),
         ("model__fp32__onnx", b"short", "model.fp32.onnx has 5 bytes"),
     ],
 )

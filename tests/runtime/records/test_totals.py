@@ -17,5 +17,5 @@ def test_counts_are_added_and_what_no_part_counted_stays_unknown():
 
 @pytest.mark.parametrize("parts", [[TOLD, UNTOLD], [UNTOLD, TOLD]], ids=["last", "first"])
 def test_a_count_that_one_part_lacks_is_neither_lost_nor_taken_for_none(parts):
-    with pytest.raises(BadRun, match="near is known of some parts alone"):
+    with pytest.raises(BadRun, match="only some parts have near"):
         add_counts(parts)

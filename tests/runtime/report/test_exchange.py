@@ -71,7 +71,7 @@ def test_it_lists_every_file_set_and_ancestor_with_its_digest(account):
     model = document["metadata"]["component"]
     assert model["hashes"][0]["content"] == account.report.artifact.sha256
     assert [each["name"] for each in model["pedigree"]["ancestors"]] == ["checkpoint", "teacher", "model.onnx"]
-    assert model["modelCard"]["modelParameters"]["modelArchitecture"] == "resnet18"
+    assert model["modelCard"]["modelParameters"]["modelArchitecture"] == "resnet18, width 16"
     referred = {each["ref"] for each in model["modelCard"]["modelParameters"]["datasets"]}
     assert referred <= {part["bom-ref"] for part in document["components"]}
     assert len(referred) == 4
@@ -105,7 +105,7 @@ def test_the_same_report_and_bundle_give_the_same_bytes_and_others_another_numbe
 
 @pytest.mark.parametrize("render", [cyclonedx.render, robustbench.render])
 def test_another_bundle_than_the_one_judged_is_refused(account, render):
-    with pytest.raises(BadInput, match="of another artifact"):
+    with pytest.raises(BadInput, match="does not contain the artifact that was judged"):
         render(replace(account, manifest=open_bundle(TINY).manifest))
 
 
@@ -118,7 +118,7 @@ def test_the_command_writes_it_beside_the_report(run, made):
 
 def test_a_run_that_no_leaderboard_takes_is_refused_with_the_reason(run):
     result = edgeproof("report", run, "--format", "robustbench")
-    assert (result.exit_code, "tiny/test has no leaderboard there" in result.stderr) == (3, True)
+    assert (result.exit_code, "it has no leaderboard for tiny/test" in result.stderr) == (3, True)
     assert not (run / "robustbench.json").exists()
 
 
@@ -155,7 +155,11 @@ def test_the_row_of_a_whole_standard_run_is_as_robustbench_keeps_it(whole, accou
     entry = json.loads(robustbench.render(Account(whole, manifest=with_origins(account.manifest))))
     assert entry["eps"] == "8/255"
     assert (entry["clean_acc"], entry["autoattack_acc"]) == ("80.00", "50.00")
-    assert (entry["dataset"], entry["architecture"], entry["additional_data"]) == ("cifar10", "resnet18", True)
+    assert (entry["dataset"], entry["architecture"], entry["additional_data"]) == (
+        "cifar10",
+        "resnet18, width 16",
+        True,
+    )
     assert set(entry) == {
         "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture",
         "eps", "clean_acc", "reported", "autoattack_acc", "footnote", "unreliable",
@@ -176,7 +180,7 @@ def weaker(report):
 FINDING = {"check": "softmax", "blocking": True, "message": "m", "hint": "h"}
 UNFIT = {
     "another set": (lambda r: {"data": DataRecord(name="svhn/test", n=10000, sha256="d" * 64)}, "has no leaderboard"),
-    "a part of it": (lambda r: {"data": DataRecord(name="cifar10/test", n=9999, sha256="d" * 64)}, "of 9999 images"),
+    "a part of it": (lambda r: {"data": DataRecord(name="cifar10/test", n=9999, sha256="d" * 64)}, "judged 9999"),
     "another eps": (lambda r: {"threat_model": ThreatModel(eps=4 / 255)}, "its eps is 4/255"),
     "no AutoAttack": (lambda r: {"attacks": r.attacks[:-1]}, "AutoAttack did not run"),
     "a parent's gradient": (lambda r: {"attacks": rows_changed(r, "aa", gradient="parent")}, "did not run by"),
@@ -185,7 +189,7 @@ UNFIT = {
     "other settings": (lambda r: {"request": weaker(r)}, "other settings"),
     "steps": (lambda r: {"artifact": r.artifact.model_copy(update={"facts": GraphFacts(quantised=True)})}, "surrogate"),
     "a blocking check": (lambda r: {"warnings": (FINDING,)}, "not to be believed: softmax"),
-    "other classes": (lambda r: {"per_class": r.per_class[:3]}, "all of them"),
+    "other classes": (lambda r: {"per_class": r.per_class[:3]}, "of 3 classes"),
 }
 
 

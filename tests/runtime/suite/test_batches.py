@@ -11,7 +11,8 @@ from runtime.batches.fixed_sizes import FixedSizes, fixed_size
 from runtime.images.image_set import ImageSet
 from runtime.session import Batching
 from runtime.spec import ThreatModel
-from runtime.suite.campaign import Target, run_suite
+from runtime.suite.run import run_suite
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import prepare_case
 from runtime.verdict.options import VerifyOptions

@@ -5,9 +5,11 @@ import pytest
 
 from runtime.attacks import ATTACKS, CONTROLS
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import Campaign, Target, run_suite
+from runtime.suite.campaign import Campaign
 from runtime.suite.evidence import WRONG_BEFORE, Evidence
+from runtime.suite.run import run_suite
 from runtime.suite.scrutiny import Scrutiny
+from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.fakes import FlatFor, LinearSession, LyingGradients, planned
 from tests.tiny import EPS

@@ -16,9 +16,10 @@ from runtime.bundle.manifest import Graph
 from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
 from runtime.session import BorrowedGradient, GraphFacts, SessionCard
-from runtime.suite.campaign import Campaign, clean_pass, run_suite
+from runtime.suite.campaign import Campaign
 from runtime.suite.journal import NoJournal
 from runtime.suite.plan import plan_suite
+from runtime.suite.run import clean_pass, run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof
@@ -299,7 +300,7 @@ def test_a_run_is_not_resumed_with_the_gradient_of_another_parent(tmp_path):
     judged(bundle, tmp_path / "run")
     result = edgeproof("verify", other, *SUITE, "--out", tmp_path / "run", "--resume")
     assert result.exit_code == 3
-    assert "asked with parent_gradient_sha256 " in result.stderr
+    assert "began with parent_gradient_sha256 " in result.stderr
 
 
 def test_the_gate_is_on_the_union_and_may_stop_early(tmp_path):

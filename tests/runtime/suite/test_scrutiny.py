@@ -9,8 +9,8 @@ from runtime.attacks import CONTROLS
 from runtime.attacks.oracle import Oracle
 from runtime.images.image_set import ImageSet
 from runtime.session import GraphFacts
-from runtime.suite.campaign import run_suite
 from runtime.suite.gradient_tests import concordance, cross, hold, others, steady
+from runtime.suite.run import run_suite
 from runtime.suite.scrutiny import doubtful, most_tolerated, most_unrelated
 from runtime.suite.units import Target, measure
 from runtime.terminal.progress import Silent

@@ -74,7 +74,7 @@ def test_without_a_driver_the_backend_is_refused_and_nothing_takes_its_place(tmp
 
 
 def test_a_driver_without_a_gpu_is_refused(tmp_path, driver):
-    refused(verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(driver), FAKE_DEVICES="0"), "knows no GPU")
+    refused(verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(driver), FAKE_DEVICES="0"), "finds no GPU")
 
 
 def test_a_driver_that_does_not_start_is_quoted(tmp_path, driver):
@@ -120,7 +120,7 @@ def test_a_gpu_that_is_full_is_told_from_one_that_is_not_there(tmp_path, driver,
         "raise RuntimeError('cuDevicePrimaryCtxRetain failed: out of memory')"
     )
     result = verify(tmp_path, "--backend", "tensorrt", LD_LIBRARY_PATH=str(driver), PYTHONPATH=str(place))
-    refused(result, "no room for a context: cuDevicePrimaryCtxRetain failed: out of memory", "end what else uses")
+    refused(result, "no room for a context: cuDevicePrimaryCtxRetain failed: out of memory", "stop other programs")
 
 
 def test_what_the_driver_says_of_its_device_is_read_right(driver):

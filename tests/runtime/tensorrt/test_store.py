@@ -109,13 +109,13 @@ DAMAGES = {
     "there is none yet": lambda store: file(store, ".json").unlink(),
     "its sidecar is damaged": lambda store: file(store, ".json").write_text('{"key"'),
     "another device built the one on disk": lambda store: sidecar(store, device="e" * 64),
-    "its sidecar is of another engine": lambda store: sidecar(
+    "its sidecar belongs to another engine": lambda store: sidecar(
         store, key=json.loads(KEY.model_copy(update={"tf32": True}).model_dump_json())
     ),
     "cannot be read: Too many levels of symbolic links": lambda store: link(
         file(store, ".engine"), store.directory.parent / "elsewhere"
     ),
-    "is not a file of yours alone": lambda store: file(store, ".engine").chmod(0o666),
+    "is not a file that only you can write to": lambda store: file(store, ".engine").chmod(0o666),
 }
 
 
@@ -159,7 +159,7 @@ def test_an_engine_that_is_not_even_loaded_when_it_is_new_ends_it(store, factory
 def test_a_directory_that_others_may_write_to_is_refused(store, factory, mode):
     store.directory.mkdir()
     store.directory.chmod(mode)
-    with pytest.raises(MissingEnvironment, match="not yours alone") as caught:
+    with pytest.raises(MissingEnvironment, match="a directory that only you can write to") as caught:
         factory.obtain(store)
     assert "chmod 700" in caught.value.hint
     assert not factory.given
@@ -168,7 +168,7 @@ def test_a_directory_that_others_may_write_to_is_refused(store, factory, mode):
 def test_a_link_in_place_of_the_directory_is_refused(store, factory, tmp_path):
     (tmp_path / "real").mkdir(mode=0o700)
     store.directory.symlink_to(tmp_path / "real")
-    with pytest.raises(MissingEnvironment, match="not yours alone"):
+    with pytest.raises(MissingEnvironment, match="a directory that only you can write to"):
         factory.obtain(store)
 
 
@@ -202,7 +202,7 @@ def test_a_user_without_a_home_is_told_of_the_way_out(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(MissingEnvironment, match="kept nowhere") as caught:
+    with pytest.raises(MissingEnvironment, match="no directory for engines") as caught:
         engines_directory(None)
     assert "--state" in caught.value.hint
 
@@ -212,7 +212,7 @@ def test_a_directory_in_place_of_a_file_is_not_read(store, factory, what):
     factory.obtain(store)
     file(store, what).unlink()
     file(store, what).mkdir()
-    with pytest.raises(Stale, match="not a file of yours"):
+    with pytest.raises(Stale, match="not a file that only you"):
         store.read(KEY)
 
 

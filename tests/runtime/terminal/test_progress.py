@@ -9,7 +9,7 @@ import pytest
 from runtime.attacks import ATTACKS
 from runtime.attacks.passes import Headway, Passes
 from runtime.images.image_set import ImageSet
-from runtime.suite.campaign import run_suite
+from runtime.suite.run import run_suite
 from runtime.suite.units import Target
 from runtime.terminal import progress
 from runtime.terminal.progress import Lines, Pace, Silent

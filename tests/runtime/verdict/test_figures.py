@@ -10,7 +10,7 @@ from runtime.bundle.manifest import EVALUATION
 from runtime.checks.table import check
 from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
-from runtime.suite.campaign import run_suite
+from runtime.suite.run import run_suite
 from runtime.suite.units import Target
 from runtime.terminal.progress import Silent
 from tests.command_line import edgeproof

@@ -115,12 +115,12 @@ def half(place, tmp_path):
 
 
 CHANGED = {
-    "other seed": (["--seed", "1"], "asked with seed 0, now with 1\n"),
-    "other eps": (["--eps", "0.02"], "asked with threat_model linf, eps 0.01, now with linf, eps 0.02"),
-    "other attacks": (["--attacks", "fgsm"], "asked with attacks fgsm, pgd, apgd-ce, now with fgsm\n"),
-    "fewer images": (["--n", "300"], "asked with n "),
-    "a gate": (["--fail-under", "1%"], "asked with gate none, now with fail_under=0.01\n"),
-    "a shard": (["--shard", "1/2"], "asked with shard none, now with 1/2\n"),
+    "other seed": (["--seed", "1"], "began with seed 0, but this command has 1\n"),
+    "other eps": (["--eps", "0.02"], "began with threat_model linf, eps 0.01, but this command has linf, eps 0.02"),
+    "other attacks": (["--attacks", "fgsm"], "began with attacks fgsm, pgd, apgd-ce, but this command has fgsm\n"),
+    "fewer images": (["--n", "300"], "began with n "),
+    "a gate": (["--fail-under", "1%"], "began with gate none, but this command has fail_under=0.01\n"),
+    "a shard": (["--shard", "1/2"], "began with shard none, but this command has 1/2\n"),
 }
 
 
@@ -141,7 +141,7 @@ def test_what_is_not_the_same_run_is_refused_with_its_reason(place, half, tmp_pa
     write_bundle(tmp_path / "other", other, n=N)
     result = edgeproof("verify", tmp_path / "other", *OPTIONS, "--out", half, "--resume")
     assert result.exit_code == 3
-    assert "asked with artifact_sha256 " in result.stderr
+    assert "began with artifact_sha256 " in result.stderr
     assert (half / "journal.jsonl").read_bytes() == kept
 
 
@@ -297,11 +297,11 @@ def test_a_run_of_another_model_says_what_two_digests_mean(finished):
     with pytest.raises(BadRun) as caught:
         check_same(finished[0], asked.model_copy(update={"artifact_sha256": "1" * 64}))
     assert caught.value.hint.startswith(
-        "the model, or how it was packed (--mean, --std, --bgr, --output), is another; "
+        "the model, or how it is packed (--mean, --std, --bgr, --output), has changed; "
     )
     with pytest.raises(BadRun) as caught:
         check_same(finished[0], asked.model_copy(update={"seed": asked.seed + 1}))
-    assert caught.value.hint == "ask for the same, or begin in another --out"
+    assert caught.value.hint == "give the same, or begin in another --out"
 
 
 def test_what_a_run_leaves_that_is_killed_after_its_end_is_removed_by_resuming(bundle, tmp_path):

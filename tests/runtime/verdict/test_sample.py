@@ -8,8 +8,8 @@ from runtime.attacks.oracle import Oracle
 from runtime.images.image_set import ImageSet
 from runtime.session import Batching
 from runtime.spec import Shard, ThreatModel
-from runtime.suite.campaign import SAMPLE
 from runtime.suite.journal import NoJournal
+from runtime.suite.run import SAMPLE
 from runtime.suite.units import Target, repeat
 from runtime.terminal.progress import Silent
 from runtime.verdict.case import SEARCHED, SEARCHED_SHARE, prepare_case, verify

@@ -11,7 +11,7 @@ from runtime.images.image_set import ImageSet
 from runtime.records.report import load_report
 from runtime.spec import ThreatModel
 from runtime.suite import units
-from runtime.suite.campaign import SAMPLE
+from runtime.suite.run import SAMPLE
 from runtime.terminal.progress import Silent
 from runtime.verdict import sequential
 from runtime.verdict.case import growing, verify

@@ -190,12 +190,12 @@ def a_whole_run(copy, place):
 REFUSED = {
     "missing": (lambda copy, place: ["shard1", "shard3"], "shards are missing: 2/3"),
     "overlapping": (lambda copy, place: ["shard1", "shard2", "shard2", "shard3"], "overlap: both are shard 2/3"),
-    "foreign": (foreign, "is of another run: its seed is not that of"),
+    "foreign": (foreign, "belongs to another run: its seed differs from that of"),
     "another count": (of_another_count, "is shard 2/2"),
     "other images": (other_images, "does not hold the images of shard 2/3"),
     "not finished": (not_finished, "shard2 is not finished"),
     "damaged": (damaged, "shard2 is damaged"),
-    "record of another": (record_of_another, "is of another request"),
+    "record of another": (record_of_another, "belongs to another request"),
     "a whole run": (a_whole_run, "whole is a whole run"),
 }
 
