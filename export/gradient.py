@@ -49,8 +49,8 @@ def gradient_graph(forward: Prepared) -> ModelProto:
         forward: the classifier.
 
     Raises:
-        BadModel: an operation has no rule in `export.rules.RULES`, or is used in a way that cannot be differentiated.
-            The message names the node.
+        BadModel: an operation has no rule in `export.rules.RULES`, or is used in a way that cannot be differentiated:
+            the message names the node. Or there is one class, or the logits do not depend on the input.
 
     """
     model = ModelProto()

@@ -190,7 +190,7 @@ def drop_unread(model: ModelProto) -> None:
 
 
 def infer_shapes(model: ModelProto) -> None:
-    """Infer the type and shape of every value anew."""
+    """Infer the type and shape of every value anew. Raises `BadModel` if they contradict each other."""
     del model.graph.value_info[:]
     try:
         inferred = shape_inference.infer_shapes(model, check_type=True, data_prop=True)

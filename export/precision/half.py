@@ -65,7 +65,12 @@ class _Caster:
         """Values in their other type by name: a constant, or None for one that a node makes."""
 
     def add(self, original: NodeProto, *, half: bool) -> None:
-        """Append a node in float16 or in float32, and the casts before it."""
+        """Append a node in float16 or in float32, and the casts before it.
+
+        Raises:
+            BadModel: the node is a branch or a loop.
+
+        """
         if any(attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for attribute in original.attribute):
             raise BadModel(
                 f"node {original.name or original.output[0]!r} ({original.op_type}) holds a graph of its own",

@@ -55,6 +55,8 @@ def as_file_name(unit: str) -> str:
 class Campaign:
     """Runs attacks on one artifact's correctly classified images, and adds what they find to the evidence.
 
+    Every `index` and `sample` is int64 [M]: positions of images in the set.
+
     Args:
         target: the artifact and its images.
         evidence: on the images.

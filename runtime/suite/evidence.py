@@ -70,7 +70,7 @@ class Evidence:
 
     @classmethod
     def blank(cls, images: ImageSet, kept: Any) -> Evidence:
-        """Return the evidence on a set before any image was classified."""
+        """Return the evidence on a set before any image was classified; `kept` is int64 [M], rising."""
         n = len(images)
         nowhere = np.full(n, -1)
         return cls(

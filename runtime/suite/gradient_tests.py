@@ -111,7 +111,10 @@ def change(oracle: Oracle, target: Target, points: Points, x: Any, move: Any, co
 
 
 def concordance(predicted: Any, actual: Any) -> Any:
-    """Return 2 sum(p a) / sum(p^2 + a^2) over the first axis: 1 if equal, 0 if unrelated or flat, -1 if reversed."""
+    """Return 2 sum(p a) / sum(p^2 + a^2) over the first axis: 1 if equal, 0 if unrelated or flat, -1 if reversed.
+
+    Both are float64 [M, B], M changes of each image; the result is [B].
+    """
     both = (predicted**2 + actual**2).sum(axis=0)
     return np.divide(2 * (predicted * actual).sum(axis=0), both, out=np.zeros_like(both), where=both > 0)
 

@@ -65,7 +65,8 @@ def run_suite(
         keep_all: keep the worst point of every image, and not only of the sample.
         progress: follows every stage and unit.
         ledger: has the units that are done; None has none.
-        blocks: arrays of indices. Each block goes through all attacks before the next. None: one block of all images.
+        blocks: indices of images, int64 [M] each. A block goes through all attacks before the next. None: one block of
+            all images.
         sample: indices of at most SAMPLE images for the further tests; those that were judged are used. None: the
             first images.
         decided: called after every block with the evidence, the indices judged so far, and a function that returns
@@ -138,7 +139,14 @@ def run_suite(
 
 
 def hold_gradient(target: Target, sample: Any, *, eps: float) -> GradientTest | None:
-    """Test the artifact's own gradient on images that no attack has changed; None if it cannot be tested."""
+    """Test the artifact's own gradient on images that no attack has changed; None if it cannot be tested.
+
+    Args:
+        target: the artifact and its images.
+        sample: the images, int64 [M], rising.
+        eps: radius of the L-infinity ball.
+
+    """
     evidence, card = Evidence.blank(target.images, sample), target.session.card()
     campaign = Campaign(target, evidence, eps, 0, Silent())
     campaign.classify(sample)

@@ -57,6 +57,8 @@ def doubtful(test: GradientTest | None) -> bool:
 class Scrutiny:
     """Tests on images that the suite has attacked.
 
+    Every `sample`, `indices`, `index` and `left` is int64 [M]: positions of images in the set, rising.
+
     Args:
         units: runs a job on the images at an index, unit by unit (`Campaign.units`).
         evidence: after the attacks.
@@ -88,16 +90,14 @@ class Scrutiny:
         if surrogate:
             unrelated = int((held["apart-1"] < LEAST_RELATION).sum())
             return GradientTest(n=len(index), surrogate=True, apart_far=apart[0], unrelated=unrelated)
-        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)[
-            "steadiness"
-        ]
+        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)
         crossed = self._values("margin jumps", index, partial(cross, seed=self.seed), CROSS)
         jumps = np.any([crossed[f"jump-{row}"] > most for row, most in enumerate(LARGEST_JUMPS)], axis=0)
         return GradientTest(
             n=len(index),
             apart_near=apart[0],
             apart_far=apart[1],
-            unsteady=int((turned < LEAST_STEADINESS).sum()),
+            unsteady=int((turned["steadiness"] < LEAST_STEADINESS).sum()),
             lines=int(np.isfinite(crossed["jump-0"]).sum()),
             jumps=int(jumps.sum()),
         )

@@ -118,7 +118,7 @@ class Target:
 
 
 def measure(target: Target, index: Any, job: Job, follow: Follow | None = None) -> Work:
-    """Do a job on the images at `index`, and return its arrays and costs."""
+    """Do a job on the images at `index` (int64 [B]), and return its arrays and costs."""
     headway = follow(len(index)) if follow else None
     oracle, began = Oracle(target.session, target.batch, target.witness, headway), time.perf_counter()
     arrays = job(oracle, target, target.points(index))
@@ -234,10 +234,10 @@ def repeat(oracle: Oracle, target: Target, points: Points) -> Arrays:
     otherwise = np.abs(alone - answers[0]).max(axis=1) > SAME_ALONE * largest
     otherwise |= predictions(alone) != predictions(answers[0])
     other_class = (answers.argmax(axis=2) != answers[0].argmax(axis=1)).any(axis=0)
-    whole = np.abs(answers[0].sum(axis=1) - 1) <= PROBABILITY
+    sums_to_one = np.abs(answers[0].sum(axis=1) - 1) <= PROBABILITY
     return {
         "randomised": apart | other_class,
-        "probabilities": whole & (answers[0] >= 0).all(axis=1),
+        "probabilities": sums_to_one & (answers[0] >= 0).all(axis=1),
         "otherwise_alone": otherwise,
     }
 
@@ -261,8 +261,8 @@ def agree(oracle: Oracle, target: Target, points: Points, *, evidence: Evidence,
         most_of_eps = eps * (1 - SHORT * np.abs(Noise(seed, "agreement").uniform(points.index, shape)))
         at["step"] = xp.clip(points.x + target.to_device(most_of_eps) * xp.sign(lent["clean"][2]), 0, 1)
         lent["step"] = oracle.loss_gradient(points, at["step"], loss)
-        apart = [near(oracle.logits(points, x), lent[name][0], most) for name, x in at.items()]
-        arrays["near"] = np.all(apart, axis=0)
+        close = [near(oracle.logits(points, x), lent[name][0], most) for name, x in at.items()]
+        arrays["near"] = np.all(close, axis=0)
     return arrays
 
 
