@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import AGAIN, CONTROLS, SMOOTHED
-from runtime.records.report import Fusion, GradientTest, Searched
+from runtime.records.outcome import Fusion, GradientTest, Searched
 from runtime.records.request import labelled
 from runtime.statistics import fewest_beyond
 from runtime.suite.gradient_tests import CROSS, SCALES, STEADY, cross, hold, holding, steady
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runtime.attacks import Attack
     from runtime.attacks.passes import Passes
-    from runtime.records.report import AttackRow
+    from runtime.records.outcome import AttackRow
     from runtime.records.request import GradientSource
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Work
