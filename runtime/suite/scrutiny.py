@@ -90,14 +90,16 @@ class Scrutiny:
         if surrogate:
             unrelated = int((held["apart-1"] < LEAST_RELATION).sum())
             return GradientTest(n=len(index), surrogate=True, apart_far=apart[0], unrelated=unrelated)
-        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)
+        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)[
+            "steadiness"
+        ]
         crossed = self._values("margin jumps", index, partial(cross, seed=self.seed), CROSS)
         jumps = np.any([crossed[f"jump-{row}"] > most for row, most in enumerate(LARGEST_JUMPS)], axis=0)
         return GradientTest(
             n=len(index),
             apart_near=apart[0],
             apart_far=apart[1],
-            unsteady=int((turned["steadiness"] < LEAST_STEADINESS).sum()),
+            unsteady=int((turned < LEAST_STEADINESS).sum()),
             lines=int(np.isfinite(crossed["jump-0"]).sum()),
             jumps=int(jumps.sum()),
         )
