@@ -16,7 +16,7 @@ from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle
 from runtime.files import write_atomic
 from runtime.machine.card import machine_card, software
-from runtime.records.report import AttackRow
+from runtime.records.outcome import AttackRow
 from runtime.records.request import GradientSource
 from runtime.session import Session
 from runtime.spec import Digest, Frozen, Text, to_json

@@ -9,7 +9,7 @@ from runtime.checks.power import most_by_chance, power_of_search
 from runtime.words import percent
 
 if TYPE_CHECKING:
-    from runtime.records.report import Searched
+    from runtime.records.outcome import Searched
 
 
 def square_alone(facts: Facts) -> Seen:

@@ -11,7 +11,7 @@ from runtime.suite.scrutiny import most_tolerated, most_unrelated
 from runtime.words import percent
 
 if TYPE_CHECKING:
-    from runtime.records.report import GradientTest
+    from runtime.records.outcome import GradientTest
 
 MOST_ZERO_GRADIENTS = 0.01
 """The largest fraction of the correctly classified images whose gradient may be zero."""

@@ -16,7 +16,7 @@ from runtime.words import percent, points
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runtime.records.report import GradientTest, Searched
+    from runtime.records.outcome import GradientTest, Searched
 
 BY_CHANCE, LEVEL = 0.005, 0.01
 """Of an honest network, a blind search alone breaks no image. More than this share explains, at LEVEL, is a finding."""

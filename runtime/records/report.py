@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from runtime.errors import BadData
-from runtime.records.request import GradientSource, Request, labelled
+from runtime.records.outcome import (
+    Agreement,
+    AttackRow,
+    Count,
+    CurvePoint,
+    Fusion,
+    GradientTest,
+    Interval,
+    Probe,
+    Searched,
+)
+from runtime.records.request import Request
 from runtime.session import GraphFacts
 from runtime.spec import (
     PARENT,
@@ -30,9 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REPORT, SHARD = "report.json", "shard.json"
-
-Count = Annotated[int, Field(ge=0)]
-Interval = tuple[float, float]
 
 
 class Model(Frozen):
@@ -114,30 +122,6 @@ class Clean(Frozen):
     ci95: Interval
 
 
-class AttackRow(Frozen):
-    """An attack on all correctly classified images. Accuracy is a fraction of n; forwards and gradients count images.
-
-    If `cascade`, it ran on the images that earlier stages of its cascade left, and a row for the whole cascade follows.
-    A `gradient` 'own' is that of the artifact's gradient graph, whichever engine computed it (`Artifact.lender`).
-    """
-
-    name: Text
-    cascade: bool
-    gradient: GradientSource
-    attacked: Count
-    broken: Count
-    accuracy: Fraction
-    ci95: Interval
-    seconds: float
-    forwards: Count
-    gradients: Count
-
-    @property
-    def label(self) -> str:
-        """The attack's name, with '(parent)' if it followed the parent's gradient."""
-        return labelled(self.name, self.gradient)
-
-
 class ClassRow(Frozen):
     """Accuracies on the images of one class; null if it has no images."""
 
@@ -146,14 +130,6 @@ class ClassRow(Frozen):
     n: Count
     clean: Fraction | None
     robust: Fraction | None
-
-
-class CurvePoint(Frozen):
-    """Accuracy under PGD-10 at one eps, on n images drawn at random."""
-
-    eps: float
-    n: Count
-    accuracy: Fraction
 
 
 class Paired(Frozen):
@@ -175,80 +151,6 @@ class Paired(Frozen):
     def n(self) -> int:
         """The number of images that both runs attacked."""
         return self.both + self.only_this + self.only_that + self.neither
-
-
-class Agreement(Frozen):
-    """On how many of n points, clean and adversarial, the gradient graph predicts the artifact's class.
-
-    `near`: on how many of `images` the logits are equal up to rounding, at these points and at the end of a step by
-    most of eps. Both are null if an engine of edgeproof judged.
-    """
-
-    n: Count
-    same_prediction: Count
-    near: Count | None = None
-    images: Count | None = None
-
-
-class Probe(Frozen):
-    """Several passes over a sample: how many images get different answers, and how many get probabilities as logits.
-
-    `otherwise_alone`: images whose answer in a batch differs from that alone.
-    """
-
-    n: Count
-    randomised: Count
-    probabilities: Count
-    otherwise_alone: Count = 0
-
-
-class GradientTest(Frozen):
-    """Tests of the gradient on n unbroken images of the sample; each count is of failures.
-
-    The gradient is the artifact's own, or its parent's if it has none.
-
-    `apart_near` and `apart_far`: it does not predict how the artifact changes over a short and over a long step.
-    `unsteady`: it turns if the image changes a little. `jumps`: on so many of `lines` between two images, the class
-    changes without a slope that leads there. These are null, because not tested, if the gradient is a `surrogate`.
-    `unrelated`, tested only for a surrogate: it is unrelated to how the artifact changes over a wide step.
-    """
-
-    n: Count
-    surrogate: bool = False
-    apart_near: Count | None = None
-    apart_far: Count
-    unrelated: Count | None = None
-    unsteady: Count | None = None
-    lines: Count | None = None
-    jumps: Count | None = None
-
-
-class Searched(Frozen):
-    """Searches without gradients on n images that withstood the attacks with gradients.
-
-    The searches broke `broken` images, counted `by` search; `alone` of them also withstand gradient attacks from
-    another start. `forwards` and `gradients` count images.
-    """
-
-    n: Count
-    broken: Count
-    alone: Count
-    by: dict[Text, Count]
-    seconds: float
-    forwards: Count
-    gradients: Count
-
-
-class Fusion(Frozen):
-    """Images classified with the engine's optimisations and without them.
-
-    `same_prediction` of n get the same class. `only_optimised` and `only_plain` are correct only with, or only without.
-    """
-
-    n: Count
-    same_prediction: Count
-    only_optimised: Count
-    only_plain: Count
 
 
 class Finding(Frozen):

@@ -10,7 +10,8 @@ from runtime.spec import Gate
 from runtime.words import interval, percent, points, radius, signed
 
 if TYPE_CHECKING:
-    from runtime.records.report import AttackRow, Paired, Report
+    from runtime.records.outcome import AttackRow
+    from runtime.records.report import Paired, Report
     from runtime.report.account import Account
 
 

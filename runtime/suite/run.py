@@ -20,7 +20,7 @@ from runtime.terminal.progress import Silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runtime.records.report import AttackRow, GradientTest
+    from runtime.records.outcome import AttackRow, GradientTest
     from runtime.suite.journal import Ledger
     from runtime.suite.plan import Plan
     from runtime.suite.units import Target

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import AGAIN, CONTROLS, SMOOTHED
-from runtime.records.report import Fusion, GradientTest, Searched
+from runtime.records.outcome import Fusion, GradientTest, Searched
 from runtime.records.request import labelled
 from runtime.statistics import fewest_beyond
 from runtime.suite.gradient_tests import CROSS, SCALES, STEADY, cross, hold, holding, steady
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runtime.attacks import Attack
     from runtime.attacks.passes import Passes
-    from runtime.records.report import AttackRow
+    from runtime.records.outcome import AttackRow
     from runtime.records.request import GradientSource
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Work
@@ -90,14 +90,16 @@ class Scrutiny:
         if surrogate:
             unrelated = int((held["apart-1"] < LEAST_RELATION).sum())
             return GradientTest(n=len(index), surrogate=True, apart_far=apart[0], unrelated=unrelated)
-        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)
+        turned = self._values("gradient steady", index, partial(steady, eps=self.eps, seed=self.seed), STEADY)[
+            "steadiness"
+        ]
         crossed = self._values("margin jumps", index, partial(cross, seed=self.seed), CROSS)
         jumps = np.any([crossed[f"jump-{row}"] > most for row, most in enumerate(LARGEST_JUMPS)], axis=0)
         return GradientTest(
             n=len(index),
             apart_near=apart[0],
             apart_far=apart[1],
-            unsteady=int((turned["steadiness"] < LEAST_STEADINESS).sum()),
+            unsteady=int((turned < LEAST_STEADINESS).sum()),
             lines=int(np.isfinite(crossed["jump-0"]).sum()),
             jumps=int(jumps.sum()),
         )

@@ -164,7 +164,7 @@ def test_no_image_is_without_a_slope_however_far_its_values_lie_from_the_step(va
     ("nodes", "words"),
     [
         ("a = ArgMax <axis=1> (input)\ny = Cast <to=1> (a)", ("ArgMax", "used as numbers")),
-        ("a = ArgMax <axis=1> (input)\nc = Equal (a, one)\ny = Cast <to=1> (c)", ("Equal", "places")),
+        ("a = ArgMax <axis=1> (input)\nc = Equal (a, one)\ny = Cast <to=1> (c)", ("Equal", "compares indices")),
         ("i = Cast <to=7> (input)\ny = OneHot (i, depth, values)", ("OneHot", "neither ArgMax nor ArgMin")),
         ("a = ArgMax <axis=1> (input)\ny = OneHot (a, depth, values)", ("OneHot", "number of scores")),
         ("i = Cast <to=7> (input)\ny = Gather (table, i)", ("Gather", "computed at run time")),

@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom
 
 from runtime.checks.power import Power, power_of_search, powers_of_tests, weakest, what_hides
-from runtime.records.report import GradientTest, Searched
+from runtime.records.outcome import GradientTest, Searched
 from runtime.spec import Gate
 from runtime.statistics import Hidden, decide, wilson
 from runtime.verdict.case import SEARCHED, SEARCHED_SHARE

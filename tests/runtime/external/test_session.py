@@ -73,7 +73,7 @@ AT_FIRST = {
     "no name": (BadAnswer, "name: String should match"),
     "no JSON": (BadAnswer, "is no JSON: 'ready'"),
     "a list": (BadAnswer, "handshake is wrong"),
-    "a long handshake": (BadAnswer, "4096 at most"),
+    "a long handshake": (BadAnswer, "more than 4096"),
     "half a handshake": (JudgeFault, "broke off after 1 of 200 bytes: it ended with exit code 0"),
 }
 
