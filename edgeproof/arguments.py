@@ -64,7 +64,7 @@ def filled(record: type[Record], settings: Mapping[str, Any]) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        above = first["type"] == "less_than_equal" and first.get("ctx", {}).get("le") == 1
+        above = first["type"] in ("less_than_equal", "less_than") and 1 in first.get("ctx", {}).values()
         raise UsageFault(
             f"{name} is {first['input']!r}: {fault_words(first)}", hint=FRACTION.get(name) if above else FORMS.get(name)
         ) from None
@@ -112,9 +112,12 @@ PHRASES = {
     "are of a model; a bundle carries its normalisation": "belong to an ONNX file; a bundle or a network holds its own",
 }
 """Phrases of errors on the command line, and what replaces them for callers from Python."""
-FRACTION = {"eps": "eps is a radius on images in [0, 1], as 8/255"} | dict.fromkeys(
-    ("fail_under", "max_drop", "expect_clean"), "a fraction from 0 to 1, as 0.45"
-)
+FRACTION = {
+    "eps": "eps is a radius on images in [0, 1], as 8/255",
+    "fail_under": "a fraction from 0 to 1, as 0.45",
+    "expect_clean": "a fraction from 0 to 1, as 0.45",
+    "max_drop": "a fraction below 1, as 0.01: a drop of 1 forbids nothing",
+}
 """The hint for a number above 1, by argument."""
 FORMS = {"name": "use letters, digits, '.', '_' and '-', as my-model", "version": "give a whole number from 1"}
 """The hint that says what an argument must look like, by argument."""

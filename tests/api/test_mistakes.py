@@ -186,6 +186,13 @@ def test_a_gate_of_45_is_asked_back(tmp_path):
         ep.export(network(), evaluation=(X, Y), out=tmp_path / "bundle", fail_under=45)
 
 
+def test_a_drop_that_forbids_nothing_is_asked_back(tmp_path):
+    for call in (lambda: ep.verify(MODEL, X, Y, max_drop=1), lambda: made(tmp_path, max_drop=1)):
+        with pytest.raises(UsageFault, match="max_drop is 1") as caught:
+            call()
+        assert "0.01" in caught.value.hint
+
+
 def test_errors_name_arguments_and_no_options():
     with pytest.raises(BadData) as caught:
         ep.verify(MODEL, np.zeros((3, 4, 4, 4), np.uint8), Y[:3])
