@@ -12,7 +12,7 @@ from pydantic import Field
 
 from edgeproof.arguments import existing, filled, names, names_arguments
 from edgeproof.arrays import as_numpy, image_set
-from edgeproof.networks import count_logits, in_eval_mode
+from edgeproof.networks import check_gradient, count_logits, in_eval_mode
 from export.bundle.write import Claims
 from export.foreign.images import class_names
 from export.foreign.order import name_of
@@ -139,7 +139,9 @@ def write_network(
 ) -> Bundle:
     """Write a network and its evaluation images as a bundle, and open it. `export` says what it takes and raises."""
     stated = filled(_Stated, {"name": name or name_of(Path(type(network).__name__)), "version": version})
-    logits = count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
+    image = torch.from_numpy(images.as_float(slice(1)))
+    logits = count_logits(network, image, "network")
+    check_gradient(network, image)
     channels, height, width = (int(size) for size in images.images.shape[1:])
     export_network(
         network,
@@ -180,7 +182,7 @@ def _calibration_sets(
     """Draw calibration images and as many others; without labels, they get the classes that the network answers.
 
     Args:
-        calibration: x, or (x, y).
+        calibration: x, which may be a list of images, or (x, y).
         network: images [B, C, H, W] to logits [B, K].
         evaluation: images that the network takes.
         layout: 'nchw' or 'nhwc', if the shape of the images allows both.
@@ -193,7 +195,7 @@ def _calibration_sets(
         BadModel: the network does not take the images, or does not answer with logits.
 
     """
-    if isinstance(calibration, (tuple, list)):
+    if isinstance(calibration, tuple) or (isinstance(calibration, list) and len(calibration) == 2):
         given = image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
         return calibration_images(given, evaluation, IMAGES)
     x = as_numpy(calibration, "the images of calibration")
