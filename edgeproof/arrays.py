@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,11 +52,17 @@ def as_numpy(values: Any, what: str) -> Any:
         BadData: it is not an array of numbers.
 
     """
+    if isinstance(values, (str, PathLike)):
+        raise BadData(
+            f"{what} are the text '{values}'", hint="an array of numpy, as numpy.load returns it, or a tensor"
+        )
     try:
         tensor = values.detach().cpu() if hasattr(values, "detach") else values
         array = np.asarray(tensor.float() if str(getattr(tensor, "dtype", "")) == "torch.bfloat16" else tensor)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors without data, or sparse
         raise BadData(f"{what} are no array: {first_line(error)}", hint="an array of numpy, or a tensor") from None
     if array.dtype == object:
-        raise BadData(f"{what} are no array of numbers", hint="an array of numpy, or a tensor")
+        raise BadData(
+            f"{what} are no array of numbers", hint="an array of numpy, or a tensor; torch.cat joins those of batches"
+        )
     return array

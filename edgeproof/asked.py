@@ -19,7 +19,7 @@ from runtime.backends.table import check_precision
 from runtime.bundle.opening import Bundle
 from runtime.bundle.signing import load_trust
 from runtime.commands.subjects import open_artifact, open_subject
-from runtime.errors import UsageFault
+from runtime.errors import EdgeproofError, UsageFault
 from runtime.options.engine import EngineOptions
 from runtime.options.preparers import ModelOptions
 from runtime.spec import ThreatModel
@@ -168,6 +168,9 @@ def scratch_directory() -> Iterator[tuple[Path, Callable[[object], object]]]:
 
     try:
         yield place, keep_for
+    except EdgeproofError as error:  # the caller knows no file there
+        error.message = error.message.replace(f"{place}/", "")
+        raise
     finally:
         if not owners:
             shutil.rmtree(place, ignore_errors=True)

@@ -23,9 +23,12 @@ def check_form(images: Tensor, labels: Tensor, networks: Iterable[nn.Module]) ->
         networks: the student, and the teacher if there is one.
 
     Raises:
-        BadData: shape or type is wrong, or the batch is on another device than the networks.
+        BadData: one is no tensor, shape or type is wrong, or the batch is on another device than the networks.
 
     """
+    for what, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, torch.Tensor):
+            raise BadData(f"{what} are of type {type(given).__name__}", hint=f"torch.as_tensor({what}), on the device")
     numbers = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
     if images.ndim != 4 or not images.is_floating_point() or not numbers or not len(images):
         raise BadData(

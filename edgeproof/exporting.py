@@ -12,7 +12,7 @@ from pydantic import Field
 
 from edgeproof.arguments import existing, filled, names, names_arguments
 from edgeproof.arrays import as_numpy, image_set
-from edgeproof.networks import count_logits, in_eval_mode
+from edgeproof.networks import check_gradient, count_logits, in_eval_mode
 from export.bundle.write import Claims
 from export.foreign.images import class_names
 from export.foreign.order import name_of
@@ -25,7 +25,7 @@ from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import load_private_key
 from runtime.errors import UsageFault
-from runtime.spec import Frozen, Gate, Name, ThreatModel
+from runtime.spec import Drop, Frozen, Gate, Name, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def export(
         precisions=wanted,
         calibration=calibrated,
         threat_model=filled(ThreatModel, {"eps": eps}),
-        gate=filled(Gate, {"fail_under": fail_under, "max_drop": max_drop}),
+        gate=Gate(**dict(filled(_AskedGate, {"fail_under": fail_under, "max_drop": max_drop}))),
         name=name,
         classes=names(classes),
         version=version,
@@ -139,7 +139,9 @@ def write_network(
 ) -> Bundle:
     """Write a network and its evaluation images as a bundle, and open it. `export` says what it takes and raises."""
     stated = filled(_Stated, {"name": name or name_of(Path(type(network).__name__)), "version": version})
-    logits = count_logits(network, torch.from_numpy(images.as_float(slice(1))), "network")
+    image = torch.from_numpy(images.as_float(slice(1)))
+    logits = count_logits(network, image, "network")
+    check_gradient(network, image)
     channels, height, width = (int(size) for size in images.images.shape[1:])
     export_network(
         network,
@@ -161,6 +163,12 @@ def write_network(
     return open_bundle(out)
 
 
+class _AskedGate(Gate):
+    """A gate that forbids something."""
+
+    max_drop: Drop | None = None
+
+
 class _Stated(Frozen):
     """Name and version, in the forms that a manifest can hold."""
 
@@ -174,7 +182,7 @@ def _calibration_sets(
     """Draw calibration images and as many others; without labels, they get the classes that the network answers.
 
     Args:
-        calibration: x, or (x, y).
+        calibration: x, which may be a list of images, or (x, y).
         network: images [B, C, H, W] to logits [B, K].
         evaluation: images that the network takes.
         layout: 'nchw' or 'nhwc', if the shape of the images allows both.
@@ -187,7 +195,7 @@ def _calibration_sets(
         BadModel: the network does not take the images, or does not answer with logits.
 
     """
-    if isinstance(calibration, (tuple, list)):
+    if isinstance(calibration, tuple) or (isinstance(calibration, list) and len(calibration) == 2):
         given = image_set(*_pair(calibration, "calibration"), name="calibration", argument="calibration", layout=layout)
         return calibration_images(given, evaluation, IMAGES)
     x = as_numpy(calibration, "the images of calibration")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeproof.arguments import each_channel, existing, names_arguments
+from edgeproof.arguments import each_channel, names_arguments, run_directory
 from edgeproof.asked import Given, scratch_directory, what_is_asked
 from edgeproof.points import worst_points
 from runtime.attacks import NAMES, any_bounded
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 CHANCE = "clean-above-chance"
 GUESSING = (
-    "unless these are too few images, y (numbers from 0, in the order of the logits), the normalisation (mean, std) "
-    "or the order of the colours (bgr) is probably wrong"
+    "unless these are too few images, one of these is probably wrong: y (numbers from 0, in the order of the logits), "
+    "the range of x (0 to 255 as uint8, or 0 to 1), the normalisation (mean, std), the order of the colours (bgr)"
 )
 HTML, SUMMARY = FORMATS["html"].file, FORMATS["markdown"].file
 
@@ -205,9 +205,9 @@ def verify(
             Given(model, x, y, layout, classes), scratch, trust,
             {"backend": backend, "provider": provider, "precision": precision,
              "gradient_backend": gradient_backend, "gradient": gradient},
-            {"mean": each_channel(mean), "std": each_channel(std), "bgr": bgr, "output": output},
+            {"mean": each_channel(mean, "mean"), "std": each_channel(std, "std"), "bgr": bgr, "output": output},
             {"eps": eps, "attacks": attacks, "n": n, "fail_under": fail_under, "max_drop": max_drop,
-             "against": None if against is None else existing(against, "against"), "expect_clean": expect_clean,
+             "against": None if against is None else run_directory(against), "expect_clean": expect_clean,
              "no_gate": no_gate, "seed": seed},
         )  # fmt: skip
         run = RunOptions(out=scratch / "run" if out is None else Path(out))
@@ -279,7 +279,7 @@ def attack(
         asked = what_is_asked(
             Given(model, x, y, layout), scratch, None,
             {"backend": backend, "provider": provider, "precision": precision, "gradient_backend": gradient_backend},
-            {"mean": each_channel(mean), "std": each_channel(std), "bgr": bgr, "output": output},
+            {"mean": each_channel(mean, "mean"), "std": each_channel(std, "std"), "bgr": bgr, "output": output},
             {"eps": eps, "attacks": (attack,), "no_gate": True, "seed": seed},
         )  # fmt: skip
         return worst_points(prepare_case(asked.subject(sessions.enter_context), asked.options))

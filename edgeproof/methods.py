@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from edgeproof.arguments import filled
 from edgeproof.batches import check_form, check_images, check_labels
-from edgeproof.networks import count_logits, in_eval_mode
+from edgeproof.networks import check_module, count_logits, in_eval_mode
 from pipeline.methods import METHODS, View
 from pipeline.methods.adr import AdrOptions
 from pipeline.methods.igdm import with_igdm
@@ -86,6 +86,9 @@ class TrainingMethod:
             raise UsageFault(f"igdm matches the gradient of a teacher, and {self.name} has none", hint="leave igdm out")
         if start == "published" and method.published is None:
             raise UsageFault(f"{self.name} has no published code to start as", hint="leave start at 'clamped'")
+        check_module(student, "student")
+        if teacher is not None:
+            check_module(teacher, "teacher")
         self.student, self.teacher = student, teacher
         try:
             self.options = method.options(**options)

@@ -119,6 +119,10 @@ class MissingEnvironment(EdgeproofError):
     exit_code = 4
 
 
+class MissingExtra(MissingEnvironment, ImportError):
+    """What is asked for needs an extra that is not installed; `except ImportError` catches it, as for any import."""
+
+
 class GraphRefused(BadModel):
     """TensorRT's parser rejects a graph."""
 
@@ -165,11 +169,12 @@ def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exc
     Args:
         what: the command or data set whose import failed.
         extras: the extras that it needs.
-        error: returned as it is if there is no extra to install, or if a module of edgeproof is missing.
+        error: returned as it is if there is no extra to install, if a module of edgeproof is missing, or if it already
+            names an extra.
 
     """
     module = (error.name or "").partition(".")[0]
-    if not extras or module in OWN_PACKAGES:
+    if not extras or module in OWN_PACKAGES or isinstance(error, MissingExtra):
         return error
     if module in NEWER_PYTHON:
         return MissingEnvironment(
@@ -178,7 +183,7 @@ def missing_extra(what: str, extras: tuple[str, ...], error: ImportError) -> Exc
         )
     extra = ",".join(extras)
     absent = isinstance(error, ModuleNotFoundError)
-    return MissingEnvironment(
+    return MissingExtra(
         f"{what} needs the extra {extra!r}: " + (f"{error.name} is not installed" if absent else str(error)),
         hint=install(extra) + ("" if absent else ", in an environment of its own"),
     )

@@ -97,6 +97,9 @@ Fraction = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
 """A number from 0 to 1, also written as '8/255' or '45%'."""
 
 
+Drop = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, lt=1)]
+"""The largest drop that a gate allows: a number from 0 to 1, without 1, because a drop of 100 % forbids nothing."""
+
 LONGEST_NAME = 100
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
 """The name of a model or recipe. It is part of file names: no slash, no leading dot, nothing that needs quoting."""

@@ -18,12 +18,19 @@ from runtime.verdict.paired import read_finished
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+BY_SUFFIX = {".md": "markdown", ".html": "html", ".json": "json", ".csv": "csv"}
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="REPORT...")
-@click.option("--format", "form", type=OneOf(list(FORMATS)), default="text", show_default=True, help="Format to write.")
+@click.option(
+    "--format",
+    "form",
+    type=OneOf(list(FORMATS)),
+    help="Format to write.  [default: what the suffix of --out names, else text]",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.  [default: stdout]")
-def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
+def compare(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
     """Compare finished runs, each a run directory or its report.json. The first run is the base.
 
     Precisions, backends, devices, versions: accuracies with their intervals, and image by image what changed, where
@@ -33,6 +40,7 @@ def compare(runs: tuple[Path, ...], form: str, out: Path | None) -> None:
         raise UsageFault("there is nothing to compare with", hint="name two or more runs, the base first")
     check_distinct(runs)
     comparison = put_side_by_side([read_finished(path) for path in runs])
+    form = form or (BY_SUFFIX.get(out.suffix, "text") if out else "text")
     if out:
         write_atomic(out, FORMATS[form](comparison).encode())
     elif form == "text":

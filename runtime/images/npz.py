@@ -95,9 +95,11 @@ def from_arrays(
 def open_npz(source: Path | bytes | BinaryIO) -> Iterator[Any]:
     """Yield the arrays of an .npz by name; raise one of UNREADABLE if it is not an .npz."""
     with _stream(source) as stream:
+        if not zipfile.is_zipfile(stream):
+            stream.seek(0)
+            raise ValueError("it is a single array" if stream.read(len(MAGIC)) == MAGIC else "it is no zip archive")
+        stream.seek(0)
         file = np.load(stream, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it is a single array")
         with file:
             for name in file.zip.namelist():  # numpy returns a member that is not an array as bytes
                 with file.zip.open(name) as member:

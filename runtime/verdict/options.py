@@ -17,7 +17,7 @@ from runtime.images import DATA_ROOT
 from runtime.images.classes import read_classes, refuse_another_count
 from runtime.images.preprocessing import SIZE, Size
 from runtime.records.options import Option, RecordedOptions
-from runtime.spec import PARENT, Fraction, Frozen, Gate, Text, ThreatModel
+from runtime.spec import PARENT, Drop, Fraction, Frozen, Gate, Text, ThreatModel
 from runtime.words import did_you_mean, exact_radius
 
 CLEAN = "clean"
@@ -26,6 +26,7 @@ GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.use
 OWN = "  [default: the artifact's own]"
 CLASSES = "Names of the classes in the order of the logits: a file with one a line, or a list, as ant,bee,cat."
 FRACTION = "a number from 0 to 1, like 8/255, 0.03 or 45%"
+DROP = "a drop below 100 %, like 1% or 0.01"
 
 
 def _split(value: Any) -> Any:
@@ -102,11 +103,11 @@ class CompletedOptions(Frozen):
         ),
     ] = None
     max_drop: Annotated[
-        Fraction | None,
+        Drop | None,
         Option(
             f"Largest drop of robust accuracy, as 1%, from the run in --against; by default from the bundle's {PARENT} "
             f"graph, which is judged first. A model file needs --against.{OWN}",
-            expects=FRACTION,
+            expects=DROP,
             unit="%",
         ),
     ] = None

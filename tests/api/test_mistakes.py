@@ -91,6 +91,7 @@ REFUSED = {
     "no image": (lambda: (X[:0], Y[:0]), "shape \\(0,", "at least one"),
     "ragged lists": (lambda: ([[1, 2], [3]], Y), "no array", "numpy"),
     "objects": (lambda: (np.array([None] * len(Y)), Y), "no array of numbers", "numpy"),
+    "the path of a file": (lambda: ("test.npz", Y), "are the text 'test.npz'", "numpy.load"),
     "a tensor without data": (lambda: (TENSOR.to("meta"), Y), "no array", "tensor"),
     "a sparse tensor": (lambda: (TENSOR.to_sparse(), Y), "no array", "tensor"),
 }
@@ -124,7 +125,13 @@ class Pixels(Pair):
         return self.inner(x)[:, :, None]
 
 
+class OneByOne(Pair):
+    def forward(self, x):
+        return self.inner(x.reshape(1, *x.shape[1:]))
+
+
 NETWORKS = {
+    "of single images": (OneByOne, "does not take images", "B is any number"),
     "a tuple": (Pair, "answers with a tuple", "logits"),
     "a dict": (Named, "answers with a dict", "logits"),
     "logits of each pixel": (Pixels, "with shape", "logits"),
@@ -186,6 +193,13 @@ def test_a_gate_of_45_is_asked_back(tmp_path):
         ep.export(network(), evaluation=(X, Y), out=tmp_path / "bundle", fail_under=45)
 
 
+def test_a_drop_that_forbids_nothing_is_asked_back(tmp_path):
+    for call in (lambda: ep.verify(MODEL, X, Y, max_drop=1), lambda: made(tmp_path, max_drop=1)):
+        with pytest.raises(UsageFault, match="max_drop is 1") as caught:
+            call()
+        assert "0.01" in caught.value.hint
+
+
 def test_errors_name_arguments_and_no_options():
     with pytest.raises(BadData) as caught:
         ep.verify(MODEL, np.zeros((3, 4, 4, 4), np.uint8), Y[:3])
@@ -214,6 +228,14 @@ def made(out, **settings):
 
 
 WRONG_ARGUMENTS = {
+    "^verify: too many": lambda out: ep.verify(MODEL, X, Y, EPS),
+    "^attack: missing": lambda out: ep.attack(MODEL, X),
+    "mean": lambda out: ep.verify(MODEL, X, Y, mean=".5,.5,.5"),
+    "std": lambda out: ep.verify(MODEL, X, Y, std=[[1], [1, 2]]),
+    "classes has 0": lambda out: ep.verify(MODEL, X, Y, classes=range(3)),
+    "classes is 3": lambda out: made(out, classes=3),
+    "against: .* is not a directory": lambda out: ep.verify(MODEL, X, Y, against=__file__),
+    "the images are 3 x 4 x 4": lambda out: ep.verify(MODEL, np.repeat(X, 3, axis=1), Y),
     "gradient": lambda out: ep.verify(MODEL, X, Y, gradient="nope"),
     "layout": lambda out: ep.verify(MODEL, X, Y, layout="nchv"),
     "n": lambda out: ep.verify(network(), X, Y, n=0),
@@ -232,7 +254,7 @@ WRONG_ARGUMENTS = {
     "^calibration: every image": lambda out: made(out, **CALIBRATED),
     "int8": lambda out: made(out, precisions="int8"),
     "precisions": lambda out: made(out, precisions=()),
-    "^calibration": lambda out: made(out, precisions="int8", calibration="train.npz"),
+    "the images of calibration": lambda out: made(out, precisions="int8", calibration="train.npz"),
     "reduction": lambda out: ep.methods.PGDAT(network(), reduction="men"),
     "start": lambda out: ep.methods.PGDAT(network(), start="publishd"),
     "adaad takes a teacher": lambda out: ep.methods.AdaAD(network()),
@@ -261,6 +283,32 @@ def test_a_directory_that_is_not_empty_is_refused_by_the_argument_that_names_it(
         assert caught.value.hint == "remove it, or give another directory as out"
 
 
+def test_a_list_of_calibration_images_is_an_array_of_them(tmp_path):
+    bundle = made(tmp_path, precisions="int8", calibration=list(1 - X), keep_fp16=())
+    assert "int8" in bundle.manifest.graphs
+
+
+def test_a_network_that_cuts_its_gradient_is_refused(tmp_path):
+    class Cut(Pair):
+        def forward(self, x):
+            return self.inner(x.detach()).detach()
+
+    with pytest.raises(BadModel, match="no gradient") as caught:
+        ep.export(Cut(), evaluation=(X, Y), out=tmp_path / "bundle")
+    assert "detach()" in caught.value.hint
+
+
+def test_a_number_of_numpy_normalises_all_channels():
+    given = {"eps": EPS, "attacks": "fgsm", "seed": 0}
+    of_numpy = ep.verify(MODEL, X, Y, mean=np.float32(0.5), std=np.float32(0.25), **given)
+    assert of_numpy.clean_accuracy == ep.verify(MODEL, X, Y, mean=0.5, std=0.25, **given).clean_accuracy
+
+
+def test_errors_name_no_file_that_the_caller_does_not_know():
+    with pytest.raises(BadModel, match=r"^model\.onnx is not an ONNX model"):
+        ep.verify(b"no model", X, Y)
+
+
 def test_a_verdict_on_a_model_that_guesses_says_where_to_look():
     wrong = (Y + 1) % len(BIAS)
     shown = repr(ep.verify(MODEL, X, wrong, eps=EPS, attacks="fgsm"))
@@ -279,6 +327,10 @@ IN_TRAINING = {
     "labels in floats": (lambda: trained(TENSOR, LABELS.float()), BadData, "labels torch.float32"),
     "labels from 1": (lambda: trained(TENSOR, LABELS + 1), BadData, "labels go from 1 to 3"),
     "float64": (lambda: trained(TENSOR.double(), LABELS), BadModel, "computes in torch.float32"),
+    "arrays": (lambda: trained(X, LABELS), BadData, "images are of type ndarray"),
+    "arrays of labels": (lambda: trained(TENSOR, Y), BadData, "labels are of type ndarray"),
+    "no student": (lambda: trained(TENSOR, LABELS, "net"), BadModel, "the student is of type str"),
+    "a class of teachers": (lambda: trained(TENSOR, LABELS, teacher=nn.Linear), BadModel, "the teacher is the class"),
     "another device": (lambda: trained(TENSOR.to("meta"), LABELS), BadData, "images on meta"),
     "channels last": (
         lambda: trained(TENSOR.permute(0, 2, 3, 1), LABELS, nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten())),
@@ -302,6 +354,8 @@ def test_a_batch_that_does_not_fit_a_method_is_refused(call, error, said):
 
 
 MISTYPED = {
+    "a keyword": (lambda out: ep.verify(MODEL, X, Y, epss=EPS), "eps"),
+    "attacks of attack": (lambda out: ep.attack(MODEL, X, Y, attacks="fgsm"), "attack"),
     "attacks": (lambda out: ep.verify(MODEL, X, Y, attacks="pgd20"), "pgd-20"),
     "attack": (lambda out: ep.attack(MODEL, X, Y, attack="fgms"), "fgsm"),
     "backend": (lambda out: ep.verify(MODEL, X, Y, backend="openvin"), "openvino"),

@@ -24,5 +24,10 @@ def test_what_trains_or_exports_names_the_extra_that_it_needs(use):
     assert "pip install '.[train]'" in text
 
 
+@pytest.mark.parametrize("use", ["from edgeproof import export", "ep.methods"])
+def test_code_that_can_do_without_catches_it_as_any_import_that_fails(use):
+    assert told(f"try:\n    {use}\nexcept ImportError:\n    print('without')") == "without\n"
+
+
 def test_what_judges_is_there():
     assert told("print(ep.verify.__name__, ep.attack.__name__)") == "verify attack\n"

@@ -42,6 +42,7 @@ WRONG = (
     "train.schedule = 'falling'",
     "threat.norm = 'l2'",
     "gate.fail_under = 'most'",
+    "gate.max_drop = 1",
     "resources.gpus = 2",
     "for.nonsense.train.epochs = 1",
     "for.adaad.train.epoch = 1",
@@ -61,6 +62,7 @@ RIGHT = (
     "train.ema = 0.99",
     "train.milestones = [1, 1.5]",
     "gate.fail_under = '45%'",
+    "gate.max_drop = '1%'",
     "resources.gpus = 0.5",
     "for.adaad.train.epochs = 8",
 )

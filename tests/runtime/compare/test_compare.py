@@ -226,6 +226,12 @@ def test_csv_and_json_hold_the_same_figures(runs, tmp_path):
     assert int(own["only the first withstands"]["value"]) == len(record["runs"][1]["against"]["only_first"])
 
 
+@pytest.mark.parametrize(("name", "begins"), [("c.html", "<!doctype html>"), ("c.json", "{"), ("c.md", "|")])
+def test_the_suffix_of_a_file_names_its_format(name, begins, runs, tmp_path):
+    assert edgeproof("compare", runs / "a", runs / "b", "--out", tmp_path / name).exit_code == 0
+    assert (tmp_path / name).read_text().lower().startswith(begins)
+
+
 def test_a_run_that_is_called_like_a_formula_is_none_in_a_spreadsheet(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(runs / "a", "=1+2")

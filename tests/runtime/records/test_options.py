@@ -97,6 +97,7 @@ def test_an_option_reads_what_its_field_reads_and_says_what_it_expects():
     command = click.command()(record_options(options=VerifyOptions)(lambda options: None))
     for words, message in (
         (["--eps", "8"], "'8' is not a number from 0 to 1, like 8/255, 0.03 or 45%"),
+        (["--max-drop", "1"], "'1' is not a drop below 100 %, like 1% or 0.01; did you mean 1%?"),
         (["--attacks", "pgd,magic"], "'magic' is not an attack; known: clean, fgsm"),
         (["--shard", "6/5"], "'6/5' is not I/N with 1 <= I <= N, like 2/5"),
     ):
