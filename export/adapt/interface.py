@@ -125,7 +125,9 @@ def _preferred(fitting: list[Layout], preferred: Layout | None, own: Dims, image
         wanted = " x ".join("?" if size is None else str(size) for size in own)
         raise BadData(
             f"the images are {channels} x {height} x {width} (channels first), but the model takes {wanted}",
-            hint="resize the images to the model's size first; --size does it for the pictures of a folder",
+            hint="resize the images to the model's size first; --size does it for the pictures of a folder"
+            if {channels, None} & {own[0], own[-1]}
+            else "give images with the model's number of channels: np.repeat(x, 3, axis=1) turns grey into colour",
         )
     return preferred if preferred in fitting else fitting[0]
 

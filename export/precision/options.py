@@ -35,8 +35,8 @@ def precision_options(default: str | None) -> Callable[[Any], Any]:
             "--precision",
             callback=_precisions,
             default=default,
-            show_default=default or "as the model has it",
-            help=f"Precisions to write, comma-separated: {', '.join(PRECISIONS)}.",
+            help=f"Precisions to write, comma-separated: {', '.join(PRECISIONS)}.  "
+            f"[default: {default or 'as the model has it'}]",
         ),
         click.option(
             "--ships",

@@ -33,8 +33,8 @@ BY_SUFFIX = {".md": "markdown", ".html": "html", ".json": "json", ".csv": "csv"}
 def compare(runs: tuple[Path, ...], form: str | None, out: Path | None) -> None:
     """Compare finished runs, each a run directory or its report.json. The first run is the base.
 
-    Precisions, backends, devices, versions: accuracies with their intervals, and image by image what changed, where
-    the images are the same.
+    The runs may differ in precision, backend, device or version. The table shows accuracies with their intervals. Where
+    the images are the same, it also shows what changed, image by image.
     """
     if len(runs) < 2:
         raise UsageFault("there is nothing to compare with", hint="name two or more runs, the base first")

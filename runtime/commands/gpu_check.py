@@ -48,7 +48,7 @@ main(sys.argv[1:])
 
 @click.command("gpu-check")
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--n", type=click.IntRange(min=1), default=128, show_default=True, help="Compare at most so many images.")
+@click.option("--n", type=click.IntRange(min=1), default=128, show_default=True, help="Compare the first N images.")
 @click.option("--only", multiple=True, help="Run only this check; may be given several times.  [default: all]")
 @acceptance_options
 @click.option("--out", type=NewDirectory(), help="New directory for the report.  [default: one in reports/]")
@@ -64,8 +64,8 @@ def gpu_check(
 ) -> None:
     """Compare the engines of this machine's GPU with ONNX Runtime on the CPU, image by image.
 
-    Logits, gradients and verdicts on TensorRT and on ONNX Runtime's GPU providers; a training step on PyTorch. Exit
-    code 0: what could be checked agrees; 1: something differs or failed; 4: nothing could be checked here.
+    It compares logits, gradients and verdicts on TensorRT and on ONNX Runtime's GPU providers, and a training step in
+    PyTorch. Exit code 0: all that was checked agrees; 1: something differs or failed; 4: nothing could be checked here.
     """
     names = sorted({entry.name for entry in entry_points(group=CHECKS_GROUP)})
     if unknown := set(only) - set(names):

@@ -16,7 +16,7 @@ from runtime.report.tables import print_line
 def targets(as_json: bool) -> None:
     """List the engines that can judge on this machine, one a line, with device and versions, or what is missing.
 
-    Each is asked for the answers of one small graph. Its name is what --on and --gradient-backend take.
+    Each engine runs one small graph. --on and --gradient-backend take the names in the first column.
     """
     asked = list(runners())
     if as_json:

@@ -95,7 +95,7 @@ def verify(
 )
 @record_options(report=ReportOptions)
 def merge(shards: tuple[Path, ...], report: ReportOptions) -> None:
-    """Put the shards of one run together, and judge it as one run would be."""
+    """Combine the shards of one run, and judge it like a run that was never split."""
     from runtime.commands.judging import fresh_directory, show, write_all
     from runtime.files import new_directory
     from runtime.verdict.case import Run

@@ -20,9 +20,9 @@ PLAIN_CHANNELS = (1, 3)
 LARGEST = {"labels": 2**31, "ids": 2**63 - 1}
 USUAL = "uint8, or floats in [0, 1]"
 TO_BYTES = {
-    "uint16": "of 0 to 65535: (x / 65535).astype('float32')",
+    "uint16": "if they go from 0 to 65535: (x / 65535).astype('float32')",
     "bool": "(255 * x).astype('uint8')",
-} | dict.fromkeys(("int16", "int32", "int64", "uint32", "uint64"), "of 0 to 255: x.astype('uint8')")
+} | dict.fromkeys(("int16", "int32", "int64", "uint32", "uint64"), "if they go from 0 to 255: x.astype('uint8')")
 """How to convert images of another type. Only the user knows which number is white, so it is not done here."""
 CHUNK = 1000
 """The number of images that are read together where all are read."""
@@ -144,7 +144,7 @@ class ImageSet:
         wrong = np.flatnonzero(self.labels >= classes)
         if wrong.size:
             raise BadImages(
-                f"{self.name}: image {wrong[0]} has label {self.labels[wrong[0]]} of {classes} classes",
+                f"{self.name}: image {wrong[0]} has label {self.labels[wrong[0]]}, but there are {classes} classes",
                 hint="labels are class numbers from 0, in the order of the model's logits",
             )
 
@@ -175,15 +175,16 @@ def _numbers(name: str, field: str, values: Array, count: int) -> Array:
     if values.shape != (count,) or values.dtype.kind not in "iu":
         raise BadImages(
             f"{name}: {field} are {values.dtype} of shape {values.shape}",
-            hint=f"integers of shape ({count},)",
+            hint=f"integers of shape ({count},)"
+            + (", as y.astype('int64')" if values.shape == (count,) and values.dtype.kind == "f" else ""),
         )
     if values.min() < 0:
         raise BadImages(
-            f"{name}: {field} has {values.min()} at index {int(values.argmin())}", hint="numbers count from 0"
+            f"{name}: {field} have {values.min()} at index {int(values.argmin())}", hint="numbers count from 0"
         )
     if int(values.max()) > LARGEST[field]:
         raise BadImages(
-            f"{name}: {field} has {values.max()} at index {int(values.argmax())}",
+            f"{name}: {field} have {values.max()} at index {int(values.argmax())}",
             hint=f"numbers up to {LARGEST[field]}",
         )
     return values.astype(np.int64)

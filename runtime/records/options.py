@@ -109,7 +109,7 @@ class RecordedOptions(Frozen):
     batch: Annotated[
         BatchSize,
         Option(
-            "Images in one pass; on a CPU no figure depends on it. 'auto' is what the device is worth.",
+            "Images in one pass; on a CPU no figure depends on it. 'auto' chooses it for the device.",
             type=BatchRange(min=1),
             always=True,
         ),
@@ -121,6 +121,6 @@ class RecordedOptions(Frozen):
     until_decided: Annotated[bool, Option("Take the images in random order and stop when the gate is decided.")] = False
     shard: Annotated[ShardField | None, Option("Judge one part of the images, as 2/5; merge judges all.")] = None
     accept_blind_evidence: Annotated[
-        bool, Option("Let a gate be decided by attacks without gradients; the report keeps saying that they are weak.")
+        bool, Option("Let attacks without gradients decide a gate. The report still calls their evidence weak.")
     ] = False
     save_adversarial: Annotated[bool, Option("Keep the worst points in evidence.npz.")] = False

@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 def next_steps(report: Report) -> list[Step]:
     """Return what to do next, the most urgent first."""
-    steps = [Step(f"The check {finding.check} found something: {finding.hint}") for finding in findings(report)]
+    steps = [Step(f"Resolve what {finding.check} found: {finding.hint}") for finding in findings(report)]
     steps += {
         "failed": _after_a_failure,
         "inconclusive": _after_no_decision,

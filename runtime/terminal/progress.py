@@ -71,7 +71,7 @@ class Pace:
     def __str__(self) -> str:
         """Return '32 % of 2000 images, 0:33 left'; at the end '2000 images in 48.2 s'."""
         if not self.total:
-            return "no image"
+            return "no image left"
         seconds = time.monotonic() - self._began
         if self.ended:
             return f"{self.total} images {f'in {duration(seconds)}' if self._fresh else 'from before'}"

@@ -96,8 +96,8 @@ class CompletedOptions(Frozen):
     expect_clean: Annotated[
         Fraction | None,
         Option(
-            "Least clean accuracy expected of these images, as 76%; below it no gate passes. A bundle's own images are "
-            f"expected to give no less than its training measured.{OWN}",
+            "Least clean accuracy expected of these images, as 76%; below it no gate passes. For a bundle's own images "
+            f"it can only raise what the bundle expects.{OWN}",
             expects=FRACTION,
             unit="%",
         ),

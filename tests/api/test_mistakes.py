@@ -82,9 +82,9 @@ REFUSED = {
     "normalised images": (lambda: ((X - 0.5) / 0.25, Y), "values outside", "normalisation"),
     "NaN": (lambda: (with_nan(), Y), "NaN", "scale"),
     "logits in place of labels": (lambda: (X, one_hot(Y) + 0.1), "labels have shape", "number of a class"),
-    "labels from 1": (lambda: (X, Y + 1), "has label 3 of 3 classes", "from 0"),
-    "labels below 0": (lambda: (X, Y - 1), "labels has -1", "from 0"),
-    "labels in floats": (lambda: (X, Y.astype(np.float32)), "labels are float32", "integers"),
+    "labels from 1": (lambda: (X, Y + 1), "has label 3, but there are 3 classes", "from 0"),
+    "labels below 0": (lambda: (X, Y - 1), "labels have -1", "from 0"),
+    "labels in floats": (lambda: (X, Y.astype(np.float32)), "labels are float32", "y.astype('int64')"),
     "labels in words": (lambda: (X, Y.astype(str)), "labels are <U", "integers"),
     "a label too few": (lambda: (X, Y[:-1]), "labels are int64 of shape \\(11,\\)", "12"),
     "images and labels in the other order": (lambda: (Y, X), "shape \\(12,\\)", "N,C,H,W"),
@@ -302,6 +302,15 @@ def test_a_number_of_numpy_normalises_all_channels():
     given = {"eps": EPS, "attacks": "fgsm", "seed": 0}
     of_numpy = ep.verify(MODEL, X, Y, mean=np.float32(0.5), std=np.float32(0.25), **given)
     assert of_numpy.clean_accuracy == ep.verify(MODEL, X, Y, mean=0.5, std=0.25, **given).clean_accuracy
+
+
+def test_grey_images_of_a_model_of_colours_need_channels_and_no_other_size(tmp_path):
+    colours = nn.Sequential(nn.Conv2d(3, 3, 4), nn.Flatten())
+    bundle = ep.export(colours, evaluation=(np.repeat(X, 3, axis=1), Y), out=tmp_path / "bundle")
+    with pytest.raises(BadData, match="the images are 1 x 4 x 4") as caught:
+        ep.verify(bundle.path / "model.fp32.onnx", X, Y)
+    assert "channels" in caught.value.hint
+    assert "resize" not in caught.value.hint
 
 
 def test_errors_name_no_file_that_the_caller_does_not_know():

@@ -96,7 +96,7 @@ def test_published_and_usual_keys_are_read(keys, dataset, tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "says"),
     [
-        (np.zeros((2, 1, 4, 4), np.uint8), [0, 7], "label 7 of 7 classes"),
+        (np.zeros((2, 1, 4, 4), np.uint8), [0, 7], "label 7, but there are 7 classes"),
         (np.zeros((2, 1, 4, 5), np.uint8), [0, 1], "1 x 4 x 5"),
         (np.zeros((2, 3, 4, 4), np.uint8), [0, 1], "3 x 4 x 4"),
         (np.zeros((2, 1, 4, 4), np.uint8), [0, -1], "-1"),

@@ -127,7 +127,7 @@ def test_names_of_classes_are_each_their_own_and_one_for_every_label():
     x = np.zeros((2, 1, 4, 4), np.uint8)
     with pytest.raises(BadData, match="two classes are called cat"):
         ImageSet("set", x, np.arange(2), np.arange(2), ("cat", "cat"))
-    with pytest.raises(BadData, match="label 1 of 1 classes"):
+    with pytest.raises(BadData, match="label 1, but there are 1 classes"):
         ImageSet("set", x, np.arange(2), np.arange(2), ("cat",))
 
 

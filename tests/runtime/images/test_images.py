@@ -61,9 +61,9 @@ BAD = {
     "too few labels": ({"x": X, "y": Y[:5]}, "labels"),
     "fractional labels": ({"x": X, "y": Y / 2}, "labels"),
     "negative label": ({"x": X, "y": Y - 1}, "labels"),
-    "label beyond int64": ({"x": X, "y": np.full(6, 2**63, np.uint64)}, "labels has 9223372036854775808 at index 0"),
-    "label beyond any class": ({"x": X, "y": Y + 2**31}, "labels has 2147483650 at index 2"),
-    "id beyond int64": ({"images": X, "labels": Y, "ids": np.full(6, 2**63, np.uint64)}, "ids has"),
+    "label beyond int64": ({"x": X, "y": np.full(6, 2**63, np.uint64)}, "labels have 9223372036854775808 at index 0"),
+    "label beyond any class": ({"x": X, "y": Y + 2**31}, "labels have 2147483650 at index 2"),
+    "id beyond int64": ({"images": X, "labels": Y, "ids": np.full(6, 2**63, np.uint64)}, "ids have"),
     "no labels": ({"x": X}, "holds x: y is missing"),
     "nothing": ({}, "x and y are missing"),
     "pickle": ({"x": np.array([{}] * 6, object), "y": Y}, "cannot be read"),
@@ -121,7 +121,7 @@ def test_a_whole_archive_of_damaged_arrays_is_refused(array):
 def test_labels_beyond_the_classes_and_other_shapes_do_not_fit():
     images = read_npz(npz(x=X, y=Y))
     images.check_fits((3, 4, 5), ("a", "b", "c"))
-    with pytest.raises(BadData, match="image 2 has label 2 of 2 classes"):
+    with pytest.raises(BadData, match="image 2 has label 2, but there are 2 classes"):
         images.check_fits((3, 4, 5), ("a", "b"))
     with pytest.raises(BadData, match="the model takes 1 x 4 x 5"):
         images.check_fits((1, 4, 5), ("a", "b", "c"))

@@ -176,7 +176,10 @@ def test_what_to_do_next_follows_from_the_run(passed):
     failed = steps_of(changed(passed, verdict="failed", gate={"fail_under": 0.999, "max_drop": None}))
     assert f"{100 * (0.999 - value):.1f} points below the gate" in failed[0]
     blocked = steps_of(changed(passed, verdict="inconclusive", warnings=[NOTE, BLOCK]))
-    assert [step.partition(":")[0] for step in blocked[:2]] == ["Check agreement", "Check pgd-over-aa"]
+    assert [step.partition(":")[0] for step in blocked[:2]] == [
+        "Resolve what agreement found",
+        "Resolve what pgd-over-aa found",
+    ]
     spans = steps_of(changed(passed, verdict="inconclusive", gate={"fail_under": value + 0.01, "max_drop": None}))
     assert "Judge more images: about" in spans[0]
     assert any("sign BUNDLE" in step for step in steps_of(passed))
