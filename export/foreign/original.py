@@ -8,7 +8,7 @@ import numpy as np
 
 from export.adapt.interface import BYTES, TAKEN
 from export.adapt.softmax import CUTS, ONE_LOGIT, ties
-from export.graph.passes import refuse_nan, to_bytes
+from export.graph.passes import refuse_infinite, refuse_nan, to_bytes
 from runtime.backends.providers import open_plain
 from runtime.bundle.manifest import Parity
 from runtime.errors import BadModel, first_line
@@ -96,6 +96,7 @@ class Original:
         except Exception as error:  # as above
             raise BadModel(f"the model fails on these images: {first_line(error)}", hint="check --layout") from None
         refuse_nan(answer, "outputs")
+        refuse_infinite(answer, "outputs")
         return np.asarray(answer, np.float32).reshape(len(x), -1)
 
 

@@ -64,6 +64,7 @@ def verify(
     from runtime.commands.judging import check_asked, judge_subject, write_all
     from runtime.commands.judging_each import directories_of, judge_each
     from runtime.commands.subjects import open_artifact, open_subject
+    from runtime.spec import Gate
 
     engine = engine.with_provider()
     options = options if engine.uses_gradient else options.gradient_free()
@@ -81,7 +82,8 @@ def verify(
     subject_of = partial(
         open_subject, artifact, origin, opened, model, options, state, click.get_current_context().with_resource
     )
-    with accept_what_passes(opened, accepted, allow_rollback=allow_rollback):
+    gated = options.gate_or(opened.manifest.gate) != Gate()
+    with accept_what_passes(opened, accepted if gated else None, allow_rollback=allow_rollback):
         if len(each) > 1:
             judge_each(opened, each, subject_of, options, run)
         directories = directories_of(opened, each[0], options, run)

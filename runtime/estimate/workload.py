@@ -107,7 +107,7 @@ def _gates(case: Case, sample: int) -> Iterator[Stage]:
     yield Stage("gradient holds", sample, holding(SCALES), led)
     if not stepped:
         yield Stage("gradient steady", sample, STEADY, led)
-        yield Stage("margin jumps", sample, CROSS)
+    yield Stage("margin jumps", sample, CROSS)
     if case.request.gate == Gate():
         return
     searched = len(np.intersect1d(case.searched, case.order))

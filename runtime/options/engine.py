@@ -143,7 +143,8 @@ class EngineOptions(Frozen):
         alone = self.backend if self.judge_command is None else COMMAND
         backend = self.on[0].backend if self.on else alone
         provider = provider_of(backend, self.on[0].provider if self.on else self.provider)
-        check_tf32(provider, self.tf32)
+        for judge in (provider, *(runner.provider for runner in self.on)):
+            check_tf32(judge, self.tf32)
         if self.gradient_backend and not self.uses_gradient:
             raise UsageFault(
                 "--gradient none uses no gradient, so --gradient-backend has no effect", hint="leave one of them out"

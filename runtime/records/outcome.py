@@ -77,8 +77,9 @@ class GradientTest(Frozen):
 
     `apart_near` and `apart_far`: it does not predict how the artifact changes over a short and over a long step.
     `unsteady`: it turns if the image changes a little. `jumps`: on so many of `lines` between two images, the class
-    changes without a slope that leads there. These are null, because not tested, if the gradient is a `surrogate`.
-    `unrelated`, tested only for a surrogate: it is unrelated to how the artifact changes over a wide step.
+    changes without a slope that leads there; for a `surrogate`, in one step. For a surrogate, `apart_near` and
+    `unsteady` are null, because not tested, and `unrelated` is tested: it has nothing to do with how the artifact
+    changes over a wide step.
     """
 
     n: Count

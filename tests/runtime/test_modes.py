@@ -20,7 +20,7 @@ def modes(request):
 
 def test_all_that_a_verify_leaves_keeps_the_umask(bundle, tmp_path, modes):
     out, state = tmp_path / "deeper" / "run", tmp_path / "state"
-    result = edgeproof("verify", bundle, "--out", out, "--state", state, "--attacks", "fgsm", "--save-adversarial")
+    result = edgeproof("verify", bundle, "--out", out, "--state", state, "--fail-under", "5%", "--save-adversarial")
     assert result.exit_code == 0, result.stderr
     assert {"evidence.npz", "gallery.npz", "journal.jsonl", "report.html", "report.json"} <= set(os.listdir(out))
     assert left(out) == left(state) == ({modes[0]}, {modes[1]})

@@ -151,6 +151,19 @@ def test_infinite_logits_are_said_to_be_infinite(data: Path, save: Any, tmp_path
     assert (result.exit_code, "logits of the graph are infinite" in result.stderr) == (3, True), result.output
 
 
+@pytest.mark.filterwarnings("error")
+def test_outputs_that_are_infinite_for_a_late_image_alone_are_said_to_be_infinite(save: Any, tmp_path: Path) -> None:
+    images = np.zeros((12, 3, 8, 8), np.uint8)
+    images[9:] = 255
+    np.savez(tmp_path / "late.npz", x=images, y=np.arange(12) % 4)
+    rising = ["rows = Reshape (image, wide)", "peak = ReduceMax <keepdims=1> (rows, one)", "far = Mul (peak, thousand)"]
+    nodes = [*BODY, "a = Add (m, b2)", *rising, "e = Exp (far)", "scores = Add (a, e)"]
+    more = {"wide": np.asarray([-1, 192]), "one": np.asarray([1]), "thousand": np.float32(1000)}
+    model = save(plain(nodes, constants={**WEIGHTS, **more}))
+    result = command("pack", model, "--data", tmp_path / "late.npz", "--out", tmp_path / "bundle")
+    assert (result.exit_code, "the outputs of the graph are infinite" in result.stderr) == (3, True), result.output
+
+
 def test_model_that_mixes_the_images_of_a_batch_is_refused(data: Path, save: Any, tmp_path: Path) -> None:
     model = plain(MIXED, dims=["n", 3, 8, 8], out=["n", 4], constants=MIXING)
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle", "--gradient", "none")

@@ -159,6 +159,19 @@ def test_a_surrogate_is_asked_for_long_steps_alone_and_blocks_where_it_has_nothi
     assert results["gradient-steady"].state == results["margin-jumps"].state == "not run"
 
 
+@pytest.mark.parametrize(("jumps", "blocks"), [(0, False), (32, False), (33, True), (48, True)])
+def test_a_surrogate_blocks_where_the_class_changes_in_one_step_on_more_than_half_of_the_lines(outcome, jumps, blocks):
+    test = GradientTest(n=60, surrogate=True, apart_far=60, unrelated=0, lines=48, jumps=jumps)
+    results = {
+        each.check: each
+        for each in check(replace(outcome, gradient_test=test), classes=3, artifact=artifact("int8"), gated=True)
+    }
+    jumped = results["margin-jumps"]
+    assert (jumped.state, jumped.blocking) == ("found" if blocks else "quiet", True)
+    assert f"in one step on {jumps} of 48 lines" in jumped.message
+    assert results["enough-images"].state == "quiet"
+
+
 @pytest.mark.parametrize(
     ("same", "optimised", "plain", "expected"),
     [(256, 0, 0, ("quiet", False)), (250, 3, 3, ("found", False)), (200, 30, 2, ("found", True))],

@@ -31,6 +31,10 @@ def verify(bundle, out, *options):
     return edgeproof("verify", bundle, *QUICK, "--out", out, *options)
 
 
+def passing(bundle, out, *options):
+    return edgeproof("verify", bundle, "--fail-under", "5%", "--out", out, *options)
+
+
 def test_keys_are_never_overwritten(keys):
     before = (keys / "private.pem").read_bytes()
     result = edgeproof("key", "new", "--out", keys)
@@ -79,18 +83,18 @@ def test_a_trust_that_is_no_key_is_three_and_one_that_is_not_there_two(version, 
 
 def test_verify_remembers_what_passed_and_refuses_an_older_one(version, tmp_path):
     state = ("--state", tmp_path / "state")
-    assert verify(version(2), tmp_path / "a", *state).exit_code == 0
+    assert passing(version(2), tmp_path / "a", *state).exit_code == 0
     result = verify(version(1), tmp_path / "b", *state)
     assert result.exit_code == 3
     assert "version 2 was accepted here" in result.stderr
     assert not (tmp_path / "b").exists()
-    assert verify(tmp_path / "v1", tmp_path / "c", *state, "--allow-rollback").exit_code == 0
+    assert passing(tmp_path / "v1", tmp_path / "c", *state, "--allow-rollback").exit_code == 0
     assert verify(tmp_path / "v1", tmp_path / "d", *state).exit_code == 0
 
 
 def test_verify_refuses_what_nobody_checked_where_a_signed_bundle_is_on_record(version, keys, tmp_path, monkeypatch):
     state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
-    assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
+    assert edgeproof("install", version(2), "--to", tmp_path / "device", *state, *trust).exit_code == 0
     with monkeypatch.context() as closed:
         closed.setattr("runtime.commands.subjects.pairing_of", lambda *given, **named: pytest.fail("opened"))
         result = verify(version(3), tmp_path / "b", *state)
@@ -106,7 +110,7 @@ def test_verify_refuses_what_nobody_checked_where_a_signed_bundle_is_on_record(v
 @pytest.mark.parametrize("command", ["bench", "gpu-check"])
 def test_what_runs_a_bundle_with_a_state_asks_what_verify_asks(version, keys, tmp_path, monkeypatch, command):
     state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
-    assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
+    assert edgeproof("install", version(2), "--to", tmp_path / "device", *state, *trust).exit_code == 0
     with monkeypatch.context() as closed:
         closed.setattr("runtime.commands.bench.open_session", lambda *given, **named: pytest.fail("opened"))
         closed.setattr("runtime.commands.gpu_check.in_a_process", lambda *given, **named: pytest.fail("opened"))
@@ -120,7 +124,7 @@ def test_what_runs_a_bundle_with_a_state_asks_what_verify_asks(version, keys, tm
 
 def test_a_bench_goes_on_where_one_says_so_and_puts_nothing_on_record(version, keys, tmp_path):
     state, trust = ("--state", tmp_path / "state"), ("--trust", keys / "public.pem")
-    assert verify(version(2), tmp_path / "a", *state, *trust).exit_code == 0
+    assert edgeproof("install", version(2), "--to", tmp_path / "device", *state, *trust).exit_code == 0
     before = (tmp_path / "state/accepted.json").read_bytes()
     quick = ("--batch", "1", "--seconds", "0.01")
     assert edgeproof("bench", version(3), *state, *quick, "--allow-unsigned").exit_code == 0
@@ -132,6 +136,13 @@ def test_a_bundle_that_fails_its_gate_is_not_accepted(version, tmp_path):
     gate = ("--state", tmp_path / "state", "--attacks", "fgsm", "--fail-under", "100%", "--eps", "1", "--n", 20)
     assert verify(version(2), tmp_path / "a", *gate).exit_code == 1
     assert verify(version(1), tmp_path / "b", "--state", tmp_path / "state").exit_code == 0
+
+
+@pytest.mark.parametrize("without", [(), ("--no-gate",)])
+def test_a_bundle_that_no_gate_judged_is_measured_and_not_accepted(version, tmp_path, without):
+    state = ("--state", tmp_path / "state")
+    assert verify(version(2), tmp_path / "a", *state, *without).exit_code == 0
+    assert not (tmp_path / "state/accepted.json").exists()
 
 
 def test_a_finished_shard_is_not_accepted_yet(version, tmp_path):

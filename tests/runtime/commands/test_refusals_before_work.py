@@ -53,6 +53,7 @@ REFUSED = {
     "nothing to resume": (["--resume"], 2, "--resume needs the directory of the run"),
     "a provider of another backend": (["--backend", "tensorrt", "--provider", "cuda"], 2, "has no provider cuda"),
     "TF32 on a CPU": (["--tf32"], 2, "--tf32 needs a GPU"),
+    "TF32 on a CPU after a GPU": (["--on", "ort:cuda,ort:cpu", "--tf32"], 2, "--tf32 needs a GPU"),
     "a gate without an attack": (["--attacks", "clean", "--fail-under", "1%"], 2, "needs an attack within eps"),
     "an attack that needs the gradient": (["--gradient", "none", "--attacks", "pgd"], 2, "pgd needs the gradient"),
     "an early stop without a gate": (["--no-gate", "--until-decided"], 2, "has no gate to decide"),

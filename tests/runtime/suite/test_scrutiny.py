@@ -48,6 +48,14 @@ class Staircase(Told):
         return replace(super().card(), facts=GraphFacts(staircases=("Round",)))
 
 
+class Behind(Staircase):
+    """Chooses a class in one step, beside a faint linear map whose slopes are all that it tells."""
+
+    def _logits(self, x):
+        chosen = LinearSession._logits(self, x).argmax(axis=1)
+        return 3 * np.eye(CLASSES, dtype=np.float32)[chosen] + self.told._logits(x)
+
+
 class WithoutSlopes(Staircase):
     """The same, and has no gradient of its own."""
 
@@ -113,6 +121,17 @@ def test_a_surrogate_has_something_to_do_with_the_artifact_and_a_decoy_nothing(t
         honest, decoy = (suite(target(task, Staircase, told), eps=eps).gradient_test for told in (task[0], other))
         assert honest.unrelated <= N / 10
         assert decoy.unrelated > most_unrelated(decoy.n)
+
+
+def test_of_a_staircase_a_class_that_is_chosen_in_one_step_beside_its_slopes_is_a_jump_and_a_level_is_none(task):
+    faint = np.random.default_rng(9).normal(size=task[0].shape).astype(np.float32) / 10
+    honest, hidden = (
+        suite(target(task, kind, told), eps=EPS / 20).gradient_test
+        for kind, told in ((Staircase, task[0]), (Behind, faint))
+    )
+    assert honest.jumps <= honest.lines / 10
+    assert hidden.unrelated <= most_unrelated(hidden.n)  # its slopes are right, but they do not choose
+    assert hidden.jumps > most_unrelated(hidden.lines)
 
 
 def test_where_only_a_parent_lends_its_gradient_that_is_held_to_the_artifact(task):
