@@ -13,8 +13,11 @@ AA     ?= 24
 INT8   ?= 12
 STUDY  ?= two-core
 PYTHON ?= python3
-# Where PyTorch comes from, if not from PyPI: https://download.pytorch.org/whl/cpu has it without 4 GB of CUDA.
-TORCH_INDEX ?=
+# Where PyTorch comes from, if not from where pip takes all else. PyPI's brings 4 GB of CUDA: without an NVIDIA GPU, it comes from
+# PyTorch's own index, if that answers. `make TORCH_INDEX=` always takes PyPI's.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+HAS_GPU := $(wildcard /dev/nvidia* /dev/nvhost* /dev/dxg)
+TORCH_INDEX ?= $(if $(HAS_GPU),,$(shell $(BIN)/python -m tools.torch_index $(CPU_INDEX) 2>/dev/null))
 TORCH := 'torch>=2.9,<3' 'torchvision>=0.24,<1'
 BUILD_ARGS ?=
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 import yaml
@@ -88,6 +90,58 @@ def test_another_index_gives_the_pytorch_that_training_asks_for_before_anything_
     asked = set(re.findall(r"'(torch\S*)'", first))
     assert len(asked) == 2
     assert asked <= {*project()["optional-dependencies"]["train"]}
+
+
+class PyTorchs(BaseHTTPRequestHandler):
+    """An index that has one package."""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/cpu/torch/" else 404)
+        self.end_headers()
+
+    def log_message(self, *rest):
+        pass
+
+
+@pytest.fixture
+def index():
+    with ThreadingHTTPServer(("127.0.0.1", 0), PyTorchs) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("place", "settings", "taken"),
+    [
+        ("/cpu", {}, True),
+        ("/other", {}, False),
+        ("/cpu", {"PIP_INDEX_URL": "https://mirror.example/simple"}, False),
+        ("/cpu", {"PIP_EXTRA_INDEX_URL": "https://mirror.example/simple"}, False),
+        ("/cpu", {"PIP_FIND_LINKS": "wheels"}, False),
+    ],
+)
+def test_without_a_gpu_pytorch_comes_from_its_own_index_if_that_answers_and_pip_is_free_to_ask_it(
+    index, place, settings, taken
+):
+    assert chosen(index + place, **settings) == (index + place if taken else "")
+
+
+def test_an_index_that_does_not_answer_leaves_pytorch_to_pip():
+    assert not chosen("http://127.0.0.1:9/cpu")
+
+
+def chosen(address, **settings):
+    """Return what is printed where pip's settings are these alone."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    env = clean | {"PIP_CONFIG_FILE": os.devnull} | settings
+    command = [sys.executable, "-m", "tools.torch_index", address]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_an_empty_index_leaves_pytorch_to_pip():
+    (only,) = [line for line in dry(".venv/main-job", "TORCH_INDEX=") if "pip install" in line]
+    assert only.endswith("'.[train]'")
 
 
 def tracked(*folders):

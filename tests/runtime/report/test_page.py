@@ -226,5 +226,5 @@ def test_a_gallery_of_another_run_is_bad_input(run, name, value):
         arrays = dict(file)
     arrays[name] = np.full_like(arrays[name], value)
     np.savez(run / "gallery.npz", **arrays)
-    with pytest.raises(BadRun, match="of another run"):
+    with pytest.raises(BadRun, match="belongs to another run"):
         read_account(run)
