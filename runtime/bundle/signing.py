@@ -178,7 +178,8 @@ def authenticate(where: Path, raw: bytes, trust: Trust) -> Signed:
     key = trust.keys.get(hint)
     if key is None:
         raise BadSignature(
-            f"{where} was made with another key, {hint[:16]}; {trust.path} holds {', '.join(k[:16] for k in trust.keys)}",
+            f"{where} was made with another key, {hint[:16]}; "
+            f"{trust.path} holds {', '.join(key[:16] for key in trust.keys)}",
             hint="trust that key only if you know whose it is",
         )
     payload = bundle.dsse_envelope.payload
