@@ -34,9 +34,11 @@ def check_gradient(network: nn.Module, image: Tensor) -> None:
 
     """
     parameter = next(network.parameters(), image)
+    image = image.detach().to(parameter.device).requires_grad_()
     with torch.enable_grad(), in_eval_mode(network):
-        logits = network(image.to(parameter.device).requires_grad_())
-    if not logits.requires_grad:
+        logits = network(image)
+    # Logits may have a gradient with respect to the weights alone.
+    if not logits.requires_grad or torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] is None:
         raise BadModel(
             "the network's logits have no gradient with respect to the images",
             hint="leave detach(), .data, numpy() and torch.no_grad() out of its forward",

@@ -288,10 +288,11 @@ def test_a_list_of_calibration_images_is_an_array_of_them(tmp_path):
     assert "int8" in bundle.manifest.graphs
 
 
-def test_a_network_that_cuts_its_gradient_is_refused(tmp_path):
+@pytest.mark.parametrize("at", ["image", "logits"])
+def test_a_network_that_cuts_its_gradient_is_refused(tmp_path, at):
     class Cut(Pair):
         def forward(self, x):
-            return self.inner(x.detach()).detach()
+            return self.inner(x.detach()) if at == "image" else self.inner(x).detach()
 
     with pytest.raises(BadModel, match="no gradient") as caught:
         ep.export(Cut(), evaluation=(X, Y), out=tmp_path / "bundle")
