@@ -14,7 +14,7 @@ INT8   ?= 12
 STUDY  ?= two-core
 PYTHON ?= python3
 # Where PyTorch comes from, if not from where pip takes all else. PyPI's brings 4 GB of CUDA: without an NVIDIA GPU, it comes from
-# PyTorch's own index, if that answers. `make TORCH_INDEX=` always takes PyPI's.
+# PyTorch's own index, if that answers. `make TORCH_INDEX=` leaves the choice to pip.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 HAS_GPU := $(wildcard /dev/nvidia* /dev/nvhost* /dev/dxg)
 TORCH_INDEX ?= $(if $(HAS_GPU),,$(shell $(BIN)/python -m tools.torch_index $(CPU_INDEX) 2>/dev/null))

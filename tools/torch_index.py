@@ -8,7 +8,6 @@ does not answer. The Makefile asks before anything is installed, so this needs n
 
 import subprocess
 import sys
-from urllib.error import URLError
 from urllib.request import urlopen
 
 PATIENCE = 5
@@ -26,7 +25,7 @@ def is_usable(index: str) -> bool:
     try:
         with urlopen(f"{index}/torch/", timeout=PATIENCE):
             return True
-    except (URLError, TimeoutError):
+    except OSError:  # URLError, and what a connection that breaks raises
         return False
 
 

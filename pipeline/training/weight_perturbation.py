@@ -17,8 +17,9 @@ TINY = 1e-20
 class WeightPerturbation:
     """Moves the weights of a student to where the loss is higher, and back.
 
-    Each tensor w of two or more dimensions moves by gamma ||w|| g / ||g||, as in the published code; g is the gradient
-    of the loss with respect to w. Biases and the parameters of batch norms stay.
+    Each tensor w of two or more dimensions moves by gamma ||w|| g / ||g||, as in the published code, which also asks
+    that its name contains "weight"; g is the gradient of the loss with respect to w. Biases and the parameters of batch
+    norms stay.
 
     Args:
         student: the network that learns.

@@ -94,7 +94,7 @@ def steady(facts: Facts) -> Seen:
 def jumps(facts: Facts) -> Seen:
     """Between two images of different classes, the margin must pass through zero, unless there is a hidden step.
 
-    A staircase may have many steps, but on most lines not one that is half as high as the whole way.
+    The margin of a staircase may have many steps, but on most lines none that is half of the whole change.
     """
     test = facts.outcome.gradient_test
     if test is None:
@@ -103,11 +103,11 @@ def jumps(facts: Facts) -> Seen:
         return _surrogate()
     if not test.lines:
         return not_run("images of two classes")
-    words = f"the margin jumps where the class changes on {test.jumps} of {test.lines} lines between two images"
+    where = f"on {test.jumps} of {test.lines} lines between two images"
     if test.surrogate:
-        words = f"the class changes in one step on {test.jumps} of {test.lines} lines between two images"
-        return seen(test.jumps > most_unrelated(test.lines), words)
-    return seen(test.jumps > most_tolerated(test.lines), f"{words}; {_power(test, JUMPS)}")
+        return seen(test.jumps > most_unrelated(test.lines), f"the class changes in one step {where}")
+    words = f"the margin jumps where the class changes {where}; {_power(test, JUMPS)}"
+    return seen(test.jumps > most_tolerated(test.lines), words)
 
 
 def _no_gradient() -> Seen:

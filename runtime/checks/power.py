@@ -47,7 +47,8 @@ def power_of_search(n: int) -> Power:
 def powers_of_tests(test: GradientTest | None) -> tuple[Power, ...]:
     """Return the power of each test of the gradient that ran.
 
-    A surrogate has only one test: that it is related to the artifact.
+    Of the tests of a surrogate, only one counts: that it is related to the artifact. Its `margin-jumps` notices a class
+    that is chosen in one step, but no smaller one.
     """
     if test is None:
         return ()

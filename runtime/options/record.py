@@ -90,7 +90,7 @@ def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Cont
     Args:
         kind: the type, with its constraints.
         expects: what the value must be, in words; by default the validator's own message.
-        unit: the unit that a value from 1 most likely lacks.
+        unit: the unit that a value of 1 or more most likely lacks.
 
     """
 
@@ -112,7 +112,7 @@ def reader(kind: Any, expects: str = "", unit: str = "") -> Callable[[click.Cont
 
 
 def _meant(value: Any, unit: str) -> str:
-    """Return a question with the unit if a number from 1 lacks it; else ''."""
+    """Return a question with the unit if a number of 1 or more lacks it; else ''."""
     above = unit and isinstance(value, str) and value.replace(".", "", 1).isdecimal() and float(value) >= 1
     return f"; did you mean {value}{unit}?" if above else ""
 

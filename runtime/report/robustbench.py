@@ -94,7 +94,7 @@ def _faults(report: Report) -> Iterator[str]:
     """Yield the reasons why a leaderboard could not accept the run."""
     board = LEADERBOARDS.get(_dataset(report))
     if board is None:
-        yield f"it has no leaderboard for {report.data.name}, only for {', '.join(LEADERBOARDS)}"
+        yield f"RobustBench has no leaderboard for {report.data.name}, only for {', '.join(LEADERBOARDS)}"
         return
     if report.threat_model.norm != "linf" or report.threat_model.eps != board.eps:
         yield f"its eps is {exact_radius(report.threat_model.eps)}, but the leaderboard's is {exact_radius(board.eps)}"

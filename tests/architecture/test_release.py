@@ -79,7 +79,8 @@ def dry(*words):
     """Return what make would run, in lines."""
     command = ["make", "--always-make", "--dry-run", *words, "VENV=.venv"]  # a make around this one passes its VENV on
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # make's own
-    return subprocess.run(command, cwd=ROOT, env=alone, check=True, capture_output=True, text=True).stdout.splitlines()
+    env = alone | {"TORCH_INDEX": ""}  # or make would ask PyTorch's index
+    return subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 def test_another_index_gives_the_pytorch_that_training_asks_for_before_anything_asks_pypi():

@@ -125,7 +125,7 @@ def test_a_batch_that_does_not_fit_with_perturbed_weights_leaves_nothing_of_them
     assert_equal_bits(halved.student.state_dict(), asked.student.state_dict())
 
 
-def test_an_error_within_restores_the_weights(batch):
+def test_an_error_within_restores_the_weights():
     network = nn.Linear(6, 3)
     before = network.weight.detach().clone()
     with (

@@ -119,7 +119,7 @@ def test_the_command_writes_it_beside_the_report(run, made):
 
 def test_a_run_that_no_leaderboard_takes_is_refused_with_the_reason(run):
     result = edgeproof("report", run, "--format", "robustbench")
-    assert (result.exit_code, "it has no leaderboard for tiny/test" in result.stderr) == (3, True)
+    assert (result.exit_code, "RobustBench has no leaderboard for tiny/test" in result.stderr) == (3, True)
     assert not (run / "robustbench.json").exists()
 
 
