@@ -38,6 +38,8 @@ UNREADABLE = (
 """The exceptions that numpy and zipfile raise for a file that is damaged, encrypted, pickled or not an .npz."""
 MAGIC = b"\x93NUMPY"
 """The first bytes of every array in an .npz."""
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+"""The first bytes of an archive, and of an empty one. numpy takes any other file for an array or a pickle."""
 
 
 def read_npz(
@@ -95,9 +97,9 @@ def from_arrays(
 def open_npz(source: Path | bytes | BinaryIO) -> Iterator[Any]:
     """Yield the arrays of an .npz by name; raise one of UNREADABLE if it is not an .npz."""
     with _stream(source) as stream:
-        if not zipfile.is_zipfile(stream):
-            stream.seek(0)
-            raise ValueError("it is a single array" if stream.read(len(MAGIC)) == MAGIC else "it is no zip archive")
+        begins = stream.read(len(MAGIC))
+        if not begins.startswith(ZIP):
+            raise ValueError("it is a single array" if begins == MAGIC else "it is no zip archive")
         stream.seek(0)
         file = np.load(stream, allow_pickle=False)
         with file:

@@ -77,8 +77,9 @@ def test_a_bad_npz_is_refused_with_what_is_wrong(arrays, message):
     assert caught.value.exit_code == 3
 
 
-def test_a_file_of_another_kind_is_called_that_and_no_pickle(tmp_path):
-    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
+@pytest.mark.parametrize("end", [b"", npz(x=X, y=Y)], ids=["alone", "before an archive"])
+def test_a_file_of_another_kind_is_called_that_and_no_pickle(tmp_path, end):
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch" + end)
     with pytest.raises(BadData, match=r"cannot be read as \.npz: it is no zip archive"):
         read_npz(tmp_path / "model.onnx")
 
