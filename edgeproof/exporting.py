@@ -74,7 +74,7 @@ def export(
             int8, if plain int8 costs more than a point of accuracy.
         eps: the L-infinity radius that the bundle claims, on images in [0, 1].
         fail_under: gate: the least robust accuracy, from 0 to 1.
-        max_drop: gate: the largest drop of robust accuracy from fp32, from 0 to 1.
+        max_drop: gate: the largest drop of robust accuracy from fp32, from 0 to below 1.
         name: the name of the model; by default that of its class.
         classes: the names of the classes in the order of the logits; numbers by default.
         layout: 'nchw' or 'nhwc', if the shape of the images allows both.

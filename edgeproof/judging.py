@@ -170,7 +170,7 @@ def verify(
         attacks: names, such as "pgd,cw" or a list; "aa" is standard AutoAttack.
         n: judge the first n images only.
         fail_under: gate: the least robust accuracy, from 0 to 1; by default that of the bundle.
-        max_drop: gate: the largest drop of robust accuracy, from 0 to 1, from fp32 or from the run `against`.
+        max_drop: gate: the largest drop of robust accuracy, from 0 to below 1, from fp32 or from the run `against`.
         against: a run directory to compare with, image by image.
         expect_clean: the least clean accuracy that you expect, from 0 to 1; below it no gate passes.
         no_gate: ask for no gate, even if the bundle has one.
