@@ -11,7 +11,7 @@ from export.precision.half import in_float16
 from export.precision.mixed import keep
 from export.precision.sensitivity import chosen
 from runtime.bundle.manifest import Calibrated
-from runtime.errors import UsageFault
+from runtime.errors import BadModel, UsageFault
 from runtime.spec import DataRecord
 from runtime.terminal.log import log
 from runtime.words import did_you_mean
@@ -59,6 +59,13 @@ def _int8(single: Candidate, calibration: Calibration | None) -> tuple[Candidate
         names, candidate = chosen(candidate, single, calibration.held or images, calibration.eps)
     elif names:
         candidate = replace(single, forward=keep(candidate.forward, single.forward, names))
+    if not any(node.op_type == "QuantizeLinear" for node in candidate.forward.model.graph.node):
+        raise BadModel(
+            "int8 quantises nothing: every layer stays in fp16, because int8 costs too much"
+            if calibration.keep is None
+            else "int8 quantises nothing: every layer is to stay in fp16",
+            hint="leave int8 out, ship fp16, or name the layers to keep in fp16",
+        )
     data = DataRecord(name=images.name, n=len(images), sha256=images.sha256)
     return candidate, Calibrated(data=data, method=calibration.method, kept_fp16=names)
 

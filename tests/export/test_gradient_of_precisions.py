@@ -261,3 +261,9 @@ def test_layers_kept_by_name_are_recorded(trained: Prepared, calibration: Calibr
     assert sum(node.op_type == "QuantizeLinear" for node in candidate.forward.model.graph.node) == 4
     with pytest.raises(BadModel, match=r"no layer 'second\.5'"):
         PRECISIONS["int8"].make(Candidate(trained), Calibration(calibration.images, keep=("second.5",)))
+
+
+def test_an_int8_that_quantises_nothing_is_refused(trained: Prepared, calibration: Calibration) -> None:
+    every = Calibration(calibration.images, keep=tuple(layers(trained)))
+    with pytest.raises(BadModel, match="quantises nothing"):
+        PRECISIONS["int8"].make(Candidate(trained), every)
