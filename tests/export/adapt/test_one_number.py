@@ -156,4 +156,4 @@ def test_probabilities_whose_sigmoid_is_not_found_are_told(two: Path, save: Any,
 def test_labels_of_more_than_two_classes_are_refused_for_one_number(data: Path, save: Any, tmp_path: Path) -> None:
     model = plain([*ONE, "scores = Sigmoid (z)"], out=[1, 1], constants=CONSTANTS)
     result = command("pack", save(model), "--data", data, "--out", tmp_path / "bundle")
-    assert (result.exit_code, "of 2 classes" in result.stderr) == (3, True)
+    assert (result.exit_code, "there are 2 classes" in result.stderr) == (3, True)
