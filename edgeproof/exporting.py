@@ -25,7 +25,7 @@ from runtime.bundle.manifest import InputShape
 from runtime.bundle.opening import Bundle, open_bundle
 from runtime.bundle.signing import load_private_key
 from runtime.errors import UsageFault
-from runtime.spec import Drop, Frozen, Gate, Name, ThreatModel
+from runtime.spec import Frozen, Gate, Name, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def export(
         precisions=wanted,
         calibration=calibrated,
         threat_model=filled(ThreatModel, {"eps": eps}),
-        gate=Gate(**dict(filled(_AskedGate, {"fail_under": fail_under, "max_drop": max_drop}))),
+        gate=filled(Gate, {"fail_under": fail_under, "max_drop": max_drop}),
         name=name,
         classes=names(classes),
         version=version,
@@ -161,12 +161,6 @@ def write_network(
         key=key,
     )
     return open_bundle(out)
-
-
-class _AskedGate(Gate):
-    """A gate that forbids something."""
-
-    max_drop: Drop | None = None
 
 
 class _Stated(Frozen):

@@ -205,7 +205,7 @@ def evaluate(run: Path, checkpoint: str, options: VerifyOptions, report: RunOpti
     trained = open_run(run, checkpoint)
     recipe = trained.recipe
     directories = choose_directories(
-        options, report, name=recipe.name, precision=PARENT, gate=recipe.gate.claimed(), has_parent=False
+        options, report, name=recipe.name, precision=PARENT, gate=recipe.gate, has_parent=False
     )
     classes = options.class_names_or(trained.card.classes)
     subject = run_subject(trained, _evaluation_images(trained, options, classes), device=training_device())
@@ -262,7 +262,7 @@ def export(
         preprocessing=recipe.data.size,
         threat_model=recipe.threat,
         version=version,
-        gate=recipe.gate.claimed(),
+        gate=recipe.gate,
         reference=_reference(trained),
         provenance=_provenance(trained),
         ships=chosen.ships,

@@ -169,7 +169,7 @@ class Gate(Frozen):
     """What a release must reach, as fractions of all images. None asks for nothing."""
 
     fail_under: Fraction | None = None
-    max_drop: Fraction | None = None
+    max_drop: Drop | None = None
 
 
 @dataclass(frozen=True)

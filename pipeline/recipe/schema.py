@@ -16,7 +16,6 @@ from pipeline.recipe.problems import keys, message, path
 from pipeline.recipe.tables import (
     AnyMethod,
     DataTable,
-    GateTable,
     Int8Table,
     LogTable,
     ResourcesTable,
@@ -25,7 +24,7 @@ from pipeline.recipe.tables import (
     TrainTable,
 )
 from runtime.errors import BadRecipe
-from runtime.spec import Frozen, Name, ThreatModel
+from runtime.spec import Frozen, Gate, Name, ThreatModel
 
 RISES = {"one-cycle": 0.25}
 """The fraction of all epochs in which the learning rate rises, if the recipe sets no warm-up; by schedule."""
@@ -44,7 +43,7 @@ class Recipe(Frozen):
     train: TrainTable
     int8: Int8Table | None = None
     threat: ThreatModel = ThreatModel()
-    gate: GateTable = GateTable()
+    gate: Gate = Gate()
     resources: Annotated[ResourcesTable, Field(exclude=True)] = ResourcesTable()
     """Not saved with the run, which may be resumed elsewhere with other resources."""
     log: Annotated[LogTable, Field(exclude=True)] = LogTable()

@@ -30,7 +30,7 @@ from pipeline.models.factory import Factory
 from pipeline.recipe.file import USUAL_SCHEDULE
 from pipeline.recipe.problems import UNKNOWN_METHOD
 from runtime.images.preprocessing import Size
-from runtime.spec import Digest, Drop, Fraction, Frozen, Gate, Text
+from runtime.spec import Digest, Frozen, Text
 
 RateSchedule = Literal["steps", "one-cycle", "cosine"]
 USUAL_DECAY = 0.999
@@ -188,17 +188,6 @@ class Int8Table(Frozen):
 
     start: Path
     images: Annotated[int, Field(gt=0)] = 512
-
-
-class GateTable(Frozen):
-    """[gate]: what the bundle must reach, as fractions of all images."""
-
-    fail_under: Fraction | None = None
-    max_drop: Drop | None = None
-
-    def claimed(self) -> Gate:
-        """Return the gate that the bundle states."""
-        return Gate(fail_under=self.fail_under, max_drop=self.max_drop)
 
 
 class ResourcesTable(Frozen):

@@ -142,7 +142,7 @@ def run_subject(trained: TrainedRun, images: ImageSet, *, device: torch.device) 
         images=images,
         command=f"edgeproof evaluate RUN --checkpoint {trained.checkpoint}",
         threat_model=trained.recipe.threat,
-        gate=trained.recipe.gate.claimed(),
+        gate=trained.recipe.gate,
         libraries=("edgeproof", "numpy", "torch"),
         to_device=placement(device),
     )

@@ -213,3 +213,12 @@ def test_a_damaged_run_is_no_comparison(bundle, finished, name):
     result = edgeproof("verify", bundle, "--against", finished[0], "--out", "second")
     assert result.exit_code == 3
     assert name in result.stderr
+
+
+def test_a_bundle_whose_gate_forbids_no_drop_is_refused(files, tmp_path):
+    """A drop of 100 % is always allowed, so that any model would pass."""
+    bundle = write_bundle(tmp_path / "bundle", files, n=60, gate=Gate(max_drop=0.01))
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"max_drop": 0.01', '"max_drop": 1.0'))
+    result = edgeproof("verify", bundle, "--attacks", "fgsm", "--out", tmp_path / "report")
+    assert (result.exit_code, "gate.max_drop" in result.stderr) == (3, True)
