@@ -70,9 +70,11 @@ def mutated(draw, seeds, edits):
 
 
 def explore(seeds, check, examples, edits=BYTES):
-    """Let `check(name, data)` read `examples` mutations, the same at every run; return how often it did what.
+    """Let `check(name, data)` read `examples` mutations; return how often it did what.
 
-    `check` raises an EdgeproofError for what it refuses, and asserts that the rest is right.
+    `check` raises an EdgeproofError for what it refuses, and asserts that the rest is right. Hypothesis takes constants
+    from the modules that are loaded, so the tests that ran before change what it draws. A few hundred mutations may
+    therefore hold none that stays right, and no test may count on one.
     """
     seen = Counter()
 
