@@ -82,9 +82,10 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     """
     present = _listing(path)
     if MANIFEST not in present:
-        raise BadBundle(
-            f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `edgeproof export` or `edgeproof pack`"
-        )
+        hint = "make one with `edgeproof export` or `edgeproof pack`"
+        if "report.json" in present:
+            hint = "it holds a report, which `edgeproof report` shows"
+        raise BadBundle(f"{path} is not a bundle: it has no {MANIFEST}", hint=hint)
     alone = {name: _read(path / name, LARGEST) for name in (MANIFEST, SIGNATURE) if name in present}
     signed = None
     if trust is not None:

@@ -40,6 +40,17 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+class BackendType(OneOf):
+    """One of the backends. If a provider is named instead, the error says how to ask for it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the backend's name."""
+        owner = next((name for name, backend in BACKENDS.items() if value in backend.providers), None)
+        if owner and value not in BACKENDS:
+            self.fail(f"{value!r} is a provider of {owner}: use --backend {owner} --provider {value}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class ProviderType(OneOf):
     """A provider of one of the backends, or a plugin of ONNX Runtime."""
 
@@ -61,7 +72,7 @@ class EngineOptions(Frozen):
         Name,
         Option(
             "Engine that judges: its forward pass decides about every adversarial image. No fallback.",
-            type=OneOf(list(BACKENDS)),
+            type=BackendType(list(BACKENDS)),
             always=True,
             envvar="EDGEPROOF_BACKEND",
         ),

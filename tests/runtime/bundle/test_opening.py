@@ -36,6 +36,12 @@ def test_a_bundle_with_one_changed_byte_is_refused(bundle, name):
         open_bundle(bundle)
 
 
+def test_a_run_in_place_of_a_bundle_is_refused_with_the_command_that_shows_it(finished):
+    with pytest.raises(BadBundle, match=r"has no manifest\.json") as refused:
+        open_bundle(finished[0])
+    assert "`edgeproof report` shows" in refused.value.hint
+
+
 def cut(bundle):
     path = bundle / "model.fp32.onnx"
     path.write_bytes(path.read_bytes()[:-10])

@@ -41,6 +41,13 @@ def test_a_number_without_its_unit_is_refused_with_what_was_meant(bundle, flag, 
     assert (f"did you mean {meant}?" in result.stderr) == (meant is not None)
 
 
+@pytest.mark.parametrize(("provider", "backend"), [("cuda", "ort"), ("cpu", "ort"), ("gpu", "openvino")])
+def test_a_provider_in_place_of_a_backend_is_refused_with_what_to_ask_for(bundle, provider, backend):
+    result = edgeproof("verify", bundle, "--backend", provider)
+    assert result.exit_code == 2
+    assert f"use --backend {backend} --provider {provider}" in result.stderr
+
+
 def test_the_backend_can_be_set_by_the_environment(bundle):
     assert edgeproof("verify", bundle, env={"EDGEPROOF_BACKEND": "magic"}).exit_code == 2
 
