@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.retention.artifacts import FORMATS, Format, opened
 from runtime.attacks import ATTACKS, Attack
-from runtime.backends.table import open_session
+from runtime.backends.pairing import Pairing, Runner
 from runtime.batches.halving import BatchHalving
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle
@@ -52,6 +52,7 @@ class Cell(Frozen):
     """What one route left of one artifact.
 
     `clean` and `robust` have a digit an image: 1 where it is classified rightly, and still is at every point tried.
+    `lender` computed the artifact's own gradient; None in records from before it was noted: the engine that judged.
     """
 
     sha256: Digest
@@ -67,6 +68,7 @@ class Cell(Frozen):
     backend: Text
     provider: Text
     precision: Text
+    lender: Text | None = None
     seconds: float
     device: dict[Text, Any]
     software: dict[Text, Text]
@@ -84,8 +86,8 @@ class Engine:
     provider: str
 
     def open(self, bundle: Bundle, form: Format) -> Session:
-        """Open one artifact."""
-        return open_session(bundle, precision=form.precision, backend=self.backend, provider=self.provider)
+        """Open one artifact. If the engine cannot run its gradient graph, ONNX Runtime's CPU lends the gradient."""
+        return Pairing(bundle, Runner(self.backend, self.provider)).session(form.precision)
 
 
 def run_cells(out: Path, engine: Engine, formats: Sequence[Format] = FORMATS) -> Cells:
@@ -145,9 +147,10 @@ def attacked(target: Target, route: GradientSource, eps: float) -> Cell:
         backend=card.backend,
         provider=card.provider,
         precision=card.precision,
+        lender=card.gradient_backend or card.backend,
         seconds=round(time.perf_counter() - began, 1),
         device={**machine_card(), "accelerator": card.device},
-        software=software(("edgeproof", "onnxruntime")),
+        software=software(("edgeproof", "onnxruntime", "openvino")),
     )
 
 

@@ -117,11 +117,16 @@ def ruled(found: list[Row]) -> list[str]:
         assert least.ratio is not None
         free = "is free" if least.ratio >= FREE else "is not free"
         sentences.append(f"{form} {free}: the least union ratio is {least.ratio:.3f} ({least.student}).")
-    misjudged = [(row, route, gap) for row in found for route, gap in row.gaps.items() if gap > MISJUDGES + ROUNDING]
-    for row, route, gap in misjudged:
+    misjudged: dict[tuple[str, str], dict[str, float]] = {}
+    for row in found:
+        for route, gap in row.gaps.items():
+            if gap > MISJUDGES + ROUNDING:
+                misjudged.setdefault((route, row.student), {})[row.form] = 100 * gap
+    for (route, student), gaps in misjudged.items():
+        more = f"{min(gaps.values()):.1f}" + (f" to {max(gaps.values()):.1f}" if len(gaps) > 1 else "")
         sentences.append(
-            f"Gradient {route} alone misjudges {row.form} of {row.student}: it leaves {100 * gap:.1f} points more "
-            f"standing than the union."
+            f"Gradient {route} alone misjudges {', '.join(gaps)} of {student}: it leaves {more} points more standing "
+            "than the union."
         )
     return sentences
 

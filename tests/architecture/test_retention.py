@@ -15,6 +15,7 @@ from benchmarks.retention.page import pictures, table
 from benchmarks.retention.record import Record
 from export.graph.passes import prepare
 from export.precision.candidate import Candidate
+from pipeline.recipe.schema import load_recipe
 from runtime.backends.ort import OrtSession
 from runtime.errors import UsageFault
 from runtime.files import sha256
@@ -157,11 +158,19 @@ def test_the_rule_calls_a_format_free_from_a_ratio_of_95_hundredths(left, free):
 def test_a_route_that_leaves_over_five_points_more_than_the_union_misjudges():
     own, parent = "1" * 16 + "0" * 4, "1" * 14 + "0" * 6
     sentences = ruled(rows("student", cells("1" * 20, own, parent, parent)))
-    assert (
-        "Gradient own alone misjudges int8 plain of student: it leaves 10.0 points more standing than the union."
-        in (sentences)
-    )
+    assert "misjudges fp16, int8 plain, int8 as it ships, int4 weights of student" in sentences[-1]
     assert not any("parent alone" in sentence for sentence in sentences)
+
+
+def test_the_formats_that_one_route_misjudges_stand_in_one_sentence():
+    own, parent = "1" * 16 + "0" * 4, "1" * 14 + "0" * 6
+    found = cells("1" * 20, own, parent, parent)
+    found["fp16"]["own"] = cell("1" * 18 + "00")
+    (sentence,) = (each for each in ruled(rows("student", found)) if "misjudges" in each)
+    assert sentence == (
+        "Gradient own alone misjudges fp16, int8 plain, int8 as it ships, int4 weights of student: "
+        "it leaves 10.0 to 20.0 points more standing than the union."
+    )
 
 
 def test_five_points_are_not_more_than_five():
@@ -212,6 +221,17 @@ def test_one_command_goes_from_a_run_to_the_table_and_goes_on_where_it_was(tmp_p
         main([*command[:-1], "12"])
 
 
+def test_another_engine_judges_the_same_bundles_and_the_record_says_what_lent_the_gradient(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.chdir(ROOT / "tests" / "data" / "stored-0.1")
+    main(["trained", "--out", str(tmp_path), "--n", "16", "--formats", "int8 plain", "--backend", "openvino"])
+    (measured,) = Record.model_validate_json((tmp_path / "openvino" / "retention.json").read_bytes()).students
+    found = [cell for routes in measured.cells.values() for cell in routes.values()]
+    assert {cell.backend for cell in found} == {"openvino"}
+    assert {cell.lender for cell in found} <= {"openvino", "ort"}
+    assert "openvino" in found[0].software
+
+
 def test_where_fp32_leaves_nothing_no_format_is_called_free():
     found = rows("student", cells("0000", "0000", "0000", "0000"))
     assert {row.ratio for row in found} == {None}
@@ -228,6 +248,16 @@ def test_formats_can_be_left_for_later():
     assert {sentence.split(" is ")[0] for sentence in ruled(found) if "free" in sentence} == {"int8 plain"}
     with pytest.raises(SystemExit):
         main_parser().parse_args(["run", "--out", "x", "--formats", "int3"])
+
+
+def test_the_recipes_beside_the_benchmark_make_the_students_of_the_table():
+    record = Record.model_validate_json((ROOT / "benchmarks" / "results" / "retention.json").read_bytes())
+    recipes = [load_recipe(str(path)) for path in (ROOT / "benchmarks/retention/students").glob("*.toml")]
+    assert sorted(
+        (made.student.arch, made.student.width, made.search.steps > 0, made.train.epochs) for made in recipes
+    ) == sorted(
+        (each.card.arch, each.card.width, each.card.trained != "clean", each.card.epochs) for each in record.students
+    )
 
 
 def test_the_page_shows_what_is_on_record():
