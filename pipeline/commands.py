@@ -121,7 +121,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.option("--schema", is_flag=True, help="Print the JSON schema of a recipe's file instead, for an editor.")
 def recipes(schema: bool) -> None:
-    """List what can be named: recipes, studies, methods, networks, teachers, data sets, augmentations."""
+    """List the names you can use: recipes, studies, methods, networks, teachers, data sets, augmentations."""
     if schema:
         click.echo(json.dumps(recipe_schema(), indent=2))
         return

@@ -40,7 +40,7 @@ CLICK_EXITS = (click.ClickException, click.exceptions.Exit, click.Abort)
 
 COMMANDS = {
     "Train": {
-        "recipes": "List what can be named: recipes, methods, teachers.",
+        "recipes": "List the names you can use: recipes, methods, teachers.",
         "teach": "Train a robust teacher.",
         "distill": "Train the student.",
         "evaluate": "Run the attack suite on the PyTorch student.",
@@ -63,7 +63,7 @@ COMMANDS = {
     "Inspect": {
         "inspect": "Show what is in a bundle, and check every byte.",
         "targets": "List the engines that can judge on this machine.",
-        "bench": "Measure speed, power and heat of the model on this machine.",
+        "bench": "Measure speed, power and temperature of the model on this machine.",
         "gpu-check": "Compare this machine's GPU with its CPU, image by image.",
     },
 }

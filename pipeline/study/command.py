@@ -37,7 +37,7 @@ class UnfinishedStudy(EdgeproofError):
 @click.argument("study", callback=checked("study"))
 @click.option("--out", type=NewDirectory(), help="Directory of the study.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Continue in an existing directory. Finished cells are not repeated.")
-@click.option("--table", "only_table", is_flag=True, help="Run nothing, only write the table of what is there.")
+@click.option("--table", "only_table", is_flag=True, help="Run nothing; only write the table of the finished cells.")
 @click.option("--ray", "address", metavar="ADDRESS", help="Run the cells on a Ray cluster: an address, auto or local.")
 @data_root_option
 @click.option(

@@ -88,7 +88,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="Seconds of idling before a first query is timed, at the smallest batch; 0 skips this.",
+    help="Seconds without a query before one query is timed by itself, at the smallest batch; 0 skips this.",
 )
 @click.option("--precision", "precisions", help="Graphs of the bundle, comma-separated.  [default: all]")
 @measure_on_option
@@ -99,7 +99,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @tf32_option
 @acceptance_options
 @click.option("--json", "as_json", is_flag=True, help=f"Print {BENCH} instead of the table.")
-@click.option("--out", type=NewDirectory(), help=f"Write {BENCH} there, also beside a report.")
+@click.option("--out", type=NewDirectory(), help=f"Directory to write {BENCH} to; it may already hold a report.")
 def bench(
     bundle: Path,
     batches: tuple[int, ...],
@@ -119,7 +119,7 @@ def bench(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Measure latency, throughput, power and heat of the artifact on this machine.
+    """Measure latency, throughput, power and temperature of the artifact on this machine.
 
     After a warm-up it sends one query after another. It prints a line each minute and reports what lowered a clock.
     """

@@ -23,4 +23,4 @@ class ReportOptions(Frozen):
 class RunOptions(ReportOptions):
     """The same for a run, which can also be resumed."""
 
-    resume: Annotated[bool, Option("Go on with the run in --out, or begin it.")] = False
+    resume: Annotated[bool, Option("Continue the run in --out; if there is none, start one.")] = False

@@ -54,7 +54,7 @@ state_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="EDGEPROOF_STATE",
     show_envvar=True,
-    help="Directory of what this device keeps: TensorRT engines, and the last accepted version of each bundle, so that "
+    help="Directory for this device's state: TensorRT engines, and the last accepted version of each bundle, so that "
     "an older one is refused.",
 )
 allow_rollback_option = click.option(

@@ -24,6 +24,7 @@ CLEAN = "clean"
 """A name that is accepted among the attacks, although accuracy without attacks is always measured."""
 GRADIENT_FREE = tuple(name for name, attack in ATTACKS.items() if not attack.uses_gradient)
 OWN = "  [default: the artifact's own]"
+OWN_GATE = f" A gate given here replaces the artifact's whole gate.{OWN}"
 CLASSES = "Names of the classes in the order of the logits: a file with one a line, or a list, as ant,bee,cat."
 FRACTION = "a number from 0 to 1, like 8/255, 0.03 or 45%"
 DROP = "a drop below 100 %, like 1% or 0.01"
@@ -86,12 +87,12 @@ class CompletedOptions(Frozen):
     data_root: Annotated[
         Path,
         Option(
-            "Where data sets known by name lie or are downloaded to.",
+            "Directory of the data sets known by name; missing ones are downloaded to it.",
             type=click.Path(file_okay=False, path_type=Path),
         ),
     ] = DATA_ROOT
     fail_under: Annotated[
-        Fraction | None, Option(f"Least robust accuracy, as 45%.{OWN}", expects=FRACTION, unit="%")
+        Fraction | None, Option(f"Least robust accuracy, as 45%.{OWN_GATE}", expects=FRACTION, unit="%")
     ] = None
     expect_clean: Annotated[
         Fraction | None,
@@ -106,7 +107,7 @@ class CompletedOptions(Frozen):
         Drop | None,
         Option(
             f"Largest drop of robust accuracy, as 1%, from the run in --against; by default from the bundle's {PARENT} "
-            f"graph, which is judged first. A model file needs --against.{OWN}",
+            f"graph, which is judged first. A model file needs --against.{OWN_GATE}",
             expects=DROP,
             unit="%",
         ),
