@@ -125,17 +125,20 @@ def check_learns(factory: str, network: nn.Module, image: tuple[int, int, int], 
 
     """
     student = copy.deepcopy(network).train()
-    names = [name for name, weight in student.named_parameters() if weight.requires_grad]
-    if not names:
+    weights = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
+    if not weights:
         raise BadRecipe(
             f"{factory}: the network has nothing to train",
             hint="its weights must be parameters that require a gradient",
         )
     try:
-        _logits(factory, student, _three(image), classes).sum().backward()
+        logits = _logits(factory, student, _three(image), classes)
+        gradients = torch.autograd.grad(logits.sum(), tuple(weights.values()), allow_unused=True)
     except (RuntimeError, TypeError, ValueError) as error:
         raise BadRecipe(f"{factory}: in training mode: {first_line(error)}", hint=GIVES) from error
-    unreached = [name.removeprefix("network.") for name in names if student.get_parameter(name).grad is None]
+    unreached = [
+        name.removeprefix("network.") for name, gradient in zip(weights, gradients, strict=True) if gradient is None
+    ]
     if unreached:
         listed = ", ".join(unreached[:LISTED]) + (", ..." if len(unreached) > LISTED else "")
         raise BadRecipe(
