@@ -181,7 +181,9 @@ def _trained(
 
     with Trackers() as trackers:
         from_first(fabric, lambda: trackers.open(recipe, out))
-        run = TrainingLoop(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds, trackers)
+        run = TrainingLoop(
+            recipe, out, fabric, trainer, network, batches, holdout, card, standing, save_seconds, trackers
+        )
         words = in_words(trainer.precision, trainer.search_precision)
         standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
         assert standing.best is not None
