@@ -23,10 +23,10 @@ def with_igdm(method: Method, alpha: float | None) -> Method:
 def _loss(loss: Objective, alpha: float, view: View, points: Tensor) -> Tensor:
     """Add alpha e KL(softmax(T(x + d) - T(x - d)) || softmax(S(x + d) - S(x - d))), d = x' - x; logits in T and S.
 
-    e is the fraction of the epochs that is done. The reviews of the paper call the term its equation 8 and the sum
-    equation 9; we had no access to the equations themselves. The term is that of the published code with beta = gamma =
-    1: x - d may leave [0, 1], the teacher has no gradient, the student is in train mode. In that code, e is the number
-    of the epoch, from 1, divided by the number of epochs. It rises once per epoch there, and with every step here.
+    e is the fraction of the run's steps that is done. The reviews of the paper call the term its equation 8 and the sum
+    equation 9; we had no access to the equations themselves. The term is that of the published codes with beta = gamma
+    = 1: x - d may leave [0, 1], the teacher has no gradient, the student is in train mode. docs/recipes/methods.md says
+    which codes these are, and how a step of theirs differs.
     """
     view = view.once_at(points)
     opposite = 2 * view.images - points

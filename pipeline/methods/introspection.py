@@ -15,7 +15,7 @@ from runtime.spec import Fraction, Frozen
 class IntrospectionOptions(Frozen):
     """The fields that both methods have.
 
-    `second_phase` is the fraction of all epochs after which introspection starts (60 of 200 in the published code).
+    `second_phase` is the fraction of the run after which introspection starts (60 of 200 in the published code).
     `b` is the exponent of the trust w = T(x')_y^b.
     """
 

@@ -29,7 +29,7 @@ class View:
         student: images to logits [B, K].
         teacher: likewise; None for a method without a teacher.
         options: the method's table in the recipe.
-        progress: the fraction of all epochs that is done, from 0 to 1.
+        progress: the fraction of the run's steps that is done, from 0 to 1.
         smoothing: label smoothing in the outer loss; the search never smooths.
         known_teacher: T(x) if it is already known, else None until it is requested.
         elapsed: the progress as a float64 scalar on the device, for values that change with every step. A captured

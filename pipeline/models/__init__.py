@@ -30,6 +30,7 @@ class Architecture:
         unused: prefixes of keys in published checkpoints that the network does not use.
         ours: maps a weight's name in other files of this network to its name here.
         measure: describes the shapes of given weights, for a message.
+        normalised: whether its published weights expect normalised images, although their files may not record how.
 
     """
 
@@ -40,6 +41,7 @@ class Architecture:
     unused: str | None = None
     ours: Callable[[str], str] = str
     measure: Callable[[Mapping[str, Tensor]], str] | None = None
+    normalised: bool = False
 
 
 NETWORKS = {
@@ -60,6 +62,7 @@ NETWORKS = {
         depth=28,
         ours=wideresnet.from_deepmind,
         measure=partial(wideresnet.measure, of="DeepMind's WideResNet"),
+        normalised=True,
     ),
 }
 

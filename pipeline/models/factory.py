@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ GIVES = "def make(channels: int, classes: int) -> nn.Module, from normalised ima
 """Says in hints what a factory is."""
 FOLDED = 1e-3
 """Largest difference between a folded copy and its network, relative to the largest logit."""
+LISTED = 3
+"""How many weights an error names."""
 
 
 def _named(factory: str) -> str:
@@ -78,7 +81,7 @@ def made_by(factory: str, *, channels: int, classes: int, mean: Sequence[float],
 
 
 def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], classes: int) -> None:
-    """Check before training that a factory's network can be trained, saved and judged.
+    """Check that a factory's network, student or teacher, can be saved and judged.
 
     Args:
         factory: for messages.
@@ -88,21 +91,16 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
 
     Raises:
         BadRecipe: it does not answer each image with this many finite logits; in evaluation mode, the answer to an
-            image depends on the others of its batch; it has nothing to train; its weights cannot be stored; or folding
-            its batch normalisations changes its answers.
+            image depends on the others of its batch; its weights cannot be stored; or folding its batch normalisations
+            changes its answers.
 
     """
-    images = torch.rand(3, *image, generator=torch.Generator().manual_seed(0))
+    images = _three(image)
     mode = network.training
     network.eval()
     try:
         with torch.no_grad():
-            logits = network(images)
-            if not isinstance(logits, Tensor) or logits.shape != (3, classes):
-                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-                raise BadRecipe(
-                    f"{factory}: the network answers three images with {shape}, not (3, {classes})", hint=GIVES
-                )
+            logits = _logits(factory, network, images, classes)
             if not bool(logits.isfinite().all()):
                 raise BadRecipe(f"{factory}: its logits are not finite", hint="check how the network is initialised")
             _check_same(factory, network(images[:1]), logits[:1], "an image alone gives other logits than in a batch")
@@ -114,11 +112,55 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
         raise BadRecipe(f"{factory}: {first_line(error)}", hint=GIVES) from error
     finally:
         network.train(mode)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
+
+
+def check_learns(factory: str, network: nn.Module, image: tuple[int, int, int], classes: int) -> None:
+    """Check before training that a factory's network can be a student. Arguments are those of `check_made`.
+
+    A weight that does not require a gradient is frozen on purpose. Any other must get one.
+
+    Raises:
+        BadRecipe: all weights are frozen; in training mode, the network does not answer each image with this many
+            logits; or its loss has no gradient in a weight that is not frozen.
+
+    """
+    student = copy.deepcopy(network).train()
+    weights = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
+    if not weights:
         raise BadRecipe(
             f"{factory}: the network has nothing to train",
             hint="its weights must be parameters that require a gradient",
         )
+    try:
+        logits = _logits(factory, student, _three(image), classes)
+        gradients = torch.autograd.grad(logits.sum(), tuple(weights.values()), allow_unused=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BadRecipe(f"{factory}: in training mode: {first_line(error)}", hint=GIVES) from error
+    unreached = [
+        name.removeprefix("network.") for name, gradient in zip(weights, gradients, strict=True) if gradient is None
+    ]
+    if unreached:
+        listed = ", ".join(unreached[:LISTED]) + (", ..." if len(unreached) > LISTED else "")
+        raise BadRecipe(
+            f"{factory}: {listed} get no gradient, so they would not learn",
+            hint="use them in forward, remove them, or freeze them with requires_grad_(False)",
+        )
+
+
+def _three(image: tuple[int, int, int]) -> Tensor:
+    return torch.rand(3, *image, generator=torch.Generator().manual_seed(0))
+
+
+def _logits(factory: str, network: nn.Module, images: Tensor, classes: int) -> Tensor:
+    """Return the answers to three images; raise `BadRecipe` unless they are logits [3, classes]."""
+    logits = network(images)
+    if not isinstance(logits, Tensor) or logits.shape != (3, classes):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        mode = ", in training mode," if network.training else ""
+        raise BadRecipe(
+            f"{factory}: the network answers three images{mode} with {shape}, not (3, {classes})", hint=GIVES
+        )
+    return logits
 
 
 def _check_same(factory: str, one: Tensor, other: Tensor, fault: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models import Blueprint, build_network
 from pipeline.models.factory import Made
-from runtime.errors import BadModel, first_line
+from runtime.errors import BadModel, Page, first_line
 from runtime.terminal.log import log
 
 WRAPPERS = (
@@ -55,16 +55,19 @@ def load_foreign(
         classes: likewise.
         mean: per channel, if its training images were normalised; by default that of the file.
         std: likewise.
-        usual: mean and std if they are neither given nor in the file; by default 0 and 1.
+        usual: mean and std if they are neither given nor in the file; by default 0 and 1, unless the published weights
+            of this architecture expect normalised images.
 
     Raises:
-        BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, or other classes.
+        BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, other classes, or
+            no word on the normalisation that the weights expect.
 
     """
     architecture = blueprint.architecture
     unused = architecture.unused
     weights = {name: tensor for name, tensor in _read(path).items() if unused is None or not name.startswith(unused)}
-    own = [_taken(weights, names) for names in NORMALISATION]
+    recorded = [_taken(weights, names) for names in NORMALISATION]
+    found = {"mean": mean or recorded[0] or usual[0], "std": std or recorded[1] or usual[1]}
     weights = {architecture.ours(name): tensor for name, tensor in weights.items()}
     network = build_network(
         blueprint.arch,
@@ -73,8 +76,7 @@ def load_foreign(
         width=blueprint.width,
         depth=blueprint.depth,
         factory=blueprint.factory,
-        mean=_per_channel(path, "mean", mean or own[0] or usual[0], channels),
-        std=_per_channel(path, "std", std or own[1] or usual[1], channels),
+        **{what: _per_channel(path, what, values, channels) for what, values in found.items()},
     )
     own_names = network
     if isinstance(network, Made):  # the file holds the inner network only, with names from which `PREFIX` was removed
@@ -84,6 +86,13 @@ def load_foreign(
     counters = {name: value for name, value in own_names.state_dict().items() if name.endswith(COUNTER)}
     weights = counters | weights
     _check_fits(path, blueprint, own_names.state_dict(), weights, classes)
+    unknown = [what for what, values in found.items() if values is None]
+    if architecture.normalised and unknown:
+        raise BadModel(
+            f"{path} does not record the normalisation of its images: {' and '.join(unknown)}",
+            hint="set teacher.mean and teacher.std as it was trained, per channel; 0 and 1 mean raw images in [0, 1]",
+            page=Page.TEACHERS,
+        )
     own_names.load_state_dict(weights)
     return network.eval()
 

@@ -17,7 +17,7 @@ from pipeline.data.sets import Dataset, hold_out, load_dataset
 from pipeline.memory import running_out
 from pipeline.methods import METHODS
 from pipeline.models.checkpoint import NetworkCard
-from pipeline.models.factory import check_made
+from pipeline.models.factory import check_learns, check_made
 from pipeline.recipe.schema import Recipe
 from pipeline.recipe.tables import LogTable
 from pipeline.runs.directory import RECIPE, SUMMARY, Summary, claim, sole_writer
@@ -181,7 +181,9 @@ def _trained(
 
     with Trackers() as trackers:
         from_first(fabric, lambda: trackers.open(recipe, out))
-        run = TrainingLoop(recipe, out, fabric, trainer, batches, holdout, card, standing, save_seconds, trackers)
+        run = TrainingLoop(
+            recipe, out, fabric, trainer, network, batches, holdout, card, standing, save_seconds, trackers
+        )
         words = in_words(trainer.precision, trainer.search_precision)
         standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
         assert standing.best is not None
@@ -250,10 +252,17 @@ def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
 
 
 def _check_student(card: NetworkCard) -> None:
-    """Check the network of a user's factory; see `check_made` for the errors. This consumes no random number."""
+    """Check the network of a user's factory. This consumes no random number.
+
+    Raises:
+        BadRecipe: see `check_made` and `check_learns`.
+
+    """
     if card.factory is not None:
         with torch.random.fork_rng(devices=[]):
-            check_made(card.factory, card.build(), card.image, len(card.classes))
+            network = card.build()
+            for check in (check_made, check_learns):
+                check(card.factory, network, card.image, len(card.classes))
 
 
 def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.data.batches import Batches
 from pipeline.models.checkpoint import Figures, NetworkCard, save_checkpoint
@@ -41,6 +41,7 @@ class TrainingLoop:
         recipe, trainer, batches, card: the training.
         directory: the run directory, in which only the first process writes.
         fabric: the processes.
+        teacher: in fp32, to evaluate it, whatever the precision in which it teaches; None if the method needs none.
         holdout: the images on which the checkpoint is chosen.
         standing: the progress of the run; it is updated.
         save_seconds: seconds between two saves of the state within an epoch.
@@ -52,6 +53,7 @@ class TrainingLoop:
     directory: Path
     fabric: Fabric
     trainer: Trainer
+    teacher: nn.Module | None
     batches: Batches
     holdout: ImageSet
     card: NetworkCard
@@ -143,8 +145,7 @@ class TrainingLoop:
     def _evaluate(self, epoch: int, log: TrainingLog | SilentLog) -> tuple[Figures, Figures]:
         """Evaluate the student on the hold-out and save it; return the best figures so far, and those of this epoch."""
         network = self.trainer.result(self.batches.epoch(epoch))
-        teacher = self.trainer.teacher if self.trainer.method.needs_teacher else None
-        shipped = self.trainer.shipped(network)
+        shipped, teacher = self.trainer.shipped(network), self.teacher
         evidence = attacked(
             shipped.network,
             self.holdout,

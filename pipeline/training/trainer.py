@@ -60,7 +60,7 @@ class Trainer:
 
     Args:
         recipe: the training run.
-        student: the network that learns, on the device.
+        student: the network that learns, on the device. Weights that require no gradient are frozen: they stay.
         teacher: made by `frozen`, on the device; None if the method needs none. A method that averages makes its own.
         classes: the number of classes.
         precision: the resolved precision; also used for the search, unless the recipe sets another.
@@ -87,6 +87,7 @@ class Trainer:
         self.search_precision = resolve(recipe.search.precision, device) if recipe.search.precision else precision
         self.method = recipe.method.resolved()
         self.student = student.train()
+        self._learned = [weight for weight in student.parameters() if weight.requires_grad]
         self.calibration = calibration
         self.quantised = Quantised(student) if recipe.int8 is not None else None
         kept = torch.bfloat16 if self.search_precision == "bf16" else torch.float32
@@ -104,7 +105,7 @@ class Trainer:
         self.perturbation = WeightPerturbation(student, train.awp) if train.awp is not None else None
         self._before, self._first = Statistics(student), Statistics(student)
         self.optimiser = torch.optim.SGD(
-            student.parameters(),
+            self._learned,
             lr=train.lr,
             momentum=train.momentum,
             weight_decay=train.weight_decay,
@@ -215,7 +216,7 @@ class Trainer:
             loss += value
             if index == 0 < len(parts) - 1:
                 self._first.take()
-        for weight, gradient in zip(self.student.parameters(), gradients, strict=True):
+        for weight, gradient in zip(self._learned, gradients, strict=True):
             weight.grad = gradient
         if len(parts) > 1:
             self._first.put_back()
@@ -250,7 +251,7 @@ class Trainer:
         with products(self.precision), nullcontext() if self.perturbation is None else self.perturbation.of(own):
             loss = share * loss_of(self.learning)
             self.fabric.backward(loss)
-        return loss.detach(), *(weight.grad for weight in self.student.parameters() if weight.grad is not None)
+        return loss.detach(), *(weight.grad for weight in self._learned if weight.grad is not None)
 
     def _loss(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.training.average import Statistics
+from runtime.errors import BadRecipe
 
 TINY = 1e-20
 """Keeps the direction of a gradient of zero finite; from the published code."""
@@ -19,17 +20,26 @@ class WeightPerturbation:
 
     Each tensor w of two or more dimensions moves by gamma ||w|| g / ||g||, as in the published code, which also asks
     that its name contains "weight"; g is the gradient of the loss with respect to w. Biases and the parameters of batch
-    norms stay.
+    norms stay, and so do frozen weights.
 
     Args:
         student: the network that learns.
         gamma: the length of the move, relative to that of each tensor.
 
+    Raises:
+        BadRecipe: no tensor of two or more dimensions learns.
+
     """
 
     def __init__(self, student: nn.Module, gamma: float) -> None:
         self.gamma = gamma
-        self._weights: list[Tensor] = [weight for weight in student.parameters() if weight.dim() > 1]
+        self._weights: list[Tensor] = [
+            weight for weight in student.parameters() if weight.dim() > 1 and weight.requires_grad
+        ]
+        if not self._weights:
+            raise BadRecipe(
+                "train.awp: the student has no weight of two or more dimensions that learns", hint="leave awp out"
+            )
         self._kept = [torch.empty_like(weight) for weight in self._weights]
         self._statistics = Statistics(student)
 

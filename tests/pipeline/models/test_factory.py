@@ -11,8 +11,10 @@ from click.testing import CliRunner
 
 from pipeline.models import Blueprint
 from pipeline.models.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
-from pipeline.models.factory import check_made, made_by
+from pipeline.models.factory import check_learns, check_made, made_by
 from pipeline.recipe.schema import load_recipe
+from pipeline.recipe.tables import TeacherTable
+from pipeline.runs.teacher import load_teacher
 from runtime.bundle.manifest import InputShape
 from runtime.cli import main
 from runtime.errors import BadRecipe
@@ -55,6 +57,44 @@ def frozen(channels, classes):
     return Net(channels, classes).requires_grad_(False)
 
 
+class Spare(Net):
+    def __init__(self, channels, classes):
+        super().__init__(channels, classes)
+        self.head = nn.Linear(8, classes)
+
+
+def leaves_a_layer_out(channels, classes):
+    return Spare(channels, classes)
+
+
+def cuts_its_gradient(channels, classes):
+    net = Net(channels, classes)
+    net.model[3].register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))
+    return net
+
+
+def freezes_its_stem(channels, classes):
+    net = Net(channels, classes)
+    net.model[0].requires_grad_(False)
+    return net
+
+
+def freezes_a_spare_layer(channels, classes):
+    net = Spare(channels, classes)
+    net.head.requires_grad_(False)
+    return net
+
+
+class Auxiliary(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+def answers_twice_in_training(channels, classes):
+    return Auxiliary(channels, classes)
+
+
 class Mixing(Net):
     def forward(self, x):
         return super().forward(x) - super().forward(x).mean(0)
@@ -85,7 +125,8 @@ def nets(tmp_path, monkeypatch):
 
 def checked(factory):
     network = made_by(factory, channels=3, classes=5, mean=(0.5,) * 3, std=(0.25,) * 3)
-    check_made(factory, network, (3, 16, 16), 5)
+    for check in (check_made, check_learns):
+        check(factory, network, (3, 16, 16), 5)
     return network
 
 
@@ -105,12 +146,38 @@ def test_a_function_in_the_working_directory_makes_the_network(nets):
         ("frozen", "the network has nothing to train"),
         ("mixes", "an image alone gives other logits than in a batch"),
         ("looks_at_its_layers", "another network"),
+        ("answers_twice_in_training", r"three images, in training mode, with tuple"),
+        ("leaves_a_layer_out", r"head\.weight, head\.bias get no gradient"),
+        ("cuts_its_gradient", r"model\.0\.weight, model\.0\.bias, model\.1\.weight, \.\.\. get no gradient"),
     ],
 )
 def test_what_cannot_be_trained_or_judged_is_refused_before_it_learns(nets, function, said):
     with pytest.raises(BadRecipe, match=said) as raised:
         checked(f"{nets}:{function}")
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("function", ["make", "freezes_its_stem", "freezes_a_spare_layer"])
+def test_the_check_of_what_learns_leaves_a_network_as_it_was(nets, function):
+    network = checked(f"{nets}:{function}")
+    assert network.training
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert [int(count) for name, count in network.named_buffers() if name.endswith("num_batches_tracked")] == [0, 0]
+
+
+def test_a_teacher_of_ones_own_may_be_frozen(nets, tmp_path):
+    network = made_by(f"{nets}:frozen", channels=3, classes=5, mean=(0.5,) * 3, std=(0.25,) * 3)
+    torch.save(network.network.state_dict(), tmp_path / "teacher.pt")
+    card = NetworkCard(
+        arch="resnet18",
+        input=InputShape(channels=3, height=16, width=16),
+        classes=tuple("abcde"),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    table = TeacherTable(path=tmp_path / "teacher.pt", factory=f"{nets}:frozen", mean=(0.5,) * 3, std=(0.25,) * 3)
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(load_teacher(table, card)[0](x), network.eval()(x))
 
 
 def test_a_module_that_is_not_there_is_refused(nets):
@@ -177,3 +244,32 @@ def test_a_student_of_ones_own_is_taught_by_a_teacher_of_ones_own_and_judged_as_
     torch_side, exported = (np.load(tmp_path / name / "evidence.npz") for name in ("torch", "report"))
     for array in ("index", "clean_prediction", "broken_by"):
         np.testing.assert_array_equal(torch_side[array], exported[array])
+
+
+@pytest.mark.parametrize(
+    ("method", "also"), [("adaad", []), ("pgd-at", ["train.awp=0.005", "train.ema=0.9"]), ("adr", [])]
+)
+def test_a_student_with_a_frozen_stem_learns_all_but_the_stem(nets, method, also):
+    overrides = [
+        f"student.factory={nets}:freezes_its_stem",
+        f"method.name={method}",
+        *("train.max_steps=2", "train.batch=32", "search.steps=1", "data.holdout=40", *also),
+    ]
+    asked = [word for override in overrides for word in ("--set", override)]
+    found = CliRunner().invoke(main, ["distill", "fashion-mini", *asked, "--out", "run"], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    recipe = load_recipe("run/recipe.toml")
+    trained = load_checkpoint(Path("run/student.last.safetensors"))[0].state_dict()
+    torch.manual_seed(recipe.seed)  # as a run seeds the initial weights
+    first = made_by(f"{nets}:freezes_its_stem", channels=1, classes=10, mean=(0.0,), std=(1.0,)).state_dict()
+    equal = {name for name, tensor in first.items() if torch.equal(tensor, trained[name])}
+    names = {f"network.model.{layer}.{what}" for layer in (0, 1, 3, 5, 9) for what in ("weight", "bias")}
+    assert equal & names == {"network.model.0.weight", "network.model.0.bias"}
+
+
+def test_a_student_with_a_layer_that_no_answer_needs_is_refused_before_it_learns(nets):
+    asked = ["--set", f"student.factory={nets}:leaves_a_layer_out", "--out", "run"]
+    found = CliRunner().invoke(main, ["distill", "fashion-mini", *asked])
+    assert found.exit_code == 3, found.output
+    assert "head.weight, head.bias get no gradient" in found.stderr
+    assert not Path("run/summary.json").exists()

@@ -9,13 +9,14 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from pipeline.data.sets import load_dataset
+from pipeline.data.sets import hold_out, load_dataset
 from pipeline.methods.search import SearchSpec
 from pipeline.models.checkpoint import NetworkCard, load_checkpoint, save_checkpoint
+from pipeline.models.layers import frozen
 from pipeline.recipe.schema import load_recipe
 from pipeline.runs.directory import Summary
 from pipeline.runs.distill import distill as distill_as_users_do
-from pipeline.runs.evaluate import TorchSession
+from pipeline.runs.evaluate import TorchSession, attacked, teacher_entropy
 from pipeline.training.devices import training_device
 from pipeline.training.precision import resolve
 from runtime.attacks.losses import cross_entropy, one_hot
@@ -100,6 +101,17 @@ def test_a_run_leaves_everything_that_the_next_stages_need(recipe, tmp_path, cap
         f"entropy is {figures.teacher_entropy:.2f} nats",
         "evaluating the best and the last checkpoint",
     ]
+
+
+def test_the_teachers_entropy_is_that_of_its_fp32_weights_though_it_teaches_in_bf16(tmp_path):
+    recipe = small(tmp_path, "method.name=rslad", "train.precision=bf16", "train.epochs=1", "train.milestones=[]")
+    found = distill(recipe, tmp_path / "run").last.teacher_entropy
+    student, _ = load_checkpoint(tmp_path / "run" / "student.last.safetensors")
+    teacher, card = load_checkpoint(recipe.teacher.path)
+    _, holdout = hold_out(load_dataset(None, recipe.data.path, tmp_path).train, recipe.data.holdout, recipe.seed)
+    where, eps = training_device(), recipe.threat.eps
+    evidence = attacked(frozen(student), holdout, classes=len(card.classes), eps=eps, device=where, keep=True)
+    assert found == pytest.approx(teacher_entropy(frozen(teacher), evidence, where), rel=1e-4)
 
 
 def test_the_summary_says_in_what_was_searched_where_the_recipe_does(recipe, tmp_path, capsys):

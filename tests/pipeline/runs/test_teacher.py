@@ -348,6 +348,20 @@ def test_a_normalisation_is_the_recipes_else_the_files_else_the_known_teachers(p
     torch.testing.assert_close(load_teacher(named, card)[0](x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kept", ["", "mean", "std"])
+def test_deepminds_network_at_a_path_is_refused_without_a_normalisation(kept, published, tmp_path):
+    """Its published files record none, and they were trained on normalised images: raw ones would teach nonsense."""
+    left_out = {"mean", "std"} - {kept}
+    plain = {name: tensor for name, tensor in published.items() if name not in left_out}
+    path, x = write(tmp_path / "dm.pt", plain), torch.rand(2, 3, 32, 32)
+    card = CARD.model_copy(update={"input": InputShape(channels=3, height=32, width=32)})
+    with pytest.raises(BadModel, match=f"the normalisation of its images: {' and '.join(sorted(left_out))}") as caught:
+        load_teacher(TeacherTable(path=path, **DM.model_dump()), card)
+    assert "teacher.mean" in caught.value.hint
+    raw = TeacherTable(path=path, **DM.model_dump(), mean=(0.0,) * 3, std=(1.0,) * 3)
+    torch.testing.assert_close(load_teacher(raw, card)[0](x), as_published(plain, x, 0, 1), rtol=1e-4, atol=1e-4)
+
+
 def test_another_wide_network_is_told_by_its_keys(published, network, tmp_path):
     with pytest.raises(BadModel) as caught:
         load_foreign(write(tmp_path / "dm.pt", published), TINY, channels=3, classes=5)

@@ -80,6 +80,18 @@ def test_weights_without_a_gradient_do_not_move():
         assert torch.equal(network.weight, before)
 
 
+def test_frozen_weights_do_not_move_and_of_nothing_but_biases_none_can():
+    network = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
+    network[0].requires_grad_(False)
+    before = copy.deepcopy(network)
+    with WeightPerturbation(network, 0.1).of(lambda: network(torch.rand(2, 6)).square().sum()):
+        assert torch.equal(network[0].weight, before[0].weight)
+        assert not torch.equal(network[1].weight, before[1].weight)
+    network[1].weight.requires_grad_(False)
+    with pytest.raises(BadRecipe, match=r"train\.awp"):
+        WeightPerturbation(network, 0.1)
+
+
 def pair(directory, method, *overrides):
     torch.manual_seed(0)
     student, teacher = (build_network("resnet18", channels=1, classes=4, width=0.0625) for _ in range(2))
