@@ -4,7 +4,8 @@
     python -m benchmarks.cifar10 run DATA TEACHER OUT --scale cpu
     python -m benchmarks.cifar10 table OUT/cells [PAGE.md] --scale cpu
 
-`run` goes on where it was stopped, within a cell too, and leaves one record a cell in OUT/cells.
+`run` goes on where it was stopped, within a cell too, and leaves one record a cell in OUT/cells. `run` and `table`
+refuse cells of another scale, of another teacher or of other images.
 """
 
 import argparse
@@ -14,14 +15,15 @@ import sys
 import zipfile
 from pathlib import Path
 
-from benchmarks.cifar10.cell import RECORD, run_cell
+from benchmarks.cifar10.cell import CELLS, RECORD, run_cell
+from benchmarks.cifar10.mixture import check_place, check_records
 from benchmarks.cifar10.record import read_records
 from benchmarks.cifar10.study import Scale, Study, cells, load_study
 from benchmarks.cifar10.table import to_markdown
+from runtime.errors import EdgeproofError
 from runtime.files import write_atomic
 from runtime.locks import lock_if_free
 
-CELLS = "cells"
 TRAIN, PICTURE = "train", ".jpg"
 
 
@@ -44,7 +46,14 @@ def unpack(archive: Path, out: Path, a_class: int | None) -> None:
 
 
 def run(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> int:
-    """Run every cell that nobody else is at; return how many failed."""
+    """Run every cell that nobody else is at; return how many failed.
+
+    Raises:
+        EdgeproofError: see `check_place`.
+
+    """
+    data, teacher = data.resolve(), teacher.resolve()
+    check_place(study, scale, data, teacher, out)
     failed = 0
     for cell in cells(study, scale):
         place = out / cell.name
@@ -55,7 +64,7 @@ def run(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> int
                 continue
             print(f"{cell.name} ...", flush=True)
             try:
-                run_cell(study, scale, cell, data.resolve(), teacher.resolve(), place)
+                run_cell(study, scale, cell, data, teacher, place)
             except subprocess.CalledProcessError as error:
                 print(f"{cell.name}: {error}", file=sys.stderr, flush=True)
                 failed += 1
@@ -66,7 +75,7 @@ def run(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> int
 
 
 def main() -> None:
-    """Do what is asked."""
+    """Read the command line, do it, and exit: with 0, with 1 if a cell failed, or with the code of an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     wanted = parser.add_subparsers(dest="wanted", required=True)
     names = {"images": ("archive", "data"), "run": ("data", "teacher", "out"), "table": ("records",)}
@@ -77,23 +86,32 @@ def main() -> None:
         command.add_argument("--scale", choices=("cpu", "gpu"), required=True)
     wanted.choices["table"].add_argument("page", type=Path, nargs="?")
     asked = parser.parse_args()
+    try:
+        sys.exit(do(asked))
+    except EdgeproofError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
+
+
+def do(asked: argparse.Namespace) -> int:
+    """Do what is asked; return 1 if a cell failed."""
     study = load_study()
     scale = study.scale[asked.scale]
     if asked.wanted == "images":
         unpack(asked.archive, asked.data, scale.a_class)
     elif asked.wanted == "run":
-        try:
-            sys.exit(min(run(study, scale, asked.data, asked.teacher, asked.out), 1))
-        except KeyboardInterrupt:
-            sys.exit("stopped; the same command goes on")
+        return min(run(study, scale, asked.data, asked.teacher, asked.out), 1)
     else:
         records = read_records(asked.records)
-        done = {(record.row, record.student, record.seed) for record in records}
-        missing = [cell.name for cell in cells(study, scale) if (cell.row.name, cell.student, cell.seed) not in done]
-        page = to_markdown(study, records, missing)
+        check_records(study, scale, records)
+        done = {record.name for record in records}
+        page = to_markdown(study, records, [cell.name for cell in cells(study, scale) if cell.name not in done])
         print(page)
         if asked.page:
             write_atomic(asked.page, page.encode())
+    return 0
 
 
 if __name__ == "__main__":

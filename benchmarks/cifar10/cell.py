@@ -5,15 +5,18 @@ import sys
 from pathlib import Path
 
 from benchmarks.cifar10.record import record_of
-from benchmarks.cifar10.study import Cell, Scale, Study, write_recipe
+from benchmarks.cifar10.study import Cell, Scale, Study, recipe_of
 from pipeline.runs.directory import SUMMARY
 from runtime.bundle.manifest import MANIFEST
+from runtime.commands.judging import EXIT_CODES
 from runtime.files import write_atomic
 from runtime.records.report import REPORT
 from runtime.spec import to_json
 
 RECIPE, RUN, BUNDLE, RECORD = "recipe.toml", "run", "bundle", "record.json"
-IN_DOUBT = 5
+CELLS = "cells"
+"""The directory of all records."""
+IN_DOUBT = EXIT_CODES["inconclusive"]
 """Exit code of a verify whose report holds reasons not to believe it: it is kept, and the table says them."""
 
 
@@ -27,7 +30,7 @@ def run_cell(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path, 
     place.mkdir(parents=True, exist_ok=True)
     run, bundle = place / RUN, place / BUNDLE
     if not (run / SUMMARY).exists():
-        write_recipe(study, scale, cell, data, teacher, place / RECIPE)
+        write_atomic(place / RECIPE, recipe_of(study, scale, cell, data, teacher).to_toml().encode())
         edgeproof("distill", place / RECIPE, "--out", run, "--resume")
     if not (bundle / MANIFEST).exists():
         edgeproof("export", run, "--out", bundle)

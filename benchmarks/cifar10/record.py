@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from benchmarks.cifar10.study import Cell, Study
-from pipeline.recipe.schema import load_recipe
+from benchmarks.cifar10.study import Cell, Study, cell_name
+from pipeline.recipe.schema import Recipe, load_recipe
 from pipeline.runs.directory import Summary, read_summary
 from runtime.errors import BadData
-from runtime.spec import Digest, Document, Frozen, Name, Text, first_fault
+from runtime.spec import DataRecord, Digest, Document, Frozen, Name, Text, first_fault
 from runtime.suite.evidence import STANDS
-from runtime.verdict.paired import read_reference
+from runtime.verdict.paired import Finished, read_reference
 
 STOOD = "1"
 """Of an image's answers: it is classified correctly there. '0' says that it is not."""
@@ -30,7 +31,7 @@ class Judged(Frozen):
 
 
 class Record(Frozen):
-    """record.json: one cell of the table; `judged` by attack."""
+    """record.json: one cell of the table; `judged` by attack. A record of an earlier version has no `test_data`."""
 
     row: Name
     method: Text
@@ -41,7 +42,18 @@ class Record(Frozen):
     schedule: Text
     search_steps: int
     training: Summary
+    test_data: DataRecord | None = None
     judged: dict[Name, Judged]
+
+    @property
+    def name(self) -> str:
+        """That of its cell."""
+        return cell_name(self.student, self.row, self.seed)
+
+    @property
+    def n(self) -> int:
+        """The number of images that were judged."""
+        return len(next(iter(self.judged.values())).clean)
 
     @property
     def hours(self) -> float:
@@ -53,32 +65,42 @@ def record_of(study: Study, cell: Cell, place: Path) -> Record:
     """Read a finished cell from its directory.
 
     Raises:
-        BadInput: a file is damaged, or the attacks were of two artifacts.
+        BadInput: a file is damaged, or the attacks were of two artifacts or on different images.
 
     """
     recipe, summary = load_recipe(str(place / "run" / "recipe.toml")), read_summary(place / "run")
     if summary is None:
         raise BadData(f"{place / 'run'} is not finished", hint="run the cell again")
-    judged = {attack: judged_in(place / attack) for attack in study.attacks}
-    if len({each.artifact_sha256 for each in judged.values()}) > 1:
+    reports = {attack: read_reference(place / attack) for attack in study.attacks}
+    if len({each.report.artifact.sha256 for each in reports.values()}) > 1:
         raise BadData(f"{place}: its attacks were of two artifacts", hint="remove the older report")
+    tested, *others = (each.report.data for each in reports.values())
+    if any(other != tested for other in others):
+        raise BadData(f"{place}: its attacks were on different images", hint="remove the older report")
     return Record(
         row=cell.row.name,
         method=cell.row.method,
         student=cell.student,
         seed=cell.seed,
-        width=recipe.student.width,
-        epochs=recipe.train.epochs,
-        schedule=recipe.train.schedule,
-        search_steps=recipe.search.steps,
+        **settings_of(recipe),
         training=summary,
-        judged=judged,
+        test_data=tested,
+        judged={attack: judged_in(finished) for attack, finished in reports.items()},
     )
 
 
-def judged_in(directory: Path) -> Judged:
-    """Read one run of `edgeproof verify` of one attack, with its evidence."""
-    finished = read_reference(directory)
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what a record holds of a recipe."""
+    return {
+        "width": recipe.student.width,
+        "epochs": recipe.train.epochs,
+        "schedule": recipe.train.schedule,
+        "search_steps": recipe.search.steps,
+    }
+
+
+def judged_in(finished: Finished) -> Judged:
+    """Return what a record holds of one run of `edgeproof verify` of one attack."""
     report = finished.report
     return Judged(
         artifact_sha256=report.artifact.sha256,

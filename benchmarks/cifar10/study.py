@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import tomli_w
@@ -57,7 +58,12 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its directory and its record."""
-        return f"{self.student}-{self.row.name}-seed{self.seed}"
+        return cell_name(self.student, self.row.name, self.seed)
+
+
+def cell_name(student: str, row: str, seed: int) -> str:
+    """Return the name of a cell."""
+    return f"{student}-{row}-seed{seed}"
 
 
 def load_study(path: Path = STUDY) -> Study:
@@ -70,8 +76,8 @@ def cells(study: Study, scale: Scale) -> list[Cell]:
     return [Cell(row, student, seed) for seed, student, row in product(scale.seeds, study.students, study.rows)]
 
 
-def write_recipe(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path, file: Path) -> Recipe:
-    """Write a cell's recipe, every key filled in, and return it.
+def recipe_of(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path) -> Recipe:
+    """Return a cell's recipe, every key filled in.
 
     Args:
         study: the study.
@@ -79,19 +85,16 @@ def write_recipe(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Pa
         cell: which one.
         data: the image folder.
         teacher: its checkpoint.
-        file: where the recipe goes.
 
     Raises:
         BadRecipe: a key or value is wrong.
 
     """
-    base = file.with_name("base.toml")
-    base.write_text(tomli_w.dumps(study.recipe))
     overrides = [
         f"name={cell.name}", f"seed={cell.seed}", f"student.arch={cell.student}", f"method.name={cell.row.method}",
         f"data.path={data}", f"teacher.path={teacher}", *scale.set, *cell.row.set,
     ]  # fmt: skip
-    recipe = load_recipe(str(base), overrides)
-    base.unlink()
-    file.write_text(recipe.to_toml())
-    return recipe
+    with TemporaryDirectory() as place:
+        base = Path(place, "base.toml")
+        base.write_text(tomli_w.dumps(study.recipe))
+        return load_recipe(str(base), overrides)

@@ -122,7 +122,7 @@ def _figures(groups: Sequence[Group], columns: Sequence[str]) -> str:
             f"{group.records[0].width:g}",
             group.row,
             str(len(group.records)),
-            str(len(text(group.records[0], CLEAN))),
+            str(group.records[0].n),
             *(_accuracy(group, column) for column in columns),
             f"{sum(record.hours for record in group.records):.2f}",
         )
@@ -170,7 +170,11 @@ def notes(records: Sequence[Record], missing: Sequence[str]) -> list[str]:
         return ["No cell is done.", *(f"Missing: {name}." for name in missing)]
     several = len({record.seed for record in records}) > 1
     spread = "mean ± standard deviation over seeds; of one seed the 95 % interval" if several else "95 % intervals"
-    beyond = "over seeds too where both rows have several" if several else "one seed leaves out training again"
+    beyond = (
+        "over seeds too where both rows have several"
+        if several
+        else "with one seed, the spread over trainings is not in it"
+    )
     lines = [
         f"Accuracy of the exported artifact in percent, {spread}.",
         f"Differences in points ± two standard errors over test images, paired image by image; {beyond}. One under two "
@@ -179,6 +183,12 @@ def notes(records: Sequence[Record], missing: Sequence[str]) -> list[str]:
         *(f"In doubt: {r.training.name}, {name}: {doubt}." for r in records for name, j in r.judged.items()
           for doubt in j.doubts),
     ]  # fmt: skip
+    unknown = [record.name for record in records if record.test_data is None]
+    if unknown:
+        whose = ", ".join(unknown)
+        lines.append(
+            f"No digest of the test images is on record for {whose}: whether they are the same is not checked."
+        )
     return [*lines, *([f"Missing: {', '.join(missing)}."] if missing else [])]
 
 
@@ -195,7 +205,7 @@ def _circumstances(records: Sequence[Record]) -> list[str]:
     return [
         f"Trained: {'; '.join(trained)}.",
         *(f"Teacher {str(digest)[:12]}: clean {percent(reached.clean)}, PGD-10 {percent(reached.pgd)} on {reached.n} "
-          "hold-out images, among those it was trained on." for digest, reached in teachers),
+          "hold-out images." for digest, reached in teachers),
         f"Machine: {'; '.join(machines)}; {', '.join(versions)}; {sum(r.hours for r in records):.1f} hours by the "
         "clock, whatever else the machine did.",
     ]  # fmt: skip

@@ -182,7 +182,7 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
             path = directory / file
             remove_half_written(path.parent, path.name)
         if (directory / RECIPE).is_file():
-            _check_same(load_recipe(str(directory / RECIPE)), recipe)
+            check_same_recipe(load_recipe(str(directory / RECIPE)), recipe)
             return read_summary(directory)
     try:
         check_new_directory(directory, resumable=True)
@@ -193,7 +193,8 @@ def claim(directory: Path, recipe: Recipe, *, resume: bool) -> Summary | None:
     return None
 
 
-def _check_same(before: Recipe, now: Recipe) -> None:
+def check_same_recipe(before: Recipe, now: Recipe) -> None:
+    """Raise `BadRecipe` unless the recipe of a run is the one with which it began; name every key that differs."""
     was, is_now = _flat(before.to_dict()), _flat(now.to_dict())
     changed = [key for key in sorted(was | is_now) if was.get(key) != is_now.get(key)]
     if changed:

@@ -10,19 +10,26 @@ import pytest
 from PIL import Image
 
 from benchmarks.cifar10 import __main__ as script
+from benchmarks.cifar10.mixture import check_place, check_records
 from benchmarks.cifar10.record import Judged, Record, read_records
-from benchmarks.cifar10.study import Scale, cells, load_study, write_recipe
+from benchmarks.cifar10.study import Scale, cells, load_study, recipe_of
 from benchmarks.cifar10.table import agreement, difference, gather, ordering, to_markdown
+from pipeline.data.sets import hold_out, load_dataset
 from pipeline.models.checkpoint import Figures
 from pipeline.runs.directory import Summary, TeacherFigures
-from runtime.spec import DataRecord
+from runtime.errors import EdgeproofError, UsageFault
+from runtime.files import sha256
+from runtime.spec import DataRecord, to_json
+from tests.paths import ROOT
 
 STUDY = load_study()
-DIGEST = "0" * 64
+DIGEST, OTHER = "0" * 64, "1" * 64
+TESTED = DataRecord(name="test", n=4, sha256=DIGEST)
+CPU = STUDY.scale["cpu"]
 
 
-def record(row, aa, *, student="resnet18", seed=0, clean=None):
-    """Return the record of a cell whose images answer AutoAttack as the digits of `aa` say."""
+def record(row, aa, *, student="resnet18", seed=0, clean=None, training=None, **other):
+    """Return the record of a cell of the CPU scale whose images answer AutoAttack as the digits of `aa` say."""
     method = next(own.method for own in STUDY.rows if own.name == row)
     figures = Figures(epoch=1, n=4, clean=1.0, pgd=0.5)
     judged = {
@@ -37,7 +44,7 @@ def record(row, aa, *, student="resnet18", seed=0, clean=None):
         )
         for attack in STUDY.attacks
     }
-    training = Summary(
+    summary = Summary(
         name=f"{student}-{row}-seed{seed}",
         method=method,
         seed=seed,
@@ -53,9 +60,9 @@ def record(row, aa, *, student="resnet18", seed=0, clean=None):
         teacher=TeacherFigures(n=4, clean=0.75, pgd=0.5),
         training_data=DataRecord(name="train", n=100, sha256=DIGEST),
         software={"torch": "2"},
-    )
-    setting = {"width": 0.25, "epochs": 4, "schedule": "one-cycle", "search_steps": 2}
-    return Record(row=row, method=method, student=student, seed=seed, training=training, judged=judged, **setting)
+    ).model_copy(update=training)
+    setting = {"width": 0.25, "epochs": 4, "schedule": "one-cycle", "search_steps": 2, "test_data": TESTED} | other
+    return Record(row=row, method=method, student=student, seed=seed, training=summary, judged=judged, **setting)
 
 
 def groups(*records):
@@ -65,10 +72,7 @@ def groups(*records):
 @pytest.mark.parametrize("scale", STUDY.scale)
 def test_every_cell_of_a_scale_has_a_recipe_of_its_own(scale, tmp_path):
     found = cells(STUDY, STUDY.scale[scale])
-    recipes = [
-        write_recipe(STUDY, STUDY.scale[scale], cell, tmp_path, tmp_path / "t.safetensors", tmp_path / "recipe.toml")
-        for cell in found
-    ]
+    recipes = [recipe_of(STUDY, STUDY.scale[scale], cell, tmp_path, tmp_path / "t.safetensors") for cell in found]
     assert len({recipe.to_toml() for recipe in recipes}) == len(found)
     assert [recipe.name for recipe in recipes] == [cell.name for cell in found]
 
@@ -125,6 +129,129 @@ def test_the_page_says_n_seeds_hours_machine_and_what_is_missing():
     assert "Missing: resnet18-trades-seed0." in page
 
 
+TAUGHT = {"teacher_sha256": OTHER}
+SEEDS = Scale(seeds=(0, 1), set=CPU.set)
+
+
+def of(digest, n=100):
+    return {"training_data": DataRecord(name="train", n=n, sha256=digest)}
+
+
+@pytest.mark.parametrize(
+    ("mixed", "why"),
+    [
+        (record("adr", "1100", width=1.0, epochs=25), "width = 1.0 and not 0.25, epochs = 25 and not 4"),
+        (record("adr", "1100", schedule="steps"), "schedule = steps and not one-cycle"),
+        (record("adr", "1100", search_steps=10), "search_steps = 10 and not 2"),
+        (record("adr", "1100", training=TAUGHT), "have different teachers: 000000000000 and 111111111111"),
+        (record("adr", "1100", training=of(OTHER)), "have different training images for seed 0"),
+        (
+            record("adr", "1100", seed=1, training=of(OTHER, n=200)),
+            "have different numbers of training images: 100 and 200",
+        ),
+        (record("adr", "1100", test_data=TESTED.model_copy(update={"sha256": OTHER})), "have different test images"),
+        (record("adr", "110"), "have different numbers of judged images: 4 and 3"),
+        (record("adr", "1100", seed=2), "resnet18-adr-seed2 is no cell of this scale"),
+    ],
+)
+def test_cells_that_are_not_of_one_table_are_refused(mixed, why):
+    with pytest.raises(UsageFault) as refused:
+        check_records(STUDY, SEEDS, [record("adaad", "1100"), mixed])
+    assert why in refused.value.message
+    assert refused.value.hint
+
+
+def test_the_hold_out_of_another_seed_and_a_method_without_a_teacher_are_no_mixture():
+    untaught = record("adr", "1100", seed=1, training={**of(OTHER), "teacher_sha256": None, "teacher": None})
+    check_records(STUDY, SEEDS, [record("adaad", "1100"), untaught])
+
+
+def test_the_records_of_the_docs_are_of_one_table():
+    kept = read_records(ROOT / "docs/studies/cifar10-table/cells")
+    assert len(kept) >= 7
+    check_records(STUDY, CPU, kept)
+    with pytest.raises(UsageFault, match=r"width = 0\.25 and not 1"):
+        check_records(STUDY, STUDY.scale["gpu"], kept)
+
+
+def test_a_record_of_an_earlier_version_names_no_test_images_and_the_page_says_so():
+    known, unknown = record("adaad", "1100"), record("adr", "1100")
+    earlier = Record.model_validate_json(json.dumps(
+        {key: value for key, value in json.loads(unknown.model_dump_json()).items() if key != "test_data"}
+    ))  # fmt: skip
+    check_records(STUDY, CPU, [known, earlier])
+    told = "No digest of the test images is on record for resnet18-adr-seed0: whether they are the same is not checked."
+    assert told in to_markdown(STUDY, [known, earlier], [])
+    assert "No digest" not in to_markdown(STUDY, [known], [])
+
+
+def asked(monkeypatch, capsys, *words):
+    """Give the command these words; return its exit code and what it says on stderr."""
+    monkeypatch.setattr("sys.argv", ["benchmarks.cifar10", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_the_table_of_another_scale_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.json").write_bytes(to_json(record("adaad", "1100")))
+    code, said = asked(monkeypatch, capsys, "table", tmp_path, "--scale", "gpu")
+    assert (code, "hint: " in said) == (2, True)
+    assert "resnet18-adaad-seed0: width = 0.25 and not 1.0" in said
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A data set, a teacher's file, and one finished cell of the CPU scale in `out`."""
+    pictures(tmp_path / "a.zip", classes=2, train=300)
+    script.unpack(tmp_path / "a.zip", tmp_path / "data", None)
+    (tmp_path / "teacher").write_bytes(b"a teacher")
+    images = load_dataset(None, tmp_path / "data")
+    seen, _ = hold_out(images.train, 500, 0)
+    training = of(seen.sha256, len(seen)) | {"teacher_sha256": sha256(b"a teacher")}
+    test_data = DataRecord(name="data/test", n=4, sha256=images.test.sha256)
+    finished = record("adaad", "1100", training=training, test_data=test_data)
+    (tmp_path / "out/cells").mkdir(parents=True)
+    (tmp_path / "out/cells/resnet18-adaad-seed0.json").write_bytes(to_json(finished))
+    run = tmp_path / "out/resnet18-adaad-seed0/run"
+    run.mkdir(parents=True)
+    (cell,) = (cell for cell in cells(STUDY, CPU) if cell.name == "resnet18-adaad-seed0")
+    (run / "recipe.toml").write_text(recipe_of(STUDY, CPU, cell, tmp_path / "data", tmp_path / "teacher").to_toml())
+    return tmp_path
+
+
+def test_a_directory_is_gone_on_with_from_the_same_images_and_teacher(place):
+    check_place(STUDY, CPU, place / "data", place / "teacher", place / "out")
+
+
+def test_a_run_of_another_scale_is_refused_before_it_begins(place, monkeypatch, capsys):
+    words = ("run", place / "data", place / "teacher", place / "out", "--scale", "gpu")
+    code, said = asked(monkeypatch, capsys, *words)
+    assert (code, "hint: " in said) == (2, True)
+    assert "width = 0.25 and not 1.0" in said
+    assert {path.name for path in (place / "out").iterdir()} == {"cells", "resnet18-adaad-seed0"}
+
+
+def test_a_run_with_another_teacher_or_other_images_is_refused(place):
+    def refusal():
+        with pytest.raises(EdgeproofError) as refused:
+            check_place(STUDY, CPU, place / "data", place / "teacher", place / "out")
+        return refused.value.message
+
+    (place / "teacher").write_bytes(b"another")
+    assert "have different teachers" in refusal()
+    (place / "teacher").write_bytes(b"a teacher")
+    for picture in (place / "data/train/class0").iterdir():
+        picture.write_bytes((place / "data/train/class1" / picture.name).read_bytes())
+    assert "have different training images for seed 0" in refusal()
+
+
+def test_a_cell_that_has_begun_holds_its_recipe(place):
+    (place / "out/cells/resnet18-adaad-seed0.json").unlink()
+    with pytest.raises(UsageFault, match=r"resnet18-adaad-seed0: the run began with another recipe:\n.*teacher.path"):
+        check_place(STUDY, CPU, place / "data", place / "other", place / "out")
+
+
 def pictures(place, classes=4, train=12, test=6):
     """Write an archive as the data set's, of 8 x 8 pictures that a network can tell apart by their colour."""
     random = np.random.default_rng(0)
@@ -156,7 +283,7 @@ def test_a_cell_is_trained_exported_and_attacked_and_not_again(tmp_path, capfd):
     asked = (study, scale, tmp_path / "data", tmp_path / "no-teacher.safetensors", tmp_path / "out")
     assert script.run(*asked) == 0
     (found,) = read_records(tmp_path / "out/cells")
-    assert len(found.judged["aa"].stands) == 8
+    assert (len(found.judged["aa"].stands), found.test_data.n) == (8, 8)
     manifest = json.loads((tmp_path / "out/resnet18-pgd-at-seed0/bundle/manifest.json").read_text())
     assert found.judged["aa"].artifact_sha256 in json.dumps(manifest)
     capfd.readouterr()

@@ -9,19 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from pipeline.models.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.recipe.schema import load_recipe
+from pipeline.runs.directory import CHECKPOINTS, SUMMARY
+from runtime.bundle.manifest import MANIFEST
+from runtime.commands.judging import EXIT_CODES
+from runtime.records.report import REPORT
 from tests.paths import ROOT
 from tools.cifar10 import __main__ as way
 from tools.cifar10 import cost
-from tools.cifar10.steps import FULL, SMALL, source_of, steps
+from tools.cifar10.__main__ import follow
+from tools.cifar10.steps import FULL, SMALL, Step, source_of, steps
 
 COLOURS = np.array(
     [[r, g, b] for r in (40, 215) for g in (40, 215) for b in (40, 215)] + [[128, 128, 20], [20, 128, 128]]
 )
 """One a class, further apart than any attack within 8/255 can bring them."""
 LONG_AGO = 1_000_000_000
+BEST, CPU = CHECKPOINTS["best"], torch.device("cpu")
 
 
 def make_up(place, *, train, test=40):
@@ -62,9 +70,20 @@ def test_time_grows_with_the_steps(monkeypatch):
     monkeypatch.setattr(cost, "seconds_an_image", lambda *_: 0.5)
     monkeypatch.setattr(cost, "attack_seconds", lambda *_: 2.0)
     teacher, student = load_recipe(SMALL.teacher), load_recipe(SMALL.student)
-    seconds = cost.seconds_of(SMALL, teacher, student, 1300, device=None)
+    seconds = cost.seconds_of(SMALL, teacher, student, 1300, device=CPU, attacks_on=CPU)
     assert seconds == {"teach": 2 * 128 * 0.5, "distill": 2 * 128 * 0.5, "verify": 2.0 * SMALL.images}
     assert cost.steps_of(student, 50_000) == student.train.max_steps
+
+
+def test_the_attack_is_timed_where_it_runs_and_training_where_it_trains(monkeypatch):
+    timed = {}
+    monkeypatch.setattr(
+        cost, "seconds_an_image", lambda recipe, teacher, device: timed.setdefault("step", device) and 1
+    )
+    monkeypatch.setattr(cost, "attack_seconds", lambda student, device: timed.setdefault("pass", device) and 1)
+    teacher, student = load_recipe(SMALL.teacher), load_recipe(SMALL.student)
+    cost.seconds_of(SMALL, teacher, student, 1300, device=torch.device("cuda"), attacks_on=CPU)
+    assert timed == {"step": torch.device("cuda"), "pass": CPU}
 
 
 def test_where_there_are_no_images_nothing_begins(asked, tmp_path):
@@ -108,12 +127,44 @@ def test_the_published_files_are_known_by_their_folder(tmp_path):
     assert all(str(tmp_path) in step.words for step in steps(FULL, published, "cpu")[:3])
 
 
-def test_what_is_done_is_not_done_again(asked, tmp_path):
-    for step in steps(SMALL, source_of(None), "cpu"):
-        step.done.parent.mkdir(parents=True)
-        step.done.touch()
-    result = asked("--small")
-    assert (result.exit_code, result.stdout) == (0, f"\nthe report: reports/{SMALL.student}/report.html\n")
+def test_a_finished_verify_is_asked_again_and_its_code_is_still_that_of_its_verdict(bundle, tmp_path):
+    report = tmp_path / "report"
+    options = ("--attacks", "pgd", "--n", "8", "--fail-under", "40%", "--accept-blind-evidence")
+    step = Step(("verify", str(bundle), *options, "--out", str(report), "--resume"), report / REPORT)
+    assert follow([step]) == EXIT_CODES["inconclusive"]
+    before = step.done.stat().st_mtime_ns
+    assert follow([step]) == EXIT_CODES["inconclusive"]
+    assert step.done.stat().st_mtime_ns == before
+
+
+def test_a_step_that_fails_ends_the_way(tmp_path, capfd):
+    failing = Step(("distill", "no-such-recipe"), tmp_path / "never")
+    assert follow([failing, Step(("recipes",), tmp_path / "never")]) == 2
+    assert "$ edgeproof recipes" not in capfd.readouterr().out
+
+
+def test_only_a_bundle_of_this_checkpoint_is_not_exported_again(trained_run, bundle, tmp_path, capfd):
+    export = Step(("export", str(trained_run), "--out", str(bundle)), bundle / MANIFEST, trained_run / BEST)
+    assert (export.left, follow([export])) == (False, 0)
+    assert "$ edgeproof" not in capfd.readouterr().out
+    retrained = tmp_path / "run"
+    shutil.copytree(trained_run, retrained)
+    network, card = load_checkpoint(retrained / BEST)
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    save_checkpoint(retrained / BEST, network, card)
+    stale = Step(("export", str(retrained), "--out", str(bundle)), bundle / MANIFEST, retrained / BEST)
+    assert stale.left
+    assert follow([stale]) == 2
+    assert f"{bundle} exists" in capfd.readouterr().err
+
+
+def test_images_of_another_folder_are_refused_once_training_has_begun(trained_run, tmp_path, capfd):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    recipe = ("--out", str(run), "--set", f"data.path={tmp_path}", "--resume")
+    assert follow([Step(("distill", str(run / "recipe.toml"), *recipe), run / SUMMARY)]) == 3
+    assert "the run began with another recipe" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("size", [FULL, SMALL])
@@ -153,6 +204,13 @@ def test_the_small_way_goes_from_images_to_a_report_and_is_not_gone_twice(tmp_pa
     assert first.stdout.index("accuracy ") < first.stdout.index("$ edgeproof teach")
     before = report.stat().st_mtime_ns
     second = made()
-    assert second.returncode == 0
-    assert "$ edgeproof" not in second.stdout
+    assert second.returncode == first.returncode
+    assert "$ edgeproof export" not in second.stdout
+    assert "steps are left" not in second.stdout
     assert report.stat().st_mtime_ns == before
+    (tmp_path / "others").mkdir()
+    command[3] = f"DATA={tmp_path / 'others'}"
+    other = made()
+    assert other.returncode != 0
+    assert "the run began with another recipe" in other.stderr
+    assert "$ edgeproof distill" not in other.stdout

@@ -35,8 +35,20 @@ def steps_of(recipe: Recipe, images: int) -> int:
     return min(every, recipe.train.max_steps or every)
 
 
-def seconds_of(way: Way, teacher: Recipe, student: Recipe, images: int, device: torch.device) -> dict[str, float]:
-    """Time a step of each recipe and a pass of the student; return the seconds of each command, by its name."""
+def seconds_of(
+    way: Way, teacher: Recipe, student: Recipe, images: int, device: torch.device, attacks_on: torch.device
+) -> dict[str, float]:
+    """Return the seconds of each command by its name, from a timed step of each recipe and a pass of the student.
+
+    Args:
+        way: whose test images are attacked.
+        teacher: its recipe.
+        student: its recipe.
+        images: the number of training images.
+        device: which trains.
+        attacks_on: the device on which the exported graph is attacked.
+
+    """
     teach, distill = (
         steps_of(recipe, images) * recipe.train.batch * seconds_an_image(recipe, teacher, device)
         for recipe in (teacher, student)
@@ -44,7 +56,7 @@ def seconds_of(way: Way, teacher: Recipe, student: Recipe, images: int, device: 
     return {
         "teach": teach,
         "distill": distill,
-        "verify": way.images * attack_seconds(network(student), device),
+        "verify": way.images * attack_seconds(network(student), attacks_on),
     }
 
 

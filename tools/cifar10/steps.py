@@ -4,8 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.runs.directory import CHECKPOINTS, SUMMARY
+from runtime.bundle.manifest import MANIFEST
+from runtime.bundle.opening import open_bundle
 from runtime.errors import UsageFault
+from runtime.files import sha256
 from runtime.images import DATA_ROOT
+from runtime.records.report import REPORT
 
 PRECISIONS = "fp32,fp16,int8"
 BATCHES = "cifar-10-batches-py"
@@ -77,33 +82,53 @@ def source_of(data: Path | None) -> Source:
 
 @dataclass(frozen=True)
 class Step:
-    """One command; the file `done` exists once it has finished."""
+    """One command.
+
+    Args:
+        words: of the command.
+        done: the file that exists once it has finished.
+        of: for `export`, the checkpoint of which `done` is to be the bundle's manifest.
+
+    """
 
     words: tuple[str, ...]
     done: Path
+    of: Path | None = None
 
     @property
     def left(self) -> bool:
-        """Whether the step is not finished yet."""
-        return not self.done.exists()
+        """Whether the step is not finished yet, or its bundle is of another checkpoint."""
+        return not self.done.exists() or (self.of is not None and not is_of(self.done.parent, self.of))
+
+
+def is_of(bundle: Path, checkpoint: Path) -> bool:
+    """Return whether a bundle was exported from this checkpoint.
+
+    Raises:
+        BadBundle: it is damaged.
+
+    """
+    provenance = open_bundle(bundle).manifest.provenance
+    if provenance is None or not checkpoint.is_file():
+        return False
+    return provenance.checkpoint_sha256 == sha256(checkpoint.read_bytes())
 
 
 def steps(way: Way, source: Source, provider: str) -> tuple[Step, ...]:
-    """Return the commands in order. All resume where they were stopped, except `export`, which is short."""
+    """Return the commands in order. All can be given again, except `export`: they go on, or say how they ended."""
     root = ("--data-root", str(source.root))
     teacher, student = Path("runs", way.teacher), Path("runs", way.student)
     bundle, report = Path("bundles", way.student), Path("reports", way.student)
     attack = ("--attacks", "pgd,aa", "--n", str(way.images), "--no-gate", "--provider", provider)
     return (
-        Step(("teach", way.teacher, "--out", str(teacher), *root, *source.words, "--resume"), teacher / "summary.json"),
-        Step(
-            ("distill", way.student, "--out", str(student), *root, *source.words, "--resume"), student / "summary.json"
-        ),
+        Step(("teach", way.teacher, "--out", str(teacher), *root, *source.words, "--resume"), teacher / SUMMARY),
+        Step(("distill", way.student, "--out", str(student), *root, *source.words, "--resume"), student / SUMMARY),
         Step(
             ("export", str(student), "--out", str(bundle), "--precision", PRECISIONS, "--ships", "fp32", *root),
-            bundle / "manifest.json",
+            bundle / MANIFEST,
+            student / CHECKPOINTS["best"],
         ),
-        Step(("verify", str(bundle), *attack, "--out", str(report), "--resume"), report / "report.html"),
+        Step(("verify", str(bundle), *attack, "--out", str(report), "--resume"), report / REPORT),
     )
 
 
