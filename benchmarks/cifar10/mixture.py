@@ -23,6 +23,8 @@ Shared = Mapping[str, str | int]
 def check_place(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> None:
     """Check that the cells in `out`, begun or finished, are of this scale, these images and this teacher.
 
+    A begun cell holds its recipe, paths included. Of a finished one the digests count, so that folders may move.
+
     Raises:
         UsageFault: they are not.
         EdgeproofError: a record, the images or the teacher cannot be read.
@@ -31,9 +33,10 @@ def check_place(study: Study, scale: Scale, data: Path, teacher: Path, out: Path
     recipes = {cell.name: recipe_of(study, scale, cell, data, teacher) for cell in cells(study, scale)}
     records = read_records(out / CELLS)
     check_records(study, scale, records)
+    finished = {record.name for record in records}
     for name, recipe in recipes.items():
         begun = out / name / RUN / RECIPE
-        if begun.is_file():
+        if name not in finished and begun.is_file():
             try:
                 check_same_recipe(load_recipe(str(begun)), recipe)
             except BadRecipe as error:

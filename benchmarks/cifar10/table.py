@@ -205,7 +205,7 @@ def _circumstances(records: Sequence[Record]) -> list[str]:
     return [
         f"Trained: {'; '.join(trained)}.",
         *(f"Teacher {str(digest)[:12]}: clean {percent(reached.clean)}, PGD-10 {percent(reached.pgd)} on {reached.n} "
-          "hold-out images." for digest, reached in teachers),
+          "hold-out images of the students, on which it may have been trained." for digest, reached in teachers),
         f"Machine: {'; '.join(machines)}; {', '.join(versions)}; {sum(r.hours for r in records):.1f} hours by the "
         "clock, whatever else the machine did.",
     ]  # fmt: skip

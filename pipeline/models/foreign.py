@@ -87,10 +87,11 @@ def load_foreign(
     weights = counters | weights
     _check_fits(path, blueprint, own_names.state_dict(), weights, classes)
     unknown = [what for what, values in found.items() if values is None]
-    if architecture.normalised and unknown:
+    if len(unknown) == 1 or (architecture.normalised and unknown):
         raise BadModel(
-            f"{path} does not record the normalisation of its images: {' and '.join(unknown)}",
-            hint="set teacher.mean and teacher.std as it was trained, per channel; 0 and 1 mean raw images in [0, 1]",
+            f"neither the recipe nor {path} gives the whole normalisation of its images: no {' and no '.join(unknown)}",
+            hint="set teacher.mean and teacher.std as it was trained, per channel; 0 and 1 mean raw images in [0, 1]. "
+            "A run that began without them must start anew",
             page=Page.TEACHERS,
         )
     own_names.load_state_dict(weights)

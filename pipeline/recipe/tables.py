@@ -117,8 +117,6 @@ class TeacherTable(Frozen):
             raise ValueError(f"{described[0]} describes a foreign checkpoint: name its arch too")
         if self.arch is not None and self.factory is not None:
             raise ValueError("give either arch or factory")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong together: give both")
         return self
 
 

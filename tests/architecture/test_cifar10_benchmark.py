@@ -224,6 +224,12 @@ def test_a_directory_is_gone_on_with_from_the_same_images_and_teacher(place):
     check_place(STUDY, CPU, place / "data", place / "teacher", place / "out")
 
 
+def test_images_and_teacher_of_finished_cells_may_lie_elsewhere(place):
+    (place / "data").rename(place / "moved")
+    (place / "teacher").rename(place / "renamed")
+    check_place(STUDY, CPU, place / "moved", place / "renamed", place / "out")
+
+
 def test_a_run_of_another_scale_is_refused_before_it_begins(place, monkeypatch, capsys):
     words = ("run", place / "data", place / "teacher", place / "out", "--scale", "gpu")
     code, said = asked(monkeypatch, capsys, *words)

@@ -111,8 +111,9 @@ def go(way: Way, source: Source) -> None:
 def follow(every: Sequence[Step]) -> int:
     """Run commands until one fails; return the code of the last, which is that of the verdict.
 
-    A finished step is asked again: it refuses another recipe, other images or another artifact, and `verify` returns
-    the code of the verdict on record. Only `export` is left out if its bundle is of this checkpoint.
+    A finished step is asked again: it refuses another recipe or another artifact, an unfinished one also other images,
+    and `verify` returns the code of the verdict on record. Only `export` is left out if its bundle is of this
+    checkpoint.
     """
     for step in every:
         if step.of is not None and not step.left:

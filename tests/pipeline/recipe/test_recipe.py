@@ -271,12 +271,6 @@ def test_a_method_that_distils_needs_a_teacher(tmp_path):
         load_recipe(str(path), ["method.name=adaad", "train.lr=-1"])
 
 
-@pytest.mark.parametrize("given", ["mean=[0.5, 0.5, 0.5]", "std=[0.2, 0.2, 0.2]"])
-def test_half_a_normalisation_of_a_teacher_is_refused(given):
-    with pytest.raises(BadRecipe, match="mean and std belong together"):
-        load_recipe("cifar10", ["teacher={path='t.pt', arch='resnet18'}", f"teacher.{given}"])
-
-
 def test_igdm_is_an_option_of_every_method_that_has_a_teacher_and_of_no_other():
     for name, method in METHODS.items():
         asked = [f"method.name={name}", "method.igdm=20"]

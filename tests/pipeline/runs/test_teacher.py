@@ -137,7 +137,18 @@ def test_images_are_raw_unless_the_file_or_the_recipe_names_a_normalisation(netw
     torch.testing.assert_close(load(path, mean=(0.4,) * 3, std=(0.2,) * 3)(x), expected)
     torch.testing.assert_close(load(normalised)(x), expected)
     with pytest.raises(BadModel, match="1 values, but the images have 3 channels"):
-        load(path, mean=(0.4,))
+        load(path, mean=(0.4,), std=(0.2,) * 3)
+
+
+@pytest.mark.parametrize(("kept", "missing"), [("mu", "std"), ("sigma", "mean")])
+def test_half_a_normalisation_in_the_file_or_the_recipe_is_refused(network, tmp_path, kept, missing):
+    assert set(NORMALISED) == {"mu", "sigma"}
+    half = write(tmp_path / "half.pt", network.state_dict() | {kept: NORMALISED[kept]})
+    with pytest.raises(BadModel, match=f"no {missing}$"):
+        load(half)
+    raw, given = write(tmp_path / "raw.pt", network.state_dict()), "std" if missing == "mean" else "mean"
+    with pytest.raises(BadModel, match=f"no {missing}$"):
+        load(raw, **{given: (0.4,) * 3})
 
 
 def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
@@ -355,7 +366,9 @@ def test_deepminds_network_at_a_path_is_refused_without_a_normalisation(kept, pu
     plain = {name: tensor for name, tensor in published.items() if name not in left_out}
     path, x = write(tmp_path / "dm.pt", plain), torch.rand(2, 3, 32, 32)
     card = CARD.model_copy(update={"input": InputShape(channels=3, height=32, width=32)})
-    with pytest.raises(BadModel, match=f"the normalisation of its images: {' and '.join(sorted(left_out))}") as caught:
+    with pytest.raises(
+        BadModel, match=f"normalisation of its images: no {' and no '.join(sorted(left_out))}"
+    ) as caught:
         load_teacher(TeacherTable(path=path, **DM.model_dump()), card)
     assert "teacher.mean" in caught.value.hint
     raw = TeacherTable(path=path, **DM.model_dump(), mean=(0.0,) * 3, std=(1.0,) * 3)
