@@ -16,7 +16,7 @@ from benchmarks.cifar10.study import Scale, cells, load_study, recipe_of
 from benchmarks.cifar10.table import agreement, difference, gather, ordering, to_markdown
 from pipeline.data.sets import hold_out, load_dataset
 from pipeline.models.checkpoint import Figures
-from pipeline.runs.directory import Summary, TeacherFigures
+from pipeline.runs.directory import Summary, TeacherFigures, open_run
 from runtime.errors import EdgeproofError, UsageFault
 from runtime.files import sha256
 from runtime.spec import DataRecord, to_json
@@ -172,6 +172,15 @@ def test_the_records_of_the_docs_are_of_one_table():
     check_records(STUDY, CPU, kept)
     with pytest.raises(UsageFault, match=r"width = 0\.25 and not 1"):
         check_records(STUDY, STUDY.scale["gpu"], kept)
+
+
+def test_the_students_that_are_kept_are_those_of_the_table():
+    records = {record.name: record for record in read_records(ROOT / "docs/studies/cifar10-table/cells")}
+    for place in sorted((ROOT / "benchmarks/results/cifar10-table").glob("*")):
+        kept = open_run(place, "best")
+        assert kept.summary == records[place.name].training
+        assert kept.card.figures == kept.summary.best
+        assert kept.recipe.name == place.name
 
 
 def test_a_record_of_an_earlier_version_names_no_test_images_and_the_page_says_so():
