@@ -37,6 +37,7 @@ NOT_RUN = {
     r"edgeproof study .*": "trains for hours: tests/pipeline/study",
     r"edgeproof (distill|teach) cifar10.*": "needs a GPU for hours; that its recipe is one is tested here",
     r"edgeproof .*cifar10-?.*": "needs a run of CIFAR-10: tests/flow/test_cifar10.py",
+    r"edgeproof distill benchmarks/retention/.*": "needs CIFAR-10-JPEG: tests/architecture/test_retention.py",
     r"(OMP_NUM_THREADS=1 )?python -m (benchmarks|tests)\..*": "measures for hours",
     r"model_signing .*": "needs an environment of its own: tests/runtime/bundle/test_openssf.py",
 }
