@@ -52,7 +52,8 @@ class Cell(Frozen):
     """What one route left of one artifact.
 
     `clean` and `robust` have a digit an image: 1 where it is classified rightly, and still is at every point tried.
-    `lender` computed the artifact's own gradient; None in records from before it was noted: the engine that judged.
+    `lender` computed the gradient that was followed. It is None for the route without one, and in older records, where
+    it is the engine that judged.
     """
 
     sha256: Digest
@@ -147,11 +148,20 @@ def attacked(target: Target, route: GradientSource, eps: float) -> Cell:
         backend=card.backend,
         provider=card.provider,
         precision=card.precision,
-        lender=card.gradient_backend or card.backend,
+        lender=_lender(target, route),
         seconds=round(time.perf_counter() - began, 1),
         device={**machine_card(), "accelerator": card.device},
         software=software(("edgeproof", "onnxruntime", "openvino")),
     )
+
+
+def _lender(target: Target, route: GradientSource) -> str | None:
+    """Return the backend that computes the gradient of a route."""
+    source = {"own": target.session, "parent": target.lender, "none": None}[route]
+    if source is None:
+        return None
+    card = source.card()
+    return card.gradient_backend or card.backend
 
 
 def settings(route: GradientSource) -> dict[str, dict[str, float]]:
