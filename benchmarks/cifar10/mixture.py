@@ -32,7 +32,7 @@ def check_place(study: Study, scale: Scale, data: Path, teacher: Path, out: Path
     """
     recipes = {cell.name: recipe_of(study, scale, cell, data, teacher) for cell in cells(study, scale)}
     records = read_records(out / CELLS)
-    check_records(study, scale, records)
+    check_records(study, scale, records, asked_for(list(recipes.values())) if records else None)
     finished = {record.name for record in records}
     for name, recipe in recipes.items():
         begun = out / name / RUN / RECIPE
@@ -41,8 +41,6 @@ def check_place(study: Study, scale: Scale, data: Path, teacher: Path, out: Path
                 check_same_recipe(load_recipe(str(begun)), recipe)
             except BadRecipe as error:
                 raise UsageFault(f"{name}: {error.message}", hint=HINT) from None
-    if records:
-        check_records(study, scale, records, asked_for([recipes[record.name] for record in records]))
 
 
 def check_records(study: Study, scale: Scale, records: Sequence[Record], asked: Shared | None = None) -> None:
@@ -106,10 +104,9 @@ def asked_for(recipes: Sequence[Recipe]) -> Shared:
     for seed, recipe in {recipe.seed: recipe for recipe in recipes}.items():
         training, _ = hold_out(images.train, recipe.data.holdout, seed)
         digests[f"{TRAINED} for seed {seed}"] = training.sha256
-    for recipe in recipes:
-        if METHODS[recipe.method.name].needs_teacher and recipe.teacher is not None:
-            digests[TEACHER] = sha256(locate_teacher(recipe.teacher)[0].read_bytes())
-            break
+    taught = (recipe.teacher for recipe in recipes if METHODS[recipe.method.name].needs_teacher)
+    if teacher := next(filter(None, taught), None):
+        digests[TEACHER] = sha256(locate_teacher(teacher)[0].read_bytes())
     return digests
 
 

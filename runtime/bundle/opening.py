@@ -16,6 +16,7 @@ from runtime.files import open_plain
 from runtime.graph.facts import graph_facts
 from runtime.graph.scan import refuse_outside_data
 from runtime.images.unlinked_file import LARGE, Copy, copied
+from runtime.records.report import REPORT
 from runtime.spec import first_fault
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     present = _listing(path)
     if MANIFEST not in present:
         hint = "make one with `edgeproof export` or `edgeproof pack`"
-        if "report.json" in present:
+        if REPORT in present:
             hint = "it holds a report, which `edgeproof report` shows"
         raise BadBundle(f"{path} is not a bundle: it has no {MANIFEST}", hint=hint)
     alone = {name: _read(path / name, LARGEST) for name in (MANIFEST, SIGNATURE) if name in present}
