@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.overlap import seen_among
 from pipeline.data.sets import Dataset
 from runtime.errors import BadData
 from runtime.images.image_set import ImageSet
@@ -37,7 +38,7 @@ def load_extra(path: Path, share: float, dataset: Dataset) -> Extra:
 
 
 def refuse_judged(extra: Extra, judged: ImageSet, role: str) -> None:
-    """Refuse extra images on which the network will be judged. Pixels are compared in steps of 1/255.
+    """Refuse extra images on which the network will be judged; see `seen_among`.
 
     Args:
         extra: the extra training images.
@@ -48,19 +49,13 @@ def refuse_judged(extra: Extra, judged: ImageSet, role: str) -> None:
         BadData: an image is in both sets.
 
     """
-    seen = np.isin(_in_bytes(extra.images).pixels, _in_bytes(judged).pixels)
+    seen = seen_among(extra.images, judged)
     if seen.any():
         first = int(np.flatnonzero(seen)[0])
         raise BadData(
             f"{int(seen.sum())} of the {len(seen)} extra images are {role} images, such as image {first}",
             hint="remove them from data.extra: a network that has trained on them looks better than it is",
         )
-
-
-def _in_bytes(images: ImageSet) -> ImageSet:
-    if images.images.dtype == np.uint8:
-        return images
-    return replace(images, images=np.rint(255 * np.asarray(images.images)).astype(np.uint8))
 
 
 def extra_of(size: int, share: float) -> int:

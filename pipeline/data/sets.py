@@ -227,3 +227,16 @@ def hold_out(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSe
         raise BadData(f"cannot hold out {count} of {len(images.labels)} images", hint="change data.holdout")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(images.labels))
     return images.rows(np.sort(order[count:])), _decoded(images.rows(np.sort(order[:count])))
+
+
+def mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel, to four digits; the latter at least 1/255."""
+    total = squares = np.zeros(images.images.shape[1])
+    for start in range(0, len(images), 1000):
+        x = images.as_float(slice(start, start + 1000)).astype(np.float64)
+        total, squares = total + x.sum(axis=(0, 2, 3)), squares + (x**2).sum(axis=(0, 2, 3))
+    pixels = images.images.size / len(total)
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    rounded = (tuple(round(float(value), 4) for value in values) for values in (mean, np.maximum(std, 1 / 255)))
+    return next(rounded), next(rounded)

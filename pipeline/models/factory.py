@@ -24,8 +24,12 @@ GIVES = "def make(channels: int, classes: int) -> nn.Module, from normalised ima
 """Says in hints what a factory is."""
 FOLDED = 1e-3
 """Largest difference between a folded copy and its network, relative to the largest logit."""
+MOVED = 0.1
+"""Standard deviation of what is added to weights before the gradient at the images is looked for."""
 LISTED = 3
 """How many weights an error names."""
+PASSES = 64
+"""Training passes that look for a gradient; a layer skipped with a probability of 0.8 is missed once in a million."""
 
 
 def _named(factory: str) -> str:
@@ -91,8 +95,8 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
 
     Raises:
         BadRecipe: it does not answer each image with this many finite logits; in evaluation mode, the answer to an
-            image depends on the others of its batch; its weights cannot be stored; or folding its batch normalisations
-            changes its answers.
+            image depends on the others of its batch; its weights cannot be stored; folding its batch normalisations
+            changes its answers; or its logits have no gradient at the images.
 
     """
     images = _three(image)
@@ -108,43 +112,82 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
                 factory, Folded(network)(images), logits, "a copy with folded batch normalisations is another network"
             )
         safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+        _check_slopes(factory, network, images)
     except (RuntimeError, TypeError, ValueError) as error:
         raise BadRecipe(f"{factory}: {first_line(error)}", hint=GIVES) from error
     finally:
         network.train(mode)
 
 
-def check_learns(factory: str, network: nn.Module, image: tuple[int, int, int], classes: int) -> None:
-    """Check before training that a factory's network can be a student. Arguments are those of `check_made`.
+def _check_slopes(factory: str, network: nn.Module, images: Tensor) -> None:
+    """Raise `BadRecipe` if no gradient reaches the images: PGD would not move them.
 
-    A weight that does not require a gradient is frozen on purpose. Any other must get one.
+    The weights of a copy are moved first, because a last layer that starts at zero has no gradient either.
+    """
+    moved = copy.deepcopy(network)
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in filter(torch.is_floating_point, moved.parameters()):
+            weight.add_(torch.randn(weight.shape, generator=noise), alpha=MOVED)
+    points = images.clone().requires_grad_()
+    logits = moved(points)
+    gradient = None
+    if logits.requires_grad:
+        which = torch.randn(logits.shape, generator=noise)
+        (gradient,) = torch.autograd.grad((which * logits).sum(), points, allow_unused=True)
+    if gradient is None or not bool(gradient.any()):
+        raise BadRecipe(
+            f"{factory}: the logits have no gradient at the images, so that attacks cannot move them",
+            hint="pass a gradient through what rounds or detaches in forward: x + (x.round() - x).detach()",
+        )
+
+
+def check_learns(
+    factory: str, network: nn.Module, image: tuple[int, int, int], classes: int, *, training: bool = True
+) -> None:
+    """Check before training that a factory's network can be a student.
+
+    A weight that does not require a gradient is frozen on purpose. Any other must get one, at least in one of PASSES
+    passes: a network may skip layers at random (stochastic depth; Huang et al., ECCV 2016).
+
+    Args:
+        factory: see `check_made`, as are the next three.
+        network: likewise.
+        image: likewise.
+        classes: likewise.
+        training: the mode in which it learns; [int8] learns in evaluation mode.
 
     Raises:
-        BadRecipe: all weights are frozen; in training mode, the network does not answer each image with this many
-            logits; or its loss has no gradient in a weight that is not frozen.
+        BadRecipe: all weights are frozen; in this mode, the network does not answer each image with this many
+            logits; or in no pass has its loss a gradient in a weight that is not frozen.
 
     """
-    student = copy.deepcopy(network).train()
+    student = copy.deepcopy(network).train(training)
     weights = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
     if not weights:
         raise BadRecipe(
             f"{factory}: the network has nothing to train",
             hint="its weights must be parameters that require a gradient",
         )
-    try:
-        logits = _logits(factory, student, _three(image), classes)
-        gradients = torch.autograd.grad(logits.sum(), tuple(weights.values()), allow_unused=True)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise BadRecipe(f"{factory}: in training mode: {first_line(error)}", hint=GIVES) from error
-    unreached = [
-        name.removeprefix("network.") for name, gradient in zip(weights, gradients, strict=True) if gradient is None
-    ]
-    if unreached:
-        listed = ", ".join(unreached[:LISTED]) + (", ..." if len(unreached) > LISTED else "")
-        raise BadRecipe(
-            f"{factory}: {listed} get no gradient, so they would not learn",
-            hint="use them in forward, remove them, or freeze them with requires_grad_(False)",
-        )
+    unreached, mode = list(weights), "training" if training else "evaluation"
+    for _ in range(PASSES):
+        try:
+            logits = _logits(factory, student, _three(image), classes)
+            if not logits.requires_grad:  # the pass skipped all that learns
+                continue
+            gradients = torch.autograd.grad(logits.sum(), [weights[name] for name in unreached], allow_unused=True)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise BadRecipe(f"{factory}: in {mode} mode: {first_line(error)}", hint=GIVES) from error
+        unreached = [name for name, gradient in zip(unreached, gradients, strict=True) if gradient is None]
+        if not unreached:
+            return
+    names = [name.removeprefix("network.") for name in unreached]
+    listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
+    raise BadRecipe(
+        f"{factory}: {listed} get no gradient{'' if training else ' in evaluation mode, in which [int8] learns'}, "
+        "so they would not learn",
+        hint="use them in forward, remove them, or freeze them with requires_grad_(False)",
+    )
 
 
 def _three(image: tuple[int, int, int]) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +61,19 @@ def load_foreign(
             of this architecture expect normalised images.
 
     Raises:
-        BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, other classes, or
-            no word on the normalisation that the weights expect.
+        BadModel: a damaged file, a pickle that would run code, two sets of weights, other weights, weights that are not
+            dense floating-point tensors, other classes, or no sound word on the normalisation that the weights expect.
 
     """
     architecture = blueprint.architecture
     unused = architecture.unused
     weights = {name: tensor for name, tensor in _read(path).items() if unused is None or not name.startswith(unused)}
-    recorded = [_taken(weights, names) for names in NORMALISATION]
-    found = {"mean": mean or recorded[0] or usual[0], "std": std or recorded[1] or usual[1]}
+    recorded = [_taken(path, weights, names) for names in NORMALISATION]
+    found = {
+        what: next((values for values in sources if values is not None), None)
+        for what, sources in (("mean", (mean, recorded[0], usual[0])), ("std", (std, recorded[1], usual[1])))
+    }
+    _check_normalisation(path, found)
     weights = {architecture.ours(name): tensor for name, tensor in weights.items()}
     network = build_network(
         blueprint.arch,
@@ -98,10 +104,26 @@ def load_foreign(
     return network.eval()
 
 
-def _taken(weights: dict[str, Tensor], names: Iterable[str]) -> tuple[float, ...] | None:
+def _taken(path: Path, weights: dict[str, Tensor], names: Iterable[str]) -> tuple[float, ...] | None:
     """Remove a normalisation from the weights, under any of its names, and return it."""
-    found = [weights.pop(name) for name in names if name in weights]
-    return tuple(found[0].flatten().tolist()) if found else None
+    given = {name: weights.pop(name) for name in names if name in weights}
+    _refuse_unreadable(path, [name for name, tensor in given.items() if not _is_plain(tensor)], given)
+    found = {name: tuple(tensor.flatten().tolist()) for name, tensor in given.items()}
+    for one, other in pairwise(found):
+        if found[one] != found[other]:
+            raise _ambiguous(path, one, other)
+    return next(iter(found.values()), None)
+
+
+def _check_normalisation(path: Path, found: Mapping[str, tuple[float, ...] | None]) -> None:
+    """Raise `BadModel` unless all numbers are finite, and standard deviations above 0."""
+    for what, values in found.items():
+        wrong = [value for value in values or () if not math.isfinite(value) or (what == "std" and value <= 0)]
+        if wrong:
+            raise BadModel(
+                f"{path}: the {what} of its images has {wrong[0]:g}",
+                hint="set teacher.mean and teacher.std as it was trained, per channel",
+            )
 
 
 def refuse_web_page(path: Path) -> None:
@@ -186,6 +208,22 @@ def _ambiguous(path: Path, one: str, other: str) -> BadModel:
     )
 
 
+def _is_plain(tensor: Tensor, own: Tensor | None = None) -> bool:
+    """Return whether a tensor of the file can be copied into `own`, by default floats, without loss of its meaning."""
+    stored = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+    return stored and (tensor.is_floating_point() or (own is not None and not own.is_floating_point()))
+
+
+def _refuse_unreadable(path: Path, odd: Sequence[str], weights: Mapping[str, Tensor]) -> None:
+    if odd:
+        first = weights[odd[0]]
+        raise BadModel(
+            f"{path}: not stored as dense floating-point numbers: {_listed(odd)} ({first.dtype}, {first.layout}, "
+            f"{first.device})",
+            hint="save them as dense float32 tensors",
+        )
+
+
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
@@ -203,6 +241,8 @@ def _check_fits(
     """Raise `BadModel`, with a hint, unless the weights have the names and shapes of the network."""
     architecture = blueprint.architecture
     head = weights.get(f"{architecture.head}.weight")
+    odd = [name for name, tensor in weights.items() if name in own and not _is_plain(tensor, own[name])]
+    _refuse_unreadable(path, odd, weights)
     different = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
     surplus = [name for name in weights if name not in own]
     if not different and not surplus:

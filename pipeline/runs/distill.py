@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from pipeline.data.batches import Batches
 from pipeline.data.extra import load_extra, refuse_judged
-from pipeline.data.sets import Dataset, hold_out, load_dataset
+from pipeline.data.overlap import warn_of_judged
+from pipeline.data.sets import Dataset, hold_out, load_dataset, mean_and_std
 from pipeline.memory import running_out
 from pipeline.methods import METHODS
 from pipeline.models.checkpoint import NetworkCard
@@ -30,7 +30,8 @@ from pipeline.runs.teacher import check_teacher, prepare_teacher
 from pipeline.tracking.trackers import Trackers, check_trackers
 from pipeline.training.devices import from_first, launch, local_processes
 from pipeline.training.graphs import recorder_of
-from pipeline.training.precision import in_words, resolve
+from pipeline.training.precision import emulates_bf16, in_words, resolve
+from pipeline.training.seeds import seed_all
 from pipeline.training.trainer import Trainer
 from runtime.bundle.manifest import InputShape
 from runtime.errors import BadData
@@ -120,6 +121,8 @@ def _trained(
     device = fabric.device
     precision = resolve(recipe.train.precision, device)
     tell = log.info if fabric.is_global_zero else log.debug
+    if "bf16" in (precision, recipe.search.precision) and fabric.is_global_zero and emulates_bf16(device):
+        log.warning("this processor emulates bf16, slower than fp32: set train.precision and search.precision to fp32")
     check_teacher(recipe)
     tell(f"{recipe.name}: reading the images")
     data = recipe.data
@@ -129,17 +132,19 @@ def _trained(
     extra = load_extra(data.extra.path, data.extra.share, dataset) if data.extra else None
     training, holdout = hold_out(dataset.train, recipe.data.holdout, recipe.seed)
     _check_batch(recipe, training, holdout)
-    if extra is not None:
-        refuse_judged(extra, holdout, "hold-out")
-        refuse_judged(extra, dataset.test, "test")
+    for unseen, role in ((holdout, "hold-out"), (dataset.test, "test")):
+        if extra is not None:
+            refuse_judged(extra, unseen, role)
+        if fabric.is_global_zero:
+            warn_of_judged(training, unseen, role)
     card = network_card(recipe, dataset)
-    _check_student(card)
+    _check_student(card, training=recipe.int8 is None)
     if METHODS[recipe.method.name].needs_teacher:
         tell(f"evaluating the teacher on {len(holdout)} hold-out images")
     teacher = prepare_teacher(recipe, card, holdout, device, allow_weak=allow_weak_teacher)
     if teacher is not None:
         tell(str(teacher))
-    torch.manual_seed(recipe.seed)  # the initial weights
+    seed_all(recipe.seed)  # the initial weights
     trained_on, also_on = _record(training), _record(extra.images) if extra else None
     start = None if recipe.int8 is None else open_start(recipe.int8, card, trained_on)
     if start and not start.vouched and fabric.is_global_zero:
@@ -184,6 +189,8 @@ def _trained(
         run = TrainingLoop(
             recipe, out, fabric, trainer, network, batches, holdout, card, standing, save_seconds, trackers
         )
+        if data.augment_switch is not None and run.steps <= data.augment_switch[0] * len(batches):
+            tell(f"train.max_steps ends the run before data.augment_switch: {data.augment_switch[1]} is never used")
         words = in_words(trainer.precision, trainer.search_precision)
         standing = run.to_the_end(f"{recipe.name}: {recipe.method.name} on {len(training)} images, {device}, {words}")
         assert standing.best is not None
@@ -238,7 +245,7 @@ def _check_batch(recipe: Recipe, training: ImageSet, holdout: ImageSet) -> None:
 def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
     """Describe the student of a recipe. The training images determine its input shape and its normalisation."""
     channels, height, width = dataset.train.images.shape[1:]
-    mean, std = _mean_and_std(dataset.train)
+    mean, std = mean_and_std(dataset.train)
     return NetworkCard(
         arch=recipe.student.arch,
         width=recipe.student.width,
@@ -251,8 +258,8 @@ def network_card(recipe: Recipe, dataset: Dataset) -> NetworkCard:
     )
 
 
-def _check_student(card: NetworkCard) -> None:
-    """Check the network of a user's factory. This consumes no random number.
+def _check_student(card: NetworkCard, *, training: bool) -> None:
+    """Check the network of a user's factory, in the mode in which it learns. This consumes no random number of PyTorch.
 
     Raises:
         BadRecipe: see `check_made` and `check_learns`.
@@ -261,18 +268,5 @@ def _check_student(card: NetworkCard) -> None:
     if card.factory is not None:
         with torch.random.fork_rng(devices=[]):
             network = card.build()
-            for check in (check_made, check_learns):
-                check(card.factory, network, card.image, len(card.classes))
-
-
-def _mean_and_std(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of every channel, to four digits; the latter at least 1/255."""
-    total = squares = np.zeros(images.images.shape[1])
-    for start in range(0, len(images), 1000):
-        x = images.as_float(slice(start, start + 1000)).astype(np.float64)
-        total, squares = total + x.sum(axis=(0, 2, 3)), squares + (x**2).sum(axis=(0, 2, 3))
-    pixels = images.images.size / len(total)
-    mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
-    rounded = (tuple(round(float(value), 4) for value in values) for values in (mean, np.maximum(std, 1 / 255)))
-    return next(rounded), next(rounded)
+            check_made(card.factory, network, card.image, len(card.classes))
+            check_learns(card.factory, network, card.image, len(card.classes), training=training)

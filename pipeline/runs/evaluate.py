@@ -179,7 +179,7 @@ def attacked(
 ) -> Evidence:
     """Return the evidence of a frozen network before and under one attack; with `keep`, also the points found.
 
-    With a `lender`, images that withstood the attack are attacked again with the lender's gradient. The network judges
+    With a `lender`, images that survived the attack are attacked again with the lender's gradient. The network judges
     every point.
 
     Raises:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from pipeline.cuda_graphs import CudaRecorder, Tensors
@@ -47,8 +50,9 @@ class Replayed:
     not read any value from the device to the CPU. The arguments are copied into buffers that the work reads, and each
     call overwrites the outputs of the one before. Arguments of other shapes, or another phase, start a new capture.
 
-    The first call runs eagerly: this is the warm-up that a capture needs. If a capture fails, the work always runs
-    eagerly from then on, and the log says why.
+    The first call runs eagerly: this is the warm-up that a capture needs. If a capture fails, or the work gives up, the
+    work always runs eagerly from then on, and the log says why. So does work that draws random numbers on the CPU, such
+    as a student that skips layers at random: each replay would repeat the numbers of the capture.
 
     Args:
         name: the name of the work in the log.
@@ -98,8 +102,12 @@ class Replayed:
         self._begun += 1
         buffers = tuple(torch.empty_like(tensor) for tensor in inputs)
         _fill(buffers, inputs)
+        before = _random_state()
         outputs = recorder.warm_up(partial(work, *buffers))
-        self._kind, self._buffers = kind, buffers
+        if _random_state() != before:
+            self.give_up("it draws random numbers on the CPU")
+        if self.recorder is not None:
+            self._kind, self._buffers = kind, buffers
         return outputs
 
     def _capture(self, recorder: Recorder, work: Callable[[], Tensors]) -> None:
@@ -107,8 +115,15 @@ class Replayed:
             self._outputs, self._replay = recorder.capture(work)
         except RuntimeError as error:
             self.give_up("memory is short" if ran_out(error) else first_line(error))
+        if self.recorder is None:
+            self.release()
 
 
 def _fill(buffers: Tensors, values: Tensors) -> None:
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
+
+
+def _random_state() -> bytes:
+    """Return the state of the CPU's random generators: those of Python, NumPy and PyTorch."""
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()))

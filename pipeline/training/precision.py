@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -31,6 +31,15 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
             hint="leave train.precision and search.precision at auto",
         )
     return precision
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Return whether bf16 is slower than fp32 there: an x86 CPU without instructions for it emulates it (ADR 0004).
+
+    False also means that it is not known: another processor, or a PyTorch without `torch.cpu.get_capabilities`.
+    """
+    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return known.get("avx512_bf16") is False and not (known.get("amx_bf16") or known.get("avx_ne_convert"))
 
 
 def in_words(precision: Precision, search: Precision | None) -> str:

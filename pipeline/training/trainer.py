@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from pipeline.training.graphs import Recorder, Replayed
 from pipeline.training.mean_teacher import MeanTeacher
 from pipeline.training.precision import arithmetic, products, resolve
 from pipeline.training.schedule import learning_rate
+from pipeline.training.seeds import seed_all
 from pipeline.training.weight_perturbation import WeightPerturbation
 from runtime.errors import BadRecipe, MissingEnvironment
 from runtime.images.image_set import ImageSet
@@ -99,6 +100,7 @@ class Trainer:
         self.mean_teacher = MeanTeacher(student, recipe.method.options.decay) if self.method.averages else None
         if self.mean_teacher is not None:
             self.teacher = self.searched_teacher = self.mean_teacher.network
+        self._number = 0
         self._elapsed = torch.zeros((), dtype=torch.float64, device=device)
         train = recipe.train
         self.average = averaged(student) if train.ema is not None else None
@@ -112,6 +114,10 @@ class Trainer:
             nesterov=train.nesterov,
         )
         self.fabric = fabric or one_device(device)
+        self._reached: list[Tensor] = []
+        if self.fabric.world_size > 1:
+            for weight in self._learned:
+                weight.register_post_accumulate_grad_hook(self._reached.append)  # type: ignore[no-untyped-call]
         tell = log.info if self.fabric.is_global_zero else log.debug
         self._folding, self._searching, self._learning = (
             Replayed(name, recorder, tell) for name in ("the folding", "the search", "the outer step")
@@ -154,8 +160,9 @@ class Trainer:
 
         A step never waits for the device; reading the loss does.
         Every process gets the whole batch. The noise of an image follows from (seed, number) and its place in the
-        batch, however the batch is divided.
+        batch, however the batch is divided. The random numbers of a factory's layers follow from (seed, number, part).
         """
+        self._number = number
         generator = torch.Generator(images.device).manual_seed(self.recipe.seed * 1_000_003 + number)
         noise = STARTS[self.method.start](images, self.recipe.search.eps, generator)
         loss = self.differentiate((images, labels, noise), number / steps)
@@ -171,6 +178,11 @@ class Trainer:
         mean = self.fabric.all_reduce(loss, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
+
+    def _seed_layers(self, *numbers: int) -> None:
+        """Seed what the layers of a factory's network may draw from; a resumed run draws the same."""
+        if self.recipe.student.factory is not None:
+            seed_all(self.recipe.seed, *numbers)
 
     def differentiate(self, batch: Batch, progress: float) -> Tensor:
         """Store the gradient of the loss in the student; split a batch that does not fit the device."""
@@ -207,6 +219,7 @@ class Trainer:
             self._folding(self._fold, ())
         parts = self._own_parts(batch)
         for index, part in enumerate(parts):
+            self._seed_layers(self._number, self.fabric.global_rank * len(parts) + index)
             images, labels, _ = part
             points, *known = self._searching(partial(self._search, progress), part, phase)
             share = len(images) * self.fabric.world_size / len(batch[0])  # DDP takes the mean over processes
@@ -250,8 +263,27 @@ class Trainer:
         own = partial(loss_of, self.student)
         with products(self.precision), nullcontext() if self.perturbation is None else self.perturbation.of(own):
             loss = share * loss_of(self.learning)
-            self.fabric.backward(loss)
-        return loss.detach(), *(weight.grad for weight in self._learned if weight.grad is not None)
+            self._reached.clear()
+            if loss.requires_grad:  # not if the student skipped all that learns
+                self.fabric.backward(loss)
+        return loss.detach(), *self._sums()
+
+    def _sums(self) -> Iterator[Tensor]:
+        """Yield the gradient so far of each weight that learns: zero for a layer that the student skipped at random.
+
+        Raises:
+            BadRecipe: there is such a layer, and several processes, whose average waits for all gradients.
+
+        """
+        if self.fabric.world_size > 1 and len(self._reached) < len(self._learned):
+            raise BadRecipe(
+                "the student skips layers at random, which several devices cannot train",
+                hint="use one device, or multiply the layer's output by 0 instead of skipping it",
+            )
+        if any(weight.grad is None for weight in self._learned):
+            self._learning.give_up("the student skips layers at random")
+        for weight in self._learned:
+            yield torch.zeros_like(weight) if weight.grad is None else weight.grad
 
     def _loss(
         self,
@@ -316,6 +348,7 @@ class Trainer:
         if self.average is None:
             return self.student
         device = next(self.student.parameters()).device
+        self._seed_layers()
         with arithmetic("fp32", device):
             update_bn(batches, self.average.module, device)
         return self.average.module

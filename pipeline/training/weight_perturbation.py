@@ -20,7 +20,7 @@ class WeightPerturbation:
 
     Each tensor w of two or more dimensions moves by gamma ||w|| g / ||g||, as in the published code, which also asks
     that its name contains "weight"; g is the gradient of the loss with respect to w. Biases and the parameters of batch
-    norms stay, and so do frozen weights.
+    norms stay, and so do frozen weights and those of a layer that the pass for g skips.
 
     Args:
         student: the network that learns.
@@ -51,7 +51,12 @@ class WeightPerturbation:
         restored before the context begins. The stored gradients of the student are not touched.
         """
         self._statistics.take()
-        gradients = torch.autograd.grad(loss(), self._weights)
+        value = loss()
+        gradients = (
+            torch.autograd.grad(value, self._weights, materialize_grads=True)
+            if value.requires_grad  # not if the pass skips all that learns
+            else [torch.zeros_like(weight) for weight in self._weights]
+        )
         self._statistics.put_back()
         with torch.no_grad():
             torch._foreach_copy_(self._kept, self._weights)

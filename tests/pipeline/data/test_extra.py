@@ -124,3 +124,10 @@ def test_images_that_a_network_is_judged_on_are_no_extra_ones(kind):
     with pytest.raises(BadData, match="1 of the 3 extra images are hold-out images, such as image 0"):
         refuse_judged(extra, judged, "hold-out")
     refuse_judged(Extra(extra.images.rows(slice(1, 3)), 0.5), judged, "hold-out")
+
+
+def test_a_mirrored_test_image_is_no_extra_one_because_training_mirrors_it_back():
+    judged = ImageSet("judged", np.arange(2 * 16, dtype=np.uint8).reshape(2, 1, 4, 4), np.zeros(2, int), np.arange(2))
+    extra = Extra(ImageSet("more", judged.images[:1, :, :, ::-1], np.zeros(1, int), np.arange(1)), 0.5)
+    with pytest.raises(BadData, match="1 of the 1 extra images are test images, such as image 0"):
+        refuse_judged(extra, judged, "test")

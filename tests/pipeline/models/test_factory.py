@@ -1,5 +1,6 @@
 """A network of one's own, by the name of the function that makes it: taught, teaching, exported and judged."""
 
+import random
 import sys
 import textwrap
 from pathlib import Path
@@ -20,6 +21,8 @@ from runtime.cli import main
 from runtime.errors import BadRecipe
 
 SOURCE = """
+import random
+
 import torch
 from torch import nn
 
@@ -69,7 +72,7 @@ def leaves_a_layer_out(channels, classes):
 
 def cuts_its_gradient(channels, classes):
     net = Net(channels, classes)
-    net.model[3].register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))
+    net.model[3].register_forward_pre_hook(lambda part, inputs: (inputs[0].detach(),) if part.training else None)
     return net
 
 
@@ -85,6 +88,29 @@ def freezes_a_spare_layer(channels, classes):
     return net
 
 
+class Skipping(nn.Module):
+    def __init__(self, channels, classes, share):
+        super().__init__()
+        self.stem, self.block, self.deep = (nn.Conv2d(wide, 8, 3, padding=1) for wide in (channels, 8, 8))
+        self.head = nn.Linear(8, classes)
+        self.share = share
+
+    def forward(self, x):
+        x = self.stem(x)[..., ::2, ::2]
+        for block in (self.block, self.deep):
+            if not self.training or random.random() >= self.share:
+                x = x + block(x).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def skips_layers_at_random(channels, classes):
+    return Skipping(channels, classes, 0.5)
+
+
+def skips_layers_always(channels, classes):
+    return Skipping(channels, classes, 1)
+
+
 class Auxiliary(Net):
     def forward(self, x):
         logits = super().forward(x)
@@ -93,6 +119,49 @@ class Auxiliary(Net):
 
 def answers_twice_in_training(channels, classes):
     return Auxiliary(channels, classes)
+
+
+class Rounding(Net):
+    def forward(self, x):
+        return super().forward((8 * x).round() / 8)
+
+
+def rounds_images(channels, classes):
+    return Rounding(channels, classes)
+
+
+class Detached(Net):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+def detaches_images(channels, classes):
+    return Detached(channels, classes)
+
+
+class StraightThrough(Net):
+    def forward(self, x):
+        return super().forward(x + ((8 * x).round() / 8 - x).detach())
+
+
+def rounds_straight_through(channels, classes):
+    return StraightThrough(channels, classes)
+
+
+def starts_at_zero(channels, classes):
+    net = Net(channels, classes)
+    nn.init.zeros_(net.model[-1].weight)
+    return net
+
+
+class OnlyInTraining(Spare):
+    def forward(self, x):
+        features = self.model[:-1](x)
+        return self.model[-1](features) + (self.head(features) if self.training else 0)
+
+
+def has_a_head_for_training(channels, classes):
+    return OnlyInTraining(channels, classes)
 
 
 class Mixing(Net):
@@ -147,6 +216,9 @@ def test_a_function_in_the_working_directory_makes_the_network(nets):
         ("mixes", "an image alone gives other logits than in a batch"),
         ("looks_at_its_layers", "another network"),
         ("answers_twice_in_training", r"three images, in training mode, with tuple"),
+        ("skips_layers_always", r"block\.weight, block\.bias, deep\.weight, \.\.\. get no gradient"),
+        ("rounds_images", "no gradient at the images"),
+        ("detaches_images", "no gradient at the images"),
         ("leaves_a_layer_out", r"head\.weight, head\.bias get no gradient"),
         ("cuts_its_gradient", r"model\.0\.weight, model\.0\.bias, model\.1\.weight, \.\.\. get no gradient"),
     ],
@@ -155,6 +227,24 @@ def test_what_cannot_be_trained_or_judged_is_refused_before_it_learns(nets, func
     with pytest.raises(BadRecipe, match=said) as raised:
         checked(f"{nets}:{function}")
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_layer_that_is_skipped_at_random_is_no_layer_without_a_gradient(nets, seed):
+    random.seed(seed)
+    checked(f"{nets}:skips_layers_at_random")
+
+
+@pytest.mark.parametrize("function", ["rounds_straight_through", "starts_at_zero", "has_a_head_for_training"])
+def test_what_passes_a_gradient_to_the_images_is_taken(nets, function):
+    checked(f"{nets}:{function}")
+
+
+def test_a_layer_that_only_training_mode_uses_cannot_learn_through_int8(nets):
+    factory = f"{nets}:has_a_head_for_training"
+    network = made_by(factory, channels=3, classes=5, mean=(0.5,) * 3, std=(0.25,) * 3)
+    with pytest.raises(BadRecipe, match=r"head\.weight, head\.bias get no gradient in evaluation mode"):
+        check_learns(factory, network, (3, 16, 16), 5, training=False)
 
 
 @pytest.mark.parametrize("function", ["make", "freezes_its_stem", "freezes_a_spare_layer"])
@@ -246,25 +336,41 @@ def test_a_student_of_ones_own_is_taught_by_a_teacher_of_ones_own_and_judged_as_
         np.testing.assert_array_equal(torch_side[array], exported[array])
 
 
-@pytest.mark.parametrize(
+METHODS = pytest.mark.parametrize(
     ("method", "also"), [("adaad", []), ("pgd-at", ["train.awp=0.005", "train.ema=0.9"]), ("adr", [])]
 )
-def test_a_student_with_a_frozen_stem_learns_all_but_the_stem(nets, method, also):
+
+
+def trained_and_first(factory, method, *also):
+    """Train the network of a factory for a few steps; return its weights by name, and those that it began with."""
     overrides = [
-        f"student.factory={nets}:freezes_its_stem",
+        f"student.factory={factory}",
         f"method.name={method}",
-        *("train.max_steps=2", "train.batch=32", "search.steps=1", "data.holdout=40", *also),
+        *("train.batch=32", "search.steps=1", "data.holdout=40", *also),
     ]
     asked = [word for override in overrides for word in ("--set", override)]
     found = CliRunner().invoke(main, ["distill", "fashion-mini", *asked, "--out", "run"], catch_exceptions=False)
     assert found.exit_code == 0, found.output
-    recipe = load_recipe("run/recipe.toml")
-    trained = load_checkpoint(Path("run/student.last.safetensors"))[0].state_dict()
-    torch.manual_seed(recipe.seed)  # as a run seeds the initial weights
-    first = made_by(f"{nets}:freezes_its_stem", channels=1, classes=10, mean=(0.0,), std=(1.0,)).state_dict()
+    torch.manual_seed(load_recipe("run/recipe.toml").seed)  # as a run seeds the initial weights
+    first = made_by(factory, channels=1, classes=10, mean=(0.0,), std=(1.0,)).state_dict()
+    return load_checkpoint(Path("run/student.last.safetensors"))[0].state_dict(), first
+
+
+@METHODS
+def test_a_student_with_a_frozen_stem_learns_all_but_the_stem(nets, method, also):
+    trained, first = trained_and_first(f"{nets}:freezes_its_stem", method, "train.max_steps=2", *also)
     equal = {name for name, tensor in first.items() if torch.equal(tensor, trained[name])}
     names = {f"network.model.{layer}.{what}" for layer in (0, 1, 3, 5, 9) for what in ("weight", "bias")}
     assert equal & names == {"network.model.0.weight", "network.model.0.bias"}
+
+
+@METHODS
+def test_a_student_that_skips_layers_at_random_learns_all_of_them(nets, method, also):
+    random.seed(0)
+    trained, first = trained_and_first(
+        f"{nets}:skips_layers_at_random", method, "train.max_steps=8", "train.micro_batches=2", *also
+    )
+    assert [name for name, tensor in first.items() if torch.equal(tensor, trained[name])] == []
 
 
 def test_a_student_with_a_layer_that_no_answer_needs_is_refused_before_it_learns(nets):

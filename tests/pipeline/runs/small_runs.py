@@ -2,10 +2,12 @@
 
 import functools
 import json
+import random
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from pipeline.models.checkpoint import NetworkCard, save_checkpoint
 from pipeline.recipe.schema import Recipe, load_recipe
@@ -60,12 +62,52 @@ def write_small(directory):
     return recipe
 
 
+def with_a_frozen_stem(channels, classes):
+    """Make a network whose first convolution does not learn."""
+    network = nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes),
+    )  # fmt: skip
+    network[0].requires_grad_(False)
+    return network
+
+
+class AtRandom(nn.Module):
+    """Skips its layer at random, with Python's numbers, and drops out some of its answers, with PyTorch's."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.dropout = layer, nn.Dropout(0.2)
+
+    def forward(self, x):
+        skipped = self.training and random.random() < 0.5
+        return x if skipped else x + self.dropout(self.layer(x)).relu()
+
+
+def with_dropout(channels, classes):
+    """Make a network of which each training pass drops out other answers."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes),
+    )  # fmt: skip
+
+
+def with_layers_at_random(channels, classes):
+    """Make a network whose training passes depend on random numbers."""
+    layers = (AtRandom(nn.Conv2d(8, 8, 3, padding=1)) for _ in range(2))
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), *layers, nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes),
+    )  # fmt: skip
+
+
 def images_of_four_kinds():
-    random = np.random.default_rng(0)
+    numbers = np.random.default_rng(0)
     sets = {}
     for split, count in (("train", 120), ("test", 20)):
         labels = np.arange(count) % 4
-        images = random.integers(0, 120, (count, 1, 8, 8)) + 30 * labels[:, None, None, None]
+        images = numbers.integers(0, 120, (count, 1, 8, 8)) + 30 * labels[:, None, None, None]
         sets[split] = images.astype(np.uint8), labels
     return sets
 

@@ -272,3 +272,31 @@ def test_a_run_whose_weights_do_not_fit_the_memory_ends_with_a_way_out(recipe, t
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *_: (_ for _ in ()).throw(OUT_OF_MEMORY[0]))
     with pytest.raises(OutOfMemory, match="memory ran out: CUDA out of memory"):
         distill(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_run_says_that_test_images_are_among_its_training_images(mirrored, kind, tmp_path, capsys):
+    recipe = small(tmp_path, "train.max_steps=1")
+    with np.load(tmp_path / "test.npz") as test, np.load(tmp_path / "train.npz") as train:
+        copies = test["x"][:3, :, :, ::-1] if mirrored else test["x"][:3]
+        images = np.concatenate([train["x"], np.tile(copies, (5, 1, 1, 1))])
+        labels = np.concatenate([train["y"], np.tile(test["y"][:3], 5)])
+    images = images if kind == np.uint8 else (images / 255).astype(kind)
+    np.savez(tmp_path / "train.npz", x=images, y=labels)
+    distill(recipe, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "3 of the 20 test images are training images too" in said
+    assert "accuracy on test images may be up to 15.0 points too high" in said
+
+
+def test_a_run_on_other_images_than_it_is_judged_on_says_nothing_of_copies(tmp_path, capsys):
+    distill(small(tmp_path, "train.max_steps=1"), tmp_path / "run")
+    assert "images too" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("steps", "said"), [(5, True), (6, False)])
+def test_a_run_says_that_it_ends_before_its_second_augmentation(steps, said, tmp_path, capsys):
+    recipe = small(tmp_path, f"train.max_steps={steps}", 'data.augment_switch=[1,"cropshift"]')
+    distill(recipe, tmp_path / "run")
+    assert ("cropshift is never used" in capsys.readouterr().err) == said

@@ -208,7 +208,7 @@ def test_a_hold_out_on_a_gpu_is_asked_the_same_way_to_the_same_figures(monkeypat
 
 
 def test_a_graph_that_goes_wrong_in_a_hold_out_gives_no_figure(monkeypatch):
-    """Later replays answer what the capture did: attacked points seem to stand."""
+    """Later replays answer what the capture did: attacked points seem to survive."""
 
     def stale_later(work):
         results, again = uncaptured(work)

@@ -21,6 +21,7 @@ from runtime.images.npz import read_npz
 from tests.command_line import edgeproof
 from tests.modes import UMASKS, left, under
 from tests.paths import PROGRAM
+from tests.pipeline.runs import small_runs
 from tests.pipeline.runs.small_runs import STEPS_PER_EPOCH, assert_equal_bits, metrics, small, weights, write_small
 from tests.pipeline.training.recorded import Recorded
 
@@ -35,6 +36,15 @@ VARIANTS = {
         "data.extra.share=0.3",
     ),
     "labels from its own average, in parts": ("method.name=adr", "method.adr.decay=0.9", "train.micro_batches=2"),
+    "a frozen stem, averaged, with perturbed weights": (
+        f"student.factory={small_runs.__name__}:with_a_frozen_stem",
+        "train.ema=0.9",
+        "train.awp=0.01",
+    ),
+    "layers at random, averaged": (
+        f"student.factory={small_runs.__name__}:with_layers_at_random",
+        "train.ema=0.9",
+    ),
     "one cycle": ("train.schedule=one-cycle", "train.nesterov=true", "train.warmup=0.5", "train.label_smoothing=0.1"),
 }
 LAST = 2 * STEPS_PER_EPOCH

@@ -151,6 +151,53 @@ def test_half_a_normalisation_in_the_file_or_the_recipe_is_refused(network, tmp_
         load(raw, **{given: (0.4,) * 3})
 
 
+@pytest.mark.parametrize(
+    ("recorded", "says"),
+    [
+        ({"sigma": torch.zeros(3)}, "the std of its images has 0"),
+        ({"sigma": torch.full((3,), -0.2)}, "the std of its images has -0.2"),
+        ({"mu": torch.full((3,), float("nan"))}, "the mean of its images has nan"),
+        ({"mean": torch.full((3,), 0.5)}, "weights under mu and different ones under mean"),
+    ],
+)
+def test_a_normalisation_that_no_network_can_have_or_of_which_there_are_two_is_refused(
+    recorded, says, network, tmp_path
+):
+    path = write(tmp_path / "teacher.pt", network.state_dict() | NORMALISED | recorded)
+    with pytest.raises(BadModel, match=says):
+        load(path)
+
+
+def test_an_empty_normalisation_of_the_recipe_is_not_taken_for_none(network, tmp_path):
+    path = write(tmp_path / "teacher.pt", network.state_dict())
+    with pytest.raises(BadModel, match="0 values, but the images have 3 channels"):
+        load(path, mean=(), std=())
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize(
+    "stored",
+    [
+        torch.Tensor.to_sparse,
+        lambda weight: weight.to("meta"),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to(torch.int32),
+    ],
+)
+@pytest.mark.parametrize("name", ["fc.weight", "mu"])
+def test_weights_that_are_no_dense_floats_are_refused(name, stored, network, tmp_path):
+    weights = network.state_dict() | NORMALISED
+    path = write(tmp_path / "teacher.pt", weights | {name: stored(weights[name])})
+    with pytest.raises(BadModel, match=rf"not stored as dense floating-point numbers: {name} "):
+        load(path)
+
+
+def test_weights_in_half_precision_are_read_with_their_counters(network, tmp_path):
+    path = write(tmp_path / "teacher.pt", {name: tensor.half() for name, tensor in network.state_dict().items()})
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(load(path)(x), network(x), rtol=0.05, atol=0.05)
+
+
 def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
     path = write(tmp_path / "teacher.pt", {"state_dict": Anything()})
     with pytest.raises(BadModel, match="could run code") as error:

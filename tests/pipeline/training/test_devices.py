@@ -16,6 +16,7 @@ from pipeline.runs.distill import distill
 from pipeline.training.devices import launch
 from runtime.errors import BadRecipe, MissingEnvironment, NonFinite, UsageFault
 from tests.paths import PROGRAM
+from tests.pipeline.runs import small_runs
 from tests.pipeline.runs.small_runs import metrics, small, weights, write_small
 
 
@@ -51,6 +52,14 @@ def test_two_processes_end_in_the_weights_of_one_that_takes_two_micro_batches(me
     assert [line.keys() for line in metrics(tmp_path / "apart")] == [
         line.keys() for line in metrics(tmp_path / "together")
     ]
+
+
+@pytest.mark.slow
+def test_each_part_draws_its_own_dropout_in_whichever_process_it_is(tmp_path):
+    settings = (f"student.factory={small_runs.__name__}:with_dropout", "train.max_steps=3")
+    distill(small(tmp_path, *settings), tmp_path / "apart", devices=2)
+    distill(small(tmp_path, *settings, "train.micro_batches=2"), tmp_path / "together")
+    assert largest_difference(weights(tmp_path / "apart"), weights(tmp_path / "together")) < 1e-5
 
 
 @pytest.mark.slow

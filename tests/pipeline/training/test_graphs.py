@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import itertools
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from pipeline.recipe.schema import load_recipe
 from pipeline.training.devices import launch
 from pipeline.training.graphs import MOST, Replayed, recorder_of
 from pipeline.training.trainer import Trainer
+from runtime.errors import BadRecipe
 from tests.pipeline.runs.small_runs import assert_equal_bits, small
 from tests.pipeline.training.recorded import Recorded, Watching
 
@@ -221,6 +224,61 @@ def test_what_reads_a_value_cannot_be_captured(told):
         assert answer.tolist() == [2.0 * number**2] * 2
     assert len(told) == 1
     assert "not permitted" in told[0]
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: torch.rand(()).item()])
+def test_work_that_draws_numbers_on_the_cpu_is_not_captured_since_a_replay_would_repeat_them(draw, told):
+    work = Replayed("it", recorder := Recorded(), told.append)
+    answers = {work(lambda value: (value * draw(),), (torch.ones(1),))[0].item() for _ in range(4)}
+    assert len(answers) == 4
+    assert recorder.asked == ["warm up"]
+    assert told == ["it runs without a CUDA graph: it draws random numbers on the CPU"]
+
+
+class Skipping(nn.Module):
+    """A student that skips a layer at the given of its training passes, over and over."""
+
+    def __init__(self, skips):
+        super().__init__()
+        self.stem, self.block, self.head = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.skips, self.passes = skips, 0
+
+    def forward(self, x):
+        x = self.stem(x.flatten(1))
+        if self.training:
+            self.passes += 1
+        if not (self.training and self.skips[self.passes % len(self.skips)]):
+            x = x + self.block(x).relu()
+        return self.head(x)
+
+
+@pytest.mark.parametrize("skips", [(False, True), (True, False)])
+def test_a_step_that_skips_a_layer_is_not_captured_so_that_no_replay_skips_it_for_ever(skips, caplog):
+    """The layer is skipped at the first step, which warms up, or at the second, which is captured."""
+    recipe = load_recipe("fashion-mini", ["method.name=pgd-at", "search.steps=1", "train.batch=12"])
+    run = Trainer(recipe, Skipping(skips), None, classes=4, precision="fp32", recorder=Recorded())
+    steps(run, 2)
+    assert caplog.messages.count("the outer step runs without a CUDA graph: the student skips layers at random") == 1
+    learned = []
+    for _ in range(2):
+        steps(run, 1)
+        learned.append(bool(run.student.block.weight.grad.any()))
+    assert sorted(learned) == [False, True]
+
+
+def skips_in_each_process(fabric, directory, parts):
+    recipe = small(directory, "train.batch=12", f"train.micro_batches={parts}")
+    run = Trainer(recipe, Skipping((True, False)), None, classes=4, precision="fp32", fabric=fabric)
+    return steps(run, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2])
+def test_several_devices_refuse_a_student_that_skips_a_layer(parts, tmp_path):
+    """Of two parts, the second skips it, by which PyTorch would wait for its gradient."""
+    with pytest.raises(BadRecipe, match="skips layers at random") as raised:
+        launch(skips_in_each_process, tmp_path, parts, devices=2)
+    assert "one device" in raised.value.hint
 
 
 def test_the_stand_in_shows_what_a_work_reads_of_python_after_its_capture(told):
