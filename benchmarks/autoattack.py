@@ -8,9 +8,9 @@ APGD-T 100 steps, FAB-T 9 targets of 100 steps, Square 5,000 queries on the unsc
 one batch, as the reference does up to 250 images. A robust image is one that the network classifies rightly at the
 point that the attack returned; one beyond eps counts for neither.
 
-Beside wall time stands the CPU time of the process, and the limit: what the images passed forward and backward cost by
-themselves, from the bare cost of a pass of 64 images. On a machine that others use as well wall time says nothing, and
-several threads burn CPU time while they wait for each other: with `--threads 1` the CPU times can be compared.
+Beside wall time it prints the CPU time of the process, and the limit: what the images passed forward and backward cost
+by themselves, from the bare cost of a pass of 64 images. On a machine that others use as well wall time says nothing,
+and several threads burn CPU time while they wait for each other: with `--threads 1` the CPU times can be compared.
 """
 
 import argparse
@@ -132,7 +132,7 @@ class Ours:
         self.standing = predictions(session.logits(self.points.x)) == images.labels
 
     def attack(self, attack: Attack) -> dict[str, Any]:
-        """Run one attack on what stands."""
+        """Run one attack on the images that survived so far."""
         self.session.clock, clock, oracle = Clock(), Clock(), Oracle(self.session, BARE)
         points = self.points.rows(self.standing)
         points = replace(points, row=np.arange(len(points)))
@@ -163,7 +163,7 @@ class Theirs:
         self.passes["gradients" if inputs[0].requires_grad else "forwards"] += len(inputs[0])
 
     def attack(self, name: str) -> dict[str, Any]:
-        """Run one attack on what stands."""
+        """Run one attack on the images that survived so far."""
         clock, x, y = Clock(), self.x[self.standing], self.y[self.standing]
         self.passes = {"forwards": 0, "gradients": 0}
         with torch.random.fork_rng():
@@ -177,7 +177,7 @@ class Theirs:
 
 
 def total(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add up the costs of the attacks; what stands is what the last one left."""
+    """Add up the costs of the attacks; the images that survive are those that the last one left."""
     sums = {key: round(sum(row[key] for row in rows), 2) for key in rows[0] if key != "standing"}
     return {**sums, "standing": rows[-1]["standing"]}
 
@@ -252,7 +252,7 @@ def main() -> None:
     record = measure(asked.run, asked.n, asked.threads, asked.ours_only)
     print(f"{record['clean']} of {record['n']} right; bare cost of an image, ms: {record['bare_ms']}")
     seconds = "cpu_seconds" if record["threads"] == 1 else "seconds"
-    print("| attack | ours, s | again | limit | theirs, s | limit | times faster | standing: ours | theirs |")
+    print("| attack | ours, s | again | limit | theirs, s | limit | times faster | survive: ours | theirs |")
     print("|---|---|---|---|---|---|---|---|---|")
     for place, name in enumerate([*record["attacks"], "all"]):
         ours = record["ours"][place]

@@ -1,11 +1,11 @@
-"""How the cost of the attacks grows: in the number of images, and in the points that still stand.
+"""How the cost of the attacks grows: in the number of images, and in the points that still survive.
 
     python -m benchmarks.autoattack_cost RUN [OUTPUT.json [PLOT.svg]]
 
 RUN is a finished training run. On its exported graph, one thread, CPU seconds of the process, since other work on the
 machine changes those little: (1) a cascade of standard AutoAttack's four attacks with fewer steps, on the first n
 test images for several n and eps; (2) one query of Square after another on many images at a large eps, against how
-many points stood at each, the medians of BIN queries.
+many points survived at each, the medians of BIN queries.
 """
 
 import json
@@ -73,7 +73,7 @@ class Ticking(Oracle):
 
 
 def queries(session: OrtSession) -> list[dict[str, float]]:
-    """Return the points that stood and the CPU milliseconds from one query of Square to the next, by BIN queries."""
+    """Return the surviving points and the CPU milliseconds from one query of Square to the next, by BIN queries."""
     oracle, square = Ticking(session), ATTACKS["square"]
     replace(square, defaults={**square.defaults, "queries": QUERIES}).run(
         oracle, correct_points(session, MANY), LARGE / 255, 0
@@ -92,7 +92,7 @@ def draw(rows: list[dict[str, Any]], points: list[dict[str, float]]) -> Figure:
     for radius in RADII:
         own = [row for row in rows if row["eps_255"] == radius]
         n, seconds = (np.array([row[key] for row in own]) for key in ("n", "cpu_seconds"))
-        (line,) = left.plot(n, seconds, "o", label=f"eps {radius}/255, {own[-1]['standing']} of {n[-1]} stand")
+        (line,) = left.plot(n, seconds, "o", label=f"eps {radius}/255, {own[-1]['standing']} of {n[-1]} survive")
         left.plot([0, n[-1]], [0, (n * seconds).sum() / (n * n).sum() * n[-1]], color=line.get_color(), linewidth=1)
     left.set_xlabel("images")
     left.set_ylabel("CPU seconds of the cascade")
@@ -100,7 +100,7 @@ def draw(rows: list[dict[str, Any]], points: list[dict[str, float]]) -> Figure:
     standing, ms = (np.array([point[key] for point in points]) for key in ("standing", "cpu_ms"))
     right.plot(standing, ms, ".")
     right.plot([0, standing.max()], [0, (standing * ms).sum() / (standing**2).sum() * standing.max()], linewidth=1)
-    right.set_xlabel("points still standing")
+    right.set_xlabel("surviving points")
     right.set_ylabel("CPU ms of one query of Square")
     for axes in (left, right):
         axes.set_xlim(0)

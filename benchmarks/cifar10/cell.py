@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.cifar10.record import record_of
+from benchmarks.cifar10.record import check_bundle, record_of
 from benchmarks.cifar10.study import Cell, Scale, Study, recipe_of
 from pipeline.runs.directory import SUMMARY
 from runtime.bundle.manifest import MANIFEST
@@ -25,6 +25,7 @@ def run_cell(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path, 
 
     Raises:
         CalledProcessError: a command failed; what was finished before stays.
+        BadInput: the bundle is of another training.
 
     """
     place.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,7 @@ def run_cell(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path, 
         edgeproof("distill", place / RECIPE, "--out", run, "--resume")
     if not (bundle / MANIFEST).exists():
         edgeproof("export", run, "--out", bundle)
+    check_bundle(place)
     for attack in study.attacks:
         out = place / attack
         if not (out / REPORT).exists():

@@ -23,7 +23,8 @@ Shared = Mapping[str, str | int]
 def check_place(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> None:
     """Check that the cells in `out`, begun or finished, are of this scale, these images and this teacher.
 
-    A begun cell holds its recipe, paths included. Of a finished one the digests count, so that folders may move.
+    A begun cell holds its recipe, paths included. A finished one holds its recipe without paths, and the digests, so
+    that folders may move.
 
     Raises:
         UsageFault: they are not.
@@ -36,11 +37,20 @@ def check_place(study: Study, scale: Scale, data: Path, teacher: Path, out: Path
     finished = {record.name for record in records}
     for name, recipe in recipes.items():
         begun = out / name / RUN / RECIPE
-        if name not in finished and begun.is_file():
+        if begun.is_file():
+            before = load_recipe(str(begun))
             try:
-                check_same_recipe(load_recipe(str(begun)), recipe)
+                check_same_recipe(_moved(before, recipe) if name in finished else before, recipe)
             except BadRecipe as error:
                 raise UsageFault(f"{name}: {error.message}", hint=HINT) from None
+
+
+def _moved(before: Recipe, now: Recipe) -> Recipe:
+    """Return a recipe with the paths of another."""
+    data, teacher = before.data.model_copy(update={"path": now.data.path}), before.teacher
+    if teacher is not None and now.teacher is not None:
+        teacher = teacher.model_copy(update={"path": now.teacher.path})
+    return before.model_copy(update={"data": data, "teacher": teacher})
 
 
 def check_records(study: Study, scale: Scale, records: Sequence[Record], asked: Shared | None = None) -> None:
@@ -71,11 +81,12 @@ def check_records(study: Study, scale: Scale, records: Sequence[Record], asked: 
 
 
 def _check_settings(record: Record, recipe: Recipe) -> None:
-    wrong = [
-        f"{name} = {getattr(record, name)} and not {value}"
-        for name, value in settings_of(recipe).items()
-        if getattr(record, name) != value
-    ]
+    reached = {name: getattr(record, name) for name in settings_of(recipe)}
+    reached |= {"method": record.method, "precision": record.training.precision}
+    wanted = settings_of(recipe) | {"method": recipe.method.name}
+    if recipe.train.precision != "auto":  # which the machine resolves
+        wanted["precision"] = recipe.train.precision
+    wrong = [f"{name} = {reached[name]} and not {value}" for name, value in wanted.items() if reached[name] != value]
     if wrong:
         raise UsageFault(f"{record.name}: {', '.join(wrong)}", hint=HINT)
 

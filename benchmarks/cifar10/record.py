@@ -8,8 +8,10 @@ from pydantic import ValidationError
 
 from benchmarks.cifar10.study import Cell, Study, cell_name
 from pipeline.recipe.schema import Recipe, load_recipe
-from pipeline.runs.directory import Summary, read_summary
+from pipeline.runs.directory import CHECKPOINTS, Summary, read_summary
+from runtime.bundle.opening import Bundle, open_bundle
 from runtime.errors import BadData
+from runtime.files import sha256
 from runtime.spec import DataRecord, Digest, Document, Frozen, Name, Text, first_fault
 from runtime.suite.evidence import STANDS
 from runtime.verdict.paired import Finished, read_reference
@@ -65,7 +67,8 @@ def record_of(study: Study, cell: Cell, place: Path) -> Record:
     """Read a finished cell from its directory.
 
     Raises:
-        BadInput: a file is damaged, or the attacks were of two artifacts or on different images.
+        BadInput: a file is damaged; the bundle is not of this run, or the attacks not of this bundle; or they were on
+            different images.
 
     """
     recipe, summary = load_recipe(str(place / "run" / "recipe.toml")), read_summary(place / "run")
@@ -74,6 +77,7 @@ def record_of(study: Study, cell: Cell, place: Path) -> Record:
     reports = {attack: read_reference(place / attack) for attack in study.attacks}
     if len({each.report.artifact.sha256 for each in reports.values()}) > 1:
         raise BadData(f"{place}: its attacks were of two artifacts", hint="remove the older report")
+    _check_artifact(place, next(iter(reports.values())).report.artifact.sha256)
     tested, *others = (each.report.data for each in reports.values())
     if any(other != tested for other in others):
         raise BadData(f"{place}: its attacks were on different images", hint="remove the older report")
@@ -87,6 +91,28 @@ def record_of(study: Study, cell: Cell, place: Path) -> Record:
         test_data=tested,
         judged={attack: judged_in(finished) for attack, finished in reports.items()},
     )
+
+
+def check_bundle(place: Path) -> Bundle:
+    """Open the bundle of a cell.
+
+    Raises:
+        BadInput: it is damaged, or was not exported from the run beside it.
+
+    """
+    bundle = open_bundle(place / "bundle")
+    provenance = bundle.manifest.provenance
+    trained = sha256((place / "run" / CHECKPOINTS["best"]).read_bytes())
+    if provenance is None or provenance.checkpoint_sha256 != trained:
+        raise BadData(f"{place}: its bundle is of another training", hint="remove the bundle and the reports")
+    return bundle
+
+
+def _check_artifact(place: Path, judged: str) -> None:
+    """Raise `BadData` unless the artifact of the cell's bundle is the `judged` one."""
+    manifest = check_bundle(place).manifest
+    if manifest.files[manifest.graphs[manifest.ships].forward].sha256 != judged:
+        raise BadData(f"{place}: its attacks were of another bundle", hint="remove the reports")
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

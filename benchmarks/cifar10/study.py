@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tomli_w
 import tomllib
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.recipe.schema import Recipe, load_recipe
 from runtime.spec import Frozen, Name, Text
@@ -25,11 +25,15 @@ class Row(Frozen):
 
 
 class Scale(Frozen):
-    """What a machine carries: seeds, training images of each class, overrides, options of `edgeproof verify`."""
+    """What a machine carries: seeds, training images of each class, overrides, options of `edgeproof verify`.
+
+    `student` holds overrides of one student's rows, all of them, so that its rows still differ by the method alone.
+    """
 
     seeds: tuple[int, ...]
     a_class: Annotated[int, Field(gt=0)] | None = None
     set: tuple[Text, ...] = ()
+    student: dict[Name, tuple[Text, ...]] = Field(default_factory=dict)
     verify: tuple[Text, ...] = ()
 
 
@@ -45,6 +49,13 @@ class Study(Frozen):
     pairs: tuple[tuple[Name, Name], ...]
     recipe: dict[str, Any]
     scale: dict[Name, Scale]
+
+    @model_validator(mode="after")
+    def _known_students(self) -> Self:
+        for scale in self.scale.values():
+            if unknown := set(scale.student) - set(self.students):
+                raise ValueError(f"no student is called {', '.join(sorted(unknown))}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ def recipe_of(study: Study, scale: Scale, cell: Cell, data: Path, teacher: Path)
     """
     overrides = [
         f"name={cell.name}", f"seed={cell.seed}", f"student.arch={cell.student}", f"method.name={cell.row.method}",
-        f"data.path={data}", f"teacher.path={teacher}", *scale.set, *cell.row.set,
+        f"data.path={data}", f"teacher.path={teacher}", *scale.set, *scale.student.get(cell.student, ()), *cell.row.set,
     ]  # fmt: skip
     with TemporaryDirectory() as place:
         base = Path(place, "base.toml")

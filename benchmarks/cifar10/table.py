@@ -194,11 +194,12 @@ def notes(records: Sequence[Record], missing: Sequence[str]) -> list[str]:
 
 def _circumstances(records: Sequence[Record]) -> list[str]:
     trained = sorted({
-        f"{r.epochs} epochs of {r.training.training_data.n} images, {r.schedule}, {r.search_steps} search steps, "
-        f"{in_words(r.training.precision, r.training.search_precision)}"
+        f"{r.epochs} epochs of {r.training.training_data.n} images, {r.schedule}, {r.search_steps} search steps"
         for r in records
+    }) + sorted({
+        f"{r.student} in {in_words(r.training.precision, r.training.search_precision)}" for r in records
     })  # fmt: skip
-    machines = sorted({f"{r.training.device}; {j.device.get('gpu', j.device['cpu'])}, {r.training.threads} threads"
+    machines = sorted({f"{r.training.device}, {j.device.get('gpu', j.device['cpu'])}, {r.training.threads} threads"
                        for r in records for j in r.judged.values()})  # fmt: skip
     teachers = {(r.training.teacher_sha256, r.training.teacher) for r in records if r.training.teacher is not None}
     versions = sorted({f"PyTorch {r.training.software['torch']}" for r in records})

@@ -65,7 +65,7 @@ def passes(made: nn.Module, side: int, batch: int, device: torch.device, rounds:
 
 
 def ours(made: nn.Module, images: ImageSet, eps: float, device: torch.device) -> tuple[dict[str, Any], np.ndarray]:
-    """Return what `evaluate` costs, and which images stand."""
+    """Return what `evaluate` costs, and which images survive."""
     subject = Subject(
         session=TorchSession(made, sha256="0" * 64, device=device),
         name="noise",
@@ -128,7 +128,7 @@ def torchattacks(made: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 def theirs(
     attack: Callable[..., Tensor], made: nn.Module, images: ImageSet, eps: float, device: torch.device
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return what theirs costs, and which images stand it: misclassified within eps they do not."""
+    """Return what theirs costs, and which images survive: those not misclassified within eps."""
     to_device = placement(device)
     x, y = to_device(images.as_float(slice(None))), to_device(images.labels)
     counted = {"forwards": 0, "gradients": 0}

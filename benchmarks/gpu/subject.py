@@ -1,6 +1,6 @@
-"""What parts attack: a ResNet-18 with random weights, images that it classifies, and an eps that half of them stand.
+"""What parts attack: a ResNet-18 with random weights, images that it classifies, an eps at which half of them survive.
 
-Nothing has to be trained or carried, and every attack finds images that fall at once, late and never, as those of a
+Nothing has to be trained or carried, and every attack finds images that break at once, late and never, as those of a
 robust network do. Its robust accuracy says nothing.
 """
 
@@ -76,7 +76,7 @@ def images_of(made: nn.Module, size: Size, n: int, device: torch.device) -> Imag
 
 
 def half_stand(made: nn.Module, images: ImageSet, device: torch.device) -> float:
-    """Return an eps at which about half of the images stand PGD-10."""
+    """Return an eps at which about half of the images survive PGD-10."""
     low, high = LOW, HIGH
     for _ in range(HALVINGS):
         eps = math.sqrt(low * high)

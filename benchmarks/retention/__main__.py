@@ -17,7 +17,9 @@ from benchmarks.retention.cells import Engine, run_cells
 from benchmarks.retention.figures import Row, rows, ruled
 from benchmarks.retention.page import pictures, table
 from benchmarks.retention.record import Measured, Record
+from pipeline.runs.directory import open_run
 from runtime.backends.table import BACKENDS, provider_of
+from runtime.errors import UsageFault
 from runtime.files import write_atomic
 from runtime.images import DATA_ROOT
 from runtime.spec import to_json
@@ -54,12 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser().parse_args(arguments)
     engine = Engine(asked.backend, provider_of(asked.backend, asked.provider))
     measured: list[Measured] = []
+    _refuse_one_name([open_run(student.run, "best").recipe.name for student in asked.students])
     for student in asked.students:
         directory = asked.out / student.run.name
         export_student(student, directory, asked.n, asked.data_root, asked.formats)
         cells = run_cells(directory, engine, asked.formats)
         measured.append(Measured(card=student_card(directory), kept_fp16=kept_fp16(directory), cells=cells))
         write_results(asked.out / asked.backend, Record(students=tuple(measured)))
+
+
+def _refuse_one_name(names: Sequence[str]) -> None:
+    """Raise `UsageFault` if two students have one name: table and rule know them by it."""
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageFault(
+                f"two students are called {name}: table and rule know them by name",
+                hint="give the recipe of one of them another name",
+            )
 
 
 def rows_of(record: Record) -> list[Row]:

@@ -14,9 +14,10 @@ from runtime.backends.pairing import Pairing, Runner
 from runtime.batches.halving import BatchHalving
 from runtime.bundle.evaluation import evaluation_images
 from runtime.bundle.opening import Bundle
+from runtime.errors import UsageFault
 from runtime.files import write_atomic
 from runtime.machine.card import machine_card, software
-from runtime.records.outcome import AttackRow
+from runtime.records.measurements import AttackRow
 from runtime.records.request import GradientSource
 from runtime.session import Session
 from runtime.spec import Digest, Frozen, Text, to_json
@@ -53,7 +54,7 @@ class Cell(Frozen):
 
     `clean` and `robust` have a digit an image: 1 where it is classified rightly, and still is at every point tried.
     `lender` computed the gradient that was followed. It is None for the route without one, and in older records, where
-    it is the engine that judged.
+    it is the engine that judged. `data_sha256` is that of the images; None in older records.
     """
 
     sha256: Digest
@@ -61,6 +62,7 @@ class Cell(Frozen):
     route: GradientSource
     eps: float
     n: int
+    data_sha256: Digest | None = None
     clean: Text
     robust: Text
     attacks: tuple[AttackRow, ...]
@@ -122,7 +124,26 @@ def _cell(target: Target, route: GradientSource, eps: float, out: Path) -> Cell:
     if not path.is_file():
         log.info(f"{path.stem} of {out.name}: {card.precision}")
         write_atomic(path, to_json(attacked(target, route, eps)))
-    return Cell.model_validate_json(path.read_bytes())
+    cell = Cell.model_validate_json(path.read_bytes())
+    _check_same(path, cell, target, route, eps)
+    return cell
+
+
+def _check_same(path: Path, cell: Cell, target: Target, route: GradientSource, eps: float) -> None:
+    """Raise `UsageFault` unless a cell that was done is what would be done now."""
+    known = {} if cell.data_sha256 is None else {"data_sha256": target.images.sha256}
+    wanted = {
+        "sha256": target.session.card().sha256,
+        "route": route,
+        "eps": eps,
+        "n": len(target.images),
+        "settings": settings(route),
+        "seed": SEEDS[route],
+        **known,
+    }
+    other = [name for name, value in wanted.items() if getattr(cell, name) != value]
+    if other:
+        raise UsageFault(f"{path} is of another {', '.join(other)}", hint="remove it, or name another --out")
 
 
 def attacked(target: Target, route: GradientSource, eps: float) -> Cell:
@@ -140,6 +161,7 @@ def attacked(target: Target, route: GradientSource, eps: float) -> Cell:
         route=route,
         eps=eps,
         n=len(evidence),
+        data_sha256=target.images.sha256,
         clean=_digits(evidence.correct),
         robust=_digits(evidence.robust),
         attacks=tuple(rows),
@@ -175,7 +197,7 @@ def standing(cell: Cell, what: Literal["clean", "robust"] = "robust") -> Any:
 
 
 def union(cells: Cells, form: str) -> Any:
-    """Return which images stand every route: bool [N]."""
+    """Return which images survive every route: bool [N]."""
     return np.logical_and.reduce([standing(cells[form][route]) for route in ROUTES])
 
 

@@ -13,7 +13,7 @@ from runtime.statistics import Interval, wilson
 FREE = 0.95
 """The rule: a format is free where its union keeps this share of fp32's in every student."""
 MISJUDGES = 0.05
-"""The rule: a route that leaves this much more standing than the union misjudges the artifact."""
+"""The rule: a route under which this much more survives than under the union misjudges the artifact."""
 RESAMPLES, SEED = 10_000, 0
 ROUNDING = 1e-9
 """Of a difference of two fractions in float64."""
@@ -36,8 +36,8 @@ class Row(Frozen):
         eps: radius.
         n: images.
         clean: before any attack.
-        routes: what stands each route alone.
-        union: what stands all.
+        routes: what survives each route alone.
+        union: what survives all.
         ratio: its union over fp32's; None where fp32 leaves nothing.
         ratio_ci95: paired bootstrap over the images.
 
@@ -56,7 +56,7 @@ class Row(Frozen):
 
     @property
     def gaps(self) -> dict[GradientSource, float]:
-        """What each route leaves standing beyond the union."""
+        """What survives each route beyond the union."""
         return {route: share.accuracy - self.union.accuracy for route, share in self.routes.items()}
 
 
@@ -88,11 +88,11 @@ def retained(left: Any, whole: Any) -> tuple[float | None, Interval | None]:
     """Return the ratio of two fractions of the same images, and its 95 % interval by a paired bootstrap.
 
     Args:
-        left: bool [N], what stands in one format.
-        whole: bool [N], what stands in fp32.
+        left: bool [N], what survives in one format.
+        whole: bool [N], what survives in fp32.
 
     Returns:
-        (None, None) where nothing of `whole` stands.
+        (None, None) where nothing of `whole` survives.
 
     """
     if not whole.any():
@@ -125,8 +125,8 @@ def ruled(found: list[Row]) -> list[str]:
     for (route, student), gaps in misjudged.items():
         more = f"{min(gaps.values()):.1f}" + (f" to {max(gaps.values()):.1f}" if len(gaps) > 1 else "")
         sentences.append(
-            f"Gradient {route} alone misjudges {', '.join(gaps)} of {student}: it leaves {more} points more standing "
-            "than the union."
+            f"Gradient {route} alone misjudges {', '.join(gaps)} of {student}: robust accuracy under it is {more} "
+            "points above the union's."
         )
     return sentences
 

@@ -44,7 +44,7 @@ def _ends(ends: Interval, scale: float, digits: int) -> str:
 
 
 def pictures(rows: Sequence[Row]) -> dict[str, bytes]:
-    """Return the pictures as SVG files by name: what each format retains, and what each route leaves standing."""
+    """Return the pictures as SVG files by name: what each format retains, and what survives each route."""
     return {
         "retention-ratio.svg": _drawn("ratio", lambda axes: ratio_plot(axes, rows)),
         "retention-routes.svg": _drawn("routes", lambda axes: route_plot(axes, rows)),
@@ -75,7 +75,7 @@ def ratio_plot(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def route_plot(axes: Any, rows: Sequence[Row]) -> None:
-    """Draw what stands each route and the union, a group an artifact."""
+    """Draw what survives each route and the union, a group an artifact."""
     kinds = (*ROUTES, "union")
     for number, kind in enumerate(kinds):
         heights = [100 * (row.union if kind == "union" else row.routes[kind]).accuracy for row in rows]  # type: ignore[index]
@@ -83,7 +83,7 @@ def route_plot(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_xticks(range(len(rows)), [row.form for row in rows], rotation=60, ha="right", fontsize=7)
     axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.set_ylim(0, 100)
-    axes.set_ylabel("standing, % of all images")
+    axes.set_ylabel("surviving, % of all images")
     for student in dict.fromkeys(row.student for row in rows):
         places = [place for place, row in enumerate(rows) if row.student == student]
         axes.axvline(places[-1] + 0.5, color="C7", linewidth=0.8)

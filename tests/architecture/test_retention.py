@@ -1,5 +1,7 @@
 """The benchmark of retention: formats, routes, the ratio with its interval, and the rule; on a small network."""
 
+import shutil
+
 import numpy as np
 import onnx
 import pytest
@@ -21,6 +23,7 @@ from runtime.bundle.opening import open_bundle
 from runtime.errors import UsageFault
 from runtime.files import sha256
 from runtime.images.image_set import ImageSet
+from runtime.spec import to_json
 from runtime.suite.units import Target
 from tests.paths import ROOT
 
@@ -170,7 +173,7 @@ def test_the_formats_that_one_route_misjudges_stand_in_one_sentence():
     (sentence,) = (each for each in ruled(rows("student", found)) if "misjudges" in each)
     assert sentence == (
         "Gradient own alone misjudges fp16, int8 plain, int8 as it ships, int4 weights of student: "
-        "it leaves 10.0 to 20.0 points more standing than the union."
+        "robust accuracy under it is 10.0 to 20.0 points above the union's."
     )
 
 
@@ -220,6 +223,15 @@ def test_one_command_goes_from_a_run_to_the_table_and_goes_on_where_it_was(tmp_p
     assert again.robust == before.robust
     with pytest.raises(UsageFault, match="another"):
         main([*command[:-1], "12"])
+    for changes, what in (({"data_sha256": "0" * 64}, "data_sha256"), ({"seed": 9}, "seed"), ({"n": 15}, "n")):
+        left.write_bytes(to_json(again.model_copy(update=changes)))
+        with pytest.raises(UsageFault, match=f"is of another {what}"):
+            main(command)
+    left.write_bytes(to_json(again.model_copy(update={"data_sha256": None})))
+    main(command)
+    shutil.copytree("trained", tmp_path / "again")
+    with pytest.raises(UsageFault, match="two students are called"):
+        main(["trained", str(tmp_path / "again"), *command[1:], "--formats", "int8 plain"])
 
 
 def test_another_engine_judges_the_same_bundles_and_the_record_says_what_lent_the_gradient(tmp_path, monkeypatch):

@@ -51,7 +51,9 @@ def count_images(source: Source) -> int:
     shape, classes = dataset.train.images.shape[1:], len(dataset.classes)
     if (*shape, classes) != (3, SIDE, SIDE, CLASSES):
         kind = f"{' x '.join(map(str, shape))}, of {classes} classes"
-        raise BadData(f"DATA holds images of {kind}", hint="CIFAR-10's are 3 x 32 x 32, of 10; docs/how-to/own-data.md")
+        raise BadData(
+            f"DATA holds images of {kind}", hint="CIFAR-10's are 3 x 32 x 32, of 10; docs/reference/images.md"
+        )
     return len(dataset.train)
 
 

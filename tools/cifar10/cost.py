@@ -26,7 +26,7 @@ STANDS, FALLS = (1910, 5922), (100, 200)
 """Gradients and forward passes of standard AutoAttack for an image that it does not break (docs/results.md), and
 roughly for an image that it breaks."""
 STANDING = 0.45
-"""The share of images that are assumed to stay unbroken."""
+"""The share of images that are assumed to survive."""
 
 
 def steps_of(recipe: Recipe, images: int) -> int:
