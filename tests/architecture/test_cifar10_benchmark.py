@@ -2,22 +2,27 @@
 
 import io
 import json
+import shutil
 import zipfile
+from functools import partial
 from math import sqrt
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from benchmarks.cifar10 import __main__ as script
+from benchmarks.cifar10.cell import edgeproof, run_cell
 from benchmarks.cifar10.mixture import check_place, check_records
-from benchmarks.cifar10.record import Judged, Record, read_records
-from benchmarks.cifar10.study import Scale, cells, load_study, recipe_of
+from benchmarks.cifar10.record import Judged, Record, read_records, record_of
+from benchmarks.cifar10.study import Scale, Study, cells, load_study, recipe_of
 from benchmarks.cifar10.table import agreement, difference, gather, ordering, to_markdown
 from pipeline.data.sets import hold_out, load_dataset
-from pipeline.models.checkpoint import Figures
+from pipeline.models.checkpoint import Figures, load_checkpoint, save_checkpoint
 from pipeline.runs.directory import Summary, TeacherFigures, open_run
-from runtime.errors import EdgeproofError, UsageFault
+from runtime.errors import BadData, EdgeproofError, UsageFault
 from runtime.files import sha256
 from runtime.spec import DataRecord, to_json
 from tests.paths import ROOT
@@ -79,6 +84,12 @@ def test_every_cell_of_a_scale_has_a_recipe_of_its_own(scale, tmp_path):
     assert [recipe.name for recipe in recipes] == [cell.name for cell in found]
 
 
+def test_overrides_of_a_student_that_is_not_there_are_refused():
+    scale = {"cpu": {"seeds": [0], "student": {"mobilenetv2": ["train.precision=fp32"]}}}
+    with pytest.raises(ValidationError, match="no student is called mobilenetv2"):
+        Study.model_validate(STUDY.model_dump() | {"scale": scale})
+
+
 def test_the_reference_and_the_pairs_are_rows():
     names = {row.name for row in STUDY.rows}
     assert {STUDY.reference, *(name for pair in STUDY.pairs for name in pair)} <= names
@@ -123,6 +134,12 @@ def test_what_was_never_published_and_another_student_have_no_published_ordering
     assert ordering(STUDY, groups(record("rslad-cropshift", "1100"), record("pgd-at", "1100"), other)) == []
 
 
+def test_the_page_says_in_which_precision_each_student_was_trained():
+    other = record("adaad", "1100", student="mobilenet_v2", training={"precision": "fp32"})
+    page = to_markdown(STUDY, [record("adaad", "1100"), other], [])
+    assert "2 search steps; mobilenet_v2 in fp32; resnet18 in bf16." in page
+
+
 def test_the_page_says_n_seeds_hours_machine_and_what_is_missing():
     page = to_markdown(STUDY, [record("adaad", "1100")], ["resnet18-trades-seed0"])
     assert "| resnet18 | 0.25 | adaad | 1 | 4 | 100.0 (51.0 to 100.0) | 50.0 (15.0 to 85.0) |" in page
@@ -132,7 +149,7 @@ def test_the_page_says_n_seeds_hours_machine_and_what_is_missing():
 
 
 TAUGHT = {"teacher_sha256": OTHER}
-SEEDS = Scale(seeds=(0, 1), set=CPU.set)
+SEEDS = Scale(seeds=(0, 1), set=CPU.set, student=CPU.student)
 
 
 def of(digest, n=100):
@@ -145,6 +162,11 @@ def of(digest, n=100):
         (record("adr", "1100", width=1.0, epochs=25), "width = 1.0 and not 0.25, epochs = 25 and not 4"),
         (record("adr", "1100", schedule="steps"), "schedule = steps and not one-cycle"),
         (record("adr", "1100", search_steps=10), "search_steps = 10 and not 2"),
+        (record("adr", "1100", training={"precision": "fp32"}), "precision = fp32 and not bf16"),
+        (
+            record("adr", "1100", student="mobilenet_v2"),
+            "mobilenet_v2-adr-seed0: precision = bf16 and not fp32",
+        ),
         (record("adr", "1100", training=TAUGHT), "have different teachers: 000000000000 and 111111111111"),
         (record("adr", "1100", training=of(OTHER)), "have different training images for seed 0"),
         (
@@ -170,7 +192,7 @@ def test_the_hold_out_of_another_seed_and_a_method_without_a_teacher_are_no_mixt
 
 def test_the_records_of_the_docs_are_of_one_table():
     kept = read_records(ROOT / "docs/studies/cifar10-table/cells")
-    assert len(kept) >= 9
+    assert len(kept) >= 12
     check_records(STUDY, CPU, kept)
     with pytest.raises(UsageFault, match=r"width = 0\.25 and not 1"):
         check_records(STUDY, STUDY.scale["gpu"], kept)
@@ -185,7 +207,8 @@ def test_the_students_that_are_kept_are_those_of_the_table():
         kept = open_run(place, "best")
         assert kept.summary == records[place.name].training
         assert kept.card.figures == kept.summary.best
-        assert kept.recipe.name == place.name
+        (cell,) = (cell for cell in cells(STUDY, CPU) if cell.name == place.name)
+        assert kept.recipe == recipe_of(STUDY, CPU, cell, kept.recipe.data.path, kept.recipe.teacher.path)
 
 
 def test_a_record_of_an_earlier_version_names_no_test_images_and_the_page_says_so():
@@ -244,6 +267,20 @@ def test_images_and_teacher_of_finished_cells_may_lie_elsewhere(place):
     check_place(STUDY, CPU, place / "moved", place / "renamed", place / "out")
 
 
+def test_a_finished_cell_of_another_recipe_is_refused(place):
+    """Of a recipe's settings a record holds only a few: of a weight of IGDM or an augmentation it says nothing."""
+    recipe = place / "out/resnet18-adaad-seed0/run/recipe.toml"
+    recipe.write_text(recipe.read_text().replace('augment = "pad-crop"', 'augment = "cropshift"'))
+    with pytest.raises(UsageFault, match=r"resnet18-adaad-seed0: the run began with another recipe:\n.*data.augment"):
+        check_place(STUDY, CPU, place / "data", place / "teacher", place / "out")
+
+
+def test_a_record_of_another_method_than_its_row_is_refused():
+    mixed = record("adr", "1100").model_copy(update={"method": "trades"})
+    with pytest.raises(UsageFault, match="method = trades and not adr"):
+        check_records(STUDY, CPU, [mixed])
+
+
 def test_a_run_of_another_scale_is_refused_before_it_begins(place, monkeypatch, capsys):
     words = ("run", place / "data", place / "teacher", place / "out", "--scale", "gpu")
     code, said = asked(monkeypatch, capsys, *words)
@@ -298,7 +335,7 @@ def test_a_cell_is_trained_exported_and_attacked_and_not_again(tmp_path, capfd):
     pictures(tmp_path / "a.zip")
     script.unpack(tmp_path / "a.zip", tmp_path / "data", None)
     tiny = ["student.width=0.0625", "train.epochs=1", "train.batch=8", "data.holdout=8", "search.steps=1"]
-    study = STUDY.model_copy(update={"rows": STUDY.rows[:1], "students": STUDY.students[:1], "n": 8})
+    study = STUDY.model_copy(update={"rows": STUDY.rows[:1], "students": STUDY.students[:1], "n": 8, "scale": {}})
     scale = Scale(seeds=(0,), set=(*tiny, "train.precision=fp32"))
     asked = (study, scale, tmp_path / "data", tmp_path / "no-teacher.safetensors", tmp_path / "out")
     assert script.run(*asked) == 0
@@ -309,6 +346,20 @@ def test_a_cell_is_trained_exported_and_attacked_and_not_again(tmp_path, capfd):
     capfd.readouterr()
     assert script.run(*asked) == 0
     assert capfd.readouterr().out == ""
+    place, (cell,) = tmp_path / "out/resnet18-pgd-at-seed0", cells(study, scale)
+    checkpoint = place / "run/student.best.safetensors"
+    network, card = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, network, card.model_copy(update={"figures": None}))
+    for look in (partial(record_of, study, cell), partial(run_cell, study, scale, cell, *asked[2:4])):
+        with pytest.raises(BadData, match="its bundle is of another training"):
+            look(place)
+    shutil.rmtree(place / "bundle")
+    with torch.no_grad():
+        network.head.bias += 1
+    save_checkpoint(checkpoint, network, card)
+    edgeproof("export", place / "run", "--out", place / "bundle")
+    with pytest.raises(BadData, match="its attacks were of another bundle"):
+        record_of(study, cell, place)
 
 
 @pytest.mark.slow
@@ -316,7 +367,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path):
     pictures(tmp_path / "a.zip")
     script.unpack(tmp_path / "a.zip", tmp_path / "data", None)
     rslad = STUDY.rows[1]  # its teacher is missing
-    study = STUDY.model_copy(update={"rows": (rslad,), "students": ("resnet18",)})
+    study = STUDY.model_copy(update={"rows": (rslad,), "students": ("resnet18",), "scale": {}})
     place = tmp_path / "out"
     assert script.run(study, Scale(seeds=(0, 1)), tmp_path / "data", tmp_path / "none.safetensors", place) == 2
     assert not (place / "cells").exists()
