@@ -17,7 +17,7 @@ class Page(Enum):
 
     ATTESTATIONS = "attestations.md"
     DERIVATIVES = "reference/gradient.md#operations"
-    IMAGES = "how-to/own-data.md"
+    IMAGES = "reference/images.md"
     JUDGES = "reference/judges.md"
     MASKING = "explanation/masking.md"
     ONNX = "your-own-model.md"

@@ -155,7 +155,7 @@ PARENT: Precision = "fp32"
 
 
 class ThreatModel(Frozen):
-    """The perturbations that a model must withstand: `eps` in the units of images in [0, 1]."""
+    """The perturbations to which a model must be robust: `eps` in the units of images in [0, 1]."""
 
     norm: Literal["linf"] = "linf"
     eps: Fraction = 8 / 255

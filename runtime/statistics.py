@@ -177,6 +177,8 @@ def _fail_under(least: float, robust: Interval | None, hidden: Hidden, interval:
     low, high = robust
     ends, gate = f"its {interval} ({percent(low)} to {percent(high)})", percent(least)
     if low - hidden.points >= least:
+        if least == 0:
+            return Decision("passed", ["no robust accuracy is under 0 %: this gate asks nothing of it"])
         return Decision("passed", [f"robust accuracy is at least {gate}: the low end of {ends} reaches it"])
     if high < least:
         return Decision("failed", [f"robust accuracy is under {gate}: the high end of {ends} is below it"])

@@ -1,4 +1,4 @@
-"""The nodes of a graph in an order in which each stands behind those that it reads, as ONNX asks for.
+"""The nodes of a graph in an order in which each comes after those that it reads, as ONNX asks for.
 
 ONNX Runtime sorts for itself, so that files in another order, as converters of precision write them, run there.
 """
@@ -45,7 +45,7 @@ def sort_nodes(graph: GraphProto) -> None:
 
 
 def _sorted(before: list[set[int]]) -> list[int]:
-    """Return places so that each stands behind those before it; what lies in a circle, or behind one, is left out."""
+    """Return places so that each comes after those before it; what lies in a circle, or behind one, is left out."""
     after: list[list[int]] = [[] for _ in before]
     for place, sources in enumerate(before):
         for source in sources:

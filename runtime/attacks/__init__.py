@@ -65,7 +65,7 @@ class Attack:
 
     @property
     def passes(self) -> Passes:
-        """The most passes per image. An image that falls early takes fewer."""
+        """The most passes per image. An image that breaks early takes fewer."""
         passes: Passes = self._named("_passes")(**self.defaults)
         return passes
 

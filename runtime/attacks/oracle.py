@@ -205,7 +205,7 @@ class Found:
         self.linf = np.zeros(len(points))
 
     def judge(self, oracle: Oracle, points: Points, x: Any, hint: Any | None = None) -> Any:
-        """Judge x, keep each image's worst point, and return which images still stand: bool [B], numpy.
+        """Judge x, keep each image's worst point, and return which images survive: bool [B], numpy.
 
         If `Oracle.hints_hold`, judging only the hinted rows misses at most what changes class within INSIDE of an end
         of the box. If not, all rows are judged.

@@ -20,7 +20,7 @@ RANKING = Passes(forwards=1)
 
 
 def targets_in_turn(oracle: Oracle, found: Found, points: Points, count: int) -> Iterator[tuple[int, Points, Any]]:
-    """Yield (turn, the points that still stand, their one-hot target [B, K]), from the likeliest wrong class down.
+    """Yield (turn, the points that still survive, their one-hot target [B, K]), from the likeliest wrong class down.
 
     Costs RANKING per image.
     """

@@ -75,11 +75,14 @@ def provider_named(provider: str) -> Provider:
     wanted, _, kind = provider.removeprefix(PREFIX).partition(":")
     libraries = [_load(path) for path in _given] or [_load(_packaged(wanted))]
     found = [(library, each) for library in libraries for each in library.devices if _called(each, wanted)]
-    if not found:
-        names = sorted({each.ep_name for library in libraries for each in library.devices})
+    names = sorted({each.ep_name for library in libraries for each in library.devices})
+    if not names:
         raise MissingEnvironment(
-            f"the library has no execution provider {wanted}", hint=f"it has: {', '.join(names) or 'none'}"
+            "the library supports no device of this machine",
+            hint="OpenVINO's needs a processor, GPU or NPU by Intel; of others, its documentation says what it needs",
         )
+    if not found:
+        raise MissingEnvironment(f"the library has no execution provider {wanted}", hint=f"it has: {', '.join(names)}")
     kinds = sorted({_kind(each) for _, each in found})
     if not kind and len(kinds) > 1:
         raise UsageFault(

@@ -1,7 +1,7 @@
 """Tests whether an engine computes the right gradients: one that gives correct logits may still differentiate wrongly.
 
 A gradient graph has operations that few networks have. An engine that miscompiles one of them still gives the right
-logits, but misleads attacks, and then an unbroken image proves nothing. So, before any attack, its gradients on images
+logits, but misleads attacks, and then a surviving image proves nothing. So, before any attack, its gradients on images
 of noise are compared with those of ONNX Runtime on the CPU for the same graph.
 """
 

@@ -55,7 +55,7 @@ def pgd_over_autoattack(facts: Facts) -> Seen:
 
 
 def black_box(facts: Facts) -> Seen:
-    """To withstand only searches without gradients is weak evidence."""
+    """Surviving only searches without gradients is weak evidence."""
     if not facts.within:
         return not_run("an attack within eps")
     if facts.white_box:

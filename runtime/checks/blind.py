@@ -9,7 +9,7 @@ from runtime.checks.power import most_by_chance, power_of_search
 from runtime.words import percent
 
 if TYPE_CHECKING:
-    from runtime.records.outcome import Searched
+    from runtime.records.measurements import Searched
 
 
 def square_alone(facts: Facts) -> Seen:
@@ -31,7 +31,7 @@ def blind_control(facts: Facts) -> Seen:
     searches = ", ".join(sorted(found.by))
     message = (
         f"searches without gradients ({searches}) broke {found.broken} of {found.n} images that no attack broke, "
-        f"and {found.alone} of these fell to nothing else; {_power(found)}"
+        f"and nothing else broke {found.alone} of these; {_power(found)}"
     )
     return seen(beyond_chance(found), message)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runtime.records.request import Claim, Request
 
 ONE_STEP = "fgsm"
-"""The attack of a single step. An image that withstands it may fall to a second step."""
+"""The attack of a single step. A second step may break an image that survives it."""
 
 WEAK_EVIDENCE = frozenset(
     {"claimed-threat", "one-step", "black-box-only", "enough-images", "clean-above-chance", "repeated-images"}

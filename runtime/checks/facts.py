@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from runtime.attacks import any_bounded
 
 if TYPE_CHECKING:
-    from runtime.records.outcome import AttackRow
+    from runtime.records.measurements import AttackRow
     from runtime.records.report import Artifact
     from runtime.records.request import GradientSource
     from runtime.suite.outcome import Outcome

@@ -11,7 +11,7 @@ from runtime.suite.scrutiny import most_tolerated, most_unrelated
 from runtime.words import percent
 
 if TYPE_CHECKING:
-    from runtime.records.outcome import GradientTest
+    from runtime.records.measurements import GradientTest
 
 MOST_ZERO_GRADIENTS = 0.01
 """The largest fraction of the correctly classified images whose gradient may be zero."""
@@ -125,7 +125,7 @@ def _power(test: GradientTest, check: str) -> str:
 
 
 def enough_images(facts: Facts) -> Seen:
-    """If few images stood, tests of the gradient could miss too much."""
+    """If few images survived, tests of the gradient could miss too much."""
     test = facts.outcome.gradient_test
     if not facts.gated:
         return Seen("not run", "not run: no gate was asked for")

@@ -10,7 +10,7 @@ from runtime.suite.scrutiny import most_tolerated
 from runtime.words import points
 
 if TYPE_CHECKING:
-    from runtime.records.outcome import Fusion
+    from runtime.records.measurements import Fusion
 
 
 def randomised(facts: Facts) -> Seen:

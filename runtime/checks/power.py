@@ -16,7 +16,7 @@ from runtime.words import percent, points
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runtime.records.outcome import GradientTest, Searched
+    from runtime.records.measurements import GradientTest, Searched
 
 BY_CHANCE, LEVEL = 0.005, 0.01
 """Of an honest network, a blind search alone breaks no image. More than this share explains, at LEVEL, is a finding."""
@@ -40,7 +40,7 @@ def most_by_chance(n: int) -> int:
 
 
 def power_of_search(n: int) -> Power:
-    """Return the power of a blind search of n unbroken images."""
+    """Return the power of a blind search of n surviving images."""
     return Power(CONTROL, n, smallest_seen(most_by_chance(n) + 1, n))
 
 

@@ -178,7 +178,7 @@ def described(found: EngineComparison) -> list[str]:
         text += [
             f"  - gradients apart by {found.gradient_error.median:.1e} (median), {found.gradient_error.high:.1e} (99 %)"
             f", cosine at least {found.gradient_cosine:.6f}",
-            f"  - {found.attack}: the same verdict on {found.same_verdict} images; {found.robust} stand, on the CPU "
+            f"  - {found.attack}: the same verdict on {found.same_verdict} images; {found.robust} survive, on the CPU "
             f"{found.robust_reference}",
         ]
     text.append(f"  - {found.milliseconds:.3f} ms an image forward; engine {found.engine_sha256 or 'not one file'}")

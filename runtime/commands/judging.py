@@ -226,13 +226,16 @@ def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -
 
 
 def warn_of_gate(case: Case) -> None:
-    """Warn, before the first attack, of reasons that keep the gate from passing whatever the attacks find."""
+    """Warn, before the first attack, of reasons why the gate cannot pass, or cannot fail, whatever the attacks find."""
     request = case.request
     short = [each.message for each in check_claim(request) if each.state == "found" and each.blocking]
     if request.gate != Gate() and not case.plan.searches_by_gradient and not request.accept_blind_evidence:
         short.append("no attack follows a gradient, which is weak evidence (--accept-blind-evidence lets it pass)")
+    cannot = "cannot pass its gate" if request.gate == Gate(fail_under=0) else "cannot pass its gate, only fail it"
     for message in short:
-        log.warning(f"this run cannot pass its gate, only fail it: {message}; --no-gate only measures")
+        log.warning(f"this run {cannot}: {message}; --no-gate only measures")
+    if request.gate.fail_under == 0:
+        log.warning("a gate of 0 % fails no model: no robust accuracy is under it; ask for more, as --fail-under 45%")
 
 
 def fresh_directory(name: str, precision: str) -> Path:

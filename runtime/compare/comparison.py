@@ -8,7 +8,7 @@ from pydantic import Field
 
 from runtime.errors import BadData
 from runtime.records.bench import Latency
-from runtime.records.outcome import Count, Interval
+from runtime.records.measurements import Count, Interval
 from runtime.records.report import Paired
 from runtime.report.phrases import accuracy_rows, verdict_of
 from runtime.spec import DataRecord, Digest, Fraction, Frozen, Name, ProviderName, Text, ThreatModel

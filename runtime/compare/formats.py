@@ -154,7 +154,10 @@ def _against_lines(against: Against) -> list[tuple[str | float, ...]]:
     counts = {"same prediction": against.same_prediction}
     if worst is None:
         return [(name, count, "", "") for name, count in counts.items()]
-    counts |= {"only this withstands": len(against.only_this), "only the first withstands": len(against.only_first)}
+    counts |= {
+        "robust in this run only": len(against.only_this),
+        "robust in the first run only": len(against.only_first),
+    }
     changes = [(CHANGE, worst.difference, *worst.ci95), ("McNemar p", worst.mcnemar_p, "", "")]
     return [*changes, *((name, count, "", "") for name, count in counts.items())]  # type: ignore[list-item]
 
@@ -207,8 +210,8 @@ AGAINST: dict[str, Callable[[Against], str]] = {
     CHANGE: _change,
     "McNemar p (exact)": _mcnemar,
     "same class, clean": lambda against: f"{against.same_prediction} of {against.images}",
-    "only this withstands": lambda against: str(len(against.only_this)) if against.worst_case else ABSENT,
-    "only the first withstands": lambda against: str(len(against.only_first)) if against.worst_case else ABSENT,
+    "robust in this run only": lambda against: str(len(against.only_this)) if against.worst_case else ABSENT,
+    "robust in the first run only": lambda against: str(len(against.only_first)) if against.worst_case else ABSENT,
 }
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "text": text,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from runtime.errors import BadImages
 from runtime.images.classes import class_numbers, listed, refuse_another_count, refuse_duplicates
 from runtime.images.decode import times
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Literal["nchw", "nhwc"]
@@ -63,25 +66,31 @@ class ImageSet:
         """Return the number of images."""
         return len(self.labels)
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """The digest of the images' type, shape and values, and of the labels; name and file do not matter."""
-        digest = hashlib.sha256(f"{self.images.dtype.name} {self.images.shape}\n".encode())
-        for start in range(0, len(self), CHUNK):
-            some = np.asarray(self.images[start : start + CHUNK])
-            digest.update(np.ascontiguousarray(some, some.dtype.newbyteorder("<")).data)
-        digest.update(np.ascontiguousarray(self.labels, "<i8").data)
-        return digest.hexdigest()
+        return self._digests[0]
 
-    @cached_property
+    @property
     def pixels(self) -> Array:
         """The digest of each image's pixels, 8 bytes of SHA-256: int64 [N]. Copies of an image have the same."""
-        digests = (
-            hashlib.sha256(np.ascontiguousarray(image).data).digest()
-            for start in range(0, len(self), CHUNK)
-            for image in np.asarray(self.images[start : start + CHUNK])
-        )
-        return np.frombuffer(b"".join(digest[:8] for digest in digests), "<i8")
+        return self._digests[1]
+
+    @cached_property
+    def _digests(self) -> tuple[str, Array]:
+        """That of the set and those of its images, by one reading: pictures are decoded for it."""
+        digest = hashlib.sha256(f"{self.images.dtype.name} {self.images.shape}\n".encode())
+        each = []
+        for some in self.chunks():
+            digest.update(np.ascontiguousarray(some, some.dtype.newbyteorder("<")).data)
+            each.append(pixel_digests(some))
+        digest.update(np.ascontiguousarray(self.labels, "<i8").data)
+        return digest.hexdigest(), np.concatenate(each)
+
+    def chunks(self) -> Iterator[Array]:
+        """Yield all images in their order, at most CHUNK at once: [B, C, H, W]."""
+        for start in range(0, len(self), CHUNK):
+            yield np.asarray(self.images[start : start + CHUNK])
 
     def rows(self, index: Any) -> ImageSet:
         """Return the images that `index` (a slice or an integer array) selects."""
@@ -147,6 +156,12 @@ class ImageSet:
                 f"{self.name}: image {wrong[0]} has label {self.labels[wrong[0]]}, but there are {classes} classes",
                 hint="labels are class numbers from 0, in the order of the model's logits",
             )
+
+
+def pixel_digests(images: Array) -> Array:
+    """Return 8 bytes of SHA-256 of each image's pixels: int64 [N] from [N, C, H, W]."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest()[:8] for image in images]
+    return np.frombuffer(b"".join(digests), "<i8")
 
 
 def _check_images(name: str, images: Any) -> None:

@@ -36,8 +36,8 @@ class EngineComparison(Frozen):
         gradient_cosine: the smallest cosine of the two gradients.
         attack: the attack that ran on both, with the same noise.
         same_verdict: images that are broken on both or on neither.
-        robust: images that stand on the GPU.
-        robust_reference: images that stand on the CPU.
+        robust: images that survive on the GPU.
+        robust_reference: images that survive on the CPU.
         milliseconds: per image of a forward pass in the largest batch; this is no benchmark.
         beyond: the limits that are exceeded, in words.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from runtime.errors import BadData
-from runtime.records.outcome import (
+from runtime.records.measurements import (
     Agreement,
     AttackRow,
     Count,

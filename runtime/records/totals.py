@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime.errors import BadRun
-from runtime.records.outcome import AttackRow, CurvePoint, Searched
+from runtime.records.measurements import AttackRow, CurvePoint, Searched
 from runtime.statistics import wilson
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from runtime.spec import Gate
 from runtime.words import interval, percent, points, radius, signed
 
 if TYPE_CHECKING:
-    from runtime.records.outcome import AttackRow
+    from runtime.records.measurements import AttackRow
     from runtime.records.report import Paired, Report
     from runtime.report.account import Account
 
@@ -31,7 +31,7 @@ def answers(account: Account) -> tuple[Answer, ...]:
 
 
 def doubts(report: Report) -> list[str]:
-    """Return reasons why a passed gate is no clear yes: findings, or another artifact or gate than the bundle's."""
+    """Return reasons why a passed gate is no clear yes: findings, another artifact or gate, or a gate of 0 %."""
     artifact = report.artifact
     doubted = [f"check {finding.check} found something" for finding in findings(report)]
     if not report.checks:
@@ -42,6 +42,8 @@ def doubts(report: Report) -> list[str]:
         doubted.append(f"this run judged {artifact.precision}, and the bundle ships {artifact.model.ships}")
     if artifact.bundle_version is not None and artifact.model is None:
         doubted.append(f"this run judged {artifact.precision}, and an earlier version did not record what ships")
+    if report.gate == Gate(fail_under=0):
+        doubted.append("this gate asks nothing: every model passes 0 %")
     less = [f"this gate asks less than the bundle's own: {gate_words(own)}"] if (own := report.stricter_gate) else []
     return doubted + less
 
@@ -80,7 +82,7 @@ def robustness(report: Report) -> Answer:
         question,
         percent(robust.value),
         (
-            f"this share of {images} withstands every attack within {eps} (95 % interval {interval(robust.ci95)})",
+            f"this share of {images} survives every attack within {eps} (95 % interval {interval(robust.ci95)})",
             f"{percent(clean.accuracy)} are right without an attack: attacks cost {points(gap(report))}",
         ),
     )

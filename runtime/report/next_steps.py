@@ -110,7 +110,8 @@ def _after_a_measurement(report: Report) -> Iterator[Step]:
     low, high = robust.ci95
     if high - low > WIDE:
         yield Step(f"Judge more images: the 95 % interval is {points(high - low)} wide", "--n N")
-    example = f"--fail-under {floor(20 * low) * 5}%"
+    five = floor(20 * low) * 5
+    example = f"--fail-under {five}%" if five else ""
     yield Step(f"Set the gate that your product needs: on these images none above {percent(low)} can pass", example)
     if not any(row.cascade for row in report.attacks):
         yield Step("Run AutoAttack before you quote the figure: it may find more", "--attacks aa")

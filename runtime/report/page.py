@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import jinja2
     import markupsafe
 
-    from runtime.records.outcome import Agreement, CurvePoint
+    from runtime.records.measurements import Agreement, CurvePoint
     from runtime.records.report import ClassRow, Report
     from runtime.report.account import Account
     from runtime.spec import JudgeCommand

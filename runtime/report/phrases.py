@@ -104,4 +104,4 @@ def outcome_words(report: Report, broken_by: int) -> str:
     """Return the outcome of an image, `Evidence.broken_by`, in words."""
     if broken_by == WRONG_BEFORE:
         return "wrong before any attack"
-    return "withstood every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"
+    return "survived every attack" if broken_by == STANDS else f"broken by {report.attacks[broken_by].label}"

@@ -20,7 +20,7 @@ from runtime.words import exact_radius
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.records.outcome import AttackRow
+    from runtime.records.measurements import AttackRow
     from runtime.records.report import Report
     from runtime.report.account import Account
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.attacks import PGD, UNIT, Attack
 from runtime.attacks.passes import Headway, Passes
-from runtime.records.outcome import Agreement, AttackRow, CurvePoint, Probe
+from runtime.records.measurements import Agreement, AttackRow, CurvePoint, Probe
 from runtime.records.request import labelled
 from runtime.statistics import wilson
 from runtime.suite.journal import NoJournal

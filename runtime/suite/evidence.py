@@ -166,7 +166,7 @@ class Evidence:
         return np.isin(index, self.kept)
 
     def began(self, label: str, gradient_from: GradientSource) -> None:
-        """Note that an attack runs. If there is no image left for it, none fell to it."""
+        """Note that an attack runs. If there is no image left for it, it broke none."""
         self.fell.setdefault(label, np.zeros(len(self), bool))
         if gradient_from != "none":
             self.blind.setdefault(gradient_from, np.zeros(len(self), bool))

@@ -9,7 +9,7 @@ from runtime.records.totals import add_control
 from runtime.suite.scrutiny import doubtful
 
 if TYPE_CHECKING:
-    from runtime.records.outcome import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
+    from runtime.records.measurements import Agreement, AttackRow, CurvePoint, Fusion, GradientTest, Probe, Searched
     from runtime.suite.evidence import Evidence
 
 

@@ -2,7 +2,7 @@
 
 A quantised graph, and any graph with staircases, has steps where a derivative would be. Its own gradient is a surrogate
 that passes straight through the steps, and may mislead. So attacks also follow the gradient of the fp32 parent, and
-Square follows none. The artifact itself judges every point, and an image is robust only if it withstands all attacks.
+Square follows none. The artifact itself judges every point, and an image is robust only if it survives all attacks.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from runtime.terminal.progress import Silent
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runtime.records.outcome import AttackRow, GradientTest
+    from runtime.records.measurements import AttackRow, GradientTest
     from runtime.suite.journal import Ledger
     from runtime.suite.plan import Plan
     from runtime.suite.units import Target
@@ -73,7 +73,7 @@ def run_suite(
             `Held`; True ends the run. It may call that function only once all of `sample` and `searched` are judged,
             because later blocks then change nothing in it.
         lattice: also judge the points rounded to the uint8 lattice.
-        searched: indices of images; those that stand go through the blind control. None: the control does not run.
+        searched: indices of images; those that survive go through the blind control. None: the control does not run.
         part: whether this is a shard. Then smoothed gradients always run, and merge decides whether they count.
 
     Raises:

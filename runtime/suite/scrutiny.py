@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.attacks import AGAIN, CONTROLS, SMOOTHED
-from runtime.records.outcome import Fusion, GradientTest, Searched
+from runtime.records.measurements import Fusion, GradientTest, Searched
 from runtime.records.request import labelled
 from runtime.statistics import fewest_beyond
 from runtime.suite.gradient_tests import CROSS, SCALES, STEADY, cross, hold, holding, steady
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runtime.attacks import Attack
     from runtime.attacks.passes import Passes
-    from runtime.records.outcome import AttackRow
+    from runtime.records.measurements import AttackRow
     from runtime.records.request import GradientSource
     from runtime.suite.evidence import Evidence
     from runtime.suite.journal import Work
@@ -81,7 +81,7 @@ class Scrutiny:
     gradients: Sequence[GradientSource]
 
     def gradient_test(self, sample: Any, *, surrogate: bool) -> GradientTest | None:
-        """Test the first gradient that attacks follow on the images of the sample that stand.
+        """Test the first gradient that attacks follow on the images of the sample that survive.
 
         Returns None if there is no such image or no gradient. Broken images are left out: they are proven, and in
         networks without robustness the gradient changes a lot within eps of them.
@@ -110,7 +110,7 @@ class Scrutiny:
         return test.model_copy(update={"apart_near": apart[0], "apart_far": apart[1], "unsteady": unsteady})
 
     def blind_control(self, indices: Any) -> tuple[Searched, Any]:
-        """Run the blind control on the images at `indices` that stand.
+        """Run the blind control on the images at `indices` that survive.
 
         Each of CONTROLS runs on what the earlier ones left, then AGAIN on what they broke. Also returns the indices of
         the images that are left.
@@ -155,7 +155,7 @@ class Scrutiny:
         searches: Sequence[Attack],
         by_gradient: Sequence[Attack] = (),
     ) -> tuple[Searched, Any]:
-        """Run searches on the images at `index`. `broken` has the indices of images that fell before, by search.
+        """Run searches on the images at `index`. `broken` has the indices of images that broke before, by search.
 
         Also returns the indices of the images that are left.
         """

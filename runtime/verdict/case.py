@@ -120,7 +120,7 @@ class Case:
 
     @property
     def searched(self) -> Any:
-        """The indices of the images for the blind control, which searches those that were judged and stand."""
+        """The indices of the images for the blind control, which searches those that were judged and survive."""
         early = self.request.until_decided  # the number of images that will be judged is unknown
         return self.shuffled[: SEARCHED if early else max(SEARCHED, int(SEARCHED_SHARE * len(self.images)))]
 

@@ -22,7 +22,7 @@ from runtime.verdict import sequential
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runtime.records.outcome import GradientTest, Searched
+    from runtime.records.measurements import GradientTest, Searched
     from runtime.records.report import Circumstances, Paired
     from runtime.records.request import Request
     from runtime.statistics import Decision, Hidden

@@ -195,7 +195,7 @@ class Matched:
     """A comparison of two finished runs on the images that both judged.
 
     Args:
-        both: which images stand in each run.
+        both: which images survive in each run.
         same_prediction: the number of clean images for which both predict the same class, correct or not.
         worst_case: the comparison of worst cases; None if they cannot be compared.
         why: the reason if they cannot.
@@ -236,14 +236,14 @@ def compare_finished(this: Finished, that: Finished) -> Matched:
 
 @dataclass(frozen=True)
 class SharedImages:
-    """The images that both runs attacked: rising indices, int64 [M], and which stand in each run, bool [M] each."""
+    """The images that both runs attacked: rising indices, int64 [M], and which survive in each run, bool [M] each."""
 
     index: Any
     this: Any
     that: Any
 
     def pairs(self) -> Pairs:
-        """Return the counts of images by where they stand."""
+        """Return the counts of images by where they survive."""
         this, that = self.this, self.that
         return Pairs(*(int(both.sum()) for both in (this & that, this & ~that, ~this & that, ~this & ~that)))
 

@@ -6,7 +6,7 @@ image, on a mean above m, has a capital of prod_i (1 + f (x_i / m - 1)) after n 
 probability that this capital ever reaches 1 / alpha is at most alpha (Ville). The interval has the means that neither a
 bet above nor a bet below has refuted.
 
-Values are 0, 1/2 or 1: whether an image stands, or how two artifacts differ on it, mapped from [-1, 1] to [0, 1]. So
+Values are 0, 1/2 or 1: whether an image survives, or how two artifacts differ on it, mapped from [-1, 1] to [0, 1]. So
 the capital depends only on three counts.
 """
 

@@ -44,7 +44,7 @@ class Subject:
         shape: of one image, (C, H, W).
         images: the evaluation set; its first n images are attacked.
         command: the command that repeats the run, without the options in VerifyOptions.
-        threat_model: what it claims to withstand, and the default of the attacks.
+        threat_model: what it claims to be robust to, and the default of the attacks.
         gate: its own gate, the default of the run.
         claimed_images: the number of images for which its claim was made; None if unknown.
         expected_clean: the least clean accuracy to expect; None if unknown.

@@ -71,7 +71,7 @@ class Probe(Frozen):
 
 
 class GradientTest(Frozen):
-    """Tests of the gradient on n unbroken images of the sample; each count is of failures.
+    """Tests of the gradient on n surviving images of the sample; each count is of failures.
 
     The gradient is the artifact's own, or its parent's if it has none.
 
@@ -93,9 +93,9 @@ class GradientTest(Frozen):
 
 
 class Searched(Frozen):
-    """Searches without gradients on n images that withstood the attacks with gradients.
+    """Searches without gradients on n images that survived the attacks with gradients.
 
-    The searches broke `broken` images, counted `by` search; `alone` of them also withstand gradient attacks from
+    The searches broke `broken` images, counted `by` search; `alone` of them also survive gradient attacks from
     another start. `forwards` and `gradients` count images.
     """
 
