@@ -7,9 +7,9 @@ REPORT ?= reports/$(RECIPE)
 PRECISION ?= fp32,int8
 SHIPS  ?= $(findstring fp32,$(PRECISION))
 RESUME ?=
-# AutoAttack costs some five core-seconds an image that stands, so that `make verify` runs it on this many.
+# AutoAttack costs some five core-seconds for each image that survives, so `make verify` runs it on this many.
 AA     ?= 24
-# int8 brings Square to both precisions: some nine core-seconds an image that stands. It is shown on this many.
+# int8 brings Square to both precisions: some nine core-seconds for each image that survives. It is shown on this many.
 INT8   ?= 12
 STUDY  ?= two-core
 PYTHON ?= python3
