@@ -51,7 +51,7 @@ def test_readme_and_index_lead_to_the_notebook():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_notebook_runs_and_its_student_withstands_more():
+def test_the_notebook_runs_and_its_student_is_more_robust():
     text = "\n".join(printed(executed()))
     plain, rounded, shipped = (float(robust) for robust in re.findall(r"robust ([\d.]+) %", text))
     assert "passed: False" in text

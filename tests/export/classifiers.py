@@ -75,6 +75,16 @@ def evaluate(model: ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 
+def exact_session(model: bytes) -> onnxruntime.InferenceSession:
+    """Return a session whose products of integers do not overflow: they do on an x86 processor without VNNI.
+
+    ONNX Runtime 1.32 cannot open every graph so.
+    """
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class ConvTranspose(OpRun):
     """In float64 by torch: onnx's own mixes up groups of more than one channel."""
 

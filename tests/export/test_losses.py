@@ -136,15 +136,21 @@ def sure(margin: float, n: int = 200) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("margin", [0, 1e-3, 0.5, 2, 10, 15, 16, 17, 18, 20, 40, 80, 87, 95, 100])
 def test_cross_entropy_keeps_six_digits_from_the_boundary_to_where_float32_ends(margin: float) -> None:
-    """In float32 1 + e is 1 from a margin of 17 on; from 87 on the loss is under the least normal number."""
+    """In float32 1 + e is 1 from a margin of 17 on; from 87 on the loss is under the least normal number.
+
+    ONNX Runtime's kernels for AVX2 take exp(z) as 0 there, and those for AVX-512 do not: anything from 0 is accepted.
+    """
     z, label = sure(margin)
     weights = np.tile([1.0, 0, 0, 0], (200, 1))
     value, gradient = run(GRAPH_32, z, label, weights=weights)
     exact_value, exact_gradient = run(GRAPHS[10], z.astype(np.float64), label, weights=weights)
     rounding = np.finfo(np.float32).eps * max(8, margin)  # of the logits' differences, on which the loss depends
     least = np.finfo(np.float32).smallest_normal
-    np.testing.assert_allclose(value, exact_value, rtol=rounding, atol=1e-3 * least)
-    np.testing.assert_allclose(gradient, exact_gradient, rtol=rounding, atol=1e-3 * least)
+    for found, exact in ((value, exact_value), (gradient, exact_gradient)):
+        low = np.abs(exact) < 2 * least
+        flushed = low & (found * np.sign(exact) >= 0) & (np.abs(found) < np.abs(exact))
+        np.testing.assert_allclose(found[~flushed], exact[~flushed], rtol=rounding, atol=1e-3 * least)
+        assert not flushed.any() or margin >= 87
 
 
 def test_value_of_a_row_has_the_same_bits_at_every_place_of_every_batch() -> None:

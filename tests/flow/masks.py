@@ -1,4 +1,4 @@
-"""Masks: networks whose gradient leads nowhere or astray. The clean ones stand nothing in truth."""
+"""Masks: networks whose gradient leads nowhere or astray. The clean ones survive nothing in truth."""
 
 import copy
 

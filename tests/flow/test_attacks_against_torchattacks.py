@@ -23,8 +23,11 @@ QUERIES = 300
 CPU = torch.device("cpu")
 EPS = {2: 0.2, 3: 0.2, 4: 0.15, 10: 0.1}
 """By number of classes."""
-SEEDS = {"apgd-ce": range(5), "apgd-dlr": range(5)}
-"""One random start alone moves untargeted APGD by up to three images, on either side; others run with seed 0."""
+SEEDS = {"apgd-ce": range(5), "apgd-dlr": range(5), "square": range(5)}
+"""One random start alone moves untargeted APGD by up to three images, and Square by five, on either side.
+
+Others run with seed 0.
+"""
 
 
 def trained(images, labels, classes, eps):

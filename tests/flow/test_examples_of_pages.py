@@ -1,4 +1,4 @@
-"""Every example of the documentation runs as written on a small model, or stands in one list with its reason.
+"""Every example of the documentation runs as written on a small model, or is in one list with its reason.
 
 A line of a block is an example if it begins as a command does. Where a command would attack or train for long, options
 that shorten it are added. Another model, and other pictures, lie where the page says that the reader's lie.

@@ -1,4 +1,4 @@
-"""--help of a command with many options: each stands in exactly one group, in the words that it has."""
+"""--help of a command with many options: each is in exactly one group, in the words that it has."""
 
 from collections import Counter
 

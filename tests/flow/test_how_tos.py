@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def blocks(page, language):
-    """Return what stands in the page's blocks of a language."""
+    """Return what is in the page's blocks of a language."""
     return re.findall(rf"^```{language}\b.*?\n(.*?)^```", (HOW_TOS / page).read_text(), re.MULTILINE | re.DOTALL)
 
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 N = 64
 CPU = torch.device("cpu")
 OF_THE_SAMPLE = "enough-images"
-"""The check that speaks of how many images stood, not of the network."""
+"""The check that speaks of how many images survived, not of the network."""
 HOLDS, STEADY, JUMPS, BLIND = "gradient-holds", "gradient-steady", "margin-jumps", "blind-control"
 FOUND_BY = {name: {HOLDS} for name in MASKS} | {
     "input rounding": {HOLDS, STEADY, JUMPS, BLIND},

@@ -70,6 +70,11 @@ def test_fail_under_is_decided_on_the_ends_of_the_interval(robust, verdict):
     assert decide(Gate(fail_under=0.45), robust, None, []).verdict == verdict
 
 
+def test_a_gate_of_0_percent_says_that_it_asks_nothing():
+    passed = decide(Gate(fail_under=0), (0.0, 0.01), None, [])
+    assert passed == ("passed", ["no robust accuracy is under 0 %: this gate asks nothing of it"])
+
+
 @pytest.mark.parametrize(
     ("difference", "verdict"),
     [((-0.01, 0.02), "passed"), ((-0.05, -0.011), "failed"), ((-0.02, 0.0), "inconclusive"), (None, "inconclusive")],

@@ -164,7 +164,7 @@ DYNAMIC = [
 
 
 def test_model_whose_ranges_are_of_the_whole_batch_is_run_image_by_image(save: Any, tmp_path: Path) -> None:
-    weights = np.random.default_rng(6).integers(-127, 127, (192, 4)).astype(np.int8)
+    weights = np.random.default_rng(6).integers(-64, 65, (192, 4)).astype(np.int8)  # without VNNI, larger ones overflow
     path = save(plain(DYNAMIC, dims=["n", 3, 8, 8], out=["n", 4], constants={"weights": weights}))
     x = X * np.linspace(0.1, 1, len(X), dtype=np.float32).reshape(-1, 1, 1, 1)  # of ranges that are far apart
     reference = ReferenceEvaluator(onnx.load(path))

@@ -17,7 +17,7 @@ from export.rules import RULES, RULES_OF_MANY
 from export.standard import WRITTEN, in_simple_operations
 from export.standard.blocked import OF_BLOCKS
 from runtime.attacks.oracle import Oracle
-from tests.export.classifiers import attack_feeds
+from tests.export.classifiers import attack_feeds, exact_session
 from tests.export.standard.test_composed import CASES as COMPOSED
 
 RANDOM = np.random.default_rng(0)
@@ -223,8 +223,11 @@ def images(n: int, seed: int = 1) -> Any:
 
 
 def run(model: Any, x: Any, **feeds: Any) -> Any:
-    session = onnxruntime.InferenceSession(to_bytes(model), providers=["CPUExecutionProvider"])
-    return session.run(["gradient" if feeds else "logits"], {"input": x, **feeds})[0]
+    providers = ["CPUExecutionProvider"]
+    opened = (
+        onnxruntime.InferenceSession(to_bytes(model), providers=providers) if feeds else exact_session(to_bytes(model))
+    )
+    return opened.run(["gradient" if feeds else "logits"], {"input": x, **feeds})[0]
 
 
 @pytest.mark.parametrize("name", CASES)

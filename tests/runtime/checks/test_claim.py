@@ -60,6 +60,14 @@ def test_a_gate_that_cannot_pass_is_announced_before_the_first_attack(gated, opt
     assert "clean: " in said.partition("--no-gate only measures")[2]
 
 
+@pytest.mark.parametrize(("gate", "said"), [("0%", True), ("1%", False)])
+def test_that_no_model_fails_a_gate_of_0_percent_is_said_before_the_first_attack(gated, gate, said):
+    result = edgeproof("verify", gated, "--fail-under", gate, "--out", "run")
+    before = result.stderr.partition("clean: ")[0]
+    assert ("a gate of 0 % fails no model" in before) is said
+    assert ("this gate asks nothing" in result.stdout) is said
+
+
 BLIND = {"no gradient": ("--gradient", "none"), "Square alone": ("--attacks", "clean,square")}
 
 

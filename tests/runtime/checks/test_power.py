@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom
 
 from runtime.checks.power import Power, power_of_search, powers_of_tests, weakest, what_hides
-from runtime.records.outcome import GradientTest, Searched
+from runtime.records.measurements import GradientTest, Searched
 from runtime.spec import Gate
 from runtime.statistics import Hidden, decide, wilson
 from runtime.verdict.case import SEARCHED, SEARCHED_SHARE
@@ -53,7 +53,7 @@ TRUTHS = {
     "one in fifty": (1000, 0.5, 0.02, False),
     "one in five": (1000, 0.5, 0.2, False),
     "one in five of many": (10_000, 0.5, 0.2, False),
-    "half of what nearly all withstand": (1000, 0.95, 0.5, False),
+    "half of what nearly all survive": (1000, 0.95, 0.5, False),
     "one in two hundred, after Square": (10_000, 0.5, 0.005, True),
     "one in twenty, after Square": (1000, 0.7, 0.05, True),
 }
@@ -61,7 +61,7 @@ TRUTHS = {
 
 @pytest.mark.parametrize(("n", "standing", "falls", "square"), TRUTHS.values(), ids=TRUTHS)
 def test_a_gate_just_above_the_truth_passes_at_most_once_in_twenty_times(n, standing, falls, square):
-    """What stands is drawn, and what the control breaks of a sample of it; the truth is what it would leave of all."""
+    """What survives is drawn, and what the control breaks of a sample; the truth is what it would leave of all."""
     random, passed, runs = np.random.default_rng(0), 0, 2000
     gate = Gate(fail_under=standing * (1 - falls) + 1e-9)
     searched = round(max(SEARCHED, SEARCHED_SHARE * n) * standing)

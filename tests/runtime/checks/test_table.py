@@ -7,7 +7,7 @@ from runtime.checks.claim import WEAK_EVIDENCE
 from runtime.checks.power import powers_of_tests
 from runtime.checks.table import CHECKS, check
 from runtime.images.image_set import ImageSet
-from runtime.records.outcome import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
+from runtime.records.measurements import Agreement, CurvePoint, Fusion, GradientTest, Probe, Searched
 from runtime.session import GraphFacts
 from runtime.suite.run import run_suite
 from runtime.suite.units import Target

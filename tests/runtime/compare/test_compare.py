@@ -223,7 +223,7 @@ def test_csv_and_json_hold_the_same_figures(runs, tmp_path):
             assert float(own[figure["name"]]["value"]) == figure["value"]
     worst = record["runs"][1]["against"]["worst_case"]
     assert float(own["change of worst case"]["low"]) == worst["ci95"][0]
-    assert int(own["only the first withstands"]["value"]) == len(record["runs"][1]["against"]["only_first"])
+    assert int(own["robust in the first run only"]["value"]) == len(record["runs"][1]["against"]["only_first"])
 
 
 @pytest.mark.parametrize(("name", "begins"), [("c.html", "<!doctype html>"), ("c.json", "{"), ("c.md", "|")])

@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.errors import BadRun
-from runtime.records.outcome import Agreement
+from runtime.records.measurements import Agreement
 from runtime.records.totals import add_counts
 
 TOLD = Agreement(n=4, same_prediction=3, near=2, images=2)

@@ -75,6 +75,7 @@ NEVER = {
         report, model=None
     ),
     "a gate by hand below the bundle's own": lambda report: claiming(report, fail_under=0.99),
+    "a gate that every model passes": lambda report: changed(report, gate={"fail_under": 0.0, "max_drop": None}),
     "a gate by hand that leaves out the bundle's drop": lambda report: claiming(
         of_another(report, precision="int8", model=Model(ships="int8", image=(1, 4, 4)).model_dump()), max_drop=0.02
     ),
@@ -173,6 +174,9 @@ def test_what_to_do_next_follows_from_the_run(passed):
     low = value - 0.02
     assert f"none above {percent(low)} can pass" in measured[0]
     assert "--attacks aa" in measured[1]
+    weak = {"value": 0.05, "ci95": (0.03, 0.08)}
+    measured = steps_of(changed(passed, verdict="measured", gate=NO_GATE, robust_accuracy=weak))
+    assert "--fail-under" not in measured[0]
     failed = steps_of(changed(passed, verdict="failed", gate={"fail_under": 0.999, "max_drop": None}))
     assert f"{100 * (0.999 - value):.1f} points below the gate" in failed[0]
     blocked = steps_of(changed(passed, verdict="inconclusive", warnings=[NOTE, BLOCK]))
@@ -258,6 +262,6 @@ def test_an_answer_has_no_more_to_say_than_its_reasons(passed):
     assert twice.details == (BLOCK["message"], "open")
 
 
-def test_a_model_that_is_right_on_no_image_does_not_seem_to_withstand_attacks(passed):
+def test_a_model_that_is_right_on_no_image_does_not_seem_to_survive_attacks(passed):
     rows = [{**row.model_dump(), "attacked": 0, "broken": 0, "accuracy": 0.0} for row in passed.attacks]
     assert answers(Account(changed(passed, attacks=rows)))[2].answer == "Nothing to attack"

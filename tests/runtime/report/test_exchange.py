@@ -12,7 +12,7 @@ from runtime.attacks import stages
 from runtime.attacks.autoattack import standard
 from runtime.bundle.opening import open_bundle
 from runtime.errors import BadInput
-from runtime.records.outcome import AttackRow
+from runtime.records.measurements import AttackRow
 from runtime.records.report import load_report
 from runtime.report import cyclonedx, robustbench
 from runtime.report.account import Account

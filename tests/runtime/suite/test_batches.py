@@ -24,7 +24,7 @@ EPS, CLASSES, N = 0.02, 5, 400
 
 @pytest.fixture(scope="module")
 def case():
-    """(Weight, bias, images): some fall to every attack, some to the last, some to none."""
+    """(Weight, bias, images): every attack breaks some, the last breaks some, and none breaks some."""
     random = np.random.default_rng(0)
     weight = random.normal(size=(CLASSES, 48)).astype(np.float32)
     images = random.uniform(0.1, 0.9, (N, 3, 4, 4)).astype(np.float32)

@@ -117,7 +117,7 @@ def test_another_models_slopes_are_found_and_make_the_test_doubtful(task):
 
 def test_a_surrogate_has_something_to_do_with_the_artifact_and_a_decoy_nothing(task):
     other = np.random.default_rng(9).normal(size=task[0].shape).astype(np.float32)
-    for eps in (EPS / 100, EPS / 20):  # at which most stand Square too
+    for eps in (EPS / 100, EPS / 20):  # at which most survive Square too
         honest, decoy = (suite(target(task, Staircase, told), eps=eps).gradient_test for told in (task[0], other))
         assert honest.unrelated <= N / 10
         assert decoy.unrelated > most_unrelated(decoy.n)

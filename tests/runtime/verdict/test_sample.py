@@ -84,7 +84,7 @@ def test_the_blind_control_searches_a_share_and_no_less_than_what_would_see_some
 
 
 def test_that_share_costs_at_most_a_fifth_of_the_default_suite():
-    """In passes of an image that stands, of which a gradient takes as many as the least that was measured."""
+    """In passes of an image that survives, of which a gradient takes as many as the least that was measured."""
     suite = sum(1 + GRADIENT * ATTACKS[name].defaults.get("steps", 1) for name in DEFAULT)
     control = sum(attack.defaults["queries"] for attack in CONTROLS) + len(CONTROLS)
     assert SEARCHED_SHARE * control <= suite / 5
