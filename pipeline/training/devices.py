@@ -7,10 +7,12 @@ import multiprocessing
 import multiprocessing.connection
 import multiprocessing.process
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.util import Finalize
 from typing import Any, TypeVar
 
 import torch
@@ -164,6 +166,8 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
     PyTorch would convert every error to text and keep only one, perhaps that of a process which lost the one at fault.
     """
     keep_freed_memory()
+    if fabric.world_size > 1 and multiprocessing.parent_process() is not None:
+        Finalize(None, _end_at_once, exitpriority=-sys.maxsize)  # after all others
     try:
         try:
             return work(fabric, *arguments)
@@ -177,6 +181,18 @@ def _attempt(fabric: Fabric, failures: SimpleQueue[Exception], work: Callable[..
             defect = ProcessRaisedException(traceback.format_exc(), fabric.global_rank, os.getpid())
             failures.put(error if known else defect)
         raise
+
+
+def _end_at_once() -> None:
+    """End this process, if no error is on its way, without the end of the interpreter.
+
+    Threads of gloo may release their last tensors only then, for which they need the interpreter: that would abort the
+    process ("terminate called without an active exception"), and a finished run would count as lost.
+    """
+    if sys.exc_info()[0] is None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 class Lost(MissingEnvironment):

@@ -1,5 +1,6 @@
 """Several processes: the weights of one that takes a batch in as many parts, and an end for all when one is lost."""
 
+import atexit
 import os
 import signal
 import socket
@@ -93,6 +94,28 @@ def a_defect_in_one_process_alone(fabric):
 def test_a_defect_in_one_process_is_told_as_it_is_and_not_as_a_loss():
     with pytest.raises(ProcessRaisedException, match="ZeroDivisionError: nobody expected this"):
         launch(a_defect_in_one_process_alone, devices=2)
+
+
+def aborts_at_the_end_of_the_interpreter(fabric):
+    """As threads of gloo do now and then, on a busy machine."""
+    atexit.register(os.abort)
+    return 7
+
+
+@pytest.mark.slow
+def test_a_finished_process_is_not_lost_by_the_end_of_its_interpreter():
+    assert launch(aborts_at_the_end_of_the_interpreter, devices=2) == 7
+
+
+def returns_what_cannot_be_sent(fabric):
+    return lambda: fabric
+
+
+@pytest.mark.slow
+def test_a_result_that_cannot_be_sent_ends_the_run_with_an_error():
+    """And not with a wait for it."""
+    with pytest.raises(ProcessRaisedException, match="pickle"):
+        launch(returns_what_cannot_be_sent, devices=2)
 
 
 def gone_in_silence(fabric):
