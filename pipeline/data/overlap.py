@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from runtime.errors import BadData
 from runtime.images.image_set import ImageSet, pixel_digests
-from runtime.terminal.log import log
 from runtime.words import points
+
+COPIES = 0.05
+"""Largest share of test images among the training images; published sets hold a few copies."""
 
 
 def seen_among(images: ImageSet, others: ImageSet) -> Any:
@@ -19,14 +22,20 @@ def seen_among(images: ImageSet, others: ImageSet) -> Any:
     return np.isin(_digests(images), _both_ways(others))
 
 
-def warn_of_judged(training: ImageSet, judged: ImageSet, role: str) -> None:
-    """Say which judged images are training images too. Published sets hold a few copies, so they are not refused."""
+def copies_in_words(training: ImageSet, judged: ImageSet, role: str) -> str | None:
+    """Return how many judged images are training images too, and what that does to a figure; None if none is.
+
+    Raises:
+        BadData: they are more than COPIES of the test images, so that no figure and no verdict would mean anything.
+
+    """
     seen = int(np.isin(_both_ways(judged), _digests(training)).any(axis=0).sum())
-    if seen:
-        log.warning(
-            f"{seen} of the {len(judged)} {role} images are training images too, as they are or mirrored: accuracy on "
-            f"{role} images may be up to {points(seen / len(judged))} too high"
-        )
+    if not seen:
+        return None
+    found = f"{seen} of the {len(judged)} {role} images are training images too, as they are or mirrored"
+    if role == "test" and seen > COPIES * len(judged):
+        raise BadData(found, hint="take other images for the test, or remove these from the training images")
+    return f"{found}: accuracy on {role} images may be up to {points(seen / len(judged))} too high"
 
 
 def _digests(images: ImageSet) -> Any:

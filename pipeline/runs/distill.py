@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from pipeline.data.batches import Batches
 from pipeline.data.extra import load_extra, refuse_judged
-from pipeline.data.overlap import warn_of_judged
+from pipeline.data.overlap import copies_in_words
 from pipeline.data.sets import Dataset, hold_out, load_dataset, mean_and_std
 from pipeline.memory import running_out
 from pipeline.methods import METHODS
@@ -135,8 +135,9 @@ def _trained(
     for unseen, role in ((holdout, "hold-out"), (dataset.test, "test")):
         if extra is not None:
             refuse_judged(extra, unseen, role)
-        if fabric.is_global_zero:
-            warn_of_judged(training, unseen, role)
+        copies = copies_in_words(training, unseen, role)
+        if copies and fabric.is_global_zero:
+            log.warning(copies)
     card = network_card(recipe, dataset)
     _check_student(card, training=recipe.int8 is None)
     if METHODS[recipe.method.name].needs_teacher:
