@@ -25,7 +25,7 @@ GIVES = "def make(channels: int, classes: int) -> nn.Module, from normalised ima
 FOLDED = 1e-3
 """Largest difference between a folded copy and its network, relative to the largest logit."""
 MOVED = 0.1
-"""Standard deviation of what is added to weights before the gradient at the images is looked for."""
+"""Standard deviation of what is added to the weights of a network that has no gradient at the images."""
 LISTED = 3
 """How many weights an error names."""
 PASSES = 64
@@ -122,24 +122,34 @@ def check_made(factory: str, network: nn.Module, image: tuple[int, int, int], cl
 def _check_slopes(factory: str, network: nn.Module, images: Tensor) -> None:
     """Raise `BadRecipe` if no gradient reaches the images: PGD would not move them.
 
-    The weights of a copy are moved first, because a last layer that starts at zero has no gradient either.
+    A last layer that starts at zero has no gradient either. So a copy with moved weights is asked too.
     """
-    moved = copy.deepcopy(network)
     noise = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in filter(torch.is_floating_point, moved.parameters()):
-            weight.add_(torch.randn(weight.shape, generator=noise), alpha=MOVED)
-    points = images.clone().requires_grad_()
-    logits = moved(points)
-    gradient = None
-    if logits.requires_grad:
-        which = torch.randn(logits.shape, generator=noise)
-        (gradient,) = torch.autograd.grad((which * logits).sum(), points, allow_unused=True)
-    if gradient is None or not bool(gradient.any()):
+    if not _slopes(network, images, noise) and not _slopes(_moved(network, noise), images, noise):
         raise BadRecipe(
             f"{factory}: the logits have no gradient at the images, so that attacks cannot move them",
             hint="pass a gradient through what rounds or detaches in forward: x + (x.round() - x).detach()",
         )
+
+
+def _slopes(network: nn.Module, images: Tensor, noise: torch.Generator) -> bool:
+    """Return whether a random sum of the logits has a gradient at the images."""
+    points = images.clone().requires_grad_()
+    logits = network(points)
+    if not logits.requires_grad:
+        return False
+    which = torch.randn(logits.shape, generator=noise)
+    (gradient,) = torch.autograd.grad((which * logits).sum(), points, allow_unused=True)
+    return gradient is not None and bool(gradient.any())
+
+
+def _moved(network: nn.Module, noise: torch.Generator) -> nn.Module:
+    """Return a copy whose every weight is moved at random."""
+    moved = copy.deepcopy(network)
+    with torch.no_grad():
+        for weight in filter(torch.is_floating_point, moved.parameters()):
+            weight.add_(torch.randn(weight.shape, generator=noise), alpha=MOVED)
+    return moved
 
 
 def check_learns(

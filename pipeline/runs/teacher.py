@@ -208,6 +208,8 @@ def _own(path: Path, card: NetworkCard) -> nn.Module:
             raise BadRecipe(
                 f"teacher: its {what} is {theirs}, but that of the data is {ours}", hint="use a teacher for this data"
             )
+    if own.factory is not None:  # its code may have changed since it was trained
+        check_made(own.factory, network, card.image, len(card.classes))
     return network.eval()
 
 

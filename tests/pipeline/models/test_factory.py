@@ -154,6 +154,22 @@ def starts_at_zero(channels, classes):
     return net
 
 
+class Bounded(nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        wide = [channels, *[64] * 12]
+        layers = [(nn.Conv2d(a, b, 3, padding=1), nn.ReLU()) for a, b in zip(wide, wide[1:])]
+        self.body = nn.Sequential(*[part for layer in layers for part in layer])
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3))).clamp(-1, 1)
+
+
+def bounds_its_logits(channels, classes):
+    return Bounded(channels, classes)
+
+
 class OnlyInTraining(Spare):
     def forward(self, x):
         features = self.model[:-1](x)
@@ -235,7 +251,9 @@ def test_a_layer_that_is_skipped_at_random_is_no_layer_without_a_gradient(nets, 
     checked(f"{nets}:skips_layers_at_random")
 
 
-@pytest.mark.parametrize("function", ["rounds_straight_through", "starts_at_zero", "has_a_head_for_training"])
+@pytest.mark.parametrize(
+    "function", ["rounds_straight_through", "starts_at_zero", "bounds_its_logits", "has_a_head_for_training"]
+)
 def test_what_passes_a_gradient_to_the_images_is_taken(nets, function):
     checked(f"{nets}:{function}")
 
@@ -379,3 +397,17 @@ def test_a_student_with_a_layer_that_no_answer_needs_is_refused_before_it_learns
     assert found.exit_code == 3, found.output
     assert "head.weight, head.bias get no gradient" in found.stderr
     assert not Path("run/summary.json").exists()
+
+
+def test_a_teacher_whose_code_came_to_round_its_images_is_refused(nets, tmp_path):
+    """Its accuracy under PGD would be nearly the clean one."""
+    card = NetworkCard(
+        factory=f"{nets}:rounds_images",
+        input=InputShape(channels=3, height=16, width=16),
+        classes=tuple("abcde"),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    save_checkpoint(tmp_path / "teacher.safetensors", card.build(), card)
+    with pytest.raises(BadRecipe, match="no gradient at the images"):
+        load_teacher(TeacherTable(path=tmp_path / "teacher.safetensors"), card)

@@ -12,7 +12,14 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(
     ("known", "emulated"),
-    [({"avx512_bf16": False}, True), ({"avx512_bf16": True}, False), ({"bf16": False}, False), ({}, False)],
+    [
+        ({"avx512_bf16": False}, True),
+        ({"avx512_bf16": True}, False),
+        ({"avx512_bf16": False, "amx_bf16": True}, False),
+        ({"avx512_bf16": False, "avx_ne_convert": True}, False),
+        ({"bf16": False}, False),
+        ({}, False),
+    ],
 )
 def test_bf16_is_emulated_on_an_x86_processor_without_its_instructions(known, emulated, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
