@@ -13,7 +13,7 @@ from runtime.checks.claim import check_claim
 from runtime.errors import UsageFault
 from runtime.estimate.announcement import announce
 from runtime.files import check_writable
-from runtime.machine.card import made_by
+from runtime.machine.card import int8_overflows, made_by
 from runtime.records.report import load_report
 from runtime.report.account import Account
 from runtime.report.console import print_summary
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from runtime.options.run import RunOptions
     from runtime.records.report import Report
+    from runtime.session import SessionCard
     from runtime.verdict.case import Case, Run
     from runtime.verdict.options import VerifyOptions
     from runtime.verdict.subject import Subject
@@ -209,6 +210,7 @@ def run_in(out: Path, case: Case, *, resume: bool, write: Writing = write_all) -
         log.info(f"the run in {out} is already finished")
         return None if shard else load_report(out)
     warn_of_gate(case)
+    warn_of_arithmetic(case.subject.session.card())
     where = made_by(case.subject.libraries) | case.subject.accelerators | case.sampled
     with open_run(out, case.request, resume=resume, made_by=where) as journal:
         if len(journal):
@@ -234,8 +236,17 @@ def warn_of_gate(case: Case) -> None:
     cannot = "cannot pass its gate" if request.gate == Gate(fail_under=0) else "cannot pass its gate, only fail it"
     for message in short:
         log.warning(f"this run {cannot}: {message}; --no-gate only measures")
-    if request.gate.fail_under == 0:
+    if request.gate == Gate(fail_under=0):
         log.warning("a gate of 0 % fails no model: no robust accuracy is under it; ask for more, as --fail-under 45%")
+
+
+def warn_of_arithmetic(card: SessionCard) -> None:
+    """Warn, before the first attack, if int8 is judged with sums that overflow here, but not on a device."""
+    if card.facts.quantised and (card.backend, card.provider) == ("ort", "cpu") and int8_overflows():
+        log.warning(
+            "int8 sums can overflow on this processor, which lacks VNNI: the verdict holds for this arithmetic only; "
+            "judge on the device, or on a processor with VNNI"
+        )
 
 
 def fresh_directory(name: str, precision: str) -> Path:

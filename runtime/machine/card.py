@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,15 @@ def cpu_model(root: Path = ROOT) -> str:
     lines = (read(root / "proc/cpuinfo") or "").splitlines()
     entries = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return next((entries[key] for key in MODEL_KEYS if entries.get(key)), platform.processor() or "unknown")
+
+
+def int8_overflows(root: Path = ROOT) -> bool:
+    """Return whether ONNX Runtime's sums of int8 products may overflow on this CPU: x86 without VNNI adds in 16 bits.
+
+    False if the kernel does not list the CPU's instructions.
+    """
+    flags = re.search(r"^flags\s*:(.*)$", read(root / "proc/cpuinfo") or "", re.MULTILINE)  # ARM calls them Features
+    return flags is not None and not {"avx512_vnni", "avx_vnni"} & set(flags[1].split())
 
 
 def software(packages: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pynvml
 import pytest
 
-from runtime.machine.card import machine_card, software
+from runtime.machine.card import int8_overflows, machine_card, software
 from runtime.machine.nvml import Gpu, first_gpu
 from tests.runtime.machine.boards import ORIN, THOR, write_board
 
@@ -124,3 +124,20 @@ def test_what_nvml_says_comes_before_the_files_and_what_it_does_not_say_is_left_
 
 def test_software_that_is_not_installed_is_left_out():
     assert software(["numpy", "no-such-package"]) == {"numpy": version("numpy")}
+
+
+@pytest.mark.parametrize(
+    ("line", "overflows"),
+    [
+        ("flags\t\t: fpu sse avx2", True),
+        ("flags\t\t: fpu sse avx2 avx512f", True),
+        ("flags\t\t: avx2 avx_vnni fsrm", False),
+        ("flags\t\t: avx512f avx512_vnni avx512_bitalg", False),
+        ("Features\t: fp asimd", False),
+        ("", False),
+    ],
+)
+def test_int8_sums_overflow_on_an_x86_cpu_without_vnni(line, overflows, tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+    assert int8_overflows(tmp_path) is overflows
