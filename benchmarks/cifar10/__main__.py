@@ -46,7 +46,7 @@ def unpack(archive: Path, out: Path, a_class: int | None) -> None:
 
 
 def run(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> int:
-    """Run every cell that nobody else is at; return how many failed.
+    """Run every cell that nobody else is at; return how many failed. If one fails, its error is printed.
 
     Raises:
         EdgeproofError: see `check_place`.
@@ -65,7 +65,7 @@ def run(study: Study, scale: Scale, data: Path, teacher: Path, out: Path) -> int
             print(f"{cell.name} ...", flush=True)
             try:
                 run_cell(study, scale, cell, data, teacher, place)
-            except subprocess.CalledProcessError as error:
+            except (subprocess.CalledProcessError, EdgeproofError) as error:
                 print(f"{cell.name}: {error}", file=sys.stderr, flush=True)
                 failed += 1
                 continue

@@ -131,9 +131,12 @@ def _cell(target: Target, route: GradientSource, eps: float, out: Path) -> Cell:
 
 def _check_same(path: Path, cell: Cell, target: Target, route: GradientSource, eps: float) -> None:
     """Raise `UsageFault` unless a cell that was done is what would be done now."""
+    card = target.session.card()
     known = {} if cell.data_sha256 is None else {"data_sha256": target.images.sha256}
+    known |= {} if cell.lender is None else {"lender": _lender(target, route)}
     wanted = {
-        "sha256": target.session.card().sha256,
+        "sha256": card.sha256,
+        "gradient_sha256": card.gradient_sha256,
         "route": route,
         "eps": eps,
         "n": len(target.images),

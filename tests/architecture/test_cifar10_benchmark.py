@@ -353,6 +353,9 @@ def test_a_cell_is_trained_exported_and_attacked_and_not_again(tmp_path, capfd):
     for look in (partial(record_of, study, cell), partial(run_cell, study, scale, cell, *asked[2:4])):
         with pytest.raises(BadData, match="its bundle is of another training"):
             look(place)
+    (tmp_path / "out/cells/resnet18-pgd-at-seed0.json").unlink()
+    assert script.run(*asked) == 1
+    assert "its bundle is of another training" in capfd.readouterr().err
     shutil.rmtree(place / "bundle")
     with torch.no_grad():
         network.head.bias += 1

@@ -87,7 +87,7 @@ def test_a_wheel_is_copied_without_what_no_part_asks_for(tmp_path):
 
 
 def test_a_journey_that_is_too_heavy_is_refused(monkeypatch, capsys):
-    folder = ROOT / "benchmarks"
+    folder = ROOT / "runtime"
     prepare.check_journeys([folder])
     assert "MiB with the working tree" in capsys.readouterr().out
     monkeypatch.setattr(prepare, "JOURNEY", 1000)

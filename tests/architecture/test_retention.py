@@ -223,9 +223,15 @@ def test_one_command_goes_from_a_run_to_the_table_and_goes_on_where_it_was(tmp_p
     assert again.robust == before.robust
     with pytest.raises(UsageFault, match="another"):
         main([*command[:-1], "12"])
-    for changes, what in (({"data_sha256": "0" * 64}, "data_sha256"), ({"seed": 9}, "seed"), ({"n": 15}, "n")):
-        left.write_bytes(to_json(again.model_copy(update=changes)))
-        with pytest.raises(UsageFault, match=f"is of another {what}"):
+    for name, other in {
+        "gradient_sha256": "0" * 64,
+        "data_sha256": "0" * 64,
+        "lender": "another",
+        "seed": 9,
+        "n": 15,
+    }.items():
+        left.write_bytes(to_json(again.model_copy(update={name: other})))
+        with pytest.raises(UsageFault, match=f"is of another {name}"):
             main(command)
     left.write_bytes(to_json(again.model_copy(update={"data_sha256": None})))
     main(command)
