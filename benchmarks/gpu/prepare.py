@@ -31,8 +31,10 @@ ORT_GPU = "1.31.1"
 """Built for CUDA 13, as PyTorch is; seen to run on an H200 with the libraries that PyTorch brings."""
 LEFT_OUT = ("tensorrt", "/tools/", "/transformers/", "/quantization/")
 """Of onnxruntime-gpu: what no part asks for."""
-JOURNEY, PIECE = 64 << 20, 44 << 20
-"""Bytes that travel at once at most, the working tree among them; and of a piece."""
+JOURNEY = 64 << 20
+"""Bytes that travel at once at most, the working tree among them."""
+SPARE = 1 << 20
+"""Bytes that a journey leaves free, for files that are written after the pieces were cut."""
 
 
 def download(python: str, requirements: Iterable[str], to: Path) -> None:
@@ -86,6 +88,19 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.splitlines()]
 
 
+def room_beside(tree: int) -> int:
+    """Return how many bytes a piece may have beside the working tree.
+
+    Raises:
+        UsageFault: the working tree leaves less than SPARE.
+
+    """
+    room = JOURNEY - tree - SPARE
+    if room < SPARE:
+        raise UsageFault("the working tree is too heavy", hint=f"{JOURNEY >> 20} MiB travel at once")
+    return room
+
+
 def check_journeys(folders: Iterable[Path]) -> None:
     """Print what every journey weighs, the working tree with it.
 
@@ -119,7 +134,7 @@ def main() -> None:
             download(options.python, [f"onnxruntime-gpu=={options.onnxruntime_gpu}"], place)
             (wheel,) = place.glob("*.whl")
             without(wheel, LEFT_OUT, place / "ort.zip")
-            folders += cut(place / "ort.zip", PIECE, PLACE, "ort")
+            folders += cut(place / "ort.zip", room_beside(weight(tracked())), PLACE, "ort")
     check_journeys(folders)
 
 

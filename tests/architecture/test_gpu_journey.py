@@ -98,3 +98,10 @@ def test_a_journey_that_is_too_heavy_is_refused(monkeypatch, capsys):
 def test_what_is_carried_is_what_this_environment_tried():
     assert all(prepare.version(name) for name in prepare.LACKING)
     assert subprocess.run(["git", "check-ignore", "-q", ".whl/base"], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_piece_and_the_working_tree_fit_one_journey():
+    tree = prepare.weight(prepare.tracked())
+    assert 0 < prepare.room_beside(tree) < prepare.JOURNEY - tree
+    with pytest.raises(UsageFault, match="the working tree is too heavy"):
+        prepare.room_beside(prepare.JOURNEY - 1000)
