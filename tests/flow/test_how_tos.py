@@ -97,14 +97,17 @@ def test_what_int8_costs_is_compared_image_by_image(judged):
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory):
-    """Go the way of one's own pictures, by the page's recipe with smaller numbers."""
+    """Go the way of one's own pictures, by the page's recipe with smaller numbers.
+
+    In so few steps MobileNetV2 may learn nothing, or what int8 loses: whether it does depends on the processor.
+    """
     place = tmp_path_factory.mktemp("own-pictures")
     class_folders(place / "my-pictures/train", 40, seed=1, sides=(40, 90))
     class_folders(place / "my-pictures/test", 6, seed=2, sides=(40, 90))
     (text,) = blocks("own-pictures.md", "toml")
     recipe = tomllib.loads(text)
     recipe["data"] |= {"size": 32, "holdout": 40}
-    recipe["student"] |= {"width": 0.25}
+    recipe["student"] |= {"arch": "resnet18", "width": 0.25}
     recipe["train"] |= {"epochs": 4, "batch": 20, "lr": 0.05}
     recipe["search"] = {"step": "8/255", "steps": 1}
     (place / "mine.toml").write_text(tomli_w.dumps(recipe))
@@ -118,6 +121,7 @@ def test_a_student_of_own_pictures_is_gated_in_int8(gated):
     report = report_of(place / "reports/mine")
     assert report["artifact"]["precision"] == "int8"
     assert report["clean"]["n"] == 6 * len(LOOKS)
+    assert report["clean"]["accuracy"] > 1.5 / len(LOOKS)
     assert report["gate"]["fail_under"] == float(recipe["gate"]["fail_under"].rstrip("%")) / 100
     assert report["gate"]["max_drop"] == float(recipe["gate"]["max_drop"].rstrip("%")) / 100
     assert report["paired"]["both"] + report["paired"]["neither"] > 0
