@@ -192,7 +192,7 @@ def test_the_hold_out_of_another_seed_and_a_method_without_a_teacher_are_no_mixt
 
 def test_the_records_of_the_docs_are_of_one_table():
     kept = read_records(ROOT / "docs/studies/cifar10-table/cells")
-    assert len(kept) >= 12
+    assert len(kept) >= 14
     check_records(STUDY, CPU, kept)
     with pytest.raises(UsageFault, match=r"width = 0\.25 and not 1"):
         check_records(STUDY, STUDY.scale["gpu"], kept)
