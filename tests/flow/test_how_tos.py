@@ -99,7 +99,7 @@ def test_what_int8_costs_is_compared_image_by_image(judged):
 def gated(tmp_path_factory):
     """Go the way of one's own pictures, by the page's recipe with smaller numbers.
 
-    In so few steps MobileNetV2 may learn nothing, or what int8 loses: whether it does depends on the processor.
+    The student is a ResNet-18. In so few steps, the page's MobileNetV2 may learn nothing or lose too much in int8.
     """
     place = tmp_path_factory.mktemp("own-pictures")
     class_folders(place / "my-pictures/train", 40, seed=1, sides=(40, 90))
